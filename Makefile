@@ -1,0 +1,41 @@
+# Every target sets up what it needs in .venv; a second run sets up nothing while pyproject.toml stays as it is.
+# PYTHON=python3.12 chooses the interpreter that .venv is made of.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench format clean
+
+BIN := .venv/bin
+heading = @printf '\n== %s ==\n' '$(1)'
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/ready-broker  ## train on a robot and in the cloud, here, in 3 minutes (DEMO_ARGS=...)
+	$(BIN)/python launch/demo.py $(DEMO_ARGS)
+
+test: .venv/ready-test  ## check everything: format, lint, types, import floors, tests
+	$(call heading,format)
+	$(BIN)/ruff format --check
+	$(call heading,lint)
+	$(BIN)/ruff check
+	$(call heading,types)
+	$(BIN)/mypy
+	$(call heading,import floors)
+	$(BIN)/lint-imports
+	$(call heading,tests)
+	$(BIN)/python -m pytest
+
+bench: .venv/ready-test  ## measure speed, memory and accuracy
+	$(BIN)/python benchmarks/run_all.py
+
+format: .venv/ready-test  ## format the code and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The last thing set-up does is to touch the target, so an interrupted one starts again.
+.venv/ready-%: pyproject.toml launch/setup.sh
+	bash launch/setup.sh $*
+	@touch $@

@@ -1,0 +1,159 @@
+"""What the ends say to each other, as frozen values. How it looks on the wire is codec.py's business.
+
+Who speaks is in the topic, never in the message: the broker's access list guards topics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import astuple, dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.quantize import PackedActivations
+
+# Where a robot's weights come from: random, torchvision's pretrained ones, or a checkpoint of a former run.
+Weights = Literal["none", "default", "checkpoint"]
+
+# What became of a batch: trained (or evaluated), seen before, or refused with a reason.
+Outcome = Literal["accepted", "duplicate", "rejected"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSpec:
+    """Where and how one network is divided: all the cloud needs to build its segment.
+
+    backbone: a torchvision classifier's name. cut: the node whose output crosses. image_size: pixels, square.
+    bits: of a quantized value. bottleneck: channels that cross, 0 for all of them.
+    shape: one sample as it crosses, channels first, after the bottleneck.
+    """
+
+    backbone: str
+    cut: str
+    image_size: int
+    bits: int
+    bottleneck: int
+    shape: tuple[int, ...]
+
+    @property
+    def values(self) -> int:
+        """Return how many numbers of one sample cross."""
+        return math.prod(self.shape)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that tell this split from others."""
+        return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotState:
+    """A robot's presence (retained; its last will says online=False).
+
+    boot: 16 hexadecimal digits, new at each start. started: Unix time in seconds. rehearse: the rehearsed samples that
+    the stream wants for each fresh one, at both ends (0 for a shuffled replay, 1 for a live camera).
+    """
+
+    boot: str
+    started: float
+    online: bool
+    split: SplitSpec
+    weights: Weights
+    rehearse: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerState:
+    """A cloud trainer's presence (retained; its last will says online=False)."""
+
+    boot: str
+    started: float
+    online: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationBatch:
+    """Labelled activations at the cut, for training or, with evaluation > 0, only to be predicted.
+
+    boot, sequence: name the message; sequence counts from 0 at each start. split: the SplitSpec's fingerprint.
+    evaluation: 0 to train on, else the number of the evaluation round. progress: of the robot's run, 0 to 1, or None
+    where the stream has no end. edge_version: optimizer steps behind these activations.
+    classes: the names that occur here. labels: uint16 (N,), indices into classes.
+    """
+
+    boot: str
+    sequence: int
+    split: str
+    evaluation: int
+    progress: float | None
+    edge_version: int
+    classes: tuple[str, ...]
+    labels: NDArray[np.uint16]
+    activations: PackedActivations
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each sample."""
+        return [self.classes[index] for index in self.labels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """The cloud's word that one message is dealt with, so the robot may let go of it."""
+
+    boot: str
+    sequence: int
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotMetrics:
+    """How a robot is doing, for whoever listens. Accuracies are shares of 1; None where not known yet.
+
+    images: trained on so far. queued: messages without a receipt; dropped: training samples in them, which are lost
+    if the robot ends now.
+    """
+
+    boot: str
+    images: int
+    classes: int
+    exit_loss: float | None
+    exit_prequential: float | None
+    exit_accuracy: float | None
+    images_per_second: float
+    bytes_per_image: float | None
+    raw_bytes_per_image: float
+    jpeg_bytes_per_image: float | None
+    messages_sent: int
+    messages_rejected: int
+    queued: int
+    dropped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerMetrics:
+    """How the cloud segment of one robot is doing.
+
+    cloud_prequential: since the start; cloud_recent: over the last thousand images. evaluation: the latest round of
+    held-out frames; evaluated: how many of it are predicted so far; cloud_accuracy: of those.
+    """
+
+    robot: str
+    boot: str
+    images: int
+    classes: int
+    cloud_loss: float | None
+    cloud_prequential: float | None
+    cloud_recent: float | None
+    cloud_accuracy: float | None
+    evaluation: int
+    evaluated: int
+    messages_trained: int
+    messages_rejected: int
+
+
+Message = RobotState | TrainerState | ActivationBatch | Receipt | RobotMetrics | TrainerMetrics

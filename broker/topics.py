@@ -1,0 +1,51 @@
+"""Topic names: built and parsed here and nowhere else.
+
+    reflexarc/1/robot/<robot>/state | activations | receipt | metrics
+    reflexarc/1/trainer/<trainer>/state | metrics
+
+The 1 is the protocol's version. AWS IoT Core allows seven slashes; these have four.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple, get_args
+
+from broker.errors import ConfigError, MalformedMessage
+
+Role = Literal["robot", "trainer"]
+Channel = Literal["state", "activations", "receipt", "metrics"]
+
+PREFIX = "reflexarc/1"
+ANYONE = "+"
+
+# A name becomes a topic level, a folder and a client id, so it is kept to what all three allow.
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Topic(NamedTuple):
+    """A topic's parts."""
+
+    role: Role
+    name: str
+    channel: Channel
+
+
+def topic(role: Role, name: str, channel: Channel) -> str:
+    """Build a topic; the name ``ANYONE`` builds a filter for all names."""
+    return f"{PREFIX}/{role}/{name}/{channel}"
+
+
+def parse(text: str) -> Topic:
+    """Take a topic apart. Raises MalformedMessage where it is none of ours."""
+    role, name, channel = [*text.removeprefix(PREFIX + "/").split("/"), "", "", ""][:3]
+    known = role in get_args(Role) and channel in get_args(Channel) and NAME.fullmatch(name)
+    if not known or topic(role, name, channel) != text:  # type: ignore[arg-type]
+        raise MalformedMessage(f"topic {text[:200]!r} is not one of ours")
+    return Topic(role, name, channel)  # type: ignore[arg-type]
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise ConfigError unless the name can be part of a topic."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{what} {name!r}: use 1 to 64 letters, digits, '-' and '_'")

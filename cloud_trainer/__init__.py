@@ -1,0 +1,1 @@
+"""The cloud: learns the rest of the network from quantized activations."""

@@ -1,0 +1,112 @@
+"""One training step of a cloud segment: activations and labels in. Torch only, no I/O."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from broker.errors import MalformedMessage
+from cloud_trainer.segment import CloudSegment
+from hierarchy.device import Compute, fastest
+from hierarchy.schedule import learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudStep:
+    """What one step found.
+
+    loss: over fresh and rehearsed samples. correct: bool (fresh,), whether each fresh sample was right before it
+    was learned from.
+    """
+
+    loss: float
+    correct: NDArray[np.bool_]
+
+
+class CloudTrainer:
+    """Trains a cloud segment on the final loss."""
+
+    def __init__(
+        self,
+        segment: CloudSegment,
+        *,
+        compute: Compute,
+        peak_learning_rate: float,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+    ) -> None:
+        self.segment = segment
+        self.compute = compute
+        self.peak_learning_rate = peak_learning_rate
+        self.steps = 0
+        compute.place(segment)
+        self.optimizer = torch.optim.SGD(
+            segment.parameters(),
+            lr=peak_learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=True,
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes learned so far, in the order they came."""
+        return self.segment.head.classes
+
+    def step(
+        self, activations: NDArray[np.float32], names: Sequence[str], *, fresh: int, progress: float | None
+    ) -> CloudStep:
+        """Learn from activations float32 (N, C, ...) and their class names, of which the first ``fresh`` are new.
+
+        A class met for the first time grows the head. Raises MalformedMessage, and takes no step, where these
+        activations make the loss infinite.
+        """
+        head = self.segment.head
+        head.grow(names, self.optimizer)
+        # A single sample has no batch statistics; it is learned from with the running ones.
+        self.segment.train(len(activations) > 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.peak_learning_rate, steps=self.steps, progress=progress)
+        labels = torch.tensor(head.indices(names), device=self.compute.device)
+        logits = self._logits(activations)
+        loss = F.cross_entropy(logits, labels)
+        if not math.isfinite(loss.item()):
+            raise MalformedMessage(f"these activations give a loss of {loss.item()}")
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self.steps += 1
+        return CloudStep(loss=loss.item(), correct=(logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy())
+
+    @torch.inference_mode()
+    def predict(self, activations: NDArray[np.float32]) -> list[str]:
+        """Return the class name for each of the activations float32 (N, C, ...); empty names before the first class."""
+        if not self.classes:
+            return [""] * len(activations)
+        self.segment.eval()
+        return [self.classes[index] for index in self._logits(activations).argmax(1).tolist()]
+
+    def _logits(self, activations: NDArray[np.float32]) -> Tensor:
+        with self.compute.autocast():
+            logits: Tensor = self.segment(self.compute.tensor(activations))
+        return logits.float()
+
+
+def fastest_compute(segment: CloudSegment, shape: tuple[int, ...], batch: int, device: torch.device) -> Compute:
+    """Measure how this machine trains the segment fastest on batches of samples of that shape (C, ...)."""
+    activations = np.zeros((batch, *shape), np.float32)
+
+    def training_step(compute: Compute) -> Callable[[], object]:
+        trainer = CloudTrainer(copy.deepcopy(segment), compute=compute, peak_learning_rate=0.0)
+        names = [str(index % 2) for index in range(batch)]
+        return lambda: trainer.step(activations, names, fresh=batch, progress=None)
+
+    return fastest(device, training_step)

@@ -1,0 +1,1 @@
+"""The divided network that both ends share. Knows no wire."""

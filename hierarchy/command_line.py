@@ -1,0 +1,105 @@
+"""Command lines of both ends: flags derived from a config class, a TOML file that flags win over, clean ends."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from broker.errors import ConfigError, ReflexarcError
+
+# What a shell reports for a program that Ctrl-C ended, and for one that could not do what it was asked.
+EXIT_INTERRUPTED, EXIT_ERROR = 130, 2
+
+
+def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
+    """Run a program on sys.argv: its errors become one line and an exit code, SIGTERM is Ctrl-C."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        cli(with_config_file(sys.argv[1:]))
+    except ReflexarcError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(EXIT_ERROR)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def with_config_file(arguments: Sequence[str]) -> list[str]:
+    """Replace ``--config FILE`` behind a command by the flags that the TOML file stands for, before all others.
+
+    The last of two equal flags wins, so those on the command line do. Raises ConfigError for a file that is no TOML.
+    """
+    rest = [argument.replace("--config=", "--config\0", 1) for argument in arguments]
+    rest = [part for argument in rest for part in argument.split("\0", 1)]
+    if "--config" not in rest:
+        return list(arguments)
+    place = rest.index("--config")
+    if place == 0 or place + 1 == len(rest):
+        raise ConfigError("--config FILE belongs behind the command, as in: run --config launch/robot.toml")
+    path = Path(rest[place + 1])
+    del rest[place : place + 2]
+    try:
+        settings = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+    return [rest[0], *_flags(settings, path), *rest[1:]]
+
+
+def _flags(settings: dict[str, Any], path: Path) -> list[str]:
+    flags: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, (dict, list, bool)):
+            raise ConfigError(f"--config {path}: {name} is a {type(value).__name__}; use text or a number")
+        flags += [f"--{name.replace('_', '-')}", str(value)]
+    return flags
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError unless the setting of that name lies within the range."""
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ConfigError(f"--{name} {value:g}: use {low:g} to {high:,g}")
+
+
+class StopRequest:
+    """Within this context the first Ctrl-C or SIGTERM only asks to stop; the second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._make)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+
+    def _make(self, number: int, frame: object) -> None:
+        if self.made:
+            raise KeyboardInterrupt
+        self.made = True
+
+
+class Notice:
+    """Logs what a program waits for, once for each new text."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._last = ""
+
+    def say(self, text: str) -> None:
+        """Log the text unless it is the last one again; an empty text is not logged."""
+        if text and text != self._last:
+            self._log.info(text)
+        self._last = text

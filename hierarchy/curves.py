@@ -1,0 +1,64 @@
+"""curves.png: losses and prequential accuracies of a run over the images it has seen."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+# Points a curve is drawn with at most; a week's run has millions of steps.
+MOST_POINTS = 2000
+
+EXIT_COLOR, CLOUD_COLOR, NEW_CLASS_COLOR = "#0b7285", "#d9480f", "#adb5bd"
+COLORS = {"exit": EXIT_COLOR, "cloud": CLOUD_COLOR}
+# Lines of further robots in one picture.
+STYLES = ("-", "--", ":", "-.")
+
+Points = list[tuple[int, float]]
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draw the curves of a metrics.jsonl into a PNG; each robot in it gets a line style of its own."""
+    curves, arrivals = _read(metrics)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
+    robots = sorted({robot for robot, _ in curves})
+    for (robot, name), points in sorted(curves.items()):
+        end, _, quantity = name.partition("_")
+        axes = loss_axes if quantity == "loss" else accuracy_axes
+        label = f"{end} {robot}".strip() if len(robots) > 1 else end
+        thinned = points[:: max(1, len(points) // MOST_POINTS)]
+        style = STYLES[robots.index(robot) % len(STYLES)]
+        axes.plot(*zip(*thinned, strict=True), style, color=COLORS[end], label=label, linewidth=1.4)
+    for axes, title in ((loss_axes, "loss"), (accuracy_axes, "prequential accuracy, last 1,000 images")):
+        for images in arrivals:
+            axes.axvline(images, color=NEW_CLASS_COLOR, linewidth=1, linestyle=":")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.lines:
+            axes.legend(frameon=False)
+    accuracy_axes.set_ylim(0, 1)
+    accuracy_axes.set_xlabel("images (dotted: a new class)" if arrivals else "images")
+    figure.savefig(picture, dpi=120)
+
+
+def _read(metrics: Path) -> tuple[dict[tuple[str, str], Points], list[int]]:
+    """Return the points of each (robot, quantity), and at how many images a class was new after the start."""
+    curves: dict[tuple[str, str], Points] = defaultdict(list)
+    arrivals: list[int] = []
+    classes: dict[str, int] = {}
+    with metrics.open() as lines:
+        for line in lines:
+            values = json.loads(line)
+            robot = values.get("robot", "")
+            for end in COLORS:
+                for name in (f"{end}_loss", f"{end}_prequential"):
+                    if values.get(name) is not None:
+                        curves[robot, name].append((values["images"], values[name]))
+            if values.get("classes", 0) > classes.get(robot, values.get("classes", 0)):
+                arrivals.append(values["images"])
+            classes[robot] = values.get("classes", 0)
+    return curves, arrivals

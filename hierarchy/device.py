@@ -1,0 +1,101 @@
+"""Device, dtype, memory format and threads, chosen by measurement. The one place that knows of devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from broker.errors import ConfigError
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+# Timed steps of each candidate, after one that is not timed. They take turns and the fastest of each counts, as others
+# may use the machine too.
+TIMED_STEPS = 3
+# Plain float32 stays unless another way is at least this much faster: near ties should not change with the weather.
+WORTH_CHANGING = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """How a segment is computed."""
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+
+    def __str__(self) -> str:
+        layout = ", channels last" if self.channels_last else ""
+        return f"{self.device.type}, {str(self.dtype).removeprefix('torch.')}{layout}"
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a module to the device and into the memory format, in place."""
+        module.to(self.device)
+        if self.channels_last:
+            module.to(memory_format=torch.channels_last)
+        return module
+
+    def tensor(self, values: NDArray[np.float32]) -> Tensor:
+        """Return float32 (N, C, ...) on the device and in the memory format."""
+        placed = torch.from_numpy(values).to(self.device)
+        return placed.contiguous(memory_format=torch.channels_last) if self._has_layout(placed) else placed
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which a forward pass runs."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def _has_layout(self, values: Tensor) -> bool:
+        return self.channels_last and values.ndim == 4
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """Return the device of that name, for auto the fastest kind there is. Raises ConfigError where it is missing."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    if not available[name]:
+        raise ConfigError(f"--device {name}: this machine has none; use --device auto or --device cpu")
+    return torch.device(name)
+
+
+def set_threads(threads: int) -> None:
+    """Let PyTorch use that many processor cores; 0 leaves its own choice."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def fastest(device: torch.device, training_step: Callable[[Compute], Callable[[], object]]) -> Compute:
+    """Return the way to compute that takes a training step in the least time on this machine.
+
+    training_step: given a way, returns a function that takes one step; the measurement calls it a few times.
+    """
+    plain = Compute(device=device)
+    candidates = [
+        plain,
+        Compute(device=device, channels_last=True),
+        Compute(device=device, channels_last=True, dtype=torch.bfloat16),
+    ]
+    steps = {}
+    for candidate in candidates:
+        step = training_step(candidate)
+        try:
+            step()
+        except RuntimeError:  # this device has no kernel for that dtype or layout
+            continue
+        steps[candidate] = step
+    best: dict[Compute, float] = {}
+    for _ in range(TIMED_STEPS):
+        for candidate, step in steps.items():
+            start = time.perf_counter()
+            step()
+            best[candidate] = min(time.perf_counter() - start, best.get(candidate, float("inf")))
+    fastest_other = min(best, key=best.__getitem__)
+    return fastest_other if best[fastest_other] < WORTH_CHANGING * best[plain] else plain

@@ -1,0 +1,65 @@
+"""A bounded, class-balanced memory of samples to rehearse.
+
+The robot keeps raw frames in it and the cloud keeps the quantized activations it was sent. Neither leaves its end.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Generic, TypeVar
+
+Sample = TypeVar("Sample")
+
+
+class BalancedMemory(Generic[Sample]):
+    """Holds at most ``limit`` samples. A full one gives up a random sample of its largest class for each new one.
+
+    So classes end up equally large whatever their order and number (Prabhu et al., "GDumb", 2020).
+    """
+
+    def __init__(self, limit: int, seed: int) -> None:
+        self.limit = limit
+        self._random = random.Random(seed)
+        self._by_class: dict[str, list[Sample]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, name: str, sample: Sample) -> None:
+        """Keep a sample of the class of that name."""
+        if self.limit <= 0:
+            return
+        samples = self._by_class.setdefault(name, [])
+        samples.append(sample)
+        self._count += 1
+        if self._count > self.limit:
+            largest = max(self._by_class.values(), key=len)
+            _remove_random(largest, self._random)
+            self._count -= 1
+
+    def draw(self, count: int) -> list[tuple[str, Sample]]:
+        """Return ``count`` different samples with their class names, or all where there are fewer.
+
+        Each draw takes the classes in turn, so that small classes are rehearsed as often as large ones.
+        """
+        left = {name: list(samples) for name, samples in self._by_class.items() if samples}
+        drawn: list[tuple[str, Sample]] = []
+        while left and len(drawn) < count:
+            for name in self._random.sample(sorted(left), len(left)):
+                if len(drawn) < count:
+                    drawn.append((name, _remove_random(left[name], self._random)))
+                if not left[name]:
+                    del left[name]
+        return drawn
+
+    def all(self) -> list[tuple[str, Sample]]:
+        """Return every sample with its class name."""
+        return [(name, sample) for name, samples in self._by_class.items() for sample in samples]
+
+
+def _remove_random(samples: list[Sample], rng: random.Random) -> Sample:
+    """Take a random sample out, in constant time: the last one fills its place."""
+    place = rng.randrange(len(samples))
+    samples[place], samples[-1] = samples[-1], samples[place]
+    return samples.pop()

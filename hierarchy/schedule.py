@@ -1,0 +1,28 @@
+"""Learning rates: one-cycle where the length of the run is known, warm-up and then constant where it is not. Pure."""
+
+from __future__ import annotations
+
+import math
+
+# One-cycle (Smith, "Super-convergence", 2018) with the shape PyTorch's OneCycleLR has by default.
+RISE = 0.3
+START_DIVISOR = 25.0
+END_DIVISOR = 1e5
+# Steps until the statistics of a fresh network have settled.
+WARM_UP_STEPS = 100
+
+
+def learning_rate(peak: float, *, steps: int, progress: float | None) -> float:
+    """Return the learning rate of the next step.
+
+    steps: how many were taken so far. progress: share of the run that is over, 0 to 1, or None where it has no end.
+    """
+    if progress is None:
+        return peak * min(1.0, (steps + 1) / WARM_UP_STEPS)
+    if progress < RISE:
+        return _cosine(peak / START_DIVISOR, peak, progress / RISE)
+    return _cosine(peak, peak / END_DIVISOR, (progress - RISE) / (1 - RISE))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

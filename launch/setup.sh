@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Makes .venv and installs this project into it: launch/setup.sh broker|test
+# For tests it also installs the Debian package mosquitto where it is missing and where it may.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf '\n== %s ==\n' "$*"; }
+give_up() { printf 'set-up: %s\n' "$*" >&2; exit 1; }
+
+is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+can_make_venv() { "$1" -c 'import venv, ensurepip' 2>/dev/null || "$1" -c 'import virtualenv' 2>/dev/null; }
+
+find_python() {
+    local candidate recent=""
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}; do
+        is_recent "$candidate" || continue
+        recent=${recent:-$candidate}
+        can_make_venv "$candidate" || continue
+        echo "$candidate"
+        return
+    done
+    [ -z "$recent" ] || give_up "$recent cannot make a virtual environment: sudo apt-get install python3-venv"
+    give_up "needs Python 3.10 or newer, found none${PYTHON:+ at PYTHON=$PYTHON}:" \
+        "install one, or name it: make PYTHON=/path/to/python3"
+}
+
+make_venv() {
+    .venv/bin/python -m pip --version >/dev/null 2>&1 && is_recent .venv/bin/python && return
+    local python
+    python=$(find_python)
+    say "making .venv with $("$python" --version)"
+    if "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+        "$python" -m venv --clear .venv
+    else
+        "$python" -m virtualenv --clear .venv
+    fi
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+install_mosquitto() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin" command -v mosquitto >/dev/null && return
+    if ! { command -v apt-get && as_root true; } >/dev/null 2>&1; then return; fi
+    say "installing mosquitto, the broker that some tests need"
+    if ! { as_root apt-get -qq update && as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install -y --no-install-recommends mosquitto; }; then
+        echo "could not install it; the test run will say what it left out"
+        return
+    fi
+    # Tests start their own. The service that came with the package would keep port 1883 from `local-broker`.
+    as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
+}
+
+make_venv
+say "installing reflexarc[$1] into .venv: torch is large, this takes minutes"
+.venv/bin/python -m pip install --disable-pip-version-check -e ".[$1]"
+[ "$1" != test ] || install_mosquitto </dev/null

@@ -1,0 +1,1 @@
+"""The robot: learns the front of the network and an early exit from live frames."""

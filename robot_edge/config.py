@@ -1,0 +1,130 @@
+"""Settings of a robot, from the command line or a TOML file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from broker.codec import check_class_name
+from broker.errors import ConfigError, MalformedMessage
+from broker.link import parse_broker_url
+from broker.quantize import MAX_BITS, MIN_BITS
+from broker.topics import check_name
+from hierarchy.command_line import check_range
+from hierarchy.device import DeviceName
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotConfig:
+    """Settings of `robot-edge run`."""
+
+    source: str
+    """Where frames come from: folder:PATH (one sub-folder of JPEG or PNG files for each class), or sim: (the built-in
+    simulated camera)."""
+    broker: str = "mqtt://127.0.0.1:1883"
+    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT. User and password come from the environment variables
+    REFLEXARC_MQTT_USERNAME and REFLEXARC_MQTT_PASSWORD."""
+    robot: str = "robot"
+    """This robot's name; no other robot at the broker may have it."""
+    run_dir: str = ""
+    """Folder for metrics, curves, summary and checkpoint. Default: runs/ROBOT-DATE-TIME."""
+
+    backbone: str = "resnet18"
+    """Any classifier of torchvision. Images of up to 64 pixels get a smaller first convolution."""
+    cut: str = "layer2"
+    """The layer after which the network is cut, by its name in torchvision; a wrong one lists those that do."""
+    bits: int = 4
+    """Bits of each value sent, 1 to 8."""
+    bottleneck: int = 0
+    """Channels sent, made from the cut's by a learned 1x1 convolution; 0 sends all."""
+    image_size: int = 32
+    """Side of the square that frames are scaled to, in pixels."""
+    weights: str = "none"
+    """Where to start from: none (random), default (torchvision's pretrained ones, in both halves), or the run folder
+    of a former run on this robot."""
+    freeze: str = ""
+    """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
+    stem,layer1."""
+
+    epochs: int = 1
+    """How often a folder is shown, in each phase."""
+    images: int = 0
+    """Frames to read at most; 0 for no bound (sim: then shows 12,000)."""
+    phases: str = ""
+    """Classes shown one phase after the other, as in "cat,dog|ship,truck"; empty shows all at once."""
+    held_out: str = ""
+    """Source of frames to test on at the end, as for --source. Empty sets apart scenes of the source itself."""
+    held_out_every: int = 10
+    """One scene in so many is set apart when there is no --held-out, and never trained on."""
+    rehearse: float = -1.0
+    """Rehearsed frames for each fresh one, at both ends. Default: 0 for a shuffled folder without phases, else 1."""
+    rehearsal_mb: float = 16.0
+    """Memory for raw frames to rehearse, in megabytes; they never leave the robot."""
+
+    batch: int = 64
+    """Frames in a training step, fresh and rehearsed together."""
+    learning_rate: float = 0.05
+    """Peak learning rate of SGD, one-cycle where the length of the source is known."""
+    device: DeviceName = "auto"
+    """Where to compute."""
+    threads: int = 0
+    """Processor cores for PyTorch; 0 leaves its own choice."""
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+
+    def __post_init__(self) -> None:
+        check_name(self.robot, "--robot")
+        parse_broker_url(self.broker)
+        check_range("bits", self.bits, MIN_BITS, MAX_BITS)
+        check_range("bottleneck", self.bottleneck, 0, 8192)
+        check_range("image-size", self.image_size, 8, 1024)
+        check_range("epochs", self.epochs, 1, 100_000)
+        check_range("images", self.images, 0, 10**12)
+        check_range("held-out-every", self.held_out_every, 2, 10**6)
+        check_range("batch", self.batch, 2, 1024)
+        check_range("threads", self.threads, 0, 1024)
+        check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)
+        check_range("learning-rate", self.learning_rate, 1e-7, 100)
+        if self.rehearse != -1:
+            check_range("rehearse", self.rehearse, 0, 16)
+        try:
+            for phase in self.phase_classes:
+                for name in phase:
+                    check_class_name(name)
+        except MalformedMessage as error:
+            raise ConfigError(f"--phases: {error}") from error
+
+    @property
+    def phase_classes(self) -> list[list[str]]:
+        """The class names of each phase; empty for one phase of all."""
+        if not self.phases:
+            return []
+        return [[name.strip() for name in phase.split(",")] for phase in self.phases.split("|")]
+
+    @property
+    def frozen_layers(self) -> tuple[str, ...]:
+        """The names in --freeze."""
+        return tuple(name.strip() for name in self.freeze.split(",") if name.strip())
+
+    @property
+    def rehearsed_per_fresh(self) -> float:
+        """Rehearsed frames for each fresh one. A shuffled folder is its own rehearsal."""
+        if self.rehearse >= 0:
+            return self.rehearse
+        return 0.0 if self.source.startswith("folder:") and not self.phases else 1.0
+
+    @property
+    def fresh_per_batch(self) -> int:
+        """How many of a batch's frames are fresh."""
+        return max(1, round(self.batch / (1 + self.rehearsed_per_fresh)))
+
+    @property
+    def run_path(self) -> Path:
+        """The run's folder."""
+        return Path(self.run_dir or time.strftime(f"runs/{self.robot}-%Y%m%d-%H%M%S"))
+
+    def as_toml(self) -> dict[str, Any]:
+        """Return the settings as --config takes them."""
+        return {name: value for name, value in asdict(self).items() if value != ""}

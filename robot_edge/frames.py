@@ -1,0 +1,42 @@
+"""What a robot sees: one frame, and anything that yields frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One picture from a source.
+
+    image: uint8, (height, width, 3), RGB, at the source's own size.
+    label: the name of the class shown, or None where nobody said.
+    scene: frames that are near-duplicates of one another (a scene filmed from one place, a picture met again
+        in the next epoch) share a number, so that holding out a scene leaves no twin of it in training.
+    """
+
+    image: NDArray[np.uint8]
+    label: str | None
+    scene: int
+
+
+class FrameSource(Protocol):
+    """Yields frames in order until there are none left."""
+
+    @property
+    def length(self) -> int | None:
+        """How many frames will come in all; None for a stream without an end."""
+
+    @property
+    def skipped(self) -> int:
+        """How many frames were there but could not be read."""
+
+    def next(self) -> Frame | None:
+        """Wait for the next frame and return it; None at the end. Raises SourceError."""
+
+    def close(self) -> None:
+        """Let go of files and devices."""

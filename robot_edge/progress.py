@@ -1,0 +1,75 @@
+"""What a person sees of a run while it lasts: a live line on a terminal, a plain one every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+# Between two lines where the output is no terminal.
+LINE_SECONDS = 5.0
+
+
+class RunProgress:
+    """Shows the progress of a run; use it as a context manager."""
+
+    def __init__(self, total: int | None) -> None:
+        self._console = Console()
+        self._total = total
+        self._next_line = 0.0
+        self._bar = Progress(
+            BarColumn(bar_width=16),
+            TextColumn("{task.completed:,.0f} images"),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+        )
+        self._task = self._bar.add_task("", total=total, figures="")
+
+    def __enter__(self) -> RunProgress:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def show(self, images: int, figures: str) -> None:
+        """Show how far the run is."""
+        self._bar.update(self._task, completed=images, figures=figures)
+        if not self._console.is_terminal and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            share = f" of {self._total:,}" if self._total else ""
+            self._console.print(f"{images:,}{share} images  {figures}", highlight=False, soft_wrap=True)
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Print the figures of summary.json that people ask for first."""
+    table = Table(title=f"{summary['images']:,} images, {len(summary['classes'])} classes", title_justify="left")
+    for column in ("", "exit, on the robot", "cloud"):
+        table.add_column(column, justify="left" if not column else "right")
+    for title, name in (("held-out accuracy", "accuracy"), ("prequential accuracy", "prequential")):
+        table.add_row(title, _percent(summary[f"exit_{name}"]), _percent(summary[f"cloud_{name}"]))
+    console = Console()
+    console.print(table)
+    sent, jpeg = summary["bytes_per_image"] or 0, summary["jpeg_bytes_per_image"] or 0
+    console.print(
+        f"{sent:,.0f} bytes sent for an image; raw {summary['raw_bytes_per_image']:,}, as JPEG {jpeg:,.0f}. "
+        f"{summary['images_per_second']:.0f} images/s. "
+        f"Messages: {summary['messages_sent']:,} sent, {summary['messages_trained']:,} trained, "
+        f"{summary['messages_rejected']:,} rejected; {summary['dropped']:,} samples dropped.",
+        highlight=False,
+    )
+    console.print(f"The run is in {folder}: summary.json, curves.png, metrics.jsonl, checkpoint/", highlight=False)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

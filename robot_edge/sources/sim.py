@@ -1,0 +1,224 @@
+"""A simulated camera: toys that move over a cluttered, unevenly lit background. Needs no device and no data.
+
+What is seen is a pure function of the settings, so a run can be repeated bit for bit. Lengths are in units of
+the picture's side and times in frames, so every size shows the same scenes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from colorsys import hsv_to_rgb
+from math import cos, pi, sin
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from broker.errors import SourceError
+from robot_edge.frames import Frame
+from robot_edge.sources.toys import TOY_CLASSES, Colour, Tone, draw_toy
+
+FRAMES_PER_SCENE = 8
+MIN_SIZE = 16  # pixels; in less nobody could name the toys
+
+# How hard it is.
+_RADIUS = (0.3, 0.42)
+_TURN = 0.35  # radians to either side
+_TILT = 0.75  # the least height over width of a toy seen at a slant
+_CLUTTER = (3, 8)  # things in the background
+_OCCLUDED = 0.35  # the share of scenes with something in front of the toy
+_DEFOCUS = 0.025  # the widest blur's radius
+_NOISE = (2.0, 8.0)  # standard deviation, in steps of 8 bits
+
+_SUPERSAMPLE = 2  # Pillow draws polygons with hard edges
+_SHUTTER = 0.5  # the share of the time between two frames in which the shutter is open
+_SWAY = 0.08  # how far an unsteady hand moves the picture
+
+
+class SimulatedCamera:
+    """A FrameSource that draws its frames: scene after scene of one toy before one background.
+
+    classes: which of TOY_CLASSES to show, each as often as any other; None for all.
+    frames: how many frames to show; None for a stream without an end.
+    size: width and height of a frame in pixels.
+    seed, first_scene: scenes are numbered from `first_scene` on, one for every FRAMES_PER_SCENE frames. The same
+        seed and number is the same scene; cameras with other seeds or other numbers show other ones.
+
+    Raises SourceError for settings that no camera can have.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str] | None = None,
+        frames: int | None = None,
+        size: int = 32,
+        seed: int = 0,
+        first_scene: int = 0,
+    ) -> None:
+        self._classes = TOY_CLASSES if classes is None else tuple(classes)
+        _check_classes(self._classes)
+        if size < MIN_SIZE:
+            raise SourceError(f"sim: size is {size}, but toys need at least {MIN_SIZE} pixels to be told apart")
+        for name, value in (("frames", frames or 0), ("seed", seed), ("first_scene", first_scene)):
+            if value < 0:
+                raise SourceError(f"sim: {name} is {value}, but cannot be negative")
+        self._frames = frames
+        self._size = size
+        self._seed = seed
+        self._first_scene = first_scene
+        self._shown = 0
+
+    @property
+    def length(self) -> int | None:
+        """How many frames are shown in all; None without an end."""
+        return self._frames
+
+    @property
+    def skipped(self) -> int:
+        """Always 0: nothing that is drawn is unreadable."""
+        return 0
+
+    def next(self) -> Frame | None:
+        """Draw the next frame, at once: this camera has no clock. None at the end."""
+        if self._shown == self._frames:
+            return None
+        scenes_before, moment = divmod(self._shown, FRAMES_PER_SCENE)
+        if moment == 0:
+            number = self._first_scene + scenes_before
+            self._scene = _Scene(number, self._classes, self._size, np.random.default_rng([self._seed, number]))
+        self._shown += 1
+        return self._scene.film(moment)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _check_classes(classes: tuple[str, ...]) -> None:
+    unknown = [name for name in classes if name not in TOY_CLASSES]
+    if unknown:
+        raise SourceError(f"sim: no toy is called {', '.join(unknown)}; there are {', '.join(TOY_CLASSES)}")
+    if not classes or len(set(classes)) < len(classes):
+        raise SourceError(f"sim: classes are {list(classes)}, but must be one or more different toys")
+
+
+class _Scene:
+    """One toy, one background, one light, and how they move; frames are filmed in order, as the noise is drawn."""
+
+    def __init__(self, number: int, classes: tuple[str, ...], size: int, rng: np.random.Generator) -> None:
+        self._number = number
+        self._toy = classes[rng.integers(len(classes))]
+        self._side = size * _SUPERSAMPLE
+        self._rng = rng
+        self._backdrop = _backdrop(self._side, rng)
+        self._colours = _toy_colours(rng)
+        self._light = _light(size, rng)
+        self._defocus = ImageFilter.BoxBlur(rng.uniform(0, _DEFOCUS) * size)
+        self._noise = np.float32(rng.uniform(*_NOISE))
+
+        # Two instants of each exposure, counted from the middle of the scene's time.
+        instants = np.add.outer(np.arange(FRAMES_PER_SCENE), (0, _SHUTTER)).ravel() - FRAMES_PER_SCENE / 2
+        self._view = _sway(instants, rng)
+        self._poses = _poses(instants, rng)
+        self._poses[:, :, 2] -= self._view
+        self._occluder = _bar(rng) if rng.random() < _OCCLUDED else None
+        self._occluder_colour = _dull(rng)
+
+    def film(self, moment: int) -> Frame:
+        """Return the frame at `moment`, 0 for the scene's first."""
+        # What moves while the shutter is open is seen in both places.
+        exposure = Image.blend(self._draw(2 * moment), self._draw(2 * moment + 1), 0.5)
+        exposure = exposure.reduce(_SUPERSAMPLE).filter(self._defocus)
+        image = np.asarray(exposure, dtype=np.float32) * self._light
+        image += self._noise * self._rng.standard_normal(image.shape, dtype=np.float32)
+        return Frame(image=image.clip(0, 255).astype(np.uint8), label=self._toy, scene=self._number)
+
+    def _draw(self, instant: int) -> Image.Image:
+        view = self._view[instant]
+        left, top = np.rint((_SWAY + view) * self._side).astype(int).tolist()
+        canvas = self._backdrop.crop((left, top, left + self._side, top + self._side))
+        draw = ImageDraw.Draw(canvas)
+        draw_toy(draw, self._toy, self._poses[instant] * self._side, self._colours)
+        if self._occluder is not None:
+            bar = (self._occluder - view) * self._side
+            draw.polygon(bar.ravel().tolist(), fill=self._occluder_colour)
+        return canvas
+
+
+def _sway(instants: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return how far the camera points off its mean, (instants, 2)."""
+    rates = rng.uniform(0.1, 0.5, 2)  # radians per frame
+    view: NDArray[np.float64] = _SWAY * np.sin(np.outer(instants, rates) + rng.uniform(0, 2 * pi, 2))
+    return view
+
+
+def _poses(instants: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the affine maps from the toy's unit circle to the scene, (instants, 2, 3)."""
+    radius = rng.uniform(*_RADIUS) * (1 + rng.uniform(-0.03, 0.03) * instants)
+    angle = rng.uniform(-_TURN, _TURN) + rng.uniform(-0.08, 0.08) * instants
+    across = radius * rng.choice([-1.0, 1.0])  # some are mirror images
+    down = radius * rng.uniform(_TILT, 1)
+    path = rng.uniform(0.4, 0.6, 2) + np.outer(instants, rng.uniform(-0.025, 0.025, 2))
+    rows = [
+        [across * np.cos(angle), -down * np.sin(angle), path[:, 0]],
+        [across * np.sin(angle), down * np.cos(angle), path[:, 1]],
+    ]
+    return np.array(rows).transpose(2, 0, 1)
+
+
+def _bar(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the corners, (4, 2), of a bar that runs through the picture at some distance from its middle."""
+    angle = rng.uniform(0, 2 * pi)
+    across = np.array([cos(angle), sin(angle)])
+    along = np.array([-sin(angle), cos(angle)])
+    near = rng.uniform(0.05, 0.25)
+    far = near + rng.uniform(0.05, 0.15)
+    return 0.5 + np.array([near * across - along, near * across + along, far * across + along, far * across - along])
+
+
+def _backdrop(side: int, rng: np.random.Generator) -> Image.Image:
+    """Return clutter for a canvas `side` pixels wide, with a margin of _SWAY all around."""
+    # Drawn small and enlarged: quick, and softly out of focus.
+    small = side // 2
+    extent = 1 + 2 * _SWAY
+    picture = Image.new("RGB", (round(extent * small),) * 2, _dull(rng))
+    draw = ImageDraw.Draw(picture)
+    for _ in range(rng.integers(*_CLUTTER)):
+        corners = rng.integers(3, 7)
+        angles = np.sort(rng.uniform(0, 2 * pi, corners))
+        rays = np.stack([np.cos(angles), np.sin(angles)], axis=1) * rng.uniform(0.05, 0.3, (corners, 1))
+        outline = (rng.uniform(0, extent, 2) + rays) * small
+        draw.polygon(outline.ravel().tolist(), fill=_dull(rng))
+    return picture.resize((round(extent * side),) * 2, Image.Resampling.BILINEAR)
+
+
+def _light(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return the light's strength at each pixel, (size, size, 1): a slope and a lamp."""
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
+    slope_x, slope_y = rng.uniform(-0.5, 0.5, 2)
+    lamp_x, lamp_y = rng.uniform(-0.5, 0.5, 2)
+    lamp = np.exp(-((x - lamp_x) ** 2 + (y - lamp_y) ** 2) / 0.1)
+    light: NDArray[np.float32] = rng.uniform(0.7, 1.0) + slope_x * x + slope_y * y + rng.uniform(0, 0.4) * lamp
+    return light[:, :, None]
+
+
+def _toy_colours(rng: np.random.Generator) -> dict[Tone, Colour]:
+    """Return any bright colours, for any toy: colour must not give the class away."""
+    hue, other_hue = rng.random() + np.array([0, rng.uniform(0.25, 0.75)])
+    saturation, value = rng.uniform(0.5, 1), rng.uniform(0.65, 1)
+    return {
+        "body": _colour(hue, saturation, value),
+        "shade": _colour(hue, saturation, 0.65 * value),
+        "trim": _colour(other_hue, rng.uniform(0.5, 1), rng.uniform(0.65, 1)),
+        "ink": (30, 30, 30),
+    }
+
+
+def _dull(rng: np.random.Generator) -> Colour:
+    """Return a colour of the room, where toys stand out."""
+    return _colour(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.2, 0.8))
+
+
+def _colour(hue: float, saturation: float, value: float) -> Colour:
+    red, green, blue = hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,0 +1,144 @@
+"""One training step of the edge segment: frames and labels in, quantized activations out. Torch only, no I/O."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from broker.errors import ConfigError
+from broker.quantize import Quantized, dequantize, quantize
+from hierarchy.device import Compute, fastest
+from hierarchy.schedule import learning_rate
+from robot_edge.augment import augment
+from robot_edge.segment import EdgeSegment
+
+# Of ImageNet, in RGB: what torchvision's pretrained weights expect, and as good as any for others.
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeStep:
+    """What one step found.
+
+    loss: of the exit, over fresh and rehearsed frames. correct: bool (fresh,), whether the exit had each fresh frame
+    right before it learned from it. quantized: the fresh frames' activations.
+    """
+
+    loss: float
+    correct: NDArray[np.bool_]
+    quantized: Quantized
+
+
+class EdgeTrainer:
+    """Trains an edge segment and its exit on the exit's own loss."""
+
+    def __init__(
+        self,
+        segment: EdgeSegment,
+        *,
+        bits: int,
+        compute: Compute,
+        peak_learning_rate: float,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        seed: int = 0,
+    ) -> None:
+        self.segment = segment
+        self.bits = bits
+        self.compute = compute
+        self.peak_learning_rate = peak_learning_rate
+        self.steps = 0
+        compute.place(segment)
+        self._rng = np.random.default_rng(seed)
+        self.optimizer = torch.optim.SGD(
+            [parameter for parameter in segment.parameters() if parameter.requires_grad],
+            lr=peak_learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=True,
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes learned so far, in the order they came."""
+        return self.segment.exit.head.classes
+
+    def step(self, images: NDArray[np.uint8], names: Sequence[str], *, fresh: int, progress: float | None) -> EdgeStep:
+        """Learn from images uint8 (N, H, W, 3) and their class names, of which the first ``fresh`` are new.
+
+        A class met for the first time grows the exit. Raises ConfigError where training has diverged.
+        """
+        head = self.segment.exit.head
+        head.grow(names, self.optimizer)
+        # A single frame has no batch statistics; it is learned from with the running ones.
+        self.segment.train(len(images) > 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.peak_learning_rate, steps=self.steps, progress=progress)
+        labels = torch.tensor(head.indices(names), device=self.compute.device)
+        quantized, logits = self._predict(augment(images, self._rng))
+        loss = F.cross_entropy(logits, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self.steps += 1
+        correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
+        return EdgeStep(loss=_finite(loss.item()), correct=correct, quantized=quantized[:fresh])
+
+    @torch.inference_mode()
+    def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:
+        """Return the exit's class name for each of the images uint8 (N, H, W, 3), and their activations."""
+        self.segment.eval()
+        quantized, logits = self._predict(images)
+        return [self.classes[index] for index in logits.argmax(1).tolist()], quantized
+
+    def _predict(self, images: NDArray[np.uint8]) -> tuple[Quantized, Tensor]:
+        """Return quantized activations and the exit's logits float32 (N, classes)."""
+        with self.compute.autocast():
+            activations = self.segment.encode(self.compute.tensor(normalise(images)))
+            values = activations.detach().float().cpu().contiguous().numpy()
+            quantized = quantize(values, self.bits)
+            # Straight through (Bengio et al., 2013): the exit sees what the cloud will receive, and the gradient
+            # passes as if nothing had been rounded.
+            received = torch.from_numpy(dequantize(quantized)).to(activations)
+            logits = self.segment.exit(activations + (received - activations).detach())
+        return quantized, logits.float()
+
+
+def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return float32 (N, 3, H, W), zero mean and unit deviation, for images uint8 (N, H, W, 3)."""
+    scaled = images.astype(np.float32)
+    scaled *= 1 / (255 * DEVIATION)
+    scaled -= MEAN / DEVIATION
+    return np.transpose(scaled, (0, 3, 1, 2))
+
+
+def fastest_compute(segment: EdgeSegment, *, image_size: int, batch: int, device: torch.device) -> Compute:
+    """Measure how this machine trains the segment fastest; the segment stays as it is."""
+    images = np.zeros((batch, image_size, image_size, 3), np.uint8)
+
+    def training_step(compute: Compute) -> Callable[[], object]:
+        trainer = EdgeTrainer(copy.deepcopy(segment), bits=8, compute=compute, peak_learning_rate=0.0)
+        names = [str(index % 2) for index in range(batch)]
+        return lambda: trainer.step(images, names, fresh=batch, progress=None)
+
+    return fastest(device, training_step)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return how many parameters a module has."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _finite(loss: float) -> float:
+    if not math.isfinite(loss):
+        raise ConfigError("training has diverged (the exit's loss is not finite): use a lower --learning-rate")
+    return loss
