@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from broker.errors import MalformedMessage
 from cloud_trainer.segment import CloudSegment
 from hierarchy.device import Compute, fastest
-from hierarchy.schedule import learning_rate
+from hierarchy.optimizer import set_learning_rate, sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,21 +40,13 @@ class CloudTrainer:
         *,
         compute: Compute,
         peak_learning_rate: float,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
     ) -> None:
         self.segment = segment
         self.compute = compute
         self.peak_learning_rate = peak_learning_rate
         self.steps = 0
         compute.place(segment)
-        self.optimizer = torch.optim.SGD(
-            segment.parameters(),
-            lr=peak_learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            nesterov=True,
-        )
+        self.optimizer = sgd(segment, compute)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,8 +65,7 @@ class CloudTrainer:
         head.grow(names, self.optimizer)
         # A single sample has no batch statistics; it is learned from with the running ones.
         self.segment.train(len(activations) > 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.peak_learning_rate, steps=self.steps, progress=progress)
+        set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
         labels = torch.tensor(head.indices(names), device=self.compute.device)
         logits = self._logits(activations)
         loss = F.cross_entropy(logits, labels)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from broker.errors import ConfigError
 from broker.quantize import Quantized, dequantize, quantize
 from hierarchy.device import Compute, fastest
-from hierarchy.schedule import learning_rate
+from hierarchy.optimizer import set_learning_rate, sgd
 from robot_edge.augment import augment
 from robot_edge.segment import EdgeSegment
 
@@ -48,8 +48,6 @@ class EdgeTrainer:
         bits: int,
         compute: Compute,
         peak_learning_rate: float,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
         seed: int = 0,
     ) -> None:
         self.segment = segment
@@ -59,13 +57,7 @@ class EdgeTrainer:
         self.steps = 0
         compute.place(segment)
         self._rng = np.random.default_rng(seed)
-        self.optimizer = torch.optim.SGD(
-            [parameter for parameter in segment.parameters() if parameter.requires_grad],
-            lr=peak_learning_rate,
-            momentum=momentum,
-            weight_decay=weight_decay,
-            nesterov=True,
-        )
+        self.optimizer = sgd(segment, compute)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,8 +73,7 @@ class EdgeTrainer:
         head.grow(names, self.optimizer)
         # A single frame has no batch statistics; it is learned from with the running ones.
         self.segment.train(len(images) > 1)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.peak_learning_rate, steps=self.steps, progress=progress)
+        set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
         labels = torch.tensor(head.indices(names), device=self.compute.device)
         quantized, logits = self._predict(augment(images, self._rng))
         loss = F.cross_entropy(logits, labels)

@@ -23,12 +23,12 @@ MIN_SIZE = 16  # pixels; in less nobody could name the toys
 
 # How hard it is.
 _RADIUS = (0.3, 0.42)
-_TURN = 0.35  # radians to either side
+_TURN = 0.3  # radians to either side
 _TILT = 0.75  # the least height over width of a toy seen at a slant
 _CLUTTER = (3, 8)  # things in the background
-_OCCLUDED = 0.35  # the share of scenes with something in front of the toy
-_DEFOCUS = 0.025  # the widest blur's radius
-_NOISE = (2.0, 8.0)  # standard deviation, in steps of 8 bits
+_OCCLUDED = 0.3  # the share of scenes with something in front of the toy
+_DEFOCUS = 0.02  # the widest blur's radius
+_NOISE = (2.0, 7.0)  # standard deviation, in steps of 8 bits
 
 _SUPERSAMPLE = 2  # Pillow draws polygons with hard edges
 _SHUTTER = 0.5  # the share of the time between two frames in which the shutter is open

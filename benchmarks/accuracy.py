@@ -1,0 +1,106 @@
+"""Accuracy of the divided network against the whole one, same budget, over bits and bottleneck.
+
+    python benchmarks/accuracy.py --data PATH/cifar10
+
+PATH/cifar10 holds train/ and test/ with one sub-folder of pictures for each class. Each result is kept in --out, so an
+interrupted benchmark goes on where it was. Prints the table for docs/results.md.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from three_processes import run_main_job
+from whole_network import train_whole
+
+# (bits, bottleneck channels): those that decide first.
+CONFIGURATIONS = [(4, 0), (4, 16), (2, 16), (4, 8), (8, 16), (1, 16), (2, 8), (8, 0), (2, 0), (1, 0), (8, 8), (1, 8)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Accuracy over bits and bottleneck."""
+
+    data: Path
+    """Folder with train/ and test/."""
+    out: Path = Path("runs/benchmarks/accuracy")
+    """Where results are kept."""
+    epochs: int = 3
+    images: int = 0
+    """Images in all, to cut a trial short; 0 for all epochs."""
+    configurations: int = len(CONFIGURATIONS)
+    """How many of the configurations to run."""
+    parallel: int = 1
+    """Runs at the same time; each keeps two cores busy, the trainer more than the robot."""
+    seed: int = 0
+
+
+def main(settings: Settings) -> None:
+    settings.out.mkdir(parents=True, exist_ok=True)
+    chosen = CONFIGURATIONS[: settings.configurations]
+    with ProcessPoolExecutor(settings.parallel) as pool:
+        whole = pool.submit(whole_network, settings)
+        divided = [pool.submit(hierarchical, settings, bits, channels) for bits, channels in chosen]
+        print_table(whole.result(), [one.result() for one in divided])
+
+
+def whole_network(settings: Settings) -> dict[str, Any]:
+    return kept(
+        settings.out / "whole.json",
+        lambda: {
+            "accuracy": train_whole(
+                f"folder:{settings.data}/train",
+                f"folder:{settings.data}/test",
+                epochs=settings.epochs,
+                images=settings.images,
+                seed=settings.seed,
+            )
+        },
+    )
+
+
+def hierarchical(settings: Settings, bits: int, channels: int) -> dict[str, Any]:
+    name = f"{bits}-bits-{channels or 'all'}-channels"
+    flags = f"--source folder:{settings.data}/train --held-out folder:{settings.data}/test --backbone resnet18"
+    flags += f" --cut layer2 --image-size 32 --bits {bits} --bottleneck {channels} --epochs {settings.epochs}"
+    flags += f" --images {settings.images} --seed {settings.seed}"
+    return kept(
+        settings.out / f"{name}.json",
+        lambda: {
+            "bits": bits,
+            "channels": channels,
+            **run_main_job(settings.out / name, flags.split(), ["--seed", str(settings.seed)]),
+        },
+    )
+
+
+def kept(path: Path, measure: Any) -> dict[str, Any]:
+    """Return what an earlier call left at the path, or measure it and leave it there."""
+    if not path.exists():
+        result = measure()
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def print_table(whole: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    print("| bits | bottleneck | exit | cloud | cloud - whole | bytes an image | of raw | of JPEG |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| whole network, uncut | | | {100 * whole['accuracy']:.1f} % | | | | |")
+    for row in rows:
+        sent = row["bytes_per_image"]
+        print(
+            f"| {row['bits']} | {row['channels'] or 'none'} | {100 * row['exit_accuracy']:.1f} % "
+            f"| {100 * row['cloud_accuracy']:.1f} % "
+            f"| {100 * (row['cloud_accuracy'] - whole['accuracy']):+.1f} | {sent:,.0f} "
+            f"| {sent / row['raw_bytes_per_image']:.2f} | {sent / row['jpeg_bytes_per_image']:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

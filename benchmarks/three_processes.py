@@ -1,0 +1,71 @@
+"""Runs the main job as a user does, in three processes: broker, cloud trainer, robot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from broker.server import start_local_broker
+
+
+def run_main_job(
+    folder: Path,
+    robot_flags: Sequence[str],
+    trainer_flags: Sequence[str] = (),
+    *,
+    cores: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Train a robot and a cloud trainer through a real broker and return the robot's summary.json.
+
+    folder: removed first; then holds robot/, cloud/ and what the three printed. cores: pins robot and trainer.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    pins = [["taskset", "-c", str(core)] for core in cores] if cores else [[], []]
+    with (
+        start_local_broker(log=folder / "broker.log") as broker,
+        (folder / "cloud.log").open("w") as cloud_log,
+        (folder / "robot.log").open("w") as robot_log,
+    ):
+        common = ["--broker", broker.url, "--threads", "1"]
+        cloud = subprocess.Popen(
+            [
+                *pins[1],
+                sys.executable,
+                "-m",
+                "cloud_trainer",
+                "run",
+                *common,
+                "--run-dir",
+                str(folder / "cloud"),
+                *trainer_flags,
+            ],
+            stderr=cloud_log,
+        )
+        try:
+            subprocess.run(
+                [
+                    *pins[0],
+                    sys.executable,
+                    "-m",
+                    "robot_edge",
+                    "run",
+                    *common,
+                    "--run-dir",
+                    str(folder / "robot"),
+                    *robot_flags,
+                ],
+                stdout=robot_log,
+                stderr=robot_log,
+                check=True,
+            )
+        finally:
+            cloud.terminate()
+            cloud.wait()
+    summary: dict[str, Any] = json.loads((folder / "robot" / "summary.json").read_text())
+    return summary
