@@ -42,16 +42,21 @@ MAX_VALUES = 4 * 1024 * 1024
 MAX_SAMPLES = 4096
 # (samples, channels, and up to three more); a video backbone has four after the samples.
 MAX_DIMENSIONS = 5
-MAX_CHANNELS = 8192
+# Each has a range of 8 bytes, so no more of them fit into SEND_LIMIT_BYTES.
+MAX_CHANNELS = 16_384
 # A class name is shown on pages and in tables.
 MAX_CLASS_NAME = 64
 MAX_TEXT = 400
 MAX_IMAGE_SIZE = 4096
 MAX_COUNT = 2**53  # the largest whole number that JSON readers keep exact
+# More than any bound here needs. Python refuses to print numbers of over 4,300 digits, our errors would too.
+MAX_DIGITS = 20
 # Map keys, numbers, identifiers and msgpack's own marks of a batch, apart from names, labels and ranges.
 BATCH_OVERHEAD_BYTES = 320
 
 HEXADECIMAL_16 = re.compile(r"[0-9a-f]{16}")
+# Control characters but tab and newline would reach terminals through logs; lone surrogates have no UTF-8.
+NO_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 AnyMessage = TypeVar("AnyMessage")
 
@@ -140,6 +145,8 @@ class _Fields:
         value: str = self._take(name, str)
         if len(value) > limit:
             raise MalformedMessage(f"field {name!r} has {len(value):,} characters, limit {limit}")
+        if NO_TEXT.search(value):
+            raise MalformedMessage(f"field {name!r} has characters that are no text")
         return value
 
     def identifier(self, name: str) -> str:
@@ -188,12 +195,12 @@ class _Fields:
 
     def class_names(self, name: str, most: int) -> tuple[str, ...]:
         names = self._take(name, list)
-        if len(names) > most or len(set(map(str, names))) != len(names):
-            raise MalformedMessage(f"field {name!r} has {len(names)} class names, limit {most}, or one twice")
         for one in names:
             if not isinstance(one, str):
                 raise MalformedMessage(f"field {name!r} holds a {type(one).__name__}")
             check_class_name(one)
+        if len(names) > most or len(set(names)) != len(names):
+            raise MalformedMessage(f"field {name!r} has {len(names)} class names, limit {most}, or one twice")
         return tuple(names)
 
 
@@ -359,11 +366,17 @@ def _refuse(code: int, _data: bytes) -> NoReturn:
 
 def _from_json(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode(), parse_constant=_refuse_constant)
+        value = json.loads(data.decode(), parse_int=_parse_integer, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"not JSON: {error}") from error
     assert isinstance(value, dict), "JSON that opens with a brace is an object"
     return value
+
+
+def _parse_integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a whole number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> NoReturn:

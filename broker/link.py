@@ -79,7 +79,7 @@ def parse_broker_url(url: str) -> BrokerAddress:
             "the broker's URL holds a user or password, which every process list shows: put them into "
             "REFLEXARC_MQTT_USERNAME and REFLEXARC_MQTT_PASSWORD instead"
         )
-    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or parts.path.strip("/"):
+    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or port == 0 or parts.path.strip("/"):
         raise ConfigError(f"broker {url!r}: expected mqtt://HOST:PORT or mqtts://HOST:PORT")
     tls = parts.scheme == "mqtts"
     return BrokerAddress(parts.hostname, port or (8883 if tls else 1883), tls)

@@ -25,6 +25,9 @@ CLIPPED_TAIL = {1: 0.212, 2: 0.068, 3: 0.020, 4: 0.006, 5: 1.8e-3, 6: 5e-4, 7: 1
 # A channel's range is read off at most this many of its values: sorting them all costs more than quantizing.
 RANGE_SAMPLE = 2048
 
+# Below this a step counts as none, the channel as constant: the reciprocal of a subnormal float32 is infinite.
+SMALLEST_STEP = 1e-30
+
 # A byte holds fields of 8, 4, 2 or 1 bits without a remainder; other widths are stored as a sum of these.
 FIELD_WIDTHS = (8, 4, 2, 1)
 
@@ -125,7 +128,8 @@ def _channel_ranges(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.
     by_channel = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
     sample = by_channel[:, :: max(1, by_channel.shape[1] // RANGE_SAMPLE)]
     last = sample.shape[1] - 1
-    tail = round(CLIPPED_TAIL[bits] * last)
+    # Of a full sample one value at least: at 7 and 8 bits a single outlier would else take all the levels.
+    tail = max(round(CLIPPED_TAIL[bits] * last), sample.shape[1] // RANGE_SAMPLE)
     ordered = np.partition(sample, sorted({tail, last - tail}), axis=1)
     low, high = ordered[:, tail].copy(), ordered[:, last - tail].copy()
     # A channel that is nearly always the same (a rectified one, mostly zero) would lose its rare values with its tails.
@@ -133,6 +137,7 @@ def _channel_ranges(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.
     if flat.any():
         low[flat], high[flat] = by_channel[flat].min(axis=1), by_channel[flat].max(axis=1)
     step = (high - low) / np.float32(2**bits - 1)
+    step[step < SMALLEST_STEP] = 0
     return low.astype(np.float32), step.astype(np.float32)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from broker.link import parse_broker_url
 from broker.topics import check_name
-from hierarchy.command_line import check_range
-from hierarchy.device import DeviceName
+from hierarchy.command_line import DeviceName, check_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,8 @@ METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
 # Samples that wait for a full step are trained on when a robot has been silent for this long.
 SILENCE_SECONDS = 3.0
+# Rejections that are all logged; then one in as many.
+LOGGED_REJECTIONS = 50
 
 log = logging.getLogger("cloud-trainer")
 
@@ -65,7 +67,8 @@ class TrainerNode:
         self._folder = folder
         self._sessions: dict[str, RobotSession] = {}
         self._refused: dict[str, tuple[str, str]] = {}  # robot -> boot that cannot be trained for, and why
-        self._rejected: dict[str, int] = {}
+        self._rejected = 0  # before they reached a session
+        self._rejections = 0
         self._robot_metrics: dict[str, RobotMetrics] = {}
         self._published: dict[str, TrainerMetrics] = {}
         self._heard: dict[str, float] = {}
@@ -102,11 +105,10 @@ class TrainerNode:
             session.flush()
             self._save(robot)
         self._publish_metrics()
-        rejected = sum(self._rejected.values())
         figures = {robot: session.figures() for robot, session in self._sessions.items()}
         by_class = {robot: session.held_out.by_class for robot, session in self._sessions.items()}
         classes = {robot: session.trainer.classes for robot, session in self._sessions.items()}
-        self._folder.finish(fleet_summary(figures, self._robot_metrics, classes, by_class, rejected))
+        self._folder.finish(fleet_summary(figures, self._robot_metrics, classes, by_class, self._rejected))
 
     def _take(self, delivery: Delivery) -> None:
         try:
@@ -128,8 +130,14 @@ class TrainerNode:
             self._reject(robot, str(error))
 
     def _reject(self, robot: str, reason: str) -> None:
-        self._rejected[robot] = self._rejected.get(robot, 0) + 1
-        log.warning("robot %s: message rejected: %s", robot, reason)
+        self._rejected += 1
+        self._log_rejection(robot, reason)
+
+    def _log_rejection(self, robot: str, reason: str) -> None:
+        # Whoever sends garbage all day should not fill the disk with our log.
+        self._rejections += 1
+        if self._rejections <= LOGGED_REJECTIONS or self._rejections % LOGGED_REJECTIONS == 0:
+            log.warning("robot %s: message rejected (the %d. in all): %s", robot, self._rejections, reason)
 
     def _take_state(self, robot: str, state: RobotState) -> None:
         session = self._sessions.get(robot)
@@ -194,7 +202,7 @@ class TrainerNode:
         if receipt is None:
             return
         if receipt.outcome == "rejected":
-            log.warning("robot %s: message %d rejected: %s", robot, receipt.sequence, receipt.reason)
+            self._log_rejection(robot, receipt.reason)
         if session.trainer.steps > steps:
             figures = session.figures()
             self._folder.add_metrics(

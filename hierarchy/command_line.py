@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -16,6 +16,9 @@ else:
     import tomli as tomllib
 
 from broker.errors import ConfigError, ReflexarcError
+
+# What --device takes. Here and not in device.py, which imports torch for seconds: --help should not wait for it.
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 # What a shell reports for a program that Ctrl-C ended, and for one that could not do what it was asked.
 EXIT_INTERRUPTED, EXIT_ERROR = 130, 2

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from broker.errors import ConfigError
-
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+from hierarchy.command_line import DeviceName
 
 # Timed steps of each candidate, after one that is not timed. They take turns and the fastest of each counts, as others
 # may use the machine too.

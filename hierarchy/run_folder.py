@@ -21,9 +21,9 @@ class RunFolder:
         """Create the folder and write config.toml. Raises ConfigError where it holds a run, or cannot be written."""
         self.path = path
         self.checkpoint = path / "checkpoint"
-        if (path / "metrics.jsonl").exists():
-            raise ConfigError(f"{path} holds a run already: choose another --run-dir, or remove it")
         try:
+            if (path / "metrics.jsonl").exists():
+                raise ConfigError(f"{path} holds a run already: choose another --run-dir, or remove it")
             path.mkdir(parents=True, exist_ok=True)
             (path / "config.toml").write_text(tomli_w.dumps(config))
             self._metrics = (path / "metrics.jsonl").open("w", buffering=1)

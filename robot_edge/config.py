@@ -12,8 +12,7 @@ from broker.errors import ConfigError, MalformedMessage
 from broker.link import parse_broker_url
 from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
-from hierarchy.command_line import check_range
-from hierarchy.device import DeviceName
+from hierarchy.command_line import DeviceName, check_range
 
 
 @dataclass(frozen=True, kw_only=True)

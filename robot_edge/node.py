@@ -64,6 +64,7 @@ def run(config: RobotConfig) -> None:
     )
     held_out = open_source(config.held_out, image_size=config.image_size) if config.held_out else None
     folder = RunFolder(config.run_path, config.as_toml())
+    log.info("measuring how this machine trains fastest")
     compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=device)
     log.info("%s up to %s, %s values cross for each image, %s", split.backbone, split.cut, split.values, compute)
     trainer = EdgeTrainer(
@@ -151,7 +152,7 @@ class RobotNode:
 
     def test(self) -> None:
         """Predict the held-out frames here, and have the cloud predict them from their activations."""
-        self._drain("the activations")
+        self._drain("activations")
         for batch in self._held_out_batches():
             if not self._trainer.classes:
                 return
@@ -161,7 +162,7 @@ class RobotNode:
                 self._uplink.send(quantized, batch.names, evaluation=FINAL_EVALUATION)
                 self._wait_for_room()
             self._uplink.pump()
-        self._drain("the held-out activations")
+        self._drain("held-out activations")
         self._wait_for_figures()
 
     def finish(self) -> None:
@@ -200,13 +201,13 @@ class RobotNode:
             self._notice.say(f"outbox full; waiting for {self._uplink.waits_for or 'the cloud to catch up'}")
 
     def _drain(self, what: str) -> None:
-        while len(self._uplink.outbox) and not self._stop.made:
-            self._uplink.pump(timeout=0.1)
-            self._notice.say(
-                f"waiting for {self._uplink.waits_for} to take {what}; Ctrl-C ends without it"
-                if self._uplink.waits_for
-                else ""
-            )
+        total = len(self._uplink.outbox)
+        with RunProgress(total, f"messages of {what} taken by the cloud") as progress:
+            while len(self._uplink.outbox) and not self._stop.made:
+                self._uplink.pump(timeout=0.1)
+                progress.show(total - len(self._uplink.outbox))
+                missing = self._uplink.waits_for
+                self._notice.say(f"waiting for {missing} to take {what}; Ctrl-C ends without it" if missing else "")
 
     def _wait_for_figures(self) -> None:
         deadline = time.monotonic() + FIGURES_SECONDS

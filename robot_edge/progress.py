@@ -18,13 +18,14 @@ LINE_SECONDS = 5.0
 class RunProgress:
     """Shows the progress of a run; use it as a context manager."""
 
-    def __init__(self, total: int | None) -> None:
+    def __init__(self, total: int | None, unit: str = "images") -> None:
         self._console = Console()
         self._total = total
+        self._unit = unit
         self._next_line = 0.0
         self._bar = Progress(
             BarColumn(bar_width=16),
-            TextColumn("{task.completed:,.0f} images"),
+            TextColumn("{task.completed:,.0f} " + unit),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
             console=self._console,
@@ -42,13 +43,13 @@ class RunProgress:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def show(self, images: int, figures: str) -> None:
+    def show(self, done: int, figures: str = "") -> None:
         """Show how far the run is."""
-        self._bar.update(self._task, completed=images, figures=figures)
+        self._bar.update(self._task, completed=done, figures=figures)
         if not self._console.is_terminal and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             share = f" of {self._total:,}" if self._total else ""
-            self._console.print(f"{images:,}{share} images  {figures}", highlight=False, soft_wrap=True)
+            self._console.print(f"{done:,}{share} {self._unit}  {figures}", highlight=False, soft_wrap=True)
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:

@@ -97,10 +97,10 @@ class EdgeTrainer:
             activations = self.segment.encode(self.compute.tensor(normalise(images)))
             values = activations.detach().float().cpu().contiguous().numpy()
             quantized = quantize(values, self.bits)
-            # Straight through (Bengio et al., 2013): the exit sees what the cloud will receive, and the gradient
-            # passes as if nothing had been rounded.
+            # Straight through (Bengio et al., 2013): the exit sees what the cloud will receive, to the bit, and the
+            # gradient passes as if nothing had been rounded.
             received = torch.from_numpy(dequantize(quantized)).to(activations)
-            logits = self.segment.exit(activations + (received - activations).detach())
+            logits = self.segment.exit(activations - activations.detach() + received)
         return quantized, logits.float()
 
 

@@ -1,0 +1,294 @@
+"""Links: the MQTT one against real brokers, its in-memory twin beside it, and what happens when the broker goes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from broker import link as link_module
+from broker.codec import RECEIVE_LIMIT_BYTES
+from broker.errors import ConfigError
+from broker.link import BrokerAddress, Delivery, Link, MemoryBroker, MemoryLink, MqttLink, parse_broker_url
+from broker.server import Backend, find_mosquitto, start_local_broker
+
+BACKENDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"]
+TIMEOUT_S = 30
+PAYLOAD = bytes(range(256)) * 400  # 102,400 bytes, every byte value
+END = b"end"
+
+Connect = Callable[[], Link]
+
+
+def wait_until(what: str, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {TIMEOUT_S} s"
+        time.sleep(0.01)
+
+
+def connected(link: Link) -> Link:
+    wait_until("connection", lambda: link.connected)
+    return link
+
+
+def receive(link: Link) -> Delivery:
+    delivery = link.receive(TIMEOUT_S)
+    assert delivery is not None, f"nothing came within {TIMEOUT_S} s"
+    return delivery
+
+
+def receive_until_end(link: Link) -> list[Delivery]:
+    """Return what comes in before a message that holds END."""
+    deliveries = []
+    while (delivery := receive(link)).payload != END:
+        deliveries.append(delivery)
+    return deliveries
+
+
+def settle(link: Link, topic: str) -> list[Delivery]:
+    """Return when all subscriptions of the link are in force, with what came in before."""
+    link.subscribe(topic)
+    link.publish(topic, END)  # a broker takes a client's packets in order, so this comes back last
+    return receive_until_end(link)
+
+
+@pytest.fixture(name="connect", params=["memory", *BACKENDS])
+def _connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """Return what makes connected links, in memory and at both brokers."""
+    if request.param == "memory":
+        broker = MemoryBroker()
+        yield lambda: MemoryLink(broker)
+        return
+    url = request.getfixturevalue(f"{request.param}_url")
+    with ExitStack() as links:
+        numbers = iter(range(100))
+
+        def connect() -> Link:
+            link = MqttLink(url, f"{request.node.name}-{next(numbers)}"[-60:])
+            links.callback(link.close)
+            return connected(link)
+
+        yield connect
+
+
+def test_what_is_published_arrives(connect: Connect) -> None:
+    robot, trainer = connect(), connect()
+    trainer.subscribe("arrives/robot/+/activations")
+    assert settle(trainer, "arrives/settled") == []
+    for name in ("r1", "r2"):
+        assert robot.publish(f"arrives/robot/{name}/activations", PAYLOAD, qos=1)
+    assert robot.publish("arrives/robot/r1/metrics", b"not asked for")
+    assert robot.publish("arrives/robot/r1/more/activations", b"not asked for")
+    assert robot.publish("arrives/robot/r1/activations", END, qos=1)
+    assert receive_until_end(trainer) == [
+        Delivery("arrives/robot/r1/activations", PAYLOAD, retained=False),
+        Delivery("arrives/robot/r2/activations", PAYLOAD, retained=False),
+    ]
+    assert trainer.receive(0) is None
+    assert robot.receive(0) is None
+    assert (robot.connected, robot.connections, robot.trouble) == (True, 1, "")
+
+
+def test_a_retained_message_waits_for_who_comes_later(connect: Connect) -> None:
+    robot, early = connect(), connect()
+    early.subscribe("retained/+/state")
+    settle(early, "retained/settled")
+    assert robot.publish("retained/r1/state", b"old", qos=1, retain=True)
+    assert robot.publish("retained/r1/state", b"new", qos=1, retain=True)
+    assert robot.publish("retained/r1/metrics", b"kept by nobody", qos=1)
+    live = [receive(early), receive(early)]
+    assert live == [Delivery("retained/r1/state", payload, retained=False) for payload in (b"old", b"new")]
+    late = connect()
+    late.subscribe("retained/+/state")
+    assert receive(late) == Delivery("retained/r1/state", b"new", retained=True)
+    late.subscribe("retained/+/metrics")
+    assert settle(late, "retained/late") == []
+
+
+def test_a_farewell_is_retained(connect: Connect) -> None:
+    robot, trainer = connect(), connect()
+    robot.publish("farewell/r1/state", b"online", qos=1, retain=True)
+    robot.close(farewell=("farewell/r1/state", b"offline"))
+    trainer.subscribe("farewell/+/state")
+    assert receive(trainer) == Delivery("farewell/r1/state", b"offline", retained=True)
+
+
+def test_memory_link_can_be_down() -> None:
+    broker = MemoryBroker()
+    robot, trainer = MemoryLink(broker), MemoryLink(broker)
+    trainer.subscribe("+")
+    robot.connected = False
+    assert not robot.publish("a", b"", retain=True)
+    robot.connected, trainer.connected = True, False
+    assert robot.publish("a", b"")
+    assert trainer.receive(0) is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reconnects_after_the_broker_was_away(backend: Backend) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"mqtt://127.0.0.1:{port}"
+    with ExitStack() as links:
+
+        def connect(name: str) -> MqttLink:
+            link = MqttLink(url, f"away-{name}")
+            links.callback(link.close)
+            return link
+
+        trainer = connect("trainer")
+        trainer.subscribe("away/first")  # before there is a broker
+        assert trainer.trouble == f"no broker at 127.0.0.1:{port}"
+        assert not trainer.publish("away/first", b"lost")
+        assert trainer.connections == 0
+        with start_local_broker(port=port, backend=backend):
+            connected(trainer)
+            assert trainer.trouble == ""
+            trainer.subscribe("away/second")
+            assert settle(trainer, "away/settled") == []
+            assert trainer.connections == 1
+        wait_until("loss of the connection", lambda: not trainer.connected)
+        wait_until("word of it", lambda: trainer.trouble.startswith(f"lost the broker at 127.0.0.1:{port}: "))
+        assert not trainer.publish("away/second", b"lost")
+        with start_local_broker(port=port, backend=backend):
+            robot = connected(connect("robot"))
+            wait_until("second connection", lambda: trainer.connections == 2)
+            assert settle(trainer, "away/settled again") == [], "what was published while down is not kept"
+            for topic in ("away/first", "away/second"):
+                assert robot.publish(topic, b"back", qos=1)
+                assert receive(trainer) == Delivery(topic, b"back", retained=False)
+            assert trainer.trouble == ""
+
+
+def test_last_will_when_the_connection_breaks(broker_url: str) -> None:
+    will = ("broken/r1/state", b"gone without a word")
+    with ExitStack() as links:
+        trainer = MqttLink(broker_url, "broken-trainer")
+        links.callback(trainer.close)
+        trainer.subscribe("broken/+/state")
+        robot = MqttLink(broker_url, "broken-robot", will=will)
+        links.callback(robot.close)
+        settle(connected(trainer), "broken/settled")
+        connected(robot)
+        sock = robot._client.socket()
+        assert sock is not None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        sock.shutdown(socket.SHUT_RDWR)  # type: ignore[call-arg]  # paho's stub of a socket
+        assert receive(trainer) == Delivery(*will, retained=False)
+        late = MqttLink(broker_url, "broken-late")
+        links.callback(late.close)
+        late.subscribe("broken/+/state")
+        assert receive(late) == Delivery(*will, retained=True)
+        wait_until("second connection", lambda: robot.connections == 2)
+
+
+def test_no_last_will_after_a_farewell(broker_url: str) -> None:
+    topic = "polite/r1/state"
+    robot = connected(MqttLink(broker_url, "polite-robot", will=(topic, b"gone without a word")))
+    robot.close(farewell=(topic, b"goodbye"))
+    trainer = connected(MqttLink(broker_url, "polite-trainer"))
+    trainer.subscribe(topic)
+    assert [one.payload for one in settle(trainer, "polite/settled")] == [b"goodbye"]
+    trainer.close()
+
+
+def test_oversize_deliveries_are_dropped_and_counted(broker_url: str) -> None:
+    link = connected(MqttLink(broker_url, "oversize"))
+    link.subscribe("oversize")
+    settle(link, "oversize/settled")
+    link.publish("oversize", bytes(RECEIVE_LIMIT_BYTES + 1))
+    link.publish("oversize", bytes(RECEIVE_LIMIT_BYTES))
+    link.publish("oversize", END)
+    assert [len(delivery.payload) for delivery in receive_until_end(link)] == [RECEIVE_LIMIT_BYTES]
+    assert link.dropped == 1
+    link.close()
+
+
+def test_unread_deliveries_are_bounded(amqtt_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "INBOX_LIMIT", 3)
+    link = connected(MqttLink(amqtt_url, "unread"))
+    link.subscribe("unread")
+    settle(link, "unread/settled")
+    for number in range(5):
+        link.publish("unread", bytes([number]))
+    wait_until("dropping", lambda: link.dropped == 2)
+    assert [receive(link).payload for _ in range(3)] == [b"\0", b"\1", b"\2"]
+    link.close()
+
+
+@pytest.mark.mosquitto
+def test_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mosquitto, mosquitto_passwd = find_mosquitto(), shutil.which("mosquitto_passwd")
+    if mosquitto is None or mosquitto_passwd is None:
+        pytest.skip("mosquitto_passwd is not installed")
+    passwords, config = tmp_path / "passwords", tmp_path / "mosquitto.conf"
+    subprocess.run([mosquitto_passwd, "-b", "-c", str(passwords), "r1", "right"], check=True, capture_output=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    user = "user root\n" if os.geteuid() == 0 else ""
+    config.write_text(f"listener {port} 127.0.0.1\npassword_file {passwords}\n{user}")
+    with ExitStack() as running:
+        process = subprocess.Popen([mosquitto, "-c", str(config)], stderr=subprocess.DEVNULL)
+        running.callback(process.wait)
+        running.callback(process.terminate)
+        monkeypatch.setenv("REFLEXARC_MQTT_USERNAME", "r1")
+        monkeypatch.setenv("REFLEXARC_MQTT_PASSWORD", "wrong")
+        refused = MqttLink(f"mqtt://127.0.0.1:{port}", "passwords-wrong")
+        running.callback(refused.close)
+        wait_until("refusal", lambda: "refuses us: Not authorized" in refused.trouble)
+        wait_until("second try", lambda: not refused.connected)
+        assert "refuses us: Not authorized" in refused.trouble
+        assert refused.connections == 0
+        monkeypatch.setenv("REFLEXARC_MQTT_PASSWORD", "right")
+        accepted = MqttLink(f"mqtt://127.0.0.1:{port}", "passwords-right")
+        running.callback(accepted.close)
+        connected(accepted)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("mqtt://localhost", BrokerAddress("localhost", 1883, tls=False)),
+        ("mqtts://iot.example.org", BrokerAddress("iot.example.org", 8883, tls=True)),
+        ("mqtt://10.0.0.7:1884/", BrokerAddress("10.0.0.7", 1884, tls=False)),
+        ("mqtts://[::1]:443", BrokerAddress("::1", 443, tls=True)),
+    ],
+)
+def test_broker_url(url: str, address: BrokerAddress) -> None:
+    assert parse_broker_url(url) == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        "localhost:1883",
+        "http://localhost",
+        "mqtt://",
+        "mqtt://:1883",
+        "mqtt://localhost:0",
+        "mqtt://localhost:65536",
+        "mqtt://localhost:port",
+        "mqtt://localhost/topic",
+        "mqtt://[::1",
+    ],
+)
+def test_a_wrong_broker_url_is_named(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"^broker '"):
+        parse_broker_url(url)
+
+
+@pytest.mark.parametrize("url", ["mqtt://r1:secret@localhost", "mqtt://r1@localhost", "mqtt://:secret@localhost"])
+def test_a_password_does_not_belong_into_the_url(url: str) -> None:
+    with pytest.raises(ConfigError, match="REFLEXARC_MQTT_PASSWORD") as raised:
+        parse_broker_url(url)
+    assert "secret" not in str(raised.value)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from broker.errors import ConfigError
+from hierarchy import checkpoint
+from hierarchy.checkpoint import ABOUT, WEIGHTS, load_checkpoint, save_checkpoint, write_json
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "checkpoint"
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+def test_weights_and_statistics_come_back_bit_for_bit(folder: Path) -> None:
+    module = network().to(memory_format=torch.channels_last)
+    module(torch.randn(2, 3, 5, 5))
+    save_checkpoint(folder, module, {"classes": ["cat", "dog"], "steps": 3})
+    tensors, about = load_checkpoint(folder)
+    assert about == {"classes": ["cat", "dog"], "steps": 3}
+    assert tensors.keys() == module.state_dict().keys()
+    assert all(torch.equal(tensors[name], value) for name, value in module.state_dict().items())
+    assert tensors["1.num_batches_tracked"] == 1
+    restored = network()
+    restored.load_state_dict(tensors)
+
+
+def test_a_later_one_replaces_it_and_leaves_nothing_else(folder: Path) -> None:
+    save_checkpoint(folder, network(), {"steps": 1})
+    save_checkpoint(folder, network(), {"steps": 2})
+    assert load_checkpoint(folder)[1] == {"steps": 2}
+    assert sorted(file.name for file in folder.iterdir()) == sorted([WEIGHTS, ABOUT])
+
+
+def test_dying_while_it_is_written_leaves_the_old_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(folder, network(), {"steps": 1})
+    before = load_checkpoint(folder)[0]
+
+    def die_half_way(_tensors: dict[str, Tensor], file: Path) -> None:
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_file", die_half_way)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(folder, network(), {"steps": 2})
+    tensors, about = load_checkpoint(folder)
+    assert about == {"steps": 1}
+    assert all(torch.equal(tensors[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [(WEIGHTS, None), (ABOUT, None), (WEIGHTS, b"half a file"), (WEIGHTS, b""), (ABOUT, b"{"), (ABOUT, b"\xff")],
+)
+def test_a_missing_or_damaged_one_is_named(folder: Path, file: str, content: bytes | None) -> None:
+    save_checkpoint(folder, network(), {})
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    with pytest.raises(ConfigError, match=f"{folder} holds no checkpoint"):
+        load_checkpoint(folder)
+
+
+def test_a_folder_without_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no checkpoint"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_what_cannot_be_json_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_json(path, {"images": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"images": object()})
+    assert path.read_text() == '{\n  "images": 1\n}\n'

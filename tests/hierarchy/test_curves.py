@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from hierarchy.curves import CLOUD_COLOR, EXIT_COLOR, MOST_POINTS, NEW_CLASS_COLOR, draw_curves
+
+
+def drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> dict[str, int]:
+    """Draw a metrics.jsonl of these lines; return how many pixels about each colour the picture has."""
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    found = {}
+    for color in (EXIT_COLOR, CLOUD_COLOR, NEW_CLASS_COLOR):
+        red, green, blue = ImageColor.getrgb(color)
+        # Thin lines are blended with the paper: their hue stays, and letters and grid have none.
+        hue = pixels - pixels[:, :, :1] - np.array([0, green - red, blue - red])
+        found[color] = int(((abs(hue) < 6).all(axis=2) & (abs(pixels[:, :, 0] - red) < 60)).sum())
+    return found
+
+
+def line(images: int, **values: Any) -> dict[str, Any]:
+    return {"time": 1.0, "images": images, "classes": 2, **values}
+
+
+def test_each_end_has_its_curves_and_a_new_class_its_line(tmp_path: Path) -> None:
+    exit_alone = [line(images, exit_loss=2 / images, cloud_loss=None) for images in range(1, 9)]
+    both = [{**one, "cloud_loss": 1.0, "cloud_prequential": 0.5} for one in exit_alone]
+    grown = [*both, {**line(9, exit_loss=1.0), "classes": 3}]
+    pictures = [drawn(tmp_path, lines) for lines in (exit_alone, both, grown)]
+    assert [picture[EXIT_COLOR] > 100 for picture in pictures] == [True, True, True]
+    assert [picture[CLOUD_COLOR] > 100 for picture in pictures] == [False, True, True]
+    assert [picture[NEW_CLASS_COLOR] > 100 for picture in pictures] == [False, False, True]
+
+
+def test_a_run_that_ended_at_once_has_an_empty_picture(tmp_path: Path) -> None:
+    assert drawn(tmp_path, [])[EXIT_COLOR] == 0
+    assert drawn(tmp_path, [line(1)])[EXIT_COLOR] == 0
+
+
+def test_more_robots_than_line_styles_and_more_points_than_pixels(tmp_path: Path) -> None:
+    lines = [line(images, robot=f"r{images % 5}", cloud_loss=1.0) for images in range(12 * MOST_POINTS)]
+    assert drawn(tmp_path, lines)[CLOUD_COLOR] > 100

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from broker.errors import ConfigError
+from hierarchy import device
+from hierarchy.device import Compute, choose_device, fastest, set_threads
+
+CPU = torch.device("cpu")
+PLAIN = Compute(device=CPU)
+LAYOUT = Compute(device=CPU, channels_last=True)
+HALF = Compute(device=CPU, channels_last=True, dtype=torch.bfloat16)
+
+
+def set_available(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "kind"), [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")]
+)
+def test_auto_is_the_fastest_kind_there_is(monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, kind: str) -> None:
+    set_available(monkeypatch, cuda=cuda, mps=mps)
+    assert choose_device("auto").type == kind
+
+
+def test_a_missing_device_names_those_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_available(monkeypatch, cuda=False, mps=True)
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("mps").type == "mps"
+    with pytest.raises(ConfigError, match="--device cuda: .* --device auto or --device cpu"):
+        choose_device("cuda")
+
+
+def test_no_threads_leaves_the_choice_to_pytorch() -> None:
+    set_threads(2)
+    set_threads(0)
+    assert torch.get_num_threads() == 2
+
+
+def test_images_get_the_layout_and_other_activations_stay_as_they_are() -> None:
+    images = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, 3, 4, 4)
+    placed = LAYOUT.tensor(images)
+    assert placed.is_contiguous(memory_format=torch.channels_last)
+    assert np.array_equal(placed.numpy(), images)
+    assert PLAIN.tensor(images).is_contiguous()
+    assert LAYOUT.tensor(images.reshape(2, 3, 16)).shape == (2, 3, 16)
+
+
+def test_placing_a_module_changes_its_layout_and_not_its_parameters() -> None:
+    layer = nn.Conv2d(3, 4, 3)
+    parameters = list(layer.parameters())
+    LAYOUT.place(layer)
+    assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(one is other for one, other in zip(layer.parameters(), parameters, strict=True))
+
+
+@pytest.mark.parametrize(("compute", "dtype"), [(PLAIN, torch.float32), (HALF, torch.bfloat16)])
+def test_a_forward_pass_runs_in_the_dtype(compute: Compute, dtype: torch.dtype) -> None:
+    with compute.autocast():
+        assert nn.Linear(4, 4)(torch.ones(2, 4)).dtype == dtype
+
+
+def test_it_reads_well_in_a_log() -> None:
+    assert [str(one) for one in (PLAIN, HALF)] == ["cpu, float32", "cpu, bfloat16, channels last"]
+
+
+def fastest_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[float]]) -> Compute:
+    """Let each way take these seconds a step, one after the other; without any it has no kernel."""
+    now = 0.0
+    monkeypatch.setattr(device.time, "perf_counter", lambda: now)
+
+    def training_step(compute: Compute) -> Callable[[], object]:
+        left = list(seconds[compute])
+
+        def step() -> None:
+            nonlocal now
+            if not left:
+                raise RuntimeError("not implemented for this dtype")
+            now += left.pop(0)
+
+        return step
+
+    return fastest(CPU, training_step)
+
+
+def test_the_fastest_way_is_chosen_by_its_best_step_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {PLAIN: [9.0, 4, 4, 4], LAYOUT: [0.1, 5, 5, 5], HALF: [99.0, 50, 2, 50]}
+    assert fastest_of(monkeypatch, seconds) == HALF
+
+
+def test_a_near_tie_keeps_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fastest_of(monkeypatch, {PLAIN: [1.0] * 4, LAYOUT: [0.97] * 4, HALF: [0.96] * 4}) == PLAIN
+
+
+def test_a_way_that_the_device_cannot_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fastest_of(monkeypatch, {PLAIN: [2.0] * 4, LAYOUT: [1.0] * 4, HALF: []}) == LAYOUT

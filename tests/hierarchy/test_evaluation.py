@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from hierarchy.evaluation import RECENT, HeldOut, Prequential
+
+
+def test_nothing_is_known_before_the_first_prediction() -> None:
+    prequential, held_out = Prequential(), HeldOut()
+    assert (prequential.count, prequential.overall, prequential.recent) == (0, None, None)
+    assert (held_out.count, held_out.accuracy, held_out.by_class) == (0, None, {})
+
+
+def test_prequential_accuracy_counts_from_the_start_and_lately() -> None:
+    prequential = Prequential()
+    prequential.add([False] * RECENT)
+    prequential.add([True] * (RECENT // 4))
+    assert prequential.count == RECENT * 5 // 4
+    assert prequential.overall == 0.2
+    assert prequential.recent == 0.25
+
+
+def test_held_out_accuracy_is_of_all_frames_and_of_each_class() -> None:
+    held_out = HeldOut()
+    held_out.add(["cat", "cat", "dog"], ["cat", "dog", "dog"])
+    held_out.add(["ant"], ["cat"])
+    assert held_out.count == 4
+    assert held_out.accuracy == 0.5
+    assert held_out.by_class == {"ant": 0.0, "cat": 0.5, "dog": 1.0}
+
+
+def test_every_frame_needs_a_prediction() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        HeldOut().add(["cat", "dog"], ["cat"])

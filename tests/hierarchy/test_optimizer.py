@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hierarchy.device import Compute
+from hierarchy.optimizer import set_learning_rate, sgd
+from hierarchy.schedule import learning_rate
+
+CPU = Compute(device=torch.device("cpu"))
+
+
+def test_only_what_learns_is_trained() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    network[0].requires_grad_(False)
+    (group,) = sgd(network, CPU).param_groups
+    assert [id(one) for one in group["params"]] == [id(one) for one in network[1].parameters()]
+
+
+def test_a_step_follows_the_schedule() -> None:
+    network = nn.Linear(2, 1, bias=False)
+    optimizer = sgd(network, CPU)
+    before = network.weight.detach().clone()
+    for progress in (0.0, None):
+        set_learning_rate(optimizer, 0.5, steps=7, progress=progress)
+        rate = learning_rate(0.5, steps=7, progress=progress)
+        assert [group["lr"] for group in optimizer.param_groups] == [rate]
+    network.weight.grad = torch.ones_like(network.weight)
+    optimizer.step()
+    # The first step of Nesterov's momentum is 1 + 0.9 gradients long, with 5e-4 of the weights among each.
+    moved = before - rate * 1.9 * (1 + 5e-4 * before)
+    torch.testing.assert_close(network.weight.detach(), moved)
