@@ -118,7 +118,8 @@ def samples_per_message(split: SplitSpec, classes: int, limit: int = SEND_LIMIT_
             f"one sample of {split.backbone} cut at {split.cut} is {size(1):,} bytes, limit {limit:,}; {advice}; "
             f"a bottleneck of fewer than {channels} channels or a later cut makes it smaller"
         )
-    most = min(MAX_SAMPLES, MAX_VALUES // values, limit // max(1, size(1) - fixed - name_bytes) + 1)
+    # A sample takes its label and its codes at least.
+    most = min(MAX_SAMPLES, MAX_VALUES // values, 8 * limit // (16 + values * split.bits))
     return next(samples for samples in range(max(1, most), 0, -1) if size(samples) <= limit or samples == 1)
 
 

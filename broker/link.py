@@ -103,7 +103,6 @@ class MqttLink:
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311, clean_session=True
         )
         self._client.on_connect = self._on_connect
-        self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.on_socket_open = _send_at_once
         self._client.reconnect_delay_set(*RECONNECT_SECONDS)
@@ -160,11 +159,12 @@ class MqttLink:
         for topic_filter in self._filters:
             client.subscribe(topic_filter, qos=1)
         self._connections += 1
-
-    def _on_disconnect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._trouble = f"lost the broker at {self.address.host}:{self.address.port}: {reason}"
+        self._trouble = f"lost the broker at {self.address.host}:{self.address.port}"  # when this connection ends
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        # amqtt greets a client with all that is retained for the subscriptions of others.
+        if not any(mqtt.topic_matches_sub(one, message.topic) for one in self._filters):
+            return
         if len(message.payload) > RECEIVE_LIMIT_BYTES:
             self._inbox.dropped += 1
             return

@@ -29,8 +29,9 @@ class TrainerConfig:
 
     batch: int = 64
     """Samples in a training step, fresh and rehearsed together."""
-    learning_rate: float = 0.05
-    """Peak learning rate of SGD, one-cycle where the length of the robot's run is known."""
+    learning_rate: float = 0.02
+    """Peak learning rate of SGD, one-cycle where the length of the robot's run is known. Lower than the robot's: what
+    the cloud learns from moves while the robot learns."""
     rehearsal_mb: float = 64.0
     """Memory for each robot's quantized activations to rehearse, in megabytes."""
     device: DeviceName = "auto"
@@ -47,6 +48,7 @@ class TrainerConfig:
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
         check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)
         check_range("threads", self.threads, 0, 1024)
+        check_range("seed", self.seed, 0, 2**32 - 1)
 
     @property
     def run_path(self) -> Path:

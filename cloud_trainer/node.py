@@ -42,10 +42,10 @@ def run(config: TrainerConfig) -> None:
     set_threads(config.threads)
     choose_device(config.device)  # a missing one should be said before a folder is made
     state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True)
-    folder = RunFolder(config.run_path, config.as_toml())
     topic = topics.topic("trainer", config.trainer, "state")
     farewell = (topic, pack(dataclasses.replace(state, online=False)))
     with StopRequest() as stop:
+        folder = RunFolder(config.run_path, config.as_toml())
         link = MqttLink(config.broker, f"{config.trainer}-{state.boot}", will=farewell)
         node = TrainerNode(config, state, link, folder)
         try:
@@ -89,7 +89,7 @@ class TrainerNode:
         self._say_what_is_missing()
         for robot, session in self._sessions.items():
             if session.waiting and now > self._heard[robot] + SILENCE_SECONDS:
-                session.flush()
+                self._flush(robot)
         if self._link.connections != self._connection or now >= self._next_heartbeat:
             self._announce(now)
         if now >= self._next_metrics:
@@ -101,8 +101,8 @@ class TrainerNode:
 
     def finish(self) -> None:
         """Train on what has come, and write everything down."""
-        for robot, session in self._sessions.items():
-            session.flush()
+        for robot in self._sessions:
+            self._flush(robot)
             self._save(robot)
         self._publish_metrics()
         figures = {robot: session.figures() for robot, session in self._sessions.items()}
@@ -122,8 +122,7 @@ class TrainerNode:
                 case "state":
                     self._take_state(robot, unpack_as(RobotState, delivery.payload))
                 case "metrics":
-                    if robot in self._sessions:
-                        self._robot_metrics[robot] = unpack_as(RobotMetrics, delivery.payload)
+                    self._take_metrics(robot, unpack_as(RobotMetrics, delivery.payload))
                 case "activations":
                     self._take_batch(robot, unpack_as(ActivationBatch, delivery.payload))
         except MalformedMessage as error:
@@ -144,7 +143,7 @@ class TrainerNode:
         if not state.online:
             if session and session.state.boot == state.boot:
                 log.info("robot %s has gone", robot)
-                session.flush()
+                self._flush(robot)
                 self._save(robot)
         elif session and session.state.boot == state.boot:
             pass  # a heartbeat
@@ -153,6 +152,17 @@ class TrainerNode:
             session.rejoin(state)
         elif self._refused.get(robot, ("", ""))[0] != state.boot:
             self._open_session(robot, state)
+
+    def _take_metrics(self, robot: str, metrics: RobotMetrics) -> None:
+        session = self._sessions.get(robot)
+        if session and session.state.boot == metrics.boot:
+            self._robot_metrics[robot] = metrics
+
+    def _flush(self, robot: str) -> None:
+        try:
+            self._sessions[robot].flush()
+        except MalformedMessage as error:
+            self._reject(robot, str(error))
 
     def _open_session(self, robot: str, state: RobotState) -> None:
         self._sessions.pop(robot, None)

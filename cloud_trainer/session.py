@@ -97,9 +97,9 @@ class RobotSession:
         self._progress = batch.progress
         for index, name in enumerate(batch.names):
             self._waiting.append((name, _one(quantized, index)))
-        self.messages_trained += 1
         while len(self._waiting) >= self._fresh_per_step:
             self._step()
+        self.messages_trained += 1
 
     @property
     def _fresh_per_step(self) -> int:

@@ -55,9 +55,11 @@ def _read(metrics: Path) -> tuple[dict[tuple[str, str], Points], list[int]]:
             values = json.loads(line)
             robot = values.get("robot", "")
             for end in COLORS:
+                # A robot also logs what the cloud says of itself, which is some images behind.
+                images = values.get(f"{end}_images", values["images"])
                 for name in (f"{end}_loss", f"{end}_prequential"):
                     if values.get(name) is not None:
-                        curves[robot, name].append((values["images"], values[name]))
+                        curves[robot, name].append((images, values[name]))
             if values.get("classes", 0) > classes.get(robot, values.get("classes", 0)):
                 arrivals.append(values["images"])
             classes[robot] = values.get("classes", 0)

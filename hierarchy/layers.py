@@ -23,18 +23,19 @@ def bottleneck(shape: tuple[int, ...], channels: int) -> nn.Module:
     """
     if channels == 0:
         return nn.Identity()
-    if not 0 < channels < shape[0]:
-        raise CutError(
-            f"a bottleneck of {channels} channels: the cut has {shape[0]}; use 1 to {shape[0] - 1}, or 0 for none"
-        )
+    _check_narrower(shape, channels)
     spatial = len(shape) - 1
     return nn.Sequential(_convolution(shape[0], channels, spatial, kernel=1), NORMS[spatial](channels))
 
 
 def expansion(shape: tuple[int, ...], channels: int) -> nn.Module:
-    """Return the 1x1 convolution that takes a bottleneck's output back to shape[0] channels."""
+    """Return the 1x1 convolution that takes a bottleneck's output back to shape[0] channels.
+
+    Raises CutError where that is no bottleneck.
+    """
     if channels == 0:
         return nn.Identity()
+    _check_narrower(shape, channels)
     spatial = len(shape) - 1
     return nn.Sequential(
         _convolution(channels, shape[0], spatial, kernel=1), NORMS[spatial](shape[0]), nn.ReLU(inplace=True)
@@ -60,6 +61,13 @@ class EarlyExit(nn.Module):
         pooled = mixed.flatten(2).mean(2) if mixed.ndim > 2 else mixed
         logits: Tensor = self.head(pooled)
         return logits
+
+
+def _check_narrower(shape: tuple[int, ...], channels: int) -> None:
+    if not 0 < channels < shape[0]:
+        raise CutError(
+            f"a bottleneck of {channels} channels: the cut has {shape[0]}; use 1 to {shape[0] - 1}, or 0 for none"
+        )
 
 
 def _convolution(channels_in: int, channels_out: int, spatial: int, kernel: int) -> nn.Module:

@@ -41,6 +41,7 @@ class Batcher:
     frames_read: int = 0
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
+    _held_out_met: set[int] = field(default_factory=set)
 
     def next(self) -> Batch | None:
         """Return the next batch, a smaller one at the end of the source, then None. Raises SourceError."""
@@ -53,7 +54,8 @@ class Batcher:
             if frame.label is None:
                 self.unlabelled += 1
             elif self._is_held_out(frame):
-                self.held_out.add(frame.label, image)
+                if not self._is_met_again(image):
+                    self.held_out.add(frame.label, image)
             else:
                 images.append(image)
                 names.append(frame.label)
@@ -66,12 +68,26 @@ class Batcher:
         return min(1.0, self.frames_read / length) if length else None
 
     @property
+    def raw_bytes_per_image(self) -> int:
+        """What a frame of the robot's image size takes, uncompressed."""
+        return 3 * self.image_size**2
+
+    @property
     def jpeg_bytes_per_image(self) -> float | None:
         """What a frame of the robot's image size would cost as JPEG; None before the first."""
         return sum(self._jpeg_sizes) / len(self._jpeg_sizes) if self._jpeg_sizes else None
 
     def _is_held_out(self, frame: Frame) -> bool:
         return self.held_out_every > 0 and frame.scene % self.held_out_every == 0
+
+    def _is_met_again(self, image: Pixels) -> bool:
+        """Whether a held-out picture came in a former epoch or phase, which a stream without an end does not have."""
+        if self.source.length is None:
+            return False
+        mark = hash(image.tobytes())
+        known = mark in self._held_out_met
+        self._held_out_met.add(mark)
+        return known
 
     def _measure_jpeg(self, image: Pixels) -> None:
         # A thousand sizes give the mean to a percent; a week's run should not keep more.

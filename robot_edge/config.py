@@ -84,6 +84,7 @@ class RobotConfig:
         check_range("held-out-every", self.held_out_every, 2, 10**6)
         check_range("batch", self.batch, 2, 1024)
         check_range("threads", self.threads, 0, 1024)
+        check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
         if self.rehearse != -1:

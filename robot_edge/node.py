@@ -7,22 +7,21 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 
 from broker.codec import samples_per_message
 from broker.link import MqttLink
-from broker.messages import RobotMetrics, RobotState
+from broker.messages import RobotState
 from hierarchy.checkpoint import save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.device import choose_device, set_threads
-from hierarchy.evaluation import HeldOut, Prequential
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.run_folder import RunFolder
 from robot_edge.batches import Batch, Batcher, Pixels
 from robot_edge.config import RobotConfig
+from robot_edge.figures import FINAL_EVALUATION, RunFigures
 from robot_edge.frames import FrameSource
 from robot_edge.progress import RunProgress, print_summary
 from robot_edge.segment import build_edge
@@ -38,8 +37,6 @@ PREDICT_AT_ONCE = 256
 METRICS_SECONDS = 1.0
 # How long the cloud may take for the figures of an evaluation that it has receipted.
 FIGURES_SECONDS = 60.0
-# The one evaluation of a run, at its end.
-FINAL_EVALUATION = 1
 
 log = logging.getLogger("robot-edge")
 
@@ -62,8 +59,10 @@ def run(config: RobotConfig) -> None:
         images=config.images,
         seed=config.seed,
     )
-    held_out = open_source(config.held_out, image_size=config.image_size) if config.held_out else None
-    folder = RunFolder(config.run_path, config.as_toml())
+    shown = [list(dict.fromkeys(name for phase in config.phase_classes for name in phase))] if config.phases else []
+    held_out = None
+    if config.held_out:  # tested on no class that the phases never show
+        held_out = open_source(config.held_out, image_size=config.image_size, phases=shown)
     log.info("measuring how this machine trains fastest")
     compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=device)
     log.info("%s up to %s, %s values cross for each image, %s", split.backbone, split.cut, split.values, compute)
@@ -79,6 +78,7 @@ def run(config: RobotConfig) -> None:
         rehearse=config.rehearsed_per_fresh,
     )
     with StopRequest() as stop:
+        folder = RunFolder(config.run_path, config.as_toml())
         link = MqttLink(config.broker, f"{config.robot}-{state.boot}", will=will(config.robot, state))
         uplink = Uplink(link, config.robot, state)
         node = RobotNode(config, trainer, uplink, source, held_out, folder, stop)
@@ -121,12 +121,9 @@ class RobotNode:
             held_out_every=0 if held_out else config.held_out_every,
             held_out=BalancedMemory(HELD_OUT_FRAMES, config.seed),
         )
-        frames = int(config.rehearsal_mb * 1e6 / self._raw_bytes)
+        frames = int(config.rehearsal_mb * 1e6 / self._batcher.raw_bytes_per_image)
         self._memory: BalancedMemory[Pixels] = BalancedMemory(frames, config.seed)
-        self._prequential = Prequential()
-        self._exit_held_out = HeldOut()
-        self._exit_loss: float | None = None
-        self._seconds = 0.0
+        self._figures = RunFigures(trainer, uplink, self._batcher)
         self._next_metrics = 0.0
 
     def wait_for_trainer(self) -> None:
@@ -145,9 +142,9 @@ class RobotNode:
                 self._learn(batch)
                 self._wait_for_room()
                 self._uplink.pump()
-                self._seconds = time.monotonic() - begin
+                self._figures.seconds = time.monotonic() - begin
                 self._write_metrics()
-                progress.show(self._batcher.frames_read, self._figures_line())
+                progress.show(self._batcher.frames_read, self._figures.live_line())
                 self._notice.say(f"training goes on without {self._uplink.waits_for}" if self._uplink.waits_for else "")
 
     def test(self) -> None:
@@ -157,7 +154,7 @@ class RobotNode:
             if not self._trainer.classes:
                 return
             predicted, quantized = self._trainer.evaluate(batch.images)
-            self._exit_held_out.add(batch.names, predicted)
+            self._figures.held_out.add(batch.names, predicted)
             if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
                 self._uplink.send(quantized, batch.names, evaluation=FINAL_EVALUATION)
                 self._wait_for_room()
@@ -174,8 +171,8 @@ class RobotNode:
             "steps": self._trainer.steps,
         }
         save_checkpoint(self._folder.checkpoint, self._trainer.segment, about)
-        summary = self._summary()
-        self._uplink.publish_metrics(self._metrics())
+        summary = self._figures.summary(interrupted=self._stop.made)
+        self._uplink.publish_metrics(self._figures.message())
         self._folder.finish(summary)
         print_summary(summary, self._folder.path)
 
@@ -185,8 +182,7 @@ class RobotNode:
         images = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
         names = batch.names + [name for name, _ in rehearsed]
         step = self._trainer.step(images, names, fresh=fresh, progress=self._batcher.progress)
-        self._exit_loss = step.loss
-        self._prequential.add(step.correct)
+        self._figures.add(step)
         self._uplink.send(
             step.quantized, batch.names, progress=self._batcher.progress, edge_version=self._trainer.steps
         )
@@ -201,31 +197,25 @@ class RobotNode:
             self._notice.say(f"outbox full; waiting for {self._uplink.waits_for or 'the cloud to catch up'}")
 
     def _drain(self, what: str) -> None:
-        total = len(self._uplink.outbox)
+        total, figures = len(self._uplink.outbox), self._uplink.figures
         with RunProgress(total, f"messages of {what} taken by the cloud") as progress:
             while len(self._uplink.outbox) and not self._stop.made:
                 self._uplink.pump(timeout=0.1)
                 progress.show(total - len(self._uplink.outbox))
+                if self._uplink.figures != figures:
+                    figures = self._uplink.figures
+                    self._write_metrics()
                 missing = self._uplink.waits_for
                 self._notice.say(f"waiting for {missing} to take {what}; Ctrl-C ends without it" if missing else "")
 
     def _wait_for_figures(self) -> None:
         deadline = time.monotonic() + FIGURES_SECONDS
         while not self._stop.made and time.monotonic() < deadline:
-            if self._cloud_has_tested:
+            if self._figures.cloud_has_tested:
                 return
             self._uplink.pump(timeout=0.1)
         if not self._stop.made:
             log.warning("the cloud's figures did not come within %.0f seconds", FIGURES_SECONDS)
-
-    @property
-    def _cloud_has_tested(self) -> bool:
-        figures = self._uplink.figures
-        return (
-            figures is not None
-            and figures.evaluation == FINAL_EVALUATION
-            and figures.evaluated >= self._exit_held_out.count
-        )
 
     def _held_out_batches(self) -> Iterator[Batch]:
         """Yield the held-out frames, mixed, in batches."""
@@ -245,83 +235,8 @@ class RobotNode:
             part = frames[start : start + PREDICT_AT_ONCE]
             yield Batch(images=np.stack([image for _, image in part]), names=[name for name, _ in part])
 
-    @property
-    def _raw_bytes(self) -> int:
-        """Bytes of one frame, as the network sees it and as rehearsal keeps it."""
-        return 3 * self._config.image_size**2
-
-    def _metrics(self) -> RobotMetrics:
-        images, uplink = self._prequential.count, self._uplink
-        return RobotMetrics(
-            boot=uplink.state.boot,
-            images=images,
-            classes=len(self._trainer.classes),
-            exit_loss=self._exit_loss,
-            exit_prequential=self._prequential.overall,
-            exit_accuracy=self._exit_held_out.accuracy,
-            images_per_second=images / self._seconds if self._seconds else 0.0,
-            bytes_per_image=uplink.bytes_sent / images if images else None,
-            raw_bytes_per_image=self._raw_bytes,
-            jpeg_bytes_per_image=self._batcher.jpeg_bytes_per_image,
-            messages_sent=uplink.messages_sent,
-            messages_rejected=uplink.messages_rejected,
-            queued=len(uplink.outbox),
-            dropped=uplink.outbox.samples_held,
-        )
-
-    def _summary(self) -> dict[str, Any]:
-        """Return what summary.json holds; what the cloud did not say is None."""
-        cloud = self._uplink.figures
-        known = cloud if self._cloud_has_tested else None
-        values = dataclasses.asdict(self._metrics())
-        for name in ("boot", "exit_loss", "queued"):
-            del values[name]
-        return {
-            **values,
-            "classes": list(self._trainer.classes),
-            "cloud_accuracy": known.cloud_accuracy if known else None,
-            "cloud_prequential": cloud.cloud_prequential if cloud else None,
-            "messages_trained": cloud.messages_trained if cloud else 0,
-            "held_out_images": self._exit_held_out.count,
-            "exit_accuracy_by_class": self._exit_held_out.by_class,
-            "unlabelled": self._batcher.unlabelled,
-            "unreadable": self._source.skipped,
-            "interrupted": self._stop.made,
-        }
-
     def _write_metrics(self) -> None:
-        cloud = self._uplink.figures
-        self._folder.add_metrics(
-            images=self._prequential.count,
-            classes=len(self._trainer.classes),
-            exit_loss=self._exit_loss,
-            exit_prequential=self._prequential.recent,
-            cloud_loss=cloud.cloud_loss if cloud else None,
-            cloud_prequential=cloud.cloud_recent if cloud else None,
-            queued=len(self._uplink.outbox),
-        )
+        self._folder.add_metrics(**self._figures.step_line())
         if time.monotonic() >= self._next_metrics:
             self._next_metrics = time.monotonic() + METRICS_SECONDS
-            self._uplink.publish_metrics(self._metrics())
-
-    def _figures_line(self) -> str:
-        metrics, cloud = self._metrics(), self._uplink.figures
-        cloud_recent, cloud_loss = (cloud.cloud_recent, cloud.cloud_loss) if cloud else (None, None)
-        link = "link down" if self._uplink.waits_for else f"{self._uplink.goodput / 1e3:.0f} kB/s"
-        return " | ".join(
-            [
-                f"exit {_percent(self._prequential.recent)} loss {_loss(self._exit_loss)}",
-                f"cloud {_percent(cloud_recent)} loss {_loss(cloud_loss)}",
-                f"{metrics.images_per_second:.0f} images/s",
-                f"{metrics.bytes_per_image or 0:.0f} B/image",
-                f"{link}, {metrics.queued} queued",
-            ]
-        )
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def _loss(loss: float | None) -> str:
-    return "-" if loss is None else f"{loss:.2f}"
+            self._uplink.publish_metrics(self._figures.message())

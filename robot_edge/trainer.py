@@ -23,6 +23,9 @@ from robot_edge.segment import EdgeSegment
 # Of ImageNet, in RGB: what torchvision's pretrained weights expect, and as good as any for others.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+# Beyond it a network has diverged. Ranges of values up to it stay within the million that the wire takes; a message
+# beyond that no trainer could read, so no receipt would ever free it.
+LARGEST_ACTIVATION = 5e5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,10 @@ class EdgeTrainer:
 
     @torch.inference_mode()
     def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:
-        """Return the exit's class name for each of the images uint8 (N, H, W, 3), and their activations."""
+        """Return the exit's class name for each of the images uint8 (N, H, W, 3), and their activations.
+
+        Raises ConfigError where training has diverged.
+        """
         self.segment.eval()
         quantized, logits = self._predict(images)
         return [self.classes[index] for index in logits.argmax(1).tolist()], quantized
@@ -96,6 +102,8 @@ class EdgeTrainer:
         with self.compute.autocast():
             activations = self.segment.encode(self.compute.tensor(normalise(images)))
             values = activations.detach().float().cpu().contiguous().numpy()
+            if not np.abs(values).max() <= LARGEST_ACTIVATION:  # true for NaN too
+                raise ConfigError("training has diverged (so have the activations): use a lower --learning-rate")
             quantized = quantize(values, self.bits)
             # Straight through (Bengio et al., 2013): the exit sees what the cloud will receive, to the bit, and the
             # gradient passes as if nothing had been rounded.

@@ -61,6 +61,7 @@ class Uplink:
         self._trainers: dict[str, TrainerState] = {}
         self._namesake: RobotState | None = None
         self._namesake_until = 0.0
+        self._connection = 0
         self._joined_connection = 0
         self._next_heartbeat = 0.0
         self._receipted: deque[tuple[float, int]] = deque()
@@ -105,10 +106,12 @@ class Uplink:
         """
         while (delivery := self._link.receive(timeout)) is not None:
             timeout = 0.0
+            self._note_connection()
             try:
                 self._read(delivery)
             except MalformedMessage as error:
                 log.warning("ignoring a message on %s: %s", delivery.topic, error)
+        self._note_connection()
         now = self._clock()
         if self._namesake and now > self._namesake_until:
             log.warning("no sign of life from the other robot %r: taking the name over", self._robot)
@@ -158,11 +161,18 @@ class Uplink:
 
     def publish_metrics(self, metrics: RobotMetrics) -> None:
         """Tell whoever listens how the robot is doing."""
-        self._link.publish(topics.topic("robot", self._robot, "metrics"), pack(metrics))
+        if self._joined_connection:  # else the name may be another robot's
+            self._link.publish(topics.topic("robot", self._robot, "metrics"), pack(metrics))
 
     def close(self) -> None:
         """Say goodbye."""
         self._link.close(farewell=will(self._robot, self.state) if self._joined_connection else None)
+
+    def _note_connection(self) -> None:
+        """On a new connection forget the trainers: where they are online, their states are about to come in again."""
+        if self._connection != self._link.connections:
+            self._connection = self._link.connections
+            self._trainers.clear()
 
     def _announce(self, now: float) -> None:
         topic = topics.topic("robot", self._robot, "state")
@@ -203,8 +213,9 @@ class Uplink:
     def _read_trainer(self, name: str, trainer: TrainerState) -> None:
         before = self._trainers.get(name)
         self._trainers[name] = trainer
-        if before and before.boot != trainer.boot and trainer.online:
-            # The new trainer process has not seen what the old one took but did not finish.
+        if trainer.online and not (before and before.online and before.boot == trainer.boot):
+            # It has come, or come back. What was on the way is lost with its connection, or ours, or the broker; and a
+            # new trainer process has not seen what the old one took but did not finish.
             self._next_heartbeat = 0.0
             self.outbox.send_all_again()
 

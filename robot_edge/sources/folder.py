@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from broker.errors import SourceError
+from broker.codec import check_class_name
+from broker.errors import MalformedMessage, SourceError
 from robot_edge.frames import Frame
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -91,4 +92,9 @@ def list_pictures(path: Path) -> list[tuple[Path, str]]:
         nested = next((name for name in below if any(one.is_dir() for one in (path / name).iterdir())), None)
         hint = f"; did you mean folder:{path / nested}?" if nested else ""
         raise SourceError(f"folder {path} has no pictures in class folders ({path}/<class>/*.jpg or *.png){hint}")
+    try:
+        for name in {name for _, name in pictures}:
+            check_class_name(name)  # or the trainer could not read a message with it
+    except MalformedMessage as error:
+        raise SourceError(f"folder {path}: {error}") from error
     return pictures

@@ -51,7 +51,7 @@ def random_codes(shape: tuple[int, ...], bits: int, seed: int = 0) -> Quantized:
     return Quantized(codes=codes, low=-channels, step=channels, bits=bits)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(values=ACTIVATIONS, bits=BITS)
 def test_error_is_half_a_step_inside_the_range_and_the_nearest_end_outside(
     values: NDArray[np.float32], bits: int
@@ -178,7 +178,7 @@ def test_damaged_data_is_malformed(data: bytes, compressed: bool) -> None:
         unpack_activations(replace(packed, data=data, compressed=compressed))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=80), bits=BITS)
 def test_arbitrary_lz4_gives_codes_or_is_malformed(data: bytes, bits: int) -> None:
     packed = replace(pack_activations(random_codes((5, 2, 3, 4), bits)), data=data, compressed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import get_args
 
 import pytest
@@ -12,7 +13,7 @@ from broker import topics
 from broker.errors import ConfigError, MalformedMessage
 from broker.topics import Channel, Role
 
-NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+NAMES = st.text(string.ascii_letters + string.digits + "-_", min_size=1, max_size=64)
 BAD_NAMES = ["", "a/b", "+", "#", "a b", "ä", "r1\n", "x" * 65, "../r1", "\0"]
 
 
@@ -61,5 +62,5 @@ def test_any_text_is_a_topic_or_malformed(text: str) -> None:
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_a_bad_name_is_told_what_would_do(name: str) -> None:
-    with pytest.raises(ConfigError, match="--robot .*: use 1 to 64 letters, digits, '-' and '_'"):
+    with pytest.raises(ConfigError, match=r"^--robot .*: use 1 to 64 letters, digits, '-' and '_'"):
         topics.check_name(name, "--robot")

@@ -46,7 +46,7 @@ def test_without_a_file_nothing_changes() -> None:
 
 @pytest.mark.parametrize("arguments", [["--config", "robot.toml", "run"], ["run", "--config"], ["--config=robot.toml"]])
 def test_a_file_in_the_wrong_place_gets_an_example(arguments: list[str]) -> None:
-    with pytest.raises(ConfigError, match="behind the command, as in: run --config launch/robot.toml"):
+    with pytest.raises(ConfigError, match=r"behind the command, as in: run --config launch/robot.toml"):
         with_config_file(arguments)
 
 
@@ -67,7 +67,7 @@ def test_a_file_that_says_nothing_usable_is_named(tmp_path: Path, content: bytes
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere.toml: .*No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere.toml: .*No such file"):
         with_config_file(["run", "--config", str(tmp_path / "nowhere.toml")])
 
 
@@ -113,9 +113,10 @@ def test_outside_a_range_the_flag_and_the_range_are_named(value: float) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_asks_and_the_second_interrupts(number: signal.Signals) -> None:
     with StopRequest() as stop:
-        assert not stop.made
+        made = [stop.made]
         signal.raise_signal(number)
-        assert stop.made
+        made.append(stop.made)
+        assert made == [False, True]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     with pytest.raises(KeyboardInterrupt):

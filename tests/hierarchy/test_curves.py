@@ -18,7 +18,7 @@ def drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> dict[str, int]:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     found = {}
     for color in (EXIT_COLOR, CLOUD_COLOR, NEW_CLASS_COLOR):
-        red, green, blue = ImageColor.getrgb(color)
+        red, green, blue = ImageColor.getrgb(color)[:3]
         # Thin lines are blended with the paper: their hue stays, and letters and grid have none.
         hue = pixels - pixels[:, :, :1] - np.array([0, green - red, blue - red])
         found[color] = int(((abs(hue) < 6).all(axis=2) & (abs(pixels[:, :, 0] - red) < 60)).sum())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,6 @@ import torch
 from torch import nn
 
 from broker.errors import ConfigError
-from hierarchy import device
 from hierarchy.device import Compute, choose_device, fastest, set_threads
 
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def test_a_missing_device_names_those_that_work(monkeypatch: pytest.MonkeyPatch)
     set_available(monkeypatch, cuda=False, mps=True)
     assert choose_device("cpu").type == "cpu"
     assert choose_device("mps").type == "mps"
-    with pytest.raises(ConfigError, match="--device cuda: .* --device auto or --device cpu"):
+    with pytest.raises(ConfigError, match=r"--device cuda: .* --device auto or --device cpu"):
         choose_device("cuda")
 
 
@@ -74,7 +74,7 @@ def test_it_reads_well_in_a_log() -> None:
 def fastest_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[float]]) -> Compute:
     """Let each way take these seconds a step, one after the other; without any it has no kernel."""
     now = 0.0
-    monkeypatch.setattr(device.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
 
     def training_step(compute: Compute) -> Callable[[], object]:
         left = list(seconds[compute])

@@ -31,8 +31,9 @@ def test_no_bottleneck_changes_nothing() -> None:
 
 @pytest.mark.parametrize("channels", [-1, 6, 7])
 def test_a_bottleneck_that_is_none_is_refused(channels: int) -> None:
-    with pytest.raises(CutError, match=f"bottleneck of {channels} channels: the cut has 6; use 1 to 5, or 0"):
-        bottleneck((6, 4, 3), channels)
+    for layer in (bottleneck, expansion):
+        with pytest.raises(CutError, match=f"bottleneck of {channels} channels: the cut has 6; use 1 to 5, or 0"):
+            layer((6, 4, 3), channels)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -46,4 +47,4 @@ def test_an_exit_predicts_the_classes_that_it_knows(shape: tuple[int, ...]) -> N
     torch.autograd.backward(logits.square().sum())
     assert activations.grad is not None
     assert activations.grad.abs().sum() > 0
-    assert exit_.mix[0].weight.shape[:2] == (EXIT_CHANNELS, 6)
+    assert exit_.get_parameter("mix.0.weight").shape[:2] == (EXIT_CHANNELS, 6)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 from broker.errors import ConfigError
-from hierarchy.command_line import tomllib
 from hierarchy.run_folder import RunFolder
 
 
@@ -51,5 +56,5 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pyt
         raise PermissionError("not yours")
 
     monkeypatch.setattr(Path, "exists", refuse)
-    with pytest.raises(ConfigError, match="--run-dir .*: not yours"):
+    with pytest.raises(ConfigError, match=r"--run-dir .*: not yours"):
         RunFolder(tmp_path / "run", {})

@@ -1,0 +1,115 @@
+"""How a robot's run goes: what it counted itself and what the cloud said, as people get to see it. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from broker.messages import RobotMetrics
+from hierarchy.evaluation import HeldOut, Prequential
+from robot_edge.batches import Batcher
+from robot_edge.trainer import EdgeStep, EdgeTrainer
+from robot_edge.uplink import Uplink
+
+# The one evaluation of a run, at its end.
+FINAL_EVALUATION = 1
+
+
+class RunFigures:
+    """The figures of one run."""
+
+    def __init__(self, trainer: EdgeTrainer, uplink: Uplink, batcher: Batcher) -> None:
+        self.held_out = HeldOut()
+        self.seconds = 0.0  # of training so far
+        self._prequential = Prequential()
+        self._exit_loss: float | None = None
+        self._trainer = trainer
+        self._uplink = uplink
+        self._batcher = batcher
+
+    def add(self, step: EdgeStep) -> None:
+        """Take in what a training step found."""
+        self._exit_loss = step.loss
+        self._prequential.add(step.correct)
+
+    @property
+    def cloud_has_tested(self) -> bool:
+        """Whether the cloud has predicted every held-out frame that was predicted here."""
+        cloud = self._uplink.figures
+        return cloud is not None and cloud.evaluation == FINAL_EVALUATION and cloud.evaluated >= self.held_out.count
+
+    def message(self) -> RobotMetrics:
+        """Return what others are told."""
+        images, uplink = self._prequential.count, self._uplink
+        return RobotMetrics(
+            boot=uplink.state.boot,
+            images=images,
+            classes=len(self._trainer.classes),
+            exit_loss=self._exit_loss,
+            exit_prequential=self._prequential.overall,
+            exit_accuracy=self.held_out.accuracy,
+            images_per_second=images / self.seconds if self.seconds else 0.0,
+            bytes_per_image=uplink.bytes_sent / images if images else None,
+            raw_bytes_per_image=self._batcher.raw_bytes_per_image,
+            jpeg_bytes_per_image=self._batcher.jpeg_bytes_per_image,
+            messages_sent=uplink.messages_sent,
+            messages_rejected=uplink.messages_rejected,
+            queued=len(uplink.outbox),
+            dropped=uplink.outbox.samples_held,
+        )
+
+    def step_line(self) -> dict[str, Any]:
+        """Return a line of metrics.jsonl."""
+        cloud = self._uplink.figures
+        return {
+            "images": self._prequential.count,
+            "classes": len(self._trainer.classes),
+            "exit_loss": self._exit_loss,
+            "exit_prequential": self._prequential.recent,
+            "cloud_images": cloud.images if cloud else 0,
+            "cloud_loss": cloud.cloud_loss if cloud else None,
+            "cloud_prequential": cloud.cloud_recent if cloud else None,
+            "queued": len(self._uplink.outbox),
+        }
+
+    def live_line(self) -> str:
+        """Return what a person sees while it runs."""
+        own, cloud = self.message(), self._uplink.figures
+        cloud_recent, cloud_loss = (cloud.cloud_recent, cloud.cloud_loss) if cloud else (None, None)
+        link = "link down" if self._uplink.waits_for else f"{self._uplink.goodput / 1e3:.0f} kB/s"
+        return " | ".join(
+            [
+                f"exit {_percent(self._prequential.recent)} loss {_loss(self._exit_loss)}",
+                f"cloud {_percent(cloud_recent)} loss {_loss(cloud_loss)}",
+                f"{own.images_per_second:.0f} images/s",
+                f"{own.bytes_per_image or 0:.0f} B/image",
+                f"{link}, {own.queued} queued",
+            ]
+        )
+
+    def summary(self, *, interrupted: bool) -> dict[str, Any]:
+        """Return what summary.json holds; what the cloud did not say is None."""
+        cloud = self._uplink.figures
+        values = dataclasses.asdict(self.message())
+        for name in ("boot", "exit_loss", "queued"):
+            del values[name]
+        return {
+            **values,
+            "classes": list(self._trainer.classes),
+            "cloud_accuracy": cloud.cloud_accuracy if cloud and self.cloud_has_tested else None,
+            "cloud_prequential": cloud.cloud_prequential if cloud else None,
+            "messages_trained": cloud.messages_trained if cloud else 0,
+            "held_out_images": self.held_out.count,
+            "exit_accuracy_by_class": self.held_out.by_class,
+            "unlabelled": self._batcher.unlabelled,
+            "unreadable": self._batcher.source.skipped,
+            "interrupted": interrupted,
+        }
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.2f}"

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from broker.errors import SourceError
+from robot_edge.frames import Frame, FrameSource
+from robot_edge.sources.folder import FolderSource
+
+CLASSES = {"cat": 6, "dog": 5}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures of one grey each; grey 10 * n is the n-th in the order of names."""
+    grey = 0
+    for name, count in CLASSES.items():
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            suffix = ("png", "jpg", "JPEG")[number % 3]
+            Image.new("RGB", (9, 7), (grey, grey, grey)).save(tmp_path / name / f"{number}.{suffix}")
+            grey += 10
+    return tmp_path
+
+
+def shown(source: FrameSource, count: int | None = None) -> list[Frame]:
+    return list(islice(iter(source.next, None), count))
+
+
+def scenes(source: FrameSource, count: int | None = None) -> list[int]:
+    return [frame.scene for frame in shown(source, count)]
+
+
+def test_every_picture_is_shown_once_with_its_class_and_a_scene_of_its_own(folder: Path) -> None:
+    source = FolderSource(folder)
+    frames = shown(source)
+    assert source.length == len(frames) == 11
+    assert sorted(frame.scene for frame in frames) == list(range(11))
+    for frame in frames:
+        assert frame.label == ("cat" if frame.scene < 6 else "dog")
+        assert frame.image.shape == (7, 9, 3)
+        assert frame.image.dtype == np.uint8
+        assert abs(frame.image.astype(int) - 10 * frame.scene).max() <= 1
+    assert source.next() is None
+
+
+def test_a_seed_repeats_the_order_and_another_one_mixes_anew(folder: Path) -> None:
+    assert scenes(FolderSource(folder, seed=1)) == scenes(FolderSource(folder, seed=1))
+    assert scenes(FolderSource(folder, seed=1)) != scenes(FolderSource(folder, seed=2))
+
+
+def test_each_epoch_shows_all_in_another_order(folder: Path) -> None:
+    source = FolderSource(folder, epochs=3)
+    epochs = [scenes(source, 11) for _ in range(3)]
+    assert source.length == 33
+    assert source.next() is None
+    assert [sorted(epoch) for epoch in epochs] == [list(range(11))] * 3
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_choice_of_classes_leaves_the_numbers_of_scenes(folder: Path) -> None:
+    source = FolderSource(folder, classes=["dog"])
+    assert source.length == 5
+    assert sorted(scenes(source)) == [6, 7, 8, 9, 10]
+
+
+def test_other_files_and_hidden_folders_are_passed_over(folder: Path) -> None:
+    (folder / "notes.txt").write_text("not a class")
+    (folder / "cat" / "notes.txt").write_text("not a picture")
+    (folder / ".thumbnails").mkdir()
+    (folder / ".thumbnails" / "0.png").write_bytes((folder / "cat" / "0.png").read_bytes())
+    assert FolderSource(folder).length == 11
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "CMYK", "LA"])
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "cat").mkdir()
+    suffix = "jpg" if mode == "CMYK" else "png"
+    Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(tmp_path / "cat" / f"0.{suffix}")
+    (frame,) = shown(FolderSource(tmp_path))
+    assert frame.image.shape == (8, 8, 3)
+    assert frame.image.min() > 250
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated", "header"])
+@pytest.mark.parametrize("file", ["0.png", "1.jpg"])
+def test_a_corrupt_picture_is_skipped_counted_and_named_once(
+    folder: Path, caplog: pytest.LogCaptureFixture, file: str, damage: str
+) -> None:
+    path = folder / "cat" / file
+    content = path.read_bytes()
+    half = len(content) // 2
+    damaged = {"empty": b"", "text": b"no picture", "truncated": content[:half], "header": content[:20] + bytes(half)}
+    path.write_bytes(damaged[damage])
+    source = FolderSource(folder, epochs=3)
+    frames = shown(source)
+    assert len(frames) == 30
+    assert source.skipped == 1
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert str(path) in caplog.text
+
+
+def test_nothing_readable_is_an_error_and_no_endless_loop(folder: Path) -> None:
+    for path in folder.glob("*/*"):
+        path.write_bytes(b"no picture")
+    source = FolderSource(folder, epochs=10)
+    with pytest.raises(SourceError, match="none of the 11 pictures can be read"):
+        source.next()
+    with pytest.raises(SourceError, match="none of the 5 pictures can be read"):
+        FolderSource(folder, classes=["dog"]).next()
+
+
+def test_a_missing_folder_says_what_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("nowhere", "file"):
+        with pytest.raises(SourceError, match=f"{name} does not exist; expected .*{name}/<class>/"):
+            FolderSource(tmp_path / name)
+
+
+def test_a_folder_without_class_folders_says_what_is_expected(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", folder / "cat"):
+        with pytest.raises(SourceError, match="has no pictures in class folders") as error:
+            FolderSource(path)
+        assert "did you mean" not in str(error.value)
+
+
+def test_one_folder_too_high_gets_a_hint(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in CLASSES:
+        (folder / name).rename(tmp_path / "data" / name)
+    with pytest.raises(SourceError, match=f"did you mean folder:{tmp_path / 'data'}"):
+        FolderSource(tmp_path)
+
+
+def test_an_unknown_class_names_those_there_are(folder: Path) -> None:
+    with pytest.raises(SourceError, match="has no class 'cow'; it has cat, dog"):
+        FolderSource(folder, classes=["cat", "cow"])
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "two\nlines", "blank "])
+def test_a_class_that_no_message_could_carry_is_refused_at_once(folder: Path, name: str) -> None:
+    (folder / "dog").rename(folder / name)
+    with pytest.raises(SourceError, match=r"class name .*: use 1 to 64 printable characters"):
+        FolderSource(folder)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from broker.errors import SourceError
+from robot_edge.frames import Frame
+from robot_edge.sources import SIM_FRAMES, open_source
+from robot_edge.sources.sim import FRAMES_PER_SCENE
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """Return a source of four pictures of each of three classes."""
+    for name in ("ant", "cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / name / f"{number}.png")
+    return f"folder:{tmp_path}"
+
+
+def shown(
+    text: str, *, phases: Sequence[Sequence[str]] = (), epochs: int = 1, images: int = 0, seed: int = 0
+) -> list[Frame]:
+    """Return all frames of a source, which must be as many as it says."""
+    source = open_source(text, image_size=16, phases=phases, epochs=epochs, images=images, seed=seed)
+    frames = list(iter(source.next, None))
+    assert source.length == len(frames)
+    assert source.next() is None
+    source.close()
+    return frames
+
+
+def labels(frames: Sequence[Frame]) -> set[str | None]:
+    return {frame.label for frame in frames}
+
+
+def test_a_folder_is_shown_in_phases_each_for_its_epochs(folder: str) -> None:
+    frames = shown(folder, phases=[["cat", "dog"], ["ant", "cat"]], epochs=2)
+    assert len(frames) == 32
+    assert labels(frames[:16]) == {"cat", "dog"}
+    assert labels(frames[16:]) == {"ant", "cat"}
+
+
+def test_a_picture_is_the_same_scene_in_every_phase_and_epoch(folder: str) -> None:
+    frames = shown(folder, phases=[["cat"], ["ant", "cat", "dog"], ["dog"]], epochs=2)
+    of_class = {name: {frame.scene for frame in frames if frame.label == name} for name in ("ant", "cat", "dog")}
+    assert of_class == {"ant": {0, 1, 2, 3}, "cat": {4, 5, 6, 7}, "dog": {8, 9, 10, 11}}
+
+
+def test_the_same_class_comes_in_another_order_in_each_phase(folder: str) -> None:
+    frames = [frame.scene for frame in shown(folder, phases=[["ant", "cat", "dog"]] * 2, seed=3)]
+    assert sorted(frames[:12]) == sorted(frames[12:])
+    assert frames[:12] != frames[12:]
+
+
+def test_a_bound_on_images_ends_any_source(folder: str) -> None:
+    assert len(shown(folder, epochs=3, images=7)) == 7
+    assert len(shown(folder, images=100)) == 12
+    assert len(shown("sim:", images=5)) == 5
+
+
+def test_unreadable_pictures_of_all_phases_are_counted(folder: str) -> None:
+    root = Path(folder.removeprefix("folder:"))
+    for name in ("ant", "dog"):
+        (root / name / "0.png").write_bytes(b"")
+    source = open_source(folder, image_size=16, phases=[["ant"], ["dog"]])
+    assert len(list(iter(source.next, None))) == 6
+    assert source.skipped == 2
+
+
+def test_the_simulated_camera_shows_each_phase_its_share_of_new_scenes() -> None:
+    frames = shown("sim:", phases=[["mug", "car"], ["star"]], images=8 * FRAMES_PER_SCENE)
+    half = 4 * FRAMES_PER_SCENE
+    assert labels(frames[:half]) <= {"mug", "car"}
+    assert labels(frames[half:]) == {"star"}
+    assert not {frame.scene for frame in frames[:half]} & {frame.scene for frame in frames[half:]}
+
+
+@pytest.mark.parametrize("text", ["sim:", "sim"])
+def test_the_simulated_camera_ends_by_itself(text: str) -> None:
+    assert open_source(text, image_size=16).length == SIM_FRAMES
+
+
+@pytest.mark.parametrize("text", ["", "folder", "folder:", "sim:8", "video:x.mp4", "/data/cifar10"])
+def test_a_source_of_no_known_kind_is_refused(text: str) -> None:
+    with pytest.raises(SourceError, match=f"source {text!r}: expected folder:PATH or sim:"):
+        open_source(text, image_size=16)
+
+
+def test_errors_of_a_source_name_what_is_wrong(folder: str) -> None:
+    with pytest.raises(SourceError, match="has no class 'cow'"):
+        open_source(folder, image_size=16, phases=[["cat"], ["cow"]])
+    with pytest.raises(SourceError, match="unicorn"):
+        open_source("sim:", image_size=16, phases=[["unicorn"]])
+    with pytest.raises(SourceError, match="size is 8"):
+        open_source("sim:", image_size=8)

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hierarchy.rehearsal import BalancedMemory
+from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, Pixels, resize
+from robot_edge.frames import Frame
+
+SIZE = 8
+
+
+class Replay:
+    """A source of these frames."""
+
+    skipped = 0
+
+    def __init__(self, frames: Sequence[Frame], length: int | None = None) -> None:
+        self.length = length
+        self._frames = iter(frames)
+
+    def next(self) -> Frame | None:
+        return next(self._frames, None)
+
+    def close(self) -> None: ...
+
+
+def frame(scene: int, label: str | None = "cat") -> Frame:
+    """A frame that shows the number of its scene."""
+    return Frame(image=np.full((SIZE, SIZE, 3), scene, np.uint8), label=label, scene=scene)
+
+
+def batcher(
+    frames: Sequence[Frame], *, size: int = 4, held_out_every: int = 0, length: int | None = None, keep: int = 100
+) -> Batcher:
+    held_out: BalancedMemory[Pixels] = BalancedMemory(keep, seed=0)
+    return Batcher(
+        source=Replay(frames, length), size=size, image_size=SIZE, held_out_every=held_out_every, held_out=held_out
+    )
+
+
+def scenes(images: Pixels) -> list[int]:
+    return [int(image[0, 0, 0]) for image in images]
+
+
+def read(reader: Batcher) -> list[Batch]:
+    return list(iter(reader.next, None))
+
+
+def test_the_last_batch_is_what_is_left() -> None:
+    reader = batcher([frame(scene, "ab"[scene % 2]) for scene in range(10)])
+    batches = read(reader)
+    assert [scenes(batch.images) for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert batches[0].names == ["a", "b", "a", "b"]
+    assert reader.next() is None
+    assert reader.frames_read == 10
+
+
+@pytest.mark.parametrize("held_out_every", [2, 3, 10])
+def test_held_out_scenes_are_never_trained_on_in_any_epoch(held_out_every: int) -> None:
+    scenes_met = [scene for scene in range(20) for _ in range(3)]  # three frames of each
+    reader = batcher([frame(scene) for scene in scenes_met * 3], held_out_every=held_out_every, keep=1000)
+    trained = {scene for batch in read(reader) for scene in scenes(batch.images)}
+    held_out = {int(image[0, 0, 0]) for _, image in reader.held_out.all()}
+    assert held_out == set(range(0, 20, held_out_every))
+    assert trained == set(range(20)) - held_out
+
+
+def test_held_out_frames_fill_no_batch() -> None:
+    batches = read(batcher([frame(scene) for scene in range(16)], held_out_every=2))
+    assert [len(batch.names) for batch in batches] == [4, 4]
+
+
+def test_without_held_out_scenes_all_are_trained_on() -> None:
+    reader = batcher([frame(scene) for scene in range(8)], held_out_every=0)
+    assert [len(batch.names) for batch in read(reader)] == [4, 4]
+    assert len(reader.held_out) == 0
+
+
+def test_unlabelled_frames_are_counted_and_left_out() -> None:
+    reader = batcher([frame(scene, None if scene % 4 else "cat") for scene in range(8)], held_out_every=4)
+    assert read(reader) == []  # the labelled ones are held out
+    assert (reader.unlabelled, len(reader.held_out), reader.frames_read) == (6, 2, 8)
+
+
+def test_progress_is_the_share_of_the_source_that_is_read() -> None:
+    reader = batcher([frame(scene) for scene in range(8)], length=16)
+    assert reader.progress == 0
+    reader.next()
+    assert reader.progress == 0.25
+    assert batcher([frame(0)], length=None).progress is None
+
+
+def test_what_a_jpeg_would_cost_is_measured_on_some_frames() -> None:
+    reader = batcher([frame(scene % 200) for scene in range(3 * JPEG_SAMPLED_EVERY)])
+    assert reader.jpeg_bytes_per_image is None
+    read(reader)
+    sizes = []
+    for scene in (0, JPEG_SAMPLED_EVERY, 2 * JPEG_SAMPLED_EVERY):
+        file = io.BytesIO()
+        Image.fromarray(frame(scene).image).save(file, "JPEG")
+        sizes.append(file.tell())
+    assert reader.jpeg_bytes_per_image == sum(sizes) / 3
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 40), (41, 20), (3, 5), (8, 9)])
+def test_resizing_scales_the_largest_centred_square(height: int, width: int) -> None:
+    side = min(height, width)
+    image = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - side) // 2, (width - side) // 2
+    image[top : top + side, left : left + side] = (10, 200, 30)
+    result = resize(image, SIZE)
+    assert result.shape == (SIZE, SIZE, 3)
+    assert result.dtype == np.uint8
+    assert (result == (10, 200, 30)).all(), "what lies beside the square shows"
+
+
+def test_resizing_keeps_left_and_right_and_top_and_bottom() -> None:
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:16, 16:32] = 255
+    quarters = resize(image, SIZE)[:, :, 0].reshape(2, 4, 2, 4).mean(axis=(1, 3))
+    assert (quarters > 128).tolist() == [[True, False], [False, False]]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+import robot_edge.node
+from broker.errors import ConfigError
+from hierarchy.command_line import with_config_file
+from robot_edge.__main__ import app
+from robot_edge.config import RobotConfig
+
+
+def config(**settings: Any) -> RobotConfig:
+    return RobotConfig(**{"source": "sim:", **settings})
+
+
+BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
+    ("robot", ["a" * 64, "R-1_b"], ["", "a" * 65, "two words", "a/b", "+", "é"]),
+    ("broker", ["mqtts://host", "mqtt://[::1]:1884"], ["host:1883", "http://host", "mqtt://", "mqtt://host:x"]),
+    ("bits", [1, 8], [0, 9]),
+    ("bottleneck", [0, 8192], [-1, 8193]),
+    ("image_size", [8, 1024], [7, 1025]),
+    ("epochs", [1], [0, 100_001]),
+    ("images", [0], [-1]),
+    ("held_out_every", [2], [1, 0, -1]),
+    ("batch", [2, 1024], [1, 1025]),
+    ("threads", [0], [-1, 1025]),
+    ("rehearsal_mb", [0, 0.5], [-0.1, float("nan")]),
+    ("rehearse", [-1, 0, 16], [-0.5, 16.5, float("inf")]),
+    ("learning_rate", [1e-7, 100], [0, -1, 101, float("nan")]),
+    ("seed", [0, 2**32 - 1], [-1, 2**32]),
+    ("phases", ["a,b|c", "a , b"], ["a,,b", "|a", "a|", "x" * 65, "a\tb"]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, good, _ in BOUNDS for value in good])
+def test_what_lies_within_its_bounds_is_taken(name: str, value: Any) -> None:
+    assert getattr(config(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, _, bad in BOUNDS for value in bad])
+def test_what_lies_outside_names_its_flag(name: str, value: Any) -> None:
+    flag = "broker '" if name == "broker" else f"--{name.replace('_', '-')}"
+    with pytest.raises(ConfigError, match=flag):
+        config(**{name: value})
+
+
+def test_a_password_in_the_url_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigError, match="REFLEXARC_MQTT_PASSWORD") as error:
+        config(broker="mqtt://me:secret@host")
+    assert "secret" not in str(error.value)
+
+
+def test_phases_and_frozen_layers_are_lists_of_names() -> None:
+    assert config(phases="cat, dog|ship").phase_classes == [["cat", "dog"], ["ship"]]
+    assert config().phase_classes == []
+    assert config(freeze="stem, layer1,").frozen_layers == ("stem", "layer1")
+    assert config().frozen_layers == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rehearsed", "fresh"),
+    [
+        ({"source": "folder:x"}, 0, 64),  # shuffled: its own rehearsal
+        ({"source": "folder:x", "phases": "a|b"}, 1, 32),
+        ({"source": "sim:"}, 1, 32),
+        ({"source": "sim:", "rehearse": 0.0}, 0, 64),
+        ({"source": "folder:x", "rehearse": 3.0}, 3, 16),
+        ({"source": "sim:", "rehearse": 16.0, "batch": 2}, 16, 1),
+    ],
+)
+def test_rehearsal_follows_the_source_unless_it_is_set(settings: dict[str, Any], rehearsed: float, fresh: int) -> None:
+    assert config(**settings).rehearsed_per_fresh == rehearsed
+    assert config(**settings).fresh_per_batch == fresh
+
+
+def test_a_run_has_a_folder_of_its_own() -> None:
+    assert config(run_dir="here").run_path == Path("here")
+    assert config(robot="r7").run_path.parts[0] == "runs"
+    assert config(robot="r7").run_path.name.startswith("r7-2")
+
+
+def parsed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> RobotConfig:
+    """Return the settings that the command line `robot-edge run ...` comes to."""
+    runs: list[RobotConfig] = []
+    monkeypatch.setattr(robot_edge.node, "run", runs.append)
+    app.cli(prog="robot-edge", args=with_config_file(["run", *arguments]))
+    (one,) = runs
+    return one
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "robot.toml"
+    file.write_text('source = "folder:x"\nbits = 8\nimage_size = 16\n')
+    for arguments in (["--config", str(file), "--bits", "2"], ["--bits", "2", "--config", str(file)]):
+        assert parsed(monkeypatch, *arguments) == config(source="folder:x", bits=2, image_size=16)
+
+
+def test_the_settings_of_a_run_give_the_same_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for one in (config(), config(phases="a,b|c", freeze="stem", learning_rate=1e-4, rehearse=0.5, device="cpu")):
+        (tmp_path / "config.toml").write_text(tomli_w.dumps(one.as_toml()))
+        assert parsed(monkeypatch, "--config", str(tmp_path / "config.toml")) == one
+
+
+@pytest.mark.parametrize("content", ["bitz = 4", 'bits = "four"', 'device = "abacus"'])
+def test_an_unknown_key_or_value_in_the_file_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "robot.toml").write_text(f'source = "sim:"\n{content}\n')
+    with pytest.raises(SystemExit) as end:
+        parsed(monkeypatch, "--config", str(tmp_path / "robot.toml"))
+    assert end.value.code == 2
+    assert f"--{content.split()[0]}" in capsys.readouterr().err
