@@ -31,6 +31,8 @@ from robot_edge.uplink import Uplink, will
 
 # Held-out frames kept for the end: a percentage point of accuracy is 20 of them.
 HELD_OUT_FRAMES = 2000
+# Added to the seed for --held-out sim:, or it would show the scenes that were trained on. Phases add their number.
+HELD_OUT_SEED = 1_000_000
 # Frames predicted at a time in an evaluation.
 PREDICT_AT_ONCE = 256
 # Between two metrics messages.
@@ -62,7 +64,9 @@ def run(config: RobotConfig) -> None:
     shown = [list(dict.fromkeys(name for phase in config.phase_classes for name in phase))] if config.phases else []
     held_out = None
     if config.held_out:  # tested on no class that the phases never show
-        held_out = open_source(config.held_out, image_size=config.image_size, phases=shown)
+        held_out = open_source(
+            config.held_out, image_size=config.image_size, phases=shown, seed=config.seed + HELD_OUT_SEED
+        )
     log.info("measuring how this machine trains fastest")
     compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=device)
     log.info("%s up to %s, %s values cross for each image, %s", split.backbone, split.cut, split.values, compute)

@@ -171,7 +171,7 @@ def test_reconnects_after_the_broker_was_away(backend: Backend) -> None:
         trainer = connect("trainer")
         trainer.subscribe("away/first")  # before there is a broker
         assert trainer.trouble == f"no broker at 127.0.0.1:{port}"
-        assert not trainer.publish("away/first", b"lost")
+        assert not trainer.publish("away/first", b"lost", qos=1)
         assert trainer.connections == 0
         with start_local_broker(port=port, backend=backend):
             connected(trainer)
@@ -181,7 +181,7 @@ def test_reconnects_after_the_broker_was_away(backend: Backend) -> None:
             assert trainer.connections == 1
         wait_until("loss of the connection", lambda: not trainer.connected)
         assert trainer.trouble == f"lost the broker at 127.0.0.1:{port}"
-        assert not trainer.publish("away/second", b"lost")
+        assert not trainer.publish("away/second", b"lost", qos=1)
         with start_local_broker(port=port, backend=backend):
             robot = connected(connect("robot"))
             wait_until("second connection", lambda: trainer.connections == 2)

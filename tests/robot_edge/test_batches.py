@@ -70,6 +70,13 @@ def test_held_out_scenes_are_never_trained_on_in_any_epoch(held_out_every: int) 
     assert trained == set(range(20)) - held_out
 
 
+@pytest.mark.parametrize(("length", "kept"), [(60, 10), (None, 30)])
+def test_a_held_out_picture_that_comes_in_every_epoch_is_kept_once(length: int | None, kept: int) -> None:
+    reader = batcher([frame(scene) for scene in range(20)] * 3, held_out_every=2, length=length)
+    read(reader)
+    assert len(reader.held_out) == kept  # a stream without an end has no epochs, and would remember pictures for ever
+
+
 def test_held_out_frames_fill_no_batch() -> None:
     batches = read(batcher([frame(scene) for scene in range(16)], held_out_every=2))
     assert [len(batch.names) for batch in batches] == [4, 4]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 import hierarchy.run_folder
+import robot_edge.node
 from broker import topics
 from broker.codec import pack, unpack_as
 from broker.link import Delivery, MemoryBroker, MemoryLink
@@ -188,6 +190,26 @@ def test_a_source_of_its_own_for_testing_leaves_all_others_to_train_on(tmp_path:
     summary = run.all()
     assert summary["images"] == len(run.link.names(evaluation=0)) == 16
     assert summary["held_out_images"] == len(run.link.names(evaluation=1)) == 6
+
+
+def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[FrameSource] = []
+
+    def keep(*arguments: Any, **settings: Any) -> FrameSource:
+        opened.append(open_source(*arguments, **settings))
+        return opened[-1]
+
+    def stop_here(*_arguments: Any, **_settings: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(robot_edge.node, "open_source", keep)
+    monkeypatch.setattr(robot_edge.node, "fastest_compute", stop_here)
+    config = RobotConfig(source="sim:", held_out="sim:", cut="layer1", image_size=16, phases="mug|mug", images=80)
+    with pytest.raises(InterruptedError):
+        robot_edge.node.run(config)
+    training, test = ([frame.image.tobytes() for frame in islice(iter(one.next, None), 80)] for one in opened)
+    assert len(training) == len(test) == 80
+    assert not set(training) & set(test)
 
 
 def test_what_the_cloud_has_not_said_is_not_made_up(tmp_path: Path) -> None:
