@@ -64,11 +64,12 @@ def test_what_is_far_ahead_is_rejected_and_changes_nothing(judge: Judge) -> None
 
 
 def test_memory_is_bounded_and_what_is_long_past_counts_as_come(judge: Judge) -> None:
-    for sequence in range(0, 20 * REACH, REACH // 4):  # with wide gaps
+    for sequence in [*range(REACH), *range(2 * REACH - 1, 3 * REACH)]:  # with the widest gap there may be
         assert judge(sequence) == "accepted"
-        held = [one for one in vars(judge.intake).values() if isinstance(one, set)]
-        assert sum(map(len, held)) <= REACH
-    assert judge(1) == "duplicate"
+    held = [one for one in vars(judge.intake).values() if isinstance(one, set)]
+    assert 0 < sum(map(len, held)) <= REACH
+    assert judge(1) == judge(REACH) == "duplicate"
+    assert judge(2 * REACH + 1) == "duplicate"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from broker.messages import SplitSpec
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.device import Compute
+from hierarchy.head import ROWS
 
 SPLIT = SplitSpec(backbone="shufflenet_v2_x0_5", cut="stage3", image_size=16, bits=4, bottleneck=6, shape=(6, 2, 2))
 CPU = torch.device("cpu")
@@ -58,6 +59,18 @@ def test_it_learns_what_can_be_learned_and_takes_in_a_new_class(compute: Compute
         cloud.step(*batch(24, number), fresh=24, progress=number / 50)
     assert cloud.classes == CLASSES
     assert accuracy(cloud) > 0.9
+
+
+def test_a_class_that_makes_the_head_larger_is_learned_too() -> None:
+    cloud = trainer()
+    values, _ = batch(ROWS + 1, seed=0)
+    names = [f"class {number}" for number in range(ROWS + 1)]
+    cloud.step(values[:ROWS], names[:ROWS], fresh=ROWS, progress=0.3)
+    cloud.step(values, names, fresh=ROWS + 1, progress=0.3)
+    before = cloud.segment.head.weight.detach().clone()
+    cloud.step(values, names, fresh=ROWS + 1, progress=0.3)
+    moved = (cloud.segment.head.weight != before).any(dim=1)
+    assert moved.tolist() == [True] * (ROWS + 1) + [False] * (ROWS - 1)
 
 
 def test_only_fresh_samples_are_judged() -> None:

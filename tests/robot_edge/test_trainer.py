@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from broker.errors import ConfigError
 from broker.quantize import dequantize
 from hierarchy.device import Compute
+from hierarchy.head import ROWS
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
 from robot_edge.trainer import DEVIATION, MEAN, EdgeTrainer, fastest_compute, normalise
@@ -71,6 +72,18 @@ def test_it_learns_what_can_be_learned_and_takes_in_a_new_class(compute: Compute
         edge.step(*batch(18, number), fresh=18, progress=number / 24)
     assert edge.classes == STRIPES
     assert accuracy(edge) > 0.9
+
+
+def test_a_class_that_makes_the_head_larger_is_learned_too() -> None:
+    edge = trainer()
+    names = [f"class {number}" for number in range(ROWS + 1)]
+    images = pictures(names, seed=0)
+    edge.step(images[:ROWS], names[:ROWS], fresh=ROWS, progress=0.3)
+    edge.step(images, names, fresh=ROWS + 1, progress=0.3)
+    before = edge.segment.exit.head.weight.detach().clone()
+    edge.step(images, names, fresh=ROWS + 1, progress=0.3)
+    moved = (edge.segment.exit.head.weight != before).any(dim=1)
+    assert moved.tolist() == [True] * (ROWS + 1) + [False] * (ROWS - 1)
 
 
 @pytest.mark.parametrize("compute", [FLOAT, BFLOAT], ids=str)
