@@ -22,7 +22,7 @@ from cloud_trainer.session import RobotSession
 from cloud_trainer.summary import fleet_summary
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.checkpoint import load_checkpoint, save_checkpoint
-from hierarchy.command_line import Notice, StopRequest
+from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
 from hierarchy.run_folder import RunFolder
 
@@ -31,8 +31,6 @@ METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
 # Samples that wait for a full step are trained on when a robot has been silent for this long.
 SILENCE_SECONDS = 3.0
-# Rejections that are all logged; then one in as many.
-LOGGED_REJECTIONS = 50
 
 log = logging.getLogger("cloud-trainer")
 
@@ -68,7 +66,7 @@ class TrainerNode:
         self._sessions: dict[str, RobotSession] = {}
         self._refused: dict[str, tuple[str, str]] = {}  # robot -> boot that cannot be trained for, and why
         self._rejected = 0  # before they reached a session
-        self._rejections = 0
+        self._garbage = SparseLog(log)
         self._robot_metrics: dict[str, RobotMetrics] = {}
         self._published: dict[str, TrainerMetrics] = {}
         self._heard: dict[str, float] = {}
@@ -114,7 +112,7 @@ class TrainerNode:
         try:
             topic = topics.parse(delivery.topic)
         except MalformedMessage as error:
-            log.warning("ignoring a message: %s", error)
+            self._garbage.warn(f"ignoring a message: {error}")
             return
         robot = topic.name
         try:
@@ -130,13 +128,7 @@ class TrainerNode:
 
     def _reject(self, robot: str, reason: str) -> None:
         self._rejected += 1
-        self._log_rejection(robot, reason)
-
-    def _log_rejection(self, robot: str, reason: str) -> None:
-        # Whoever sends garbage all day should not fill the disk with our log.
-        self._rejections += 1
-        if self._rejections <= LOGGED_REJECTIONS or self._rejections % LOGGED_REJECTIONS == 0:
-            log.warning("robot %s: message rejected (the %d. in all): %s", robot, self._rejections, reason)
+        self._garbage.warn(f"robot {robot}: message rejected: {reason}")
 
     def _take_state(self, robot: str, state: RobotState) -> None:
         session = self._sessions.get(robot)
@@ -212,7 +204,7 @@ class TrainerNode:
         if receipt is None:
             return
         if receipt.outcome == "rejected":
-            self._log_rejection(robot, receipt.reason)
+            self._garbage.warn(f"robot {robot}: message rejected: {receipt.reason}")
         if session.trainer.steps > steps:
             figures = session.figures()
             self._folder.add_metrics(

@@ -94,6 +94,22 @@ class StopRequest:
         self.made = True
 
 
+class SparseLog:
+    """Logs the first LOGGED warnings and then one in as many: who sends garbage all day should not fill the disk."""
+
+    LOGGED = 50
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._count = 0
+
+    def warn(self, text: str) -> None:
+        """Log a warning, or only count it."""
+        self._count += 1
+        if self._count <= self.LOGGED or self._count % self.LOGGED == 0:
+            self._log.warning("%s (the %d. such message)", text, self._count)
+
+
 class Notice:
     """Logs what a program waits for, once for each new text."""
 

@@ -16,6 +16,7 @@ from broker.errors import MalformedMessage, NameTaken
 from broker.link import Delivery, Link
 from broker.messages import ActivationBatch, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
 from broker.quantize import Quantized, pack_activations
+from hierarchy.command_line import SparseLog
 from robot_edge.outbox import Outbox
 
 HEARTBEAT_SECONDS = 5.0
@@ -66,6 +67,7 @@ class Uplink:
         self._next_heartbeat = 0.0
         self._receipted: deque[tuple[float, int]] = deque()
         self._reasons: set[str] = set()
+        self._garbage = SparseLog(log)
         # In this order: a namesake's retained state comes in before the trainer's state lets us begin.
         for filter_ in (
             topics.topic("robot", robot, "state"),
@@ -110,7 +112,7 @@ class Uplink:
             try:
                 self._read(delivery)
             except MalformedMessage as error:
-                log.warning("ignoring a message on %s: %s", delivery.topic, error)
+                self._garbage.warn(f"ignoring a message on {delivery.topic}: {error}")
         self._note_connection()
         now = self._clock()
         if self._namesake and now > self._namesake_until:

@@ -26,8 +26,9 @@ from broker.messages import (
     TrainerState,
 )
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.node import LOGGED_REJECTIONS, TrainerNode
+from cloud_trainer.node import TrainerNode
 from hierarchy.checkpoint import load_checkpoint
+from hierarchy.command_line import SparseLog
 from hierarchy.device import Compute
 from hierarchy.run_folder import RunFolder
 
@@ -205,11 +206,11 @@ def test_garbage_on_any_topic_is_counted_and_stops_nothing(
 
 
 def test_garbage_all_day_does_not_fill_the_log(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(3 * LOGGED_REJECTIONS):
+    for _ in range(3 * SparseLog.LOGGED):
         cloud.publish("r1", "activations", b"garbage")
     cloud.work()
-    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == LOGGED_REJECTIONS + 2
-    assert cloud.finish()["messages_rejected"] == 3 * LOGGED_REJECTIONS
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == SparseLog.LOGGED + 2
+    assert cloud.finish()["messages_rejected"] == 3 * SparseLog.LOGGED
 
 
 def test_a_batch_before_its_state_gets_no_receipt_so_that_it_comes_again(cloud: Cloud, make_batch: MakeBatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError, NameTaken
-from hierarchy.command_line import Notice, StopRequest, check_range, run_program, with_config_file
+from hierarchy.command_line import Notice, SparseLog, StopRequest, check_range, run_program, with_config_file
 
 
 @pytest.fixture(autouse=True)
@@ -129,3 +129,13 @@ def test_a_notice_is_logged_once_until_it_changes(caplog: pytest.LogCaptureFixtu
     for text in ("waiting", "waiting", "", "waiting", "outbox full", "outbox full"):
         notice.say(text)
     assert caplog.messages == ["waiting", "waiting", "outbox full"]
+
+
+def test_a_sparse_log_stays_small_however_much_garbage_comes(caplog: pytest.LogCaptureFixture) -> None:
+    garbage = SparseLog(logging.getLogger("test"))
+    for number in range(20 * SparseLog.LOGGED):
+        garbage.warn(f"garbage {number}")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == SparseLog.LOGGED + 19
+    assert lines[0].startswith("garbage 0 ")
+    assert str(20 * SparseLog.LOGGED) in lines[-1]
