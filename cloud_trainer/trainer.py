@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from broker.errors import MalformedMessage
 from cloud_trainer.segment import CloudSegment
 from hierarchy.device import Compute, fastest
-from hierarchy.optimizer import set_learning_rate, sgd
+from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class CloudTrainer:
         self.compute = compute
         self.peak_learning_rate = peak_learning_rate
         self.steps = 0
+        self._largest_step = 0
         compute.place(segment)
         self.optimizer = sgd(segment, compute)
 
@@ -63,8 +64,8 @@ class CloudTrainer:
         """
         head = self.segment.head
         head.grow(names, self.optimizer)
-        # A single sample has no batch statistics; it is learned from with the running ones.
-        self.segment.train(len(activations) > 1)
+        self._largest_step = max(self._largest_step, len(activations))
+        self.segment.train(has_statistics(len(activations), self._largest_step))
         set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
         labels = torch.tensor(head.indices(names), device=self.compute.device)
         logits = self._logits(activations)

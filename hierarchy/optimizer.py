@@ -11,6 +11,18 @@ from hierarchy.schedule import learning_rate
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 
+# A step smaller than this share of the usual ones says too little of mean and variance. The last step of a run may hold
+# three samples, often of one class, and would bend BatchNorm's running statistics just before they count.
+SHARE_FOR_STATISTICS = 0.25
+
+
+def has_statistics(samples: int, usual: int) -> bool:
+    """Whether a step should use, and update, batch statistics; else the running ones serve it.
+
+    samples: in this step, of which one alone has no statistics. usual: in the largest step so far.
+    """
+    return samples > 1 and samples >= SHARE_FOR_STATISTICS * usual
+
 
 def sgd(module: nn.Module, compute: Compute) -> optim.SGD:
     """Return SGD with Nesterov momentum over the parameters that learn."""

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from broker.errors import ConfigError
 from broker.quantize import Quantized, dequantize, quantize
 from hierarchy.device import Compute, fastest
-from hierarchy.optimizer import set_learning_rate, sgd
+from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
 from robot_edge.augment import augment
 from robot_edge.segment import EdgeSegment
 
@@ -58,6 +58,7 @@ class EdgeTrainer:
         self.compute = compute
         self.peak_learning_rate = peak_learning_rate
         self.steps = 0
+        self._largest_step = 0
         compute.place(segment)
         self._rng = np.random.default_rng(seed)
         self.optimizer = sgd(segment, compute)
@@ -74,8 +75,8 @@ class EdgeTrainer:
         """
         head = self.segment.exit.head
         head.grow(names, self.optimizer)
-        # A single frame has no batch statistics; it is learned from with the running ones.
-        self.segment.train(len(images) > 1)
+        self._largest_step = max(self._largest_step, len(images))
+        self.segment.train(has_statistics(len(images), self._largest_step))
         set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
         labels = torch.tensor(head.indices(names), device=self.compute.device)
         quantized, logits = self._predict(augment(images, self._rng))

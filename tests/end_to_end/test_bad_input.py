@@ -224,7 +224,7 @@ def test_garbage_is_counted_and_logged_with_robot_and_reason(run: TroubledRun) -
     printed = run.trainer.printed
     assert "Traceback" not in printed
     assert printed.count("robot honest: message rejected") == run.garbage - 1
-    assert "robot nobody: message rejected (the" in printed
+    assert "robot nobody: message rejected" in printed
     for reason in (
         "not msgpack",
         "not JSON",

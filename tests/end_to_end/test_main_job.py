@@ -70,7 +70,7 @@ def _config(main_job: MainJob, monkeypatch: pytest.MonkeyPatch) -> RobotConfig:
     return configs[0]
 
 
-@pytest.fixture(scope="module", name="test_batch")
+@pytest.fixture(scope="session", name="test_batch")
 def _test_batch(pictures: Path) -> Batch:
     batch = _batcher(f"{pictures}/test", HELD_OUT).next()
     assert batch is not None
@@ -78,7 +78,7 @@ def _test_batch(pictures: Path) -> Batch:
     return batch
 
 
-@pytest.fixture(scope="module", name="whole_network")
+@pytest.fixture(scope="session", name="whole_network")
 def _whole_network(pictures: Path, test_batch: Batch) -> dict[str, float]:
     """Accuracy of the uncut network before and after training on the same frames, with the same settings."""
     torch.set_num_threads(1)
@@ -182,8 +182,8 @@ def test_metrics_follow_the_run(main_job: MainJob) -> None:
 def test_curves_are_a_picture(main_job: MainJob) -> None:
     for program in _both(main_job):
         with Image.open(program.run_dir / "curves.png") as picture:
-            colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-            assert len(np.unique(colours, axis=0)) > 10
+            colours = picture.convert("RGB").getcolors(maxcolors=picture.width * picture.height)
+            assert len(colours or []) > 10
 
 
 def test_config_loads_again_and_flags_win(main_job: MainJob, config: RobotConfig, pictures: Path) -> None:

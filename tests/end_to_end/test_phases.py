@@ -31,7 +31,14 @@ class PhasedRun:
 def _runs(mosquitto_url: str, launcher: Launcher, pictures: Path) -> dict[str, PhasedRun]:
     trainer = launcher.trainer(mosquitto_url)
     colours = ["--phases", "red,green|red,green,blue,yellow", "--held-out", f"folder:{pictures}/test"]
-    toys = ["--phases", "ball,block|ball,block,car,cone", "--images", str(sum(SIM_PHASES) + SIM_HELD_OUT)]
+    toys = [
+        "--phases",
+        "ball,block|ball,block,car,cone",
+        "--images",
+        str(sum(SIM_PHASES) + SIM_HELD_OUT),
+        "--rehearse",
+        "0",
+    ]
     robots = {
         "folder": launcher.robot(mosquitto_url, "folder", f"folder:{pictures}/few", *colours),
         "sim": launcher.robot(mosquitto_url, "sim", "sim:", *toys),

@@ -25,7 +25,7 @@ WINDOW = 64
 SIGNATURES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n")
 
 
-@pytest.fixture(scope="module", name="windows")
+@pytest.fixture(scope="session", name="windows")
 def _windows(pictures: Path) -> set[bytes]:
     """Pieces of every frame that the robot saw: of its pixels in either order, and of its file."""
     files = [*pictures.glob("train/*/*.png"), *pictures.glob("test/*/*.png")]

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from hierarchy.device import Compute
-from hierarchy.optimizer import set_learning_rate, sgd
+from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
 from hierarchy.schedule import learning_rate
 
 CPU = Compute(device=torch.device("cpu"))
@@ -30,3 +31,10 @@ def test_a_step_follows_the_schedule() -> None:
     # The first step of Nesterov's momentum is 1 + 0.9 gradients long, with 5e-4 of the weights among each.
     moved = before - rate * 1.9 * (1 + 5e-4 * before)
     torch.testing.assert_close(network.weight.detach(), moved)
+
+
+@pytest.mark.parametrize(
+    ("samples", "usual", "expected"), [(1, 1, False), (2, 2, True), (3, 64, False), (16, 64, True), (64, 64, True)]
+)
+def test_a_small_leftover_does_not_bend_the_statistics(samples: int, usual: int, expected: bool) -> None:
+    assert has_statistics(samples, usual) is expected
