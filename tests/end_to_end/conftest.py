@@ -150,7 +150,8 @@ class Recorder:
         self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(DEADLINE_S)
 
     def _keep(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
-        self.traffic.append((message.topic, bytes(message.payload)))
+        if not message.retain:  # else it is from before, left at the broker by another test
+            self.traffic.append((message.topic, bytes(message.payload)))
 
     def close(self) -> None:
         self._client.disconnect()
