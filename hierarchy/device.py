@@ -44,14 +44,12 @@ class Compute:
     def tensor(self, values: NDArray[np.float32]) -> Tensor:
         """Return float32 (N, C, ...) on the device and in the memory format."""
         placed = torch.from_numpy(values).to(self.device)
-        return placed.contiguous(memory_format=torch.channels_last) if self._has_layout(placed) else placed
+        layout = torch.channels_last if self.channels_last and placed.ndim == 4 else torch.contiguous_format
+        return placed.contiguous(memory_format=layout)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which a forward pass runs."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
-
-    def _has_layout(self, values: Tensor) -> bool:
-        return self.channels_last and values.ndim == 4
 
 
 def choose_device(name: DeviceName) -> torch.device:
