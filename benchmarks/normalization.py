@@ -25,7 +25,7 @@ from cloud_trainer.trainer import CloudTrainer
 from hierarchy.device import Compute
 from hierarchy.evaluation import HeldOut
 from hierarchy.rehearsal import BalancedMemory
-from robot_edge.batches import Batcher
+from robot_edge.batches import Batcher, Pixels
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
@@ -74,7 +74,7 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
     batcher = Batcher(
         source=source, size=config.fresh_per_batch, image_size=32, held_out_every=0, held_out=BalancedMemory(0, 0)
     )
-    memory: BalancedMemory[np.ndarray] = BalancedMemory(5000, seed)
+    memory: BalancedMemory[Pixels] = BalancedMemory(5000, seed)
     while (batch := batcher.next()) is not None:
         rehearsed = memory.draw(round(len(batch.names) * rehearse))
         frames = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from broker.codec import check_class_name
@@ -61,7 +62,7 @@ class FolderSource:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _read(self, path: Path) -> np.ndarray | None:
+    def _read(self, path: Path) -> NDArray[np.uint8] | None:
         try:
             with Image.open(path) as image:
                 return np.asarray(image.convert("RGB"))
