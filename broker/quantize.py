@@ -126,7 +126,7 @@ def packed_size(values: int, bits: int) -> int:
 def _channel_ranges(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return low and step, float32 (C,), of each channel of values (N, C, ...)."""
     by_channel = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
-    sample = by_channel[:, :: max(1, by_channel.shape[1] // RANGE_SAMPLE)]
+    sample = by_channel[:, :: _stride(by_channel.shape[1])]
     last = sample.shape[1] - 1
     # Of a full sample one value at least: at 7 and 8 bits a single outlier would else take all the levels.
     tail = max(round(CLIPPED_TAIL[bits] * last), sample.shape[1] // RANGE_SAMPLE)
@@ -139,6 +139,18 @@ def _channel_ranges(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.
     step = (high - low) / np.float32(2**bits - 1)
     step[step < SMALLEST_STEP] = 0
     return low.astype(np.float32), step.astype(np.float32)
+
+
+def _stride(count: int) -> int:
+    """Return the widest stride over so many values that reads RANGE_SAMPLE of them, from every row and column alike.
+
+    A stride that shares a divisor with the width of a map would meet the same columns in every row, its border perhaps,
+    whose values are not like the others.
+    """
+    stride = max(1, count // RANGE_SAMPLE)
+    while math.gcd(stride, count) > 1:
+        stride -= 1
+    return stride
 
 
 def _fields(bits: int) -> list[tuple[int, int]]:

@@ -188,3 +188,12 @@ def test_arbitrary_lz4_gives_codes_or_is_malformed(data: bytes, bits: int) -> No
         return
     assert codes.shape == (5, 2, 3, 4)
     assert (codes < 2**bits).all()
+
+
+@pytest.mark.parametrize("samples", [64, 128, 256, 512, 1024])
+def test_the_range_is_that_of_the_whole_map_and_not_of_its_border(samples: int) -> None:
+    # Maps of 8 x 8 as they cross in a ResNet-18 at 32 pixels: a stride of 8 over them would read the border alone.
+    values = np.random.default_rng(samples).standard_normal((samples, 3, 8, 8), np.float32)
+    values[:, :, :, 0] *= 0.1
+    error = np.square(values - dequantize(quantize(values, 4))).mean()
+    assert error < 0.03
