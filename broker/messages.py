@@ -21,6 +21,9 @@ Weights = Literal["none", "default", "checkpoint"]
 # What became of a batch: trained (or evaluated), seen before, or refused with a reason.
 Outcome = Literal["accepted", "duplicate", "rejected"]
 
+# Each end publishes its state again this often: a retained state without one is left from a process that is gone.
+HEARTBEAT_SECONDS = 5.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSpec:

@@ -15,7 +15,15 @@ from broker import topics
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
 from broker.link import Delivery, Link, MqttLink
-from broker.messages import ActivationBatch, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
+from broker.messages import (
+    HEARTBEAT_SECONDS,
+    ActivationBatch,
+    Receipt,
+    RobotMetrics,
+    RobotState,
+    TrainerMetrics,
+    TrainerState,
+)
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
@@ -26,7 +34,6 @@ from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
 from hierarchy.run_folder import RunFolder
 
-HEARTBEAT_SECONDS = 5.0
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
 # Samples that wait for a full step are trained on when a robot has been silent for this long.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from broker.errors import ConfigError
@@ -131,11 +131,6 @@ def fastest_compute(segment: EdgeSegment, *, image_size: int, batch: int, device
         return lambda: trainer.step(images, names, fresh=batch, progress=None)
 
     return fastest(device, training_step)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Return how many parameters a module has."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _finite(loss: float) -> float:

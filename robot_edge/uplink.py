@@ -14,12 +14,19 @@ from broker import topics
 from broker.codec import pack, samples_per_message, unpack_as
 from broker.errors import MalformedMessage, NameTaken
 from broker.link import Delivery, Link
-from broker.messages import ActivationBatch, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
+from broker.messages import (
+    HEARTBEAT_SECONDS,
+    ActivationBatch,
+    Receipt,
+    RobotMetrics,
+    RobotState,
+    TrainerMetrics,
+    TrainerState,
+)
 from broker.quantize import Quantized, pack_activations
 from hierarchy.command_line import SparseLog
 from robot_edge.outbox import Outbox
 
-HEARTBEAT_SECONDS = 5.0
 # Messages on the way at once: enough to fill a link of 20 ms round trip, little enough for a trainer with 50 robots.
 WINDOW = 16
 # What a robot holds for a trainer that is away: at 512 bytes an image, half an hour at 70 images/s.

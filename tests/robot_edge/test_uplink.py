@@ -14,6 +14,7 @@ from broker.codec import SEND_LIMIT_BYTES, pack, unpack, unpack_as
 from broker.errors import NameTaken
 from broker.link import MemoryBroker, MemoryLink
 from broker.messages import (
+    HEARTBEAT_SECONDS,
     ActivationBatch,
     Message,
     Outcome,
@@ -25,7 +26,7 @@ from broker.messages import (
 )
 from broker.quantize import Quantized, dequantize, quantize, unpack_activations
 from robot_edge.outbox import RESEND_AFTER_SECONDS
-from robot_edge.uplink import GOODPUT_SECONDS, HEARTBEAT_SECONDS, MOST_REASONS, WINDOW, Uplink, will
+from robot_edge.uplink import GOODPUT_SECONDS, MOST_REASONS, WINDOW, Uplink, will
 
 AnyMessage = TypeVar("AnyMessage")
 
