@@ -1,31 +1,35 @@
 """What the robot's node costs beside a bare training loop, and what share of a step quantizing and packing takes.
 
-    python benchmarks/edge_overhead.py
+    python benchmarks/edge_overhead.py --data PATH/cifar10/train
 
-The bare loop is forward, backward and optimizer step of the same edge segment and exit on frames in memory: no source,
-no augmentation, no quantization, no broker. It runs on core 0 while core 1 is kept as busy with cloud steps as the
-trainer keeps it during the node's run. The two take turns; figures are medians.
+The bare loop is forward, backward and optimizer step of the same edge segment and exit on one batch in memory: no
+source, no augmentation, no quantization, no broker. It and the node share core 0 in turns of a few seconds, each held
+still (SIGSTOP) in the other's turn, as a machine's speed changes by the minute. The trainer has core 1 and, held still
+while the node warms up, a backlog of activations, so it is as busy in one's turn as in the other's.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import signal
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.synchronize import Event
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
-from three_processes import run_main_job
 from torch.nn import functional as F
 
 from broker.quantize import dequantize, pack_activations, quantize
-from cloud_trainer.segment import CloudSegment
-from cloud_trainer.trainer import CloudTrainer
+from broker.server import start_local_broker
 from hierarchy.device import Compute
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
@@ -40,89 +44,124 @@ class Settings:
 
     data: Path | None = None
     """Folder of pictures by class; the simulated camera where there is none."""
-    images: int = 3000
-    """Frames in each run of the node."""
-    rounds: int = 3
+    turns: int = 20
+    """Turns of each."""
+    seconds: float = 4.0
+    """Length of a turn. Under the robot's heartbeat of five seconds, and long enough for ten steps."""
+    warm_up: float = 25.0
+    """Seconds for the node to settle and the trainer to fall behind. Under the 30 after which the node sends again."""
     out: Path = Path("runs/benchmarks/edge-overhead")
 
 
+class Node:
+    """The robot's node, as a user starts it, on core 0."""
+
+    def __init__(self, folder: Path, source: str, broker: str) -> None:
+        flags = f"--source {source} --epochs 1000 --images 1000000 --bits 4 --bottleneck 16 --rehearse 0".split()
+        self.log = folder / "robot.log"
+        self.metrics = folder / "robot" / "metrics.jsonl"
+        self.process = start("robot_edge", folder / "robot", broker, 0, flags)
+
+    def images(self) -> int:
+        """Trained on so far; none while it still measures how to."""
+        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        return int(json.loads(lines[-1])["images"]) if lines else 0
+
+    def channels_last(self) -> bool:
+        """Whether it chose that layout at its start."""
+        return "channels last" in self.log.read_text()
+
+
 def main(settings: Settings) -> None:
+    folder = settings.out / time.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    source = f"folder:{settings.data}" if settings.data else "sim:"
     config = RobotConfig(source="sim:", bits=4, bottleneck=16, rehearse=0)
-    bare, node, codec = [], [], []
-    for number in range(settings.rounds):
-        with_images, codec_share = in_process(config)
-        bare.append(with_images)
-        codec.append(codec_share)
-        source = f"folder:{settings.data}" if settings.data else "sim:"
-        flags = f"--source {source} --images {settings.images} --bits 4 --bottleneck 16 --rehearse 0"
-        summary = run_main_job(settings.out / str(number), flags.split(), cores=(0, 1))
-        node.append(summary["images_per_second"])
-        print(f"round {number + 1}: bare loop {bare[-1]:.0f} images/s, node {node[-1]:.0f} images/s", flush=True)
-    ratios = [one / other for one, other in zip(node, bare, strict=True)]
-    print(f"node / bare loop: {statistics.median(ratios):.3f} (each round: {[round(ratio, 3) for ratio in ratios]})")
-    print(f"quantize, dequantize, pack and lz4: {100 * statistics.median(codec):.2f} % of a training step")
-
-
-def in_process(config: RobotConfig) -> tuple[float, float]:
-    """Return images/s of the bare loop and the codec's share of an EdgeTrainer step, with core 1 busy."""
     context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    busy = context.Process(target=keep_core_busy, args=(config, ready, done))
-    busy.start()
-    ready.wait()
-    result = context.Queue()
-    worker = context.Process(target=measure, args=(config, result))
-    worker.start()
-    measured: tuple[float, float] = result.get()
-    worker.join()
-    done.set()
-    busy.join()
-    return measured
+    share = context.Queue()
+    context.Process(target=measure_codec, args=(config, share)).start()
+    print(f"quantize, dequantize, pack and lz4: {100 * share.get():.2f} % of a training step", flush=True)
+
+    with start_local_broker() as broker:
+        cloud = start("cloud_trainer", folder / "cloud", broker.url, 1, [])
+        node = Node(folder, source, broker.url)
+        done = context.Value("q", 0)
+        try:
+            wait_until(lambda: node.images() > 0)
+            cloud.send_signal(signal.SIGSTOP)
+            time.sleep(settings.warm_up)
+            node.process.send_signal(signal.SIGSTOP)
+            bare = context.Process(target=bare_loop, args=(config, node.channels_last(), done), daemon=True)
+            bare.start()
+            wait_until(lambda: done.value > 0)
+            assert bare.pid
+            cloud.send_signal(signal.SIGCONT)
+            take_turns(settings, node, bare.pid, lambda: int(done.value))
+            bare.kill()
+        finally:
+            for process in (node.process, cloud):
+                process.kill()
+                process.wait()
 
 
-def keep_core_busy(config: RobotConfig, ready: Event, done: Event) -> None:
-    os.sched_setaffinity(0, {1})
-    torch.set_num_threads(1)
-    _, split, _ = build_edge(config)
-    trainer = CloudTrainer(CloudSegment(split, pretrained=False), compute=plain(), peak_learning_rate=0.01)
-    activations = np.random.default_rng(0).standard_normal((config.batch, *split.shape), np.float32)
-    names = [CLASSES[index % 10] for index in range(config.batch)]
-    ready.set()
-    while not done.is_set():
-        trainer.step(activations, names, fresh=config.batch, progress=None)
+def take_turns(settings: Settings, node: Node, bare: int, bare_images: Callable[[], int]) -> None:
+    rates: dict[str, list[float]] = {"bare loop": [], "node": []}
+    for _ in range(settings.turns):
+        for name, running, waiting, images in (
+            ("bare loop", bare, node.process.pid, bare_images),
+            ("node", node.process.pid, bare, node.images),
+        ):
+            os.kill(waiting, signal.SIGSTOP)
+            begin, before = time.perf_counter(), images()
+            os.kill(running, signal.SIGCONT)
+            time.sleep(settings.seconds)
+            os.kill(running, signal.SIGSTOP)
+            rates[name].append((images() - before) / (time.perf_counter() - begin))
+        print(f"bare loop {rates['bare loop'][-1]:.0f}, node {rates['node'][-1]:.0f} images/s", flush=True)
+    # A step that a turn's end holds up counts in the next turn, so means over all turns are exact to a step in all.
+    means = {name: statistics.fmean(values) for name, values in rates.items()}
+    ratios = [one / other for one, other in zip(rates["node"], rates["bare loop"], strict=True)]
+    print(f"means: bare loop {means['bare loop']:.1f}, node {means['node']:.1f} images/s")
+    print(
+        f"node / bare loop: {means['node'] / means['bare loop']:.3f}; median of turns {statistics.median(ratios):.3f}"
+    )
 
 
-def measure(config: RobotConfig, result: multiprocessing.Queue[tuple[float, float]]) -> None:
+def start(program: str, folder: Path, broker: str, core: int, flags: list[str]) -> subprocess.Popen[bytes]:
+    command = ["taskset", "-c", str(core), sys.executable, "-m", program, "run", "--broker", broker]
+    command += ["--threads", "1", "--run-dir", str(folder), *flags]
+    with folder.with_suffix(".log").open("w") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def bare_loop(config: RobotConfig, channels_last: bool, done: Synchronized[int]) -> None:
+    """Train until killed, computing as the node does; done counts images."""
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
-    # The node chooses the faster layout at its start; the bare loop gets the better of the two as well.
-    rates = [bare_loop(config, Compute(device=torch.device("cpu"), channels_last=layout)) for layout in (False, True)]
-    result.put((max(rates), codec_share(config)))
-
-
-def bare_loop(config: RobotConfig, compute: Compute) -> float:
-    """Return images/s."""
     segment, _, _ = build_edge(config)
+    compute = Compute(device=torch.device("cpu"), channels_last=channels_last)
     trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=0.01)
     segment.exit.head.grow(CLASSES, trainer.optimizer)
     images = np.random.default_rng(0).integers(0, 256, (config.batch, 32, 32, 3), np.uint8)
     frames = compute.tensor(normalise(images))
     labels = torch.arange(config.batch) % 10
     segment.train()
-
-    def step() -> None:
+    while True:
         loss = F.cross_entropy(segment.exit(segment.encode(frames)), labels)
         trainer.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         trainer.optimizer.step()
+        done.value += config.batch
 
-    return config.batch / median_seconds(step, 40)
 
-
-def codec_share(config: RobotConfig) -> float:
-    """Return the time of quantize, dequantize, pack and lz4 over that of a whole EdgeTrainer step."""
+def measure_codec(config: RobotConfig, share: multiprocessing.Queue[float]) -> None:
+    """Measure the time of quantize, dequantize, pack and lz4 over that of a whole EdgeTrainer step."""
+    os.sched_setaffinity(0, {0})
+    torch.set_num_threads(1)
     segment, split, _ = build_edge(config)
-    trainer = EdgeTrainer(segment, bits=config.bits, compute=plain(), peak_learning_rate=0.01)
+    trainer = EdgeTrainer(
+        segment, bits=config.bits, compute=Compute(device=torch.device("cpu")), peak_learning_rate=0.01
+    )
     images = np.random.default_rng(0).integers(0, 256, (config.batch, 32, 32, 3), np.uint8)
     names = [CLASSES[index % 10] for index in range(config.batch)]
     step = median_seconds(lambda: trainer.step(images, names, fresh=config.batch, progress=None), 20)
@@ -133,15 +172,10 @@ def codec_share(config: RobotConfig) -> float:
         dequantize(quantized)
         pack_activations(quantized)
 
-    return median_seconds(codec, 200) / step
+    share.put(median_seconds(codec, 200) / step)
 
 
-def plain() -> Compute:
-    return Compute(device=torch.device("cpu"))
-
-
-def median_seconds(work: object, times: int) -> float:
-    assert callable(work)
+def median_seconds(work: Callable[[], object], times: int) -> float:
     work()
     taken = []
     for _ in range(times):
@@ -149,6 +183,14 @@ def median_seconds(work: object, times: int) -> float:
         work()
         taken.append(time.perf_counter() - start)
     return statistics.median(taken)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {seconds:.0f} s; the logs are in --out")
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

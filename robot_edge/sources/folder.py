@@ -16,6 +16,8 @@ from broker.errors import MalformedMessage, SourceError
 from robot_edge.frames import Frame
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
+# Pillow's other decoders, of which it has forty, get no chance at a file of unknown origin.
+FORMATS = ("JPEG", "PNG")
 
 log = logging.getLogger("robot-edge")
 
@@ -64,8 +66,8 @@ class FolderSource:
 
     def _read(self, path: Path) -> NDArray[np.uint8] | None:
         try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
+            with Image.open(path, formats=FORMATS) as image:
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
         # Pillow raises SyntaxError for some broken PNGs and ValueError for some broken headers.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             if path not in self._unreadable:
