@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import sys
 from typing import Literal
 
 from tyro.extras import SubcommandApp
 
+from broker.address import is_loopback
 from broker.errors import BrokerUnavailable, ReflexarcError
 from broker.server import LocalBroker, start_local_broker
 
@@ -38,7 +38,7 @@ def run(*, port: int = 1883, bind: str = "127.0.0.1", backend: Literal["auto", "
 
 def _announce(broker: LocalBroker, bind: str) -> None:
     url, elsewhere = broker.url, "only this machine gets in; --bind 0.0.0.0 lets in others"
-    if not _is_loopback(bind):
+    if not is_loopback(bind):
         url, elsewhere = f"mqtt://HOST:{broker.port}", "HOST is this machine's name or address"
         print(
             f"warning: whoever can reach {bind} port {broker.port} can read and write everything: "
@@ -53,13 +53,6 @@ def _announce(broker: LocalBroker, bind: str) -> None:
         "Ctrl-C stops it.",
         flush=True,
     )
-
-
-def _is_loopback(bind: str) -> bool:
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return bind == "localhost"
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import torch
 from broker import topics
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
-from broker.link import Delivery, Link, MqttLink
+from broker.link import Delivery, Link, MqttLink, credentials_for
 from broker.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
@@ -44,6 +44,7 @@ log = logging.getLogger("cloud-trainer")
 
 def run(config: TrainerConfig) -> None:
     """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves."""
+    credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
     choose_device(config.device)  # a missing one should be said before a folder is made
     state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True)
@@ -51,7 +52,7 @@ def run(config: TrainerConfig) -> None:
     farewell = (topic, pack(dataclasses.replace(state, online=False)))
     with StopRequest() as stop:
         folder = RunFolder(config.run_path, config.as_toml())
-        link = MqttLink(config.broker, f"{config.trainer}-{state.boot}", will=farewell)
+        link = MqttLink(config.broker, config.trainer, will=farewell, credentials=credentials)
         node = TrainerNode(config, state, link, folder)
         try:
             while not stop.made:
