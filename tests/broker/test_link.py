@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from broker import link as link_module
 from broker.address import BrokerAddress, parse_broker_url
 from broker.codec import RECEIVE_LIMIT_BYTES
 from broker.credentials import Credentials
-from broker.errors import ConfigError
+from broker.errors import AccessDenied, ConfigError
 from broker.link import Delivery, Link, MemoryBroker, MemoryLink, MqttLink
 from broker.server import Backend, find_mosquitto, start_local_broker
 
@@ -210,6 +211,46 @@ def test_a_silent_link_can_be_dialled_again(connect: Connect) -> None:
     assert link.heard_at > heard
     wait_until("retained message", lambda: link.receive(0) == Delivery("silent/state", b"before", retained=True))
     assert settle(link, "silent/settled again") == []
+
+
+# Lets everybody in, but not to the topic "top-secret", and says so in its answer to a subscription.
+DISCREET_BROKER = """
+import asyncio, sys
+from amqtt.broker import Broker
+
+async def serve():
+    await Broker({
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{sys.argv[1]}"}},
+        "plugins": {
+            "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+            "amqtt.plugins.topic_checking.TopicTabooPlugin": {},
+        },
+    }).start()
+    await asyncio.Event().wait()
+
+asyncio.run(serve())
+"""
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_forbidden_subscription_is_said(early: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ExitStack() as running:
+        process = subprocess.Popen([sys.executable, "-c", DISCREET_BROKER, str(port)])
+        running.callback(process.wait)
+        running.callback(process.kill)
+        link = MqttLink(f"mqtt://127.0.0.1:{port}", "curious")
+        running.callback(link.close)
+        link.subscribe("allowed")
+        if early:
+            link.subscribe("top-secret")
+        connected(link)
+        if not early:
+            assert settle(link, "settled") == []
+            link.subscribe("top-secret")
+        with pytest.raises(AccessDenied, match=r"forbids these credentials to read .*top-secret"):
+            wait_until("denial", lambda: link.receive(0.05) is not None)
 
 
 def test_nothing_to_drop_while_there_is_no_broker() -> None:
