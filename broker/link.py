@@ -227,7 +227,7 @@ class MqttLink:
         self._asked[number] = topic_filter
 
     def _connection_failed(self, error: OSError | UnicodeError) -> None:
-        self._trouble = explain(error, self.address)
+        self._trouble = explain(error, self.address, lost=self._connections > 0)
 
     def _on_connect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._greeted = True

@@ -310,6 +310,9 @@ class _Writer:
         draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
+            if os.geteuid() == 0:  # the folder may have been given to mosquitto, who could not read root's files
+                owner = path.parent.stat()
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         draft.replace(path)
         until = f", valid until {last_day(content)}" if path.suffix == ".crt" else ""
         self.files.append(Written(path, what + until))

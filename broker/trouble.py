@@ -30,9 +30,10 @@ ALERTS = {
 }
 
 
-def explain(error: OSError | UnicodeError, address: BrokerAddress) -> str:
-    """Say why a connection to that address failed, and what to do."""
+def explain(error: OSError | UnicodeError, address: BrokerAddress, *, lost: bool = False) -> str:
+    """Say why a connection to that address failed, and what to do. lost: there was a connection before."""
     broker = f"the broker at {address}"
+    gone = f"lost {broker}" if lost else f"no broker at {address}"
     match error:
         case ssl.SSLCertVerificationError():
             return f"{broker} cannot be trusted: {_distrust(error, address)}"
@@ -41,17 +42,17 @@ def explain(error: OSError | UnicodeError, address: BrokerAddress) -> str:
         case ssl.SSLError():
             return f"{broker} does not speak TLS ({error.reason or error}): {_plain_port(address)}"
         case socket.gaierror() | UnicodeError():
-            return f"no broker at {address}: the name {address.host!r} is unknown here; check --broker and the DNS"
+            return f"{gone}: the name {address.host!r} is unknown here; check --broker and the DNS"
         case ConnectionRefusedError():
-            return f"no broker at {address}: nothing listens there; start it, or correct --broker"
+            return f"{gone}: nothing listens there; start it, or correct --broker"
         case ConnectionError() if address.tls:
             return f"{broker} ended the TLS handshake: {_plain_port(address)}"
         case TimeoutError() if "handshake" in str(error):
             return f"{broker} did not answer the TLS handshake: {_plain_port(address)}"
         case TimeoutError():
-            return f"no broker at {address}: no answer; a firewall may be between, or the machine is off"
+            return f"{gone}: no answer; a firewall may be between, or the machine is off"
         case _:
-            return f"no broker at {address}: {error.strerror or error}"
+            return f"{gone}: {error.strerror or error}"
 
 
 def silent_end(address: BrokerAddress) -> str:

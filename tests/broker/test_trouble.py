@@ -67,6 +67,12 @@ def test_why_a_broker_cannot_be_trusted(code: int, words: str) -> None:
     assert words in explain(error, TLS)
 
 
+def test_a_broker_that_was_there_before_was_lost() -> None:
+    assert explain(ConnectionRefusedError(), PLAIN, lost=True).startswith(
+        "lost the broker at [::1]:1883: nothing listens"
+    )
+
+
 def test_a_broker_that_ends_without_a_word() -> None:
     assert "the broker at [::1]:1883 ended the connection" in silent_end(PLAIN)
     assert "use mqtts://" in silent_end(PLAIN)
