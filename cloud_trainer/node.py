@@ -7,7 +7,6 @@ import logging
 import secrets
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,6 +31,7 @@ from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.checkpoint import load_checkpoint, save_checkpoint
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
+from hierarchy.learner import restore_weights
 from hierarchy.run_folder import RunFolder
 
 METRICS_SECONDS = 0.5
@@ -46,7 +46,7 @@ def run(config: TrainerConfig) -> None:
     """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves."""
     set_threads(config.threads)
     choose_device(config.device)  # a missing one should be said before a folder is made
-    state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True)
+    state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
     topic = topics.topic("trainer", config.trainer, "state")
     farewell = (topic, pack(dataclasses.replace(state, online=False)))
     with StopRequest() as stop:
@@ -183,10 +183,9 @@ class TrainerNode:
         split = state.split
         segment = CloudSegment(split, pretrained=state.weights == "default")
         if self._config.weights != "none":
-            tensors, about = load_checkpoint(Path(self._config.weights) / "checkpoint" / robot)
-            segment.head.grow(about.get("classes", ()), None)
+            parts, about = load_checkpoint(Path(self._config.weights) / "checkpoint" / robot)
             try:
-                segment.load_state_dict(tensors)
+                restore_weights(segment, segment.head, parts, about)
             except RuntimeError as error:
                 raise ConfigError(f"--weights {self._config.weights}: not of this split: {error}") from error
         compute = fastest_compute(segment, split.shape, self._config.batch, choose_device(self._config.device))
@@ -264,9 +263,6 @@ class TrainerNode:
 
     def _save(self, robot: str) -> None:
         session = self._sessions[robot]
-        about: dict[str, Any] = {
-            "classes": session.trainer.classes,
-            "split": dataclasses.asdict(session.state.split),
-            "steps": session.trainer.steps,
-        }
-        save_checkpoint(self._folder.checkpoint / robot, session.trainer.segment, about)
+        parts, about = session.trainer.learner.state()
+        split = dataclasses.asdict(session.state.split)
+        save_checkpoint(self._folder.checkpoint / robot, parts, {**about, "split": split})

@@ -86,7 +86,9 @@ class RobotSession:
             evaluation=self._evaluation,
             evaluated=self.held_out.count,
             messages_trained=self.messages_trained,
+            messages_waiting=0,
             messages_rejected=self.messages_rejected,
+            quarantine="",
         )
 
     def _take(self, batch: ActivationBatch) -> None:
