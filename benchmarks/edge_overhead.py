@@ -141,16 +141,16 @@ def bare_loop(config: RobotConfig, channels_last: bool, done: Synchronized[int])
     segment, _, _ = build_edge(config)
     compute = Compute(device=torch.device("cpu"), channels_last=channels_last)
     trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=0.01)
-    segment.exit.head.grow(CLASSES, trainer.optimizer)
+    segment.exit.head.grow(CLASSES, trainer.learner.optimizer)
     images = np.random.default_rng(0).integers(0, 256, (config.batch, 32, 32, 3), np.uint8)
     frames = compute.tensor(normalise(images))
     labels = torch.arange(config.batch) % 10
     segment.train()
     while True:
         loss = F.cross_entropy(segment.exit(segment.encode(frames)), labels)
-        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.learner.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        trainer.optimizer.step()
+        trainer.learner.optimizer.step()
         done.value += config.batch
 
 

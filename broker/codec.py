@@ -307,7 +307,10 @@ def _read_robot_state(fields: _Fields) -> RobotState:
 
 def _read_trainer_state(fields: _Fields) -> TrainerState:
     return TrainerState(
-        boot=fields.identifier("boot"), started=fields.number("started", 0), online=fields.truth("online")
+        boot=fields.identifier("boot"),
+        started=fields.number("started", 0),
+        online=fields.truth("online"),
+        trouble=fields.text("trouble"),
     )
 
 

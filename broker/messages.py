@@ -70,11 +70,15 @@ class RobotState:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerState:
-    """A cloud trainer's presence (retained; its last will says online=False)."""
+    """A cloud trainer's presence (retained; its last will says online=False).
+
+    trouble: why it takes no activations for now, as a full disk; empty while it does.
+    """
 
     boot: str
     started: float
     online: bool
+    trouble: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +146,8 @@ class TrainerMetrics:
     """How the cloud segment of one robot is doing.
 
     cloud_prequential: since the start; cloud_recent: over the last thousand images. evaluation: the latest round of
-    held-out frames; evaluated: how many of it are predicted so far; cloud_accuracy: of those.
+    held-out frames; evaluated: how many of it are predicted so far; cloud_accuracy: of those. messages_waiting: stored,
+    but not trained on yet. quarantine: why this robot's messages are not taken for now; empty while they are.
     """
 
     robot: str
@@ -156,7 +161,9 @@ class TrainerMetrics:
     evaluation: int
     evaluated: int
     messages_trained: int
+    messages_waiting: int
     messages_rejected: int
+    quarantine: str
 
 
 Message = RobotState | TrainerState | ActivationBatch | Receipt | RobotMetrics | TrainerMetrics

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from broker.errors import MalformedMessage
 from cloud_trainer.segment import CloudSegment
 from hierarchy.device import Compute, fastest
-from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
+from hierarchy.learner import Learner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,25 +33,19 @@ class CloudStep:
 class CloudTrainer:
     """Trains a cloud segment on the final loss."""
 
-    def __init__(
-        self,
-        segment: CloudSegment,
-        *,
-        compute: Compute,
-        peak_learning_rate: float,
-    ) -> None:
+    def __init__(self, segment: CloudSegment, *, compute: Compute, peak_learning_rate: float, seed: int = 0) -> None:
         self.segment = segment
-        self.compute = compute
-        self.peak_learning_rate = peak_learning_rate
-        self.steps = 0
-        self._largest_step = 0
-        compute.place(segment)
-        self.optimizer = sgd(segment, compute)
+        self.learner = Learner(segment, segment.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes learned so far, in the order they came."""
         return self.segment.head.classes
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return self.learner.steps
 
     def step(
         self, activations: NDArray[np.float32], names: Sequence[str], *, fresh: int, progress: float | None
@@ -60,22 +53,14 @@ class CloudTrainer:
         """Learn from activations float32 (N, C, ...) and their class names, of which the first ``fresh`` are new.
 
         A class met for the first time grows the head. Raises MalformedMessage, and takes no step, where these
-        activations make the loss infinite.
+        activations make the loss or its gradient infinite.
         """
-        head = self.segment.head
-        head.grow(names, self.optimizer)
-        self._largest_step = max(self._largest_step, len(activations))
-        self.segment.train(has_statistics(len(activations), self._largest_step))
-        set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
-        labels = torch.tensor(head.indices(names), device=self.compute.device)
-        logits = self._logits(activations)
-        loss = F.cross_entropy(logits, labels)
-        if not math.isfinite(loss.item()):
-            raise MalformedMessage(f"these activations give a loss of {loss.item()}")
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        self.steps += 1
+        with self.learner.random:
+            labels = self.learner.begin_step(names, progress=progress)
+            logits = self._logits(activations)
+            loss = F.cross_entropy(logits, labels)
+            if not self.learner.descend(loss):
+                raise MalformedMessage(f"these activations give a loss of {loss.item():g}, or an infinite gradient")
         return CloudStep(loss=loss.item(), correct=(logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy())
 
     @torch.inference_mode()
@@ -87,8 +72,8 @@ class CloudTrainer:
         return [self.classes[index] for index in self._logits(activations).argmax(1).tolist()]
 
     def _logits(self, activations: NDArray[np.float32]) -> Tensor:
-        with self.compute.autocast():
-            logits: Tensor = self.segment(self.compute.tensor(activations))
+        with self.learner.compute.autocast():
+            logits: Tensor = self.segment(self.learner.compute.tensor(activations))
         return logits.float()
 
 

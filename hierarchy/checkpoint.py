@@ -1,43 +1,72 @@
-"""One segment's weights (safetensors) and what goes with them (JSON), written so that a reader never sees half."""
+"""All that a network in training needs to go on, in one safetensors file that a reader never sees half of."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from broker.errors import ConfigError
 
-WEIGHTS = "weights.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+# The JSON inside the checkpoint once more, for people.
 ABOUT = "checkpoint.json"
 
+# Tensors by part ("weights", "momentum", ...) and name.
+Parts = dict[str, dict[str, Tensor]]
 
-def save_checkpoint(folder: Path, module: nn.Module, about: dict[str, Any]) -> None:
-    """Write a module's parameters and buffers, and a JSON of what belongs to them, into the folder."""
+
+def save_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], about: dict[str, Any]) -> None:
+    """Write tensors, by part and name, and the JSON that belongs to them into the folder.
+
+    Both are in one file that replaces the last one in one step and is on the disk when this returns. Raises OSError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    temporary = folder / (WEIGHTS + ".new")
-    save_file(tensors, temporary)
-    os.replace(temporary, folder / WEIGHTS)
+    tensors = {
+        f"{part}/{name}": value.detach().cpu().contiguous()
+        for part, named in parts.items()
+        for name, value in named.items()
+    }
+    temporary = folder / (CHECKPOINT + ".new")
+    save_file(tensors, temporary, metadata={"about": json.dumps(about)})
+    _replace(temporary, folder / CHECKPOINT)
     write_json(folder / ABOUT, about)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(folder: Path) -> tuple[Parts, dict[str, Any]]:
     """Return the tensors and the JSON of a checkpoint folder. Raises ConfigError where it holds none."""
+    parts: Parts = {}
     try:
-        about = json.loads((folder / ABOUT).read_text())
-        return load_file(folder / WEIGHTS), about
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ConfigError(f"{folder} holds no checkpoint ({WEIGHTS} and {ABOUT}): {error}") from error
+        with safe_open(folder / CHECKPOINT, framework="pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})["about"])
+            for full_name in file.keys():  # noqa: SIM118  safetensors' own, not a dict's
+                part, _, name = full_name.partition("/")
+                parts.setdefault(part, {})[name] = file.get_tensor(full_name)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ConfigError(f"{folder} holds no checkpoint ({CHECKPOINT}): {error}") from error
+    return parts, about
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file in one piece."""
     temporary = path.with_name(path.name + ".new")
     temporary.write_text(json.dumps(values, indent=2) + "\n")
+    _replace(temporary, path)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Let a file take the place of another, so that after a power cut there is one of the two, and whole."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
     os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

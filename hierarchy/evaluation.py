@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 # Images behind the recent accuracy that people watch.
 RECENT = 1000
@@ -23,6 +24,16 @@ class Prequential:
             self.count += 1
             self._right += bool(one)
             self._recent.append(bool(one))
+
+    def state(self) -> dict[str, Any]:
+        """Return the state, as JSON can hold it."""
+        recent = "".join("1" if one else "0" for one in self._recent)
+        return {"count": self.count, "right": self._right, "recent": recent}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.count, self._right = state["count"], state["right"]
+        self._recent = deque((one == "1" for one in state["recent"]), maxlen=RECENT)
 
     @property
     def overall(self) -> float | None:
@@ -47,6 +58,14 @@ class HeldOut:
         for name, guess in zip(names, predicted, strict=True):
             self._count[name] = self._count.get(name, 0) + 1
             self._right[name] = self._right.get(name, 0) + (name == guess)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state, as JSON can hold it."""
+        return {"right": dict(self._right), "count": dict(self._count)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._right, self._count = dict(state["right"]), dict(state["count"])
 
     @property
     def count(self) -> int:

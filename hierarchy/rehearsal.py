@@ -6,7 +6,8 @@ The robot keeps raw frames in it and the cloud keeps the quantized activations i
 from __future__ import annotations
 
 import random
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, TypeVar
 
 Sample = TypeVar("Sample")
 
@@ -53,9 +54,29 @@ class BalancedMemory(Generic[Sample]):
                     del left[name]
         return drawn
 
+    def forget(self, gone: Callable[[Sample], bool]) -> None:
+        """Give up the samples that are gone."""
+        for samples in self._by_class.values():
+            samples[:] = [sample for sample in samples if not gone(sample)]
+        self._count = sum(len(samples) for samples in self._by_class.values())
+
     def all(self) -> list[tuple[str, Sample]]:
         """Return every sample with its class name."""
         return [(name, sample) for name, samples in self._by_class.items() for sample in samples]
+
+    def random_state(self) -> list[Any]:
+        """Return the state of the random numbers, as JSON can hold it; with `all` it is the state of the memory."""
+        version, numbers, gauss = self._random.getstate()
+        return [version, list(numbers), gauss]
+
+    def restore(self, samples: Iterable[tuple[str, Sample]], random_state: list[Any]) -> None:
+        """Take over what `all` and `random_state` of another memory gave."""
+        self._by_class.clear()
+        for name, sample in samples:
+            self._by_class.setdefault(name, []).append(sample)
+        self._count = sum(len(its) for its in self._by_class.values())
+        version, numbers, gauss = random_state
+        self._random.setstate((version, tuple(numbers), gauss))
 
 
 def _remove_random(samples: list[Sample], rng: random.Random) -> Sample:

@@ -175,12 +175,10 @@ class RobotNode:
     def finish(self) -> None:
         """Write checkpoint, summary and curves, and show the summary."""
         self._source.close()
-        about = {
-            "classes": self._trainer.classes,
-            "split": dataclasses.asdict(self._uplink.state.split),
-            "steps": self._trainer.steps,
-        }
-        save_checkpoint(self._folder.checkpoint, self._trainer.segment, about)
+        parts, about = self._trainer.state()
+        save_checkpoint(
+            self._folder.checkpoint, parts, {**about, "split": dataclasses.asdict(self._uplink.state.split)}
+        )
         summary = self._figures.summary(interrupted=self._stop.made)
         self._uplink.publish_metrics(self._figures.message())
         self._folder.finish(summary)

@@ -12,6 +12,7 @@ from hierarchy.backbone import build_backbone
 from hierarchy.checkpoint import load_checkpoint
 from hierarchy.cut import Divided, divide
 from hierarchy.layers import EarlyExit, bottleneck
+from hierarchy.learner import restore_weights
 from robot_edge.config import RobotConfig
 
 # Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
@@ -68,10 +69,9 @@ def build_edge(config: RobotConfig) -> tuple[EdgeSegment, SplitSpec, Weights]:
     )
     if config.weights in {"none", "default"}:
         return segment, split, "default" if pretrained else "none"
-    tensors, about = load_checkpoint(Path(config.weights) / "checkpoint")
-    segment.exit.head.grow(about.get("classes", ()), None)
+    parts, about = load_checkpoint(Path(config.weights) / "checkpoint")
     try:
-        segment.load_state_dict(tensors)
+        restore_weights(segment, segment.exit.head, parts, about)
     except RuntimeError as error:
         raise ConfigError(f"--weights {config.weights} is of another network, {about.get('split')}: {error}") from error
     return segment, split, "checkpoint"

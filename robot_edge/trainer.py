@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from broker.errors import ConfigError
 from broker.quantize import Quantized, dequantize, quantize
+from hierarchy.checkpoint import Parts
 from hierarchy.device import Compute, fastest
-from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
+from hierarchy.learner import Learner
 from robot_edge.augment import augment
 from robot_edge.segment import EdgeSegment
 
@@ -55,38 +56,44 @@ class EdgeTrainer:
     ) -> None:
         self.segment = segment
         self.bits = bits
-        self.compute = compute
-        self.peak_learning_rate = peak_learning_rate
-        self.steps = 0
-        self._largest_step = 0
-        compute.place(segment)
+        self.learner = Learner(
+            segment, segment.exit.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed
+        )
         self._rng = np.random.default_rng(seed)
-        self.optimizer = sgd(segment, compute)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes learned so far, in the order they came."""
         return self.segment.exit.head.classes
 
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return self.learner.steps
+
     def step(self, images: NDArray[np.uint8], names: Sequence[str], *, fresh: int, progress: float | None) -> EdgeStep:
         """Learn from images uint8 (N, H, W, 3) and their class names, of which the first ``fresh`` are new.
 
         A class met for the first time grows the exit. Raises ConfigError where training has diverged.
         """
-        head = self.segment.exit.head
-        head.grow(names, self.optimizer)
-        self._largest_step = max(self._largest_step, len(images))
-        self.segment.train(has_statistics(len(images), self._largest_step))
-        set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
-        labels = torch.tensor(head.indices(names), device=self.compute.device)
-        quantized, logits = self._predict(augment(images, self._rng))
-        loss = F.cross_entropy(logits, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.optimizer.step()
-        self.steps += 1
+        with self.learner.random:
+            labels = self.learner.begin_step(names, progress=progress)
+            quantized, logits = self._predict(augment(images, self._rng))
+            loss = F.cross_entropy(logits, labels)
+            if not self.learner.descend(loss):
+                raise ConfigError("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
         correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
-        return EdgeStep(loss=_finite(loss.item()), correct=correct, quantized=quantized[:fresh])
+        return EdgeStep(loss=loss.item(), correct=correct, quantized=quantized[:fresh])
+
+    def state(self) -> tuple[Parts, dict[str, Any]]:
+        """Return what a checkpoint must hold for training to go on."""
+        parts, about = self.learner.state()
+        return parts, {**about, "augmentation": self._rng.bit_generator.state}
+
+    def restore(self, parts: Parts, about: dict[str, Any]) -> None:
+        """Go on from a state. Raises RuntimeError where it is another network's."""
+        self.learner.restore(parts, about)
+        self._rng.bit_generator.state = about["augmentation"]
 
     @torch.inference_mode()
     def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:
@@ -100,8 +107,8 @@ class EdgeTrainer:
 
     def _predict(self, images: NDArray[np.uint8]) -> tuple[Quantized, Tensor]:
         """Return quantized activations and the exit's logits float32 (N, classes)."""
-        with self.compute.autocast():
-            activations = self.segment.encode(self.compute.tensor(normalise(images)))
+        with self.learner.compute.autocast():
+            activations = self.segment.encode(self.learner.compute.tensor(normalise(images)))
             values = activations.detach().float().cpu().contiguous().numpy()
             if not np.abs(values).max() <= LARGEST_ACTIVATION:  # true for NaN too
                 raise ConfigError("training has diverged (so have the activations): use a lower --learning-rate")
@@ -131,9 +138,3 @@ def fastest_compute(segment: EdgeSegment, *, image_size: int, batch: int, device
         return lambda: trainer.step(images, names, fresh=batch, progress=None)
 
     return fastest(device, training_step)
-
-
-def _finite(loss: float) -> float:
-    if not math.isfinite(loss):
-        raise ConfigError("training has diverged (the exit's loss is not finite): use a lower --learning-rate")
-    return loss

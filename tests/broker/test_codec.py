@@ -106,7 +106,7 @@ TABLE: list[tuple[Message, str]] = [
         RobotState(boot=BOOT, started=1767225600.5, online=True, split=SPLIT, weights="none", rehearse=1.0),
         "robot-state.json",
     ),
-    (TrainerState(boot=BOOT, started=1767225600.5, online=False), "trainer-state.json"),
+    (TrainerState(boot=BOOT, started=1767225600.5, online=False, trouble=""), "trainer-state.json"),
     (
         RobotMetrics(
             boot=BOOT,
@@ -139,7 +139,9 @@ TABLE: list[tuple[Message, str]] = [
             evaluation=0,
             evaluated=0,
             messages_trained=97,
+            messages_waiting=12,
             messages_rejected=0,
+            quarantine="",
         ),
         "trainer-metrics.json",
     ),
@@ -616,7 +618,7 @@ MESSAGES = st.one_of(
         weights=st.sampled_from(["none", "default", "checkpoint"]),
         rehearse=st.floats(0, 16),
     ),
-    st.builds(TrainerState, boot=BOOTS, started=st.floats(0, 1e18), online=st.booleans()),
+    st.builds(TrainerState, boot=BOOTS, started=st.floats(0, 1e18), online=st.booleans(), trouble=NAMES),
     figures(RobotMetrics),
     figures(TrainerMetrics),
 )

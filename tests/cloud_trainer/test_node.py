@@ -37,7 +37,7 @@ MakeBatch = Callable[..., ActivationBatch]
 
 SPLIT = SplitSpec(backbone="shufflenet_v2_x0_5", cut="stage3", image_size=16, bits=4, bottleneck=6, shape=(6, 2, 2))
 STATE = RobotState(boot="b" * 16, started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0)
-TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True)
+TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 IMPOSSIBLE = dataclasses.replace(STATE, split=dataclasses.replace(SPLIT, shape=(7, 2, 2)))
 
 
@@ -160,10 +160,10 @@ def test_a_robots_batches_are_trained_on_and_receipted(cloud: Cloud, make_batch:
     assert [(line["robot"], line["images"], line["classes"]) for line in lines] == [
         *(("r1", 4, 2), ("r1", 8, 2), ("r1", 12, 2)),
     ]
-    tensors, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
+    parts, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
     assert about["classes"] == ["cat", "dog"]
     assert about["steps"] == 3
-    assert tensors["head.weight"][:2].any()
+    assert parts["weights"]["head.weight"][:2].any()
 
 
 def test_several_robots_get_a_segment_each(cloud: Cloud, make_batch: MakeBatch) -> None:
@@ -180,8 +180,8 @@ def test_several_robots_get_a_segment_each(cloud: Cloud, make_batch: MakeBatch) 
     assert summary["robots"]["r2"]["classes"] == ["ant"]
     assert (summary["images"], summary["messages_rejected"]) == (16, 1)
     assert (
-        load_checkpoint(cloud.path / "checkpoint" / "r1")[0].keys()
-        != load_checkpoint(cloud.path / "checkpoint" / "r2")[0].keys()
+        load_checkpoint(cloud.path / "checkpoint" / "r1")[0]["weights"].keys()
+        != load_checkpoint(cloud.path / "checkpoint" / "r2")[0]["weights"].keys()
     )
 
 
@@ -280,7 +280,7 @@ def test_a_former_run_is_gone_on_from_robot_by_robot(
     before, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
     after, about_after = load_checkpoint(later.path / "checkpoint" / "r1")
     assert about_after["classes"] == about["classes"]
-    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert all(torch.equal(value, before["weights"][name]) for name, value in after["weights"].items())
 
 
 def test_a_former_run_without_this_robot_or_of_another_split_is_a_reason(

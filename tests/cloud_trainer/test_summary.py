@@ -21,7 +21,9 @@ def trained(robot: str, **figures: Any) -> TrainerMetrics:
         "evaluation": 1,
         "evaluated": 10,
         "messages_trained": 7,
+        "messages_waiting": 0,
         "messages_rejected": 1,
+        "quarantine": "",
     }
     return TrainerMetrics(**{**values, **figures})
 

@@ -22,6 +22,7 @@ from hierarchy.checkpoint import load_checkpoint
 from hierarchy.device import Compute
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
+from hierarchy.learner import restore_weights
 from hierarchy.optimizer import set_learning_rate, sgd
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.__main__ import main as robot_main
@@ -200,10 +201,9 @@ def test_checkpoints_predict_as_the_run_said(main_job: MainJob, config: RobotCon
     summary = main_job.robot.summary
     assert _right(test_batch.names, predicted) == pytest.approx(summary["exit_accuracy"], abs=0.03)
 
-    tensors, about = load_checkpoint(main_job.trainer.run_dir / "checkpoint" / "main")
+    parts, about = load_checkpoint(main_job.trainer.run_dir / "checkpoint" / "main")
     cloud_segment = CloudSegment(split, pretrained=False)
-    cloud_segment.head.grow(about["classes"], None)
-    cloud_segment.load_state_dict(tensors)
+    restore_weights(cloud_segment, cloud_segment.head, parts, about)
     cloud = CloudTrainer(cloud_segment, compute=CPU, peak_learning_rate=0)
     assert _right(test_batch.names, cloud.predict(dequantize(quantized))) == pytest.approx(
         summary["cloud_accuracy"], abs=0.03

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from broker.errors import ConfigError
 from hierarchy import checkpoint
-from hierarchy.checkpoint import ABOUT, WEIGHTS, load_checkpoint, save_checkpoint, write_json
+from hierarchy.checkpoint import ABOUT, CHECKPOINT, load_checkpoint, save_checkpoint, write_json
 
 
 @pytest.fixture
@@ -23,8 +24,9 @@ def network() -> nn.Module:
 def test_weights_and_statistics_come_back_bit_for_bit(folder: Path) -> None:
     module = network().to(memory_format=torch.channels_last)
     module(torch.randn(2, 3, 5, 5))
-    save_checkpoint(folder, module, {"classes": ["cat", "dog"], "steps": 3})
-    tensors, about = load_checkpoint(folder)
+    save_checkpoint(folder, {"weights": module.state_dict()}, {"classes": ["cat", "dog"], "steps": 3})
+    parts, about = load_checkpoint(folder)
+    tensors = parts["weights"]
     assert about == {"classes": ["cat", "dog"], "steps": 3}
     assert tensors.keys() == module.state_dict().keys()
     assert all(torch.equal(tensors[name], value) for name, value in module.state_dict().items())
@@ -34,39 +36,52 @@ def test_weights_and_statistics_come_back_bit_for_bit(folder: Path) -> None:
 
 
 def test_a_later_one_replaces_it_and_leaves_nothing_else(folder: Path) -> None:
-    save_checkpoint(folder, network(), {"steps": 1})
-    save_checkpoint(folder, network(), {"steps": 2})
+    save_checkpoint(folder, {"weights": network().state_dict()}, {"steps": 1})
+    save_checkpoint(folder, {"weights": network().state_dict()}, {"steps": 2})
     assert load_checkpoint(folder)[1] == {"steps": 2}
-    assert sorted(file.name for file in folder.iterdir()) == sorted([WEIGHTS, ABOUT])
+    assert sorted(file.name for file in folder.iterdir()) == sorted([CHECKPOINT, ABOUT])
 
 
 def test_dying_while_it_is_written_leaves_the_old_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_checkpoint(folder, network(), {"steps": 1})
-    before = load_checkpoint(folder)[0]
+    save_checkpoint(folder, {"weights": network().state_dict()}, {"steps": 1})
+    before = load_checkpoint(folder)[0]["weights"]
 
-    def die_half_way(_tensors: dict[str, Tensor], file: Path) -> None:
+    def die_half_way(_tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
         file.write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint, "save_file", die_half_way)
     with pytest.raises(KeyboardInterrupt):
-        save_checkpoint(folder, network(), {"steps": 2})
-    tensors, about = load_checkpoint(folder)
+        save_checkpoint(folder, {"weights": network().state_dict()}, {"steps": 2})
+    parts, about = load_checkpoint(folder)
+    tensors = parts["weights"]
     assert about == {"steps": 1}
     assert all(torch.equal(tensors[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [(WEIGHTS, None), (ABOUT, None), (WEIGHTS, b"half a file"), (WEIGHTS, b""), (ABOUT, b"{"), (ABOUT, b"\xff")],
-)
-def test_a_missing_or_damaged_one_is_named(folder: Path, file: str, content: bytes | None) -> None:
-    save_checkpoint(folder, network(), {})
-    (folder / file).unlink()
+@pytest.mark.parametrize("content", [None, b"half a file", b""])
+def test_a_missing_or_damaged_one_is_named(folder: Path, content: bytes | None) -> None:
+    save_checkpoint(folder, {"weights": network().state_dict()}, {})
+    (folder / CHECKPOINT).unlink()
     if content is not None:
-        (folder / file).write_bytes(content)
+        (folder / CHECKPOINT).write_bytes(content)
     with pytest.raises(ConfigError, match=f"{folder} holds no checkpoint"):
         load_checkpoint(folder)
+
+
+def test_a_file_of_somebody_elses_is_no_checkpoint(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    save_file(network().state_dict(), folder / CHECKPOINT)
+    with pytest.raises(ConfigError, match=f"{folder} holds no checkpoint"):
+        load_checkpoint(folder)
+
+
+def test_parts_keep_apart_and_may_be_empty(folder: Path) -> None:
+    ones = {"a/b": torch.ones(2)}
+    save_checkpoint(folder, {"weights": ones, "momentum": {"a/b": torch.zeros(2)}, "memory": {}}, {})
+    parts, _ = load_checkpoint(folder)
+    assert parts.keys() == {"weights", "momentum"}
+    assert torch.equal(parts["weights"]["a/b"], ones["a/b"])
 
 
 def test_a_folder_without_one_is_named(tmp_path: Path) -> None:

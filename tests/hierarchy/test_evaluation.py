@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from hierarchy.evaluation import RECENT, HeldOut, Prequential
@@ -32,3 +34,16 @@ def test_held_out_accuracy_is_of_all_frames_and_of_each_class() -> None:
 def test_every_frame_needs_a_prediction() -> None:
     with pytest.raises(ValueError, match="shorter"):
         HeldOut().add(["cat", "dog"], ["cat"])
+
+
+def test_states_are_taken_up_again() -> None:
+    prequential, held_out = Prequential(), HeldOut()
+    prequential.add([True] * 3 + [False] * 2)
+    held_out.add(["cat", "dog"], ["cat", "cat"])
+    restored, its_held_out = Prequential(), HeldOut()
+    restored.restore(json.loads(json.dumps(prequential.state())))
+    its_held_out.restore(json.loads(json.dumps(held_out.state())))
+    for one in (prequential, restored):
+        one.add([True] * RECENT)
+    assert (restored.count, restored.overall, restored.recent) == (prequential.count, prequential.overall, 1.0)
+    assert (its_held_out.count, its_held_out.by_class) == (2, {"cat": 1.0, "dog": 0.0})

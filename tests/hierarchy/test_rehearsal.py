@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -78,3 +79,16 @@ def test_a_seed_repeats_what_is_kept_and_drawn() -> None:
     one, other = filled(20, cat=50, dog=50), filled(20, cat=50, dog=50)
     assert one.all() == other.all()
     assert one.draw(10) == other.draw(10)
+
+
+def test_a_restored_memory_goes_on_as_the_first() -> None:
+    one: BalancedMemory[int] = BalancedMemory(10, seed=1)
+    for number in range(30):
+        one.add("odd" if number % 2 else "even", number)
+    other: BalancedMemory[int] = BalancedMemory(10, seed=2)
+    other.restore(one.all(), json.loads(json.dumps(one.random_state())))
+    assert len(other) == 10
+    for number in range(30, 40):
+        for memory in (one, other):
+            memory.add("third", number)
+        assert one.draw(5) == other.draw(5)

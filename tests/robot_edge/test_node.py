@@ -31,7 +31,7 @@ from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
 
 BOOT = "b" * 16
-TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True)
+TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +75,8 @@ class AnsweringLink(MemoryLink):
             evaluation=batch.evaluation,
             evaluated=len(self.names(evaluation=1)),
             messages_trained=len(self.batches),
+            messages_waiting=0,
+            quarantine="",
             messages_rejected=0,
         )
         self.offer(Delivery(topics.topic("trainer", "t1", "metrics"), pack(figures), retained=False))

@@ -107,7 +107,9 @@ def test_settings_that_cannot_work_say_what_would(settings: dict[str, Any], mess
 
 def save(segment: EdgeSegment, run: Path, classes: list[str]) -> dict[str, Tensor]:
     segment.exit.head.grow(classes, None)
-    save_checkpoint(run / "checkpoint", segment, {"classes": classes, "split": {"backbone": "resnet18"}})
+    save_checkpoint(
+        run / "checkpoint", {"weights": segment.state_dict()}, {"classes": classes, "split": {"backbone": "resnet18"}}
+    )
     return segment.state_dict()
 
 

@@ -131,7 +131,7 @@ def test_frames_are_judged_before_they_are_learned_from() -> None:
     edge = trainer(peak=0.0)
     images, names = batch(9, seed=0)
     untrained = edge.step(images, names, fresh=9, progress=0.3).correct.mean()
-    edge.peak_learning_rate = 0.05
+    edge.learner.peak_learning_rate = 0.05
     first = edge.step(images, names, fresh=9, progress=0.3).correct.mean()
     for _ in range(8):
         last = edge.step(images, names, fresh=9, progress=0.3).correct.mean()

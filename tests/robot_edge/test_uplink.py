@@ -34,7 +34,7 @@ SPLIT = SplitSpec(backbone="resnet18", cut="layer1", image_size=16, bits=8, bott
 # 8,192 bytes a sample: at most 15 of them fit a message.
 LARGE = dataclasses.replace(SPLIT, shape=(128, 8, 8))
 STATE = RobotState(boot="b" * 16, started=100.0, online=True, split=SPLIT, weights="none", rehearse=0.0)
-TRAINER = TrainerState(boot="1" * 16, started=50.0, online=True)
+TRAINER = TrainerState(boot="1" * 16, started=50.0, online=True, trouble="")
 TAKEOVER_SECONDS = 2.5 * HEARTBEAT_SECONDS
 
 
@@ -400,6 +400,8 @@ def figures(robot: str, boot: str, images: int) -> TrainerMetrics:
         evaluation=1,
         evaluated=8,
         messages_trained=1,
+        messages_waiting=0,
+        quarantine="",
         messages_rejected=0,
     )
 

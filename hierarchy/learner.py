@@ -1,0 +1,88 @@
+"""A network that grows by class name while it is trained, with all that its training needs to be taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hierarchy.checkpoint import Parts
+from hierarchy.device import Compute
+from hierarchy.head import GrowingHead
+from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
+from hierarchy.random_state import TorchRandom
+
+
+class Learner:
+    """Optimizer, schedule and random numbers of one network. Both ends train theirs with it.
+
+    A step is begin_step, a forward pass of the caller's, and descend, all within ``with learner.random``.
+    """
+
+    def __init__(
+        self, module: nn.Module, head: GrowingHead, *, compute: Compute, peak_learning_rate: float, seed: int
+    ) -> None:
+        self.module = module
+        self.head = head
+        self.compute = compute
+        self.peak_learning_rate = peak_learning_rate
+        self.steps = 0
+        self.random = TorchRandom(seed, compute.device)
+        compute.place(module)
+        self.optimizer = sgd(module, compute)
+        self._largest_step = 0
+
+    def begin_step(self, names: Sequence[str], *, progress: float | None) -> Tensor:
+        """Get ready to learn from samples of those classes, and return their labels, int64 (N,).
+
+        A class met for the first time grows the head.
+        progress: of the run, 0 to 1, or None where it has no end.
+        """
+        self.head.grow(names, self.optimizer)
+        self._largest_step = max(self._largest_step, len(names))
+        self.module.train(has_statistics(len(names), self._largest_step))
+        set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
+        return torch.tensor(self.head.indices(names), device=self.compute.device)
+
+    def descend(self, loss: Tensor) -> bool:
+        """Take a step down the loss. False, and no step, where the loss or its gradient is not finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        gradients = [one.grad for one in self.module.parameters() if one.grad is not None]
+        if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
+            return False
+        self.optimizer.step()
+        self.steps += 1
+        return True
+
+    def state(self) -> tuple[Parts, dict[str, Any]]:
+        """Return what a checkpoint must hold: tensors by part and name, and what goes into its JSON."""
+        momentum = {
+            name: self.optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self.module.named_parameters()
+            if self.optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
+        }
+        parts = {"weights": self.module.state_dict(), "momentum": momentum, "random": self.random.state}
+        about = {"classes": list(self.head.classes), "steps": self.steps, "largest_step": self._largest_step}
+        return parts, about
+
+    def restore(self, parts: Parts, about: dict[str, Any]) -> None:
+        """Go on from a state. Raises RuntimeError where it is another network's."""
+        restore_weights(self.module, self.head, parts, about)
+        # Growing may have put other parameters into the head.
+        self.optimizer = sgd(self.module, self.compute)
+        for name, parameter in self.module.named_parameters():
+            if name in parts.get("momentum", {}):
+                # Each in its own memory format, as the optimizer itself keeps them.
+                buffer = torch.empty_like(parameter).copy_(parts["momentum"][name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.random.state = parts["random"]
+        self.steps, self._largest_step = about["steps"], about["largest_step"]
+
+
+def restore_weights(module: nn.Module, head: GrowingHead, parts: Parts, about: dict[str, Any]) -> None:
+    """Give a network the classes and weights of a checkpoint. Raises RuntimeError where it is another network's."""
+    head.grow(about["classes"], None)
+    module.load_state_dict(parts["weights"])
