@@ -13,7 +13,7 @@ from typing import IO, Any
 import tomli_w
 
 from broker.errors import ConfigError
-from hierarchy.checkpoint import write_json
+from hierarchy.checkpoint import CHECKPOINT, write_json
 from hierarchy.curves import draw_curves
 
 if sys.version_info >= (3, 11):
@@ -96,13 +96,13 @@ def former_settings(path: Path) -> dict[str, Any] | None:
     Raises ConfigError where they cannot be read.
     """
     try:
-        if not (path / METRICS).exists() or not (path / METRICS).stat().st_size:
+        metrics = path / METRICS
+        if not (path / "checkpoint" / CHECKPOINT).exists() and not (metrics.exists() and metrics.stat().st_size):
             return None
         return tomllib.loads((path / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} holds a run already, whose settings cannot be read ({error}): choose another --run-dir, or remove it"
-        ) from error
+        advice = "choose another --run-dir, or remove it"
+        raise ConfigError(f"{path} holds a run already, whose settings cannot be read ({error}): {advice}") from error
 
 
 def _lock(path: Path) -> IO[str]:

@@ -10,7 +10,6 @@ import logging
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -288,12 +287,9 @@ class Outbox:
         synced = self._tried(now, lambda: self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
         return written is not None and synced is not None
 
-    def close(self, now: float) -> bool:
-        """Put everything onto the disk and close the file; False where the disk takes no more."""
-        safe = self.sync(now)
-        with suppress(sqlite3.Error):
-            self._database.close()
-        return safe
+    def close(self) -> None:
+        """Close the file; what came after the last commit is not in it, as if the process had been killed."""
+        self._database.close()
 
     def _load(self) -> None:
         run = self._database.execute
@@ -311,10 +307,10 @@ class Outbox:
             name: Counter(taken=taken, receipted=receipted, rejected=rejected, dropped=dropped)
             for name, taken, receipted, rejected, dropped in run("SELECT * FROM classes")
         }
-        self._messages, held, self._newest = run(
+        messages, held, newest = run(
             "SELECT count(*), total((size + ?) / ?), coalesce(max(id), 0) FROM messages", (PAGE_BYTES - 1, PAGE_BYTES)
         ).fetchone()
-        self.bytes_held = int(held) * PAGE_BYTES
+        self._messages, self.bytes_held, self._newest = int(messages), int(held) * PAGE_BYTES, int(newest)
         rows = [_Row(*row) for row in run("SELECT id, boot, sequence, size FROM sent JOIN messages USING (id)")]
         self._sent = {(row.boot, row.sequence): _Sent(row, self._samples(row.id)) for row in rows}
 
@@ -323,16 +319,17 @@ class Outbox:
         self._make_room()
         run, many = self._database.execute, self._database.executemany
         run("BEGIN")
+        # First, as what goes makes room for what comes.
+        gone = [(one,) for one in self._gone]
+        many("DELETE FROM messages WHERE id = ?", gone)
+        many("DELETE FROM sent WHERE id = ?", gone)
+        many("DELETE FROM samples WHERE message = ?", gone)
         for number, put in enumerate(self._puts, self._newest + 1):
             run(
                 "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)",
                 (number, self._boot, put.sequence, put.evaluation, len(put.payload), put.payload),
             )
             many("INSERT INTO samples VALUES (?, ?, ?)", [(number, *one) for one in put.samples.items()])
-        gone = [(one,) for one in self._gone]
-        many("DELETE FROM messages WHERE id = ?", gone)
-        many("DELETE FROM sent WHERE id = ?", gone)
-        many("DELETE FROM samples WHERE message = ?", gone)
         for name in self._changed:
             counts = self._classes[name]
             run(

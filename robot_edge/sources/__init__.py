@@ -51,7 +51,7 @@ def open_source(
 
 
 class ChainedSource:
-    """Shows one source after the other, in all at most ``images`` frames where that is not 0, unreadable ones included."""
+    """Shows one source after the other, in all at most ``images`` of all frames where that is not 0."""
 
     def __init__(self, parts: Sequence[FrameSource], images: int = 0) -> None:
         self._parts = list(parts)
