@@ -7,9 +7,10 @@
     ├── WireError              what crosses the wire
     │   ├── MalformedMessage   the peer's fault: bytes that are no message, or an impossible one
     │   └── PayloadTooLarge    ours: a message that would not fit the broker
-    └── LinkError              the broker, or the way to it
-        ├── BrokerUnavailable  no broker could be started or reached
-        └── NameTaken          another robot with this name is online
+    ├── LinkError              the broker, or the way to it
+    │   ├── BrokerUnavailable  no broker could be started or reached
+    │   └── NameTaken          another robot with this name is online
+    └── StorageError           the disk takes no more
 
 Catch these at the edge of a loop, count them and go on; anything else is a bug and may crash.
 """
@@ -53,3 +54,7 @@ class BrokerUnavailable(LinkError):
 
 class NameTaken(LinkError):
     """Another robot with the same name is online."""
+
+
+class StorageError(ReflexarcError):
+    """The disk is full or fails. What was to be written is not on it; what was there before still is."""

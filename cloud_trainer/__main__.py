@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
 
 from cloud_trainer.config import TrainerConfig
-from hierarchy.command_line import run_program
+from hierarchy.command_line import DeviceName, run_program
 
 app = SubcommandApp()
 
@@ -24,6 +26,24 @@ def run(config: Annotated[TrainerConfig, tyro.conf.arg(name="")]) -> None:
     from cloud_trainer.node import run  # torch takes seconds to import: --help should not
 
     run(config)
+
+
+@app.command(name="replay")
+def replay(store: Path, run_dir: Path | None = None, device: DeviceName = "auto") -> None:
+    """Train from a store's log, from its start, and compare with the checkpoints beside it, bit for bit.
+
+    Use it where a run's outcome is in doubt. It changes nothing in the store. Exit status 1 where a checkpoint differs.
+
+    Args:
+        store: The store of a run: RUN_DIR/store.db.
+        run_dir: Folder for the resulting checkpoints; none keeps none.
+        device: Where to compute. Another kind of device rounds differently.
+
+    """
+    from cloud_trainer.replay import replay
+
+    if not replay(store, run_dir, device):
+        sys.exit(1)
 
 
 def main() -> None:

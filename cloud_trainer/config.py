@@ -13,6 +13,18 @@ from hierarchy.command_line import DeviceName, check_range
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What the weights depend on beside the log; each is described at TrainerConfig. Kept in the store."""
+
+    batch: int
+    learning_rate: float
+    rehearse_from: int
+    weights: str
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
     """Settings of `cloud-trainer run`."""
 
@@ -32,8 +44,20 @@ class TrainerConfig:
     learning_rate: float = 0.02
     """Peak learning rate of SGD, one-cycle where the length of the robot's run is known. Lower than the robot's: what
     the cloud learns from moves while the robot learns."""
-    rehearsal_mb: float = 64.0
-    """Memory for each robot's quantized activations to rehearse, in megabytes."""
+    rehearse_from: int = 50_000
+    """Samples of each robot to rehearse from, in equal shares of its classes. They stay in the store, on disk."""
+    store_gb: float = 10.0
+    """Room for what robots sent, in gigabytes. When it is used up, the oldest samples that were trained on are deleted;
+    where all still wait for training, robots are told to wait."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints of a robot's network. After a crash as many steps at most are taken again."""
+    most_robots: int = 64
+    """Robots to train for; further ones are told that there is no room."""
+    networks_gb: float = 8.0
+    """Memory for weights, gradients and momentum of all robots' networks, in gigabytes. A robot names its network, so
+    without a bound any robot could use up this machine."""
+    most_classes: int = 1000
+    """Classes of one robot; messages with further ones are rejected."""
     device: DeviceName = "auto"
     """Where to compute."""
     threads: int = 0
@@ -46,9 +70,25 @@ class TrainerConfig:
         parse_broker_url(self.broker)
         check_range("batch", self.batch, 2, 4096)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
-        check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)
+        check_range("rehearse-from", self.rehearse_from, 0, 10**7)
+        check_range("store-gb", self.store_gb, 0.001, 10**6)
+        check_range("checkpoint-every", self.checkpoint_every, 1, 10**6)
+        check_range("most-robots", self.most_robots, 1, 10**4)
+        check_range("networks-gb", self.networks_gb, 0.001, 10**6)
+        check_range("most-classes", self.most_classes, 1, 65_535)
         check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, 0, 2**32 - 1)
+
+    def training(self, threads: int) -> TrainingSettings:
+        """Return the settings that decide what the weights become. threads: how many PyTorch uses."""
+        return TrainingSettings(
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            rehearse_from=self.rehearse_from,
+            weights=self.weights,
+            seed=self.seed,
+            threads=threads,
+        )
 
     @property
     def run_path(self) -> Path:

@@ -1,41 +1,35 @@
-"""Decides what becomes of each message of one robot: new, seen before, or not to be taken. Pure."""
+"""Decides whether a robot's message may be trained on, before it is stored. Pure."""
 
 from __future__ import annotations
 
-from broker.messages import ActivationBatch, Outcome, SplitSpec
-
-# Messages that may overtake one another. A robot's window is far smaller, so a larger gap is no honest robot's.
-REACH = 4096
+from broker.errors import MalformedMessage
+from broker.messages import ActivationBatch, SplitSpec
+from broker.quantize import unpack_activations
 
 
 class Intake:
-    """Remembers which messages of a robot's boot have come, in bounded memory.
+    """Holds messages against what the robot's state has said of them."""
 
-    The first to come may have any sequence: a trainer that starts in the middle of a robot's run goes on from there.
-    """
-
-    def __init__(self, boot: str, split: SplitSpec) -> None:
-        self.boot = boot
+    def __init__(self, split: SplitSpec, *, most_classes: int) -> None:
         self.split = split
-        self._newest: int | None = None
-        self._come: set[int] = set()  # of the last REACH sequences; older ones count as come
+        self._most_classes = most_classes
+        self._classes: set[str] = set()
 
-    def judge(self, batch: ActivationBatch) -> tuple[Outcome, str]:
-        """Return what to do with a batch, and why where it is rejected. An accepted one counts as come."""
+    def know(self, classes: tuple[str, ...]) -> None:
+        """Take classes for known that came before."""
+        self._classes.update(classes)
+
+    def check(self, batch: ActivationBatch) -> None:
+        """Raise MalformedMessage, which says why, unless a batch can be trained on."""
         packed, split = batch.activations, self.split
         if batch.split != split.fingerprint:
-            return "rejected", f"split {batch.split} is not the one in the robot's state, {split.fingerprint}"
+            raise MalformedMessage(f"split {batch.split} is not the one in the robot's state, {split.fingerprint}")
         if packed.shape[1:] != split.shape or packed.bits != split.bits:
-            return (
-                "rejected",
-                f"{packed.shape[1:]} at {packed.bits} bits; the split has {split.shape} at {split.bits}",
+            raise MalformedMessage(
+                f"{packed.shape[1:]} at {packed.bits} bits; the split has {split.shape} at {split.bits}"
             )
-        newest = batch.sequence if self._newest is None else self._newest
-        if batch.sequence in self._come or batch.sequence <= newest - REACH:
-            return "duplicate", ""
-        if batch.sequence > newest + REACH:
-            return "rejected", f"sequence {batch.sequence} is far ahead of {newest}"
-        self._come.add(batch.sequence)
-        self._newest = max(newest, batch.sequence)
-        self._come.difference_update(range(newest - REACH + 1, self._newest - REACH + 1))
-        return "accepted", ""
+        classes = self._classes.union(batch.classes)
+        if len(classes) > self._most_classes:
+            raise MalformedMessage(f"{len(classes):,} classes, limit {self._most_classes:,} (--most-classes)")
+        unpack_activations(packed)  # what is stored and receipted must be readable
+        self._classes = classes

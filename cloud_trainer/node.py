@@ -1,4 +1,4 @@
-"""The cloud trainer's loop: the one file where broker, disk and clock meet training."""
+"""The cloud trainer's loop: the one file where broker, store, disk and clock meet training."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ import dataclasses
 import logging
 import secrets
 import time
-from pathlib import Path
 
 import torch
 
 from broker import topics
 from broker.codec import pack, unpack_as
-from broker.errors import ConfigError, MalformedMessage
+from broker.errors import MalformedMessage, StorageError
 from broker.link import Delivery, Link, MqttLink
 from broker.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
+    Outcome,
     Receipt,
     RobotMetrics,
     RobotState,
-    TrainerMetrics,
     TrainerState,
 )
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.segment import CloudSegment
-from cloud_trainer.session import RobotSession
+from cloud_trainer.fleet import Fleet
+from cloud_trainer.robot_record import RobotRecord
+from cloud_trainer.store import STORE, Store, open_store
 from cloud_trainer.summary import fleet_summary
-from cloud_trainer.trainer import CloudTrainer, fastest_compute
-from hierarchy.checkpoint import load_checkpoint, save_checkpoint
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
-from hierarchy.learner import restore_weights
 from hierarchy.run_folder import RunFolder
 
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
 # Samples that wait for a full step are trained on when a robot has been silent for this long.
 SILENCE_SECONDS = 3.0
+# Messages stored with one flush of the disk. A flush takes milliseconds; a receipt should not wait for more of them.
+TAKE_AT_ONCE = 256
+# After the disk refused to take something it is tried again this often; robots hold their data meanwhile.
+RETRY_SECONDS = 10.0
 
 log = logging.getLogger("cloud-trainer")
 
@@ -51,218 +52,261 @@ def run(config: TrainerConfig) -> None:
     farewell = (topic, pack(dataclasses.replace(state, online=False)))
     with StopRequest() as stop:
         folder = RunFolder(config.run_path, config.as_toml())
+        store = open_store(folder.path / STORE, config.training(torch.get_num_threads()))
         link = MqttLink(config.broker, f"{config.trainer}-{state.boot}", will=farewell)
-        node = TrainerNode(config, state, link, folder)
+        node = TrainerNode(config, state, link, folder, store)
         try:
             while not stop.made:
                 node.turn(timeout=0.2)
         finally:
             node.finish()
             link.close(farewell)
-    log.info("the run is in %s", folder.path)
+            store.close()
+    log.info("the run is in %s; the same --run-dir goes on from here", folder.path)
 
 
 class TrainerNode:
-    """Reads the broker and lets each robot's session train."""
+    """Puts what robots send into the store, receipts it, and lets each robot's session train from there."""
 
-    def __init__(self, config: TrainerConfig, state: TrainerState, link: Link, folder: RunFolder) -> None:
+    def __init__(self, config: TrainerConfig, state: TrainerState, link: Link, folder: RunFolder, store: Store) -> None:
         self._config = config
         self._state = state
         self._link = link
         self._folder = folder
-        self._sessions: dict[str, RobotSession] = {}
-        self._refused: dict[str, tuple[str, str]] = {}  # robot -> boot that cannot be trained for, and why
-        self._rejected = 0  # before they reached a session
+        self._store = store
+        self._fleet = Fleet(config, store, folder.checkpoint, choose_device(config.device))
+        self._robots = self._fleet.robots
+        # Not in the store yet: receipts to send, and whose batches they are about, once it is.
+        self._receipts: list[tuple[str, Receipt]] = []
+        self._added: list[RobotRecord] = []
+        self._rejected = 0  # messages of nobody we know
         self._garbage = SparseLog(log)
-        self._robot_metrics: dict[str, RobotMetrics] = {}
-        self._published: dict[str, TrainerMetrics] = {}
-        self._heard: dict[str, float] = {}
         self._notice = Notice(log)
         self._connection = 0
-        self._next_heartbeat = self._next_metrics = self._next_report = 0.0
-        self._reported: dict[str, int] = {}
+        self._next_heartbeat = self._next_metrics = self._next_report = self._retry_at = 0.0
         # States first: they say what the activations behind them are.
         for channel in ("state", "metrics", "activations"):
             link.subscribe(topics.topic("robot", topics.ANYONE, channel))
 
     def turn(self, timeout: float) -> None:
-        """Take in one message, waiting up to timeout seconds for it, and do what the clock asks for."""
-        delivery = self._link.receive(timeout)
-        if delivery:
-            self._take(delivery)
+        """Store what came, waiting up to timeout seconds for it where there is nothing to train on, and train a bit."""
+        self._take_in(0.0 if self._fleet.next_to_train() else timeout)
+        if robot := self._fleet.next_to_train():
+            self._train(robot)
         now = time.monotonic()
         self._say_what_is_missing()
-        for robot, session in self._sessions.items():
-            if session.waiting and now > self._heard[robot] + SILENCE_SECONDS:
-                self._flush(robot)
+        for robot, record in self._robots.items():
+            if now > record.heard + SILENCE_SECONDS:
+                self._fleet.finish_idle(robot)
         if self._link.connections != self._connection or now >= self._next_heartbeat:
             self._announce(now)
         if now >= self._next_metrics:
             self._next_metrics = now + METRICS_SECONDS
-            self._publish_metrics()
+            self._publish_metrics(now)
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             self._report()
+            self._mind_the_disk(now)
 
     def finish(self) -> None:
-        """Train on what has come, and write everything down."""
-        for robot in self._sessions:
-            self._flush(robot)
-            self._save(robot)
-        self._publish_metrics()
-        figures = {robot: session.figures() for robot, session in self._sessions.items()}
-        by_class = {robot: session.held_out.by_class for robot, session in self._sessions.items()}
-        classes = {robot: session.trainer.classes for robot, session in self._sessions.items()}
-        self._folder.finish(fleet_summary(figures, self._robot_metrics, classes, by_class, self._rejected))
+        """Write everything down. What is stored but not trained on yet waits for the next start."""
+        now = time.monotonic()
+        for robot in self._robots:
+            self._fleet.save(robot)
+        self._publish_metrics(now)
+        known = {robot: record for robot, record in self._robots.items() if record.session}
+        waiting = sum(record.messages_waiting for record in known.values())
+        if waiting:
+            log.info("%s messages are stored and wait for training", f"{waiting:,}")
+        figures = {robot: figures for robot, record in known.items() if (figures := record.figures(robot, now))}
+        reported = {robot: record.metrics for robot, record in known.items() if record.metrics}
+        sessions = {robot: record.session for robot, record in known.items() if record.session}
+        by_class = {robot: session.held_out.by_class for robot, session in sessions.items()}
+        classes = {robot: session.trainer.classes for robot, session in sessions.items()}
+        self._folder.finish(fleet_summary(figures, reported, classes, by_class, self._rejected))
+
+    # What comes in
+
+    def _take_in(self, timeout: float) -> None:
+        try:
+            for _ in range(TAKE_AT_ONCE):
+                delivery = self._link.receive(timeout)
+                if delivery is None:
+                    break
+                self._take(delivery)
+                timeout = 0.0
+            self._commit()
+        except StorageError as error:
+            self._receipts.clear()  # the robots send it again
+            self._added.clear()
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._set_trouble(str(error))
+
+    def _commit(self) -> None:
+        """Put what came on the disk, and only then say so to the robots."""
+        self._store.commit()
+        for record in self._added:
+            record.messages_waiting += 1
+        for robot, receipt in self._receipts:
+            self._link.publish(topics.topic("robot", robot, "receipt"), pack(receipt), qos=1)
+        self._added.clear()
+        self._receipts.clear()
 
     def _take(self, delivery: Delivery) -> None:
+        now = time.monotonic()
         try:
             topic = topics.parse(delivery.topic)
         except MalformedMessage as error:
             self._garbage.warn(f"ignoring a message: {error}")
             return
         robot = topic.name
+        record = self._robots.get(robot)
+        if record and record.conduct.quarantine(now):
+            record.conduct.rejected += 1
+            return
         try:
             match topic.channel:
                 case "state":
-                    self._take_state(robot, unpack_as(RobotState, delivery.payload))
-                case "metrics":
-                    self._take_metrics(robot, unpack_as(RobotMetrics, delivery.payload))
-                case "activations":
-                    self._take_batch(robot, unpack_as(ActivationBatch, delivery.payload))
+                    self._take_state(robot, unpack_as(RobotState, delivery.payload), now)
+                case "metrics" if record:
+                    metrics = unpack_as(RobotMetrics, delivery.payload)
+                    if record.state and record.state.boot == metrics.boot:
+                        record.metrics = metrics
+                case "activations" if record and record.state:
+                    self._take_batch(robot, record, delivery.payload, now)
         except MalformedMessage as error:
-            self._reject(robot, str(error))
+            self._reject(robot, str(error), now)
 
-    def _reject(self, robot: str, reason: str) -> None:
-        self._rejected += 1
+    def _reject(self, robot: str, reason: str, now: float, *, grave: bool = False) -> None:
         self._garbage.warn(f"robot {robot}: message rejected: {reason}")
+        record = self._robots.get(robot)
+        if record is None:
+            self._rejected += 1
+        elif record.conduct.bad(now, reason, grave=grave):
+            log.warning("robot %s is in quarantine: %s", robot, record.conduct.quarantine(now))
 
-    def _take_state(self, robot: str, state: RobotState) -> None:
-        session = self._sessions.get(robot)
+    def _take_state(self, robot: str, state: RobotState, now: float) -> None:
+        record = self._robots.get(robot)
         if not state.online:
-            if session and session.state.boot == state.boot:
+            if record and record.state and record.state.boot == state.boot:
                 log.info("robot %s has gone", robot)
-                self._flush(robot)
-                self._save(robot)
-        elif session and session.state.boot == state.boot:
-            pass  # a heartbeat
-        elif session and state.weights == "checkpoint" and session.state.split == state.split:
-            log.info("robot %s is back, going on from its checkpoint", robot)
-            session.rejoin(state)
-        elif self._refused.get(robot, ("", ""))[0] != state.boot:
-            self._open_session(robot, state)
+                record.heard = now - SILENCE_SECONDS  # nothing more is coming
+                record.save_when_idle = True
+            return
+        if record is None:
+            if len(self._robots) >= self._config.most_robots:
+                reason = f"this trainer has its {self._config.most_robots} robots (--most-robots)"
+                turned_away = RobotRecord(state=state, refused=reason)
+                self._publish_figures(robot, turned_away, now)
+                self._garbage.warn(f"robot {robot} is turned away: {reason}")
+                return
+            record = self._robots[robot] = RobotRecord()
+        record.heard = now
+        if record.state is None or record.state.boot != state.boot:
+            record.state, record.refused = state, ""
+        elif record.state.split != state.split:
+            self._reject(robot, "it changed its split while it ran", now, grave=True)
 
-    def _take_metrics(self, robot: str, metrics: RobotMetrics) -> None:
-        session = self._sessions.get(robot)
-        if session and session.state.boot == metrics.boot:
-            self._robot_metrics[robot] = metrics
-
-    def _flush(self, robot: str) -> None:
+    def _take_batch(self, robot: str, record: RobotRecord, payload: bytes, now: float) -> None:
+        batch = unpack_as(ActivationBatch, payload)
+        record.heard = now
+        if record.entered != record.state and not record.refused and not self._state.trouble:
+            self._enter(robot, record)
+        if record.refused or record.intake is None or self._state.trouble:
+            return  # without a receipt: the robot keeps it
         try:
-            self._sessions[robot].flush()
+            record.intake.check(batch)
         except MalformedMessage as error:
-            self._reject(robot, str(error))
+            receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="rejected", reason=str(error)[:400])
+            self._receipts.append((robot, receipt))
+            raise
+        record.conduct.good(now)
+        added = self._store.append_batch(robot, batch.boot, batch.sequence, payload)
+        if added:
+            self._added.append(record)
+        outcome: Outcome = "accepted" if added else "duplicate"
+        self._receipts.append((robot, Receipt(boot=batch.boot, sequence=batch.sequence, outcome=outcome, reason="")))
 
-    def _open_session(self, robot: str, state: RobotState) -> None:
-        self._sessions.pop(robot, None)
+    def _enter(self, robot: str, record: RobotRecord) -> None:
+        entered, intake = record.entered, record.intake
         try:
-            trainer = self._new_trainer(robot, state)
-        except ConfigError as error:
-            log.warning("robot %s cannot be trained for: %s", robot, error)
-            self._refused[robot] = (state.boot, str(error))
-            return
-        memory = int(self._config.rehearsal_mb * 1e6 / max(1, torch.Size(state.split.shape).numel()))
-        self._sessions[robot] = RobotSession(
-            robot, state, trainer, batch=self._config.batch, memory=memory, seed=self._config.seed
-        )
-        self._heard[robot] = time.monotonic()
-        self._reported[robot] = 0
+            self._fleet.enter(robot)
+            self._commit()  # what was entered must not be lost with what comes behind it
+        except StorageError:
+            record.entered, record.intake = entered, intake
+            raise
 
-    def _new_trainer(self, robot: str, state: RobotState) -> CloudTrainer:
-        torch.manual_seed(self._config.seed)
-        split = state.split
-        segment = CloudSegment(split, pretrained=state.weights == "default")
-        if self._config.weights != "none":
-            parts, about = load_checkpoint(Path(self._config.weights) / "checkpoint" / robot)
-            try:
-                restore_weights(segment, segment.head, parts, about)
-            except RuntimeError as error:
-                raise ConfigError(f"--weights {self._config.weights}: not of this split: {error}") from error
-        compute = fastest_compute(segment, split.shape, self._config.batch, choose_device(self._config.device))
-        log.info("robot %s: %s from %s on, %s", robot, split.backbone, split.cut, compute)
-        return CloudTrainer(segment, compute=compute, peak_learning_rate=self._config.learning_rate)
+    # Training
 
-    def _take_batch(self, robot: str, batch: ActivationBatch) -> None:
-        self._heard[robot] = time.monotonic()
-        session = self._sessions.get(robot)
-        refused_boot, reason = self._refused.get(robot, ("", ""))
-        if refused_boot == batch.boot:
-            self._reject(robot, reason)
-            self._send_receipt(
-                robot,
-                Receipt(boot=batch.boot, sequence=batch.sequence, outcome="rejected", reason=reason[:400]),
-            )
-            return
-        if session is None:
-            return  # its state has not come in yet; the robot sends the batch again
-        steps = session.trainer.steps
-        receipt = session.accept(batch)
-        if receipt is None:
-            return
-        if receipt.outcome == "rejected":
-            self._garbage.warn(f"robot {robot}: message rejected: {receipt.reason}")
-        if session.trainer.steps > steps:
-            figures = session.figures()
+    def _train(self, robot: str) -> None:
+        record = self._robots[robot]
+        steps = record.steps
+        trouble = self._fleet.train(robot)
+        if trouble:
+            self._reject(robot, trouble, time.monotonic(), grave=True)
+        if record.session and record.steps > steps:
+            figures = record.session
             self._folder.add_metrics(
                 robot=robot,
-                images=figures.images,
-                classes=figures.classes,
-                cloud_loss=figures.cloud_loss,
-                cloud_prequential=session.prequential.recent,
+                images=figures.prequential.count,
+                classes=len(figures.trainer.classes),
+                cloud_loss=figures.loss,
+                cloud_prequential=figures.prequential.recent,
             )
-        self._send_receipt(robot, receipt)
 
-    def _send_receipt(self, robot: str, receipt: Receipt) -> None:
-        self._link.publish(topics.topic("robot", robot, "receipt"), pack(receipt), qos=1)
+    # What goes out
 
     def _announce(self, now: float) -> None:
         topic = topics.topic("trainer", self._config.trainer, "state")
         if self._link.publish(topic, pack(self._state), qos=1, retain=True):
             self._connection = self._link.connections
             self._next_heartbeat = now + HEARTBEAT_SECONDS
-            self._published.clear()  # metrics are QoS 0: say them again, in case some were lost
+            for record in self._robots.values():
+                record.published = None  # metrics are QoS 0: say them again, in case some were lost
 
-    def _publish_metrics(self) -> None:
+    def _set_trouble(self, trouble: str) -> None:
+        if trouble != self._state.trouble:
+            log.warning("taking no activations: %s", trouble) if trouble else log.info("taking activations again")
+            self._state = dataclasses.replace(self._state, trouble=trouble[:400])
+            self._announce(time.monotonic())
+
+    def _mind_the_disk(self, now: float) -> None:
+        full = self._fleet.make_room()
+        if full:
+            self._retry_at = now + RETRY_SECONDS
+            self._set_trouble(full)
+        elif now >= self._retry_at:
+            self._set_trouble("")
+
+    def _publish_metrics(self, now: float) -> None:
+        for robot, record in self._robots.items():
+            self._publish_figures(robot, record, now)
+
+    def _publish_figures(self, robot: str, record: RobotRecord, now: float) -> None:
+        figures = record.figures(robot, now)
         topic = topics.topic("trainer", self._config.trainer, "metrics")
-        for robot, session in self._sessions.items():
-            figures = session.figures()
-            if self._published.get(robot) != figures and self._link.publish(topic, pack(figures)):
-                self._published[robot] = figures
+        if figures and figures != record.published and self._link.publish(topic, pack(figures)):
+            record.published = figures
 
     def _say_what_is_missing(self) -> None:
         if not self._link.connected:
             self._notice.say(f"waiting for the broker ({self._link.trouble})")
-        elif not self._sessions:
+        elif not any(record.state for record in self._robots.values()):
             self._notice.say("connected; waiting for robots")
         else:
             self._notice.say("")
 
     def _report(self) -> None:
-        for robot, session in self._sessions.items():
-            figures = session.figures()
-            if figures.images > self._reported[robot] and figures.cloud_loss is not None:
-                self._reported[robot] = figures.images
+        for robot, record in self._robots.items():
+            session = record.session
+            if session and session.loss is not None and session.prequential.count > record.images_reported:
+                record.images_reported = session.prequential.count
                 log.info(
-                    "robot %s: %s images, %d classes, loss %.2f, prequential accuracy %.1f %%",
+                    "robot %s: %s images, %d classes, loss %.2f, prequential accuracy %.1f %%, %s messages wait",
                     robot,
-                    f"{figures.images:,}",
-                    figures.classes,
-                    figures.cloud_loss,
+                    f"{session.prequential.count:,}",
+                    len(session.trainer.classes),
+                    session.loss,
                     100 * (session.prequential.recent or 0),
+                    f"{record.messages_waiting:,}",
                 )
-
-    def _save(self, robot: str) -> None:
-        session = self._sessions[robot]
-        parts, about = session.trainer.learner.state()
-        split = dataclasses.asdict(session.state.split)
-        save_checkpoint(self._folder.checkpoint / robot, parts, {**about, "split": split})

@@ -52,6 +52,21 @@ def build_backbone(name: str, *, image_size: int, weights: Weights) -> Backbone:
 
     Raises ConfigError for an unknown name, a size the network cannot take, and weights that cannot be had.
     """
+    _check_known(name)
+    module = _transformer(name, image_size, weights) if name.startswith("vit_") else _model(name, weights)
+    if image_size <= SMALL_IMAGE:
+        _fit_small_images(module, pretrained=weights == "default")
+    _replace(module, _last_layer_name(module), nn.Identity())
+    return Backbone(name=name, image_size=image_size, module=module, features=_count_features(name, module, image_size))
+
+
+def count_parameters(name: str) -> int:
+    """Return how many parameters a classifier has, without building it. Raises ConfigError for an unknown name."""
+    _check_known(name)
+    return int(models.get_model_weights(name).DEFAULT.meta["num_params"])
+
+
+def _check_known(name: str) -> None:
     known = models.list_models(module=models)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=4)
@@ -60,11 +75,6 @@ def build_backbone(name: str, *, image_size: int, weights: Weights) -> Backbone:
             f"unknown backbone {name!r}{meant} See all {len(known)} with: python -c "
             '"import torchvision.models as m; print(*m.list_models(module=m))"'
         )
-    module = _transformer(name, image_size, weights) if name.startswith("vit_") else _model(name, weights)
-    if image_size <= SMALL_IMAGE:
-        _fit_small_images(module, pretrained=weights == "default")
-    _replace(module, _last_layer_name(module), nn.Identity())
-    return Backbone(name=name, image_size=image_size, module=module, features=_count_features(name, module, image_size))
 
 
 def _model(name: str, weights: Weights) -> nn.Module:

@@ -6,7 +6,7 @@ The robot keeps raw frames in it and the cloud keeps the quantized activations i
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 Sample = TypeVar("Sample")
@@ -53,6 +53,12 @@ class BalancedMemory(Generic[Sample]):
                 if not left[name]:
                     del left[name]
         return drawn
+
+    def forget(self, gone: Callable[[Sample], bool]) -> None:
+        """Give up the samples that are gone."""
+        for samples in self._by_class.values():
+            samples[:] = [sample for sample in samples if not gone(sample)]
+        self._count = sum(len(samples) for samples in self._by_class.values())
 
     def all(self) -> list[tuple[str, Sample]]:
         """Return every sample with its class name."""

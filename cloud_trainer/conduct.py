@@ -1,0 +1,48 @@
+"""Which robots behave so badly that they are not listened to for a while. Pure: time is an argument."""
+
+from __future__ import annotations
+
+from collections import deque
+
+# So many rejected messages within so many seconds, and more of them than good ones, put a robot into quarantine. A
+# robot of another version, or with broken memory, sends nothing else; a stray bit on the way once a day is no reason.
+REJECTIONS = 20
+WITHIN_SECONDS = 60.0
+# The first quarantine, and the longest: each one is twice as long as the one before.
+FIRST_SECONDS, LONGEST_SECONDS = 60.0, 3600.0
+
+
+class Conduct:
+    """Keeps one robot's record."""
+
+    def __init__(self) -> None:
+        self.rejected = 0
+        self._lately: deque[tuple[float, bool]] = deque(maxlen=1000)  # when, and whether it was good
+        self._until = 0.0
+        self._length = FIRST_SECONDS
+        self._reason = ""
+
+    def good(self, now: float) -> None:
+        """Note a message that was taken."""
+        self._lately.append((now, True))
+
+    def bad(self, now: float, reason: str, *, grave: bool = False) -> bool:
+        """Note a message that was rejected. Return whether that put the robot into quarantine.
+
+        grave: what no accident explains, or what does harm; once is enough.
+        """
+        self.rejected += 1
+        self._lately.append((now, False))
+        recent = [good for when, good in self._lately if when > now - WITHIN_SECONDS]
+        rejected = recent.count(False)
+        if self.quarantine(now) or not (grave or (rejected >= REJECTIONS and rejected > len(recent) / 2)):
+            return False
+        self._until = now + self._length
+        self._reason = f"not listened to for {self._length:.0f} s: {reason}"
+        self._length = min(2 * self._length, LONGEST_SECONDS)
+        self._lately.clear()
+        return True
+
+    def quarantine(self, now: float) -> str:
+        """Return why the robot is not listened to now; empty where it is."""
+        return self._reason if now < self._until else ""

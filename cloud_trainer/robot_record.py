@@ -1,0 +1,78 @@
+"""What a trainer knows of one robot, apart from its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from broker.messages import RobotMetrics, RobotState, TrainerMetrics
+from cloud_trainer.conduct import Conduct
+from cloud_trainer.intake import Intake
+from cloud_trainer.session import RobotSession
+
+
+@dataclass(kw_only=True)
+class RobotRecord:
+    """One robot's record.
+
+    state: the last that it said of itself; None for one that is only known from the store. entered: the last state in
+    its log. intake: what its batches are held against, of that state. start: the event that its session began with.
+    session: its training, which may be events behind the log. refused: why it cannot be trained for. heard: monotonic
+    time of its last message. messages_waiting: batches in the log that the session has not come to. memory: bytes that
+    its network takes. cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the
+    session has caught up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0
+    for none.
+    """
+
+    state: RobotState | None = None
+    entered: RobotState | None = None
+    intake: Intake | None = None
+    start: bytes = b""
+    session: RobotSession | None = None
+    refused: str = ""
+    conduct: Conduct = field(default_factory=Conduct)
+    heard: float = 0.0
+    messages_waiting: int = 0
+    memory: int = 0
+    cursor_saved: int = 0
+    steps_saved: int = 0
+    save_when_idle: bool = False
+    forget_up_to: int = 0
+    images_reported: int = 0
+    metrics: RobotMetrics | None = None
+    published: TrainerMetrics | None = None
+
+    @property
+    def cursor(self) -> int:
+        """The id of the last event that was trained on."""
+        return self.session.cursor if self.session else 0
+
+    @property
+    def steps(self) -> int:
+        """How many steps its network has taken."""
+        return self.session.trainer.steps if self.session else 0
+
+    def figures(self, robot: str, now: float) -> TrainerMetrics | None:
+        """Return what others are told of the robot's training; None where there is nothing to say."""
+        quarantine = self.refused or self.conduct.quarantine(now)
+        if self.session is not None:
+            return self.session.figures(
+                messages_waiting=self.messages_waiting, rejected=self.conduct.rejected, quarantine=quarantine
+            )
+        if self.state is None or not quarantine:
+            return None
+        return TrainerMetrics(
+            robot=robot,
+            boot=self.state.boot,
+            images=0,
+            classes=0,
+            cloud_loss=None,
+            cloud_prequential=None,
+            cloud_recent=None,
+            cloud_accuracy=None,
+            evaluation=0,
+            evaluated=0,
+            messages_trained=0,
+            messages_waiting=self.messages_waiting,
+            messages_rejected=self.conduct.rejected,
+            quarantine=quarantine,
+        )

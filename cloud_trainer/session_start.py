@@ -1,0 +1,103 @@
+"""How a robot's session begins: what its log must hold for the same network to be built again. No I/O but --weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from broker.codec import pack, unpack_as
+from broker.errors import ConfigError
+from broker.messages import RobotState, SplitSpec
+from cloud_trainer.config import TrainingSettings
+from cloud_trainer.segment import CloudSegment
+from cloud_trainer.session import RobotSession
+from cloud_trainer.trainer import CloudTrainer, fastest_compute
+from hierarchy.backbone import count_parameters
+from hierarchy.checkpoint import load_checkpoint
+from hierarchy.device import Compute
+from hierarchy.learner import restore_weights
+from hierarchy.random_state import TorchRandom
+
+# Weights, gradients and momentum of float32.
+BYTES_PER_PARAMETER = 12
+# Values that cross for a whole step: 512 MB. For 64 pictures of 224 pixels, cut after ResNet-50's layer1, it is 51M.
+MOST_VALUES_IN_STEP = 2**27
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStart:
+    """What the event that starts a session says: the robot's state, and how this machine computes its network.
+
+    The way to compute was measured, so a replay must be told it: other kernels round differently.
+    """
+
+    state: RobotState
+    dtype: str = "float32"
+    channels_last: bool = False
+
+    def pack(self) -> bytes:
+        """Return the event's payload."""
+        state = json.loads(pack(self.state))
+        return json.dumps({"state": state, "dtype": self.dtype, "channels_last": self.channels_last}).encode()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> SessionStart:
+        """Return what a payload says."""
+        fields = json.loads(payload)
+        state = unpack_as(RobotState, json.dumps(fields["state"]).encode())
+        return cls(state=state, dtype=fields["dtype"], channels_last=fields["channels_last"])
+
+    def compute(self, device: torch.device) -> Compute:
+        """Return the way to compute on a device."""
+        return Compute(device=device, dtype=getattr(torch, self.dtype), channels_last=self.channels_last)
+
+
+def measured_start(state: RobotState, settings: TrainingSettings, device: torch.device) -> SessionStart:
+    """Measure how this machine trains a robot's network fastest. Raises ConfigError where it cannot be trained."""
+    segment = CloudSegment(state.split, pretrained=False)
+    compute = fastest_compute(segment, state.split.shape, settings.batch, device)
+    return SessionStart(
+        state=state, dtype=str(compute.dtype).removeprefix("torch."), channels_last=compute.channels_last
+    )
+
+
+def open_session(
+    robot: str, start: SessionStart, settings: TrainingSettings, device: torch.device, read: Callable[[int], bytes]
+) -> RobotSession:
+    """Return a session at the beginning of its training. Raises ConfigError where it cannot be trained."""
+    state = start.state
+    random = TorchRandom(settings.seed, device)
+    with random:
+        segment = CloudSegment(state.split, pretrained=state.weights == "default")
+        if settings.weights != "none":
+            parts, about = load_checkpoint(Path(settings.weights) / "checkpoint" / robot)
+            try:
+                restore_weights(segment, segment.head, parts, about)
+            except RuntimeError as error:
+                raise ConfigError(f"--weights {settings.weights}: not of this split: {error}") from error
+    trainer = CloudTrainer(
+        segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
+    )
+    return RobotSession(
+        robot, state, trainer, batch=settings.batch, memory=settings.rehearse_from, seed=settings.seed, read=read
+    )
+
+
+def memory_needed(split: SplitSpec, batch: int) -> int:
+    """Return the bytes that training a split's network takes at most, without allocating them.
+
+    A robot's state of 300 bytes names the network, so this is to be asked before it is built. Raises ConfigError where
+    a step is too large, or there is no such network.
+    """
+    values = batch * math.prod(split.shape)
+    if values > MOST_VALUES_IN_STEP:
+        raise ConfigError(
+            f"a step of {batch} samples of {split.shape} holds {values:,} values, limit {MOST_VALUES_IN_STEP:,}: use a "
+            "later cut, a bottleneck or a smaller --batch"
+        )
+    return BYTES_PER_PARAMETER * count_parameters(split.backbone)

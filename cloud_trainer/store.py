@@ -1,0 +1,264 @@
+"""The durable, append-only log of everything that a trainer's training depends on, in one sqlite file.
+
+Training is a function of this log and of the settings in it: sessions read nothing else. So a trainer that was killed
+goes on from a checkpoint and its place in the log, and a replay from the start ends at the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from broker.errors import ConfigError, StorageError
+from cloud_trainer.config import TrainingSettings
+
+STORE = "store.db"
+
+# start: a new network, for a robot's state. rejoin: the robot has started again and goes on with the network it has.
+# batch: an ActivationBatch as it came in. flush: train on what waits, as nothing more is coming for now.
+# forget: batches up to an event are about to go, as the store is full.
+Kind = Literal["start", "rejoin", "batch", "flush", "forget"]
+
+# "rflx", so that another program's database is not taken for a store.
+APPLICATION_ID = 0x72666C78
+FORMAT = 1
+# A robot's sequences are counted without gaps, so a start of its process leaves one range behind. A peer that sends
+# every second number would fill the disk with ranges: beyond this many, those next to each other are joined.
+MOST_RANGES = 10_000
+
+SCHEMA = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, robot TEXT NOT NULL, kind TEXT NOT NULL,
+    boot TEXT, sequence INTEGER, payload BLOB NOT NULL
+);
+CREATE INDEX events_of_robot ON events (robot, id);
+CREATE UNIQUE INDEX events_once ON events (robot, boot, sequence) WHERE sequence IS NOT NULL;
+CREATE TABLE forgotten (
+    robot TEXT NOT NULL, boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (robot, boot, first)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One entry of the log. boot and sequence name a batch and are None for every other kind."""
+
+    id: int
+    robot: str
+    kind: Kind
+    payload: bytes
+
+
+class Store:
+    """The log, open for reading and appending. What is appended counts from the next commit on."""
+
+    def __init__(self, path: Path, settings: dict[str, Any] | None = None) -> None:
+        """Open a store, or make one where settings are given. Raises ConfigError where the file is no store."""
+        if settings is None and not path.exists():
+            raise ConfigError(f"there is no store at {path}")
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None)
+            # A receipt tells the robot to delete its copy: then ours has to survive a power cut as well.
+            self._database.execute("PRAGMA synchronous = FULL")
+            if not self._scalar("PRAGMA application_id") and not self._scalar("SELECT count(*) FROM sqlite_master"):
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+                for name, value in (settings or {}).items():
+                    self._database.execute("INSERT INTO settings VALUES (?, ?)", (name, json.dumps(value)))
+            if self._scalar("PRAGMA application_id") != APPLICATION_ID or self._scalar("PRAGMA user_version") != FORMAT:
+                raise ConfigError(f"{path} is no store of this version of cloud-trainer")
+            self.settings: dict[str, Any] = {
+                name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM settings")
+            }
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(f"the store {path} cannot be used: {error}; move it away to start anew") from error
+
+    def append_batch(self, robot: str, boot: str, sequence: int, payload: bytes) -> bool:
+        """Append a batch; False, and nothing appended, where it has come before. Raises StorageError."""
+        with self._storage_errors():
+            forgotten = self._database.execute(
+                "SELECT last FROM forgotten WHERE robot = ? AND boot = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+                (robot, boot, sequence),
+            ).fetchone()
+            if forgotten and sequence <= forgotten[0]:
+                return False
+            self._begin()
+            added = self._database.execute(
+                "INSERT OR IGNORE INTO events (robot, kind, boot, sequence, payload) VALUES (?, 'batch', ?, ?, ?)",
+                (robot, boot, sequence, payload),
+            )
+            return added.rowcount == 1
+
+    def append(self, robot: str, kind: Kind, payload: bytes = b"") -> None:
+        """Append an event other than a batch. Raises StorageError."""
+        with self._storage_errors():
+            self._begin()
+            self._database.execute("INSERT INTO events (robot, kind, payload) VALUES (?, ?, ?)", (robot, kind, payload))
+
+    def commit(self) -> None:
+        """Put what was appended on the disk. Raises StorageError, and what was appended since the last one is gone."""
+        with self._storage_errors():
+            if self._database.in_transaction:
+                self._database.execute("COMMIT")
+
+    def robots(self) -> list[str]:
+        """Return the names of all robots with events, in the order in which they came."""
+        return [row[0] for row in self._database.execute("SELECT robot FROM events GROUP BY robot ORDER BY min(id)")]
+
+    def next_event(self, robot: str, cursor: int) -> Event | None:
+        """Return the robot's first event after the one with that id."""
+        row = self._database.execute(
+            "SELECT id, kind, payload FROM events WHERE robot = ? AND id > ? ORDER BY id LIMIT 1", (robot, cursor)
+        ).fetchone()
+        return Event(id=row[0], robot=robot, kind=row[1], payload=row[2]) if row else None
+
+    def has_events(self, robot: str, cursor: int) -> bool:
+        """Whether the robot has events after the one with that id."""
+        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM events WHERE robot = ? AND id > ?)", robot, cursor))
+
+    def last_state(self, robot: str) -> tuple[Kind, bytes]:
+        """Return kind and payload of the robot's last start or rejoin; every log begins with one."""
+        row = self._database.execute(
+            "SELECT kind, payload FROM events WHERE robot = ? AND kind IN ('start', 'rejoin') ORDER BY id DESC LIMIT 1",
+            (robot,),
+        ).fetchone()
+        return row[0], row[1]
+
+    def batches_after(self, robot: str, cursor: int) -> Iterator[bytes]:
+        """Yield the robot's batches after the event with that id, one in memory at a time."""
+        while event := self.next_event(robot, cursor):
+            cursor = event.id
+            if event.kind == "batch":
+                yield event.payload
+
+    def batch_bytes(self, robot: str) -> int:
+        """Return what the robot's batches hold, in bytes."""
+        return int(
+            self._scalar(
+                "SELECT coalesce(sum(length(payload)), 0) FROM events WHERE robot = ? AND kind = 'batch'", robot
+            )
+        )
+
+    def last_event(self, robot: str) -> int:
+        """Return the id of the robot's newest event, 0 where it has none."""
+        return int(self._scalar("SELECT coalesce(max(id), 0) FROM events WHERE robot = ?", robot))
+
+    def batch(self, event: int) -> bytes:
+        """Return the batch that is the event with that id. Raises KeyError where it was forgotten."""
+        row = self._database.execute("SELECT payload FROM events WHERE id = ?", (event,)).fetchone()
+        if row is None:
+            raise KeyError(event)
+        return bytes(row[0])
+
+    @property
+    def bytes_used(self) -> int:
+        """What the log takes of the disk; room that forgotten batches left is used again and does not count."""
+        pages = self._scalar("PRAGMA page_count") - self._scalar("PRAGMA freelist_count")
+        return int(pages * self._scalar("PRAGMA page_size"))
+
+    def is_whole(self, robot: str) -> bool:
+        """Whether nothing of the robot's log was forgotten, so that it can be replayed from its start."""
+        return not self._scalar("SELECT count(*) FROM forgotten WHERE robot = ?", robot)
+
+    def oldest_batches(self, robot: str, before: int, total: int) -> int:
+        """Return the event up to which the robot's oldest batches hold ``total`` bytes; 0 for none.
+
+        before: where that many do not lie before this event, it is the last batch up to it.
+        """
+        found, held = 0, 0
+        for event, size in self._database.execute(
+            "SELECT id, length(payload) FROM events WHERE robot = ? AND kind = 'batch' AND id <= ? ORDER BY id",
+            (robot, before),
+        ):
+            if held >= total:
+                break
+            found, held = event, held + size
+        return found
+
+    def forget(self, robot: str, up_to: int) -> None:
+        """Delete the robot's batches up to the event with that id; they still count as come. Raises StorageError."""
+        with self._storage_errors():
+            self.commit()
+            self._begin()
+            batches = "FROM events WHERE robot = ? AND kind = 'batch' AND id <= ?"
+            gone = self._database.execute(
+                f"SELECT boot, sequence {batches} ORDER BY boot, sequence", (robot, up_to)
+            ).fetchall()
+            self._database.execute(f"DELETE {batches}", (robot, up_to))
+            kept = self._database.execute(
+                "SELECT boot, first, last FROM forgotten WHERE robot = ?", (robot,)
+            ).fetchall()
+            ranges = join_ranges([*kept, *((boot, one, one) for boot, one in gone)], MOST_RANGES)
+            self._database.execute("DELETE FROM forgotten WHERE robot = ?", (robot,))
+            self._database.executemany("INSERT INTO forgotten VALUES (?, ?, ?, ?)", [(robot, *one) for one in ranges])
+            self.commit()
+
+    def close(self) -> None:
+        """Close the file; what was not committed is gone."""
+        self._database.close()
+
+    def _begin(self) -> None:
+        if not self._database.in_transaction:
+            self._database.execute("BEGIN IMMEDIATE")
+
+    def _scalar(self, query: str, *values: Any) -> Any:
+        return self._database.execute(query, values).fetchone()[0]
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise StorageError(f"the store cannot be written: {error}") from error
+
+
+def open_store(path: Path, settings: TrainingSettings) -> Store:
+    """Open a run's store, or make one. Raises ConfigError where it was made with other settings."""
+    now = asdict(settings)
+    store = Store(path, now)
+    for name, value in store.settings.items():
+        if now.get(name) != value:
+            raise ConfigError(
+                f"{path} was made with --{name.replace('_', '-')} {value}, now it is {now.get(name)}: training must go "
+                "on as it began; use the same setting or another --run-dir"
+            )
+    return store
+
+
+Range = tuple[str, int, int]
+
+
+def join_ranges(ranges: list[Range], most: int) -> list[Range]:
+    """Join ranges (boot, first, last) that touch; where more than ``most`` are left, also the closest of one boot."""
+    joined: list[Range] = []
+    for boot, first, last in sorted(ranges):
+        if joined and joined[-1][0] == boot and first <= joined[-1][2] + 1:
+            joined[-1] = (boot, joined[-1][1], max(last, joined[-1][2]))
+        else:
+            joined.append((boot, first, last))
+    excess = len(joined) - most
+    if excess <= 0:
+        return joined
+    gaps = sorted(
+        (after[1] - before[2], index) for index, (before, after) in enumerate(pairwise(joined)) if before[0] == after[0]
+    )
+    closed = {index for _, index in gaps[:excess]}
+    bridged: list[Range] = []
+    for index, (boot, first, last) in enumerate(joined):
+        if index - 1 in closed:
+            bridged[-1] = (boot, bridged[-1][1], last)
+        else:
+            bridged.append((boot, first, last))
+    return bridged[-most:]  # a peer with that many boots is no robot
