@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from broker.codec import samples_per_message
-from broker.errors import ConfigError, NameTaken
-from broker.link import MqttLink
+from broker.errors import AccessDenied, ConfigError, NameTaken
+from broker.link import MqttLink, credentials_for
 from broker.messages import RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
@@ -66,6 +66,7 @@ def run(config: RobotConfig) -> None:
     former = former_settings(config.run_path)
     if former is not None:
         check_same_run(former, config)
+    credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
@@ -109,7 +110,7 @@ def run(config: RobotConfig) -> None:
             rehearse=config.rehearsed_per_fresh,
         )
         with StopRequest() as stop:
-            link = MqttLink(config.broker, f"{config.robot}-{state.boot}", will=will(config.robot, state))
+            link = MqttLink(config.broker, config.robot, will=will(config.robot, state), credentials=credentials)
             uplink = Uplink(link, config.robot, state, outbox)
             try:
                 RobotNode(config, trainer, uplink, source, held_out, folder, stop, saved).run()
@@ -202,12 +203,12 @@ class RobotNode:
             log.info("going on with the run in %s, at %d images", folder.path, self._figures.images)
 
     def run(self) -> None:
-        """Go through the whole run, and write down how it ended. Raises NameTaken."""
+        """Go through the whole run, and write down how it ended. Raises NameTaken and AccessDenied."""
         try:
             self.wait_for_trainer()
             self.train()
             self.test()
-        except NameTaken:
+        except (NameTaken, AccessDenied):
             self.save()  # and no summary: nobody would look for the error behind it
             raise
         except BaseException:

@@ -69,6 +69,7 @@ class Uplink:
         self._connection = 0
         self._joined_connection = 0
         self._next_heartbeat = 0.0
+        self._announced_at = float("-inf")
         self._quarantine = ""
         self._reasons: set[str] = set()
         self._garbage = SparseLog(log)
@@ -132,6 +133,7 @@ class Uplink:
         if self._namesake and now > self._namesake_until:
             log.warning("no sign of life from the other robot %r: taking the name over", self._robot)
             self._namesake = None
+        self._redial_silent_link(now)
         may_send = not self.waits_for
         if may_send and (self._joined_connection != self._link.connections or now >= self._next_heartbeat):
             self._announce(now)
@@ -210,11 +212,20 @@ class Uplink:
         except PayloadTooLarge:
             return 1  # the link is so slow that one sample takes longer than a message should
 
+    def _redial_silent_link(self, now: float) -> None:
+        """Dial again where nothing comes, not even what we publish ourselves: paho may take minutes to notice."""
+        unanswered = self._announced_at > self._link.heard_at and now - self._link.heard_at > AWAY_SECONDS
+        if self._link.connected and unanswered:
+            log.warning("nothing came from the broker for %.0f seconds: connecting again", AWAY_SECONDS)
+            self._announced_at = float("-inf")  # until there is an answer to wait for again
+            self._link.reconnect()
+
     def _announce(self, now: float) -> None:
         topic = topics.topic("robot", self._robot, "state")
         if self._link.publish(topic, pack(self.state), qos=1, retain=True):
             self._joined_connection = self._link.connections
             self._next_heartbeat = now + HEARTBEAT_SECONDS
+            self._announced_at = now
 
     def _read(self, delivery: Delivery) -> None:
         topic = topics.parse(delivery.topic)
@@ -267,7 +278,8 @@ class Uplink:
         message = self.outbox.receipted(receipt.boot, receipt.sequence, "rejected" if rejected else "receipted")
         if message is None:
             return
-        self._pace.arrived(message, self._clock())
+        # When it came in, as nearly as the link can tell: a robot that is busy with a step for seconds is no slow link.
+        self._pace.arrived(message, min(self._clock(), self._link.heard_at))
         if rejected and receipt.reason not in self._reasons and len(self._reasons) < MOST_REASONS:
             self._reasons.add(receipt.reason)
             log.warning("the trainer rejects what we send: %s", receipt.reason)
