@@ -34,9 +34,13 @@ def save_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], abo
         for name, value in named.items()
     }
     temporary = folder / (CHECKPOINT + ".new")
-    save_file(tensors, temporary, metadata={"about": json.dumps(about)})
-    _replace(temporary, folder / CHECKPOINT)
-    write_json(folder / ABOUT, about)
+    try:
+        save_file(tensors, temporary, metadata={"about": json.dumps(about)})
+        _replace(temporary, folder / CHECKPOINT)
+        write_json(folder / ABOUT, about)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)  # half a file would only fill a disk that is full
+        raise OSError(f"{folder} cannot be written: {error}") from error
 
 
 def load_checkpoint(folder: Path) -> tuple[Parts, dict[str, Any]]:

@@ -61,9 +61,13 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
 def _flags(settings: dict[str, Any], path: Path) -> list[str]:
     flags: list[str] = []
     for name, value in settings.items():
-        if isinstance(value, (dict, list, bool)):
-            raise ConfigError(f"--config {path}: {name} is a {type(value).__name__}; use text or a number")
-        flags += [f"--{name.replace('_', '-')}", str(value)]
+        if isinstance(value, (dict, list)):
+            raise ConfigError(f"--config {path}: {name} is a {type(value).__name__}; use text, a number, true or false")
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", str(value)]
     return flags
 
 

@@ -2,40 +2,134 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import tomli_w
 
 from broker.errors import ConfigError
-from hierarchy.checkpoint import write_json
+from hierarchy.checkpoint import CHECKPOINT, write_json
 from hierarchy.curves import draw_curves
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIG, METRICS, SUMMARY, LOCK = "config.toml", "metrics.jsonl", "summary.json", "lock"
+# From the end of metrics.jsonl: a line is far shorter.
+TAIL_BYTES = 65_536
 
 
 class RunFolder:
-    """A run's folder, open for writing."""
+    """A run's folder, open for writing. No other process can have it open at the same time.
 
-    def __init__(self, path: Path, config: dict[str, Any]) -> None:
-        """Create the folder and write config.toml. Raises ConfigError where it holds a run, or cannot be written."""
+    last_metrics: the last line that a former process of the run has written; empty for a new run.
+    lines_lost: how many lines of metrics.jsonl found no room on the disk.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], *, resume: bool = False) -> None:
+        """Create the folder and write config.toml.
+
+        resume: go on with a run that the folder holds already, instead of refusing it.
+        Raises ConfigError where the folder is in use, holds a run, or cannot be written.
+        """
         self.path = path
         self.checkpoint = path / "checkpoint"
+        self.lines_lost = 0
         try:
-            if (path / "metrics.jsonl").exists():
+            if not resume and (path / METRICS).exists():
                 raise ConfigError(f"{path} holds a run already: choose another --run-dir, or remove it")
             path.mkdir(parents=True, exist_ok=True)
-            (path / "config.toml").write_text(tomli_w.dumps(config))
-            self._metrics = (path / "metrics.jsonl").open("w", buffering=1)
+            self._lock = _lock(path)
+            (path / CONFIG).write_text(tomli_w.dumps(config))
+            self.last_metrics = _mend(path / METRICS)
+            # Unbuffered: a line is either on the disk or not, and what is not cannot fill the memory.
+            self._metrics = (path / METRICS).open("ab", buffering=0)
         except OSError as error:
             raise ConfigError(f"--run-dir {path}: {error}") from error
 
     def add_metrics(self, **values: Any) -> None:
-        """Append a line to metrics.jsonl, with the time."""
-        self._metrics.write(json.dumps({"time": round(time.time(), 3), **values}) + "\n")
+        """Append a line to metrics.jsonl, with the time. On a full disk it is only counted."""
+        line = json.dumps({"time": round(time.time(), 3), **values}).encode() + b"\n"
+        whole = os.fstat(self._metrics.fileno()).st_size
+        try:
+            written = self._metrics.write(line)
+        except OSError:
+            written = 0
+        if written != len(line):
+            self._metrics.truncate(whole)
+            self.lines_lost += 1
+
+    def last_summary(self) -> dict[str, Any] | None:
+        """Return the summary that a former process of the run has left; None where it was killed."""
+        try:
+            summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text())
+        except (OSError, ValueError):
+            return None
+        return summary
+
+    def drop_summary(self) -> None:
+        """Remove a former summary: the run is not over yet."""
+        (self.path / SUMMARY).unlink(missing_ok=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write summary.json and curves.png, and close the files."""
+        """Write summary.json and curves.png, and close. Raises OSError."""
+        self.close()
+        write_json(self.path / SUMMARY, summary)
+        draw_curves(self.path / METRICS, self.path / "curves.png")
+
+    def close(self) -> None:
+        """Close the files and let others have the folder."""
         self._metrics.close()
-        write_json(self.path / "summary.json", summary)
-        draw_curves(self.path / "metrics.jsonl", self.path / "curves.png")
+        self._lock.close()
+
+
+def former_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings of the run that the folder holds; None where it holds none, or one that learned nothing.
+
+    Raises ConfigError where they cannot be read.
+    """
+    try:
+        metrics = path / METRICS
+        if not (path / "checkpoint" / CHECKPOINT).exists() and not (metrics.exists() and metrics.stat().st_size):
+            return None
+        return tomllib.loads((path / CONFIG).read_text())
+    except (OSError, ValueError) as error:
+        advice = "choose another --run-dir, or remove it"
+        raise ConfigError(f"{path} holds a run already, whose settings cannot be read ({error}): {advice}") from error
+
+
+def _lock(path: Path) -> IO[str]:
+    """Return an open file that keeps the folder ours until it is closed, or its process ends in any way."""
+    file = (path / LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigError(f"another process is using {path}: wait for its end, or choose another --run-dir") from None
+    return file
+
+
+def _mend(metrics: Path) -> dict[str, Any]:
+    """Cut off a last line that a killed process left half written; return the line before it."""
+    if not metrics.exists():
+        return {}
+    with metrics.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - TAIL_BYTES)
+        file.seek(start)
+        tail = file.read()
+        end = tail.rfind(b"\n") + 1
+        file.truncate(start + end)
+    lines = tail[:end].splitlines()
+    try:
+        last = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        last = {}
+    return last if isinstance(last, dict) else {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +63,17 @@ class Batcher:
                 names.append(frame.label)
         return Batch(images=np.stack(images), names=names) if images else None
 
+    def state(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """Return where it stands, as JSON can hold it, and the marks of held-out pictures that may come again."""
+        about = {"frames_read": self.frames_read, "unlabelled": self.unlabelled, "jpeg_sizes": self._jpeg_sizes}
+        return about, np.array(sorted(self._held_out_met), np.int64)
+
+    def restore(self, about: dict[str, Any], marks: NDArray[np.int64]) -> None:
+        """Go on from a state; the source and the held-out frames have their own."""
+        self.frames_read, self.unlabelled = about["frames_read"], about["unlabelled"]
+        self._jpeg_sizes = list(about["jpeg_sizes"])
+        self._held_out_met = set(marks.tolist())
+
     @property
     def progress(self) -> float | None:
         """The share of the source that is read; None where it has no end."""
@@ -84,7 +97,9 @@ class Batcher:
         """Whether a held-out picture came in a former epoch or phase, which a stream without an end does not have."""
         if self.source.length is None:
             return False
-        mark = hash(image.tobytes())
+        # Python's own hash is salted, so it would not know a picture again in the next process.
+        digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
+        mark = int.from_bytes(digest, "little", signed=True)
         known = mark in self._held_out_met
         self._held_out_met.add(mark)
         return known

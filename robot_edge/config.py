@@ -13,6 +13,7 @@ from broker.errors import ConfigError, MalformedMessage
 from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
+from robot_edge.outbox import CatchUp, WhenFull
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ class RobotConfig:
     robot: str = "robot"
     """This robot's name; no other robot at the broker may have it."""
     run_dir: str = ""
-    """Folder for metrics, curves, summary and checkpoint. Default: runs/ROBOT-DATE-TIME."""
+    """Folder for outbox, checkpoint, metrics, curves and summary. A run in it that was stopped or killed goes on.
+    Default: runs/ROBOT-DATE-TIME."""
 
     backbone: str = "resnet18"
     """Any classifier of torchvision. Images of up to 64 pixels get a smaller first convolution."""
@@ -68,6 +70,19 @@ class RobotConfig:
     """Frames in a training step, fresh and rehearsed together."""
     learning_rate: float = 0.05
     """Peak learning rate of SGD, one-cycle where the length of the source is known."""
+    when_full: WhenFull = "block"
+    """What happens when the cloud is away for so long that the outbox is full: block waits (a replay can), drop-oldest
+    lets the oldest samples go, balanced those of the class that has most (for live cameras)."""
+    outbox_mb: float = 256.0
+    """What may wait on the disk for the cloud, in megabytes."""
+    durable: bool = False
+    """Write the outbox so that nothing in it is lost, or sent twice, after a power cut. Costs some milliseconds ten
+    times a second; a kill loses nothing either way."""
+    catch_up: CatchUp = "oldest"
+    """What goes up first when the cloud is back after an outage."""
+    checkpoint_every: int = 200
+    """Training steps between two checkpoints. What a killed robot learned since the last one it learns again."""
+
     device: DeviceName = "auto"
     """Where to compute."""
     threads: int = 0
@@ -88,6 +103,8 @@ class RobotConfig:
         check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)
+        check_range("outbox-mb", self.outbox_mb, 1, 10**7)
+        check_range("checkpoint-every", self.checkpoint_every, 1, 10**9)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
         if self.rehearse != -1:
             check_range("rehearse", self.rehearse, 0, 16)

@@ -27,6 +27,20 @@ class RunFigures:
         self._uplink = uplink
         self._batcher = batcher
 
+    @property
+    def images(self) -> int:
+        """Fresh images learned from so far."""
+        return self._prequential.count
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of what is counted here, as JSON can hold it."""
+        return {"prequential": self._prequential.state(), "exit_loss": self._exit_loss, "seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._prequential.restore(state["prequential"])
+        self._exit_loss, self.seconds = state["exit_loss"], state["seconds"]
+
     def add(self, step: EdgeStep) -> None:
         """Take in what a training step found."""
         self._exit_loss = step.loss
@@ -40,7 +54,7 @@ class RunFigures:
 
     def message(self) -> RobotMetrics:
         """Return what others are told."""
-        images, uplink = self._prequential.count, self._uplink
+        images, uplink, outbox = self._prequential.count, self._uplink, self._uplink.outbox
         return RobotMetrics(
             boot=uplink.state.boot,
             images=images,
@@ -49,13 +63,13 @@ class RunFigures:
             exit_prequential=self._prequential.overall,
             exit_accuracy=self.held_out.accuracy,
             images_per_second=images / self.seconds if self.seconds else 0.0,
-            bytes_per_image=uplink.bytes_sent / images if images else None,
+            bytes_per_image=outbox.bytes_made / images if images else None,
             raw_bytes_per_image=self._batcher.raw_bytes_per_image,
             jpeg_bytes_per_image=self._batcher.jpeg_bytes_per_image,
-            messages_sent=uplink.messages_sent,
-            messages_rejected=uplink.messages_rejected,
-            queued=len(uplink.outbox),
-            dropped=uplink.outbox.samples_held,
+            messages_sent=outbox.messages_made,
+            messages_rejected=outbox.messages_rejected,
+            queued=len(outbox),
+            dropped=sum(counts.dropped for counts in outbox.counts().values()),
         )
 
     def step_line(self) -> dict[str, Any]:
@@ -76,14 +90,21 @@ class RunFigures:
         """Return what a person sees while it runs."""
         own, cloud = self.message(), self._uplink.figures
         cloud_recent, cloud_loss = (cloud.cloud_recent, cloud.cloud_loss) if cloud else (None, None)
-        link = "link down" if self._uplink.waits_for else f"{self._uplink.goodput / 1e3:.0f} kB/s"
+        goodput = self._uplink.goodput
+        link = "link down" if self._uplink.waits_for else "link up" if goodput is None else f"{goodput / 1e3:.0f} kB/s"
+        troubles = []
+        if self._uplink.outbox.trouble:
+            troubles.append(f"OUTBOX: {self._uplink.outbox.trouble}")
+        if self._uplink.quarantine:
+            troubles.append(f"QUARANTINE: {self._uplink.quarantine}")
         return " | ".join(
             [
                 f"exit {_percent(self._prequential.recent)} loss {_loss(self._exit_loss)}",
                 f"cloud {_percent(cloud_recent)} loss {_loss(cloud_loss)}",
                 f"{own.images_per_second:.0f} images/s",
                 f"{own.bytes_per_image or 0:.0f} B/image",
-                f"{link}, {own.queued} queued",
+                f"{link}, {own.queued} queued" + (f", {own.dropped} dropped" if own.dropped else ""),
+                *troubles,
             ]
         )
 
@@ -101,6 +122,9 @@ class RunFigures:
             "messages_trained": cloud.messages_trained if cloud else 0,
             "held_out_images": self.held_out.count,
             "exit_accuracy_by_class": self.held_out.by_class,
+            "samples_by_class": {name: counts._asdict() for name, counts in self._uplink.outbox.counts().items()},
+            "deliveries_dropped": self._uplink.deliveries_dropped,
+            "starts": self._uplink.outbox.starts,
             "unlabelled": self._batcher.unlabelled,
             "unreadable": self._batcher.source.skipped,
             "interrupted": interrupted,

@@ -32,11 +32,18 @@ class FrameSource(Protocol):
         """How many frames will come in all; None for a stream without an end."""
 
     @property
+    def position(self) -> int:
+        """How many frames were consumed, those included that could not be read."""
+
+    @property
     def skipped(self) -> int:
         """How many frames were there but could not be read."""
 
     def next(self) -> Frame | None:
         """Wait for the next frame and return it; None at the end. Raises SourceError."""
+
+    def seek(self, position: int) -> None:
+        """Go on as if so many frames had been consumed; cheap. Call it before the first frame only."""
 
     def close(self) -> None:
         """Let go of files and devices."""

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from broker.codec import samples_per_message
+from broker.errors import AccessDenied, ConfigError, NameTaken
 from broker.link import MqttLink, credentials_for
 from broker.messages import RobotState
-from hierarchy.checkpoint import save_checkpoint
+from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
-from hierarchy.device import choose_device, set_threads
+from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.rehearsal import BalancedMemory
-from hierarchy.run_folder import RunFolder
+from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.batches import Batch, Batcher, Pixels
 from robot_edge.config import RobotConfig
 from robot_edge.figures import FINAL_EVALUATION, RunFigures
 from robot_edge.frames import FrameSource
+from robot_edge.outbox import Outbox
 from robot_edge.progress import RunProgress, print_summary
-from robot_edge.segment import build_edge
+from robot_edge.resume import (
+    check_same_run,
+    checkpoint_error,
+    checkpoint_parts,
+    pack_compute,
+    pack_frames,
+    unpack_compute,
+    unpack_frames,
+)
+from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeTrainer, fastest_compute
 from robot_edge.uplink import Uplink, will
@@ -37,22 +52,27 @@ HELD_OUT_SEED = 1_000_000
 PREDICT_AT_ONCE = 256
 # Between two metrics messages.
 METRICS_SECONDS = 1.0
-# How long the cloud may take for the figures of an evaluation that it has receipted.
+# How long the cloud may go without new figures while the robot waits for those of the last evaluation.
 FIGURES_SECONDS = 60.0
 
 log = logging.getLogger("robot-edge")
 
 
 def run(config: RobotConfig) -> None:
-    """Train on the source, test on the held-out frames, and write everything down.
+    """Train on the source, test on the held-out frames, and write everything down; go on where a former process ended.
 
     Raises ConfigError for settings that cannot work, NameTaken, and SystemExit where Ctrl-C ended it.
     """
+    former = former_settings(config.run_path)
+    if former is not None:
+        check_same_run(former, config)
     credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
-    segment, split, start = build_edge(config)
+    has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
+    # A checkpoint replaces whatever weights the run once began with.
+    segment, split, start = build_edge(dataclasses.replace(config, weights="none") if has_checkpoint else config)
     samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     source = open_source(
         config.source,
@@ -68,39 +88,66 @@ def run(config: RobotConfig) -> None:
         held_out = open_source(
             config.held_out, image_size=config.image_size, phases=shown, seed=config.seed + HELD_OUT_SEED
         )
-    log.info("measuring how this machine trains fastest")
-    compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=device)
-    log.info("%s up to %s, %s values cross for each image, %s", split.backbone, split.cut, split.values, compute)
-    trainer = EdgeTrainer(
-        segment, bits=config.bits, compute=compute, peak_learning_rate=config.learning_rate, seed=config.seed
-    )
-    state = RobotState(
-        boot=secrets.token_hex(8),
-        started=time.time(),
-        online=True,
-        split=split,
-        weights=start,
-        rehearse=config.rehearsed_per_fresh,
-    )
-    with StopRequest() as stop:
-        folder = RunFolder(config.run_path, config.as_toml())
-        link = MqttLink(
-            config.broker,
-            config.robot,
-            will=will(config.robot, state),
-            credentials=credentials,
+    boot = secrets.token_hex(8)
+    with (
+        closing(RunFolder(config.run_path, config.as_toml(), resume=True)) as folder,
+        closing(open_outbox(config, folder.path, boot)) as outbox,
+    ):
+        saved = load_checkpoint(folder.checkpoint) if has_checkpoint else None
+        trainer = EdgeTrainer(
+            segment,
+            bits=config.bits,
+            compute=_compute(config, segment, device, saved),
+            peak_learning_rate=config.learning_rate,
+            seed=config.seed,
         )
-        uplink = Uplink(link, config.robot, state)
-        node = RobotNode(config, trainer, uplink, source, held_out, folder, stop)
-        try:
-            node.wait_for_trainer()
-            node.train()
-            node.test()
-        finally:
-            node.finish()
-            uplink.close()
+        state = RobotState(
+            boot=boot,
+            started=time.time(),
+            online=True,
+            split=split,
+            weights="checkpoint" if saved or outbox.position else start,
+            rehearse=config.rehearsed_per_fresh,
+        )
+        with StopRequest() as stop:
+            link = MqttLink(config.broker, config.robot, will=will(config.robot, state), credentials=credentials)
+            uplink = Uplink(link, config.robot, state, outbox)
+            try:
+                RobotNode(config, trainer, uplink, source, held_out, folder, stop, saved).run()
+            finally:
+                uplink.close()
     if stop.made:
         raise SystemExit(EXIT_INTERRUPTED)
+
+
+def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
+    """Open the outbox of a run. Raises ConfigError."""
+    return Outbox(
+        folder / "outbox.db",
+        boot=boot,
+        limit=int(config.outbox_mb * 1e6),
+        when_full=config.when_full,
+        catch_up=config.catch_up,
+        durable=config.durable,
+    )
+
+
+def _compute(
+    config: RobotConfig, segment: EdgeSegment, device: torch.device, saved: tuple[Parts, dict[str, Any]] | None
+) -> Compute:
+    """Return how to compute: as before, or else the fastest way."""
+    compute = unpack_compute(saved[1].get("compute"), device) if saved else None
+    if compute is None:
+        log.info("measuring how this machine trains fastest")
+        compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=device)
+    log.info(
+        "%s up to %s, %s values cross for each image, %s",
+        config.backbone,
+        config.cut,
+        math.prod(segment.shape),
+        compute,
+    )
+    return compute
 
 
 class RobotNode:
@@ -115,7 +162,12 @@ class RobotNode:
         held_out: FrameSource | None,
         folder: RunFolder,
         stop: StopRequest,
+        saved: tuple[Parts, dict[str, Any]] | None = None,
     ) -> None:
+        """Get ready, from a checkpoint of the run where there is one.
+
+        Raises ConfigError where the run cannot go on from it, or is over.
+        """
         self._config = config
         self._trainer = trainer
         self._uplink = uplink
@@ -124,6 +176,7 @@ class RobotNode:
         self._folder = folder
         self._stop = stop
         self._notice = Notice(log)
+        self._disk = Notice(log)
         self._batcher = Batcher(
             source=source,
             size=config.fresh_per_batch,
@@ -135,10 +188,37 @@ class RobotNode:
         self._memory: BalancedMemory[Pixels] = BalancedMemory(frames, config.seed)
         self._figures = RunFigures(trainer, uplink, self._batcher)
         self._next_metrics = 0.0
+        # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
+        self._sent_position = uplink.outbox.position
+        self._resumed = saved is not None or self._sent_position > 0
+        if saved:
+            try:
+                self._restore(*saved)
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise checkpoint_error(folder.path, error) from error
+        self._saved_steps = trainer.steps
+        self._refuse_finished_run()
+        folder.drop_summary()
+        if self._resumed:
+            log.info("going on with the run in %s, at %d images", folder.path, self._figures.images)
+
+    def run(self) -> None:
+        """Go through the whole run, and write down how it ended. Raises NameTaken and AccessDenied."""
+        try:
+            self.wait_for_trainer()
+            self.train()
+            self.test()
+        except (NameTaken, AccessDenied):
+            self.save()  # and no summary: nobody would look for the error behind it
+            raise
+        except BaseException:
+            self.finish()
+            raise
+        self.finish()
 
     def wait_for_trainer(self) -> None:
-        """Wait until activations can go out. Raises NameTaken."""
-        while not self._stop.made:
+        """Wait until activations can go out, unless the run began before. Raises NameTaken."""
+        while not self._stop.made and not self._resumed:
             self._uplink.pump(timeout=0.2)
             if not self._uplink.waits_for:
                 return
@@ -146,7 +226,7 @@ class RobotNode:
 
     def train(self) -> None:
         """Learn from the source until it ends or a stop is asked for."""
-        begin = time.monotonic()
+        begin = time.monotonic() - self._figures.seconds
         with RunProgress(self._source.length) as progress:
             while not self._stop.made and (batch := self._batcher.next()) is not None:
                 self._learn(batch)
@@ -156,33 +236,83 @@ class RobotNode:
                 self._write_metrics()
                 progress.show(self._batcher.frames_read, self._figures.live_line())
                 self._notice.say(f"training goes on without {self._uplink.waits_for}" if self._uplink.waits_for else "")
+                if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
+                    self.save()
 
     def test(self) -> None:
         """Predict the held-out frames here, and have the cloud predict them from their activations."""
         self._drain("activations")
+        stopped_before = self._stop.made  # then the exit is tested all the same, as there is no other chance to
         for batch in self._held_out_batches():
-            if not self._trainer.classes:
+            if not self._trainer.classes or (self._stop.made and not stopped_before):
                 return
             predicted, quantized = self._trainer.evaluate(batch.images)
             self._figures.held_out.add(batch.names, predicted)
             if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
                 self._uplink.send(quantized, batch.names, evaluation=FINAL_EVALUATION)
-                self._wait_for_room()
+                self._wait_for_room(always=True)
             self._uplink.pump()
         self._drain("held-out activations")
         self._wait_for_figures()
 
+    def save(self) -> None:
+        """Write a checkpoint, if anything was learned and the disk takes it."""
+        if self._trainer.steps == 0:
+            return
+        # In this order: a checkpoint that is ahead of the outbox would skip what the outbox has not got.
+        if not self._uplink.outbox.sync(time.monotonic()):
+            return
+        try:
+            save_checkpoint(self._folder.checkpoint, *self._state())
+            self._saved_steps = self._trainer.steps
+            self._disk.say("")
+        except OSError as error:
+            self._disk.say(f"no checkpoint for now: {error}")
+
     def finish(self) -> None:
-        """Write checkpoint, summary and curves, and show the summary."""
+        """Write checkpoint, summary and curves, and show the summary. Raises ConfigError where the disk is full."""
         self._source.close()
-        parts, about = self._trainer.state()
-        save_checkpoint(
-            self._folder.checkpoint, parts, {**about, "split": dataclasses.asdict(self._uplink.state.split)}
-        )
+        self.save()
         summary = self._figures.summary(interrupted=self._stop.made)
+        summary["metrics_lost"] = self._folder.lines_lost
         self._uplink.publish_metrics(self._figures.message())
-        self._folder.finish(summary)
         print_summary(summary, self._folder.path)
+        try:
+            self._folder.finish(summary)
+        except OSError as error:
+            raise ConfigError(f"{error}: make room, and start again with --run-dir {self._folder.path}") from error
+
+    def _state(self) -> tuple[Parts, dict[str, Any]]:
+        parts, about = self._trainer.state()
+        rehearsal, about_rehearsal = pack_frames(self._memory)
+        held_out, about_held_out = pack_frames(self._batcher.held_out)
+        about_batcher, marks = self._batcher.state()
+        return checkpoint_parts(parts, rehearsal, held_out, torch.from_numpy(marks)), {
+            **about,
+            "split": dataclasses.asdict(self._uplink.state.split),
+            "compute": pack_compute(self._trainer.learner.compute),
+            "rehearsal": about_rehearsal,
+            "held_out": about_held_out,
+            "batcher": about_batcher,
+            "figures": self._figures.state(),
+            "position": self._source.position,
+        }
+
+    def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
+        self._trainer.restore(parts, about)
+        unpack_frames(self._memory, parts.get("rehearsal", {}), about["rehearsal"])
+        unpack_frames(self._batcher.held_out, parts.get("held_out", {}), about["held_out"])
+        self._batcher.restore(about["batcher"], parts["batcher"]["marks"].numpy())
+        self._figures.restore(about["figures"])
+        self._source.seek(about["position"])
+
+    def _refuse_finished_run(self) -> None:
+        summary, length = self._folder.last_summary(), self._source.length
+        if summary and not summary["interrupted"] and length is not None and self._source.position >= length:
+            raise ConfigError(
+                f"the run in {self._folder.path} is over: choose another --run-dir, with --weights "
+                f"{self._folder.path} to start from its weights, or show it more with larger --epochs or --images"
+            )
 
     def _learn(self, batch: Batch) -> None:
         fresh = len(batch.names)
@@ -191,18 +321,26 @@ class RobotNode:
         names = batch.names + [name for name, _ in rehearsed]
         step = self._trainer.step(images, names, fresh=fresh, progress=self._batcher.progress)
         self._figures.add(step)
-        self._uplink.send(
-            step.quantized, batch.names, progress=self._batcher.progress, edge_version=self._trainer.steps
-        )
+        if self._source.position > self._sent_position:
+            self._uplink.send(
+                step.quantized,
+                batch.names,
+                position=self._source.position,
+                progress=self._batcher.progress,
+                edge_version=self._trainer.steps,
+            )
         if self._config.rehearsed_per_fresh:
             for name, image in zip(batch.names, batch.images, strict=True):
                 self._memory.add(name, image.copy())  # a view would keep its whole batch
 
-    def _wait_for_room(self) -> None:
-        """Hold a replay back while the outbox is full, so that nothing is dropped."""
-        while self._uplink.outbox.full and not self._stop.made:
+    def _wait_for_room(self, *, always: bool = False) -> None:
+        """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
+        outbox = self._uplink.outbox
+        while outbox.full and (always or outbox.when_full == "block") and not self._stop.made:
             self._uplink.pump(timeout=0.2)
-            self._notice.say(f"outbox full; waiting for {self._uplink.waits_for or 'the cloud to catch up'}")
+            missing = self._uplink.waits_for or "the cloud to catch up"
+            reason = f"cannot be written ({outbox.trouble})" if outbox.trouble else f"is full; waiting for {missing}"
+            self._notice.say(f"the outbox {reason}")
 
     def _drain(self, what: str) -> None:
         total, figures = len(self._uplink.outbox), self._uplink.figures
@@ -213,17 +351,23 @@ class RobotNode:
                 if self._uplink.figures != figures:
                     figures = self._uplink.figures
                     self._write_metrics()
-                missing = self._uplink.waits_for
+                missing = self._uplink.waits_for or self._uplink.quarantine or self._uplink.outbox.trouble
                 self._notice.say(f"waiting for {missing} to take {what}; Ctrl-C ends without it" if missing else "")
 
     def _wait_for_figures(self) -> None:
-        deadline = time.monotonic() + FIGURES_SECONDS
-        while not self._stop.made and time.monotonic() < deadline:
-            if self._figures.cloud_has_tested:
-                return
-            self._uplink.pump(timeout=0.1)
-        if not self._stop.made:
-            log.warning("the cloud's figures did not come within %.0f seconds", FIGURES_SECONDS)
+        """Wait for the cloud to learn and test, as long as it gets on."""
+        seen, deadline = None, time.monotonic() + FIGURES_SECONDS
+        with RunProgress(self._figures.images, "images learned from by the cloud") as progress:
+            while not self._stop.made and not self._figures.cloud_has_tested:
+                self._uplink.pump(timeout=0.1)
+                figures = self._uplink.figures
+                if figures is not None and figures != seen:
+                    seen, deadline = figures, time.monotonic() + FIGURES_SECONDS
+                    progress.show(figures.images, f"{figures.messages_waiting:,} messages wait")
+                    self._write_metrics()
+                if time.monotonic() > deadline:
+                    log.warning("no new figures came from the cloud within %.0f seconds", FIGURES_SECONDS)
+                    return
 
     def _held_out_batches(self) -> Iterator[Batch]:
         """Yield the held-out frames, mixed, in batches."""
@@ -244,7 +388,9 @@ class RobotNode:
             yield Batch(images=np.stack([image for _, image in part]), names=[name for name, _ in part])
 
     def _write_metrics(self) -> None:
-        self._folder.add_metrics(**self._figures.step_line())
+        # A killed process has written lines of steps that are taken again.
+        if self._figures.images >= self._folder.last_metrics.get("images", 0):
+            self._folder.add_metrics(**self._figures.step_line())
         if time.monotonic() >= self._next_metrics:
             self._next_metrics = time.monotonic() + METRICS_SECONDS
             self._uplink.publish_metrics(self._figures.message())

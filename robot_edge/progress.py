@@ -69,6 +69,13 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"{summary['messages_rejected']:,} rejected; {summary['dropped']:,} samples dropped.",
         highlight=False,
     )
+    queued = sum(counts["queued"] for counts in summary["samples_by_class"].values())
+    if queued:
+        console.print(
+            f"{queued:,} samples wait on the disk for the cloud. They go up when the robot is started again with the "
+            "same --run-dir.",
+            highlight=False,
+        )
     console.print(f"The run is in {folder}: summary.json, curves.png, metrics.jsonl, checkpoint/", highlight=False)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from broker import topics
 from broker.codec import pack, samples_per_message, unpack_as
-from broker.errors import MalformedMessage, NameTaken
+from broker.errors import MalformedMessage, NameTaken, PayloadTooLarge
 from broker.link import Delivery, Link
 from broker.messages import (
     HEARTBEAT_SECONDS,
@@ -26,13 +26,11 @@ from broker.messages import (
 from broker.quantize import Quantized, pack_activations
 from hierarchy.command_line import SparseLog
 from robot_edge.outbox import Outbox
+from robot_edge.pacing import Pace
 
-# Messages on the way at once: enough to fill a link of 20 ms round trip, little enough for a trainer with 50 robots.
-WINDOW = 16
-# What a robot holds for a trainer that is away: at 512 bytes an image, half an hour at 70 images/s.
-OUTBOX_BYTES = 64_000_000
-# Goodput is measured over the receipts of the last seconds.
-GOODPUT_SECONDS = 5.0
+# A trainer whose heartbeat was missed four times is away, whatever its retained state says. One that is only busy may
+# miss one or two.
+AWAY_SECONDS = 4 * HEARTBEAT_SECONDS
 # Different reasons for a rejection that are logged; a trainer that invents more would only fill the log.
 MOST_REASONS = 32
 
@@ -52,27 +50,27 @@ class Uplink:
         link: Link,
         robot: str,
         state: RobotState,
+        outbox: Outbox,
         *,
-        outbox_bytes: int = OUTBOX_BYTES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = state
-        self.outbox = Outbox(WINDOW, outbox_bytes)
+        self.outbox = outbox
         self.figures: TrainerMetrics | None = None
-        self.messages_sent = 0
-        self.messages_rejected = 0
-        self.bytes_sent = 0
         self._link = link
         self._robot = robot
         self._clock = clock
         self._sequence = 0
+        self._pace = Pace()
         self._trainers: dict[str, TrainerState] = {}
+        self._heard: dict[str, float] = {}  # when each trainer last said its state
         self._namesake: RobotState | None = None
         self._namesake_until = 0.0
         self._connection = 0
         self._joined_connection = 0
         self._next_heartbeat = 0.0
-        self._receipted: deque[tuple[float, int]] = deque()
+        self._announced_at = float("-inf")
+        self._quarantine = ""
         self._reasons: set[str] = set()
         self._garbage = SparseLog(log)
         # In this order: a namesake's retained state comes in before the trainer's state lets us begin.
@@ -87,7 +85,7 @@ class Uplink:
     @property
     def trainer_online(self) -> bool:
         """Whether a trainer is there to send to."""
-        return self._link.connected and any(trainer.online for trainer in self._trainers.values())
+        return self._link.connected and any(self._is_present(name) for name in self._trainers)
 
     @property
     def waits_for(self) -> str:
@@ -96,17 +94,27 @@ class Uplink:
             return f"the broker ({self._link.trouble})"
         if not self.trainer_online:
             return "a cloud trainer (cloud-trainer run --broker with the same URL)"
+        troubles = [trainer.trouble for name, trainer in self._trainers.items() if self._is_present(name)]
+        if all(troubles):
+            return f"the cloud trainer ({troubles[0]})"
         if self._namesake:
             return f"the name {self._robot!r}, which another robot seems to use"
         return ""
 
     @property
-    def goodput(self) -> float:
-        """Bytes a second that were receipted lately."""
-        now = self._clock()
-        while self._receipted and self._receipted[0][0] < now - GOODPUT_SECONDS:
-            self._receipted.popleft()
-        return sum(size for _, size in self._receipted) / GOODPUT_SECONDS
+    def quarantine(self) -> str:
+        """Why the trainer does not take this robot's messages for now, for people; empty while it does."""
+        return self.figures.quarantine if self.figures else ""
+
+    @property
+    def goodput(self) -> float | None:
+        """Bytes a second that the link carries while there is something to carry; None where that is not known."""
+        return self._pace.goodput
+
+    @property
+    def deliveries_dropped(self) -> int:
+        """How many messages to this robot were dropped because it did not read them in time."""
+        return self._link.dropped
 
     def pump(self, timeout: float = 0.0) -> None:
         """Read what came, waiting up to timeout seconds for it, and send what is due.
@@ -125,26 +133,27 @@ class Uplink:
         if self._namesake and now > self._namesake_until:
             log.warning("no sign of life from the other robot %r: taking the name over", self._robot)
             self._namesake = None
-        if self.waits_for:
-            return
-        if self._joined_connection != self._link.connections or now >= self._next_heartbeat:
+        self._redial_silent_link(now)
+        may_send = not self.waits_for
+        if may_send and (self._joined_connection != self._link.connections or now >= self._next_heartbeat):
             self._announce(now)
-        for sequence, payload in self.outbox.due(now):
-            if not self._link.publish(topics.topic("robot", self._robot, "activations"), payload, qos=1):
-                break
-            self.outbox.sent(sequence, now)
+        self._turn_outbox(now, may_send)
 
     def send(
         self,
         quantized: Quantized,
         names: Sequence[str],
         *,
+        position: int | None = None,
         evaluation: int = 0,
         progress: float | None = None,
         edge_version: int = 0,
     ) -> None:
-        """Put labelled activations into the outbox, as few messages as the broker's bound allows."""
-        most = samples_per_message(self.state.split, classes=len(set(names)))
+        """Put labelled activations into the outbox, as few messages as the broker's bound and the link's rate allow.
+
+        position: of the source, after these frames.
+        """
+        most = self._samples_per_message(len(set(names)))
         parts = -(-len(names) // most)
         for chosen in np.array_split(np.arange(len(names)), parts):
             part = slice(int(chosen[0]), int(chosen[-1]) + 1)
@@ -162,11 +171,9 @@ class Uplink:
                     activations=pack_activations(quantized[part]),
                 )
             )
-            self.outbox.put(self._sequence, payload, samples=0 if evaluation else len(names[part]))
+            samples = {} if evaluation else Counter(names[part])
+            self.outbox.put(self._sequence, payload, samples, position=position, evaluation=evaluation)
             self._sequence += 1
-            if evaluation == 0:
-                self.messages_sent += 1
-                self.bytes_sent += len(payload)
 
     def publish_metrics(self, metrics: RobotMetrics) -> None:
         """Tell whoever listens how the robot is doing."""
@@ -182,12 +189,43 @@ class Uplink:
         if self._connection != self._link.connections:
             self._connection = self._link.connections
             self._trainers.clear()
+            self._heard.clear()
+            self._pace.forget()
+
+    def _is_present(self, name: str) -> bool:
+        return self._trainers[name].online and self._clock() - self._heard[name] <= AWAY_SECONDS
+
+    def _turn_outbox(self, now: float, may_send: bool) -> None:
+        """Let the outbox write down what it holds, and send what is due."""
+        self._pace.expire(now)
+        admission = self._pace.admission(live=self.outbox.has_live)
+        admit = admission if may_send else nothing
+        topic = topics.topic("robot", self._robot, "activations")
+        for message in self.outbox.take(now, admit, self._pace.under_way):
+            if not self._link.publish(topic, message.payload, qos=1):
+                break  # marked as sent, so it goes first the next time
+            self._pace.sent(message.id, len(message.payload), now, backlog=message.backlog)
+
+    def _samples_per_message(self, classes: int) -> int:
+        try:
+            return samples_per_message(self.state.split, classes, self._pace.message_limit)
+        except PayloadTooLarge:
+            return 1  # the link is so slow that one sample takes longer than a message should
+
+    def _redial_silent_link(self, now: float) -> None:
+        """Dial again where nothing comes, not even what we publish ourselves: paho may take minutes to notice."""
+        unanswered = self._announced_at > self._link.heard_at and now - self._link.heard_at > AWAY_SECONDS
+        if self._link.connected and unanswered:
+            log.warning("nothing came from the broker for %.0f seconds: connecting again", AWAY_SECONDS)
+            self._announced_at = float("-inf")  # until there is an answer to wait for again
+            self._link.reconnect()
 
     def _announce(self, now: float) -> None:
         topic = topics.topic("robot", self._robot, "state")
         if self._link.publish(topic, pack(self.state), qos=1, retain=True):
             self._joined_connection = self._link.connections
             self._next_heartbeat = now + HEARTBEAT_SECONDS
+            self._announced_at = now
 
     def _read(self, delivery: Delivery) -> None:
         topic = topics.parse(delivery.topic)
@@ -201,7 +239,7 @@ class Uplink:
             case "trainer", "metrics":
                 figures = unpack_as(TrainerMetrics, delivery.payload)
                 if (figures.robot, figures.boot) == (self._robot, self.state.boot):
-                    self.figures = figures
+                    self._read_figures(figures)
 
     def _read_namesake(self, other: RobotState, retained: bool) -> None:
         """Of two robots with one name the one that started first stays."""
@@ -221,22 +259,32 @@ class Uplink:
 
     def _read_trainer(self, name: str, trainer: TrainerState) -> None:
         before = self._trainers.get(name)
-        self._trainers[name] = trainer
-        if trainer.online and not (before and before.online and before.boot == trainer.boot):
+        stayed = before is not None and before.boot == trainer.boot and self._is_present(name)
+        self._trainers[name], self._heard[name] = trainer, self._clock()
+        if trainer.online and not stayed:
             # It has come, or come back. What was on the way is lost with its connection, or ours, or the broker; and a
-            # new trainer process has not seen what the old one took but did not finish.
+            # new trainer process has not seen what the old one took but did not store.
             self._next_heartbeat = 0.0
-            self.outbox.send_all_again()
+            self._pace.forget()
+
+    def _read_figures(self, figures: TrainerMetrics) -> None:
+        self.figures = figures
+        if figures.quarantine and figures.quarantine != self._quarantine:
+            log.warning("the trainer takes nothing from this robot for now: %s", figures.quarantine)
+        self._quarantine = figures.quarantine
 
     def _read_receipt(self, receipt: Receipt) -> None:
-        if receipt.boot != self.state.boot:
+        rejected = receipt.outcome == "rejected"
+        message = self.outbox.receipted(receipt.boot, receipt.sequence, "rejected" if rejected else "receipted")
+        if message is None:
             return
-        size = self.outbox.receipted(receipt.sequence)
-        if size is None:
-            return
-        self._receipted.append((self._clock(), size))
-        if receipt.outcome == "rejected":
-            self.messages_rejected += 1
-            if receipt.reason not in self._reasons and len(self._reasons) < MOST_REASONS:
-                self._reasons.add(receipt.reason)
-                log.warning("the trainer rejects what we send: %s", receipt.reason)
+        # When it came in, as nearly as the link can tell: a robot that is busy with a step for seconds is no slow link.
+        self._pace.arrived(message, min(self._clock(), self._link.heard_at))
+        if rejected and receipt.reason not in self._reasons and len(self._reasons) < MOST_REASONS:
+            self._reasons.add(receipt.reason)
+            log.warning("the trainer rejects what we send: %s", receipt.reason)
+
+
+def nothing(_size: int, /, *, backlog: bool) -> bool:
+    """Admit no message."""
+    return False

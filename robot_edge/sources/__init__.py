@@ -51,14 +51,19 @@ def open_source(
 
 
 class ChainedSource:
-    """Shows one source after the other, in all at most ``images`` frames where that is not 0."""
+    """Shows one source after the other, in all at most ``images`` of all frames where that is not 0."""
 
     def __init__(self, parts: Sequence[FrameSource], images: int = 0) -> None:
         self._parts = list(parts)
-        self._left = images or None
+        self._images = images or None
         total = sum(part.length for part in parts if part.length is not None)
         endless = any(part.length is None for part in parts)
-        self.length = self._left if endless else min(total, self._left or total)
+        self.length = self._images if endless else min(total, self._images or total)
+
+    @property
+    def position(self) -> int:
+        """How many frames were consumed in all."""
+        return sum(part.position for part in self._parts)
 
     @property
     def skipped(self) -> int:
@@ -67,15 +72,15 @@ class ChainedSource:
 
     def next(self) -> Frame | None:
         """Return the next frame of the first part that has one."""
-        if self._left == 0:
+        if self._images is not None and self.position >= self._images:
             return None
+        return next((frame for part in self._parts if (frame := part.next()) is not None), None)
+
+    def seek(self, position: int) -> None:
+        """Go on behind so many frames of all parts together."""
         for part in self._parts:
-            frame = part.next()
-            if frame is not None:
-                if self._left is not None:
-                    self._left -= 1
-                return frame
-        return None
+            part.seek(position)
+            position -= part.position
 
     def close(self) -> None:
         """Close every part."""

@@ -37,6 +37,7 @@ class FolderSource:
         self._pictures = [one for one in numbered if classes is None or one[2] in classes]
         self._rng = random.Random(seed)
         self._epochs_left = epochs
+        self.position = 0
         self._queue: list[tuple[int, Path, str]] = []
         self._unreadable: set[Path] = set()
         self.length = len(self._pictures) * epochs
@@ -49,20 +50,34 @@ class FolderSource:
     def next(self) -> Frame | None:
         """Return the next picture that can be read; None after the last epoch."""
         while True:
-            if not self._queue:
-                if not self._epochs_left:
-                    return None
-                self._epochs_left -= 1
-                self._queue = self._rng.sample(self._pictures, len(self._pictures))
+            if not self._queue and not self._shuffle():
+                return None
             scene, path, name = self._queue.pop()
+            self.position += 1
             image = self._read(path)
             if image is not None:
                 return Frame(image=image, label=name, scene=scene)
             if len(self._unreadable) == len(self._pictures):
                 raise SourceError(f"none of the {len(self._pictures)} pictures can be read; the last was {path}")
 
+    def seek(self, position: int) -> None:
+        """Go on behind so many pictures, without reading them."""
+        self.position = min(position, self.length)
+        left = self.position
+        while left and self._shuffle():
+            del self._queue[max(0, len(self._queue) - left) :]
+            left -= len(self._pictures) - len(self._queue)
+
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _shuffle(self) -> bool:
+        """Mix the pictures for the next epoch; False where there is none."""
+        if not self._epochs_left:
+            return False
+        self._epochs_left -= 1
+        self._queue = self._rng.sample(self._pictures, len(self._pictures))
+        return True
 
     def _read(self, path: Path) -> NDArray[np.uint8] | None:
         try:

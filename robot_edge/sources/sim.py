@@ -68,7 +68,7 @@ class SimulatedCamera:
         self._size = size
         self._seed = seed
         self._first_scene = first_scene
-        self._shown = 0
+        self.position = 0
 
     @property
     def length(self) -> int | None:
@@ -82,14 +82,22 @@ class SimulatedCamera:
 
     def next(self) -> Frame | None:
         """Draw the next frame, at once: this camera has no clock. None at the end."""
-        if self._shown == self._frames:
+        if self.position == self._frames:
             return None
-        scenes_before, moment = divmod(self._shown, FRAMES_PER_SCENE)
+        scenes_before, moment = divmod(self.position, FRAMES_PER_SCENE)
         if moment == 0:
             number = self._first_scene + scenes_before
             self._scene = _Scene(number, self._classes, self._size, np.random.default_rng([self._seed, number]))
-        self._shown += 1
+        self.position += 1
         return self._scene.film(moment)
+
+    def seek(self, position: int) -> None:
+        """Go on behind so many frames. Those before within the scene are drawn, as their noise comes before."""
+        if self._frames is not None:
+            position = min(position, self._frames)
+        self.position = position - position % FRAMES_PER_SCENE
+        while self.position < position:
+            self.next()
 
     def close(self) -> None:
         """Nothing to let go of."""

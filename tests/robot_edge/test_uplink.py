@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from broker import topics
 from broker.codec import SEND_LIMIT_BYTES, pack, unpack, unpack_as
 from broker.errors import NameTaken
-from broker.link import MemoryBroker, MemoryLink
+from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
@@ -25,8 +27,9 @@ from broker.messages import (
     TrainerState,
 )
 from broker.quantize import Quantized, dequantize, quantize, unpack_activations
-from robot_edge.outbox import RESEND_AFTER_SECONDS
-from robot_edge.uplink import GOODPUT_SECONDS, MOST_REASONS, WINDOW, Uplink, will
+from robot_edge.outbox import COMMIT_SECONDS, ClassCounts, Outbox
+from robot_edge.pacing import FIRST_MESSAGES, RESEND_SECONDS
+from robot_edge.uplink import AWAY_SECONDS, MOST_REASONS, Uplink, will
 
 AnyMessage = TypeVar("AnyMessage")
 
@@ -38,18 +41,50 @@ TRAINER = TrainerState(boot="1" * 16, started=50.0, online=True, trouble="")
 TAKEOVER_SECONDS = 2.5 * HEARTBEAT_SECONDS
 
 
+class ClockedLink(MemoryLink):
+    """A link that looks at the test's clock, and can go silent without going down."""
+
+    def __init__(self, broker: MemoryBroker, clock: Callable[[], float]) -> None:
+        super().__init__(broker)
+        self.silent = False
+        self._clock = clock
+        self.heard_at = clock()
+
+    def offer(self, delivery: Delivery) -> None:
+        if not self.silent:
+            super().offer(delivery)
+            self.heard_at = self._clock()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        return True if self.silent else super().publish(topic, payload, qos=qos, retain=retain)
+
+    def reconnect(self) -> None:
+        super().reconnect()
+        self.heard_at = self._clock()
+
+
 class World:
     """A robot r1 at a broker in memory, and the cloud's end of that broker; nothing moves the clock but the test."""
 
-    def __init__(self, state: RobotState = STATE) -> None:
+    def __init__(self, folder: Path, state: RobotState = STATE, **settings: Any) -> None:
         self.now = 1000.0
+        self.folder = folder
+        self.settings = {"limit": 10_000_000, **settings}
+        self.outboxes: list[Outbox] = []
         self.broker = MemoryBroker()
         self.cloud = MemoryLink(self.broker)
         self.cloud.subscribe(topics.topic("robot", topics.ANYONE, "state"))
         self.cloud.subscribe(topics.topic("robot", topics.ANYONE, "activations"))
-        self.link = MemoryLink(self.broker)
+        self.start(state)
+
+    def start(self, state: RobotState) -> None:
+        """Let a process of the robot begin, on the outbox of the one before."""
+        if self.outboxes:
+            self.outboxes[-1].close()
+        self.outboxes.append(Outbox(self.folder / "outbox.db", boot=state.boot, **self.settings))
+        self.link = ClockedLink(self.broker, lambda: self.now)
         self.state = state
-        self.uplink = Uplink(self.link, "r1", state, clock=lambda: self.now)
+        self.uplink = Uplink(self.link, "r1", state, self.outboxes[-1], clock=lambda: self.now)
 
     def reconnect(self) -> None:
         """Bring the link up anew; the broker then says again what it has retained."""
@@ -71,7 +106,7 @@ class World:
         receipt = Receipt(boot=boot, sequence=sequence, outcome=outcome, reason=reason)
         self.cloud.publish(topics.topic("robot", "r1", "receipt"), pack(receipt))
 
-    def pump(self, after: float = 0.0) -> list[Message]:
+    def pump(self, after: float = 2 * COMMIT_SECONDS) -> list[Message]:
         """Let the robot work after some seconds; return what it has published."""
         self.now += after
         self.uplink.pump()
@@ -82,12 +117,34 @@ class World:
         return [unpack(delivery.payload) for delivery in iter(lambda: self.cloud.receive(0), None)]
 
 
-def joined(state: RobotState = STATE) -> World:
-    """A robot that has said its state to a trainer."""
-    world = World(state)
-    world.trainer()
-    assert world.pump() == [state]
-    return world
+class MakeWorld:
+    """Makes worlds, each with a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.made: list[World] = []
+        self._folder = folder
+
+    def __call__(self, state: RobotState = STATE, **settings: Any) -> World:
+        folder = self._folder / str(len(self.made))
+        folder.mkdir()
+        self.made.append(World(folder, state, **settings))
+        return self.made[-1]
+
+    def joined(self, state: RobotState = STATE, **settings: Any) -> World:
+        """A robot that has said its state to a trainer."""
+        world = self(state, **settings)
+        world.trainer()
+        assert world.pump() == [state]
+        return world
+
+
+@pytest.fixture(name="make")
+def _make(tmp_path: Path) -> Iterator[MakeWorld]:
+    make = MakeWorld(tmp_path)
+    yield make
+    for world in make.made:
+        for outbox in world.outboxes:
+            outbox.close()
 
 
 def values(count: int, split: SplitSpec = SPLIT) -> NDArray[np.float32]:
@@ -112,8 +169,8 @@ def send(world: World, count: int) -> None:
         world.uplink.send(sample(), ["cat"])
 
 
-def test_it_says_what_it_waits_for() -> None:
-    world = World()
+def test_it_says_what_it_waits_for(make: MakeWorld) -> None:
+    world = make()
     world.link.connected, world.link.trouble = False, "no broker at localhost:1883"
     assert world.uplink.waits_for == "the broker (no broker at localhost:1883)"
     world.link.connected = True
@@ -129,8 +186,8 @@ def test_it_says_what_it_waits_for() -> None:
     assert not world.uplink.trainer_online
 
 
-def test_it_says_nothing_before_there_is_a_trainer_and_then_its_state_first() -> None:
-    world = World()
+def test_it_says_nothing_before_there_is_a_trainer_and_then_its_state_first(make: MakeWorld) -> None:
+    world = make()
     send(world, 1)
     assert world.pump() == []
     world.trainer()
@@ -140,8 +197,8 @@ def test_it_says_nothing_before_there_is_a_trainer_and_then_its_state_first() ->
     assert isinstance(batch, ActivationBatch)
 
 
-def test_its_state_is_said_again_as_a_heartbeat_and_on_every_connection() -> None:
-    world = joined()
+def test_its_state_is_said_again_as_a_heartbeat_and_on_every_connection(make: MakeWorld) -> None:
+    world = make.joined()
     assert world.pump(HEARTBEAT_SECONDS - 1) == []
     assert world.pump(1) == [STATE]
     assert world.pump(1) == []
@@ -149,27 +206,29 @@ def test_its_state_is_said_again_as_a_heartbeat_and_on_every_connection() -> Non
     assert world.pump(1) == [STATE]
 
 
-def test_another_trainer_that_leaves_stops_nothing() -> None:
-    world = joined()
+def test_another_trainer_that_leaves_stops_nothing(make: MakeWorld) -> None:
+    world = make.joined()
     gone = dataclasses.replace(TRAINER, boot="2" * 16, online=False)
     world.cloud.publish(topics.topic("trainer", "t2", "state"), pack(gone), retain=True)
     world.pump()
     assert world.uplink.waits_for == ""
 
 
-def test_the_window_bounds_what_is_on_the_way_and_receipts_free_it() -> None:
-    world = joined()
-    send(world, WINDOW + 4)
-    assert sequences(world.pump()) == list(range(WINDOW))
+def test_the_window_bounds_what_is_on_the_way_and_receipts_free_it(make: MakeWorld) -> None:
+    world = make.joined()
+    send(world, FIRST_MESSAGES + 4)
+    assert sequences(world.pump()) == list(range(FIRST_MESSAGES))
     assert sequences(world.pump()) == []
     for sequence in (3, 0, 5):
         world.receipt(sequence)
-    assert sequences(world.pump()) == [WINDOW, WINDOW + 1, WINDOW + 2]
-    assert len(world.uplink.outbox) == WINDOW + 1
+    assert sequences(world.pump(0.01)) == [], "between two commits nothing goes"
+    # Now goodput is known: three messages in less than a second make room for more in a window of three.
+    assert sequences(world.pump()) == list(range(FIRST_MESSAGES, FIRST_MESSAGES + 4))
+    assert len(world.uplink.outbox) == FIRST_MESSAGES + 1
 
 
-def test_receipts_of_others_and_for_nothing_free_nothing() -> None:
-    world = joined()
+def test_receipts_of_others_and_for_nothing_free_nothing(make: MakeWorld) -> None:
+    world = make.joined()
     send(world, 2)
     world.receipt(0, boot="c" * 16)
     world.receipt(77)
@@ -181,19 +240,30 @@ def test_receipts_of_others_and_for_nothing_free_nothing() -> None:
     assert len(world.uplink.outbox) == 1
 
 
-def test_what_has_no_receipt_is_sent_again_in_time() -> None:
-    world = joined()
+def test_what_has_no_receipt_is_sent_again_in_time(make: MakeWorld) -> None:
+    world = make.joined()
     send(world, 2)
     first = of(ActivationBatch, world.pump())
     world.receipt(0)
-    assert sequences(world.pump(RESEND_AFTER_SECONDS)) == []
-    again = of(ActivationBatch, world.pump(0.1))
+    later = keep_alive(world, RESEND_SECONDS - 1)
+    assert sequences(later) == []
+    world.trainer()
+    again = of(ActivationBatch, world.pump(1.5))
     assert [pack(batch) for batch in again] == [pack(first[1])]
-    assert world.uplink.messages_sent == 2
+    assert world.uplink.outbox.messages_made == 2
 
 
-def test_a_trainer_that_started_again_gets_all_at_once() -> None:
-    world = joined()
+def keep_alive(world: World, seconds: float) -> list[Message]:
+    """Let time pass while the trainer says every second that it is there; return what the robot has published."""
+    said: list[Message] = []
+    for _ in range(int(seconds)):
+        world.trainer()
+        said += world.pump(1.0)
+    return said
+
+
+def test_a_trainer_that_started_again_gets_all_at_once(make: MakeWorld) -> None:
+    world = make.joined()
     send(world, 2)
     world.pump()
     world.trainer()  # its heartbeat
@@ -206,8 +276,8 @@ def test_a_trainer_that_started_again_gets_all_at_once() -> None:
     assert sequences(batches) == [0, 1]
 
 
-def test_an_outage_loses_nothing() -> None:
-    world = joined()
+def test_an_outage_loses_nothing(make: MakeWorld) -> None:
+    world = make.joined()
     world.link.connected = False
     send(world, 3)
     assert world.pump(1) == []
@@ -224,8 +294,8 @@ def test_an_outage_loses_nothing() -> None:
     assert sequences(world.pump(1)) == [0, 1, 2]
 
 
-def test_after_an_outage_it_waits_for_the_trainer_to_be_there() -> None:
-    world = joined()
+def test_after_an_outage_it_waits_for_the_trainer_to_be_there(make: MakeWorld) -> None:
+    world = make.joined()
     send(world, 1)
     world.link.connections += 1
     assert world.pump(1) == []
@@ -236,34 +306,39 @@ def test_after_an_outage_it_waits_for_the_trainer_to_be_there() -> None:
     assert sequences(batches) == [0]
 
 
-def test_rejections_are_counted_and_each_reason_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    world = joined()
+def test_rejections_are_counted_and_each_reason_is_logged_once(
+    make: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make.joined()
     send(world, 3)
     world.pump()
     for sequence, reason in enumerate(["bad shape", "bad shape", "bad bits"]):
         world.receipt(sequence, "rejected", reason=reason)
     world.pump()
-    assert world.uplink.messages_rejected == 3
+    assert world.uplink.outbox.messages_rejected == 3
     assert len(world.uplink.outbox) == 0
     assert [message.rpartition(": ")[2] for message in caplog.messages] == ["bad shape", "bad bits"]
 
 
-def test_a_trainer_that_invents_reasons_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    world = joined()
+def test_a_trainer_that_invents_reasons_does_not_fill_the_log(
+    make: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make.joined()
     for number in range(MOST_REASONS + 10):
         send(world, 1)
+        world.pump()
         world.receipt(number, "rejected", reason=f"reason {number}")
         world.pump()
     assert len(caplog.messages) == MOST_REASONS
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 64])
-def test_samples_are_cut_to_messages_that_fit_the_broker(count: int) -> None:
-    world = joined(dataclasses.replace(STATE, split=LARGE))
+def test_samples_are_cut_to_messages_that_fit_the_broker(make: MakeWorld, count: int) -> None:
+    world = make.joined(dataclasses.replace(STATE, split=LARGE))
     names = [f"class {index % 7}" for index in range(count)]
     quantized = sample(count, LARGE)
     world.uplink.send(quantized, names, progress=0.5, edge_version=9)
-    payloads = [payload for _, payload in world.uplink.outbox.due(world.now)]
+    payloads = [pack(batch) for batch in of(ActivationBatch, world.pump())]
     assert len(payloads) == -(-count // 15)
     assert max(map(len, payloads)) <= SEND_LIMIT_BYTES
     batches = [unpack_as(ActivationBatch, payload) for payload in payloads]
@@ -275,34 +350,27 @@ def test_samples_are_cut_to_messages_that_fit_the_broker(count: int) -> None:
         assert set(batch.classes) == set(batch.names), "classes that do not occur travel along"
         assert (batch.boot, batch.split, batch.evaluation) == (STATE.boot, LARGE.fingerprint, 0)
         assert (batch.progress, batch.edge_version) == (0.5, 9)
-    assert world.uplink.messages_sent == len(payloads)
-    assert world.uplink.bytes_sent == sum(map(len, payloads))
-    assert world.uplink.outbox.samples_held == count
+    outbox = world.uplink.outbox
+    assert outbox.messages_made == len(payloads)
+    assert outbox.bytes_made == sum(map(len, payloads))
+    assert {name: one.queued for name, one in outbox.counts().items()} == Counter(names)
 
 
-def test_sequences_go_on_and_evaluations_are_not_counted_as_training() -> None:
-    world = joined()
+def test_sequences_go_on_and_evaluations_are_not_counted_as_training(make: MakeWorld) -> None:
+    world = make.joined()
     world.uplink.send(sample(2), ["cat", "dog"])
     world.uplink.send(sample(2), ["cat", "dog"], evaluation=1)
     world.uplink.send(sample(2), ["cat", "dog"])
     assert [(one.sequence, one.evaluation) for one in of(ActivationBatch, world.pump())] == [(0, 0), (1, 1), (2, 0)]
-    assert world.uplink.messages_sent == 2
-    assert world.uplink.outbox.samples_held == 4
-
-
-def test_it_is_full_when_the_trainer_is_too_slow() -> None:
-    world = World()
-    world.uplink = Uplink(world.link, "r1", STATE, outbox_bytes=1000)
-    while not world.uplink.outbox.full:
-        send(world, 1)
-    assert 1000 <= world.uplink.outbox.bytes_held < 2000
+    assert world.uplink.outbox.messages_made == 2
+    assert sum(one.queued for one in world.uplink.outbox.counts().values()) == 4
 
 
 OTHER = dataclasses.replace(STATE, boot="a" * 16, started=90.0)
 
 
-def test_a_live_robot_of_the_same_name_ends_it() -> None:
-    world = World()
+def test_a_live_robot_of_the_same_name_ends_it(make: MakeWorld) -> None:
+    world = make()
     world.trainer()
     world.robot(OTHER)
     with pytest.raises(NameTaken, match=r"'r1' is online \(boot aaaa.*--robot"):
@@ -310,19 +378,20 @@ def test_a_live_robot_of_the_same_name_ends_it() -> None:
     assert world.heard() == [], "it has spoken in the other's name"
 
 
-def retained(state: RobotState) -> World:
+def retained(make: MakeWorld, state: RobotState) -> World:
     """A world whose broker kept that state of a robot r1 from before."""
-    world = World()
+    world = make()
     world.robot(state)
     world.trainer()
     world.link.close()
-    world.link = MemoryLink(world.broker)
-    world.uplink = Uplink(world.link, "r1", STATE, clock=lambda: world.now)
+    world.start(STATE)
     return world
 
 
-def test_a_name_that_is_kept_without_a_sign_of_life_is_taken_over(caplog: pytest.LogCaptureFixture) -> None:
-    world = retained(OTHER)
+def test_a_name_that_is_kept_without_a_sign_of_life_is_taken_over(
+    make: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = retained(make, OTHER)
     assert world.pump() == []
     assert world.uplink.waits_for.startswith("the name 'r1'")
     assert world.pump(TAKEOVER_SECONDS) == []
@@ -331,8 +400,8 @@ def test_a_name_that_is_kept_without_a_sign_of_life_is_taken_over(caplog: pytest
     assert "taking the name over" in caplog.text
 
 
-def test_a_sign_of_life_keeps_the_name() -> None:
-    world = retained(OTHER)
+def test_a_sign_of_life_keeps_the_name(make: MakeWorld) -> None:
+    world = retained(make, OTHER)
     world.pump()
     world.now += HEARTBEAT_SECONDS
     world.robot(OTHER)
@@ -340,18 +409,18 @@ def test_a_sign_of_life_keeps_the_name() -> None:
         world.pump()
 
 
-def test_a_robot_that_has_gone_leaves_its_name() -> None:
-    world = retained(dataclasses.replace(OTHER, online=False))
+def test_a_robot_that_has_gone_leaves_its_name(make: MakeWorld) -> None:
+    world = retained(make, dataclasses.replace(OTHER, online=False))
     assert world.pump() == [STATE]
     # ... also where its last will comes while we wait for it
-    world = retained(OTHER)
+    world = retained(make, OTHER)
     assert world.pump() == []
     world.robot(dataclasses.replace(OTHER, online=False))
     assert world.pump() == [STATE]
 
 
-def test_of_two_robots_that_meet_later_the_older_one_stays() -> None:
-    world = joined()
+def test_of_two_robots_that_meet_later_the_older_one_stays(make: MakeWorld) -> None:
+    world = make.joined()
     world.robot(dataclasses.replace(OTHER, started=110.0))
     assert world.pump() == [STATE], "the state that the younger one has overwritten is not said again"
     world.robot(OTHER)
@@ -359,8 +428,8 @@ def test_of_two_robots_that_meet_later_the_older_one_stays() -> None:
         world.pump()
 
 
-def test_its_own_state_is_no_namesake() -> None:
-    world = joined()
+def test_its_own_state_is_no_namesake(make: MakeWorld) -> None:
+    world = make.joined()
     world.pump(HEARTBEAT_SECONDS)
     world.robot(STATE)
     world.robot(dataclasses.replace(STATE, online=False))  # its own last will, after an outage
@@ -368,9 +437,10 @@ def test_its_own_state_is_no_namesake() -> None:
     assert world.uplink.waits_for == ""
 
 
-def test_what_cannot_be_read_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    world = joined()
+def test_what_cannot_be_read_is_passed_over(make: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    world = make.joined()
     send(world, 1)
+    world.pump()
     for topic in (
         topics.topic("robot", "r1", "receipt"),
         topics.topic("robot", "r1", "state"),
@@ -406,8 +476,8 @@ def figures(robot: str, boot: str, images: int) -> TrainerMetrics:
     )
 
 
-def test_only_figures_of_this_robot_and_boot_are_its_own() -> None:
-    world = joined()
+def test_only_figures_of_this_robot_and_boot_are_its_own(make: MakeWorld) -> None:
+    world = make.joined()
     own = figures("r1", STATE.boot, 64)
     for one in (own, figures("r2", STATE.boot, 1), figures("r1", "c" * 16, 2)):
         world.cloud.publish(topics.topic("trainer", "t1", "metrics"), pack(one))
@@ -415,30 +485,140 @@ def test_only_figures_of_this_robot_and_boot_are_its_own() -> None:
     assert world.uplink.figures == own
 
 
-def test_goodput_is_what_was_receipted_in_the_last_seconds() -> None:
-    world = joined()
-    assert world.uplink.goodput == 0
-    send(world, 2)
+def slow_link(world: World, rate: float) -> None:
+    """Let so many bytes a second be carried for a while, by receipts that come when they may."""
+    for _ in range(40):
+        world.uplink.send(sample(4, LARGE), ["cat"] * 4)
+        for batch in of(ActivationBatch, world.pump()):
+            world.now += len(pack(batch)) / rate
+            world.trainer()
+            world.receipt(batch.sequence)
+            world.uplink.pump()
+    world.heard()
+
+
+def test_messages_get_smaller_on_a_slow_link(make: MakeWorld) -> None:
+    world = make.joined(dataclasses.replace(STATE, split=LARGE))
+    assert world.uplink.goodput is None
+    slow_link(world, rate=20_000)
+    assert world.uplink.goodput == pytest.approx(20_000, rel=0.2)
+    before = world.uplink.outbox.messages_made
+    world.uplink.send(sample(15, LARGE), ["cat"] * 15)
+    assert world.uplink.outbox.messages_made == before + 4, "of four samples each, 33 kB"
+
+
+def test_on_the_slowest_link_a_message_holds_one_sample(make: MakeWorld) -> None:
+    world = make.joined(dataclasses.replace(STATE, split=LARGE))
+    slow_link(world, rate=2_000)
+    before = world.uplink.outbox.messages_made
+    world.uplink.send(sample(3, LARGE), ["cat"] * 3)
+    assert world.uplink.outbox.messages_made == before + 3
+
+
+def test_a_robot_that_is_busy_for_seconds_has_no_slow_link(make: MakeWorld) -> None:
+    world = make.joined(dataclasses.replace(STATE, split=LARGE))
+    for _ in range(20):
+        world.uplink.send(sample(8, LARGE), ["cat"] * 8)
+        (batch,) = of(ActivationBatch, world.pump())
+        world.now += 0.5
+        world.trainer()
+        world.receipt(batch.sequence)
+        world.now += 4.5  # a step of training
     world.pump()
-    size = world.uplink.bytes_sent / 2
-    world.receipt(0)
+    assert world.uplink.goodput == pytest.approx(8 * 8192 / 0.5, rel=0.2)
+
+
+def test_a_trainer_that_falls_silent_is_away(make: MakeWorld) -> None:
+    world = make.joined()
+    send(world, 1)
+    world.pump()
+    world.pump(AWAY_SECONDS - 1)
+    assert world.uplink.waits_for == ""
+    world.pump(2)
+    assert world.uplink.waits_for.startswith("a cloud trainer")
+    send(world, 1)
+    assert world.pump() == []
+    world.trainer()  # the same process, awake again
+    state, *batches = world.pump()
+    assert state == STATE
+    assert sequences(batches) == [0, 1]
+
+
+def test_a_trainer_in_trouble_gets_nothing_until_it_is_out_of_it(make: MakeWorld) -> None:
+    world = make.joined()
+    world.trainer(dataclasses.replace(TRAINER, trouble="its disk is full"))
+    send(world, 1)
+    assert world.pump() == []
+    assert world.uplink.waits_for == "the cloud trainer (its disk is full)"
+    world.trainer()
+    assert sequences(world.pump()) == [0]
+
+
+def test_a_quarantine_is_said_once_and_shown(make: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    world = make.joined()
+    own = dataclasses.replace(figures("r1", STATE.boot, 64), quarantine="20 bad messages")
+    for one in (own, dataclasses.replace(own, images=65), dataclasses.replace(own, robot="r2", quarantine="other")):
+        world.cloud.publish(topics.topic("trainer", "t1", "metrics"), pack(one))
+    world.pump()
+    assert world.uplink.quarantine == "20 bad messages"
+    assert caplog.messages == ["the trainer takes nothing from this robot for now: 20 bad messages"]
+
+
+def test_a_link_that_is_silent_is_dialled_again(make: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    world = make.joined()
+    world.link.silent = True
+    for _ in range(int(AWAY_SECONDS) + 6):
+        world.trainer()  # in vain
+        world.pump(1.0)
+    assert world.link.connections == 2
+    assert "connecting again" in caplog.text
+    for _ in range(10):
+        world.pump(1.0)
+    assert world.link.connections == 2, "it does not give the new connection time"
+
+
+def test_while_only_the_trainer_is_gone_the_link_is_left_alone(make: MakeWorld) -> None:
+    world = make.joined()
+    for _ in range(120):
+        world.pump(1.0)
+    assert world.link.connections == 1
+
+
+def test_a_robot_that_was_killed_sends_what_its_former_process_left(make: MakeWorld) -> None:
+    world = make.joined()
+    send(world, 3)
     world.pump()
     world.receipt(1)
-    world.pump(3.0)
-    assert world.uplink.goodput == pytest.approx(2 * size / GOODPUT_SECONDS)
-    world.now += GOODPUT_SECONDS - 1
-    assert world.uplink.goodput == pytest.approx(size / GOODPUT_SECONDS)
-    world.now += 2
-    assert world.uplink.goodput == 0
+    world.pump()
+    world.robot(dataclasses.replace(STATE, online=False))  # its last will
+    world.link.close()
+    again = dataclasses.replace(STATE, boot="e" * 16, started=200.0, weights="checkpoint")
+    world.start(again)
+    world.uplink.send(sample(), ["dog"], position=99)
+    state, *batches = world.pump()
+    assert state == again
+    assert [(one.boot, one.sequence) for one in of(ActivationBatch, batches)] == [
+        (STATE.boot, 0),
+        (STATE.boot, 2),
+        (again.boot, 0),
+    ]
+    world.receipt(2)
+    world.receipt(0, "rejected", boot=again.boot, reason="no")
+    world.pump()
+    counts = world.uplink.outbox.counts()
+    assert counts["cat"] == ClassCounts(taken=3, queued=1, receipted=2, rejected=0, dropped=0)
+    assert counts["dog"] == ClassCounts(taken=1, queued=0, receipted=0, rejected=1, dropped=0)
+    assert world.uplink.outbox.messages_rejected == 1
+    assert world.uplink.outbox.position == 99
 
 
-def test_it_says_goodbye_if_it_has_said_hello() -> None:
+def test_it_says_goodbye_if_it_has_said_hello(make: MakeWorld) -> None:
     gone = dataclasses.replace(STATE, online=False)
     topic, payload = will("r1", STATE)
     assert (topic, unpack(payload)) == (topics.topic("robot", "r1", "state"), gone)
-    world = joined()
+    world = make.joined()
     world.uplink.close()
     assert world.heard() == [gone]
-    world = World()
+    world = make()
     world.uplink.close()
     assert world.heard() == []

@@ -1,0 +1,135 @@
+"""How much may be on the way to the trainer, measured by what arrives. Pure: time is an argument.
+
+Goodput is what was receipted in each second in which something was on the way. It sets the window and the size of the
+messages, so that a slow link is neither choked nor a fast one idle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from broker.codec import SEND_LIMIT_BYTES
+
+# A window of 64 messages fills 1,000 kB/s at 2 s round trip, and is little for a broker, which may keep only 1,000.
+MOST_MESSAGES = 64
+# Before anything is known: enough for 20 ms round trip, little enough for a trainer with 50 robots.
+FIRST_MESSAGES = 16
+# With fewer, goodput could never be seen to grow.
+LEAST_MESSAGES = 2
+# The window in time. More than any round trip, and little enough that live data is not stuck behind it for long.
+WINDOW_SECONDS = 3.0
+# What one message may take: so a person sees figures move, and a link that breaks wastes little.
+MESSAGE_SECONDS = 2.0
+# Goodput is an average that forgets at this rate.
+SMOOTHING_SECONDS = 10.0
+# Less time than this says nothing about a link.
+LEAST_BUSY_SECONDS = 0.05
+# A message without a receipt for this long is sent again: ten windows.
+RESEND_SECONDS = 30.0
+# A link that needs longer for a message is not helped by more copies of it: each time the wait doubles, up to this.
+MOST_RESEND_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class _Flight:
+    size: int
+    backlog: bool
+    sent_at: float
+
+
+class Pace:
+    """Knows what is on the way, and what the link has carried."""
+
+    def __init__(self) -> None:
+        self.under_way: dict[int, _Flight] = {}
+        self._received = self._busy = 0.0  # bytes and seconds, both forgotten at the same rate
+        self._since: float | None = None  # the time up to which something on the way was accounted for
+        self._patience = RESEND_SECONDS
+
+    @property
+    def goodput(self) -> float | None:
+        """Bytes a second while something is on the way; None while nothing is known."""
+        return self._received / self._busy if self._busy >= LEAST_BUSY_SECONDS else None
+
+    @property
+    def message_limit(self) -> int:
+        """Bytes that a new message should have at most."""
+        goodput = self.goodput
+        return SEND_LIMIT_BYTES if goodput is None else min(SEND_LIMIT_BYTES, math.ceil(goodput * MESSAGE_SECONDS))
+
+    def sent(self, message: int, size: int, now: float, *, backlog: bool = False) -> None:
+        """Note that a message of so many bytes has left."""
+        self.under_way[message] = _Flight(size, backlog, now)
+        self._since = now if self._since is None else self._since
+
+    def arrived(self, message: int, now: float) -> None:
+        """Note a message's receipt."""
+        flight = self.under_way.pop(message, None)
+        if flight is None or self._since is None:
+            return  # sent in another life of the link: who knows how long it took
+        elapsed = max(0.0, now - self._since)
+        kept = math.exp(-elapsed / SMOOTHING_SECONDS)
+        self._busy = self._busy * kept + elapsed
+        self._received = self._received * kept + flight.size
+        self._since = max(now, self._since) if self.under_way else None
+        self._patience = RESEND_SECONDS
+
+    def expire(self, now: float) -> None:
+        """Give up what has had no receipt for too long, so that it is sent again."""
+        late = [message for message, flight in self.under_way.items() if now - flight.sent_at > self._patience]
+        for message in late:
+            del self.under_way[message]
+        if late:
+            self._patience = min(2 * self._patience, MOST_RESEND_SECONDS)
+
+    def forget(self) -> None:
+        """Give up all that is on the way: the connection or the trainer that had it is gone."""
+        self.under_way.clear()
+        self._since = None
+        self._patience = RESEND_SECONDS
+
+    def admission(self, *, live: bool) -> Admission:
+        """Return what decides about the next messages. live: whether live data needs a place in the window."""
+        goodput = self.goodput
+        if goodput is None:
+            return Admission(self, FIRST_MESSAGES, FIRST_MESSAGES * SEND_LIMIT_BYTES, live)
+        return Admission(self, MOST_MESSAGES, goodput * WINDOW_SECONDS, live)
+
+
+class Admission:
+    """Decides which messages may be sent next, one after the other."""
+
+    def __init__(self, pace: Pace, messages: int, size: float, live: bool) -> None:
+        self._window = (messages, size)
+        # Half of the window stays free for what is live, or it would wait behind the backlog.
+        self._backlog_window = (messages // 2, size / 2) if live else self._window
+        flights = pace.under_way.values()
+        self._all = _Load(len(flights), sum(flight.size for flight in flights))
+        backlog = [flight.size for flight in flights if flight.backlog]
+        self._backlog = _Load(len(backlog), sum(backlog))
+
+    def __call__(self, size: int, /, *, backlog: bool) -> bool:
+        """Whether a message of so many bytes may be on the way too; if so, it counts as being there."""
+        if not self._all.fits(size, *self._window):
+            return False
+        if backlog and not self._backlog.fits(size, *self._backlog_window):
+            return False
+        self._all.add(size)
+        if backlog:
+            self._backlog.add(size)
+        return True
+
+
+@dataclass
+class _Load:
+    messages: int
+    size: int
+
+    def fits(self, size: int, most_messages: int, most_bytes: float) -> bool:
+        fits = self.messages < most_messages and self.size + size <= most_bytes
+        return fits or self.messages < LEAST_MESSAGES
+
+    def add(self, size: int) -> None:
+        self.messages += 1
+        self.size += size
