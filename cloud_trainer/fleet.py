@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -16,7 +18,7 @@ from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.intake import Intake
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session import RobotSession
-from cloud_trainer.session_start import SessionStart, measured_start, memory_needed, open_session
+from cloud_trainer.session_start import SessionStart, memory_needed, new_start, open_session
 from cloud_trainer.store import Event, Store
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from hierarchy.command_line import Notice
@@ -25,6 +27,16 @@ from hierarchy.command_line import Notice
 NEARLY_FULL, ROOM_MADE = 0.9, 0.8
 
 log = logging.getLogger("cloud-trainer")
+
+
+def fair_share(sizes: Sequence[int], room: float) -> float:
+    """Return what each of those sizes may hold at most to fit the room together: small ones leave theirs to others."""
+    for count, size in enumerate(sorted(sizes)):
+        share = room / (len(sizes) - count)
+        if size > share:
+            return share
+        room -= size
+    return math.inf
 
 
 class Fleet:
@@ -55,6 +67,8 @@ class Fleet:
         record = self.robots[robot]
         state = record.state
         assert state is not None
+        if record.stuck:
+            return
         if record.entered and state.weights == "checkpoint" and record.entered.split == state.split:
             log.info("robot %s is back, going on from its checkpoint", robot)
             self.store.append(robot, "rejoin", pack(state))
@@ -88,7 +102,7 @@ class Fleet:
             return self._apply(robot, record, event)
         except (ConfigError, MalformedMessage) as error:
             log.error("robot %s: training cannot go on: %s", robot, error)
-            record.session, record.refused = None, str(error)[:400]
+            record.session, record.stuck = None, f"training cannot go on: {error}"[:400]
             return ""
 
     def finish_idle(self, robot: str) -> None:
@@ -127,15 +141,19 @@ class Fleet:
         used = self.store.bytes_used
         if used < NEARLY_FULL * limit:
             return ""
+        held = {robot: self.store.batch_bytes(robot) for robot in self.robots}
+        # A batch takes more of the disk than it has bytes: the rest of a page, and its place in two indices.
+        share = fair_share(list(held.values()), ROOM_MADE * limit * sum(held.values()) / used)
         for robot, record in self.robots.items():
-            session = record.session
-            excess = self.store.batch_bytes(robot) - ROOM_MADE * limit / len(self.robots)
-            if session is None or excess <= 0:
+            if record.session is None or held[robot] <= share:
                 continue
-            if up_to := self.store.oldest_batches(robot, session.oldest_needed - 1, round(excess)):
+            up_to = self.store.oldest_batches(robot, record.session.oldest_needed - 1, math.ceil(held[robot] - share))
+            if up_to > record.forgetting:
                 log.info("the store is nearly full: robot %s gives up its oldest trained samples", robot)
+                record.forgetting = up_to
                 self._append(robot, "forget", str(up_to).encode())
-            self.save(robot)  # deletes what was given up before
+            if record.forget_up_to:
+                self.save(robot)  # deletes what was given up before
         return (
             f"the store is full, and all of it waits for training (--store-gb {self._config.store_gb:g})"
             if (self.store.bytes_used > limit)
@@ -145,27 +163,36 @@ class Fleet:
     def _load(self, robot: str) -> RobotRecord:
         """Return what is known of a robot from its log and its checkpoint."""
         record = RobotRecord()
+        states = self.store.states(robot)
         folder = self._checkpoints / robot
         if (folder / CHECKPOINT).exists():
             parts, about = load_checkpoint(folder)
-            record.start = about["start"].encode()
+            cursor, record.start = about["cursor"], about["start"].encode()
+            if cursor > self.store.last_event(robot):
+                raise ConfigError(
+                    f"the checkpoint {folder} is from event {cursor}, the store ends at "
+                    f"{self.store.last_event(robot)}: put back the store that belongs to it"
+                )
+            starts = [event.payload for event in states if event.kind == "start" and event.id <= cursor]
+            if starts[-1:] != [record.start]:
+                raise ConfigError(
+                    f"the checkpoint {folder} was made with another store than the one beside it: put back the store "
+                    "that belongs to it, or move the checkpoint away"
+                )
             record.session = self._open(robot, record.start)
             try:
                 record.session.restore(parts, about)
             except (RuntimeError, KeyError) as error:
-                raise ConfigError(f"the checkpoint {folder} does not belong to the store beside it: {error}") from error
-            record.cursor_saved, record.steps_saved = record.cursor, record.session.trainer.steps
-            if record.cursor > self.store.last_event(robot):
-                raise ConfigError(
-                    f"the checkpoint {folder} is from event {record.cursor}, the store ends at "
-                    f"{self.store.last_event(robot)}: put back the store that belongs to it"
-                )
+                raise ConfigError(f"the checkpoint {folder} is of another network: {error}") from error
+            record.cursor_saved, record.steps_saved = cursor, record.session.trainer.steps
         elif not self.store.is_whole(robot):
             log.warning(
                 "robot %s has no checkpoint, and its oldest samples were given up: starting from the rest", robot
             )
-        kind, payload = self.store.last_state(robot)
-        record.entered = SessionStart.unpack(payload).state if kind == "start" else unpack_as(RobotState, payload)
+        if not states or states[0].kind != "start":
+            raise ConfigError(f"the log of robot {robot} does not begin with a start: is it another version's?")
+        entered = [_state(event) for event in states]
+        record.entered, record.boots = entered[-1], {state.boot for state in entered}
         record.intake = Intake(record.entered.split, most_classes=self._config.most_classes)
         record.intake.know(record.session.trainer.classes if record.session else ())
         for batch in self.store.batches_after(robot, record.cursor):
@@ -180,13 +207,12 @@ class Fleet:
     def _new_start(self, robot: str, state: RobotState) -> SessionStart:
         needed = memory_needed(state.split, self._settings.batch)
         others = sum(record.memory for name, record in self.robots.items() if name != robot)
-        limit = round(self._config.networks_gb * 1e9)
-        if others + needed > limit:
-            raise ConfigError(
-                f"its network takes {needed / 1e9:.2f} GB, {(limit - others) / 1e9:.2f} GB are left (--networks-gb)"
-            )
-        start = measured_start(state, self._settings, self._device)
-        self.robots[robot].memory = needed
+        room = round(self._config.networks_gb * 1e9) - others
+        if needed > room:
+            raise ConfigError(f"its network takes {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB are left (--networks-gb)")
+        record = self.robots[robot]
+        start = new_start(robot, state, self._settings, self._device, former=record.start, room=room - needed)
+        record.memory = needed
         log.info(
             "robot %s: %s from %s on, %s", robot, state.split.backbone, state.split.cut, start.compute(self._device)
         )
@@ -194,12 +220,11 @@ class Fleet:
 
     def _has_events(self, robot: str) -> bool:
         record = self.robots[robot]
-        # A session that could not be opened, or failed, stays where it is until the robot starts anew.
-        stuck = record.refused and record.session is None
-        return not stuck and self.store.has_events(robot, record.cursor)
+        return not record.stuck and self.store.has_events(robot, record.cursor)
 
     def _apply(self, robot: str, record: RobotRecord, event: Event) -> str:
         if event.kind == "start":
+            record.session = None  # two networks at once may be one too many for this machine
             record.start, record.session = event.payload, self._open(robot, event.payload)
             record.session.cursor = event.id
             record.steps_saved = 0
@@ -222,3 +247,10 @@ class Fleet:
             self.store.commit()
         except StorageError as error:
             self._disk.say(str(error))
+
+
+def _state(event: Event) -> RobotState:
+    """Return the robot's state that a start or a rejoin holds."""
+    if event.kind == "start":
+        return SessionStart.unpack(event.payload).state
+    return unpack_as(RobotState, event.payload)

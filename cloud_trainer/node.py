@@ -25,6 +25,7 @@ from broker.messages import (
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.robot_record import RobotRecord
+from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE, Store, open_store
 from cloud_trainer.summary import fleet_summary
 from hierarchy.command_line import Notice, SparseLog, StopRequest
@@ -77,12 +78,15 @@ class TrainerNode:
         self._store = store
         self._fleet = Fleet(config, store, folder.checkpoint, choose_device(config.device))
         self._robots = self._fleet.robots
+        for record in self._robots.values():
+            record.heard = time.monotonic()  # time to come back before what waits is trained on
         # Not in the store yet: receipts to send, and whose batches they are about, once it is.
         self._receipts: list[tuple[str, Receipt]] = []
         self._added: list[RobotRecord] = []
         self._rejected = 0  # messages of nobody we know
         self._garbage = SparseLog(log)
         self._notice = Notice(log)
+        self._disk = Notice(log)
         self._connection = 0
         self._next_heartbeat = self._next_metrics = self._next_report = self._retry_at = 0.0
         # States first: they say what the activations behind them are.
@@ -124,7 +128,10 @@ class TrainerNode:
         sessions = {robot: record.session for robot, record in known.items() if record.session}
         by_class = {robot: session.held_out.by_class for robot, session in sessions.items()}
         classes = {robot: session.trainer.classes for robot, session in sessions.items()}
-        self._folder.finish(fleet_summary(figures, reported, classes, by_class, self._rejected))
+        try:
+            self._folder.finish(fleet_summary(figures, reported, classes, by_class, self._rejected))
+        except OSError as error:
+            log.error("summary and curves cannot be written: %s", error)
 
     # What comes in
 
@@ -162,8 +169,9 @@ class TrainerNode:
             return
         robot = topic.name
         record = self._robots.get(robot)
-        if record and record.conduct.quarantine(now):
-            record.conduct.rejected += 1
+        # States are heard all the same: a robot that goes, or comes back, is told whether it is in quarantine.
+        if record and topic.channel != "state" and record.conduct.quarantine(now):
+            record.conduct.rejected += topic.channel == "activations"
             return
         try:
             match topic.channel:
@@ -202,6 +210,8 @@ class TrainerNode:
                 self._garbage.warn(f"robot {robot} is turned away: {reason}")
                 return
             record = self._robots[robot] = RobotRecord()
+        if state.boot in record.boots and record.entered and state.boot != record.entered.boot:
+            return  # of a former start, come late: going back to it would throw away what was learned since
         record.heard = now
         if record.state is None or record.state.boot != state.boot:
             record.state, record.refused = state, ""
@@ -213,7 +223,7 @@ class TrainerNode:
         record.heard = now
         if record.entered != record.state and not record.refused and not self._state.trouble:
             self._enter(robot, record)
-        if record.refused or record.intake is None or self._state.trouble:
+        if record.refused or record.stuck or record.intake is None or self._state.trouble:
             return  # without a receipt: the robot keeps it
         try:
             record.intake.check(batch)
@@ -233,6 +243,8 @@ class TrainerNode:
         try:
             self._fleet.enter(robot)
             self._commit()  # what was entered must not be lost with what comes behind it
+            if record.entered:
+                record.boots.add(record.entered.boot)
         except StorageError:
             record.entered, record.intake = entered, intake
             raise
@@ -246,14 +258,20 @@ class TrainerNode:
         if trouble:
             self._reject(robot, trouble, time.monotonic(), grave=True)
         if record.session and record.steps > steps:
-            figures = record.session
+            self._note(robot, record.session)
+
+    def _note(self, robot: str, session: RobotSession) -> None:
+        try:
             self._folder.add_metrics(
                 robot=robot,
-                images=figures.prequential.count,
-                classes=len(figures.trainer.classes),
-                cloud_loss=figures.loss,
-                cloud_prequential=figures.prequential.recent,
+                images=session.prequential.count,
+                classes=len(session.trainer.classes),
+                cloud_loss=session.loss,
+                cloud_prequential=session.prequential.recent,
             )
+            self._disk.say("")
+        except OSError as error:
+            self._disk.say(f"metrics cannot be written, training goes on without: {error}")
 
     # What goes out
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -41,9 +43,10 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
         saved = load_checkpoint(checkpoint) if (checkpoint / CHECKPOINT).exists() else None
         session, comparison = _replay_robot(store, robot, settings, device, saved)
         parts, about = session.checkpoint()
+        comparison = comparison or "no checkpoint beside it"
         console.print(
             f"robot {robot}: {session.messages_trained:,} messages, {session.prequential.count:,} images, "
-            f"{session.trainer.steps:,} steps, weights {digest(parts)[:16]}: {comparison or 'no checkpoint beside it'}"
+            f"{session.trainer.steps:,} steps, weights {digest(parts, 'weights')[:16]}: {comparison}"
         )
         equal &= "differs" not in comparison
         if out:
@@ -53,7 +56,7 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
 
 
 def _replay_robot(
-    store: Store, robot: str, settings: TrainingSettings, device: DeviceName, saved: tuple[Parts, dict[str, int]] | None
+    store: Store, robot: str, settings: TrainingSettings, device: DeviceName, saved: tuple[Parts, dict[str, Any]] | None
 ) -> tuple[RobotSession, str]:
     """Return the session at the end of the log, and how it compared when it was where the checkpoint is."""
     session: RobotSession | None = None
@@ -61,6 +64,8 @@ def _replay_robot(
     with Progress(transient=True) as progress:
         task = progress.add_task(robot, total=store.last_event(robot))
         while event := store.next_event(robot, cursor):
+            if saved and session and not comparison and event.id > saved[1]["cursor"]:
+                comparison = _compared(session, saved)
             cursor = event.id
             if event.kind == "start":
                 start = SessionStart.unpack(event.payload)
@@ -70,22 +75,26 @@ def _replay_robot(
                 raise ConfigError(f"the log of robot {robot} does not begin with a start: is it another version's?")
             else:
                 session.apply(event)
-            if saved and saved[1]["cursor"] == cursor:
-                same = digest(session.checkpoint()[0]) == digest(saved[0])
-                comparison = f"{'equal to' if same else 'differs from'} the checkpoint at event {cursor}"
-                comparison += ", bit for bit" if same else ""
             progress.update(task, completed=cursor)
     assert session is not None, "a robot is known by its first event"
     if saved and not comparison:
-        raise ConfigError(f"robot {robot}: the checkpoint is at event {saved[1]['cursor']}, the log ends before")
+        comparison = _compared(session, saved)
     return session, comparison
 
 
-def digest(parts: Parts) -> str:
-    """Return a hash of weights and momentum."""
+def _compared(session: RobotSession, saved: tuple[Parts, dict[str, Any]]) -> str:
+    """Say whether a session is, in all that its training depends on, where the checkpoint is."""
+    parts, about = session.checkpoint()
+    same = digest(parts) == digest(saved[0]) and json.loads(json.dumps(about)).items() <= saved[1].items()
+    at = f"the checkpoint at event {saved[1]['cursor']}"
+    return f"equal to {at}, bit for bit" if same else f"differs from {at}"
+
+
+def digest(parts: Parts, *only: str) -> str:
+    """Return a hash of the tensors in all parts, or in some only."""
     result = hashlib.sha256()
-    for part in ("weights", "momentum"):
-        for name, value in sorted(parts.get(part, {}).items()):
-            result.update(f"{part}/{name}{tuple(value.shape)}".encode())
+    for part, named in sorted(parts.items()):
+        for name, value in sorted(named.items()) if part in only or not only else ():
+            result.update(f"{part}/{name}{value.dtype}{tuple(value.shape)}".encode())
             result.update(value.detach().cpu().contiguous().numpy().tobytes())
     return result.hexdigest()

@@ -15,20 +15,23 @@ class RobotRecord:
     """One robot's record.
 
     state: the last that it said of itself; None for one that is only known from the store. entered: the last state in
-    its log. intake: what its batches are held against, of that state. start: the event that its session began with.
-    session: its training, which may be events behind the log. refused: why it cannot be trained for. heard: monotonic
-    time of its last message. messages_waiting: batches in the log that the session has not come to. memory: bytes that
-    its network takes. cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the
-    session has caught up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0
-    for none.
+    its log. boots: of all states in its log. intake: what its batches are held against, of that state. start: the event
+    that its session began with. session: its training, which may be events behind the log. refused: why this state of
+    it cannot be trained for. stuck: why its log cannot be trained on any further, until this trainer is started again.
+    heard: monotonic time of its last message. messages_waiting: batches in the log that the session has not come to.
+    memory: bytes that its network takes. cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a
+    checkpoint is due once the session has caught up with the log. forget_up_to: event up to which batches are deleted
+    with the next checkpoint; 0 for none. forgetting: the same of the newest decision in the log.
     """
 
     state: RobotState | None = None
     entered: RobotState | None = None
+    boots: set[str] = field(default_factory=set)
     intake: Intake | None = None
     start: bytes = b""
     session: RobotSession | None = None
     refused: str = ""
+    stuck: str = ""
     conduct: Conduct = field(default_factory=Conduct)
     heard: float = 0.0
     messages_waiting: int = 0
@@ -37,6 +40,7 @@ class RobotRecord:
     steps_saved: int = 0
     save_when_idle: bool = False
     forget_up_to: int = 0
+    forgetting: int = 0
     images_reported: int = 0
     metrics: RobotMetrics | None = None
     published: TrainerMetrics | None = None
@@ -53,16 +57,18 @@ class RobotRecord:
 
     def figures(self, robot: str, now: float) -> TrainerMetrics | None:
         """Return what others are told of the robot's training; None where there is nothing to say."""
-        quarantine = self.refused or self.conduct.quarantine(now)
-        if self.session is not None:
+        quarantine = self.stuck or self.refused or self.conduct.quarantine(now)
+        boot = self.state.boot if self.state else ""
+        # A robot looks for its own boot: one that is not let in must not be answered with the former one's figures.
+        if self.session is not None and not (quarantine and boot and boot != self.session.state.boot):
             return self.session.figures(
                 messages_waiting=self.messages_waiting, rejected=self.conduct.rejected, quarantine=quarantine
             )
-        if self.state is None or not quarantine:
+        if not boot or not quarantine:
             return None
         return TrainerMetrics(
             robot=robot,
-            boot=self.state.boot,
+            boot=boot,
             images=0,
             classes=0,
             cloud_loss=None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,8 +23,13 @@ from hierarchy.device import Compute
 from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
 
-# Weights, gradients and momentum of float32.
-BYTES_PER_PARAMETER = 12
+# Weights, gradients and momentum of float32, and weights and momentum once more while a checkpoint is written.
+BYTES_PER_PARAMETER = 20
+# Measuring trains three copies of a network, each with gradients and momentum.
+MEASURING_BYTES_PER_PARAMETER = 36
+# Tracing a network where it is to be cut runs two pictures through it; for VGG, the widest at full size, it is half of
+# this. A state may ask for 4096 x 4096 pixels, which would be 34 GB.
+BYTES_PER_PIXEL = 2048
 # Values that cross for a whole step: 512 MB. For 64 pictures of 224 pixels, cut after ResNet-50's layer1, it is 51M.
 MOST_VALUES_IN_STEP = 2**27
 
@@ -57,9 +62,20 @@ class SessionStart:
         return Compute(device=device, dtype=getattr(torch, self.dtype), channels_last=self.channels_last)
 
 
-def measured_start(state: RobotState, settings: TrainingSettings, device: torch.device) -> SessionStart:
-    """Measure how this machine trains a robot's network fastest. Raises ConfigError where it cannot be trained."""
-    segment = CloudSegment(state.split, pretrained=False)
+def new_start(
+    robot: str, state: RobotState, settings: TrainingSettings, device: torch.device, *, former: bytes, room: int
+) -> SessionStart:
+    """Return what to enter for a robot that starts a network, which is built on trial.
+
+    The fastest way to compute is measured, unless it is known from the robot's former start, or the copies that
+    measuring takes do not fit into room, in bytes. Raises ConfigError where the network cannot be trained.
+    """
+    segment = _build(robot, state, settings, device)
+    before = SessionStart.unpack(former) if former else None
+    if before and before.state.split == state.split:
+        return replace(before, state=state)
+    if MEASURING_BYTES_PER_PARAMETER * sum(one.numel() for one in segment.parameters()) > room:
+        return SessionStart(state=state)
     compute = fastest_compute(segment, state.split.shape, settings.batch, device)
     return SessionStart(
         state=state, dtype=str(compute.dtype).removeprefix("torch."), channels_last=compute.channels_last
@@ -71,8 +87,18 @@ def open_session(
 ) -> RobotSession:
     """Return a session at the beginning of its training. Raises ConfigError where it cannot be trained."""
     state = start.state
-    random = TorchRandom(settings.seed, device)
-    with random:
+    segment = _build(robot, state, settings, device)
+    trainer = CloudTrainer(
+        segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
+    )
+    return RobotSession(
+        robot, state, trainer, batch=settings.batch, memory=settings.rehearse_from, seed=settings.seed, read=read
+    )
+
+
+def _build(robot: str, state: RobotState, settings: TrainingSettings, device: torch.device) -> CloudSegment:
+    """Return a robot's network with the weights that it starts from."""
+    with TorchRandom(settings.seed, device):
         segment = CloudSegment(state.split, pretrained=state.weights == "default")
         if settings.weights != "none":
             parts, about = load_checkpoint(Path(settings.weights) / "checkpoint" / robot)
@@ -80,12 +106,7 @@ def open_session(
                 restore_weights(segment, segment.head, parts, about)
             except RuntimeError as error:
                 raise ConfigError(f"--weights {settings.weights}: not of this split: {error}") from error
-    trainer = CloudTrainer(
-        segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
-    )
-    return RobotSession(
-        robot, state, trainer, batch=settings.batch, memory=settings.rehearse_from, seed=settings.seed, read=read
-    )
+    return segment
 
 
 def memory_needed(split: SplitSpec, batch: int) -> int:
@@ -100,4 +121,4 @@ def memory_needed(split: SplitSpec, batch: int) -> int:
             f"a step of {batch} samples of {split.shape} holds {values:,} values, limit {MOST_VALUES_IN_STEP:,}: use a "
             "later cut, a bottleneck or a smaller --batch"
         )
-    return BYTES_PER_PARAMETER * count_parameters(split.backbone)
+    return BYTES_PER_PARAMETER * count_parameters(split.backbone) + BYTES_PER_PIXEL * split.image_size**2

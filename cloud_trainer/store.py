@@ -68,20 +68,25 @@ class Store:
             raise ConfigError(f"there is no store at {path}")
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise ConfigError(f"the store {path} cannot be opened: {error}") from error
+        try:
             # A receipt tells the robot to delete its copy: then ours has to survive a power cut as well.
             self._database.execute("PRAGMA synchronous = FULL")
-            if not self._scalar("PRAGMA application_id") and not self._scalar("SELECT count(*) FROM sqlite_master"):
-                self._database.execute("PRAGMA journal_mode = WAL")
-                self._database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-                for name, value in (settings or {}).items():
-                    self._database.execute("INSERT INTO settings VALUES (?, ?)", (name, json.dumps(value)))
+            new = not self._scalar("PRAGMA application_id") and not self._scalar("SELECT count(*) FROM sqlite_master")
+            if new and settings is not None:
+                self._make(settings)
             if self._scalar("PRAGMA application_id") != APPLICATION_ID or self._scalar("PRAGMA user_version") != FORMAT:
-                raise ConfigError(f"{path} is no store of this version of cloud-trainer")
+                raise ConfigError(f"{path} is no store of this version of cloud-trainer: use another --run-dir")
             self.settings: dict[str, Any] = {
                 name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM settings")
             }
         except sqlite3.DatabaseError as error:
+            self._database.close()
             raise ConfigError(f"the store {path} cannot be used: {error}; move it away to start anew") from error
+        except ConfigError:
+            self._database.close()
+            raise
 
     def append_batch(self, robot: str, boot: str, sequence: int, payload: bytes) -> bool:
         """Append a batch; False, and nothing appended, where it has come before. Raises StorageError."""
@@ -126,13 +131,12 @@ class Store:
         """Whether the robot has events after the one with that id."""
         return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM events WHERE robot = ? AND id > ?)", robot, cursor))
 
-    def last_state(self, robot: str) -> tuple[Kind, bytes]:
-        """Return kind and payload of the robot's last start or rejoin; every log begins with one."""
-        row = self._database.execute(
-            "SELECT kind, payload FROM events WHERE robot = ? AND kind IN ('start', 'rejoin') ORDER BY id DESC LIMIT 1",
-            (robot,),
-        ).fetchone()
-        return row[0], row[1]
+    def states(self, robot: str) -> list[Event]:
+        """Return the robot's starts and rejoins; every log begins with a start."""
+        rows = self._database.execute(
+            "SELECT id, kind, payload FROM events WHERE robot = ? AND kind IN ('start', 'rejoin') ORDER BY id", (robot,)
+        )
+        return [Event(id=row[0], robot=robot, kind=row[1], payload=row[2]) for row in rows]
 
     def batches_after(self, robot: str, cursor: int) -> Iterator[bytes]:
         """Yield the robot's batches after the event with that id, one in memory at a time."""
@@ -154,10 +158,10 @@ class Store:
         return int(self._scalar("SELECT coalesce(max(id), 0) FROM events WHERE robot = ?", robot))
 
     def batch(self, event: int) -> bytes:
-        """Return the batch that is the event with that id. Raises KeyError where it was forgotten."""
+        """Return the batch that is the event with that id. Raises ConfigError where it was forgotten."""
         row = self._database.execute("SELECT payload FROM events WHERE id = ?", (event,)).fetchone()
         if row is None:
-            raise KeyError(event)
+            raise ConfigError(f"the store lacks event {event}, which a checkpoint refers to: do they belong together?")
         return bytes(row[0])
 
     @property
@@ -206,6 +210,15 @@ class Store:
     def close(self) -> None:
         """Close the file; what was not committed is gone."""
         self._database.close()
+
+    def _make(self, settings: dict[str, Any]) -> None:
+        self._database.execute("PRAGMA journal_mode = WAL")
+        # All of it or nothing: a store without its settings would be none.
+        self._database.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
+        self._database.executemany(
+            "INSERT INTO settings VALUES (?, ?)", [(name, json.dumps(value)) for name, value in settings.items()]
+        )
+        self._database.execute("COMMIT")
 
     def _begin(self) -> None:
         if not self._database.in_transaction:

@@ -33,6 +33,7 @@ class Learner:
         compute.place(module)
         self.optimizer = sgd(module, compute)
         self._largest_step = 0
+        self._buffers: list[Tensor] = []  # before the step: a forward pass moves BatchNorm's statistics
 
     def begin_step(self, names: Sequence[str], *, progress: float | None) -> Tensor:
         """Get ready to learn from samples of those classes, and return their labels, int64 (N,).
@@ -42,16 +43,20 @@ class Learner:
         """
         self.head.grow(names, self.optimizer)
         self._largest_step = max(self._largest_step, len(names))
+        self._buffers = [buffer.clone() for buffer in self.module.buffers()]
         self.module.train(has_statistics(len(names), self._largest_step))
         set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
         return torch.tensor(self.head.indices(names), device=self.compute.device)
 
     def descend(self, loss: Tensor) -> bool:
-        """Take a step down the loss. False, and no step, where the loss or its gradient is not finite."""
+        """Take a step down the loss. False, and nothing moved, where loss or gradient are not finite."""
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         gradients = [one.grad for one in self.module.parameters() if one.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
+            with torch.no_grad():
+                for buffer, before in zip(self.module.buffers(), self._buffers, strict=True):
+                    buffer.copy_(before)
             return False
         self.optimizer.step()
         self.steps += 1

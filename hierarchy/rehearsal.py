@@ -35,9 +35,10 @@ class BalancedMemory(Generic[Sample]):
         samples.append(sample)
         self._count += 1
         if self._count > self.limit:
-            largest = max(self._by_class.values(), key=len)
-            _remove_random(largest, self._random)
+            largest = max(self._by_class, key=lambda name: len(self._by_class[name]))
+            _remove_random(self._by_class[largest], self._random)
             self._count -= 1
+            self._drop_empty()
 
     def draw(self, count: int) -> list[tuple[str, Sample]]:
         """Return ``count`` different samples with their class names, or all where there are fewer.
@@ -59,6 +60,12 @@ class BalancedMemory(Generic[Sample]):
         for samples in self._by_class.values():
             samples[:] = [sample for sample in samples if not gone(sample)]
         self._count = sum(len(samples) for samples in self._by_class.values())
+        self._drop_empty()
+
+    def _drop_empty(self) -> None:
+        """Leave no class without samples: `restore` cannot know of it, and among equal classes their order decides."""
+        for name in [name for name, samples in self._by_class.items() if not samples]:
+            del self._by_class[name]
 
     def all(self) -> list[tuple[str, Sample]]:
         """Return every sample with its class name."""
