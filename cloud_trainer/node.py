@@ -6,12 +6,13 @@ import dataclasses
 import logging
 import secrets
 import time
+from contextlib import closing
 
 import torch
 
 from broker import topics
 from broker.codec import pack, unpack_as
-from broker.errors import MalformedMessage, StorageError
+from broker.errors import ConfigError, MalformedMessage, StorageError
 from broker.link import Delivery, Link, MqttLink, credentials_for
 from broker.messages import (
     HEARTBEAT_SECONDS,
@@ -26,11 +27,11 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session import RobotSession
-from cloud_trainer.store import STORE, Store, open_store
+from cloud_trainer.store import STORE, open_store
 from cloud_trainer.summary import fleet_summary
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
-from hierarchy.run_folder import RunFolder
+from hierarchy.run_folder import METRICS, RunFolder
 
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
@@ -48,36 +49,39 @@ def run(config: TrainerConfig) -> None:
     """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves."""
     credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
-    choose_device(config.device)  # a missing one should be said before a folder is made
+    device = choose_device(config.device)  # a missing one should be said before a folder is made
     state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
     topic = topics.topic("trainer", config.trainer, "state")
     farewell = (topic, pack(dataclasses.replace(state, online=False)))
-    with StopRequest() as stop:
-        folder = RunFolder(config.run_path, config.as_toml())
-        store = open_store(folder.path / STORE, config.training(torch.get_num_threads()))
+    if (config.run_path / METRICS).exists() and not (config.run_path / STORE).exists():
+        raise ConfigError(f"{config.run_path} holds a run, but not a trainer's: choose another --run-dir")
+    with (
+        StopRequest() as stop,
+        closing(RunFolder(config.run_path, config.as_toml())) as folder,
+        closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
+    ):
+        fleet = Fleet(config, store, folder.checkpoint, device)
         link = MqttLink(config.broker, config.trainer, will=farewell, credentials=credentials)
-        node = TrainerNode(config, state, link, folder, store)
+        node = TrainerNode(config, state, link, folder, fleet)
         try:
             while not stop.made:
                 node.turn(timeout=0.2)
         finally:
             node.finish()
             link.close(farewell)
-            store.close()
-    log.info("the run is in %s; the same --run-dir goes on from here", folder.path)
+    log.info("the run is in %s; the same --run-dir goes on from here", config.run_path)
 
 
 class TrainerNode:
     """Puts what robots send into the store, receipts it, and lets each robot's session train from there."""
 
-    def __init__(self, config: TrainerConfig, state: TrainerState, link: Link, folder: RunFolder, store: Store) -> None:
+    def __init__(self, config: TrainerConfig, state: TrainerState, link: Link, folder: RunFolder, fleet: Fleet) -> None:
         self._config = config
         self._state = state
         self._link = link
         self._folder = folder
-        self._store = store
-        self._fleet = Fleet(config, store, folder.checkpoint, choose_device(config.device))
-        self._robots = self._fleet.robots
+        self._fleet = fleet
+        self._robots = fleet.robots
         for record in self._robots.values():
             record.heard = time.monotonic()  # time to come back before what waits is trained on
         # Not in the store yet: receipts to send, and whose batches they are about, once it is.
@@ -152,7 +156,7 @@ class TrainerNode:
 
     def _commit(self) -> None:
         """Put what came on the disk, and only then say so to the robots."""
-        self._store.commit()
+        self._fleet.store.commit()
         for record in self._added:
             record.messages_waiting += 1
         for robot, receipt in self._receipts:
@@ -232,7 +236,7 @@ class TrainerNode:
             self._receipts.append((robot, receipt))
             raise
         record.conduct.good(now)
-        added = self._store.append_batch(robot, batch.boot, batch.sequence, payload)
+        added = self._fleet.store.append_batch(robot, batch.boot, batch.sequence, payload)
         if added:
             self._added.append(record)
         outcome: Outcome = "accepted" if added else "duplicate"

@@ -33,18 +33,16 @@ class RunFolder:
     lines_lost: how many lines of metrics.jsonl found no room on the disk.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], *, resume: bool = False) -> None:
-        """Create the folder and write config.toml.
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        """Open the folder, or create it, and write config.toml.
 
-        resume: go on with a run that the folder holds already, instead of refusing it.
-        Raises ConfigError where the folder is in use, holds a run, or cannot be written.
+        Whether a run that it holds can be gone on with, its owner has to know.
+        Raises ConfigError where the folder is in use or cannot be written.
         """
         self.path = path
         self.checkpoint = path / "checkpoint"
         self.lines_lost = 0
         try:
-            if not resume and (path / METRICS).exists():
-                raise ConfigError(f"{path} holds a run already: choose another --run-dir, or remove it")
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path)
             (path / CONFIG).write_text(tomli_w.dumps(config))

@@ -90,7 +90,7 @@ def run(config: RobotConfig) -> None:
         )
     boot = secrets.token_hex(8)
     with (
-        closing(RunFolder(config.run_path, config.as_toml(), resume=True)) as folder,
+        closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
         saved = load_checkpoint(folder.checkpoint) if has_checkpoint else None
