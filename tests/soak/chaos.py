@@ -6,6 +6,7 @@ Each picture is a class of its own, so the accounts are by picture: shown in E e
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -33,8 +34,8 @@ from tests.soak.proxy import LinkProxy
 
 PICTURES = 60
 SIDE = 16
-# Pictures learned from between two kills: some seconds, so that each finds something under way.
-PICTURES_PER_KILL = 120
+# Pictures that the robot takes between two kills: more than while one of them is mended, so that each finds it at work.
+PICTURES_PER_KILL = 600
 DEADLINE_SECONDS = 300.0
 POLL_SECONDS = 0.05
 # How many messages the echo keeps to send them again.
@@ -116,7 +117,8 @@ class Chaos:
             self._start("trainer")
             self._start("robot")
             for number in range(self._kills):
-                self._until_taken((number + 1) * PICTURES_PER_KILL)
+                pictures = (number + 1) * PICTURES_PER_KILL
+                self._until_learned(pictures)
                 self._hurt_the_link()
                 self._echo.speak(self._rng.randrange(20))
                 self._kill(self._rng.choice(["broker", "trainer", "robot"]))
@@ -137,7 +139,7 @@ class Chaos:
 
     def _start(self, who: Literal["trainer", "robot"]) -> None:
         url = f"mqtt://127.0.0.1:{self._proxies[who].port}"
-        common = ["--broker", url, "--threads", "1", "--batch", "16", "--checkpoint-every", "15", "--run-dir"]
+        common = ["--broker", url, "--threads", "1", "--batch", "32", "--checkpoint-every", "15", "--run-dir"]
         robot = ["--source", f"folder:{self._folder}/pictures", "--held-out", f"folder:{self._folder}/pictures"]
         robot += ["--robot", "r1", "--backbone", "shufflenet_v2_x0_5", "--cut", "stage2", "--image-size", str(SIDE)]
         robot += ["--bottleneck", "8", "--epochs", str(self.epochs), "--rehearse", "0.25", "--catch-up", "newest"]
@@ -147,8 +149,14 @@ class Chaos:
         with (self._folder / f"{who}.log").open("ab") as log:
             self._programs[who] = subprocess.Popen(command, stdout=log, stderr=log)
 
+    def _note(self, what: str) -> None:
+        """Write down what was done, and when: with the programs' own logs it tells the story of a failure."""
+        with (self._folder / "chaos.log").open("a") as log:
+            log.write(f"{time.strftime('%H:%M:%S')} at picture {self._learned()}: {what}\n")
+
     def _kill(self, victim: Victim) -> None:
         """Kill -9 it, wait a moment, and start it again."""
+        self._note(f"kill {victim}")
         self.killed[victim] += 1
         if victim == "broker":
             port = self._broker.port
@@ -167,17 +175,23 @@ class Chaos:
         proxy = self._proxies[self._rng.choice(["robot", "trainer"])]
         what = self._rng.choice([proxy.cut, proxy.stall, None])
         if what:
+            self._note(f"{what.__name__} a link")
             what()
             threading.Timer(self._rng.uniform(0.5, 4), proxy.heal).start()
 
     def _pause(self, most: float) -> None:
         time.sleep(self._rng.uniform(0, most))
 
-    def _until_taken(self, pictures: int) -> None:
-        outbox = self._folder / "robot" / "outbox.db"
-        self._until(lambda: _counts(outbox)["taken"].total() >= pictures, f"picture {pictures} in the outbox")
+    def _until_learned(self, pictures: int) -> None:
+        self._until(lambda: self._learned() >= pictures, f"picture {pictures}")
 
-    def _until(self, condition: Callable[[], bool], what: str) -> None:
+    def _learned(self) -> int:
+        """How many pictures the robot has learned from, by its own account."""
+        metrics = self._folder / "robot" / "metrics.jsonl"
+        lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
+        return max((json.loads(line)["images"] for line in lines[-2:] if line.endswith("\n")), default=0)
+
+    def _until(self, condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not condition():
             for who, program in self._programs.items():
@@ -220,15 +234,10 @@ def _draw_pictures(folder: Path) -> None:
 def _counts(outbox: Path) -> dict[str, Counter[str]]:
     """Return the outbox's counts of samples by class: taken, receipted, rejected, dropped, queued."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    if outbox.exists():
-        with (
-            contextlib.closing(sqlite3.connect(f"file:{outbox}?mode=ro", uri=True)) as database,
-            contextlib.suppress(sqlite3.OperationalError),  # it is being made
-        ):
-            for column in ("taken", "receipted", "rejected", "dropped"):
-                counts[column].update(dict(database.execute(f"SELECT name, {column} FROM classes")))
-            queued = "SELECT class, sum(count) FROM samples GROUP BY class"
-            counts["queued"].update(dict(database.execute(queued)))
+    with contextlib.closing(sqlite3.connect(outbox)) as database:
+        for column in ("taken", "receipted", "rejected", "dropped"):
+            counts[column].update(dict(database.execute(f"SELECT name, {column} FROM classes")))
+        counts["queued"].update(dict(database.execute("SELECT class, sum(count) FROM samples GROUP BY class")))
     return counts
 
 

@@ -19,6 +19,7 @@ class LinkProxy:
         self._flowing.set()
         self._open = True
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -39,10 +40,16 @@ class LinkProxy:
         self._loop.call_soon_threadsafe(self._flowing.set)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._server.close)
+        self.heal()
         self.cut()
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        await asyncio.gather(*self._serving)
 
     def _run(self, work: object) -> asyncio.Server:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)  # type: ignore[arg-type,var-annotated]
@@ -54,6 +61,15 @@ class LinkProxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            await self._forward(reader, writer)
+        finally:
+            self._serving.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if not self._open:
                 raise ConnectionError("cut")
