@@ -181,9 +181,10 @@ class MqttLink:
         if not self.connected:
             return False
         sent = self._client.publish(topic, payload, qos, retain)
-        if topic == self._own_topic and self._announcement is None:
+        accepted = sent.rc == mqtt.MQTT_ERR_SUCCESS
+        if topic == self._own_topic and qos and accepted and self._announcement is None:
             self._announcement = sent
-        return sent.rc == mqtt.MQTT_ERR_SUCCESS
+        return accepted
 
     def receive(self, timeout: float) -> Delivery | None:
         delivery = self._inbox.take(timeout)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -115,6 +118,41 @@ def test_a_robot_and_its_trainer_understand_each_other(broker: SecureBroker, con
     trainer.publish(topic("robot", "r1", "receipt"), b"taken", qos=1)
     assert receive(robot).payload == b"taken"
     assert robot.receive(0) is None
+
+
+def test_a_silent_link_can_be_dialled_again(broker: SecureBroker, connect: Connect) -> None:
+    link = connected(connect(broker.certificate_url, login(broker, "r1")))
+    link.reconnect()
+    wait_until("new connection", lambda: link.connections == 2 and link.connected, link)
+    link.subscribe(topic("robot", "r1", "state"))
+    link.publish(topic("robot", "r1", "state"), b"again", qos=1)
+    while receive(link).payload != b"again":
+        pass
+
+
+def test_what_newer_pythons_insist_on(broker: SecureBroker) -> None:
+    context = ssl.create_default_context(cafile=broker.folder / "r1" / "ca.crt")
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
+    for host in ("localhost", "127.0.0.1"):
+        with (
+            socket.create_connection(("127.0.0.1", broker.password_port)) as plain,
+            context.wrap_socket(plain, server_hostname=host) as encrypted,
+        ):
+            assert encrypted.version() == "TLSv1.3"
+
+
+def test_an_older_tls_is_refused(broker: SecureBroker) -> None:
+    context = ssl.create_default_context(cafile=broker.folder / "r1" / "ca.crt")
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        socket.create_connection(("127.0.0.1", broker.password_port)) as plain,
+        pytest.raises(ssl.SSLError, match="alert protocol version"),
+    ):
+        context.wrap_socket(plain, server_hostname="localhost")
 
 
 # Whom nobody lets in
