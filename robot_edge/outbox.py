@@ -10,6 +10,7 @@ import logging
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
@@ -168,8 +169,12 @@ class Outbox:
         self._young: deque[tuple[float, int]] = deque()  # (time, first id) of the commits of the last LIVE_SECONDS
         self._next_commit = float("-inf")
         try:
-            self._database = _open(path, durable)
-            self._load()
+            self._database = sqlite3.connect(path, isolation_level=None)
+            with ExitStack() as on_failure:
+                on_failure.callback(self._database.close)
+                _prepare(self._database, path, durable)
+                self._load()
+                on_failure.pop_all()
         except sqlite3.Error as error:
             raise ConfigError(
                 f"the outbox {path} cannot be used: {error}; make room for it, or move it away to go on without what "
@@ -435,9 +440,8 @@ class Outbox:
             ) from error
 
 
-def _open(path: Path, durable: bool) -> sqlite3.Connection:
-    """Return a connection to an outbox. Raises ConfigError where it is another program's file, and sqlite3.Error."""
-    database = sqlite3.connect(path, isolation_level=None)
+def _prepare(database: sqlite3.Connection, path: Path, durable: bool) -> None:
+    """Set a database up as an outbox. Raises ConfigError where it is another program's, and sqlite3.Error."""
     run = database.execute
     # A process of its own has it, by the run folder's lock; so sqlite needs no memory shared through another file.
     run("PRAGMA locking_mode = EXCLUSIVE")
@@ -446,14 +450,12 @@ def _open(path: Path, durable: bool) -> sqlite3.Connection:
         for query in ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
     )
     if objects and (application, version) != (APPLICATION_ID, FORMAT):
-        database.close()
         raise ConfigError(f"{path} is no outbox of this version of robot-edge: move it away, or use another --run-dir")
     run("PRAGMA journal_mode = WAL")
     run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     run(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     if not objects:
         database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-    return database
 
 
 def _queued(counts: Mapping[str, int]) -> int:

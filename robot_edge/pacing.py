@@ -44,7 +44,7 @@ class Pace:
     def __init__(self) -> None:
         self.under_way: dict[int, _Flight] = {}
         self._received = self._busy = 0.0  # bytes and seconds, both forgotten at the same rate
-        self._since: float | None = None  # the time up to which something on the way was accounted for
+        self._last_arrival = -math.inf
         self._patience = RESEND_SECONDS
 
     @property
@@ -61,18 +61,19 @@ class Pace:
     def sent(self, message: int, size: int, now: float, *, backlog: bool = False) -> None:
         """Note that a message of so many bytes has left."""
         self.under_way[message] = _Flight(size, backlog, now)
-        self._since = now if self._since is None else self._since
 
     def arrived(self, message: int, now: float) -> None:
         """Note a message's receipt."""
         flight = self.under_way.pop(message, None)
-        if flight is None or self._since is None:
+        if flight is None:
             return  # sent in another life of the link: who knows how long it took
-        elapsed = max(0.0, now - self._since)
+        # Since this one left, or since the link was done with the one before. What got lost on the way, and is only
+        # waited for, does not count.
+        elapsed = max(0.0, now - max(self._last_arrival, flight.sent_at))
         kept = math.exp(-elapsed / SMOOTHING_SECONDS)
         self._busy = self._busy * kept + elapsed
         self._received = self._received * kept + flight.size
-        self._since = max(now, self._since) if self.under_way else None
+        self._last_arrival = max(now, self._last_arrival)
         self._patience = RESEND_SECONDS
 
     def expire(self, now: float) -> None:
@@ -86,7 +87,6 @@ class Pace:
     def forget(self) -> None:
         """Give up all that is on the way: the connection or the trainer that had it is gone."""
         self.under_way.clear()
-        self._since = None
         self._patience = RESEND_SECONDS
 
     def admission(self, *, live: bool) -> Admission:

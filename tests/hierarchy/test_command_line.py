@@ -39,6 +39,11 @@ def test_a_file_stands_for_flags_before_all_others(file: Path, form: str, place:
     ]
 
 
+def test_true_and_false_are_flags_without_a_value(file: Path) -> None:
+    file.write_text("durable = true\nother_one = false\n")
+    assert with_config_file(["run", "--config", str(file)]) == ["run", "--durable", "--no-other-one"]
+
+
 def test_without_a_file_nothing_changes() -> None:
     arguments = ["run", "--source", "sim:", "--robot=r1"]
     assert with_config_file(arguments) == arguments
@@ -55,9 +60,8 @@ def test_a_file_in_the_wrong_place_gets_an_example(arguments: list[str]) -> None
     [
         (b"bits = ", "Invalid value"),
         (b"\xff\xfe", "decode"),
-        (b"[robot]\nbits = 4", "robot is a dict; use text or a number"),
+        (b"[robot]\nbits = 4", "robot is a dict; use text, a number, true or false"),
         (b"phases = ['cat']", "phases is a list"),
-        (b"freeze = true", "freeze is a bool"),
     ],
 )
 def test_a_file_that_says_nothing_usable_is_named(tmp_path: Path, content: bytes, message: str) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ else:
     import tomli as tomllib
 
 from broker.errors import ConfigError
-from hierarchy.run_folder import RunFolder
+from hierarchy.run_folder import RunFolder, former_settings
 
 
 def test_a_run_leaves_settings_figures_and_a_picture(tmp_path: Path) -> None:
@@ -42,6 +44,74 @@ def test_a_former_run_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds a run already: choose another --run-dir"):
         RunFolder(tmp_path, {"bits": 8})
     assert tomllib.loads((tmp_path / "config.toml").read_text()) == {"bits": 4}
+
+
+def test_a_former_run_goes_on_where_that_is_wanted(tmp_path: Path) -> None:
+    assert former_settings(tmp_path) is None
+    former = RunFolder(tmp_path, {"bits": 4})
+    assert former_settings(tmp_path) is None, "it has learned nothing"
+    former.add_metrics(images=64)
+    former.add_metrics(images=128)
+    assert former.last_metrics == {}
+    former.finish({"images": 128})
+    assert former_settings(tmp_path) == {"bits": 4}
+    folder = RunFolder(tmp_path, {"bits": 4, "threads": 1}, resume=True)
+    assert folder.last_summary() == {"images": 128}
+    assert folder.last_metrics["images"] == 128
+    folder.add_metrics(images=192)
+    folder.drop_summary()
+    assert folder.last_summary() is None
+    folder.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["images"] for line in lines] == [64, 128, 192]
+    assert former_settings(tmp_path) == {"bits": 4, "threads": 1}
+
+
+def test_a_line_that_was_half_written_is_cut_off(tmp_path: Path) -> None:
+    former = RunFolder(tmp_path, {})
+    former.add_metrics(images=64)
+    former.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"time": 1, "ima')
+    folder = RunFolder(tmp_path, {}, resume=True)
+    assert folder.last_metrics["images"] == 64
+    folder.add_metrics(images=128)
+    folder.close()
+    assert len([json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]) == 2
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, {})
+    with pytest.raises(ConfigError, match=f"another process is using {tmp_path}"):
+        RunFolder(tmp_path, {}, resume=True)
+    folder.close()
+    RunFolder(tmp_path, {}, resume=True).close()
+
+
+def test_a_run_whose_settings_are_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"holds a run already, whose settings cannot be read .*choose another"):
+        former_settings(tmp_path)
+
+
+def test_a_full_disk_costs_lines_and_never_half_of_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, {})
+    folder.add_metrics(images=64)
+    size = (tmp_path / "metrics.jsonl").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, limits[1]))  # a bound that hits in the middle of a line
+    try:
+        folder.add_metrics(images=128)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert folder.lines_lost == 1
+    assert (tmp_path / "metrics.jsonl").stat().st_size == size
+    folder.add_metrics(images=192)
+    folder.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["images"] for line in lines] == [64, 192]
 
 
 @pytest.mark.parametrize("path", ["file", "file/below"])

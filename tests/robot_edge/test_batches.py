@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,12 +13,15 @@ from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, Pixels, resiz
 from robot_edge.frames import Frame
 
 SIZE = 8
+# Of a black picture of that size, by which any process must know it again.
+MARK_OF_BLACK = -2235294067648109240
 
 
 class Replay:
     """A source of these frames."""
 
     skipped = 0
+    position = 0
 
     def __init__(self, frames: Sequence[Frame], length: int | None = None) -> None:
         self.length = length
@@ -25,6 +29,8 @@ class Replay:
 
     def next(self) -> Frame | None:
         return next(self._frames, None)
+
+    def seek(self, position: int) -> None: ...
 
     def close(self) -> None: ...
 
@@ -92,6 +98,29 @@ def test_unlabelled_frames_are_counted_and_left_out() -> None:
     reader = batcher([frame(scene, None if scene % 4 else "cat") for scene in range(8)], held_out_every=4)
     assert read(reader) == []  # the labelled ones are held out
     assert (reader.unlabelled, len(reader.held_out), reader.frames_read) == (6, 2, 8)
+
+
+def test_it_goes_on_where_another_one_stopped() -> None:
+    frames = [frame(scene % 30, None if scene % 7 == 3 else "cat") for scene in range(300)]
+    one = batcher(frames, held_out_every=3, length=300)
+    for _ in range(12):
+        one.next()
+    other = batcher(frames[one.frames_read :], held_out_every=3, length=300)
+    about, marks = one.state()
+    other.restore(json.loads(json.dumps(about)), marks)
+    other.held_out.restore(one.held_out.all(), one.held_out.random_state())
+    rest = [(read(reader), reader) for reader in (one, other)]
+    for batches, reader in rest:
+        assert [scenes(batch.images) for batch in batches] == [scenes(batch.images) for batch in rest[0][0]]
+        assert len(reader.held_out) == 10, "a held-out picture is kept twice"
+        assert (reader.frames_read, reader.unlabelled) == (300, 43)
+        assert reader.jpeg_bytes_per_image == one.jpeg_bytes_per_image
+
+
+def test_pictures_are_known_again_in_another_process() -> None:
+    one = batcher([frame(0)], held_out_every=2, length=1)
+    read(one)
+    assert one.state()[1].tolist() == [MARK_OF_BLACK]
 
 
 def test_progress_is_the_share_of_the_source_that_is_read() -> None:

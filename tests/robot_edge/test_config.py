@@ -30,6 +30,8 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("threads", [0], [-1, 1025]),
     ("rehearsal_mb", [0, 0.5], [-0.1, float("nan")]),
     ("rehearse", [-1, 0, 16], [-0.5, 16.5, float("inf")]),
+    ("outbox_mb", [1, 0.5e7], [0.9, float("inf")]),
+    ("checkpoint_every", [1], [0]),
     ("learning_rate", [1e-7, 100], [0, -1, 101, float("nan")]),
     ("seed", [0, 2**32 - 1], [-1, 2**32]),
     ("phases", ["a,b|c", "a , b"], ["a,,b", "|a", "a|", "x" * 65, "a\tb"]),
@@ -102,7 +104,7 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(monkeypatch: pytest.
 def test_the_settings_of_a_run_give_the_same_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for one in (
         config(),
-        config(phases="a,b|c", freeze="stem", learning_rate=1e-4, credentials="r1.toml", device="cpu"),
+        config(phases="a,b|c", freeze="stem", learning_rate=1e-4, credentials="r1.toml", durable=True, device="cpu"),
     ):
         (tmp_path / "config.toml").write_text(tomli_w.dumps(one.as_toml()))
         assert parsed(monkeypatch, "--config", str(tmp_path / "config.toml")) == one

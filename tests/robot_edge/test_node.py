@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,21 +17,23 @@ import hierarchy.run_folder
 import robot_edge.node
 from broker import topics
 from broker.codec import pack, unpack_as
+from broker.errors import ConfigError, NameTaken
 from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import ActivationBatch, Receipt, RobotState, TrainerMetrics, TrainerState
-from hierarchy.checkpoint import load_checkpoint
+from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from hierarchy.command_line import StopRequest
 from hierarchy.device import Compute
 from hierarchy.run_folder import RunFolder
 from robot_edge.config import RobotConfig
 from robot_edge.frames import FrameSource
-from robot_edge.node import RobotNode
+from robot_edge.node import RobotNode, open_outbox
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
 
 BOOT = "b" * 16
+LATER = "c" * 16
 TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 
 
@@ -40,6 +43,16 @@ def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hierarchy.run_folder, "draw_curves", lambda *_arguments: None)
 
 
+OPEN: list[Run] = []
+
+
+@pytest.fixture(autouse=True)
+def _close_files() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().end()
+
+
 class AnsweringLink(MemoryLink):
     """A link to a trainer that takes in everything at once."""
 
@@ -47,6 +60,7 @@ class AnsweringLink(MemoryLink):
         super().__init__(MemoryBroker())
         self.batches: list[ActivationBatch] = []
         self.offer_trainer = True
+        self.boot = BOOT
 
     def receive(self, timeout: float) -> Delivery | None:
         if self.offer_trainer:
@@ -61,11 +75,11 @@ class AnsweringLink(MemoryLink):
 
     def _take(self, batch: ActivationBatch) -> None:
         self.batches.append(batch)
-        receipt = Receipt(boot=BOOT, sequence=batch.sequence, outcome="accepted", reason="")
+        receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="accepted", reason="")
         self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
         figures = TrainerMetrics(
             robot="r1",
-            boot=BOOT,
+            boot=self.boot,
             images=len(self.names(evaluation=0)),
             classes=3,
             cloud_loss=0.5,
@@ -106,37 +120,63 @@ class Run:
     settings: dict[str, Any] = field(default_factory=dict)
     link: AnsweringLink = field(default_factory=AnsweringLink)
     stop: StopRequest = field(default_factory=StopRequest)
+    boot: str = BOOT
 
     def __post_init__(self) -> None:
         given = {"source": "sim:", "cut": "layer1", "image_size": 16, "bottleneck": 2, "batch": 8, **self.settings}
-        self.config = RobotConfig(**given)
+        self.config = RobotConfig(**{"run_dir": str(self.path), **given})
+        self.link.boot = self.boot
+        torch.manual_seed(0)
         segment, split, start = build_edge(self.config)
         compute = Compute(device=torch.device("cpu"))
         self.trainer = WatchedTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.05)
-        state = RobotState(boot=BOOT, started=1.0, online=True, split=split, weights=start, rehearse=1.0)
+        state = RobotState(boot=self.boot, started=1.0, online=True, split=split, weights=start, rehearse=1.0)
         held_out = self._source(self.config.held_out, 6) if self.config.held_out else None
+        self.folder = RunFolder(self.path, {}, resume=True)
+        has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
+        saved = load_checkpoint(self.folder.checkpoint) if has_checkpoint else None
+        self.outbox = open_outbox(self.config, self.path, self.boot)
+        OPEN.append(self)
         self.node = RobotNode(
             self.config,
             self.trainer,
-            Uplink(self.link, "r1", state),
+            Uplink(self.link, "r1", state, self.outbox),
             self._source(self.config.source, self.config.images),
             held_out,
-            RunFolder(self.path, {}),
+            self.folder,
             self.stop,
+            saved,
         )
 
     def all(self) -> dict[str, Any]:
         """Go through the whole run; return its summary."""
-        self.node.wait_for_trainer()
-        self.node.train()
-        self.node.test()
-        return self.finish()
+        self.node.run()
+        return self.summary()
 
     def finish(self) -> dict[str, Any]:
         """End the run and return its summary."""
         self.node.finish()
+        return self.summary()
+
+    def summary(self) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
         return summary
+
+    def stop_after(self, steps: int) -> None:
+        """Ask to stop once so many steps were taken."""
+
+        def look(*_arguments: Any) -> None:
+            self.stop.made |= len(self.trainer.frames) >= steps
+
+        self.trainer.segment.exit.register_forward_hook(look)
+
+    def end(self) -> None:
+        """Let go of all files, as the end of a process does, whatever was not written."""
+        self.outbox.close()
+        self.folder.close()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return dict(self.trainer.segment.state_dict())
 
     def metrics(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
@@ -178,9 +218,7 @@ def by_weight(summary: dict[str, Any], names: Sequence[str]) -> list[float]:
 @pytest.mark.parametrize(("rehearse", "fresh"), [(0.0, 8), (1.0, 4), (3.0, 2)])
 def test_rehearsed_frames_are_learned_from_and_never_sent(tmp_path: Path, rehearse: float, fresh: int) -> None:
     run = Run(tmp_path, {"images": 24, "rehearse": rehearse, "held_out": "sim:"})
-    run.node.wait_for_trainer()
-    run.node.train()
-    run.finish()
+    run.all()
     assert [one for _, one in run.trainer.frames] == [fresh] * (24 // fresh)
     assert run.trainer.frames[0] == (fresh, fresh), "there is nothing to rehearse yet"
     assert run.trainer.frames[-1] == (round(fresh * (1 + rehearse)), fresh)
@@ -206,7 +244,15 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
 
     monkeypatch.setattr(robot_edge.node, "open_source", keep)
     monkeypatch.setattr(robot_edge.node, "fastest_compute", stop_here)
-    config = RobotConfig(source="sim:", held_out="sim:", cut="layer1", image_size=16, phases="mug|mug", images=80)
+    config = RobotConfig(
+        source="sim:",
+        held_out="sim:",
+        cut="layer1",
+        image_size=16,
+        phases="mug|mug",
+        images=80,
+        run_dir=str(tmp_path / "run"),
+    )
     with pytest.raises(InterruptedError):
         robot_edge.node.run(config)
     training, test = ([frame.image.tobytes() for frame in islice(iter(one.next, None), 80)] for one in opened)
@@ -236,14 +282,248 @@ def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(tmp_path: Path)
 
 def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(tmp_path: Path) -> None:
     run = Run(tmp_path, {"images": 800, "held_out_every": 2})
-
-    def stop_later(*_arguments: Any) -> None:
-        run.stop.made = len(run.trainer.frames) >= 3
-
-    run.trainer.segment.exit.register_forward_hook(stop_later)
+    run.stop_after(3)
     summary = run.all()
     assert len(run.trainer.frames) == 3
     assert summary["interrupted"] is True
     assert summary["exit_accuracy"] is not None
     assert run.link.names(evaluation=1) == [], "it waits for the cloud after Ctrl-C"
     assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 3
+
+
+STREAM = {"images": 200, "held_out_every": 3, "rehearse": 1.0, "rehearsal_mb": 0.02}
+
+
+def sent(*runs: Run) -> list[tuple[tuple[str, ...], bytes]]:
+    """What was sent to be trained on, in the order it was made; a message that came again counts once."""
+    batches = {
+        (run_number, batch.sequence): batch
+        for run in reversed(runs)
+        for batch in run.link.batches
+        for run_number in [(BOOT, LATER).index(batch.boot)]
+        if not batch.evaluation
+    }
+    return [(one.classes, one.labels.tobytes() + one.activations.data) for _, one in sorted(batches.items())]
+
+
+def assert_same(one: Run, other: Run) -> None:
+    """Both runs are at the same point, to the bit."""
+    for (name, left), right in zip(one.weights().items(), other.weights().values(), strict=True):
+        assert torch.equal(left, right), name
+    for name in ("images", "exit_prequential", "exit_accuracy", "classes", "held_out_images", "jpeg_bytes_per_image"):
+        assert one.summary()[name] == other.summary()[name], name
+    assert one.summary()["samples_by_class"] == other.summary()["samples_by_class"]
+    assert one.summary()["messages_sent"] == other.summary()["messages_sent"]
+    assert one.summary()["bytes_per_image"] == other.summary()["bytes_per_image"]
+
+
+@pytest.fixture(name="whole", scope="module")
+def _whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nothing interrupts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hierarchy.run_folder, "draw_curves", lambda *_arguments: None)
+        torch.set_num_threads(1)
+        run = Run(tmp_path_factory.mktemp("whole"), STREAM)
+        run.all()
+        return run
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(whole: Run, tmp_path: Path) -> None:
+    first = Run(tmp_path, STREAM)
+    first.stop_after(15)
+    assert first.all()["interrupted"]
+    assert len(first.trainer.frames) == 15
+    first.end()
+    second = Run(tmp_path, STREAM, boot=LATER)
+    second.link.offer_trainer = False  # a run that goes on waits for nobody
+    second.node.wait_for_trainer()
+    second.link.offer_trainer = True
+    summary = second.all()
+    assert len(second.trainer.frames) == len(whole.trainer.frames) - 15
+    assert sent(first, second) == sent(whole)
+    assert_same(second, whole)
+    assert (summary["starts"], summary["interrupted"]) == (2, False)
+    images = [line["images"] for line in second.metrics()]
+    assert images == sorted(images)
+    assert images[-1] == summary["images"]
+
+
+@pytest.mark.parametrize("checkpoint_every", [4, 1000])
+def test_a_run_that_was_killed_learns_again_and_sends_nothing_twice(
+    whole: Run, tmp_path: Path, checkpoint_every: int
+) -> None:
+    settings = {**STREAM, "checkpoint_every": checkpoint_every}
+    first = Run(tmp_path, settings)
+    first.stop_after(15)
+    first.node.wait_for_trainer()
+    first.node.train()
+    first.end()  # nothing since the last commit and the last checkpoint is on the disk
+    second = Run(tmp_path, settings, boot=LATER)
+    position = second.outbox.position
+    assert position > 0
+    second.all()
+    assert len(second.trainer.frames) == len(whole.trainer.frames) - (12 if checkpoint_every == 4 else 0)
+    assert sent(first, second) == sent(whole)
+    assert_same(second, whole)
+    images = [line["images"] for line in second.metrics()]
+    assert images == sorted(images)
+
+
+def test_what_a_killed_robot_had_in_its_outbox_goes_up_later(whole: Run, tmp_path: Path) -> None:
+    first = Run(tmp_path, STREAM)
+    first.node.wait_for_trainer()
+    first.link.connected = False
+    first.stop_after(15)
+    first.node.train()
+    first.node.save()
+    first.end()
+    assert first.link.batches == []
+    second = Run(tmp_path, STREAM, boot=LATER)
+    summary = second.all()
+    assert sent(second) == sent(whole)
+    assert {batch.boot for batch in second.link.batches} == {BOOT, LATER}
+    assert all(one["taken"] == one["receipted"] for one in summary["samples_by_class"].values())
+
+
+def test_a_run_that_is_over_is_left_alone_but_may_be_shown_more(tmp_path: Path) -> None:
+    settings = {"images": 24, "held_out": "sim:"}
+    Run(tmp_path, settings).all()
+    OPEN[-1].end()
+    with pytest.raises(ConfigError, match=r"is over: choose another --run-dir, with --weights .*larger --epochs"):
+        Run(tmp_path, settings)
+    OPEN[-1].end()
+    assert json.loads((tmp_path / "summary.json").read_text())["images"] == 24
+    assert Run(tmp_path, {**settings, "images": 48}, boot=LATER).all()["images"] == 48
+
+
+def test_a_damaged_checkpoint_is_named_with_a_way_out(tmp_path: Path) -> None:
+    run = Run(tmp_path, STREAM)
+    run.stop_after(3)
+    run.all()
+    run.end()
+    with pytest.raises(ConfigError, match=r"(?s)cannot go on from its checkpoint .*--weights"):
+        Run(tmp_path, {**STREAM, "cut": "layer2"}, boot=LATER)
+
+
+def test_without_a_cloud_everything_is_counted(tmp_path: Path) -> None:
+    settings = {"images": 800, "when_full": "balanced", "outbox_mb": 1.0, "bottleneck": 0, "image_size": 32}
+    run = Run(tmp_path, {**settings, "source": "sim:", "rehearse": 0.0})
+    run.node.wait_for_trainer()
+    run.link.connected = False
+    run.node.train()
+    run.stop.made = True
+    summary = run.finish()
+    by_class = summary["samples_by_class"].values()
+    assert sum(one["taken"] for one in by_class) == summary["images"] > 600
+    assert summary["dropped"] == sum(one["dropped"] for one in by_class) > 0
+    for one in by_class:
+        assert one["taken"] == one["queued"] + one["dropped"]
+        assert one["queued"] > 0
+
+
+class FullDisk:
+    """A disk that takes no checkpoint while it is full."""
+
+    full = True
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(robot_edge.node, "save_checkpoint", self._save)
+
+    def _save(self, *arguments: Any) -> None:
+        if self.full:
+            raise OSError("no space left on device")
+        save_checkpoint(*arguments)
+
+
+def test_a_disk_that_takes_no_checkpoint_stops_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = FullDisk(monkeypatch)
+    caplog.set_level("INFO")
+    run = Run(tmp_path, {"images": 64, "checkpoint_every": 2, "held_out": "sim:"})
+    run.node.wait_for_trainer()
+    run.node.train()
+    assert len(run.trainer.frames) == 16
+    assert [one for one in caplog.messages if "checkpoint" in one] == ["no checkpoint for now: no space left on device"]
+    disk.full = False
+    run.finish()
+    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 16
+
+
+def test_a_namesake_leaves_no_table_and_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path, {"images": 64})
+    namesake = RobotState(**{**vars(run.node._uplink.state), "boot": "a" * 16, "started": 0.5})
+    run.link.offer(Delivery(topics.topic("robot", "r1", "state"), pack(namesake), retained=False))
+    with pytest.raises(NameTaken):
+        run.node.run()
+    assert capsys.readouterr().out == ""
+    assert not run.folder.checkpoint.exists()
+    assert not (tmp_path / "summary.json").exists()
+
+
+class SlowCloud(AnsweringLink):
+    """Gives its receipts at once, and its figures bit by bit, each after some looks."""
+
+    looks = 0
+    evaluated = 0
+
+    def receive(self, timeout: float) -> Delivery | None:
+        tested = len(self.names(evaluation=1))
+        if tested and timeout:
+            self.looks += 1
+            if self.looks % 5 == 0 and self.evaluated < tested:
+                self.evaluated += 1
+                self.offer(Delivery(topics.topic("trainer", "t1", "metrics"), self._figures(), retained=False))
+            time.sleep(0.01)
+        return super().receive(timeout)
+
+    def offer(self, delivery: Delivery) -> None:
+        if topics.parse(delivery.topic).channel == "metrics" and delivery.payload != self._figures():
+            return  # not before its time
+        super().offer(delivery)
+
+    def _figures(self) -> bytes:
+        return pack(figures(self.boot, evaluated=self.evaluated))
+
+
+def figures(boot: str, *, evaluated: int) -> TrainerMetrics:
+    return TrainerMetrics(
+        robot="r1",
+        boot=boot,
+        images=16,
+        classes=3,
+        cloud_loss=0.5,
+        cloud_prequential=0.6,
+        cloud_recent=0.7,
+        cloud_accuracy=0.8,
+        evaluation=1,
+        evaluated=evaluated,
+        messages_trained=1,
+        messages_waiting=3,
+        quarantine="",
+        messages_rejected=0,
+    )
+
+
+def test_it_waits_for_a_slow_cloud_as_long_as_that_gets_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_edge.node, "FIGURES_SECONDS", 0.5)
+    run = Run(tmp_path, {"images": 32, "held_out": "sim:"}, link=SlowCloud())
+    begin = time.monotonic()
+    assert run.all()["cloud_accuracy"] == 0.8
+    assert time.monotonic() - begin > 0.5
+    cloud = run.link
+    assert isinstance(cloud, SlowCloud)
+    assert cloud.evaluated == 6
+
+
+def test_a_stop_in_the_final_test_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_edge.node, "PREDICT_AT_ONCE", 2)
+    run = Run(tmp_path, {"images": 16, "held_out": "sim:"})
+    predict = run.trainer.evaluate
+
+    def stop_at_once(images: NDArray[np.uint8]) -> Any:
+        run.stop.made = True
+        return predict(images)
+
+    monkeypatch.setattr(run.trainer, "evaluate", stop_at_once)
+    assert run.all()["held_out_images"] == 2

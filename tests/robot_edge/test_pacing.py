@@ -145,13 +145,29 @@ def test_what_has_no_receipt_is_given_up_later_and_later() -> None:
     assert 2 not in pace.under_way
 
 
-def test_a_message_that_took_a_minute_tells_of_a_slow_link() -> None:
+def test_a_message_that_took_longer_than_it_was_waited_for_tells_of_a_slow_link() -> None:
     pace = Pace()
     pace.sent(1, 60_000, 0.0)
     pace.expire(40.0)
     pace.sent(1, 60_000, 40.0)
     pace.arrived(1, 60.0)
-    assert pace.goodput == pytest.approx(1000)
+    assert pace.goodput == pytest.approx(60_000 / 20)
+
+
+def test_lost_receipts_make_no_link_slow() -> None:
+    link = SimulatedLink(100_000)
+    link.run(30, size=10_000)
+    before = link.pace.goodput
+    assert before is not None
+    for number in range(1000, 1005):  # each is lost once, and nothing else is to be sent meanwhile
+        link.now += 1
+        link.pace.sent(number, 10_000, link.now)
+        link.now += RESEND_SECONDS + 1
+        link.pace.expire(link.now)
+        link.pace.sent(number, 10_000, link.now)
+        link.now += 0.1
+        link.pace.arrived(number, link.now)
+    assert link.pace.goodput == pytest.approx(before, rel=0.1)
 
 
 def test_what_was_lost_with_its_connection_says_nothing_of_the_link() -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from broker.errors import SourceError
-from robot_edge.frames import Frame
+from robot_edge.frames import Frame, FrameSource
 from robot_edge.sources import SIM_FRAMES, open_source
 from robot_edge.sources.sim import FRAMES_PER_SCENE
 
@@ -98,3 +99,51 @@ def test_errors_of_a_source_name_what_is_wrong(folder: str) -> None:
         open_source("sim:", image_size=16, phases=[["unicorn"]])
     with pytest.raises(SourceError, match="size is 8"):
         open_source("sim:", image_size=8)
+
+
+def check_seek(make: Callable[[], FrameSource]) -> None:
+    """After seek the same frames come as without it, from every place."""
+    source = make()
+    positions, frames = [source.position], []
+    while (frame := source.next()) is not None:
+        positions.append(source.position)
+        frames.append(frame)
+    assert positions == sorted(set(positions))
+    for done, position in enumerate(positions):
+        source = make()
+        source.seek(position)
+        assert source.position == position
+        rest = list(iter(source.next, None))
+        assert [frame.scene for frame in rest] == [frame.scene for frame in frames[done:]]
+        for frame, expected in zip(rest, frames[done:], strict=True):
+            assert frame.label == expected.label
+            assert np.array_equal(frame.image, expected.image)
+    source = make()
+    source.seek(10**6)
+    assert source.next() is None
+
+
+@pytest.mark.parametrize("images", [0, 17])
+def test_a_folder_goes_on_from_any_place(folder: str, images: int) -> None:
+    phases = [["cat", "dog"], ["ant", "cat"]]
+    check_seek(lambda: open_source(folder, image_size=16, phases=phases, epochs=2, images=images, seed=4))
+
+
+def test_a_folder_with_unreadable_pictures_goes_on_from_any_place(folder: str) -> None:
+    for name in ("ant/1.png", "dog/0.png", "dog/3.png"):
+        (Path(folder.removeprefix("folder:")) / name).write_bytes(b"")
+    check_seek(lambda: open_source(folder, image_size=16, epochs=3))
+
+
+def test_the_simulated_camera_goes_on_from_any_place() -> None:
+    images = 5 * FRAMES_PER_SCENE
+    check_seek(lambda: open_source("sim:", image_size=16, phases=[["mug", "car"], ["star"]], images=images, seed=3))
+
+
+def test_a_folder_is_not_read_to_go_on_in_it(folder: str) -> None:
+    source = open_source(folder, image_size=16, epochs=2)
+    for file in Path(folder.removeprefix("folder:")).glob("*/*"):
+        file.write_bytes(b"")
+    source.seek(24)
+    assert source.next() is None
+    assert source.skipped == 0
