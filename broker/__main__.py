@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import ipaddress
+import os
 import signal
 import sys
-from typing import Literal
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
 
+import tyro
 from tyro.extras import SubcommandApp
 
-from broker.errors import BrokerUnavailable, ReflexarcError
-from broker.server import LocalBroker, start_local_broker
+from broker.address import is_loopback
+from broker.errors import BrokerUnavailable, ConfigError, ReflexarcError
+from broker.server import LocalBroker, find_mosquitto, start_local_broker
 
 app = SubcommandApp()
+
+Names = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
 @app.command
@@ -36,9 +43,58 @@ def run(*, port: int = 1883, bind: str = "127.0.0.1", backend: Literal["auto", "
         print("the broker has stopped")
 
 
+@app.command(name="provision")
+def provision_command(
+    folder: tyro.conf.Positional[Path],
+    *,
+    robot: Names = (),
+    trainer: Names = (),
+    host: Names = (),
+    remove: Names = (),
+) -> None:
+    """Write the configuration of a mosquitto with TLS, access rules and no anonymous clients.
+
+    Run it again to add an identity: what exists stays as it is.
+
+    Args:
+        folder: Where to write; made if missing.
+        robot: Name of a robot that may log in; may be repeated.
+        trainer: Name of a trainer that may log in; may be repeated.
+        host: Name or address by which clients reach the broker, beside localhost; may be repeated.
+        remove: Name of a robot or trainer to lock out; may be repeated.
+
+    """
+    if find_spec("cryptography") is None:
+        raise ConfigError("provision needs the package `cryptography`: pip install 'reflexarc[provision]'")
+    from broker.provision import CERTIFICATE_PORT, provision  # needs cryptography, which `run` does without
+
+    done = provision(folder, robots=robot, trainers=trainer, hosts=host, removed=remove)
+    width = max((len(str(written.path)) for written in done.files), default=0)
+    for written in done.files:
+        print(f"{written.path!s:{width}}  {written.what}")
+    if not done.files:
+        print("nothing is missing, so nothing was written")
+    _tell_next_steps(folder, robot, trainer, f"mqtts://{done.hosts[0]}:{CERTIFICATE_PORT}")
+
+
+def _tell_next_steps(folder: Path, robots: Sequence[str], trainers: Sequence[str], url: str) -> None:
+    print(f"\nKeep {folder / 'ca'} offline: who has its key can be anybody. Each end needs its own folder only.")
+    print(f"\nThe broker (`kill -HUP PID` has a running one read changed files):\n    cd {folder / 'broker'}")
+    if os.geteuid() == 0:
+        print("    chown -R mosquitto: .    # what it becomes when root starts it")
+    print(f"    {find_mosquitto() or 'mosquitto'} -c mosquitto.conf")
+    for name in trainers:
+        login = folder / name / "credentials.toml"
+        print(f"Trainer {name}:\n    cloud-trainer run --trainer {name} --broker {url} --credentials {login}")
+    for name in robots:
+        login = folder / name / "credentials.toml"
+        print(f"Robot {name}:")
+        print(f"    robot-edge run --robot {name} --broker {url} --credentials {login} --source folder:PATH")
+
+
 def _announce(broker: LocalBroker, bind: str) -> None:
     url, elsewhere = broker.url, "only this machine gets in; --bind 0.0.0.0 lets in others"
-    if not _is_loopback(bind):
+    if not is_loopback(bind):
         url, elsewhere = f"mqtt://HOST:{broker.port}", "HOST is this machine's name or address"
         print(
             f"warning: whoever can reach {bind} port {broker.port} can read and write everything: "
@@ -53,13 +109,6 @@ def _announce(broker: LocalBroker, bind: str) -> None:
         "Ctrl-C stops it.",
         flush=True,
     )
-
-
-def _is_loopback(bind: str) -> bool:
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return bind == "localhost"
 
 
 def main() -> None:

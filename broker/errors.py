@@ -9,6 +9,7 @@
     │   └── PayloadTooLarge    ours: a message that would not fit the broker
     ├── LinkError              the broker, or the way to it
     │   ├── BrokerUnavailable  no broker could be started or reached
+    │   ├── AccessDenied       the broker lets us in, but not to our topics
     │   └── NameTaken          another robot with this name is online
     └── StorageError           the disk takes no more
 
@@ -50,6 +51,10 @@ class LinkError(ReflexarcError):
 
 class BrokerUnavailable(LinkError):
     """No broker could be started or reached."""
+
+
+class AccessDenied(LinkError):
+    """The broker's access rules forbid these credentials a topic that this end cannot do without."""
 
 
 class NameTaken(LinkError):

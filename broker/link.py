@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import logging
+import secrets
 import socket
 import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
+from broker.address import is_loopback, parse_broker_url
 from broker.codec import RECEIVE_LIMIT_BYTES
-from broker.errors import ConfigError
+from broker.credentials import Credentials, load_credentials
+from broker.errors import AccessDenied
 from broker.mailbox import Mailbox
+from broker.messages import HEARTBEAT_SECONDS
+from broker.tls import TlsSocket, tls_context
+from broker.trouble import explain, refusal, silent_end
 
 # Must exceed the time that the largest message takes: 1 MB at 0.5 Mbit/s is 17 s.
 KEEPALIVE_SECONDS = 60
@@ -21,6 +29,11 @@ KEEPALIVE_SECONDS = 60
 RECONNECT_SECONDS = (1, 30)
 # Deliveries not yet read. A robot's window is a few messages, so a trainer has room for a good hundred robots.
 INBOX_LIMIT = 1024
+# An echo comes within a round trip. A broker may lose the first, sent while it still digests our subscription, so there
+# is time for that of the next heartbeat, and for a line that is slow.
+ECHO_SECONDS = 3 * HEARTBEAT_SECONDS
+
+log = logging.getLogger("link")
 
 
 class Delivery(NamedTuple):
@@ -46,6 +59,14 @@ class Link(Protocol):
     def trouble(self) -> str:
         """Why the link is down, for people; empty while it is up."""
 
+    @property
+    def heard_at(self) -> float:
+        """When the broker last sent us something or let us in, by time.monotonic(); at first, when the link began."""
+
+    @property
+    def dropped(self) -> int:
+        """How many deliveries were dropped because nobody read them or they were too large."""
+
     def subscribe(self, topic_filter: str) -> None:
         """Receive what matches, from now on and after every reconnection."""
 
@@ -53,63 +74,78 @@ class Link(Protocol):
         """Hand a message to the broker; False (and nothing kept) while the link is down."""
 
     def receive(self, timeout: float) -> Delivery | None:
-        """Return the next delivery, waiting up to timeout seconds; None where none came."""
+        """Return the next delivery, waiting up to timeout seconds; None where none came.
+
+        Raises AccessDenied where the broker lets these credentials in but not to our topics.
+        """
+
+    def reconnect(self) -> None:
+        """Drop the connection and dial again, for a link that is silent though it looks connected."""
 
     def close(self, farewell: tuple[str, bytes] | None = None) -> None:
         """Publish a last retained message, if given, and let go of the connection."""
 
 
-class BrokerAddress(NamedTuple):
-    """Where a broker is."""
+def credentials_for(url: str, file: str) -> Credentials:
+    """Load a credentials file, or the environment for an empty name, and see that it fits the broker's URL.
 
-    host: str
-    port: int
-    tls: bool
-
-
-def parse_broker_url(url: str) -> BrokerAddress:
-    """Take mqtt://HOST[:PORT] or mqtts://HOST[:PORT] apart. Raises ConfigError."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"broker {url!r}: {error}") from error
-    if parts.username or parts.password:
-        raise ConfigError(
-            "the broker's URL holds a user or password, which every process list shows: put them into "
-            "REFLEXARC_MQTT_USERNAME and REFLEXARC_MQTT_PASSWORD instead"
-        )
-    if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or port == 0 or parts.path.strip("/"):
-        raise ConfigError(f"broker {url!r}: expected mqtt://HOST:PORT or mqtts://HOST:PORT")
-    tls = parts.scheme == "mqtts"
-    return BrokerAddress(parts.hostname, port or (8883 if tls else 1883), tls)
+    For programs to call before they start anything. Raises ConfigError.
+    """
+    credentials = load_credentials(file)
+    tls_context(parse_broker_url(url), credentials)
+    return credentials
 
 
 class MqttLink:
-    """A Link over MQTT 3.1.1. paho's thread does nothing but move bytes to and from the inbox."""
+    """A Link over MQTT 3.1.1. paho's thread does nothing but move bytes to and from the inbox.
 
-    def __init__(self, url: str, client_id: str, will: tuple[str, bytes] | None = None) -> None:
+    Brokers may accept a subscription or a message that their access rules forbid, and drop what it is about without a
+    word: mosquitto does. So a link with a will subscribes to the will's topic too. What we announce there must come
+    back; where it does not, these are somebody else's credentials.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        will: tuple[str, bytes] | None = None,
+        credentials: Credentials | None = None,
+    ) -> None:
         """Start connecting, and go on trying until closed.
 
+        name: what the broker's log shows. A random part makes it a client id that nobody can guess: whoever connects
+        under the same one ends our connection.
         will: topic and payload of the retained message that the broker publishes when we are gone without a word.
-        Raises ConfigError where the URL is none.
+        Raises ConfigError where the URL is none or the credentials do not fit it.
         """
         self.address = parse_broker_url(url)
+        self._credentials = credentials or Credentials()
+        context = tls_context(self.address, self._credentials)
+        if self._credentials.password and not self.address.tls and not is_loopback(self.address.host):
+            log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", self.address)
         self._inbox: Mailbox[Delivery] = Mailbox(INBOX_LIMIT)
         self._filters: list[str] = []
         self._connections = 0
-        self._trouble = f"no broker at {self.address.host}:{self.address.port}"
-        self._client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311, clean_session=True
-        )
+        self._heard_at = time.monotonic()
+        self._trouble = f"connecting to {self.address}"
+        self._greeted = False  # whether the broker said a word of MQTT on this connection
+        self._asked: dict[int | None, str] = {}  # subscriptions without an answer yet
+        self._denied = ""
+        self._own_topic = will[0] if will else None
+        self._announcement: mqtt.MQTTMessageInfo | None = None
+        self._echo_due: float | None = None
+        self._echoed = False
+        self._client = _Client(self._connection_failed, f"{name}-{secrets.token_hex(8)}")
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
-        self._client.on_socket_open = _send_at_once
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_socket_open = self._on_socket_open
+        self._client.on_socket_close = self._on_socket_close
         self._client.reconnect_delay_set(*RECONNECT_SECONDS)
-        if username := os.environ.get("REFLEXARC_MQTT_USERNAME"):
-            self._client.username_pw_set(username, os.environ.get("REFLEXARC_MQTT_PASSWORD"))
-        if self.address.tls:
-            self._client.tls_set_context(ssl.create_default_context())
+        if self._credentials.username is not None:
+            self._client.username_pw_set(self._credentials.username, self._credentials.password)
+        if context:
+            self._client.tls_set_context(context)
         if will:
             self._client.will_set(will[0], will[1], qos=1, retain=True)
         self._client.connect_async(self.address.host, self.address.port, KEEPALIVE_SECONDS)
@@ -128,21 +164,41 @@ class MqttLink:
         return "" if self.connected else self._trouble
 
     @property
+    def heard_at(self) -> float:
+        return self._heard_at
+
+    @property
     def dropped(self) -> int:
-        """How many deliveries were dropped because nobody read them or they were too large."""
         return self._inbox.dropped
 
     def subscribe(self, topic_filter: str) -> None:
         self._filters.append(topic_filter)
         if self.connected:
-            self._client.subscribe(topic_filter, qos=1)
+            self._ask_for(topic_filter)
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         # paho would keep what is published while offline, without bound and only in memory.
-        return self.connected and self._client.publish(topic, payload, qos, retain).rc == mqtt.MQTT_ERR_SUCCESS
+        if not self.connected:
+            return False
+        sent = self._client.publish(topic, payload, qos, retain)
+        accepted = sent.rc == mqtt.MQTT_ERR_SUCCESS
+        if topic == self._own_topic and qos and accepted and self._announcement is None:
+            self._announcement = sent
+        return accepted
 
     def receive(self, timeout: float) -> Delivery | None:
-        return self._inbox.take(timeout)
+        delivery = self._inbox.take(timeout)
+        # Once the broker let us, a change of its rules is no reason to end a robot that learns.
+        if not self._echoed:
+            self._check_access()
+        return delivery
+
+    def reconnect(self) -> None:
+        sock = self._client.socket()
+        if isinstance(sock, socket.socket):  # None while dialling
+            with suppress(OSError):  # it may be going down by itself
+                # Not ssl.SSLSocket's own: that takes the encryption away under paho, which may be reading.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self, farewell: tuple[str, bytes] | None = None) -> None:
         if farewell and self.connected:
@@ -151,17 +207,57 @@ class MqttLink:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        if reason.is_failure:
-            self._trouble = f"the broker at {self.address.host}:{self.address.port} refuses us: {reason}"
+    def _check_access(self) -> None:
+        whose = f"user {self._credentials.username!r}" if self._credentials.username else "these credentials"
+        advice = "use the --credentials that belong to this name, or the name that belongs to these credentials"
+        if self._denied:
+            raise AccessDenied(f"the broker at {self.address} forbids {whose} to read {self._denied}: {advice}")
+        announcement = self._announcement
+        if announcement is None or not (self.connected and announcement.is_published()):
             return
+        now = time.monotonic()
+        self._echo_due = self._echo_due or now + ECHO_SECONDS
+        if now > self._echo_due:
+            raise AccessDenied(
+                f"the broker at {self.address} lets {whose} in, but does not pass on what we publish on "
+                f"{self._own_topic}: its access rules forbid it; {advice}"
+            )
+
+    def _ask_for(self, topic_filter: str) -> None:
+        _, number = self._client.subscribe(topic_filter, qos=1)
+        self._asked[number] = topic_filter
+
+    def _connection_failed(self, error: OSError | UnicodeError) -> None:
+        self._trouble = explain(error, self.address, lost=self._connections > 0)
+
+    def _on_connect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self._greeted = True
+        if reason.is_failure:
+            self._trouble = refusal(str(reason), self.address, self._credentials.username)
+            return
+        self._asked.clear()
+        self._announcement = self._echo_due = None
         # In this order, so that states come in before what refers to them.
         for topic_filter in self._filters:
-            client.subscribe(topic_filter, qos=1)
+            self._ask_for(topic_filter)
+        if self._own_topic and self._own_topic not in self._filters:
+            self._ask_for(self._own_topic)
+        self._heard_at = time.monotonic()
         self._connections += 1
-        self._trouble = f"lost the broker at {self.address.host}:{self.address.port}"  # when this connection ends
+        self._trouble = f"lost the broker at {self.address}"  # when this connection ends
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _data: Any, number: int, reasons: list[Any], _properties: Any
+    ) -> None:
+        topic_filter = self._asked.pop(number, " or ".join(self._filters))
+        if reasons[0].is_failure:
+            log.warning("the broker at %s forbids us to read %s", self.address, topic_filter)
+            self._denied = topic_filter
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        self._heard_at = time.monotonic()
+        if message.topic == self._own_topic and not message.retain:
+            self._echoed = True
         # amqtt greets a client with all that is retained for the subscriptions of others.
         if not any(mqtt.topic_matches_sub(one, message.topic) for one in self._filters):
             return
@@ -170,10 +266,36 @@ class MqttLink:
             return
         self._inbox.put(Delivery(message.topic, bytes(message.payload), message.retain))
 
+    def _on_socket_open(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
+        self._greeted = False
+        # Nagle's algorithm off: receipts are small, and a full window waits for them.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-def _send_at_once(_client: mqtt.Client, _data: Any, sock: Any) -> None:
-    """Switch off Nagle's algorithm: receipts are small, and a full window waits for them."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _on_socket_close(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
+        if self._greeted:
+            return
+        if isinstance(sock, TlsSocket) and isinstance(sock.failure, ssl.SSLError):
+            self._trouble = explain(sock.failure, self.address)
+        else:
+            self._trouble = silent_end(self.address)
+
+
+class _Client(mqtt.Client):
+    """A paho client that says why a connection failed: in a thread of its own, paho only tries again."""
+
+    def __init__(self, failed: Callable[[OSError | UnicodeError], None], client_id: str) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311, clean_session=True)
+        self._failed = failed
+
+    def reconnect(self) -> MQTTErrorCode:
+        try:
+            return super().reconnect()
+        except UnicodeError as error:  # a name that no DNS could hold; it would end paho's thread
+            self._failed(error)
+            raise OSError(str(error)) from error
+        except OSError as error:
+            self._failed(error)
+            raise
 
 
 class MemoryBroker:
@@ -198,16 +320,19 @@ class MemoryLink:
         self.connected = True
         self.connections = 1
         self.trouble = ""
+        self.heard_at = time.monotonic()
         self._broker = broker
         self._filters: list[str] = []
         self._inbox: Mailbox[Delivery] = Mailbox(INBOX_LIMIT)
         broker.links.append(self)
 
+    @property
+    def dropped(self) -> int:
+        return self._inbox.dropped
+
     def subscribe(self, topic_filter: str) -> None:
         self._filters.append(topic_filter)
-        for topic, payload in self._broker.retained.items():
-            if mqtt.topic_matches_sub(topic_filter, topic):
-                self._inbox.put(Delivery(topic, payload, retained=True))
+        self._take_retained(topic_filter)
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         if self.connected:
@@ -217,12 +342,26 @@ class MemoryLink:
     def offer(self, delivery: Delivery) -> None:
         """Take in a message that some link published, if a filter matches."""
         if self.connected and any(mqtt.topic_matches_sub(one, delivery.topic) for one in self._filters):
+            self.heard_at = time.monotonic()
             self._inbox.put(delivery)
 
     def receive(self, timeout: float) -> Delivery | None:
         return self._inbox.take(timeout)
 
+    def reconnect(self) -> None:
+        if not self.connected:
+            return
+        self.connections += 1
+        self.heard_at = time.monotonic()
+        for topic_filter in self._filters:
+            self._take_retained(topic_filter)
+
     def close(self, farewell: tuple[str, bytes] | None = None) -> None:
         if farewell:
             self.publish(*farewell, retain=True)
         self._broker.links.remove(self)
+
+    def _take_retained(self, topic_filter: str) -> None:
+        for topic, payload in self._broker.retained.items():
+            if mqtt.topic_matches_sub(topic_filter, topic):
+                self._inbox.put(Delivery(topic, payload, retained=True))

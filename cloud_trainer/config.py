@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from broker.link import parse_broker_url
+from broker.address import parse_broker_url
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
 
@@ -29,8 +29,10 @@ class TrainerConfig:
     """Settings of `cloud-trainer run`."""
 
     broker: str = "mqtt://127.0.0.1:1883"
-    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT. User and password come from the environment variables
-    REFLEXARC_MQTT_USERNAME and REFLEXARC_MQTT_PASSWORD."""
+    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT for an encrypted connection."""
+    credentials: str = ""
+    """TOML file with what the broker asks for: ca, certificate and key, or username and password (docs/security.md).
+    Default: the environment variables REFLEXARC_MQTT_USERNAME, REFLEXARC_MQTT_PASSWORD and so on."""
     trainer: str = "trainer"
     """This trainer's name."""
     run_dir: str = ""

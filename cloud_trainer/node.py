@@ -12,7 +12,7 @@ import torch
 from broker import topics
 from broker.codec import pack, unpack_as
 from broker.errors import MalformedMessage, StorageError
-from broker.link import Delivery, Link, MqttLink
+from broker.link import Delivery, Link, MqttLink, credentials_for
 from broker.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
@@ -46,6 +46,7 @@ log = logging.getLogger("cloud-trainer")
 
 def run(config: TrainerConfig) -> None:
     """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves."""
+    credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
     choose_device(config.device)  # a missing one should be said before a folder is made
     state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
@@ -54,7 +55,7 @@ def run(config: TrainerConfig) -> None:
     with StopRequest() as stop:
         folder = RunFolder(config.run_path, config.as_toml())
         store = open_store(folder.path / STORE, config.training(torch.get_num_threads()))
-        link = MqttLink(config.broker, f"{config.trainer}-{state.boot}", will=farewell)
+        link = MqttLink(config.broker, config.trainer, will=farewell, credentials=credentials)
         node = TrainerNode(config, state, link, folder, store)
         try:
             while not stop.made:

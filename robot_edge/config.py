@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from broker.address import parse_broker_url
 from broker.codec import check_class_name
 from broker.errors import ConfigError, MalformedMessage
-from broker.link import parse_broker_url
 from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
@@ -23,8 +23,10 @@ class RobotConfig:
     """Where frames come from: folder:PATH (one sub-folder of JPEG or PNG files for each class), or sim: (the built-in
     simulated camera)."""
     broker: str = "mqtt://127.0.0.1:1883"
-    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT. User and password come from the environment variables
-    REFLEXARC_MQTT_USERNAME and REFLEXARC_MQTT_PASSWORD."""
+    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT for an encrypted connection."""
+    credentials: str = ""
+    """TOML file with what the broker asks for: ca, certificate and key, or username and password (docs/security.md).
+    Default: the environment variables REFLEXARC_MQTT_USERNAME, REFLEXARC_MQTT_PASSWORD and so on."""
     robot: str = "robot"
     """This robot's name; no other robot at the broker may have it."""
     run_dir: str = ""

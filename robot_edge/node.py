@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from broker.codec import samples_per_message
-from broker.link import MqttLink
+from broker.link import MqttLink, credentials_for
 from broker.messages import RobotState
 from hierarchy.checkpoint import save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
@@ -48,6 +48,7 @@ def run(config: RobotConfig) -> None:
 
     Raises ConfigError for settings that cannot work, NameTaken, and SystemExit where Ctrl-C ended it.
     """
+    credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
@@ -83,7 +84,12 @@ def run(config: RobotConfig) -> None:
     )
     with StopRequest() as stop:
         folder = RunFolder(config.run_path, config.as_toml())
-        link = MqttLink(config.broker, f"{config.robot}-{state.boot}", will=will(config.robot, state))
+        link = MqttLink(
+            config.broker,
+            config.robot,
+            will=will(config.robot, state),
+            credentials=credentials,
+        )
         uplink = Uplink(link, config.robot, state)
         node = RobotNode(config, trainer, uplink, source, held_out, folder, stop)
         try:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from broker import link as link_module
+from broker.address import BrokerAddress, parse_broker_url
 from broker.codec import RECEIVE_LIMIT_BYTES
-from broker.errors import ConfigError
-from broker.link import BrokerAddress, Delivery, Link, MemoryBroker, MemoryLink, MqttLink, parse_broker_url
+from broker.credentials import Credentials
+from broker.errors import AccessDenied, ConfigError
+from broker.link import Delivery, Link, MemoryBroker, MemoryLink, MqttLink
 from broker.server import Backend, find_mosquitto, start_local_broker
 
 BACKENDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"]
@@ -170,7 +173,9 @@ def test_reconnects_after_the_broker_was_away(backend: Backend) -> None:
 
         trainer = connect("trainer")
         trainer.subscribe("away/first")  # before there is a broker
-        assert trainer.trouble == f"no broker at 127.0.0.1:{port}"
+        assert trainer.trouble
+        silence = f"no broker at 127.0.0.1:{port}: nothing listens there; start it, or correct --broker"
+        wait_until("refusal", lambda: trainer.trouble == silence)
         assert not trainer.publish("away/first", b"lost", qos=1)
         assert trainer.connections == 0
         with start_local_broker(port=port, backend=backend):
@@ -180,7 +185,7 @@ def test_reconnects_after_the_broker_was_away(backend: Backend) -> None:
             assert settle(trainer, "away/settled") == []
             assert trainer.connections == 1
         wait_until("loss of the connection", lambda: not trainer.connected)
-        assert trainer.trouble == f"lost the broker at 127.0.0.1:{port}"
+        assert trainer.trouble.startswith(f"lost the broker at 127.0.0.1:{port}")
         assert not trainer.publish("away/second", b"lost", qos=1)
         with start_local_broker(port=port, backend=backend):
             robot = connected(connect("robot"))
@@ -190,6 +195,71 @@ def test_reconnects_after_the_broker_was_away(backend: Backend) -> None:
                 assert robot.publish(topic, b"back", qos=1)
                 assert receive(trainer) == Delivery(topic, b"back", retained=False)
             assert trainer.trouble == ""
+
+
+def test_a_silent_link_can_be_dialled_again(connect: Connect) -> None:
+    link = connect()
+    link.subscribe("silent/state")
+    settle(link, "silent/settled")
+    began = link.heard_at
+    assert link.publish("silent/state", b"before", qos=1, retain=True)
+    assert receive(link).payload == b"before"
+    heard = link.heard_at
+    assert began < heard <= time.monotonic()
+    link.reconnect()
+    wait_until("second connection", lambda: link.connections == 2 and link.connected)
+    assert link.heard_at > heard
+    wait_until("retained message", lambda: link.receive(0) == Delivery("silent/state", b"before", retained=True))
+    assert settle(link, "silent/settled again") == []
+
+
+# Lets everybody in, but not to the topic "top-secret", and says so in its answer to a subscription.
+DISCREET_BROKER = """
+import asyncio, sys
+from amqtt.broker import Broker
+
+async def serve():
+    await Broker({
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{sys.argv[1]}"}},
+        "plugins": {
+            "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True},
+            "amqtt.plugins.topic_checking.TopicTabooPlugin": {},
+        },
+    }).start()
+    await asyncio.Event().wait()
+
+asyncio.run(serve())
+"""
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_forbidden_subscription_is_said(early: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ExitStack() as running:
+        process = subprocess.Popen([sys.executable, "-c", DISCREET_BROKER, str(port)])
+        running.callback(process.wait)
+        running.callback(process.kill)
+        link = MqttLink(f"mqtt://127.0.0.1:{port}", "curious")
+        running.callback(link.close)
+        link.subscribe("allowed")
+        if early:
+            link.subscribe("top-secret")
+        connected(link)
+        if not early:
+            assert settle(link, "settled") == []
+            link.subscribe("top-secret")
+        with pytest.raises(AccessDenied, match=r"forbids these credentials to read .*top-secret"):
+            wait_until("denial", lambda: link.receive(0.05) is not None)
+
+
+def test_nothing_to_drop_while_there_is_no_broker() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    link = MqttLink(f"mqtt://127.0.0.1:{port}", "dialling")
+    link.reconnect()
+    assert (link.connected, link.connections) == (False, 0)
+    link.close()
 
 
 def test_last_will_when_the_connection_breaks(broker_url: str) -> None:
@@ -249,7 +319,7 @@ def test_unread_deliveries_are_bounded(amqtt_url: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.mosquitto
-def test_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passwords(tmp_path: Path) -> None:
     mosquitto, mosquitto_passwd = find_mosquitto(), shutil.which("mosquitto_passwd")
     if mosquitto is None or mosquitto_passwd is None:
         pytest.skip("mosquitto_passwd is not installed")
@@ -263,14 +333,16 @@ def test_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         process = subprocess.Popen([mosquitto, "-c", str(config)], stderr=subprocess.DEVNULL)
         running.callback(process.wait)
         running.callback(process.terminate)
-        monkeypatch.setenv("REFLEXARC_MQTT_USERNAME", "r1")
-        monkeypatch.setenv("REFLEXARC_MQTT_PASSWORD", "wrong")
-        refused = MqttLink(f"mqtt://127.0.0.1:{port}", "passwords-wrong")
+        wrong = Credentials(username="r1", password="wrong")
+        refused = MqttLink(f"mqtt://127.0.0.1:{port}", "passwords-wrong", credentials=wrong)
         running.callback(refused.close)
-        refusal = f"the broker at 127.0.0.1:{port} refuses us: Not authorized"
+        refusal = (
+            f"the broker at 127.0.0.1:{port} refuses us: Not authorized: "
+            "user 'r1' is unknown or the password is wrong; correct the --credentials file"
+        )
         wait_until("refusal", lambda: refused.trouble == refusal)
-        monkeypatch.setenv("REFLEXARC_MQTT_PASSWORD", "right")
-        accepted = MqttLink(f"mqtt://127.0.0.1:{port}", "passwords-right")
+        right = Credentials(username="r1", password="right")
+        accepted = MqttLink(f"mqtt://127.0.0.1:{port}", "passwords-right", credentials=right)
         running.callback(accepted.close)
         connected(accepted)
         assert refused.trouble == refusal, "and not what the closed connection says"

@@ -37,8 +37,8 @@ def test_a_broker_that_is_none_is_named() -> None:
 def test_the_settings_of_a_run_give_the_same_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs: list[TrainerConfig] = []
     monkeypatch.setattr(cloud_trainer.node, "run", runs.append)
-    config = TrainerConfig(trainer="t7", batch=32, device="cpu", run_dir="here")
+    config = TrainerConfig(trainer="t7", batch=32, device="cpu", run_dir="here", credentials="t7.toml")
     (tmp_path / "config.toml").write_text(tomli_w.dumps(config.as_toml()))
     for flags in ([], ["--batch", "16"]):
         app.cli(prog="cloud-trainer", args=with_config_file(["run", "--config", f"{tmp_path}/config.toml", *flags]))
-    assert runs == [config, TrainerConfig(trainer="t7", batch=16, device="cpu", run_dir="here")]
+    assert runs == [config, TrainerConfig(trainer="t7", batch=16, device="cpu", run_dir="here", credentials="t7.toml")]

@@ -100,7 +100,10 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(monkeypatch: pytest.
 
 
 def test_the_settings_of_a_run_give_the_same_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for one in (config(), config(phases="a,b|c", freeze="stem", learning_rate=1e-4, rehearse=0.5, device="cpu")):
+    for one in (
+        config(),
+        config(phases="a,b|c", freeze="stem", learning_rate=1e-4, credentials="r1.toml", device="cpu"),
+    ):
         (tmp_path / "config.toml").write_text(tomli_w.dumps(one.as_toml()))
         assert parsed(monkeypatch, "--config", str(tmp_path / "config.toml")) == one
 

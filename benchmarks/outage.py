@@ -1,0 +1,98 @@
+"""Memory and disk of a robot that goes on learning through a link outage.
+
+    python benchmarks/outage.py --minutes 30
+
+The broker is killed once training is under way. Prints resident memory and the outbox's size as the outage goes on,
+and their growth from its first minute to its end.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import tyro
+
+from broker.server import start_local_broker
+
+# Readings around each mark, one a second, of which the median counts.
+READINGS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A link outage."""
+
+    minutes: float = 30
+    outbox_mb: float = 20
+    """The outbox's bound. A small one is full within minutes, so that the outage shows both sides of it."""
+    image_size: int = 16
+    """Small frames: more of them in the time."""
+    out: Path = Path("runs/benchmarks/outage")
+
+
+def main(settings: Settings) -> None:
+    folder = settings.out / time.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    with (folder / "output.log").open("w") as log:
+        broker = start_local_broker()
+        common = ["--broker", broker.url, "--threads", "1", "--run-dir"]
+        cloud = subprocess.Popen(
+            [sys.executable, "-m", "cloud_trainer", "run", *common, str(folder / "cloud")], stdout=log, stderr=log
+        )
+        flags = f"--source sim: --images 100000000 --image-size {settings.image_size} --bottleneck 16"
+        flags += f" --outbox-mb {settings.outbox_mb} --when-full drop-oldest"
+        robot = psutil.Popen(
+            [sys.executable, "-m", "robot_edge", "run", *common, str(folder / "robot"), *flags.split()],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            while len(_lines(folder)) < 20:
+                assert robot.poll() is None, f"the robot ended: see {folder}/output.log"
+                time.sleep(0.5)
+            broker.stop()
+            begin, before = time.monotonic(), len(_lines(folder))
+            first = None
+            while time.monotonic() < begin + 60 * settings.minutes:
+                memory, disk = _median_memory(robot), _outbox_bytes(folder)
+                minute = (time.monotonic() - begin) / 60
+                first = first or (memory if minute >= 1 else None)
+                print(f"minute {minute:4.1f}: {memory / 1e6:.1f} MB resident, outbox {disk / 1e6:.2f} MB", flush=True)
+                time.sleep(min(45.0, max(0.0, begin + 60 * settings.minutes - time.monotonic())))
+            assert first is not None, "shorter than a minute"
+            steps = len(_lines(folder)) - before
+            print(
+                f"growth from minute 1: {100 * (_median_memory(robot) / first - 1):+.2f} %, {steps:,} steps on the way"
+            )
+            print(f"outbox: {_outbox_bytes(folder) / 1e6:.2f} MB, bound {settings.outbox_mb:g} MB")
+        finally:
+            for process in (robot, cloud):
+                process.kill()
+                process.wait()
+
+
+def _lines(folder: Path) -> list[str]:
+    path = folder / "robot" / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _median_memory(robot: psutil.Popen) -> float:
+    readings = []
+    for _ in range(READINGS):
+        readings.append(float(robot.memory_info().rss))
+        time.sleep(1)
+    return statistics.median(readings)
+
+
+def _outbox_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / "robot").glob("outbox.db*"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

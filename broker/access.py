@@ -1,0 +1,53 @@
+"""Who may write and read which topics, and mosquitto's file for it.
+
+A robot writes only its own topics and reads only its own. A trainer reads what robots say and writes what is for them.
+What is not granted here is forbidden.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from broker.topics import ANYONE, Role, topic
+
+
+class Grant(NamedTuple):
+    """A right: to write to a topic, or to read what matches it."""
+
+    right: Literal["read", "write"]
+    topic: str
+
+
+def grants(role: Role, name: str) -> list[Grant]:
+    """Return the rights of an identity. Reading includes what is retained."""
+    if role == "robot":
+        return [
+            *(Grant("write", topic("robot", name, channel)) for channel in ("state", "activations", "metrics")),
+            # Its own state: a namesake shows there, and so does whether the broker passes on what the robot writes.
+            *(Grant("read", topic("robot", name, channel)) for channel in ("state", "receipt")),
+            *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
+        ]
+    return [
+        *(Grant("read", topic("robot", ANYONE, channel)) for channel in ("state", "activations", "metrics")),
+        Grant("write", topic("robot", ANYONE, "receipt")),
+        *(Grant("write", topic("trainer", name, channel)) for channel in ("state", "metrics")),
+        Grant("read", topic("trainer", name, "state")),
+    ]
+
+
+def acl_with(text: str, role: Role, name: str) -> str:
+    """Return a mosquitto ACL file with the rights of an identity, in place of those that it had there."""
+    rules = [f"topic {right} {filter_}" for right, filter_ in grants(role, name)]
+    return acl_without(text, name) + "\n".join([f"# {role} {name}", f"user {name}", *rules]) + "\n\n"
+
+
+def acl_without(text: str, name: str) -> str:
+    """Return a mosquitto ACL file without an identity; an empty line ends each one's block."""
+    blocks = [block.strip("\n") for block in text.split("\n\n")]
+    return "".join(f"{block}\n\n" for block in blocks if block and f"user {name}" not in block.splitlines())
+
+
+def role_in_acl(text: str, name: str) -> Role | None:
+    """Return what an identity is in a mosquitto ACL file; None where it is not there."""
+    roles: tuple[Role, ...] = ("robot", "trainer")
+    return next((role for role in roles if f"# {role} {name}" in text.splitlines()), None)
