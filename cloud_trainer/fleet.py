@@ -130,7 +130,7 @@ class Fleet:
             record.cursor_saved = session.cursor
             if record.forget_up_to:
                 self.store.forget(robot, record.forget_up_to)
-                record.forget_up_to = 0
+                record.forget_up_to, record.forgetting = 0, False
             self._disk.say("")
         except (OSError, StorageError) as error:
             self._disk.say(f"no checkpoint could be written, training goes on without: {error}")
@@ -147,13 +147,14 @@ class Fleet:
         for robot, record in self.robots.items():
             if record.session is None or held[robot] <= share:
                 continue
-            up_to = self.store.oldest_batches(robot, record.session.oldest_needed - 1, math.ceil(held[robot] - share))
-            if up_to > record.forgetting:
+            if record.forgetting:
+                if record.forget_up_to:
+                    self.save(robot)  # deletes what was given up before
+                continue
+            excess = math.ceil(held[robot] - share)
+            if up_to := self.store.oldest_batches(robot, record.session.oldest_needed - 1, excess):
                 log.info("the store is nearly full: robot %s gives up its oldest trained samples", robot)
-                record.forgetting = up_to
-                self._append(robot, "forget", str(up_to).encode())
-            if record.forget_up_to:
-                self.save(robot)  # deletes what was given up before
+                record.forgetting = self._append(robot, "forget", str(up_to).encode())
         return (
             f"the store is full, and all of it waits for training (--store-gb {self._config.store_gb:g})"
             if (self.store.bytes_used > limit)
@@ -236,17 +237,19 @@ class Fleet:
         if event.kind == "batch":
             record.messages_waiting -= 1
         elif event.kind == "forget":
-            record.forget_up_to = int(event.payload)
+            record.forget_up_to, record.forgetting = int(event.payload), True
         if session.trainer.steps >= record.steps_saved + self._config.checkpoint_every:
             self.save(robot)
         return session.trouble
 
-    def _append(self, robot: str, kind: Literal["flush", "forget"], payload: bytes = b"") -> None:
+    def _append(self, robot: str, kind: Literal["flush", "forget"], payload: bytes = b"") -> bool:
         try:
             self.store.append(robot, kind, payload)
             self.store.commit()
         except StorageError as error:
             self._disk.say(str(error))
+            return False
+        return True
 
 
 def _state(event: Event) -> RobotState:

@@ -21,7 +21,8 @@ class RobotRecord:
     heard: monotonic time of its last message. messages_waiting: batches in the log that the session has not come to.
     memory: bytes that its network takes. cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a
     checkpoint is due once the session has caught up with the log. forget_up_to: event up to which batches are deleted
-    with the next checkpoint; 0 for none. forgetting: the same of the newest decision in the log.
+    with the next checkpoint; 0 for none. forgetting: such a decision is in
+    the log, and what it gives up not deleted yet.
     """
 
     state: RobotState | None = None
@@ -40,7 +41,7 @@ class RobotRecord:
     steps_saved: int = 0
     save_when_idle: bool = False
     forget_up_to: int = 0
-    forgetting: int = 0
+    forgetting: bool = False
     images_reported: int = 0
     metrics: RobotMetrics | None = None
     published: TrainerMetrics | None = None

@@ -155,12 +155,14 @@ class RobotSession:
     def restore(self, parts: Parts, about: dict[str, Any]) -> None:
         """Go on from a checkpoint.
 
-        Raises RuntimeError where it is another network's, and KeyError where the store lacks what it refers to.
+        Raises RuntimeError where it is another network's, and ConfigError where the store lacks what it refers to.
         """
         self.trainer.learner.restore(parts, about)
         classes = about["memory_classes"]
         memory = [(classes[name], (event, index)) for event, index, name in parts["session"]["memory"].tolist()]
         self._memory.restore(memory, about["memory_random"])
+        if memory:
+            self._read(min(event for _, (event, _) in memory))  # the oldest go first: where it is there, all are
         self._waiting = [
             Waiting(name=name, place=(event, index), activation=_one(quantized, index))
             for event, index in parts["session"]["waiting"].tolist()

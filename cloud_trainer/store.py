@@ -81,11 +81,10 @@ class Store:
             self.settings: dict[str, Any] = {
                 name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM settings")
             }
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             self._database.close()
-            raise ConfigError(f"the store {path} cannot be used: {error}; move it away to start anew") from error
-        except ConfigError:
-            self._database.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise ConfigError(f"the store {path} cannot be used: {error}; move it away to start anew") from error
             raise
 
     def append_batch(self, robot: str, boot: str, sequence: int, payload: bytes) -> bool:

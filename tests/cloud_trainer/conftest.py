@@ -1,44 +1,36 @@
-"""What the cloud's tests share: batches as a robot sends them."""
+"""What the cloud's tests share beside `world.py`: what has to be cleaned up behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from broker.messages import ActivationBatch, SplitSpec
-from broker.quantize import pack_activations, quantize
+from tests.cloud_trainer.world import Cloud, use_tiny_networks
 
 
 @pytest.fixture
-def make_batch() -> Callable[..., ActivationBatch]:
-    """Return a function that makes a batch of one sample for each class name."""
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let networks be tiny."""
+    use_tiny_networks(monkeypatch)
 
-    def make(
-        names: Sequence[str],
-        split: SplitSpec,
-        values: NDArray[np.float32] | None = None,
-        *,
-        boot: str = "b" * 16,
-        sequence: int = 0,
-        evaluation: int = 0,
-        progress: float | None = None,
-    ) -> ActivationBatch:
-        if values is None:
-            values = np.random.default_rng(sequence).standard_normal((len(names), *split.shape)).astype(np.float32)
-        classes = tuple(dict.fromkeys(names))
-        return ActivationBatch(
-            boot=boot,
-            sequence=sequence,
-            split=split.fingerprint,
-            evaluation=evaluation,
-            progress=progress,
-            edge_version=0,
-            classes=classes,
-            labels=np.array([classes.index(name) for name in names], np.uint16),
-            activations=pack_activations(quantize(values, split.bits)),
-        )
 
-    return make
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: None) -> Iterator[Callable[..., Cloud]]:
+    """Return a function that starts a trainer of tiny networks with a run folder of that name."""
+    clouds: list[Cloud] = []
+
+    def start_one(name: str = "cloud", **settings: Any) -> Cloud:
+        clouds.append(Cloud(tmp_path / name, monkeypatch, **settings))
+        return clouds[-1]
+
+    yield start_one
+    for one in clouds:
+        one.kill()
+
+
+@pytest.fixture
+def cloud(start: Callable[..., Cloud]) -> Cloud:
+    return start()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.errors import ConfigError
+from cloud_trainer.__main__ import app
+from cloud_trainer.replay import replay
+from cloud_trainer.store import STORE, Store
+from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from tests.cloud_trainer.world import STATE, Cloud, batches, is_finite, make_batch
+
+ROOT = Path(__file__).parents[2]
+REHEARSING = replace(STATE, rehearse=1.0)
+
+
+@pytest.fixture
+def run(start: Callable[..., Cloud]) -> Path:
+    """Return the folder of a run of two robots, one of which came back, with a checkpoint behind each."""
+    cloud = start()
+    cloud.say("r1", REHEARSING, *batches(5, size=3))
+    cloud.say("r2", STATE, *batches(3, size=5))
+    cloud.work(60)  # silence: what waits is trained on
+    back = replace(REHEARSING, boot="c" * 16, weights="checkpoint")
+    cloud.say(
+        "r1", back, *batches(6, size=3, boot=back.boot), make_batch(["cat"], boot=back.boot, sequence=7, evaluation=1)
+    )
+    assert is_finite(cloud.session())
+    cloud.finish()
+    return cloud.path
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("robot ")]
+    return {line.split(":")[0]: line for line in lines}
+
+
+def test_a_replay_ends_at_the_same_bits(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay(run / STORE, tmp_path / "again", "cpu")
+    lines = said(capsys)
+    assert lines["robot r1"].endswith("equal to the checkpoint at event 20, bit for bit")
+    assert "11 messages, 33 images" in lines["robot r1"]
+    assert "bit for bit" in lines["robot r2"]
+    for robot in ("r1", "r2"):
+        parts, about = load_checkpoint(run / "checkpoint" / robot)
+        its, its_about = load_checkpoint(tmp_path / "again" / "checkpoint" / robot)
+        assert its_about.items() <= about.items()
+        assert all((its[part][name] == value).all() for part in parts for name, value in parts[part].items())
+
+
+def test_it_changes_nothing(run: Path) -> None:
+    before = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    assert replay(run / STORE, None, "cpu")
+    assert {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()} == before
+
+
+def test_a_checkpoint_from_before_the_end_is_compared_where_it_was_made(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(run / STORE)
+    store.append("r1", "flush")
+    batch = batches(1, first=50)[0]
+    store.append_batch("r1", batch.boot, batch.sequence, next(store.batches_after("r1", 0)))
+    store.commit()
+    store.close()
+    assert replay(run / STORE, None, "cpu")
+    assert "at event 20, bit for bit" in said(capsys)["robot r1"]
+
+
+@pytest.mark.parametrize("part", ["weights", "momentum", "random", "session"])
+def test_another_byte_in_the_checkpoint_differs(run: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run / "checkpoint" / "r1"
+    parts, about = load_checkpoint(folder)
+    name = next(name for name, value in sorted(parts[part].items()) if value.numel())
+    flat = parts[part][name].reshape(-1)
+    flat[-1] = flat[-1] + (1 if not flat.is_floating_point() else 2**-20 + abs(flat[-1]) / 1000)
+    save_checkpoint(folder, parts, about)
+    assert not replay(run / STORE, None, "cpu")
+    assert "differs from the checkpoint at event 20" in said(capsys)["robot r1"]
+
+
+def test_another_figure_in_the_checkpoint_differs(run: Path) -> None:
+    parts, about = load_checkpoint(run / "checkpoint" / "r1")
+    save_checkpoint(run / "checkpoint" / "r1", parts, {**about, "messages_trained": 99})
+    assert not replay(run / STORE, None, "cpu")
+
+
+TWICE = """
+UPDATE events SET id = -(id + 1) WHERE id > 14;
+UPDATE events SET id = -id WHERE id < 0;
+INSERT INTO events SELECT 15, robot, kind, boot, 999, payload FROM events WHERE id = 14;
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "robot"),
+    [
+        ("DELETE FROM events WHERE id = 3", "robot r1"),
+        ("DELETE FROM events WHERE id = 20", "robot r1"),
+        ("DELETE FROM events WHERE id = 12 AND kind = 'flush'", "robot r2"),
+        (TWICE, "robot r1"),
+        ("UPDATE events SET payload = (SELECT payload FROM events WHERE id = 3) WHERE id = 4", "robot r1"),
+    ],
+    ids=["dropped", "last dropped", "flush dropped", "twice", "another payload"],
+)
+def test_another_log_differs(run: Path, change: str, robot: str, capsys: pytest.CaptureFixture[str]) -> None:
+    database = sqlite3.connect(run / STORE)
+    database.executescript(change)
+    assert database.total_changes
+    database.close()
+    assert not replay(run / STORE, None, "cpu")
+    assert "differs" in said(capsys)[robot]
+
+
+def test_a_log_that_was_partly_given_up_cannot_be_replayed(run: Path) -> None:
+    store = Store(run / STORE)
+    store.forget("r1", 3)
+    store.close()
+    with pytest.raises(ConfigError, match=r"oldest samples of robot r1 were given up \(--store-gb\): no replay"):
+        replay(run / STORE, None, "cpu")
+
+
+def test_without_a_checkpoint_there_is_nothing_to_compare(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "checkpoint" / "r1" / CHECKPOINT).unlink()
+    assert replay(run / STORE, None, "cpu")
+    assert said(capsys)["robot r1"].endswith("no checkpoint beside it")
+
+
+def test_there_must_be_a_store(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no store at"):
+        app.cli(prog="cloud-trainer", args=["replay", "--store", f"{tmp_path}/none.db"])
+
+
+def test_a_run_of_a_real_network_is_replayed_by_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hierarchy.run_folder.draw_curves", lambda *_arguments: None)
+    cloud = Cloud(tmp_path / "run", monkeypatch, threads=1)
+    cloud.say("r1", REHEARSING, *batches(4, size=5))
+    cloud.finish()
+    command = ["replay", "--store", str(cloud.path / STORE), "--device", "cpu"]
+    app.cli(prog="cloud-trainer", args=command)
+    assert "bit for bit" in said(capsys)["robot r1"]
+    database = sqlite3.connect(cloud.path / STORE, isolation_level=None)
+    assert database.execute("DELETE FROM events WHERE sequence = 2").rowcount == 1
+    database.close()
+    done = subprocess.run([sys.executable, "-m", "cloud_trainer", *command], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, "differs from the checkpoint" in done.stdout) == (1, True), done.stdout + done.stderr

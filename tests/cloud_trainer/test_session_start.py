@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import cloud_trainer.session_start
+from broker.errors import ConfigError
+from broker.messages import RobotState, SplitSpec
+from cloud_trainer.config import TrainerConfig, TrainingSettings
+from cloud_trainer.session_start import (
+    BYTES_PER_PARAMETER,
+    MOST_VALUES_IN_STEP,
+    SessionStart,
+    memory_needed,
+    new_start,
+    open_session,
+)
+from hierarchy.checkpoint import save_checkpoint
+from hierarchy.device import Compute
+from tests.cloud_trainer.world import CPU, SPLIT, STATE, use_tiny_networks
+
+SETTINGS = TrainerConfig(batch=4).training(1)
+BFLOAT = Compute(device=CPU, dtype=torch.bfloat16, channels_last=True)
+
+
+def started(
+    state: RobotState, *, settings: TrainingSettings = SETTINGS, former: bytes = b"", room: int = 10**9
+) -> SessionStart:
+    return new_start("r1", state, settings, CPU, former=former, room=room)
+
+
+def weights(start: SessionStart, settings: TrainingSettings = SETTINGS) -> dict[str, torch.Tensor]:
+    session = open_session("r1", start, settings, CPU, lambda _event: b"")
+    return session.checkpoint()[0]["weights"]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_what_starts_a_session_is_packed_and_unpacked() -> None:
+    start = SessionStart(state=STATE, dtype="bfloat16", channels_last=True)
+    assert SessionStart.unpack(start.pack()) == start
+    assert start.compute(CPU) == BFLOAT
+
+
+def test_the_same_start_and_seed_give_the_same_network(tiny: None) -> None:
+    start = SessionStart(state=STATE)
+    assert equal(weights(start), weights(start))
+    assert not equal(weights(start), weights(start, replace(SETTINGS, seed=1)))
+
+
+def test_the_world_s_random_numbers_are_left_alone(tiny: None) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    weights(SessionStart(state=STATE))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_fastest_way_is_measured_once_for_a_split(monkeypatch: pytest.MonkeyPatch, tiny: None) -> None:
+    times: list[Compute] = []
+
+    def measure(*_arguments: object) -> Compute:
+        times.append(BFLOAT)
+        return BFLOAT
+
+    monkeypatch.setattr(cloud_trainer.session_start, "fastest_compute", measure)
+    first = started(STATE)
+    assert first == SessionStart(state=STATE, dtype="bfloat16", channels_last=True)
+    back = replace(STATE, boot="c" * 16)
+    assert started(back, former=first.pack()) == replace(first, state=back)
+    assert len(times) == 1
+    started(replace(back, split=replace(SPLIT, bits=3)), former=first.pack())
+    assert len(times) == 2
+    assert started(STATE, room=1000) == SessionStart(state=STATE), "there is no room for copies to measure with"
+    assert len(times) == 2
+
+
+def test_a_former_run_is_gone_on_from(tmp_path: Path, tiny: None) -> None:
+    session = open_session("r1", SessionStart(state=STATE), replace(SETTINGS, seed=9), CPU, lambda _event: b"")
+    parts, about = session.checkpoint()
+    save_checkpoint(tmp_path / "checkpoint" / "r1", parts, about)
+    later = replace(SETTINGS, weights=str(tmp_path))
+    assert equal(weights(started(STATE, settings=later), later), parts["weights"])
+
+
+@pytest.mark.parametrize(
+    ("robot", "change", "reason"),
+    [("r2", {}, "r2 holds no checkpoint"), ("r1", {"bottleneck": 0, "shape": (7, 2, 2)}, "not of this split")],
+)
+def test_a_former_run_without_this_robot_or_of_another_split_is_refused_before_it_is_entered(
+    tmp_path: Path, tiny: None, robot: str, change: dict[str, Any], reason: str
+) -> None:
+    session = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _event: b"")
+    save_checkpoint(tmp_path / "checkpoint" / "r1", *session.checkpoint())
+    state, later = replace(STATE, split=replace(SPLIT, **change)), replace(SETTINGS, weights=str(tmp_path))
+    with pytest.raises(ConfigError, match=reason):
+        new_start(robot, state, later, CPU, former=b"", room=10**9)
+
+
+def test_a_real_network_is_built_and_measured() -> None:
+    start = started(STATE)
+    assert start.state == STATE
+    assert equal(weights(start), weights(start))
+
+
+# Memory, before anything is built
+
+
+@pytest.fixture
+def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let building fail."""
+    use_tiny_networks(monkeypatch)
+    monkeypatch.setattr(cloud_trainer.session_start, "CloudSegment", lambda *_a, **_b: pytest.fail("it was built"))
+
+
+def split(**changes: Any) -> SplitSpec:
+    return replace(SPLIT, **changes)
+
+
+@pytest.mark.parametrize("backbone", ["vit_h_14", "regnet_y_128gf"])
+def test_a_network_of_600_million_parameters_does_not_fit_by_default(unbuilt: None, backbone: str) -> None:
+    needed = memory_needed(split(backbone=backbone), 64)
+    assert needed > 600e6 * BYTES_PER_PARAMETER
+    assert needed > TrainerConfig().networks_gb * 1e9
+
+
+def test_a_usual_network_fits_many_times(unbuilt: None) -> None:
+    needed = memory_needed(split(backbone="resnet18", cut="layer2", image_size=224, shape=(128, 28, 28)), 64)
+    assert 20 * needed < TrainerConfig().networks_gb * 1e9
+
+
+def test_a_huge_picture_does_not_fit(unbuilt: None) -> None:
+    assert memory_needed(split(image_size=4096), 64) > TrainerConfig().networks_gb * 1e9
+
+
+def test_a_huge_step_is_refused(unbuilt: None) -> None:
+    fitting = split(shape=(MOST_VALUES_IN_STEP // 64 // 16, 4, 4))
+    memory_needed(fitting, 64)
+    with pytest.raises(ConfigError, match=r"a step of 65 samples .* holds 136,314,880 values, limit 134,217,728"):
+        memory_needed(fitting, 65)
+
+
+def test_a_network_that_is_none_is_refused(unbuilt: None) -> None:
+    with pytest.raises(ConfigError, match="unknown backbone"):
+        memory_needed(split(backbone="../../etc/passwd"), 64)

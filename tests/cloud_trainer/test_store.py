@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.errors import ConfigError, StorageError
+from cloud_trainer.config import TrainingSettings
+from cloud_trainer.store import APPLICATION_ID, Range, Store, join_ranges, open_store
+from tests.cloud_trainer.world import limit_pages
+
+SETTINGS = TrainingSettings(batch=4, learning_rate=0.1, rehearse_from=10, weights="none", seed=0, threads=1)
+BOOT, OTHER = "a" * 16, "b" * 16
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    store = open_store(path, SETTINGS)
+    yield store
+    store.close()
+
+
+def fill(store: Store, count: int, *, robot: str = "r1", first: int = 0, size: int = 10) -> None:
+    """Append so many batches."""
+    for sequence in range(first, first + count):
+        assert store.append_batch(robot, BOOT, sequence, sequence.to_bytes(4, "big") + b"x" * (size - 4))
+    store.commit()
+
+
+def sequences(store: Store, robot: str = "r1") -> list[int]:
+    return [int.from_bytes(payload[:4], "big") for payload in store.batches_after(robot, 0)]
+
+
+def test_a_batch_is_stored_once_for_a_robot_and_boot(store: Store) -> None:
+    said = [
+        store.append_batch(robot, boot, sequence, f"{robot} {boot} {sequence}".encode())
+        for robot, boot, sequence in [
+            ("r1", BOOT, 0),
+            ("r1", BOOT, 1),
+            ("r1", BOOT, 0),
+            ("r1", OTHER, 0),
+            ("r2", BOOT, 0),
+        ]
+    ]
+    store.commit()
+    assert said == [True, True, False, True, True]
+    assert not store.append_batch("r1", BOOT, 1, b"another")
+    assert [*store.batches_after("r1", 0)] == [
+        f"r1 {boot}".encode() for boot in (f"{BOOT} 0", f"{BOOT} 1", f"{OTHER} 0")
+    ]
+    assert store.robots() == ["r1", "r2"]
+
+
+def test_events_come_back_in_their_order(store: Store, path: Path) -> None:
+    store.append("r1", "start", b"s")
+    store.append("r2", "start")
+    fill(store, 1)
+    store.append("r1", "flush")
+    store.append("r1", "rejoin", b"j")
+    store.commit()
+    store.close()
+    again = open_store(path, SETTINGS)
+    events, cursor = [], 0
+    while event := again.next_event("r1", cursor):
+        assert again.has_events("r1", cursor)
+        events.append((event.kind, event.payload[4:] if event.kind == "batch" else event.payload))
+        cursor = event.id
+    assert events == [("start", b"s"), ("batch", b"x" * 6), ("flush", b""), ("rejoin", b"j")]
+    assert cursor == again.last_event("r1")
+    assert not again.has_events("r1", cursor)
+    assert [(event.kind, event.payload) for event in again.states("r1")] == [("start", b"s"), ("rejoin", b"j")]
+    again.close()
+
+
+def test_nothing_is_there_before_the_commit(store: Store, path: Path) -> None:
+    reader = Store(path)
+    store.append("r1", "start")
+    store.append_batch("r1", BOOT, 0, b"x")
+    assert reader.robots() == []
+    store.commit()
+    assert reader.robots() == ["r1"]
+    assert [*reader.batches_after("r1", 0)] == [b"x"]
+    reader.close()
+
+
+def test_what_was_not_committed_is_gone(store: Store, path: Path) -> None:
+    fill(store, 2)
+    store.append_batch("r1", BOOT, 2, b"0002")
+    store.close()
+    again = open_store(path, SETTINGS)
+    assert sequences(again) == [0, 1]
+    assert again.append_batch("r1", BOOT, 2, b"0002"), "it counts as come, although it is gone"
+    again.close()
+
+
+APPENDS = """
+import sys
+from pathlib import Path
+from cloud_trainer.store import Store
+store = Store(Path(sys.argv[1]), {})
+sequence = int(sys.argv[2])
+while True:
+    for sequence in range(sequence, sequence + 3):
+        store.append_batch("r1", "a" * 16, sequence, sequence.to_bytes(4, "big") * 500)
+    store.commit()
+    sequence += 1
+    print(sequence, flush=True)
+"""
+
+
+def test_a_kill_leaves_what_was_committed_and_an_intact_file(path: Path) -> None:
+    rng, first = random.Random(0), 0
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", APPENDS, str(path), str(first)], stdout=subprocess.PIPE)
+        assert process.stdout
+        for _ in range(rng.randrange(1, 60)):
+            said = int(process.stdout.readline())
+        process.kill()
+        said = max([said, *map(int, process.stdout.read().split())])
+        process.stdout.close()
+        process.wait()
+        store = Store(path)
+        assert store._scalar("PRAGMA integrity_check") == "ok"
+        there = sequences(store)
+        assert there == list(range(len(there))), "a part of a commit, or a gap"
+        assert said <= len(there) <= said + 3, "not what was said to be committed"
+        assert len(there) % 3 == 0
+        first = len(there)
+        store.close()
+    assert first > 6
+
+
+# Forgetting
+
+
+def test_what_is_forgotten_counts_as_come(store: Store) -> None:
+    fill(store, 10)
+    third = next(event for event in range(1, 99) if store.batch(event)[:4] == (2).to_bytes(4, "big"))
+    assert store.is_whole("r1")
+    store.forget("r1", third)
+    assert sequences(store) == list(range(3, 10))
+    assert not any(store.append_batch("r1", BOOT, sequence, b"again") for sequence in range(10))
+    assert store.append_batch("r1", OTHER, 0, b"another boot")
+    assert store.append_batch("r2", BOOT, 0, b"another robot")
+    store.commit()
+    assert not store.is_whole("r1")
+    assert store.is_whole("r2")
+    with pytest.raises(ConfigError, match="lacks event"):
+        store.batch(third)
+
+
+def test_forgetting_twice_joins_what_is_next_to_each_other(store: Store) -> None:
+    fill(store, 3)
+    fill(store, 3, first=5)
+    for up_to in (2, 4, 6):
+        store.forget("r1", up_to)
+    assert store._database.execute("SELECT boot, first, last FROM forgotten").fetchall() == [(BOOT, 0, 2), (BOOT, 5, 7)]
+    assert store.append_batch("r1", BOOT, 3, b"a gap stays open")
+
+
+def test_events_other_than_batches_stay(store: Store) -> None:
+    store.append("r1", "start", b"s")
+    fill(store, 2)
+    store.append("r1", "flush")
+    store.commit()
+    store.forget("r1", store.last_event("r1"))
+    assert [event.kind for cursor in (0, 1) if (event := store.next_event("r1", cursor))] == ["start", "flush"]
+    assert store.robots() == ["r1"]
+
+
+def test_room_that_was_forgotten_is_used_again(store: Store) -> None:
+    fill(store, 100, size=5000)
+    used = store.bytes_used
+    assert 500_000 < used < 1_100_000
+    assert store.batch_bytes("r1") == 500_000
+    store.forget("r1", 50)
+    assert store.bytes_used < 0.6 * used
+    fill(store, 50, first=100, size=5000)
+    assert store.bytes_used < 1.02 * used
+    assert store._scalar("PRAGMA page_count") * store._scalar("PRAGMA page_size") < 1.05 * used
+
+
+@pytest.mark.parametrize(
+    ("before", "total", "found"), [(9, 1, 1), (9, 10, 1), (9, 11, 2), (9, 25, 3), (9, 10**9, 9), (2, 25, 2), (0, 5, 0)]
+)
+def test_the_oldest_batches_of_so_many_bytes(store: Store, before: int, total: int, found: int) -> None:
+    fill(store, 12)
+    assert store.oldest_batches("r1", before, total) == found
+
+
+ranges = st.lists(
+    st.builds(
+        lambda boot, first, length: (boot, first, first + length),
+        st.sampled_from("ab"),
+        st.integers(0, 60),
+        st.integers(0, 8),
+    ),
+    max_size=30,
+)
+
+
+def covered(some: list[Range]) -> set[tuple[str, int]]:
+    return {(boot, one) for boot, first, last in some for one in range(first, last + 1)}
+
+
+@given(ranges)
+def test_joined_ranges_hold_the_same_and_are_as_few_as_can_be(some: list[Range]) -> None:
+    joined = join_ranges(some, 1000)
+    assert covered(joined) == covered(some)
+    assert joined == sorted(joined)
+    for (boot, _, last), (its_boot, first, _) in pairwise(joined):
+        assert boot != its_boot or first > last + 1
+
+
+@given(ranges, st.integers(2, 6))
+def test_ranges_are_bounded_and_what_came_still_counts_as_come(some: list[Range], most: int) -> None:
+    joined = join_ranges(some, most)
+    assert len(joined) <= most
+    assert covered(joined) >= covered(some)
+    assert len(joined) >= min(most, len(join_ranges(some, 1000))), "more is joined than must be"
+
+
+def test_the_smallest_gaps_are_closed_first() -> None:
+    some = [("a", 0, 1), ("a", 9, 9), ("a", 11, 12), ("a", 20, 20)]
+    assert join_ranges(some, 3) == [("a", 0, 1), ("a", 9, 12), ("a", 20, 20)]
+
+
+def test_of_too_many_boots_the_last_are_kept() -> None:
+    assert join_ranges([(boot, 0, 0) for boot in "abc"], 2) == [("b", 0, 0), ("c", 0, 0)]
+
+
+# Wrong files
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE mine (x)")
+    database.close()
+
+
+def newer(path: Path) -> None:
+    open_store(path, SETTINGS).close()
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+
+
+def torn(path: Path) -> None:
+    store = open_store(path, SETTINGS)
+    fill(store, 200, size=3000)
+    store.close()
+    path.write_bytes(path.read_bytes()[:100] + b"\xa5" * 8000 + path.read_bytes()[8100:])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.write_text("text, and more than a header of sqlite holds " * 40), "move it away"),
+        (foreign, "is no store of this version of cloud-trainer: use another --run-dir"),
+        (newer, "is no store of this version of cloud-trainer: use another --run-dir"),
+        (torn, "move it away to start anew"),
+        (Path.mkdir, "cannot be opened"),
+    ],
+    ids=["text", "foreign", "newer", "torn", "folder"],
+)
+def test_a_file_that_is_no_store_is_left_alone_and_the_next_step_said(
+    path: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    spoil(path)
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(ConfigError, match=says):
+        open_store(path, SETTINGS)
+    assert before == (path.read_bytes() if path.is_file() else b"")
+
+
+def test_other_settings_are_refused_by_name(path: Path) -> None:
+    open_store(path, SETTINGS).close()
+    with pytest.raises(ConfigError, match=r"made with --learning-rate 0\.1, now it is 0\.2.* another --run-dir"):
+        open_store(path, replace(SETTINGS, learning_rate=0.2))
+    again = open_store(path, SETTINGS)
+    assert TrainingSettings(**again.settings) == SETTINGS
+    again.close()
+
+
+def test_a_store_that_is_only_read_is_not_made(path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no store at"):
+        Store(path)
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(ConfigError, match="is no store"):
+        Store(path)
+    assert path.read_bytes() == b""
+
+
+def test_a_store_is_made_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_trainer.store.json.dumps", lambda _value: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_store(path, SETTINGS)
+    monkeypatch.undo()
+    store = open_store(path, SETTINGS)
+    assert store.settings["batch"] == 4
+    assert store._scalar("PRAGMA application_id") == APPLICATION_ID
+    store.close()
+
+
+# A full disk
+
+
+def fill_up(store: Store, size: int) -> None:
+    """Append batches, three in a commit."""
+    for first in range(0, 10**6, 3):
+        fill(store, 3, first=first, size=size)
+
+
+def check_full(store: Store, size: int, make_room: Callable[[], object]) -> None:
+    with pytest.raises(StorageError, match="the store cannot be written"):
+        fill_up(store, size)
+    there = sequences(store)
+    assert there == list(range(len(there)))
+    assert len(there) >= 3
+    assert len(there) % 3 == 0, "a part of a commit is there"
+    assert store._scalar("PRAGMA integrity_check") == "ok"
+    with pytest.raises(StorageError):
+        fill(store, 3, first=len(there), size=size)
+    make_room()
+    fill(store, 3, first=len(there), size=size)
+    assert sequences(store) == list(range(len(there) + 3))
+    assert store._scalar("PRAGMA integrity_check") == "ok"
+
+
+def test_a_full_file_takes_nothing_or_all_and_goes_on_when_there_is_room(store: Store) -> None:
+    limit_pages(store, 20)
+    check_full(store, 5000, lambda: limit_pages(store, -1))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount")
+def test_a_full_disk_takes_nothing_or_all_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=False).returncode:
+        pytest.skip("this root cannot mount")
+    try:
+        store = open_store(disk / "store.db", SETTINGS)
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(300_000))
+        try:
+            check_full(store, 20_000, ballast.unlink)
+        finally:
+            store.close()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# Size
+
+
+def test_reading_a_long_log_holds_one_event_at_a_time(store: Store) -> None:
+    count = 20_000
+    store._database.execute("BEGIN")
+    store._database.executemany(
+        "INSERT INTO events (robot, kind, boot, sequence, payload) VALUES ('r1', 'batch', ?, ?, ?)",
+        ((BOOT, sequence, b"x" * 100) for sequence in range(count)),
+    )
+    store.commit()
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in store.batches_after("r1", 0)) == count
+        assert tracemalloc.get_traced_memory()[1] < 200_000, "20,000 events of 100 bytes are 2 MB"
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,240 @@
+"""What the cloud's tests share: robots' messages, a network that is built at once, and a trainer at a broker in memory.
+
+A trainer in here reads the time from a clock that stands still until a test moves it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import cloud_trainer.node
+import cloud_trainer.session_start
+import hierarchy.run_folder
+from broker import topics
+from broker.codec import pack, unpack
+from broker.errors import ConfigError
+from broker.link import Delivery, MemoryBroker, MemoryLink
+from broker.messages import (
+    ActivationBatch,
+    Message,
+    Receipt,
+    RobotMetrics,
+    RobotState,
+    SplitSpec,
+    TrainerMetrics,
+    TrainerState,
+)
+from broker.quantize import pack_activations, quantize
+from cloud_trainer.config import TrainerConfig
+from cloud_trainer.node import TrainerNode
+from cloud_trainer.session import RobotSession
+from cloud_trainer.store import STORE, Store, open_store
+from hierarchy.device import Compute
+from hierarchy.head import GrowingHead
+from hierarchy.run_folder import RunFolder
+
+AnyMessage = TypeVar("AnyMessage")
+
+CPU = torch.device("cpu")
+# Both the tiny network and the real one can be cut like this.
+SPLIT = SplitSpec(backbone="shufflenet_v2_x0_5", cut="stage3", image_size=16, bits=4, bottleneck=6, shape=(6, 2, 2))
+STATE = RobotState(boot="b" * 16, started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0)
+TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
+CHANNELS: dict[type, topics.Channel] = {RobotState: "state", ActivationBatch: "activations", RobotMetrics: "metrics"}
+CLASSES = ("cat", "dog", "ant")
+
+
+def make_batch(
+    names: Sequence[str],
+    split: SplitSpec = SPLIT,
+    values: NDArray[np.float32] | None = None,
+    *,
+    boot: str = STATE.boot,
+    sequence: int = 0,
+    evaluation: int = 0,
+    progress: float | None = None,
+) -> ActivationBatch:
+    """Return a batch of one sample for each class name; a class is a higher channel, under noise."""
+    classes = tuple(dict.fromkeys(names))
+    if values is None:
+        values = np.random.default_rng(sequence).standard_normal((len(names), *split.shape)).astype(np.float32)
+        for value, name in zip(values, names, strict=True):
+            value[sum(name.encode()) % split.shape[0]] += 3
+    return ActivationBatch(
+        boot=boot,
+        sequence=sequence,
+        split=split.fingerprint,
+        evaluation=evaluation,
+        progress=progress,
+        edge_version=0,
+        classes=classes,
+        labels=np.array([classes.index(name) for name in names], np.uint16),
+        activations=pack_activations(quantize(values, split.bits)),
+    )
+
+
+def batches(count: int, *, first: int = 0, size: int = 4, **settings: Any) -> list[ActivationBatch]:
+    """Return so many messages of ``size`` samples, from a sequence on."""
+    names = [CLASSES[index % 2] for index in range(size)]
+    return [make_batch(names, sequence=number, **settings) for number in range(first, first + count)]
+
+
+class TinySegment(nn.Module):
+    """A cloud segment with all that makes resuming hard: statistics, random numbers, a head that grows."""
+
+    def __init__(self, split: SplitSpec, *, pretrained: bool) -> None:
+        super().__init__()
+        if split.bottleneck and split.bottleneck != split.shape[0]:
+            raise ConfigError(f"the split says that {split.shape} crosses")
+        self.rest = nn.Sequential(
+            nn.Conv2d(split.shape[0], 5, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.Dropout(0.2), nn.Flatten()
+        )
+        self.head = GrowingHead(20)
+
+    def forward(self, activations: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.rest(activations))
+        return logits
+
+
+def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every robot's network be tiny, unmeasured, and its curves undrawn."""
+    monkeypatch.setattr(cloud_trainer.session_start, "CloudSegment", TinySegment)
+    monkeypatch.setattr(cloud_trainer.session_start, "fastest_compute", lambda *_arguments: Compute(device=CPU))
+    monkeypatch.setattr(hierarchy.run_folder, "draw_curves", lambda *_arguments: None)
+
+
+class Clock:
+    """A clock that a test moves on. Stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+
+class Cloud:
+    """A trainer at a broker in memory, and the robots' end of that broker."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+        self.path = path
+        self.clock = Clock()
+        monkeypatch.setattr(cloud_trainer.node, "time", self.clock)
+        self.config = TrainerConfig(**{"trainer": "t1", "batch": 4, "rehearse_from": 100, "device": "cpu", **settings})
+        self._open = False
+        self.start()
+
+    def start(self) -> None:
+        """Start the trainer, again after `kill` or `finish`."""
+        broker = MemoryBroker()
+        self.robots = MemoryLink(broker)
+        for filter_ in (
+            topics.topic("robot", topics.ANYONE, "receipt"),
+            topics.topic("trainer", "t1", "state"),
+            topics.topic("trainer", "t1", "metrics"),
+        ):
+            self.robots.subscribe(filter_)
+        self.link = MemoryLink(broker)
+        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        self.folder = RunFolder(self.path, {})
+        self.store = open_store(self.path / STORE, self.config.training(1))
+        self.node = TrainerNode(self.config, TRAINER, self.link, self.folder, self.store)
+        self._sent = 0
+        self._open = True
+
+    def publish(self, robot: str, channel: topics.Channel, payload: bytes) -> None:
+        """Let a robot send bytes."""
+        self.robots.publish(topics.topic("robot", robot, channel), payload)
+
+    def say(self, robot: str, *messages: RobotState | ActivationBatch | RobotMetrics) -> list[Receipt]:
+        """Let a robot send messages, and return the receipts that it got, after all is trained on."""
+        for message in messages:
+            self.publish(robot, CHANNELS[type(message)], pack(message))
+        return of(Receipt, [one for one in self.work() if topics.parse(one.topic).name == robot])
+
+    def work(self, seconds: float = 0.0) -> list[Delivery]:
+        """Move the clock on, let the node take in and train on all there is, and return what it says."""
+        self.clock.now += seconds
+        answers: list[Delivery] = []
+        while True:
+            self.node.turn(timeout=0)
+            answers += self._answers()
+            if not self.waits:
+                # Once more: what is trained on is said in the turn after.
+                self.node.turn(timeout=0)
+                return answers + list(self._answers())
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything to take in, or to train on."""
+        inbox = self.link._inbox
+        return bool(inbox._items) or bool(self.node._fleet.next_to_train())
+
+    @property
+    def trouble(self) -> str:
+        """What the trainer last said that is in its way."""
+        return self.node._state.trouble
+
+    def session(self, robot: str = "r1") -> RobotSession:
+        session = self.node._robots[robot].session
+        assert session is not None
+        return session
+
+    def figures(self, robot: str = "r1", seconds: float = 1.0) -> TrainerMetrics:
+        """Return what the trainer says of a robot, a moment later."""
+        self.link.connections += 1  # makes it say all again
+        found = [one for one in of(TrainerMetrics, self.work(seconds) + self.work(seconds)) if one.robot == robot]
+        return found[-1]
+
+    def finish(self) -> dict[str, Any]:
+        """End the run and return its summary."""
+        self.node.finish()
+        self.store.close()
+        self._open = False
+        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
+        return summary
+
+    def kill(self) -> None:
+        """End it without a word, as a power cut would."""
+        if self._open:
+            self.folder._metrics.close()
+            self.store.close()
+            self._open = False
+
+    def _answers(self) -> Iterator[Delivery]:
+        while (delivery := self.robots.receive(0)) is not None:
+            yield delivery
+
+
+def of(kind: type[AnyMessage], deliveries: list[Delivery]) -> list[AnyMessage]:
+    """Return the messages of a kind."""
+    messages: list[Message] = [unpack(delivery.payload) for delivery in deliveries]
+    return [message for message in messages if isinstance(message, kind)]
+
+
+def outcomes(receipts: list[Receipt]) -> list[str]:
+    return [receipt.outcome for receipt in receipts]
+
+
+def is_finite(session: RobotSession) -> bool:
+    """Whether all weights, statistics and momentum are."""
+    parts, _ = session.checkpoint()
+    tensors = [*parts["weights"].values(), *parts["momentum"].values()]
+    return all(bool(torch.isfinite(one.float()).all()) for one in tensors)
+
+
+def limit_pages(store: Store, more: int) -> None:
+    """Let the store's file grow by so many pages at most, as a full disk would; a negative number lifts the limit."""
+    pages = store._scalar("PRAGMA page_count")
+    store._scalar(f"PRAGMA max_page_count = {pages + more if more >= 0 else 2**30}")
