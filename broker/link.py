@@ -19,7 +19,7 @@ from broker.codec import RECEIVE_LIMIT_BYTES
 from broker.credentials import Credentials, load_credentials
 from broker.errors import AccessDenied
 from broker.mailbox import Mailbox
-from broker.messages import HEARTBEAT_SECONDS
+from broker.messages import AWAY_SECONDS, HEARTBEAT_SECONDS
 from broker.tls import TlsSocket, tls_context
 from broker.trouble import explain, refusal, silent_end
 
@@ -217,7 +217,8 @@ class MqttLink:
             return
         now = time.monotonic()
         self._echo_due = self._echo_due or now + ECHO_SECONDS
-        if now > self._echo_due:
+        # Nothing at all may come through for a while; access rules are the reason only where other messages do.
+        if self._heard_at > self._echo_due:
             raise AccessDenied(
                 f"the broker at {self.address} lets {whose} in, but does not pass on what we publish on "
                 f"{self._own_topic}: its access rules forbid it; {advice}"
@@ -278,6 +279,18 @@ class MqttLink:
             self._trouble = explain(sock.failure, self.address)
         else:
             self._trouble = silent_end(self.address)
+
+
+def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
+    """Dial again where nothing comes in, not even what we announced ourselves: paho may take minutes to notice.
+
+    announced_at: when our state was last published; both times are monotonic. Return whether it was necessary.
+    """
+    if not link.connected or announced_at <= link.heard_at or now - link.heard_at <= AWAY_SECONDS:
+        return False
+    log.warning("nothing came from the broker for %.0f seconds: connecting again", AWAY_SECONDS)
+    link.reconnect()
+    return True
 
 
 class _Client(mqtt.Client):

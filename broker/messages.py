@@ -23,6 +23,8 @@ Outcome = Literal["accepted", "duplicate", "rejected"]
 
 # Each end publishes its state again this often: a retained state without one is left from a process that is gone.
 HEARTBEAT_SECONDS = 5.0
+# A peer, or a link, without a sign of life for so long counts as away: three heartbeats may be lost on a weak uplink.
+AWAY_SECONDS = 4 * HEARTBEAT_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 from broker import topics
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, StorageError
-from broker.link import Delivery, Link, MqttLink, credentials_for
+from broker.link import Delivery, Link, MqttLink, credentials_for, redial_if_silent
 from broker.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
@@ -92,6 +92,7 @@ class TrainerNode:
         self._notice = Notice(log)
         self._disk = Notice(log)
         self._connection = 0
+        self._announced_at = float("-inf")
         self._next_heartbeat = self._next_metrics = self._next_report = self._retry_at = 0.0
         # States first: they say what the activations behind them are.
         for channel in ("state", "metrics", "activations"):
@@ -109,6 +110,8 @@ class TrainerNode:
                 self._fleet.finish_idle(robot)
         if self._link.connections != self._connection or now >= self._next_heartbeat:
             self._announce(now)
+        if redial_if_silent(self._link, self._announced_at, now):
+            self._announced_at = float("-inf")  # until there is an answer to wait for again
         if now >= self._next_metrics:
             self._next_metrics = now + METRICS_SECONDS
             self._publish_metrics(now)
@@ -283,7 +286,7 @@ class TrainerNode:
         topic = topics.topic("trainer", self._config.trainer, "state")
         if self._link.publish(topic, pack(self._state), qos=1, retain=True):
             self._connection = self._link.connections
-            self._next_heartbeat = now + HEARTBEAT_SECONDS
+            self._next_heartbeat, self._announced_at = now + HEARTBEAT_SECONDS, now
             for record in self._robots.values():
                 record.published = None  # metrics are QoS 0: say them again, in case some were lost
 

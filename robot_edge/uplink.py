@@ -13,8 +13,9 @@ import numpy as np
 from broker import topics
 from broker.codec import pack, samples_per_message, unpack_as
 from broker.errors import MalformedMessage, NameTaken, PayloadTooLarge
-from broker.link import Delivery, Link
+from broker.link import Delivery, Link, redial_if_silent
 from broker.messages import (
+    AWAY_SECONDS,
     HEARTBEAT_SECONDS,
     ActivationBatch,
     Receipt,
@@ -28,9 +29,6 @@ from hierarchy.command_line import SparseLog
 from robot_edge.outbox import Outbox
 from robot_edge.pacing import Pace
 
-# A trainer whose heartbeat was missed four times is away, whatever its retained state says. One that is only busy may
-# miss one or two.
-AWAY_SECONDS = 4 * HEARTBEAT_SECONDS
 # Different reasons for a rejection that are logged; a trainer that invents more would only fill the log.
 MOST_REASONS = 32
 
@@ -133,7 +131,8 @@ class Uplink:
         if self._namesake and now > self._namesake_until:
             log.warning("no sign of life from the other robot %r: taking the name over", self._robot)
             self._namesake = None
-        self._redial_silent_link(now)
+        if redial_if_silent(self._link, self._announced_at, now):
+            self._announced_at = float("-inf")  # until there is an answer to wait for again
         may_send = not self.waits_for
         if may_send and (self._joined_connection != self._link.connections or now >= self._next_heartbeat):
             self._announce(now)
@@ -211,14 +210,6 @@ class Uplink:
             return samples_per_message(self.state.split, classes, self._pace.message_limit)
         except PayloadTooLarge:
             return 1  # the link is so slow that one sample takes longer than a message should
-
-    def _redial_silent_link(self, now: float) -> None:
-        """Dial again where nothing comes, not even what we publish ourselves: paho may take minutes to notice."""
-        unanswered = self._announced_at > self._link.heard_at and now - self._link.heard_at > AWAY_SECONDS
-        if self._link.connected and unanswered:
-            log.warning("nothing came from the broker for %.0f seconds: connecting again", AWAY_SECONDS)
-            self._announced_at = float("-inf")  # until there is an answer to wait for again
-            self._link.reconnect()
 
     def _announce(self, now: float) -> None:
         topic = topics.topic("robot", self._robot, "state")

@@ -16,6 +16,7 @@ from broker.codec import SEND_LIMIT_BYTES, pack, unpack, unpack_as
 from broker.errors import NameTaken
 from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import (
+    AWAY_SECONDS,
     HEARTBEAT_SECONDS,
     ActivationBatch,
     Message,
@@ -29,7 +30,7 @@ from broker.messages import (
 from broker.quantize import Quantized, dequantize, quantize, unpack_activations
 from robot_edge.outbox import COMMIT_SECONDS, ClassCounts, Outbox
 from robot_edge.pacing import FIRST_MESSAGES, RESEND_SECONDS
-from robot_edge.uplink import AWAY_SECONDS, MOST_REASONS, Uplink, will
+from robot_edge.uplink import MOST_REASONS, Uplink, will
 
 AnyMessage = TypeVar("AnyMessage")
 
