@@ -27,7 +27,7 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session import RobotSession
-from cloud_trainer.store import STORE, open_store
+from cloud_trainer.store import STORE, Store, open_store
 from cloud_trainer.summary import fleet_summary
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
@@ -49,7 +49,7 @@ def run(config: TrainerConfig) -> None:
     """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves."""
     credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
-    device = choose_device(config.device)  # a missing one should be said before a folder is made
+    choose_device(config.device)  # a missing one should be said before a folder is made
     state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
     topic = topics.topic("trainer", config.trainer, "state")
     farewell = (topic, pack(dataclasses.replace(state, online=False)))
@@ -60,9 +60,8 @@ def run(config: TrainerConfig) -> None:
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
     ):
-        fleet = Fleet(config, store, folder.checkpoint, device)
         link = MqttLink(config.broker, config.trainer, will=farewell, credentials=credentials)
-        node = TrainerNode(config, state, link, folder, fleet)
+        node = TrainerNode(config, state, link, folder, store)
         try:
             while not stop.made:
                 node.turn(timeout=0.2)
@@ -75,13 +74,13 @@ def run(config: TrainerConfig) -> None:
 class TrainerNode:
     """Puts what robots send into the store, receipts it, and lets each robot's session train from there."""
 
-    def __init__(self, config: TrainerConfig, state: TrainerState, link: Link, folder: RunFolder, fleet: Fleet) -> None:
+    def __init__(self, config: TrainerConfig, state: TrainerState, link: Link, folder: RunFolder, store: Store) -> None:
         self._config = config
         self._state = state
         self._link = link
         self._folder = folder
-        self._fleet = fleet
-        self._robots = fleet.robots
+        self._fleet = Fleet(config, store, folder.checkpoint, choose_device(config.device))
+        self._robots = self._fleet.robots
         for record in self._robots.values():
             record.heard = time.monotonic()  # time to come back before what waits is trained on
         # Not in the store yet: receipts to send, and whose batches they are about, once it is.
