@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench format clean
+.PHONY: help demo test bench soak format clean
 
 BIN := .venv/bin
 heading = @printf '\n== %s ==\n' '$(1)'
@@ -27,6 +27,9 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 
 bench: .venv/ready-test  ## measure speed, memory and accuracy
 	$(BIN)/python benchmarks/run_all.py
+
+soak: .venv/ready-test  ## kill, cut, stall and repeat for ten minutes and more, then count what was trained on
+	$(BIN)/python -m tests.soak
 
 format: .venv/ready-test  ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix
