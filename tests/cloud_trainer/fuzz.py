@@ -45,7 +45,7 @@ def valid_messages() -> list[bytes]:
         dataclasses.replace(STATE, online=False),
     ]
     sent = [*batches(4), *batches(2, first=9, boot="c" * 16), make_batch(["ant"] * 3, sequence=7, evaluation=1)]
-    return [pack(one) for one in [*states, *sent]] + [path.read_bytes() for path in sorted(GOLDEN.iterdir())]
+    return [*map(pack, states), *map(pack, sent)] + [path.read_bytes() for path in sorted(GOLDEN.iterdir())]
 
 
 def flip(data: bytes, rng: random.Random) -> bytes:
@@ -92,7 +92,9 @@ def run(cloud: Cloud, count: int, *, seed: int) -> None:
         topic = f"{topics.PREFIX}/robot/{rng.choice(ROBOTS)}/{rng.choice([*CHANNELS[:2] * 4, *CHANNELS])}"
         cloud.robots.publish(topic, rng.choice(SPOILERS)(rng.choice(good), rng))
         if number % 40 == 0:
-            cloud.work(rng.choice([0.1, 1.0, 4.0, 100.0, 4000.0]))
+            cloud.work(rng.choice([0.1, 1.0, 4.0, 100.0]))
+            for record in cloud.node._robots.values():
+                record.conduct._until = 0.0  # in quarantine it would not be listened to, and most of them would be
             assert len(cloud.node._robots) <= MOST_ROBOTS
         if number % 1000 == 999:
             check(cloud, number // 1000)

@@ -129,7 +129,7 @@ class Cloud:
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         self.path = path
-        clock = cloud_trainer.node.time
+        clock = vars(cloud_trainer.node)["time"]
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
         monkeypatch.setattr(cloud_trainer.node, "time", self.clock)
         self.config = TrainerConfig(**{"trainer": "t1", "batch": 4, "rehearse_from": 100, "device": "cpu", **settings})
