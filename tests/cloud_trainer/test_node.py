@@ -3,137 +3,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-import torch
 
-import cloud_trainer.node
-import hierarchy.run_folder
 from broker import topics
-from broker.codec import pack, unpack
-from broker.link import Delivery, MemoryBroker, MemoryLink
-from broker.messages import (
-    ActivationBatch,
-    Message,
-    Receipt,
-    RobotMetrics,
-    RobotState,
-    SplitSpec,
-    TrainerMetrics,
-    TrainerState,
-)
-from cloud_trainer.config import TrainerConfig
-from cloud_trainer.node import TrainerNode
+from broker.codec import pack
+from broker.messages import Receipt, RobotMetrics, TrainerMetrics, TrainerState
+from cloud_trainer.conduct import FIRST_SECONDS
+from cloud_trainer.node import RETRY_SECONDS, SILENCE_SECONDS
 from hierarchy.checkpoint import load_checkpoint
 from hierarchy.command_line import SparseLog
-from hierarchy.device import Compute
-from hierarchy.run_folder import RunFolder
+from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
 
-AnyMessage = TypeVar("AnyMessage")
-MakeBatch = Callable[..., ActivationBatch]
+Start = Callable[..., Cloud]
 
-SPLIT = SplitSpec(backbone="shufflenet_v2_x0_5", cut="stage3", image_size=16, bits=4, bottleneck=6, shape=(6, 2, 2))
-STATE = RobotState(boot="b" * 16, started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0)
-TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 IMPOSSIBLE = dataclasses.replace(STATE, split=dataclasses.replace(SPLIT, shape=(7, 2, 2)))
-
-
-class Cloud:
-    """A trainer at a broker in memory, and the robots' end of that broker."""
-
-    def __init__(self, folder: Path, **settings: Any) -> None:
-        self.path = folder
-        self.config = TrainerConfig(trainer="t1", batch=4, **settings)
-        broker = MemoryBroker()
-        self.robots = MemoryLink(broker)
-        for filter_ in (
-            topics.topic("robot", topics.ANYONE, "receipt"),
-            topics.topic("trainer", "t1", "state"),
-            topics.topic("trainer", "t1", "metrics"),
-        ):
-            self.robots.subscribe(filter_)
-        self.link = MemoryLink(broker)
-        self.folder = RunFolder(folder, {})
-        self.node = TrainerNode(self.config, TRAINER, self.link, self.folder)
-        self._sent = 0
-
-    def publish(self, robot: str, channel: topics.Channel, payload: bytes) -> None:
-        """Let a robot send bytes."""
-        self.robots.publish(topics.topic("robot", robot, channel), payload)
-        self._sent += 1
-
-    def say(self, robot: str, *messages: RobotState | ActivationBatch | RobotMetrics) -> list[Receipt]:
-        """Let a robot send messages, and return the receipts that it got."""
-        channels: dict[type, topics.Channel] = {
-            RobotState: "state",
-            ActivationBatch: "activations",
-            RobotMetrics: "metrics",
-        }
-        for message in messages:
-            self.publish(robot, channels[type(message)], pack(message))
-        return of(Receipt, [one for one in self.work() if topics.parse(one.topic).name == robot])
-
-    def work(self) -> list[Delivery]:
-        """Let the node take in all that was sent; return what it says."""
-        for _ in range(self._sent + 1):
-            self.node.turn(timeout=0)
-        self._sent = 0
-        return list(self._answers())
-
-    def finish(self) -> dict[str, Any]:
-        """End the run and return its summary."""
-        self.node.finish()
-        summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
-        return summary
-
-    def _answers(self) -> Iterator[Delivery]:
-        while (delivery := self.robots.receive(0)) is not None:
-            yield delivery
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out measuring and drawing, which take longer than all that these tests train."""
-    plain = Compute(device=torch.device("cpu"))
-    monkeypatch.setattr(cloud_trainer.node, "fastest_compute", lambda *_arguments: plain)
-    monkeypatch.setattr(hierarchy.run_folder, "draw_curves", lambda *_arguments: None)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Cloud]]:
-    """Return a function that starts a cloud with a run folder of that name; in the end their files are closed."""
-    clouds: list[Cloud] = []
-
-    def start_one(name: str, **settings: Any) -> Cloud:
-        clouds.append(Cloud(tmp_path / name, **settings))
-        return clouds[-1]
-
-    yield start_one
-    for one in clouds:
-        one.folder.finish({})
-
-
-@pytest.fixture
-def cloud(start: Callable[..., Cloud]) -> Cloud:
-    return start("cloud")
-
-
-def of(kind: type[AnyMessage], deliveries: list[Delivery]) -> list[AnyMessage]:
-    messages: list[Message] = [unpack(delivery.payload) for delivery in deliveries]
-    return [message for message in messages if isinstance(message, kind)]
-
-
-def batches(make_batch: MakeBatch, count: int, **settings: Any) -> list[ActivationBatch]:
-    """So many messages of four samples."""
-    names = ["cat", "dog", "cat", "dog"]
-    return [make_batch(names, SPLIT, sequence=number, **settings) for number in range(count)]
-
-
-def outcomes(receipts: list[Receipt]) -> list[str]:
-    return [receipt.outcome for receipt in receipts]
+BACK = dataclasses.replace(STATE, boot="c" * 16, weights="checkpoint")
+GONE = dataclasses.replace(STATE, online=False)
 
 
 def test_it_says_its_state_at_once_and_on_every_connection(cloud: Cloud) -> None:
@@ -143,158 +31,288 @@ def test_it_says_its_state_at_once_and_on_every_connection(cloud: Cloud) -> None
     assert of(TrainerState, cloud.work()) == [TRAINER]
 
 
-def test_a_robots_batches_are_trained_on_and_receipted(cloud: Cloud, make_batch: MakeBatch) -> None:
-    receipts = cloud.say("r1", STATE, *batches(make_batch, 3), batches(make_batch, 1)[0])
+def test_a_robots_batches_are_receipted_and_trained_on(cloud: Cloud) -> None:
+    receipts = cloud.say("r1", STATE, *batches(3), batches(1)[0])
     assert outcomes(receipts) == ["accepted"] * 3 + ["duplicate"]
     assert [receipt.sequence for receipt in receipts] == [0, 1, 2, 0]
     assert {receipt.boot for receipt in receipts} == {STATE.boot}
-    evaluated = make_batch(["cat", "dog", "cat"], SPLIT, sequence=3, evaluation=1)
+    evaluated = make_batch(["cat", "dog", "cat"], sequence=3, evaluation=1)
     assert outcomes(cloud.say("r1", evaluated)) == ["accepted"]
+    figures = cloud.figures()
+    assert (figures.robot, figures.boot, figures.images, figures.evaluated) == ("r1", STATE.boot, 12, 3)
+    assert (figures.messages_trained, figures.messages_waiting, figures.quarantine) == (3, 0, "")
     summary = cloud.finish()
     assert (summary["images"], summary["messages_trained"], summary["messages_rejected"]) == (12, 3, 0)
     assert summary["classes"] == ["cat", "dog"]
     assert summary["cloud_accuracy"] in {0, 1 / 3, 2 / 3, 1}
-    (figures,) = {one.messages_trained: one for one in of(TrainerMetrics, cloud.work())}.values()
-    assert (figures.robot, figures.boot, figures.evaluated) == ("r1", STATE.boot, 3)
     lines = [json.loads(line) for line in (cloud.path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["robot"], line["images"], line["classes"]) for line in lines] == [
         *(("r1", 4, 2), ("r1", 8, 2), ("r1", 12, 2)),
     ]
-    parts, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
-    assert about["classes"] == ["cat", "dog"]
-    assert about["steps"] == 3
-    assert parts["weights"]["head.weight"][:2].any()
+    _, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
+    assert (about["classes"], about["steps"]) == (["cat", "dog"], 3)
 
 
-def test_several_robots_get_a_segment_each(cloud: Cloud, make_batch: MakeBatch) -> None:
-    other = dataclasses.replace(STATE, boot="c" * 16, split=dataclasses.replace(SPLIT, bottleneck=0, shape=(96, 2, 2)))
+def test_no_receipt_goes_out_before_the_batch_is_on_the_disk(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    commit, publish = cloud.store.commit, cloud.link.publish
+
+    def note_commit() -> None:
+        order.append("commit" if cloud.store._database.in_transaction else "nothing")
+        commit()
+
+    def note_publish(topic: str, payload: bytes, **how: Any) -> bool:
+        order.append(topics.parse(topic).channel)
+        return publish(topic, payload, **how)
+
+    cloud.say("r1", STATE, *batches(1))
+    monkeypatch.setattr(cloud.store, "commit", note_commit)
+    monkeypatch.setattr(cloud.link, "publish", note_publish)
+    assert len(cloud.say("r1", *batches(3, first=1))) == 3
+    seen = [one for one in order if one in ("commit", "receipt")]
+    assert seen == ["commit", *["receipt"] * 3], "one flush of the disk for all that came together"
+
+
+def test_several_robots_get_a_network_each(cloud: Cloud) -> None:
+    other = dataclasses.replace(STATE, boot="d" * 16, split=dataclasses.replace(SPLIT, bits=3))
     cloud.say("r1", STATE)
     cloud.say("r2", other)
     for number in range(2):
-        mine = make_batch(["cat", "dog"] * 2, SPLIT, sequence=number)
+        assert outcomes(cloud.say("r1", make_batch(["cat", "dog"] * 2, sequence=number))) == ["accepted"]
         its = make_batch(["ant"] * 4, other.split, sequence=number, boot=other.boot)
-        assert outcomes(cloud.say("r1", mine)) == outcomes(cloud.say("r2", its)) == ["accepted"]
-    assert outcomes(cloud.say("r2", make_batch(["ant"], SPLIT, sequence=9, boot=other.boot))) == ["rejected"]
+        assert outcomes(cloud.say("r2", its)) == ["accepted"]
+    (receipt,) = cloud.say("r2", make_batch(["ant"], SPLIT, sequence=9, boot=other.boot))
+    assert receipt.outcome == "rejected"
+    assert "is not the one in the robot's state" in receipt.reason
     summary = cloud.finish()
     assert summary["robots"]["r1"]["classes"] == ["cat", "dog"]
     assert summary["robots"]["r2"]["classes"] == ["ant"]
     assert (summary["images"], summary["messages_rejected"]) == (16, 1)
-    assert (
-        load_checkpoint(cloud.path / "checkpoint" / "r1")[0]["weights"].keys()
-        != load_checkpoint(cloud.path / "checkpoint" / "r2")[0]["weights"].keys()
-    )
 
 
-def test_garbage_on_any_topic_is_counted_and_stops_nothing(
-    cloud: Cloud, make_batch: MakeBatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    good = batches(make_batch, 2)
-    cloud.say("r1", STATE, good[0])
-    garbage = [b"", b"garbage", b"\xff" * 100, b"{}", b"[1]", pack(good[1])[:-3], pack(STATE)[:50], pack(TRAINER)]
-    channels: tuple[topics.Channel, ...] = ("state", "activations", "metrics")
-    for robot in ("r1", "stranger"):
-        for channel in channels:
-            for payload in garbage:
-                cloud.publish(robot, channel, payload)
-    cloud.robots.publish("reflexarc/1/robot/no name!/state", pack(STATE))
-    cloud.work()
-    assert outcomes(cloud.say("r1", good[1])) == ["accepted"]
-    assert caplog.text.count("robot stranger: message rejected") > 10
-    summary = cloud.finish()
-    assert summary["messages_rejected"] == len(garbage) * 6
-    assert (summary["images"], list(summary["robots"])) == (8, ["r1"])
+def test_a_batch_before_its_state_gets_no_receipt_so_that_it_comes_again(cloud: Cloud) -> None:
+    (batch,) = batches(1)
+    assert cloud.say("r1", batch) == []
+    assert outcomes(cloud.say("r1", STATE, batch)) == ["accepted"]
 
 
 def test_garbage_all_day_does_not_fill_the_log(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3 * SparseLog.LOGGED):
-        cloud.publish("r1", "activations", b"garbage")
+        cloud.publish("r1", "state", b"garbage")
     cloud.work()
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == SparseLog.LOGGED + 2
     assert cloud.finish()["messages_rejected"] == 3 * SparseLog.LOGGED
 
 
-def test_a_batch_before_its_state_gets_no_receipt_so_that_it_comes_again(cloud: Cloud, make_batch: MakeBatch) -> None:
-    (batch,) = batches(make_batch, 1)
-    assert cloud.say("r1", batch) == []
-    assert outcomes(cloud.say("r1", STATE, batch)) == ["accepted"]
-
-
-def test_an_impossible_split_is_refused_with_its_reason_and_others_go_on(
-    cloud: Cloud, make_batch: MakeBatch, caplog: pytest.LogCaptureFixture
+def test_an_impossible_split_gets_no_receipt_and_its_reason_and_others_go_on(
+    cloud: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch = make_batch(["cat"] * 4, IMPOSSIBLE.split)
-    (receipt,) = cloud.say("r1", IMPOSSIBLE, batch)
-    assert receipt.outcome == "rejected"
-    assert "says that (7, 2, 2) crosses, stage3 gives (6, 2, 2)" in receipt.reason
-    cloud.say("r1", IMPOSSIBLE)  # its heartbeat
+    assert cloud.say("r1", IMPOSSIBLE, batch) == [], "the robot is to keep it"
+    cloud.say("r1", IMPOSSIBLE, batch)  # its heartbeat
     assert caplog.text.count("robot r1 cannot be trained for") == 1
-    assert outcomes(cloud.say("r2", STATE, *batches(make_batch, 1))) == ["accepted"]
+    figures = cloud.figures()
+    assert (figures.boot, figures.images) == (STATE.boot, 0)
+    assert "says that (7, 2, 2) crosses" in figures.quarantine
+    assert outcomes(cloud.say("r2", STATE, *batches(1))) == ["accepted"]
     better = dataclasses.replace(STATE, boot="d" * 16)
-    assert outcomes(cloud.say("r1", better, *batches(make_batch, 1, boot=better.boot))) == ["accepted"]
-    summary = cloud.finish()
-    assert (summary["images"], summary["messages_rejected"]) == (8, 1)
+    assert outcomes(cloud.say("r1", better, *batches(1, boot=better.boot))) == ["accepted"]
+    assert cloud.finish()["images"] == 8
 
 
-def test_samples_too_few_for_a_step_are_trained_on_when_a_robot_falls_silent(
-    cloud: Cloud, start: Callable[..., Cloud], make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cloud.say("r1", STATE, make_batch(["cat", "dog"], SPLIT))
-    assert cloud.finish()["images"] == 2, "what waits at the end is lost"
-    monkeypatch.setattr(cloud_trainer.node, "SILENCE_SECONDS", -1.0)
-    other = start("other")
-    other.say("r1", STATE, make_batch(["cat", "dog"], SPLIT))
-    other.work()
-    monkeypatch.setattr(other.node, "_flush", lambda _robot: pytest.fail("something waits still"))
-    other.work()
+def test_a_robot_too_many_is_told_so_and_let_in_by_a_larger_trainer(start: Start) -> None:
+    cloud = start(most_robots=1)
+    cloud.say("r1", STATE)
+    cloud.publish("r2", "state", pack(STATE))
+    (figures,) = [one for one in of(TrainerMetrics, cloud.work()) if one.robot == "r2"]
+    assert (figures.boot, figures.quarantine) == (STATE.boot, "this trainer has its 1 robots (--most-robots)")
+    assert cloud.say("r2", *batches(1)) == []
+    assert outcomes(cloud.say("r1", *batches(1))) == ["accepted"]
+    assert list(cloud.finish()["robots"]) == ["r1"]
 
 
-def test_a_robot_that_leaves_has_its_segment_saved(cloud: Cloud, make_batch: MakeBatch) -> None:
-    cloud.say("r1", STATE, make_batch(["cat", "dog"], SPLIT))
-    cloud.say("r1", dataclasses.replace(STATE, boot="e" * 16, online=False))  # of another start
+# A robot that goes, and one that comes back
+
+
+def test_samples_too_few_for_a_step_are_trained_on_when_a_robot_falls_silent(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, make_batch(["cat", "dog"]))
+    cloud.work(SILENCE_SECONDS)
+    assert (cloud.session().trainer.steps, cloud.session().waiting) == (0, 2)
+    cloud.work(0.1)
+    assert (cloud.session().trainer.steps, cloud.session().waiting) == (1, 0)
+    events = cloud.store.last_event("r1")
+    cloud.work(100)
+    assert cloud.store.last_event("r1") == events, "nothing is left over"
+
+
+def test_samples_too_few_for_a_step_wait_for_the_next_start(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, make_batch(["cat", "dog"]))
+    assert cloud.finish()["images"] == 0
+    cloud.start()
+    cloud.say("r1", STATE, make_batch(["ant", "ant"], sequence=1))
+    assert (cloud.session().trainer.steps, cloud.session().prequential.count) == (1, 4)
+    assert cloud.session().trainer.classes == ("cat", "dog", "ant")
+
+
+def test_a_robot_that_leaves_has_its_network_saved(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, make_batch(["cat", "dog"]))
+    cloud.say("r1", dataclasses.replace(GONE, boot="e" * 16))  # of another start
     assert not (cloud.path / "checkpoint").exists()
-    cloud.say("r1", dataclasses.replace(STATE, online=False))
+    cloud.say("r1", GONE)
+    cloud.work(0.1)
     _, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
     assert (about["classes"], about["steps"]) == (["cat", "dog"], 1)
 
 
 @pytest.mark.parametrize(("weights", "images"), [("checkpoint", 8), ("none", 4)])
-def test_only_a_robot_that_goes_on_from_its_checkpoint_finds_its_segment(
-    cloud: Cloud, make_batch: MakeBatch, weights: str, images: int
+def test_only_a_robot_that_goes_on_from_its_checkpoint_finds_its_network(
+    cloud: Cloud, weights: str, images: int
 ) -> None:
-    cloud.say("r1", STATE, *batches(make_batch, 1))
-    back = dataclasses.replace(STATE, boot="c" * 16, weights=weights)  # type: ignore[arg-type]
-    assert outcomes(cloud.say("r1", back, make_batch(["ant"] * 4, SPLIT, boot=back.boot))) == ["accepted"]
+    cloud.say("r1", STATE, *batches(1))
+    back = dataclasses.replace(BACK, weights=weights)  # type: ignore[arg-type]
+    assert outcomes(cloud.say("r1", back, make_batch(["ant"] * 4, boot=back.boot))) == ["accepted"]
     summary = cloud.finish()
     assert summary["images"] == images
     assert summary["classes"] == (["ant", "cat", "dog"] if weights == "checkpoint" else ["ant"])
 
 
-def test_a_former_run_is_gone_on_from_robot_by_robot(
-    cloud: Cloud, start: Callable[..., Cloud], make_batch: MakeBatch
-) -> None:
-    cloud.say("r1", STATE, *batches(make_batch, 1))
-    cloud.finish()
-    later = start("later", weights=str(cloud.path))
-    later.say("r1", STATE)
-    later.finish()
-    before, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
-    after, about_after = load_checkpoint(later.path / "checkpoint" / "r1")
-    assert about_after["classes"] == about["classes"]
-    assert all(torch.equal(value, before["weights"][name]) for name, value in after["weights"].items())
+def test_what_a_robot_kept_from_its_former_start_is_taken(cloud: Cloud) -> None:
+    sent = batches(3)
+    cloud.say("r1", STATE, sent[0])
+    assert outcomes(cloud.say("r1", BACK, sent[0], sent[1], *batches(1, boot=BACK.boot))) == [
+        *("duplicate", "accepted", "accepted"),
+    ]
+    assert cloud.figures().images == 12
 
 
-def test_a_former_run_without_this_robot_or_of_another_split_is_a_reason(
-    cloud: Cloud, start: Callable[..., Cloud], make_batch: MakeBatch
+def test_a_late_state_of_a_former_start_does_not_throw_away_what_was_learned(cloud: Cloud) -> None:
+    new = dataclasses.replace(STATE, boot="c" * 16)
+    cloud.say("r1", STATE, *batches(1))
+    cloud.say("r1", new, *batches(2, boot=new.boot))
+    for state in (STATE, new, STATE, GONE):
+        cloud.say("r1", state)
+        cloud.say("r1", *batches(1, first=cloud.store.last_event("r1"), boot=new.boot))
+    assert cloud.figures().images == 6 * 4
+    assert cloud.figures().boot == new.boot
+    assert [event.kind for event in cloud.store.states("r1")] == ["start", "start"]
+
+
+def test_a_trainer_that_was_killed_goes_on_where_the_log_ends(cloud: Cloud, start: Start) -> None:
+    state = dataclasses.replace(STATE, rehearse=1.0)
+    sent = batches(9, size=3)
+    whole = start("whole")
+    whole.say("r1", state, *sent)
+    cloud.say("r1", state, *sent[:4])
+    cloud.kill()
+    cloud.start()
+    assert cloud.say("r1", sent[4]) == [], "it has not said that it is there"
+    assert outcomes(cloud.say("r1", state, *sent[3:])) == ["duplicate", *["accepted"] * 5]
+    assert cloud.figures() == whole.figures()
+    assert [event.kind for event in cloud.store.states("r1")] == ["start"], "it is the same start of the robot"
+
+
+def test_what_is_stored_is_trained_on_without_the_robot(cloud: Cloud) -> None:
+    cloud.say("r1", STATE)
+    for batch in batches(6):
+        cloud.publish("r1", "activations", pack(batch))
+    cloud.node.turn(timeout=0)
+    assert cloud.node._robots["r1"].messages_waiting >= 5
+    cloud.kill()
+    cloud.start()
+    cloud.work()
+    assert (cloud.figures().images, cloud.figures().messages_waiting) == (24, 0)
+
+
+# Quarantine
+
+
+def test_who_changes_its_split_while_it_runs_is_in_quarantine_for_a_while(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, *batches(1))
+    other = dataclasses.replace(STATE, split=dataclasses.replace(SPLIT, bits=3))
+    assert cloud.say("r1", other, *batches(1, first=1)) == []
+    assert "it changed its split while it ran" in cloud.figures().quarantine
+    cloud.clock.now += FIRST_SECONDS
+    assert outcomes(cloud.say("r1", STATE, *batches(2, first=1))) == ["accepted"] * 2
+    assert (cloud.figures().quarantine, cloud.figures().images) == ("", 12)
+
+
+def test_a_robot_in_quarantine_that_starts_again_is_told_so(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, *batches(1))
+    cloud.say("r1", dataclasses.replace(STATE, split=dataclasses.replace(SPLIT, bits=3)))
+    cloud.say("r1", BACK, *batches(1, boot=BACK.boot))
+    figures = cloud.figures()
+    assert (figures.boot, figures.images) == (BACK.boot, 0)
+    assert figures.quarantine
+    cloud.clock.now += FIRST_SECONDS
+    assert outcomes(cloud.say("r1", *batches(1, boot=BACK.boot))) == ["accepted"]
+    assert (cloud.figures().boot, cloud.figures().images) == (BACK.boot, 8)
+
+
+# A full disk
+
+
+def test_a_full_disk_is_said_gets_no_receipts_and_training_goes_on(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, *batches(2))
+    limit_pages(cloud.store, 0)
+    for batch in batches(12, first=2, size=300):
+        cloud.publish("r1", "activations", pack(batch))
+    answers = cloud.work()
+    assert of(Receipt, answers) == []
+    (state,) = of(TrainerState, answers)
+    assert "the store cannot be written: database or disk is full" in state.trouble
+    assert cloud.figures().images == 8, "a part of what got no receipt is trained on"
+    limit_pages(cloud.store, -1)
+    assert cloud.say("r1", *batches(1, first=2, size=300)) == [], "not before it is said that there is room"
+    states = of(TrainerState, cloud.work(RETRY_SECONDS))
+    assert [one.trouble for one in states if not one.trouble] == [""]
+    assert outcomes(cloud.say("r1", *batches(12, first=2, size=300))) == ["accepted"] * 12
+    assert cloud.figures().images == 8 + 12 * 300
+
+
+def test_a_disk_that_fills_while_a_robot_is_let_in_lets_it_in_later(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, *batches(2, size=300))
+    limit_pages(cloud.store, 0)
+    assert cloud.say("r2", STATE, *batches(12, size=300)) == []
+    assert cloud.trouble
+    limit_pages(cloud.store, -1)
+    cloud.work(RETRY_SECONDS)
+    assert outcomes(cloud.say("r2", STATE, *batches(2))) == ["accepted"] * 2
+    assert cloud.figures("r2").images == 8
+    assert [event.kind for event in cloud.store.states("r2")] == ["start"]
+
+
+def test_what_cannot_be_written_beside_the_store_does_not_end_training(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cloud.say("r1", STATE, *batches(make_batch, 1))
-    cloud.finish()
-    later = start("later", weights=str(cloud.path))
-    (receipt,) = later.say("r2", STATE, *batches(make_batch, 1))
-    assert "r2 holds no checkpoint" in receipt.reason
-    other = dataclasses.replace(STATE, split=dataclasses.replace(SPLIT, bottleneck=5, shape=(5, 2, 2)))
-    (receipt,) = later.say("r1", other, make_batch(["cat"], other.split))
-    assert receipt.outcome == "rejected"
-    assert "not of this split" in receipt.reason
+    caplog.set_level(logging.INFO)
+    cloud = start(checkpoint_every=1)
+
+    def full(*_arguments: object, **_more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for place in ("hierarchy.checkpoint.save_file", "hierarchy.run_folder.write_json"):
+        monkeypatch.setattr(place, full)
+    monkeypatch.setattr(cloud.folder, "add_metrics", full)
+    assert outcomes(cloud.say("r1", STATE, *batches(3))) == ["accepted"] * 3
+    assert cloud.figures().images == 12
+    assert "no checkpoint could be written, training goes on without" in caplog.text
+    assert "metrics cannot be written, training goes on without" in caplog.text
+    cloud.node.finish()
+    assert "summary and curves cannot be written" in caplog.text
+
+
+def test_a_store_that_is_full_of_what_waits_is_said(start: Start) -> None:
+    cloud = start(store_gb=0.001)
+    cloud.say("r1", STATE)
+    cloud.work(10)
+    for number in range(300):
+        cloud.store.append_batch("r1", STATE.boot, number, bytes(4000))
+    cloud.store.commit()
+    cloud.node._mind_the_disk(cloud.clock.now)
+    assert "all of it waits for training" in cloud.trouble
+
+
+# What a robot says of itself
 
 
 def robot_metrics(**figures: Any) -> RobotMetrics:
@@ -317,8 +335,8 @@ def robot_metrics(**figures: Any) -> RobotMetrics:
     return RobotMetrics(**{**values, **figures})
 
 
-def test_what_a_robot_says_of_itself_is_in_the_summary(cloud: Cloud, make_batch: MakeBatch) -> None:
-    cloud.say("r1", STATE, *batches(make_batch, 1), robot_metrics())
+def test_what_a_robot_says_of_itself_is_in_the_summary(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, *batches(1), robot_metrics())
     cloud.say("r1", robot_metrics(boot="e" * 16, exit_accuracy=0.1))  # left over from a former start
     cloud.say("stranger", robot_metrics(exit_accuracy=0.2))
     summary = cloud.finish()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from broker.codec import pack
 from broker.errors import MalformedMessage
 from broker.messages import ActivationBatch, SplitSpec, TrainerMetrics
 from broker.quantize import dequantize, quantize
+from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import PREDICT_AT_ONCE, RobotSession
 from cloud_trainer.store import Event, Kind
 from cloud_trainer.trainer import CloudStep, CloudTrainer
@@ -250,7 +251,7 @@ def test_a_robot_that_comes_back_goes_on_with_what_was_learned() -> None:
 def tiny_session(log: list[bytes], **changes: Any) -> RobotSession:
     state = dataclasses.replace(STATE, rehearse=1.0)
     segment = TinySegment(dataclasses.replace(state.split, **changes), pretrained=False)
-    trainer = CloudTrainer(segment, compute=Compute(device=CPU), peak_learning_rate=0.02)
+    trainer = CloudTrainer(cast("CloudSegment", segment), compute=Compute(device=CPU), peak_learning_rate=0.02)
     return RobotSession("r1", state, trainer, batch=4, memory=9, seed=0, read=lambda event: log[event - 1])
 
 
