@@ -9,6 +9,7 @@ cloud train in this process, without a broker, on one thread. Tested on scenes o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from hierarchy.evaluation import HeldOut
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.batches import Batcher, Pixels
 from robot_edge.config import RobotConfig
+from robot_edge.outbox import Outbox
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeTrainer
@@ -69,7 +71,8 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
     cloud = CloudTrainer(cloud_segment, compute=compute, peak_learning_rate=config.learning_rate)
     state = RobotState(boot="0" * 16, started=0, online=True, split=split, weights=start, rehearse=rehearse)
     session = RobotSession("bench", state, cloud, batch=config.batch, memory=50_000, seed=seed)
-    uplink = Uplink(MemoryLink(MemoryBroker()), "bench", state)
+    outbox = Outbox(Path(":memory:"), boot=state.boot, limit=10**9)
+    uplink = Uplink(MemoryLink(MemoryBroker()), "bench", state, outbox)
     source = open_source("sim:", image_size=32, phases=config.phase_classes, images=images, seed=seed)
     batcher = Batcher(
         source=source, size=config.fresh_per_batch, image_size=32, held_out_every=0, held_out=BalancedMemory(0, 0)
@@ -81,13 +84,19 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
         names = batch.names + [name for name, _ in rehearsed]
         step = edge.step(frames, names, fresh=len(batch.names), progress=batcher.progress)
         uplink.send(step.quantized, batch.names, progress=batcher.progress)
-        for sequence, payload in uplink.outbox.due(0):
-            session.accept(unpack_as(ActivationBatch, payload))
-            uplink.outbox.receipted(sequence)
+        while len(outbox):
+            for message in outbox.take(float("inf"), everything, set()):
+                sent = unpack_as(ActivationBatch, message.payload)
+                session.accept(sent)
+                outbox.receipted(sent.boot, sent.sequence, "receipted")
         for name, image in zip(batch.names, batch.images, strict=True):
             memory.add(name, image.copy())
     session.flush()
     return test(edge, cloud, config)
+
+
+def everything(_size: int, /, *, backlog: bool) -> bool:
+    return True
 
 
 def test(edge: EdgeTrainer, cloud: CloudTrainer, config: RobotConfig) -> tuple[float, float]:

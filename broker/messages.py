@@ -123,8 +123,8 @@ class Receipt:
 class RobotMetrics:
     """How a robot is doing, for whoever listens. Accuracies are shares of 1; None where not known yet.
 
-    images: trained on so far. queued: messages without a receipt; dropped: training samples in them, which are lost
-    if the robot ends now.
+    images: trained on so far. queued: messages without a receipt; dropped: training samples that were never sent and
+    never will be, as the robot's disk had no room.
     """
 
     boot: str

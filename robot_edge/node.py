@@ -207,6 +207,7 @@ class RobotNode:
         try:
             self.wait_for_trainer()
             self.train()
+            self.save()  # a test takes time, and whoever stopped the run may not wait for its end
             self.test()
         except (NameTaken, AccessDenied):
             self.save()  # and no summary: nobody would look for the error behind it
@@ -272,7 +273,9 @@ class RobotNode:
     def finish(self) -> None:
         """Write checkpoint, summary and curves, and show the summary. Raises ConfigError where the disk is full."""
         self._source.close()
-        self.save()
+        if self._trainer.steps != self._saved_steps:
+            self.save()
+        self._uplink.outbox.sync(time.monotonic())
         summary = self._figures.summary(interrupted=self._stop.made)
         summary["metrics_lost"] = self._folder.lines_lost
         self._uplink.publish_metrics(self._figures.message())

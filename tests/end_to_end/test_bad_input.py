@@ -16,6 +16,7 @@ import pytest
 
 from broker.codec import pack
 from broker.messages import ActivationBatch, Receipt, RobotMetrics, RobotState
+from hierarchy.checkpoint import CHECKPOINT
 from robot_edge.__main__ import main as robot_main
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def _folders(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) ->
     some = pictures / "few" / "red" / "0.png"
     shutil.copy(some, tmp_path / "flat")
     shutil.copy(some, tmp_path / "nested" / "train" / "red")
-    (tmp_path / "held" / "metrics.jsonl").touch()
+    (tmp_path / "held" / "metrics.jsonl").write_text("{}\n")
     (tmp_path / "good").symlink_to(pictures / "few")
     monkeypatch.chdir(tmp_path)
 
@@ -50,7 +51,10 @@ def _folders(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("--source good", ["source 'good': expected folder:PATH or sim:"]),
         ("--source folder:good --phases red|pink", ["has no class 'pink'; it has blue, green, red, yellow"]),
         ("--source folder:good --held-out folder:gone", ["folder gone does not exist"]),
-        ("--source folder:good --run-dir held", ["held holds a run already: choose another --run-dir"]),
+        (
+            "--source folder:good --run-dir held",
+            ["held holds a run already, whose settings cannot be read", "choose another --run-dir"],
+        ),
         ("--source folder:good --backbone resnet19", ["unknown backbone 'resnet19'; did you mean", "resnet18"]),
         ("--source folder:good --bits 0", ["--bits 0: use 1 to 8"]),
         ("--source folder:good --bits 9", ["--bits 9: use 1 to 8"]),
@@ -260,10 +264,12 @@ def test_ctrl_c_while_the_cloud_is_behind(run: TroubledRun) -> None:
     assert "Traceback" not in run.untested.printed
     summary = run.untested.summary
     assert summary["interrupted"]
-    assert (summary["images"], summary["dropped"], summary["messages_sent"]) == (160, 160, 10)
+    assert (summary["images"], summary["dropped"], summary["messages_sent"]) == (160, 0, 10)
+    assert [counts["queued"] for counts in summary["samples_by_class"].values()] == [40, 40, 40, 40]
+    assert "160 samples wait on the disk for the cloud" in run.untested.printed
     assert summary["cloud_accuracy"] is None
     assert summary["held_out_images"] == 200
-    assert (run.untested.run_dir / "checkpoint" / "weights.safetensors").exists()
+    assert (run.untested.run_dir / "checkpoint" / CHECKPOINT).exists()
 
 
 def test_ctrl_c_at_the_trainer_while_it_trains(run: TroubledRun) -> None:

@@ -39,14 +39,7 @@ def test_metrics_can_be_read_while_the_run_lasts(tmp_path: Path) -> None:
     folder.finish({})
 
 
-def test_a_former_run_is_not_overwritten(tmp_path: Path) -> None:
-    RunFolder(tmp_path, {"bits": 4}).finish({})
-    with pytest.raises(ConfigError, match="holds a run already: choose another --run-dir"):
-        RunFolder(tmp_path, {"bits": 8})
-    assert tomllib.loads((tmp_path / "config.toml").read_text()) == {"bits": 4}
-
-
-def test_a_former_run_goes_on_where_that_is_wanted(tmp_path: Path) -> None:
+def test_a_former_run_goes_on(tmp_path: Path) -> None:
     assert former_settings(tmp_path) is None
     former = RunFolder(tmp_path, {"bits": 4})
     assert former_settings(tmp_path) is None, "it has learned nothing"
@@ -55,7 +48,7 @@ def test_a_former_run_goes_on_where_that_is_wanted(tmp_path: Path) -> None:
     assert former.last_metrics == {}
     former.finish({"images": 128})
     assert former_settings(tmp_path) == {"bits": 4}
-    folder = RunFolder(tmp_path, {"bits": 4, "threads": 1}, resume=True)
+    folder = RunFolder(tmp_path, {"bits": 4, "threads": 1})
     assert folder.last_summary() == {"images": 128}
     assert folder.last_metrics["images"] == 128
     folder.add_metrics(images=192)
@@ -73,7 +66,7 @@ def test_a_line_that_was_half_written_is_cut_off(tmp_path: Path) -> None:
     former.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"time": 1, "ima')
-    folder = RunFolder(tmp_path, {}, resume=True)
+    folder = RunFolder(tmp_path, {})
     assert folder.last_metrics["images"] == 64
     folder.add_metrics(images=128)
     folder.close()
@@ -83,9 +76,9 @@ def test_a_line_that_was_half_written_is_cut_off(tmp_path: Path) -> None:
 def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, {})
     with pytest.raises(ConfigError, match=f"another process is using {tmp_path}"):
-        RunFolder(tmp_path, {}, resume=True)
+        RunFolder(tmp_path, {})
     folder.close()
-    RunFolder(tmp_path, {}, resume=True).close()
+    RunFolder(tmp_path, {}).close()
 
 
 def test_a_run_whose_settings_are_gone_is_named(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class Run:
         self.trainer = WatchedTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.05)
         state = RobotState(boot=self.boot, started=1.0, online=True, split=split, weights=start, rehearse=1.0)
         held_out = self._source(self.config.held_out, 6) if self.config.held_out else None
-        self.folder = RunFolder(self.path, {}, resume=True)
+        self.folder = RunFolder(self.path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
         saved = load_checkpoint(self.folder.checkpoint) if has_checkpoint else None
         self.outbox = open_outbox(self.config, self.path, self.boot)
