@@ -91,13 +91,18 @@ def fastest_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[floa
 
 
 def test_the_fastest_way_is_chosen_by_its_best_step_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {PLAIN: [9.0, 4, 4, 4], LAYOUT: [0.1, 5, 5, 5], HALF: [99.0, 50, 2, 50]}
+    seconds = {PLAIN: [9.0, 4, 4, 4, 4, 4], LAYOUT: [0.1, 5, 5, 5, 5, 5], HALF: [99.0, 5, 2, 50, 5, 5]}
     assert fastest_of(monkeypatch, seconds) == HALF
 
 
+def test_a_hopeless_way_is_not_timed_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {PLAIN: [1.0] * 6, LAYOUT: [0.8] * 6, HALF: [3.0] * 2}  # a third step would raise
+    assert fastest_of(monkeypatch, seconds) == LAYOUT
+
+
 def test_a_near_tie_keeps_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fastest_of(monkeypatch, {PLAIN: [1.0] * 4, LAYOUT: [0.97] * 4, HALF: [0.96] * 4}) == PLAIN
+    assert fastest_of(monkeypatch, {PLAIN: [1.0] * 6, LAYOUT: [0.97] * 6, HALF: [0.96] * 6}) == PLAIN
 
 
 def test_a_way_that_the_device_cannot_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fastest_of(monkeypatch, {PLAIN: [2.0] * 4, LAYOUT: [1.0] * 4, HALF: []}) == LAYOUT
+    assert fastest_of(monkeypatch, {PLAIN: [2.0] * 6, LAYOUT: [1.0] * 6, HALF: []}) == LAYOUT
