@@ -210,7 +210,7 @@ class Cloud:
     def kill(self) -> None:
         """End it without a word, as a power cut would."""
         if self._open:
-            self.folder._metrics.close()
+            self.folder.close()
             self.store.close()
             self._open = False
 
