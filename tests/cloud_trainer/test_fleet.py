@@ -176,7 +176,7 @@ LOGS = [scripted(seed) for seed in range(4)]
 KEPT: dict[int, Reference] = {}
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=16, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_killed_anywhere_it_ends_at_the_same_bits(data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(LOGS) - 1))

@@ -231,7 +231,6 @@ def test_garbage_of_all_kinds_does_no_harm(seed: int, start: Start, caplog: pyte
     cloud = start(**fuzz.SETTINGS)
     assert peak(lambda: fuzz.run(cloud, 1200, seed=seed)) < 30_000_000
     assert sum(record.conduct.rejected for record in cloud.node._robots.values()) > 100
-    assert cloud.node._rejected > 20
     trained = [name for name, record in cloud.node._robots.items() if record.steps]
     assert len(trained) > 2, "the garbage is too bad to get anywhere"
     cloud.kill()

@@ -109,6 +109,22 @@ def test_what_was_not_committed_is_gone(store: Store, path: Path) -> None:
     again.close()
 
 
+def test_a_commit_waits_for_the_disk(store: Store) -> None:
+    """What a power cut would leave cannot be tried here."""
+    assert (store._scalar("PRAGMA synchronous"), store._scalar("PRAGMA journal_mode")) == (2, "wal")
+
+
+def test_a_failure_takes_back_all_since_the_last_commit(store: Store) -> None:
+    fill(store, 2)
+    store.append_batch("r1", BOOT, 2, b"0002")
+    store._database.execute("ALTER TABLE events RENAME TO elsewhere")  # until it is rolled back
+    with pytest.raises(StorageError):
+        store.append_batch("r1", BOOT, 3, b"0003")
+    assert sequences(store) == [0, 1]
+    fill(store, 2, first=2)
+    assert sequences(store) == [0, 1, 2, 3]
+
+
 APPENDS = """
 import sys
 from pathlib import Path
