@@ -135,7 +135,9 @@ class Uplink:
             self._namesake = None
         self._redial_silent_link(now)
         may_send = not self.waits_for
-        if may_send and (self._joined_connection != self._link.connections or now >= self._next_heartbeat):
+        joined = self._link.connected and self._joined_connection == self._link.connections
+        # Its heart beats on while a trainer is away, or another robot would take its name for left.
+        if (may_send and not joined) or (joined and now >= self._next_heartbeat):
             self._announce(now)
         self._turn_outbox(now, may_send)
 
