@@ -368,6 +368,10 @@ class RobotNode:
                     seen, deadline = figures, time.monotonic() + FIGURES_SECONDS
                     progress.show(figures.images, f"{figures.messages_waiting:,} messages wait")
                     self._write_metrics()
+                missing = self._uplink.waits_for
+                self._notice.say(f"waiting for {missing} to test; Ctrl-C ends without it" if missing else "")
+                if missing:
+                    deadline = time.monotonic() + FIGURES_SECONDS
                 if time.monotonic() > deadline:
                     log.warning("no new figures came from the cloud within %.0f seconds", FIGURES_SECONDS)
                     return

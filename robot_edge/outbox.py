@@ -30,6 +30,8 @@ Outcome = Literal["receipted", "rejected", "dropped"]
 COMMIT_SECONDS = 0.1
 # After a failure, as on a full disk: often enough to go on soon, seldom enough to cost nothing.
 RETRY_SECONDS = 1.0
+# Between two warnings: a disk that is nearly full takes one thing and refuses the next, many times a minute.
+WARNING_SECONDS = 60.0
 # What is younger is live, what is older is backlog.
 LIVE_SECONDS = 10.0
 
@@ -167,7 +169,8 @@ class Outbox:
         self._gone: set[int] = set()  # ids to be deleted
         self._changed: set[str] = set()  # classes whose counts are to be written
         self._young: deque[tuple[float, int]] = deque()  # (time, first id) of the commits of the last LIVE_SECONDS
-        self._next_commit = float("-inf")
+        self._next_commit = self._next_warning = float("-inf")
+        self._warned = False
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
             with ExitStack() as on_failure:
@@ -356,9 +359,10 @@ class Outbox:
         self._written = Counter(self._totals)
         for (row, _), its in zip(chosen, samples, strict=True):
             self._sent[row.boot, row.sequence] = _Sent(row, its)
-        if self.trouble:
+        self.trouble = ""
+        if self._warned:
+            self._warned = False
             log.warning("the outbox can be written again")
-            self.trouble = ""
         return chosen
 
     def _choose(self, admit: Admit) -> list[tuple[_Row, bool]]:
@@ -430,7 +434,8 @@ class Outbox:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             self._next_commit = now + RETRY_SECONDS
-            if not self.trouble:
+            if not self.trouble and now >= self._next_warning:
+                self._next_warning, self._warned = now + WARNING_SECONDS, True
                 log.warning("the outbox %s cannot be written (%s): %s", self.path, error, AFTER_FAILURE[self.when_full])
             self.trouble = str(error)
             return None

@@ -134,7 +134,9 @@ class Uplink:
         if redial_if_silent(self._link, self._announced_at, now):
             self._announced_at = float("-inf")  # until there is an answer to wait for again
         may_send = not self.waits_for
-        if may_send and (self._joined_connection != self._link.connections or now >= self._next_heartbeat):
+        joined = self._link.connected and self._joined_connection == self._link.connections
+        # Its heart beats on while a trainer is away, or another robot would take its name for left.
+        if (may_send and not joined) or (joined and now >= self._next_heartbeat):
             self._announce(now)
         self._turn_outbox(now, may_send)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from broker.errors import ConfigError
@@ -339,6 +340,19 @@ def test_the_file_keeps_to_its_limit(open_outbox: Open, clock: Clock, tmp_path: 
             largest = max(largest, sum(file.stat().st_size for file in tmp_path.iterdir()))
     assert counts(outbox).dropped > counts(outbox).queued
     assert 0.6 * limit < largest < 1.1 * limit + 2 * LOG_BYTES
+
+
+def test_memory_does_not_grow_with_what_waits(open_outbox: Open, clock: Clock) -> None:
+    process, resident = psutil.Process(), list[int]()
+    outbox = open_outbox(limit=10**9)
+    for number in range(6000):
+        outbox.put(number, bytes(20_000), CATS)
+        clock.now += COMMIT_SECONDS
+        outbox.take(clock.now, nothing, set())
+        if number % 1000 == 999:
+            resident.append(process.memory_info().rss)
+    assert outbox.bytes_held > 120_000_000
+    assert resident[-1] - resident[1] < 4_000_000
 
 
 def nothing(_size: int, /, *, backlog: bool) -> bool:

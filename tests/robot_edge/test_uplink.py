@@ -538,11 +538,18 @@ def test_a_trainer_that_falls_silent_is_away(make: MakeWorld) -> None:
     world.pump(2)
     assert world.uplink.waits_for.startswith("a cloud trainer")
     send(world, 1)
-    assert world.pump() == []
+    assert sequences(world.pump()) == []
     world.trainer()  # the same process, awake again
     state, *batches = world.pump()
     assert state == STATE
     assert sequences(batches) == [0, 1]
+
+
+def test_its_heart_beats_on_while_the_trainer_is_away(make: MakeWorld) -> None:
+    world = make.joined()
+    said = [world.pump(1.0) for _ in range(60)]
+    assert world.uplink.waits_for.startswith("a cloud trainer")
+    assert [one for one in said if one] == [[STATE]] * (60 // int(HEARTBEAT_SECONDS))
 
 
 def test_a_trainer_in_trouble_gets_nothing_until_it_is_out_of_it(make: MakeWorld) -> None:
