@@ -187,8 +187,10 @@ class TrainerNode:
                     metrics = unpack_as(RobotMetrics, delivery.payload)
                     if record.state and record.state.boot == metrics.boot:
                         record.metrics = metrics
-                case "activations" if record and record.state:
-                    self._take_batch(robot, record, delivery.payload, now)
+                case "activations":
+                    batch = unpack_as(ActivationBatch, delivery.payload)
+                    if record and record.state:  # else it comes again, once its state has come
+                        self._take_batch(robot, record, batch, delivery.payload, now)
         except MalformedMessage as error:
             self._reject(robot, str(error), now)
 
@@ -224,8 +226,7 @@ class TrainerNode:
         elif record.state.split != state.split:
             self._reject(robot, "it changed its split while it ran", now, grave=True)
 
-    def _take_batch(self, robot: str, record: RobotRecord, payload: bytes, now: float) -> None:
-        batch = unpack_as(ActivationBatch, payload)
+    def _take_batch(self, robot: str, record: RobotRecord, batch: ActivationBatch, payload: bytes, now: float) -> None:
         record.heard = now
         if record.entered != record.state and not record.refused and not self._state.trouble:
             self._enter(robot, record)

@@ -55,16 +55,13 @@ def test_trainer_comes_late_and_is_killed_in_the_middle(mosquitto_url: str, laun
     first.until(lambda: first.images("alone") >= 64, "64 images were trained on")
     first.kill()
     robot.until(lambda: robot.printed.count("a cloud trainer (") == 2, "it missed the trainer")
-    second = launcher.trainer(mosquitto_url)
+    second = launcher.trainer(mosquitto_url, "--run-dir", str(first.run_dir))
     assert robot.wait() == 0, robot.printed
     second.until_it_says("robot alone has gone")
     assert second.interrupt() == 0
 
-    summary, cloud = robot.summary, second.summary
-    assert summary["images"] == 480
-    assert summary["messages_rejected"] == summary["dropped"] == 0
+    summary, cloud = robot.summary, first.summary
+    assert summary["images"] == cloud["images"] == 480
+    assert summary["messages_rejected"] == summary["dropped"] == cloud["messages_rejected"] == 0
     assert summary["exit_accuracy"] > 0.6
-    assert summary["cloud_accuracy"] is not None
-    assert cloud["messages_rejected"] == 0
-    # What the first trainer had taken is gone with it; all the rest reached the second.
-    assert 480 - first.images("alone") - 16 <= cloud["images"] < 480
+    assert summary["cloud_accuracy"] > 0.6
