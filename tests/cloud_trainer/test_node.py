@@ -149,6 +149,8 @@ def test_samples_too_few_for_a_step_wait_for_the_next_start(cloud: Cloud) -> Non
     cloud.say("r1", STATE, make_batch(["cat", "dog"]))
     assert cloud.finish()["images"] == 0
     cloud.start()
+    cloud.work()
+    assert cloud.session().waiting == 2, "the robot has had no time to come back"
     cloud.say("r1", STATE, make_batch(["ant", "ant"], sequence=1))
     assert (cloud.session().trainer.steps, cloud.session().prequential.count) == (1, 4)
     assert cloud.session().trainer.classes == ("cat", "dog", "ant")
@@ -253,7 +255,7 @@ def test_a_robot_in_quarantine_that_starts_again_is_told_so(cloud: Cloud) -> Non
 
 def test_a_full_disk_is_said_gets_no_receipts_and_training_goes_on(cloud: Cloud) -> None:
     cloud.say("r1", STATE, *batches(2))
-    limit_pages(cloud.store, 0)
+    limit_pages(cloud.store, 4)  # room for the first of those that come together
     for batch in batches(12, first=2, size=300):
         cloud.publish("r1", "activations", pack(batch))
     answers = cloud.work()
