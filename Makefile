@@ -30,6 +30,7 @@ bench: .venv/ready-test  ## measure speed, memory and accuracy
 
 soak: .venv/ready-test  ## kill, cut, stall and repeat for ten minutes and more, then count what was trained on
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.cloud_trainer.fuzz 100000
 
 format: .venv/ready-test  ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix

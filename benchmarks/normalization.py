@@ -9,30 +9,27 @@ cloud train in this process, without a broker, on one thread. Tested on scenes o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
 from torch import nn
 
-from broker.codec import unpack_as
-from broker.link import MemoryBroker, MemoryLink
-from broker.messages import ActivationBatch, RobotState
-from broker.quantize import dequantize
+from broker.codec import pack
+from broker.messages import ActivationBatch, RobotState, SplitSpec
+from broker.quantize import dequantize, pack_activations
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
+from cloud_trainer.store import Event
 from cloud_trainer.trainer import CloudTrainer
 from hierarchy.device import Compute
 from hierarchy.evaluation import HeldOut
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.batches import Batcher, Pixels
 from robot_edge.config import RobotConfig
-from robot_edge.outbox import Outbox
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
-from robot_edge.trainer import EdgeTrainer
-from robot_edge.uplink import Uplink
+from robot_edge.trainer import EdgeStep, EdgeTrainer
 
 PHASES = "ball,block,car,cone,fish,house|ball,block,car,cone,fish,house,key,mug"
 # Channels in a group of GroupNorm, where the layer has as many (Wu and He, 2018, use 16 channels or 32 groups).
@@ -70,9 +67,8 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
     edge = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=config.learning_rate, seed=seed)
     cloud = CloudTrainer(cloud_segment, compute=compute, peak_learning_rate=config.learning_rate)
     state = RobotState(boot="0" * 16, started=0, online=True, split=split, weights=start, rehearse=rehearse)
-    session = RobotSession("bench", state, cloud, batch=config.batch, memory=50_000, seed=seed)
-    outbox = Outbox(Path(":memory:"), boot=state.boot, limit=10**9)
-    uplink = Uplink(MemoryLink(MemoryBroker()), "bench", state, outbox)
+    log: dict[int, bytes] = {}
+    session = RobotSession("bench", state, cloud, batch=config.batch, memory=50_000, seed=seed, read=log.__getitem__)
     source = open_source("sim:", image_size=32, phases=config.phase_classes, images=images, seed=seed)
     batcher = Batcher(
         source=source, size=config.fresh_per_batch, image_size=32, held_out_every=0, held_out=BalancedMemory(0, 0)
@@ -83,20 +79,30 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
         frames = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
         names = batch.names + [name for name, _ in rehearsed]
         step = edge.step(frames, names, fresh=len(batch.names), progress=batcher.progress)
-        uplink.send(step.quantized, batch.names, progress=batcher.progress)
-        while len(outbox):
-            for message in outbox.take(float("inf"), everything, set()):
-                sent = unpack_as(ActivationBatch, message.payload)
-                session.accept(sent)
-                outbox.receipted(sent.boot, sent.sequence, "receipted")
+        number = len(log) + 1
+        log[number] = pack(message(step, batch.names, split, sequence=number, progress=batcher.progress))
+        session.apply(Event(id=number, robot="bench", kind="batch", payload=log[number]))
         for name, image in zip(batch.names, batch.images, strict=True):
             memory.add(name, image.copy())
-    session.flush()
+    session.apply(Event(id=len(log) + 1, robot="bench", kind="flush", payload=b""))
     return test(edge, cloud, config)
 
 
-def everything(_size: int, /, *, backlog: bool) -> bool:
-    return True
+def message(
+    step: EdgeStep, names: list[str], split: SplitSpec, *, sequence: int, progress: float | None
+) -> ActivationBatch:
+    classes = tuple(dict.fromkeys(names))
+    return ActivationBatch(
+        boot="0" * 16,
+        sequence=sequence,
+        split=split.fingerprint,
+        evaluation=0,
+        progress=progress,
+        edge_version=0,
+        classes=classes,
+        labels=np.array([classes.index(name) for name in names], np.uint16),
+        activations=pack_activations(step.quantized),
+    )
 
 
 def test(edge: EdgeTrainer, cloud: CloudTrainer, config: RobotConfig) -> tuple[float, float]:
