@@ -3,7 +3,7 @@
     python benchmarks/outage.py --minutes 30
 
 The broker is killed once training is under way. Prints resident memory and the outbox's size as the outage goes on,
-and their growth from its first minute to its end.
+and how memory grew from --from-minute to the end: before, the rehearsal memory fills with frames (16 MB of them).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Settings:
     """A link outage."""
 
     minutes: float = 30
+    from_minute: float = 7
+    """When the rehearsal memory is full."""
     outbox_mb: float = 20
     """The outbox's bound. A small one is full within minutes, so that the outage shows both sides of it."""
     image_size: int = 16
@@ -62,10 +64,10 @@ def main(settings: Settings) -> None:
             while time.monotonic() < begin + 60 * settings.minutes:
                 memory, disk = _median_memory(robot), _outbox_bytes(folder)
                 minute = (time.monotonic() - begin) / 60
-                first = first or (memory if minute >= 1 else None)
+                first = first or (memory if minute >= settings.from_minute else None)
                 print(f"minute {minute:4.1f}: {memory / 1e6:.1f} MB resident, outbox {disk / 1e6:.2f} MB", flush=True)
                 time.sleep(min(45.0, max(0.0, begin + 60 * settings.minutes - time.monotonic())))
-            assert first is not None, "shorter than a minute"
+            assert first is not None, "shorter than --from-minute"
             steps = len(_lines(folder)) - before
             print(
                 f"growth from minute 1: {100 * (_median_memory(robot) / first - 1):+.2f} %, {steps:,} steps on the way"
