@@ -32,6 +32,8 @@ INBOX_LIMIT = 1024
 # An echo comes within a round trip. A broker may lose the first, sent while it still digests our subscription, so there
 # is time for that of the next heartbeat, and for a line that is slow.
 ECHO_SECONDS = 3 * HEARTBEAT_SECONDS
+# A broker sends an echo right behind its acknowledgement.
+REMINDER_SECONDS = 1.0
 
 log = logging.getLogger("link")
 
@@ -133,6 +135,8 @@ class MqttLink:
         self._denied = ""
         self._own_topic = will[0] if will else None
         self._announcement: mqtt.MQTTMessageInfo | None = None
+        self._reminder: mqtt.MQTTMessageInfo | None = None  # an announcement made when the echo was overdue
+        self._denied_at: float | None = None
         self._echo_due: float | None = None
         self._echoed = False
         self._client = _Client(self._connection_failed, f"{name}-{secrets.token_hex(8)}")
@@ -182,8 +186,11 @@ class MqttLink:
             return False
         sent = self._client.publish(topic, payload, qos, retain)
         accepted = sent.rc == mqtt.MQTT_ERR_SUCCESS
-        if topic == self._own_topic and qos and accepted and self._announcement is None:
-            self._announcement = sent
+        if topic == self._own_topic and qos and accepted:
+            if self._announcement is None:
+                self._announcement = sent
+            elif self._reminder is None and self._echo_due and time.monotonic() > self._echo_due:
+                self._reminder = sent
         return accepted
 
     def receive(self, timeout: float) -> Delivery | None:
@@ -217,8 +224,10 @@ class MqttLink:
             return
         now = time.monotonic()
         self._echo_due = self._echo_due or now + ECHO_SECONDS
-        # Nothing at all may come through for a while; access rules are the reason only where other messages do.
-        if self._heard_at > self._echo_due:
+        # Nothing at all may come through for a while: access rules are the reason only where the broker still answers.
+        if now > self._echo_due and self._reminder and self._reminder.is_published():
+            self._denied_at = self._denied_at or now + REMINDER_SECONDS
+        if self._denied_at and now > self._denied_at:
             raise AccessDenied(
                 f"the broker at {self.address} lets {whose} in, but does not pass on what we publish on "
                 f"{self._own_topic}: its access rules forbid it; {advice}"
@@ -237,7 +246,7 @@ class MqttLink:
             self._trouble = refusal(str(reason), self.address, self._credentials.username)
             return
         self._asked.clear()
-        self._announcement = self._echo_due = None
+        self._announcement = self._reminder = self._echo_due = self._denied_at = None
         # In this order, so that states come in before what refers to them.
         for topic_filter in self._filters:
             self._ask_for(topic_filter)
