@@ -41,8 +41,11 @@ def replay(store: Path, run_dir: Path | None = None, device: DeviceName = "auto"
 
     """
     from cloud_trainer.replay import replay
+    from cloud_trainer.store import damage_explained
 
-    if not replay(store, run_dir, device):
+    with damage_explained(store):
+        equal = replay(store, run_dir, device)
+    if not equal:
         sys.exit(1)
 
 

@@ -57,6 +57,7 @@ class Fleet:
         self._device = device
         self._disk = Notice(log)
         self._last = ""
+        self._refuse_strange_checkpoints()
         self.robots = {robot: self._load(robot) for robot in store.robots()}
 
     def enter(self, robot: str) -> None:
@@ -160,6 +161,16 @@ class Fleet:
             if (self.store.bytes_used > limit)
             else ""
         )
+
+    def _refuse_strange_checkpoints(self) -> None:
+        """Raise ConfigError where a robot has a checkpoint and no log, as where the store was emptied or made anew."""
+        known = self.store.robots()
+        for path in sorted(self._checkpoints.glob(f"*/{CHECKPOINT}")):
+            if path.parent.name not in known:
+                raise ConfigError(
+                    f"the store beside {path.parent} knows no robot of that name: put back the store that belongs to "
+                    "it, or move the checkpoint away"
+                )
 
     def _load(self, robot: str) -> RobotRecord:
         """Return what is known of a robot from its log and its checkpoint."""

@@ -27,7 +27,7 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session import RobotSession
-from cloud_trainer.store import STORE, Store, open_store
+from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.summary import fleet_summary
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
@@ -54,9 +54,13 @@ def run(config: TrainerConfig) -> None:
     topic = topics.topic("trainer", config.trainer, "state")
     farewell = (topic, pack(dataclasses.replace(state, online=False)))
     if (config.run_path / METRICS).exists() and not (config.run_path / STORE).exists():
-        raise ConfigError(f"{config.run_path} holds a run, but not a trainer's: choose another --run-dir")
+        raise ConfigError(
+            f"{config.run_path} holds a run, but not a trainer's, or one whose {STORE} is gone: put that back, or "
+            "choose another --run-dir"
+        )
     with (
         StopRequest() as stop,
+        damage_explained(config.run_path / STORE),
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
     ):

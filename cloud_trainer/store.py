@@ -32,6 +32,9 @@ FORMAT = 1
 # every second number would fill the disk with ranges: beyond this many, those next to each other are joined.
 MOST_RANGES = 10_000
 
+# The store alone is not to be moved away: checkpoints without their log are refused.
+AFTER_DAMAGE = "put a copy of it back, or choose another --run-dir to start anew"
+
 SCHEMA = f"""
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
@@ -84,7 +87,7 @@ class Store:
         except BaseException as error:
             self._database.close()
             if isinstance(error, sqlite3.DatabaseError):
-                raise ConfigError(f"the store {path} cannot be used: {error}; move it away to start anew") from error
+                raise ConfigError(f"the store {path} cannot be used: {error}; {AFTER_DAMAGE}") from error
             raise
 
     def append_batch(self, robot: str, boot: str, sequence: int, payload: bytes) -> bool:
@@ -247,6 +250,15 @@ def open_store(path: Path, settings: TrainingSettings) -> Store:
                 "on as it began; use the same setting or another --run-dir"
             )
     return store
+
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Raise ConfigError where a store turns out to be damaged, or cannot be read, long after it was opened."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise ConfigError(f"the store {path} is damaged, or cannot be read: {error}; {AFTER_DAMAGE}") from error
 
 
 Range = tuple[str, int, int]

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,10 +46,14 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path)
-            (path / CONFIG).write_text(tomli_w.dumps(config))
-            self.last_metrics = _mend(path / METRICS)
-            # Unbuffered: a line is either on the disk or not, and what is not cannot fill the memory.
-            self._metrics = (path / METRICS).open("ab", buffering=0)
+            with ExitStack() as on_failure:
+                on_failure.callback(self._lock.close)
+                _refuse_other_program(path, config)
+                (path / CONFIG).write_text(tomli_w.dumps(config))
+                self.last_metrics = _mend(path / METRICS)
+                # Unbuffered: a line is either on the disk or not, and what is not cannot fill the memory.
+                self._metrics = (path / METRICS).open("ab", buffering=0)
+                on_failure.pop_all()
         except OSError as error:
             raise ConfigError(f"--run-dir {path}: {error}") from error
 
@@ -101,6 +106,16 @@ def former_settings(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         advice = "choose another --run-dir, or remove it"
         raise ConfigError(f"{path} holds a run already, whose settings cannot be read ({error}): {advice}") from error
+
+
+def _refuse_other_program(path: Path, config: dict[str, Any]) -> None:
+    """Raise ConfigError where the folder is a robot's and the settings are a trainer's, or the other way round."""
+    try:
+        former = tomllib.loads((path / CONFIG).read_text())
+    except (OSError, ValueError):
+        return  # none, or none that tells; whoever goes on with a run reads it once more
+    if ("trainer" in former) != ("trainer" in config):
+        raise ConfigError(f"{path} holds a run of another program: choose another --run-dir")
 
 
 def _lock(path: Path) -> IO[str]:

@@ -270,6 +270,13 @@ def test_a_resumed_fleet_knows_what_it_knew(tmp_path: Path) -> None:
     close(again)
 
 
+def test_a_checkpoint_that_the_store_knows_nothing_of_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / STORE).unlink()
+    with pytest.raises(ConfigError, match="knows no robot of that name: put back the store"):
+        open_fleet(tmp_path)
+
+
 def saved(tmp_path: Path, **changes: Any) -> Path:
     """Return a run folder with a trained and saved robot."""
     fleet = open_fleet(tmp_path, **changes)
@@ -295,10 +302,12 @@ def test_a_checkpoint_ahead_of_its_store_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)
     (path / STORE).unlink()
+    (path / "checkpoint").rename(path / "away")
     fleet = open_fleet(path)
     enter(fleet, "r1", replace(REHEARSING, boot="d" * 16))
     send(fleet, "r1", 20)
     close(fleet)
+    (path / "away").rename(path / "checkpoint")
     with pytest.raises(ConfigError, match="made with another store than the one beside it"):
         open_fleet(path)
 

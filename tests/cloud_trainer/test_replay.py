@@ -132,6 +132,15 @@ def test_without_a_checkpoint_there_is_nothing_to_compare(run: Path, capsys: pyt
     assert said(capsys)["robot r1"].endswith("no checkpoint beside it")
 
 
+def test_a_store_that_is_damaged_inside_is_named_with_a_way_out(run: Path) -> None:
+    content = bytearray((run / STORE).read_bytes())
+    page = int.from_bytes(content[16:18], "big")
+    content[2 * page :] = b"\xa5" * (len(content) - 2 * page)  # the header and the settings are whole
+    (run / STORE).write_bytes(content)
+    with pytest.raises(ConfigError, match=r"is damaged, or cannot be read: .*choose another --run-dir"):
+        app.cli(prog="cloud-trainer", args=["replay", "--store", str(run / STORE)])
+
+
 def test_there_must_be_a_store(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no store at"):
         app.cli(prog="cloud-trainer", args=["replay", "--store", f"{tmp_path}/none.db"])

@@ -287,10 +287,10 @@ def torn(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (lambda path: path.write_text("text, and more than a header of sqlite holds " * 40), "move it away"),
+        (lambda path: path.write_text("text, and more than a header of sqlite holds " * 40), "put a copy of it back"),
         (foreign, "is no store of this version of cloud-trainer: use another --run-dir"),
         (newer, "is no store of this version of cloud-trainer: use another --run-dir"),
-        (torn, "move it away to start anew"),
+        (torn, "choose another --run-dir to start anew"),
         (Path.mkdir, "cannot be opened"),
     ],
     ids=["text", "foreign", "newer", "torn", "folder"],

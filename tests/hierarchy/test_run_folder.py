@@ -81,6 +81,18 @@ def test_a_folder_belongs_to_one_process_at_a_time(tmp_path: Path) -> None:
     RunFolder(tmp_path, {}).close()
 
 
+@pytest.mark.parametrize(("first", "second"), [({"trainer": "t"}, {"robot": "r"}), ({"robot": "r"}, {"trainer": "t"})])
+def test_a_folder_of_the_other_program_is_left_alone(
+    tmp_path: Path, first: dict[str, str], second: dict[str, str]
+) -> None:
+    RunFolder(tmp_path, first).close()
+    before = (tmp_path / "config.toml").read_text()
+    with pytest.raises(ConfigError, match="holds a run of another program: choose another --run-dir"):
+        RunFolder(tmp_path, second)
+    assert (tmp_path / "config.toml").read_text() == before
+    RunFolder(tmp_path, first).close()
+
+
 def test_a_run_whose_settings_are_gone_is_named(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(ConfigError, match=r"holds a run already, whose settings cannot be read .*choose another"):

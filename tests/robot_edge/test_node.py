@@ -385,6 +385,21 @@ def test_what_a_killed_robot_had_in_its_outbox_goes_up_later(whole: Run, tmp_pat
     assert all(one["taken"] == one["receipted"] for one in summary["samples_by_class"].values())
 
 
+def test_bytes_per_image_are_right_while_a_killed_run_learns_again(tmp_path: Path) -> None:
+    first = Run(tmp_path, {**STREAM, "checkpoint_every": 1000})
+    first.stop_after(15)
+    first.node.wait_for_trainer()
+    first.node.train()
+    first.end()
+    second = Run(tmp_path, {**STREAM, "checkpoint_every": 1000}, boot=LATER)
+    made = second.outbox.bytes_made
+    second.stop_after(2)
+    summary = second.all()
+    taken = sum(one["taken"] for one in summary["samples_by_class"].values())
+    assert 0 < summary["images"] < taken, "it learns again from what is in the outbox"
+    assert summary["bytes_per_image"] == made / taken
+
+
 def test_a_run_that_is_over_is_left_alone_but_may_be_shown_more(tmp_path: Path) -> None:
     settings = {"images": 24, "held_out": "sim:"}
     Run(tmp_path, settings).all()
