@@ -21,8 +21,8 @@ class RobotRecord:
     heard: monotonic time of its last message. messages_waiting: batches in the log that the session has not come to.
     memory: bytes that its network takes. cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a
     checkpoint is due once the session has caught up with the log. forget_up_to: event up to which batches are deleted
-    with the next checkpoint; 0 for none. forgetting: such a decision is in
-    the log, and what it gives up not deleted yet.
+    with the next checkpoint; 0 for none. forgetting: such a decision is in the log, and what it gives up is not deleted
+    yet.
     """
 
     state: RobotState | None = None

@@ -54,7 +54,7 @@ CREATE TABLE forgotten (
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One entry of the log. boot and sequence name a batch and are None for every other kind."""
+    """One entry of the log. payload: the message as it came in, or what the kind needs."""
 
     id: int
     robot: str

@@ -44,11 +44,17 @@ def fleet_summary(
         }
     total: dict[str, Any] = {"classes": sorted({name for names in classes.values() for name in names})}
     for name in sorted(SUMS):
-        total[name] = sum(values[name] or 0 for values in robots.values())
+        total[name] = _sum([values[name] for values in robots.values()])
     total["messages_rejected"] += undecodable
     for name in sorted(MEANS):
         total[name] = _mean([(values[name], values["images"]) for values in robots.values()])
     return {**total, "robots": robots}
+
+
+def _sum(values: list[float | None]) -> float | None:
+    """Return the sum of what is known: what no robot has said is not known, which is not 0."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known or not values else None
 
 
 def _mean(values: list[tuple[float | None, int]]) -> float | None:

@@ -90,3 +90,10 @@ def test_a_trainer_without_robots_has_a_summary_too() -> None:
     summary = fleet_summary({}, {}, {}, {}, undecodable=3)
     assert (summary["images"], summary["messages_rejected"], summary["cloud_accuracy"]) == (0, 3, None)
     assert summary["classes"] == []
+
+
+def test_what_no_robot_has_said_is_not_known_rather_than_0() -> None:
+    summary = fleet_summary({"r1": trained("r1")}, {}, CLASSES, {"r1": {}, "r2": {}}, 0)
+    assert summary["messages_sent"] is summary["dropped"] is None
+    assert (summary["images"], summary["messages_trained"]) == (100, 7)
+    assert fleet_summary({}, {}, {}, {}, 0)["messages_sent"] == 0
