@@ -59,7 +59,7 @@ class SessionStart:
 
     def compute(self, device: torch.device) -> Compute:
         """Return the way to compute on a device."""
-        return Compute(device=device, dtype=getattr(torch, self.dtype), channels_last=self.channels_last)
+        return Compute.named(device, self.dtype, channels_last=self.channels_last)
 
 
 def new_start(
@@ -77,9 +77,7 @@ def new_start(
     if MEASURING_BYTES_PER_PARAMETER * sum(one.numel() for one in segment.parameters()) > room:
         return SessionStart(state=state)
     compute = fastest_compute(segment, state.split.shape, settings.batch, device)
-    return SessionStart(
-        state=state, dtype=str(compute.dtype).removeprefix("torch."), channels_last=compute.channels_last
-    )
+    return SessionStart(state=state, dtype=compute.dtype_name, channels_last=compute.channels_last)
 
 
 def open_session(

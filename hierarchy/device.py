@@ -34,7 +34,17 @@ class Compute:
 
     def __str__(self) -> str:
         layout = ", channels last" if self.channels_last else ""
-        return f"{self.device.type}, {str(self.dtype).removeprefix('torch.')}{layout}"
+        return f"{self.device.type}, {self.dtype_name}{layout}"
+
+    @property
+    def dtype_name(self) -> str:
+        """The dtype as a checkpoint or a log holds it, such as float32."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @classmethod
+    def named(cls, device: torch.device, dtype_name: str, *, channels_last: bool) -> Compute:
+        """Return the way to compute with a dtype of that name."""
+        return cls(device=device, dtype=getattr(torch, dtype_name), channels_last=channels_last)
 
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module to the device and into the memory format, in place."""

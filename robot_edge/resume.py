@@ -52,15 +52,14 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
 
 def pack_compute(compute: Compute) -> dict[str, Any]:
     """Return how the network is computed, as JSON can hold it."""
-    dtype = str(compute.dtype).removeprefix("torch.")
-    return {"device": compute.device.type, "dtype": dtype, "channels_last": compute.channels_last}
+    return {"device": compute.device.type, "dtype": compute.dtype_name, "channels_last": compute.channels_last}
 
 
 def unpack_compute(about: dict[str, Any] | None, device: torch.device) -> Compute | None:
     """Return how the network was computed; None where that was on another kind of device, or is not known."""
     if about is None or about["device"] != device.type:
         return None
-    return Compute(device=device, dtype=getattr(torch, about["dtype"]), channels_last=about["channels_last"])
+    return Compute.named(device, about["dtype"], channels_last=about["channels_last"])
 
 
 def pack_frames(memory: BalancedMemory[Pixels]) -> tuple[dict[str, Tensor], dict[str, Any]]:
