@@ -76,7 +76,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
             "same --run-dir.",
             highlight=False,
         )
-    console.print(f"The run is in {folder}: summary.json, curves.png, metrics.jsonl, checkpoint/", highlight=False)
+    checkpoint = ", checkpoint/" if (folder / "checkpoint").exists() else ""  # none where nothing was learned
+    console.print(f"The run is in {folder}: summary.json, curves.png, metrics.jsonl{checkpoint}", highlight=False)
 
 
 def _percent(share: float | None) -> str:

@@ -269,7 +269,9 @@ def test_what_the_cloud_has_not_said_is_not_made_up(tmp_path: Path) -> None:
     assert summary["cloud_accuracy"] is None, "the cloud's figures are of no evaluation yet"
 
 
-def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(tmp_path: Path) -> None:
+def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Run(tmp_path, {"images": 800})
     run.link.offer_trainer = False  # nobody is there to wait for
     run.stop.made = True
@@ -278,9 +280,12 @@ def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(tmp_path: Path)
     assert summary["interrupted"] is True
     assert summary["images"] == 0
     assert summary["classes"] == []
+    assert "metrics.jsonl\n" in capsys.readouterr().out
 
 
-def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(tmp_path: Path) -> None:
+def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Run(tmp_path, {"images": 800, "held_out_every": 2})
     run.stop_after(3)
     summary = run.all()
@@ -289,6 +294,7 @@ def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(tmp_path
     assert summary["exit_accuracy"] is not None
     assert run.link.names(evaluation=1) == [], "it waits for the cloud after Ctrl-C"
     assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 3
+    assert "metrics.jsonl, checkpoint/\n" in capsys.readouterr().out
 
 
 STREAM = {"images": 200, "held_out_every": 3, "rehearse": 1.0, "rehearsal_mb": 0.02}
