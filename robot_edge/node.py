@@ -38,6 +38,7 @@ from robot_edge.resume import (
     pack_frames,
     unpack_compute,
     unpack_frames,
+    without_checkpoint,
 )
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
@@ -93,7 +94,7 @@ def run(config: RobotConfig) -> None:
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
-        saved = load_checkpoint(folder.checkpoint) if has_checkpoint else None
+        saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
         trainer = EdgeTrainer(
             segment,
             bits=config.bits,

@@ -90,6 +90,14 @@ def checkpoint_error(folder: Path, error: Exception) -> ConfigError:
     )
 
 
+def without_checkpoint(checkpoint: Path) -> str:
+    """Say what to do where a run's checkpoint cannot be read."""
+    return (
+        f"put a copy of it back, or move {checkpoint} away: then the robot learns once more from the start of its "
+        "source, and sends only what it has not sent before"
+    )
+
+
 def checkpoint_parts(trainer: Parts, rehearsal: dict[str, Tensor], held_out: dict[str, Tensor], marks: Tensor) -> Parts:
     """Return all tensors of a robot's checkpoint."""
     return {**trainer, "rehearsal": rehearsal, "held_out": held_out, "batcher": {"marks": marks}}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from numpy.typing import NDArray
 
@@ -424,6 +425,18 @@ def test_a_damaged_checkpoint_is_named_with_a_way_out(tmp_path: Path) -> None:
     run.end()
     with pytest.raises(ConfigError, match=r"(?s)cannot go on from its checkpoint .*--weights"):
         Run(tmp_path, {**STREAM, "cut": "layer2"}, boot=LATER)
+
+
+def test_half_a_checkpoint_is_named_with_a_way_out(tmp_path: Path) -> None:
+    run = Run(tmp_path, STREAM)
+    run.stop_after(3)
+    run.all()
+    run.end()
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(run.config.as_toml()))
+    checkpoint = tmp_path / "checkpoint"
+    (checkpoint / CHECKPOINT).write_bytes((checkpoint / CHECKPOINT).read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=f"{checkpoint} is damaged.* move {checkpoint} away: then the robot learns"):
+        robot_edge.node.run(run.config)
 
 
 def test_without_a_cloud_everything_is_counted(tmp_path: Path) -> None:
