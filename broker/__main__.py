@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.extras import SubcommandApp
 
-from broker.address import is_loopback
+from broker.address import CERTIFICATE_PORT, is_loopback
 from broker.errors import BrokerUnavailable, ConfigError, ReflexarcError
 from broker.server import LocalBroker, find_mosquitto, start_local_broker
 
@@ -66,7 +66,7 @@ def provision_command(
     """
     if find_spec("cryptography") is None:
         raise ConfigError("provision needs the package `cryptography`: pip install 'reflexarc[provision]'")
-    from broker.provision import CERTIFICATE_PORT, provision  # needs cryptography, which `run` does without
+    from broker.provision import provision  # needs cryptography, which `run` does without
 
     done = provision(folder, robots=robot, trainers=trainer, hosts=host, removed=remove)
     width = max((len(str(written.path)) for written in done.files), default=0)

@@ -243,7 +243,7 @@ class MqttLink:
     def _on_connect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._greeted = True
         if reason.is_failure:
-            self._trouble = refusal(str(reason), self.address, self._credentials.username)
+            self._trouble = refusal(str(reason), self.address, self._credentials)
             return
         self._asked.clear()
         self._announcement = self._reminder = self._echo_due = self._denied_at = None
