@@ -77,7 +77,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
             highlight=False,
         )
     checkpoint = ", checkpoint/" if (folder / "checkpoint").exists() else ""  # none where nothing was learned
-    console.print(f"The run is in {folder}: summary.json, curves.png, metrics.jsonl{checkpoint}", highlight=False)
+    files = f"summary.json, curves.png, metrics.jsonl{checkpoint}"
+    console.print(f"The run is in {folder}: {files}", highlight=False, soft_wrap=True)
 
 
 def _percent(share: float | None) -> str:
