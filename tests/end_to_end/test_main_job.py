@@ -25,9 +25,9 @@ from hierarchy.head import GrowingHead
 from hierarchy.learner import restore_weights
 from hierarchy.optimizer import set_learning_rate, sgd
 from hierarchy.rehearsal import BalancedMemory
-from robot_edge.__main__ import main as robot_main
 from robot_edge.augment import augment
 from robot_edge.batches import Batch, Batcher
+from robot_edge.commands import main as robot_main
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source

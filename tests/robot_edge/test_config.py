@@ -9,7 +9,7 @@ import tomli_w
 import robot_edge.node
 from broker.errors import ConfigError
 from hierarchy.command_line import with_config_file
-from robot_edge.__main__ import app
+from robot_edge.commands import app
 from robot_edge.config import RobotConfig
 
 
