@@ -66,7 +66,9 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
     compute = Compute(device=torch.device("cpu"))
     edge = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=config.learning_rate, seed=seed)
     cloud = CloudTrainer(cloud_segment, compute=compute, peak_learning_rate=config.learning_rate)
-    state = RobotState(boot="0" * 16, started=0, online=True, split=split, weights=start, rehearse=rehearse)
+    state = RobotState(
+        boot="0" * 16, run="0" * 16, former="", started=0, online=True, split=split, weights=start, rehearse=rehearse
+    )
     log: dict[int, bytes] = {}
     session = RobotSession("bench", state, cloud, batch=config.batch, memory=50_000, seed=seed, read=log.__getitem__)
     source = open_source("sim:", image_size=32, phases=config.phase_classes, images=images, seed=seed)

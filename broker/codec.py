@@ -150,9 +150,9 @@ class _Fields:
             raise MalformedMessage(f"field {name!r} has characters that are no text")
         return value
 
-    def identifier(self, name: str) -> str:
+    def identifier(self, name: str, *, or_empty: bool = False) -> str:
         value = self.text(name)
-        if not HEXADECIMAL_16.fullmatch(value):
+        if not HEXADECIMAL_16.fullmatch(value) and (value or not or_empty):
             raise MalformedMessage(f"field {name!r} is not 16 hexadecimal digits")
         return value
 
@@ -297,6 +297,8 @@ def _read_split(fields: _Fields) -> SplitSpec:
 def _read_robot_state(fields: _Fields) -> RobotState:
     return RobotState(
         boot=fields.identifier("boot"),
+        run=fields.identifier("run"),
+        former=fields.identifier("former", or_empty=True),
         started=fields.number("started", 0),
         online=fields.truth("online"),
         split=_read_split(fields.inner("split")),

@@ -58,11 +58,14 @@ class SplitSpec:
 class RobotState:
     """A robot's presence (retained; its last will says online=False).
 
-    boot: 16 hexadecimal digits, new at each start. started: Unix time in seconds. rehearse: the rehearsed samples that
-    the stream wants for each fresh one, at both ends (0 for a shuffled replay, 1 for a live camera).
+    boot: 16 hexadecimal digits, new at each start. run: 16 more, the same at every start on one run folder. former: the
+    run whose weights this one began with, empty for none. started: Unix time in seconds. rehearse: the rehearsed
+    samples that the stream wants for each fresh one, at both ends (0 for a shuffled replay, 1 for a live camera).
     """
 
     boot: str
+    run: str
+    former: str
     started: float
     online: bool
     split: SplitSpec

@@ -13,7 +13,7 @@ import torch
 
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, StorageError
-from broker.messages import ActivationBatch, RobotState
+from broker.messages import ActivationBatch, RobotMetrics, RobotState
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.intake import Intake
 from cloud_trainer.robot_record import RobotRecord
@@ -26,6 +26,9 @@ from hierarchy.command_line import Notice
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
 NEARLY_FULL, ROOM_MADE = 0.9, 0.8
 
+# Networks of runs that their robots have left are kept in here, as in a run folder of their own.
+FORMER = "former"
+
 log = logging.getLogger("cloud-trainer")
 
 
@@ -37,6 +40,12 @@ def fair_share(sizes: Sequence[int], room: float) -> float:
             return share
         room -= size
     return math.inf
+
+
+def goes_on(state: RobotState, entered: RobotState) -> bool:
+    """Whether a robot in that state has the front of the network that was entered last for its name."""
+    same_run = entered.run in {state.run, state.former}
+    return state.weights == "checkpoint" and same_run and state.split == entered.split
 
 
 class Fleet:
@@ -54,6 +63,7 @@ class Fleet:
         self._config = config
         self._settings = TrainingSettings(**store.settings)
         self._checkpoints = checkpoints
+        self._former = checkpoints.parent / FORMER / checkpoints.name
         self._device = device
         self._disk = Notice(log)
         self._last = ""
@@ -70,7 +80,7 @@ class Fleet:
         assert state is not None
         if record.stuck:
             return
-        if record.entered and state.weights == "checkpoint" and record.entered.split == state.split:
+        if record.entered and goes_on(state, record.entered):
             log.info("robot %s is back, going on from its checkpoint", robot)
             self.store.append(robot, "rejoin", pack(state))
         else:
@@ -80,6 +90,7 @@ class Fleet:
                 log.warning("robot %s cannot be trained for: %s", robot, error)
                 record.refused = str(error)[:400]
                 return
+            self._say_what_is_given_up(robot, record, state)
             self.store.append(robot, "start", start.pack())
             record.intake = Intake(state.split, most_classes=self._config.most_classes)
         record.entered = state
@@ -218,6 +229,8 @@ class Fleet:
             record.intake.know(unpack_as(ActivationBatch, batch).classes)
             record.messages_waiting += 1
         record.memory = memory_needed(record.entered.split, self._settings.batch)
+        if metrics := self.store.metrics(robot):
+            record.metrics = unpack_as(RobotMetrics, metrics)
         return record
 
     def _open(self, robot: str, start: bytes) -> RobotSession:
@@ -237,12 +250,37 @@ class Fleet:
         )
         return start
 
+    def _say_what_is_given_up(self, robot: str, record: RobotRecord, state: RobotState) -> None:
+        if record.entered:
+            log.warning(
+                "robot %s begins %s: the network that it had until now learns no more, and is kept for --weights %s",
+                robot,
+                "its run anew" if record.entered.run == state.run else "another run",
+                self._former.parent,
+            )
+        if state.weights == "checkpoint" and self._settings.weights == "none":
+            log.warning(
+                "robot %s goes on with a front that was trained before, and there is no network here that belongs to "
+                "it: its other half starts from nothing; a trainer with --weights FOLDER starts from a former one",
+                robot,
+            )
+
+    def _keep_former(self, robot: str, session: RobotSession) -> None:
+        """Keep the network of a run that its robot has left; only the last one, as each takes some 100 MB."""
+        try:
+            parts, about = session.checkpoint()
+            save_checkpoint(self._former / robot, parts, about | {"split": asdict(session.state.split)})
+        except OSError as error:
+            log.warning("the former network of robot %s cannot be kept: %s", robot, error)
+
     def _has_events(self, robot: str) -> bool:
         record = self.robots[robot]
         return not record.stuck and self.store.has_events(robot, record.cursor)
 
     def _apply(self, robot: str, record: RobotRecord, event: Event) -> str:
         if event.kind == "start":
+            if record.session and record.session.trainer.steps:
+                self._keep_former(robot, record.session)
             record.session = None  # two networks at once may be one too many for this machine
             record.start, record.session = event.payload, self._open(robot, event.payload)
             record.session.cursor = event.id

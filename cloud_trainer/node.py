@@ -191,6 +191,7 @@ class TrainerNode:
                     metrics = unpack_as(RobotMetrics, delivery.payload)
                     if record.state and record.state.boot == metrics.boot:
                         record.metrics = metrics
+                        self._fleet.store.keep_metrics(robot, delivery.payload)
                 case "activations":
                     batch = unpack_as(ActivationBatch, delivery.payload)
                     if record and record.state:  # else it comes again, once its state has come

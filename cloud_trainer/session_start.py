@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ MEASURING_BYTES_PER_PARAMETER = 36
 BYTES_PER_PIXEL = 2048
 # Values that cross for a whole step: 512 MB. For 64 pictures of 224 pixels, cut after ResNet-50's layer1, it is 51M.
 MOST_VALUES_IN_STEP = 2**27
+
+log = logging.getLogger("cloud-trainer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,13 @@ def new_start(
     The fastest way to compute is measured, unless it is known from the robot's former start, or the copies that
     measuring takes do not fit into room, in bytes. Raises ConfigError where the network cannot be trained.
     """
-    segment = _build(robot, state, settings, device)
+    segment, run = _build(robot, state, settings, device)
+    if run and run not in {state.run, state.former}:
+        log.warning(
+            "robot %s: its network in --weights %s was trained behind another front than it has now",
+            robot,
+            settings.weights,
+        )
     before = SessionStart.unpack(former) if former else None
     if before and before.state.split == state.split:
         return replace(before, state=state)
@@ -85,7 +94,7 @@ def open_session(
 ) -> RobotSession:
     """Return a session at the beginning of its training. Raises ConfigError where it cannot be trained."""
     state = start.state
-    segment = _build(robot, state, settings, device)
+    segment, _ = _build(robot, state, settings, device)
     trainer = CloudTrainer(
         segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
     )
@@ -94,8 +103,9 @@ def open_session(
     )
 
 
-def _build(robot: str, state: RobotState, settings: TrainingSettings, device: torch.device) -> CloudSegment:
-    """Return a robot's network with the weights that it starts from."""
+def _build(robot: str, state: RobotState, settings: TrainingSettings, device: torch.device) -> tuple[CloudSegment, str]:
+    """Return a robot's network with the weights that it starts from, and the run whose they are, empty for none."""
+    run = ""
     with TorchRandom(settings.seed, device):
         segment = CloudSegment(state.split, pretrained=state.weights == "default")
         if settings.weights != "none":
@@ -106,7 +116,8 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
                 restore_weights(segment, segment.head, parts, about)
             except RuntimeError as error:
                 raise ConfigError(f"--weights {settings.weights}: not of this split: {error}") from error
-    return segment
+            run = unpack_as(RobotState, about["state"].encode()).run
+    return segment, run
 
 
 def memory_needed(split: SplitSpec, batch: int) -> int:

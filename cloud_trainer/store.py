@@ -27,7 +27,7 @@ Kind = Literal["start", "rejoin", "batch", "flush", "forget"]
 
 # "rflx", so that another program's database is not taken for a store.
 APPLICATION_ID = 0x72666C78
-FORMAT = 1
+FORMAT = 2
 # A robot's sequences are counted without gaps, so a start of its process leaves one range behind. A peer that sends
 # every second number would fill the disk with ranges: beyond this many, those next to each other are joined.
 MOST_RANGES = 10_000
@@ -45,6 +45,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_of_robot ON events (robot, id);
 CREATE UNIQUE INDEX events_once ON events (robot, boot, sequence) WHERE sequence IS NOT NULL;
+CREATE TABLE metrics (robot TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE forgotten (
     robot TEXT NOT NULL, boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (robot, boot, first)
@@ -111,6 +112,17 @@ class Store:
         with self._storage_errors():
             self._begin()
             self._database.execute("INSERT INTO events (robot, kind, payload) VALUES (?, ?, ?)", (robot, kind, payload))
+
+    def keep_metrics(self, robot: str, payload: bytes) -> None:
+        """Keep the last that the robot said of itself, in place of what it said before. Raises StorageError."""
+        with self._storage_errors():
+            self._begin()
+            self._database.execute("INSERT OR REPLACE INTO metrics VALUES (?, ?)", (robot, payload))
+
+    def metrics(self, robot: str) -> bytes | None:
+        """Return the last that the robot said of itself; None where it never did."""
+        row = self._database.execute("SELECT payload FROM metrics WHERE robot = ?", (robot,)).fetchone()
+        return bytes(row[0]) if row else None
 
     def commit(self) -> None:
         """Put what was appended on the disk. Raises StorageError, and what was appended since the last one is gone."""

@@ -22,10 +22,14 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Labelled frames of the robot's image size: uint8 (N, H, W, 3) and a class name each."""
+    """Labelled frames of the robot's image size: uint8 (N, H, W, 3) and a class name each.
+
+    positions: how far the source had been read with each of them.
+    """
 
     images: Pixels
     names: list[str]
+    positions: list[int]
 
 
 @dataclass
@@ -49,6 +53,7 @@ class Batcher:
         """Return the next batch, a smaller one at the end of the source, then None. Raises SourceError."""
         images: list[Pixels] = []
         names: list[str] = []
+        positions: list[int] = []
         while len(images) < self.size and (frame := self.source.next()) is not None:
             image = resize(frame.image, self.image_size)
             self._measure_jpeg(image)
@@ -61,7 +66,8 @@ class Batcher:
             else:
                 images.append(image)
                 names.append(frame.label)
-        return Batch(images=np.stack(images), names=names) if images else None
+                positions.append(self.source.position)
+        return Batch(images=np.stack(images), names=names, positions=positions) if images else None
 
     def state(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
         """Return where it stands, as JSON can hold it, and the marks of held-out pictures that may come again."""

@@ -7,6 +7,7 @@ import logging
 import math
 import secrets
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -40,6 +41,7 @@ from robot_edge.resume import (
     unpack_frames,
     without_checkpoint,
 )
+from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeTrainer, fastest_compute
@@ -102,8 +104,11 @@ def run(config: RobotConfig) -> None:
             peak_learning_rate=config.learning_rate,
             seed=config.seed,
         )
+        identity = run_identity(folder.path, config.weights)
         state = RobotState(
             boot=boot,
+            run=identity.run,
+            former=identity.former,
             started=time.time(),
             online=True,
             split=split,
@@ -202,6 +207,11 @@ class RobotNode:
         folder.drop_summary()
         if self._resumed:
             log.info("going on with the run in %s, at %d images", folder.path, self._figures.images)
+        if saved and uplink.outbox.starts == 1:
+            log.warning(
+                "the outbox of this run is gone: what it held is lost, and the cloud may train twice on what was sent "
+                "after the last checkpoint"
+            )
 
     def run(self) -> None:
         """Go through the whole run, and write down how it ended. Raises NameTaken and AccessDenied."""
@@ -325,10 +335,11 @@ class RobotNode:
         names = batch.names + [name for name, _ in rehearsed]
         step = self._trainer.step(images, names, fresh=fresh, progress=self._batcher.progress)
         self._figures.add(step)
-        if self._source.position > self._sent_position:
+        sent = bisect_right(batch.positions, self._sent_position)
+        if sent < fresh:
             self._uplink.send(
-                step.quantized,
-                batch.names,
+                step.quantized[sent:],
+                batch.names[sent:],
                 position=self._source.position,
                 progress=self._batcher.progress,
                 edge_version=self._trainer.steps,
@@ -393,7 +404,7 @@ class RobotNode:
         frames = self._batcher.held_out.draw(HELD_OUT_FRAMES)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
-            yield Batch(images=np.stack([image for _, image in part]), names=[name for name, _ in part])
+            yield Batch(images=np.stack([image for _, image in part]), names=[name for name, _ in part], positions=[])
 
     def _write_metrics(self) -> None:
         # A killed process has written lines of steps that are taken again.

@@ -57,6 +57,7 @@ from broker.quantize import (
     unpack_activations,
 )
 
+RUN = "fedcba9876543210"
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 PROTOCOL = ROOT / "docs" / "protocol.md"
@@ -103,7 +104,16 @@ TABLE: list[tuple[Message, str]] = [
     (EVALUATION_BATCH, "activations-lz4.bin"),
     (Receipt(boot=BOOT, sequence=7, outcome="rejected", reason="a gap"), "receipt.bin"),
     (
-        RobotState(boot=BOOT, started=1767225600.5, online=True, split=SPLIT, weights="none", rehearse=1.0),
+        RobotState(
+            boot=BOOT,
+            run=RUN,
+            former="",
+            started=1767225600.5,
+            online=True,
+            split=SPLIT,
+            weights="none",
+            rehearse=1.0,
+        ),
         "robot-state.json",
     ),
     (TrainerState(boot=BOOT, started=1767225600.5, online=False, trouble=""), "trainer-state.json"),
@@ -400,6 +410,8 @@ def test_every_field_of_activations_is_needed(missing: str) -> None:
         ("robot-state.json", "1767225600.5", "-Infinity", "-Infinity is not a number"),
         ("robot-state.json", "1767225600.5", "9" * 400, "a whole number of 400 digits"),
         ("robot-state.json", "1767225600.5", "9" * 5000, "a whole number of 5,000 digits"),
+        ("robot-state.json", '"former":""', '"former":"x"', "'former' is not 16 hexadecimal"),
+        ("robot-state.json", f'"{RUN}"', '""', "'run' is not 16 hexadecimal"),
         ("robot-state.json", '"resnet18"', '"' + "x" * 401 + '"', "'backbone' has 401 characters"),
         ("robot-state.json", '"resnet18"', '"res\\u001b[2Jnet"', "'backbone' has characters that are no text"),
         ("robot-state.json", '"resnet18"', '"\\ud800"', "'backbone' has characters that are no text"),
@@ -612,6 +624,8 @@ MESSAGES = st.one_of(
     st.builds(
         RobotState,
         boot=BOOTS,
+        run=BOOTS,
+        former=st.just("") | BOOTS,
         started=st.floats(0, 1e18),
         online=st.booleans(),
         split=SPLITS,

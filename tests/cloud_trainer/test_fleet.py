@@ -392,6 +392,45 @@ def test_a_robot_that_goes_on_finds_its_network_and_another_starts_anew(fleet: F
     assert [event.kind for event in fleet.store.states("r1")] == ["start", "rejoin", "start"]
 
 
+def test_a_network_is_only_gone_on_with_behind_the_front_that_it_was_trained_behind(
+    tmp_path: Path, fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    enter(fleet, "r1", STATE)
+    send(fleet, "r1", 2)
+    train(fleet)
+    learned, _ = state_of(fleet, "r1")
+    caplog.clear()
+    # Another run of the same name: its network is another one, and the first is kept.
+    other = replace(STATE, boot="d" * 16, run="e" * 16)
+    enter(fleet, "r1", other)
+    assert "begins another run" in caplog.messages[0]
+    assert "until now learns no more" in caplog.messages[0]
+    send(fleet, "r1", 1, boot=other.boot)
+    train(fleet)
+    kept, about = load_checkpoint(tmp_path / "former" / "checkpoint" / "r1")
+    assert digest(kept) == learned
+    assert f'"run":"{STATE.run}"' in about["state"]
+    # The first run comes back: the second's network is not what its front was trained with.
+    caplog.clear()
+    enter(fleet, "r1", replace(STATE, boot="f" * 16, weights="checkpoint"))
+    train(fleet)
+    assert fleet.robots["r1"].steps == 0
+    assert "no network here that belongs to it" in caplog.messages[1]
+    assert [event.kind for event in fleet.store.states("r1")] == ["start", "start", "start"]
+
+
+def test_a_run_that_begins_with_the_weights_of_another_finds_its_network(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    enter(fleet, "r1", STATE)
+    send(fleet, "r1", 2)
+    train(fleet)
+    enter(fleet, "r1", replace(STATE, boot="d" * 16, run="e" * 16, former=STATE.run, weights="checkpoint"))
+    train(fleet)
+    assert fleet.robots["r1"].steps == 2
+    assert not caplog.messages
+
+
 def test_what_cannot_be_built_is_refused_with_its_reason_and_leaves_no_event(fleet: Fleet) -> None:
     enter(fleet, "r1", replace(STATE, split=replace(STATE.split, shape=(7, 2, 2))))
     record = fleet.robots["r1"]

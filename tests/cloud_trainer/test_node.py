@@ -346,6 +346,15 @@ def test_what_a_robot_says_of_itself_is_in_the_summary(cloud: Cloud) -> None:
     assert list(summary["robots"]) == ["r1"]
 
 
+def test_a_trainer_that_starts_again_still_knows_what_robots_said(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, *batches(1), robot_metrics())
+    before = cloud.finish()
+    cloud.start()
+    cloud.work()
+    assert cloud.finish() == before
+    assert before["exit_accuracy"] == 0.75
+
+
 def test_a_trainer_that_no_robot_came_to_writes_its_summary_too(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     cloud.work()

@@ -89,6 +89,17 @@ def test_a_former_run_is_gone_on_from(tmp_path: Path, tiny: None) -> None:
     assert equal(weights(started(STATE, settings=later), later), parts["weights"])
 
 
+def test_weights_of_another_front_are_warned_of(tmp_path: Path, tiny: None, caplog: pytest.LogCaptureFixture) -> None:
+    session = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _event: b"")
+    save_checkpoint(tmp_path / "checkpoint" / "r1", *session.checkpoint())
+    later = replace(SETTINGS, weights=str(tmp_path))
+    started(replace(STATE, weights="checkpoint"), settings=later)
+    started(replace(STATE, run="e" * 16, former=STATE.run), settings=later)
+    assert not caplog.messages
+    started(replace(STATE, run="e" * 16), settings=later)
+    assert "behind another front" in caplog.messages[0]
+
+
 @pytest.mark.parametrize(
     ("robot", "change", "reason"),
     [("r2", {}, "r2 holds no checkpoint"), ("r1", {"bottleneck": 0, "shape": (7, 2, 2)}, "not of this split")],

@@ -47,7 +47,9 @@ AnyMessage = TypeVar("AnyMessage")
 CPU = torch.device("cpu")
 # Both the tiny network and the real one can be cut like this.
 SPLIT = SplitSpec(backbone="shufflenet_v2_x0_5", cut="stage3", image_size=16, bits=4, bottleneck=6, shape=(6, 2, 2))
-STATE = RobotState(boot="b" * 16, started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0)
+STATE = RobotState(
+    boot="b" * 16, run="c" * 16, former="", started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0
+)
 TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 CHANNELS: dict[type, topics.Channel] = {RobotState: "state", ActivationBatch: "activations", RobotMetrics: "metrics"}
 CLASSES = ("cat", "dog", "ant")

@@ -21,13 +21,14 @@ class Replay:
     """A source of these frames."""
 
     skipped = 0
-    position = 0
 
     def __init__(self, frames: Sequence[Frame], length: int | None = None) -> None:
         self.length = length
         self._frames = iter(frames)
+        self.position = 0
 
     def next(self) -> Frame | None:
+        self.position += 1
         return next(self._frames, None)
 
     def seek(self, position: int) -> None: ...
@@ -62,6 +63,7 @@ def test_the_last_batch_is_what_is_left() -> None:
     batches = read(reader)
     assert [scenes(batch.images) for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert batches[0].names == ["a", "b", "a", "b"]
+    assert [batch.positions for batch in batches] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
     assert reader.next() is None
     assert reader.frames_read == 10
 

@@ -131,7 +131,16 @@ class Run:
         segment, split, start = build_edge(self.config)
         compute = Compute(device=torch.device("cpu"))
         self.trainer = WatchedTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.05)
-        state = RobotState(boot=self.boot, started=1.0, online=True, split=split, weights=start, rehearse=1.0)
+        state = RobotState(
+            boot=self.boot,
+            run="c" * 16,
+            former="",
+            started=1.0,
+            online=True,
+            split=split,
+            weights=start,
+            rehearse=1.0,
+        )
         held_out = self._source(self.config.held_out, 6) if self.config.held_out else None
         self.folder = RunFolder(self.path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
@@ -390,6 +399,32 @@ def test_what_a_killed_robot_had_in_its_outbox_goes_up_later(whole: Run, tmp_pat
     assert sent(second) == sent(whole)
     assert {batch.boot for batch in second.link.batches} == {BOOT, LATER}
     assert all(one["taken"] == one["receipted"] for one in summary["samples_by_class"].values())
+
+
+def test_a_killed_run_that_is_shown_more_sends_its_last_small_batch_once(tmp_path: Path) -> None:
+    settings = {"held_out": "sim:", "rehearse": 0.0, "checkpoint_every": 1000}
+    first = Run(tmp_path, {**settings, "images": 22})
+    first.node.wait_for_trainer()
+    first.node.train()
+    assert first.outbox.sync(0.0)
+    first.end()
+    assert first.trainer.frames[-1] == (6, 6)
+    second = Run(tmp_path, {**settings, "images": 44}, boot=LATER)
+    second.all()
+    assert second.trainer.frames[2] == (8, 8), "it learns from a full batch, of which it sends two samples"
+    taken = [name for run in (second, first) for name in run.link.names(evaluation=0)]
+    assert len(taken) == 44
+
+
+def test_an_outbox_that_is_gone_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = Run(tmp_path, STREAM)
+    first.stop_after(3)
+    first.all()
+    first.end()
+    for part in tmp_path.glob("outbox.db*"):
+        part.unlink()
+    Run(tmp_path, STREAM, boot=LATER).end()
+    assert "the outbox of this run is gone" in caplog.text
 
 
 def test_bytes_per_image_are_right_while_a_killed_run_learns_again(tmp_path: Path) -> None:
