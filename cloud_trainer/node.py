@@ -41,6 +41,8 @@ SILENCE_SECONDS = 3.0
 TAKE_AT_ONCE = 256
 # After the disk refused to take something it is tried again this often; robots hold their data meanwhile.
 RETRY_SECONDS = 10.0
+# Between two warnings that nothing is taken: a store that is nearly full takes some and refuses the next, all the time.
+WARNING_SECONDS = 60.0
 
 log = logging.getLogger("cloud-trainer")
 
@@ -94,6 +96,8 @@ class TrainerNode:
         self._garbage = SparseLog(log)
         self._notice = Notice(log)
         self._disk = Notice(log)
+        self._trouble_said = ""  # in the log, and not over yet
+        self._next_warning = float("-inf")
         self._connection = 0
         self._announced_at = float("-inf")
         self._next_heartbeat = self._next_metrics = self._next_report = self._retry_at = 0.0
@@ -165,6 +169,9 @@ class TrainerNode:
         self._fleet.store.commit()
         for record in self._added:
             record.messages_waiting += 1
+        if self._added and self._trouble_said:  # not before something was stored: to try is not to succeed
+            self._trouble_said = ""
+            log.info("taking activations again")
         for robot, receipt in self._receipts:
             self._link.publish(topics.topic("robot", robot, "receipt"), pack(receipt), qos=1)
         self._added.clear()
@@ -296,10 +303,13 @@ class TrainerNode:
                 record.published = None  # metrics are QoS 0: say them again, in case some were lost
 
     def _set_trouble(self, trouble: str) -> None:
-        if trouble != self._state.trouble:
-            log.warning("taking no activations: %s", trouble) if trouble else log.info("taking activations again")
+        now = time.monotonic()
+        if trouble and trouble != self._trouble_said and now >= self._next_warning:
+            self._trouble_said, self._next_warning = trouble, now + WARNING_SECONDS
+            log.warning("taking no activations: %s", trouble)
+        if trouble[:400] != self._state.trouble:
             self._state = dataclasses.replace(self._state, trouble=trouble[:400])
-            self._announce(time.monotonic())
+            self._announce(now)
 
     def _mind_the_disk(self, now: float) -> None:
         full = self._fleet.make_room()

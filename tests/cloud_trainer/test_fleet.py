@@ -558,7 +558,7 @@ def test_what_waits_for_training_is_never_given_up(tmp_path: Path) -> None:
     for number in range(300):
         fleet.store.append_batch("r1", "e" * 16, number, bytes(4000))
     fleet.store.commit()
-    assert "all of it waits for training (--store-gb 0.001)" in fleet.make_room()
+    assert "the store is full (--store-gb 0.001): there is room again when" in fleet.make_room()
     assert fleet.store.is_whole("r1")
     assert asdict(fleet.store.states("r1")[0])["kind"] == "start"
     close(fleet)
