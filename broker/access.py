@@ -31,7 +31,8 @@ def grants(role: Role, name: str) -> list[Grant]:
         *(Grant("read", topic("robot", ANYONE, channel)) for channel in ("state", "activations", "metrics")),
         Grant("write", topic("robot", ANYONE, "receipt")),
         *(Grant("write", topic("trainer", name, channel)) for channel in ("state", "metrics")),
-        Grant("read", topic("trainer", name, "state")),
+        # Its own, as a robot does, and others: all of them train for every robot.
+        Grant("read", topic("trainer", ANYONE, "state")),
     ]
 
 

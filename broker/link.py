@@ -250,7 +250,7 @@ class MqttLink:
         # In this order, so that states come in before what refers to them.
         for topic_filter in self._filters:
             self._ask_for(topic_filter)
-        if self._own_topic and self._own_topic not in self._filters:
+        if self._own_topic and not any(mqtt.topic_matches_sub(one, self._own_topic) for one in self._filters):
             self._ask_for(self._own_topic)
         self._heard_at = time.monotonic()
         self._connections += 1

@@ -168,8 +168,8 @@ class Fleet:
                 log.info("the store is nearly full: robot %s gives up its oldest trained samples", robot)
                 record.forgetting = self._append(robot, "forget", str(up_to).encode())
         return (
-            f"the store is full (--store-gb {self._config.store_gb:g}): there is room again when its oldest samples are "
-            "trained on and given up"
+            f"the store is full (--store-gb {self._config.store_gb:g}): there is room again when its oldest samples "
+            "are trained on and given up"
             if (self.store.bytes_used > limit)
             else ""
         )
