@@ -83,7 +83,6 @@ def test_one_of_another_name_is_warned_about_once(others: OtherTrainers, caplog:
 
 
 def test_nothing_is_taken_nor_said_while_the_name_may_be_anothers(cloud: Cloud) -> None:
-    cloud.link._take_retained = lambda _filter: None  # type: ignore[method-assign]
     cloud.node._others.hear("t1", OLDER, cloud.clock.now, retained=True)
     assert cloud.say("r1", STATE, *batches(2)) == []
     assert of(TrainerState, cloud.work()) == []
