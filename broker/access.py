@@ -22,9 +22,14 @@ def grants(role: Role, name: str) -> list[Grant]:
     """Return the rights of an identity. Reading includes what is retained."""
     if role == "robot":
         return [
-            *(Grant("write", topic("robot", name, channel)) for channel in ("state", "activations", "metrics")),
+            *(
+                Grant("write", topic("robot", name, channel))
+                for channel in ("state", "activations", "metrics", "result")
+            ),
+            # Who has the robot's credentials may command it: `robot-edge teach` on the robot itself does.
+            *(Grant(right, topic("robot", name, "command")) for right in ("read", "write")),
             # Its own state: a namesake shows there, and so does whether the broker passes on what the robot writes.
-            *(Grant("read", topic("robot", name, channel)) for channel in ("state", "receipt")),
+            *(Grant("read", topic("robot", name, channel)) for channel in ("state", "receipt", "result")),
             *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
         ]
     return [

@@ -20,7 +20,12 @@ from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage, PayloadTooLarge
 from broker.messages import (
+    Action,
     ActivationBatch,
+    Change,
+    ClassEdit,
+    Command,
+    CommandResult,
     Message,
     Outcome,
     Receipt,
@@ -49,6 +54,10 @@ MAX_CLASS_NAME = 64
 MAX_TEXT = 400
 MAX_IMAGE_SIZE = 4096
 MAX_COUNT = 2**53  # the largest whole number that JSON readers keep exact
+# A person makes a few a day. All of a run are kept, as samples made before them may still be on their way.
+MAX_EDITS = 10_000
+# An hour: who opens a teaching session and goes away should not have all that passes by taken for a mug.
+MAX_TEACH_SECONDS = 3600
 # More than any bound here needs. Python refuses to print numbers of over 4,300 digits, our errors would too.
 MAX_DIGITS = 20
 # Map keys, numbers, identifiers and msgpack's own marks of a batch, apart from names, labels and ranges.
@@ -66,6 +75,12 @@ def pack(message: Message) -> bytes:
     match message:
         case ActivationBatch():
             return _msgpack({"kind": "activations", **_batch_fields(message)})
+        case ClassEdit():
+            return _msgpack({"kind": "class-edit", **dataclasses.asdict(message)})
+        case Command():
+            return _json({"kind": "command", **dataclasses.asdict(message)})
+        case CommandResult():
+            return _json({"kind": "command-result", **dataclasses.asdict(message)})
         case Receipt():
             return _msgpack({"kind": "receipt", **dataclasses.asdict(message)})
         case RobotState():
@@ -142,7 +157,12 @@ class _Fields:
             raise MalformedMessage(f"field {name!r} is {found}")
         return value
 
-    def text(self, name: str, limit: int = MAX_TEXT) -> str:
+    def has(self, name: str) -> bool:
+        return name in self._values
+
+    def text(self, name: str, limit: int = MAX_TEXT, *, default: str | None = None) -> str:
+        if default is not None and not self.has(name):
+            return default
         value: str = self._take(name, str)
         if len(value) > limit:
             raise MalformedMessage(f"field {name!r} has {len(value):,} characters, limit {limit}")
@@ -194,6 +214,12 @@ class _Fields:
     def inner(self, name: str) -> _Fields:
         return _Fields(self._take(name, dict))
 
+    def class_name(self, name: str, *, or_empty: bool = False) -> str:
+        value = self.text(name)
+        if value or not or_empty:
+            check_class_name(value)
+        return value
+
     def class_names(self, name: str, most: int) -> tuple[str, ...]:
         names = self._take(name, list)
         for one in names:
@@ -214,6 +240,8 @@ def _batch_fields(batch: ActivationBatch) -> dict[str, Any]:
         "evaluation": batch.evaluation,
         "progress": batch.progress,
         "edge_version": batch.edge_version,
+        "edits": batch.edits,
+        "session": batch.session,
         "classes": list(batch.classes),
         "labels": batch.labels.astype("<u2").tobytes(),
         "shape": list(packed.shape),
@@ -246,6 +274,8 @@ def _read_batch(fields: _Fields) -> ActivationBatch:
         evaluation=fields.integer("evaluation"),
         progress=fields.number_or_none("progress", 0, 1),
         edge_version=fields.integer("edge_version"),
+        edits=fields.integer("edits", 0, MAX_EDITS),
+        session=fields.integer("session"),
         classes=classes,
         labels=labels,
         activations=PackedActivations(
@@ -283,6 +313,36 @@ def _read_receipt(fields: _Fields) -> Receipt:
     )
 
 
+def _read_edit(fields: _Fields) -> ClassEdit:
+    change: Change = fields.choice("change", get_args(Change))
+    return ClassEdit(
+        boot=fields.identifier("boot"),
+        sequence=fields.integer("sequence"),
+        number=fields.integer("number", 1, MAX_EDITS),
+        change=change,
+        name=fields.class_name("name", or_empty=change == "undo"),
+        to=fields.class_name("to", or_empty=change != "rename"),
+        session=fields.integer("session", int(change == "undo")),
+    )
+
+
+def _read_command(fields: _Fields) -> Command:
+    """Read a command, which a person may have typed: what an action does not need may be left out."""
+    return Command(
+        id=fields.text("id", default=""),
+        action=fields.choice("action", get_args(Action)),
+        name=fields.text("name", default=""),
+        to=fields.text("to", default=""),
+        seconds=fields.number("seconds", 0, MAX_TEACH_SECONDS) if fields.has("seconds") else 0.0,
+    )
+
+
+def _read_result(fields: _Fields) -> CommandResult:
+    return CommandResult(
+        id=fields.text("id"), ok=fields.truth("ok"), done=fields.truth("done"), text=fields.text("text")
+    )
+
+
 def _read_split(fields: _Fields) -> SplitSpec:
     return SplitSpec(
         backbone=fields.text("backbone"),
@@ -299,6 +359,7 @@ def _read_robot_state(fields: _Fields) -> RobotState:
         boot=fields.identifier("boot"),
         run=fields.identifier("run"),
         former=fields.identifier("former", or_empty=True),
+        edits=fields.integer("edits", 0, MAX_EDITS),
         started=fields.number("started", 0),
         online=fields.truth("online"),
         split=_read_split(fields.inner("split")),
@@ -340,6 +401,9 @@ def _figures_reader(message: type[AnyMessage]) -> Callable[[_Fields], AnyMessage
 
 READERS: dict[str, Callable[[_Fields], Message]] = {
     "activations": _read_batch,
+    "class-edit": _read_edit,
+    "command": _read_command,
+    "command-result": _read_result,
     "receipt": _read_receipt,
     "robot-state": _read_robot_state,
     "trainer-state": _read_trainer_state,

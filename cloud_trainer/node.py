@@ -7,16 +7,18 @@ import logging
 import secrets
 import time
 from contextlib import closing
+from typing import Literal
 
 import torch
 
 from broker import topics
-from broker.codec import pack, unpack_as
+from broker.codec import pack, unpack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, StorageError
 from broker.link import Delivery, Link, MqttLink, credentials_for, redial_if_silent
 from broker.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
+    ClassEdit,
     Outcome,
     Receipt,
     RobotMetrics,
@@ -193,9 +195,11 @@ class TrainerNode:
                         record.metrics = metrics
                         self._fleet.store.keep_metrics(robot, delivery.payload)
                 case "activations":
-                    batch = unpack_as(ActivationBatch, delivery.payload)
+                    message = unpack(delivery.payload)
+                    if not isinstance(message, ActivationBatch | ClassEdit):
+                        raise MalformedMessage(f"{type(message).__name__} on the topic of activations")
                     if record and record.state:  # else it comes again, once its state has come
-                        self._take_batch(robot, record, batch, delivery.payload, now)
+                        self._take_message(robot, record, message, delivery.payload, now)
         except MalformedMessage as error:
             self._reject(robot, str(error), now)
 
@@ -231,24 +235,30 @@ class TrainerNode:
         elif record.state.split != state.split:
             self._reject(robot, "it changed its split while it ran", now, grave=True)
 
-    def _take_batch(self, robot: str, record: RobotRecord, batch: ActivationBatch, payload: bytes, now: float) -> None:
+    def _take_message(
+        self, robot: str, record: RobotRecord, message: ActivationBatch | ClassEdit, payload: bytes, now: float
+    ) -> None:
         record.heard = now
         if record.entered != record.state and not record.refused and not self._state.trouble:
             self._enter(robot, record)
         if record.refused or record.stuck or record.intake is None or self._state.trouble:
             return  # without a receipt: the robot keeps it
         try:
-            record.intake.check(batch)
+            if isinstance(message, ActivationBatch):
+                record.intake.check(message)
         except MalformedMessage as error:
-            receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="rejected", reason=str(error)[:400])
+            receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="rejected", reason=str(error)[:400])
             self._receipts.append((robot, receipt))
             raise
         record.conduct.good(now)
-        added = self._fleet.store.append_batch(robot, batch.boot, batch.sequence, payload)
-        if added:
+        kind: Literal["batch", "edit"] = "batch" if isinstance(message, ActivationBatch) else "edit"
+        added = self._fleet.store.append_message(robot, message.boot, message.sequence, payload, kind)
+        if added and kind == "batch":
             self._added.append(record)
         outcome: Outcome = "accepted" if added else "duplicate"
-        self._receipts.append((robot, Receipt(boot=batch.boot, sequence=batch.sequence, outcome=outcome, reason="")))
+        self._receipts.append(
+            (robot, Receipt(boot=message.boot, sequence=message.sequence, outcome=outcome, reason=""))
+        )
 
     def _enter(self, robot: str, record: RobotRecord) -> None:
         entered, intake = record.entered, record.intake

@@ -59,6 +59,17 @@ class HeldOut:
             self._count[name] = self._count.get(name, 0) + 1
             self._right[name] = self._right.get(name, 0) + (name == guess)
 
+    def rename(self, old: str, new: str) -> None:
+        """Count what was of a class as of another one."""
+        for counts in (self._right, self._count):
+            if old != new and old in counts:
+                counts[new] = counts.get(new, 0) + counts.pop(old)
+
+    def remove(self, name: str) -> None:
+        """Count a class no more."""
+        self._right.pop(name, None)
+        self._count.pop(name, None)
+
     def state(self) -> dict[str, Any]:
         """Return the state, as JSON can hold it."""
         return {"right": dict(self._right), "count": dict(self._count)}

@@ -108,6 +108,7 @@ def run(config: RobotConfig) -> None:
             boot=boot,
             run=identity.run,
             former=identity.former,
+            edits=outbox.edits_taken,
             started=time.time(),
             online=True,
             split=split,

@@ -25,7 +25,9 @@ from broker.codec import (
     BATCH_OVERHEAD_BYTES,
     MAX_CHANNELS,
     MAX_COUNT,
+    MAX_EDITS,
     MAX_SAMPLES,
+    MAX_TEACH_SECONDS,
     MAX_VALUES,
     RECEIVE_LIMIT_BYTES,
     SEND_LIMIT_BYTES,
@@ -37,7 +39,11 @@ from broker.codec import (
 )
 from broker.errors import MalformedMessage, PayloadTooLarge
 from broker.messages import (
+    Action,
     ActivationBatch,
+    ClassEdit,
+    Command,
+    CommandResult,
     Message,
     Receipt,
     RobotMetrics,
@@ -77,6 +83,8 @@ BATCH = ActivationBatch(
     evaluation=0,
     progress=0.25,
     edge_version=300,
+    edits=2,
+    session=5,
     classes=("cat", "köttur"),
     labels=np.array([0, 1, 0], np.uint16),
     activations=PackedActivations(shape=(3, 2, 2, 3), bits=3, low=LOW, step=STEP, data=BITS_PACKED, compressed=False),
@@ -102,12 +110,19 @@ EVALUATION_BATCH = replace(
 TABLE: list[tuple[Message, str]] = [
     (BATCH, "activations.bin"),
     (EVALUATION_BATCH, "activations-lz4.bin"),
+    (
+        ClassEdit(boot=BOOT, sequence=9, number=3, change="rename", name="köttur", to="cat", session=0),
+        "class-edit.bin",
+    ),
+    (Command(id="a1", action="teach", name="köttur", to="", seconds=10.0), "command.json"),
+    (CommandResult(id="a1", ok=True, done=False, text="teaching 'köttur' for 10 s"), "command-result.json"),
     (Receipt(boot=BOOT, sequence=7, outcome="rejected", reason="a gap"), "receipt.bin"),
     (
         RobotState(
             boot=BOOT,
             run=RUN,
             former="",
+            edits=3,
             started=1767225600.5,
             online=True,
             split=SPLIT,
@@ -357,7 +372,7 @@ def floats(*values: float) -> bytes:
         ({"data": BITS_PACKED + b"\0"}, "needs 14 bytes, the message holds 15"),
         ({"data": b""}, "the message holds 0"),
         ({"data": b"", "lz4": True}, "the message holds 0"),
-        ({"kind": "frame"}, "kind 'frame' is none of activations, receipt, "),
+        ({"kind": "frame"}, "kind 'frame' is none of activations, class-edit, "),
         ({"kind": None}, "'kind' is NoneType"),
         ({"kind": "x" * 401}, "'kind' has 401 characters"),
     ],
@@ -564,6 +579,7 @@ def test_any_json_values(row: Message, data: st.DataObject) -> None:
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=64)
 BOOTS = st.text("0123456789abcdef", min_size=16, max_size=16)
 SEQUENCES = st.integers(0, MAX_COUNT)
+EDITS = st.integers(0, MAX_EDITS)
 FIGURES = st.floats(-1e18, 1e18)
 SPLITS = st.builds(
     SplitSpec,
@@ -606,6 +622,8 @@ def batches(draw: st.DrawFn) -> ActivationBatch:
         evaluation=draw(SEQUENCES),
         progress=draw(st.none() | st.floats(0, 1)),
         edge_version=draw(SEQUENCES),
+        edits=draw(EDITS),
+        session=draw(SEQUENCES),
         classes=tuple(classes),
         labels=np.array(labels, np.uint16),
         activations=pack_activations(quantized),
@@ -626,12 +644,42 @@ MESSAGES = st.one_of(
         boot=BOOTS,
         run=BOOTS,
         former=st.just("") | BOOTS,
+        edits=EDITS,
         started=st.floats(0, 1e18),
         online=st.booleans(),
         split=SPLITS,
         weights=st.sampled_from(["none", "default", "checkpoint"]),
         rehearse=st.floats(0, 16),
     ),
+    st.builds(
+        ClassEdit,
+        boot=BOOTS,
+        sequence=SEQUENCES,
+        number=st.integers(1, MAX_EDITS),
+        change=st.just("rename"),
+        name=NAMES,
+        to=NAMES,
+        session=st.just(0),
+    ),
+    st.builds(
+        ClassEdit,
+        boot=BOOTS,
+        sequence=SEQUENCES,
+        number=st.integers(1, MAX_EDITS),
+        change=st.just("undo"),
+        name=NAMES | st.just(""),
+        to=st.just(""),
+        session=st.integers(1, 10**6),
+    ),
+    st.builds(
+        Command,
+        id=NAMES,
+        action=st.sampled_from(get_args(Action)),
+        name=NAMES,
+        to=NAMES,
+        seconds=st.floats(0, MAX_TEACH_SECONDS),
+    ),
+    st.builds(CommandResult, id=NAMES, ok=st.booleans(), done=st.booleans(), text=NAMES),
     st.builds(TrainerState, boot=BOOTS, started=st.floats(0, 1e18), online=st.booleans(), trouble=NAMES),
     figures(RobotMetrics),
     figures(TrainerMetrics),
@@ -662,6 +710,8 @@ def fullest(split: SplitSpec, classes: int, samples: int) -> ActivationBatch:
         evaluation=MAX_COUNT,
         progress=0.1,
         edge_version=MAX_COUNT,
+        edits=MAX_EDITS,
+        session=MAX_COUNT,
         classes=names,
         labels=rng.integers(0, len(names), samples).astype(np.uint16),
         activations=PackedActivations(

@@ -134,6 +134,7 @@ class Run:
             boot=self.boot,
             run="c" * 16,
             former="",
+            edits=0,
             started=1.0,
             online=True,
             split=split,
