@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from broker.topics import ANYONE, Role, topic
+from broker.topics import ANYONE, Channel, Role, topic
 
 
 class Grant(NamedTuple):
@@ -20,16 +20,18 @@ class Grant(NamedTuple):
 
 def grants(role: Role, name: str) -> list[Grant]:
     """Return the rights of an identity. Reading includes what is retained."""
+    said: tuple[Channel, ...] = ("state", "activations", "metrics", "ask")
     if role == "robot":
         return [
-            *(Grant("write", topic("robot", name, channel)) for channel in ("state", "activations", "metrics")),
-            # Its own state: a namesake shows there, and so does whether the broker passes on what the robot writes.
-            *(Grant("read", topic("robot", name, channel)) for channel in ("state", "receipt")),
+            *(Grant("write", topic("robot", name, channel)) for channel in (*said, "prediction")),
+            # Its own state: a namesake shows there, and so does whether the broker passes on what the robot writes. Its
+            # own predictions: what acts on them runs on the robot too.
+            *(Grant("read", topic("robot", name, channel)) for channel in ("state", "receipt", "answer", "prediction")),
             *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
         ]
     return [
-        *(Grant("read", topic("robot", ANYONE, channel)) for channel in ("state", "activations", "metrics")),
-        Grant("write", topic("robot", ANYONE, "receipt")),
+        *(Grant("read", topic("robot", ANYONE, channel)) for channel in said),
+        *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer")),
         *(Grant("write", topic("trainer", name, channel)) for channel in ("state", "metrics")),
         Grant("read", topic("trainer", name, "state")),
     ]
