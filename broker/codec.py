@@ -1,7 +1,7 @@
 """Messages to bytes and back: pack(message) -> bytes, unpack(bytes) -> message. Every bound lives here; no I/O.
 
-What only the two ends read (activations, receipts) is msgpack. What people and other tools read (states, metrics) is
-JSON, so that mosquitto_sub or Grafana can show it. docs/protocol.md describes every field.
+What only the two ends read (activations, receipts, asks, answers) is msgpack. What people and other tools read (states,
+metrics, predictions) is JSON, so that mosquitto_sub or Grafana can show it. docs/protocol.md describes every field.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from broker.errors import MalformedMessage, PayloadTooLarge
 from broker.messages import (
     Action,
     ActivationBatch,
+    Answer,
+    AnsweredBy,
+    Ask,
     Change,
     ClassEdit,
     Command,
     CommandResult,
     Message,
     Outcome,
+    Prediction,
     Receipt,
     RobotMetrics,
     RobotState,
@@ -53,6 +57,10 @@ MAX_CHANNELS = 16_384
 MAX_CLASS_NAME = 64
 MAX_TEXT = 400
 MAX_IMAGE_SIZE = 4096
+# Classes in an answer: what a person would look at, and no more bytes than a receipt with its reason.
+MAX_ANSWERED_CLASSES = 5
+# Nobody who waits for longer needs an answer now.
+MAX_DEADLINE_SECONDS = 60.0
 MAX_COUNT = 2**53  # the largest whole number that JSON readers keep exact
 # A person makes a few a day. All of a run are kept, as samples made before them may still be on their way.
 MAX_EDITS = 10_000
@@ -83,6 +91,10 @@ def pack(message: Message) -> bytes:
             return _json({"kind": "command-result", **dataclasses.asdict(message)})
         case Receipt():
             return _msgpack({"kind": "receipt", **dataclasses.asdict(message)})
+        case Ask():
+            return _msgpack({"kind": "ask", **_ask_fields(message)})
+        case Answer():
+            return _msgpack({"kind": "answer", **dataclasses.asdict(message)})
         case RobotState():
             return _json({"kind": "robot-state", **dataclasses.asdict(message)})
         case TrainerState():
@@ -91,6 +103,8 @@ def pack(message: Message) -> bytes:
             return _json({"kind": "robot-metrics", **dataclasses.asdict(message)})
         case TrainerMetrics():
             return _json({"kind": "trainer-metrics", **dataclasses.asdict(message)})
+        case Prediction():
+            return _json({"kind": "prediction", **dataclasses.asdict(message)})
 
 
 def unpack(data: bytes) -> Message:
@@ -192,13 +206,16 @@ class _Fields:
         return value
 
     def number(self, name: str, low: float = -1e18, high: float = 1e18) -> float:
-        value = self._take(name, (int, float))
-        if not low <= value <= high:  # false for NaN too
-            raise MalformedMessage(f"field {name!r} is {value}, not in {low}..{high}")
-        return float(value)
+        return _within(name, self._take(name, (int, float)), low, high)
 
     def number_or_none(self, name: str, low: float = -1e18, high: float = 1e18) -> float | None:
         return None if self._values.get(name) is None else self.number(name, low, high)
+
+    def numbers(self, name: str, count: int, low: float, high: float) -> tuple[float, ...]:
+        values = self._take(name, list)
+        if len(values) != count or not all(type(value) in (int, float) for value in values):
+            raise MalformedMessage(f"field {name!r} is not {count} numbers")
+        return tuple(_within(name, value, low, high) for value in values)
 
     def data(self, name: str) -> bytes:
         return bytes(self._take(name, bytes))
@@ -232,7 +249,6 @@ class _Fields:
 
 
 def _batch_fields(batch: ActivationBatch) -> dict[str, Any]:
-    packed = batch.activations
     return {
         "boot": batch.boot,
         "sequence": batch.sequence,
@@ -244,27 +260,15 @@ def _batch_fields(batch: ActivationBatch) -> dict[str, Any]:
         "session": batch.session,
         "classes": list(batch.classes),
         "labels": batch.labels.astype("<u2").tobytes(),
-        "shape": list(packed.shape),
-        "bits": packed.bits,
-        "low": packed.low.astype("<f4").tobytes(),
-        "step": packed.step.astype("<f4").tobytes(),
-        "lz4": packed.compressed,
-        "data": packed.data,
+        **_packed_fields(batch.activations),
     }
 
 
 def _read_batch(fields: _Fields) -> ActivationBatch:
-    shape = fields.shape("shape", MAX_VALUES)
-    if len(shape) < 2 or shape[0] > MAX_SAMPLES or shape[1] > MAX_CHANNELS:
-        raise MalformedMessage(f"shape {shape} is not (samples <= {MAX_SAMPLES}, channels <= {MAX_CHANNELS}, ...)")
-    bits = fields.integer("bits", MIN_BITS, MAX_BITS)
-    data, compressed = fields.data("data"), fields.truth("lz4")
-    size = packed_size(math.prod(shape), bits)
-    # lz4 cannot shrink below 1/255: a short message that declares more than that is lying about its size.
-    if size > 255 * len(data) if compressed else size != len(data):
-        raise MalformedMessage(f"shape {shape} at {bits} bits needs {size:,} bytes, the message holds {len(data):,}")
-    classes = fields.class_names("classes", most=shape[0])
-    labels = np.frombuffer(_sized(fields, "labels", 2 * shape[0]), "<u2").astype(np.uint16)
+    packed = _read_packed(fields)
+    samples = packed.shape[0]
+    classes = fields.class_names("classes", most=samples)
+    labels = np.frombuffer(_sized(fields, "labels", 2 * samples), "<u2").astype(np.uint16)
     if labels.max(initial=0) >= len(classes):
         raise MalformedMessage(f"label {labels.max(initial=0)} of {len(classes)} classes")
     return ActivationBatch(
@@ -278,15 +282,96 @@ def _read_batch(fields: _Fields) -> ActivationBatch:
         session=fields.integer("session"),
         classes=classes,
         labels=labels,
-        activations=PackedActivations(
-            shape=shape,
-            bits=bits,
-            low=_ranges(fields, "low", shape[1]),
-            step=_ranges(fields, "step", shape[1]),
-            data=data,
-            compressed=compressed,
-        ),
+        activations=packed,
     )
+
+
+def _ask_fields(ask: Ask) -> dict[str, Any]:
+    return {
+        "boot": ask.boot,
+        "number": ask.number,
+        "split": ask.split,
+        "deadline": ask.deadline,
+        **_packed_fields(ask.activations),
+    }
+
+
+def _read_ask(fields: _Fields) -> Ask:
+    packed = _read_packed(fields)
+    if packed.shape[0] != 1:
+        raise MalformedMessage(f"shape {packed.shape} is not of one sample")
+    return Ask(
+        boot=fields.identifier("boot"),
+        number=fields.integer("number"),
+        split=fields.identifier("split"),
+        deadline=fields.number("deadline", 0, MAX_DEADLINE_SECONDS),
+        activations=packed,
+    )
+
+
+def _read_answer(fields: _Fields) -> Answer:
+    classes = fields.class_names("classes", most=MAX_ANSWERED_CLASSES)
+    probabilities = fields.numbers("probabilities", len(classes), 0, 1)
+    if not classes or list(probabilities) != sorted(probabilities, reverse=True):
+        raise MalformedMessage(f"the probabilities of {len(classes)} classes are none, or not in falling order")
+    return Answer(
+        boot=fields.identifier("boot"),
+        number=fields.integer("number"),
+        classes=classes,
+        probabilities=probabilities,
+        images=fields.integer("images"),
+    )
+
+
+def _read_prediction(fields: _Fields) -> Prediction:
+    name = fields.text("name")
+    if name:
+        check_class_name(name)
+    return Prediction(
+        boot=fields.identifier("boot"),
+        time=fields.number("time", 0),
+        name=name,
+        confidence=fields.number("confidence", 0, 1),
+        by=fields.choice("by", get_args(AnsweredBy)),
+        latency=fields.number("latency", 0),
+    )
+
+
+def _packed_fields(packed: PackedActivations) -> dict[str, Any]:
+    return {
+        "shape": list(packed.shape),
+        "bits": packed.bits,
+        "low": packed.low.astype("<f4").tobytes(),
+        "step": packed.step.astype("<f4").tobytes(),
+        "lz4": packed.compressed,
+        "data": packed.data,
+    }
+
+
+def _read_packed(fields: _Fields) -> PackedActivations:
+    shape = fields.shape("shape", MAX_VALUES)
+    if len(shape) < 2 or shape[0] > MAX_SAMPLES or shape[1] > MAX_CHANNELS:
+        raise MalformedMessage(f"shape {shape} is not (samples <= {MAX_SAMPLES}, channels <= {MAX_CHANNELS}, ...)")
+    bits = fields.integer("bits", MIN_BITS, MAX_BITS)
+    data, compressed = fields.data("data"), fields.truth("lz4")
+    size = packed_size(math.prod(shape), bits)
+    # lz4 cannot shrink below 1/255: a short message that declares more than that is lying about its size.
+    if size > 255 * len(data) if compressed else size != len(data):
+        raise MalformedMessage(f"shape {shape} at {bits} bits needs {size:,} bytes, the message holds {len(data):,}")
+    return PackedActivations(
+        shape=shape,
+        bits=bits,
+        low=_ranges(fields, "low", shape[1]),
+        step=_ranges(fields, "step", shape[1]),
+        data=data,
+        compressed=compressed,
+    )
+
+
+def _within(name: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:  # false for NaN too
+        raise MalformedMessage(f"field {name!r} is {value}, not in {low}..{high}")
+    return float(value)
 
 
 def _sized(fields: _Fields, name: str, size: int) -> bytes:
@@ -405,10 +490,13 @@ READERS: dict[str, Callable[[_Fields], Message]] = {
     "command": _read_command,
     "command-result": _read_result,
     "receipt": _read_receipt,
+    "ask": _read_ask,
+    "answer": _read_answer,
     "robot-state": _read_robot_state,
     "trainer-state": _read_trainer_state,
     "robot-metrics": _figures_reader(RobotMetrics),
     "trainer-metrics": _figures_reader(TrainerMetrics),
+    "prediction": _read_prediction,
 }
 
 

@@ -25,6 +25,9 @@ Action = Literal["teach", "stop", "undo", "rename", "merge", "forget", "pause", 
 # one; a class is forgotten; what was taught in a session is taken back.
 Change = Literal["rename", "forget", "undo"]
 
+# Which end named a frame: the robot's early exit, or the cloud's segment.
+AnsweredBy = Literal["exit", "cloud"]
+
 # What became of a batch: trained (or evaluated), seen before, or refused with a reason.
 Outcome = Literal["accepted", "duplicate", "rejected"]
 
@@ -226,14 +229,64 @@ class TrainerMetrics:
     quarantine: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One frame's activations that the robot's exit is not sure of, for the cloud to name.
+
+    boot, number: name the ask; number counts from 0 at each start. split: the SplitSpec's fingerprint. deadline:
+    seconds that the robot waits from when it asks; a later answer is of no use. activations: of shape (1, C, ...).
+    """
+
+    boot: str
+    number: int
+    split: str
+    deadline: float
+    activations: PackedActivations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the cloud takes the frame of an ask for.
+
+    boot, number: of the ask. classes: the most probable ones, in falling order. probabilities: of each, 0 to 1; what is
+    missing to 1 is the other classes'. images: that the segment had learned from.
+    """
+
+    boot: str
+    number: int
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a robot takes a frame for, for whoever acts on it.
+
+    time: Unix time in seconds at which the frame came. name: of the class; empty where none that is known fits.
+    confidence: 0 to 1, calibrated: of the answers with 0.8 some 80 % should be right. by: who knew. latency: seconds
+    from the frame to this prediction.
+    """
+
+    boot: str
+    time: float
+    name: str
+    confidence: float
+    by: AnsweredBy
+    latency: float
+
+
 Message = (
     RobotState
     | TrainerState
     | ActivationBatch
     | ClassEdit
     | Receipt
+    | Ask
+    | Answer
     | Command
     | CommandResult
     | RobotMetrics
     | TrainerMetrics
+    | Prediction
 )
