@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,13 +50,27 @@ class Batcher:
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
     _held_out_met: set[int] = field(default_factory=set)
+    # Of the batch that is not full yet.
+    _images: list[Pixels] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
+    _positions: list[int] = field(default_factory=list)
 
-    def next(self) -> Batch | None:
-        """Return the next batch, a smaller one at the end of the source, then None. Raises SourceError."""
-        images: list[Pixels] = []
-        names: list[str] = []
-        positions: list[int] = []
-        while len(images) < self.size and (frame := self.source.next()) is not None:
+    @property
+    def ended(self) -> bool:
+        """Whether no further batch will come."""
+        return self.source.ended and not self._images
+
+    def next(self, timeout: float | None = None) -> Batch | None:
+        """Return the next batch, or a smaller one at the end of the source; None after it, or where a batch does not
+        get full within about so many seconds: its frames are kept for the next call. Raises SourceError.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while len(self._images) < self.size:
+            frame = self.source.next(None if timeout is None else max(0.0, deadline - time.monotonic()))
+            if frame is None and not self.source.ended:
+                return None
+            if frame is None:
+                break
             image = resize(frame.image, self.image_size)
             self._measure_jpeg(image)
             self.frames_read += 1
@@ -64,21 +80,36 @@ class Batcher:
                 if not self._is_met_again(image):
                     self.held_out.add(frame.label, image)
             else:
-                images.append(image)
-                names.append(frame.label)
-                positions.append(self.source.position)
-        return Batch(images=np.stack(images), names=names, positions=positions) if images else None
+                self._images.append(image)
+                self._names.append(frame.label)
+                self._positions.append(self.source.position)
+        if not self._images:
+            return None
+        batch = Batch(images=np.stack(self._images), names=self._names, positions=self._positions)
+        self._images, self._names, self._positions = [], [], []
+        return batch
 
-    def state(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return where it stands, as JSON can hold it, and the marks of held-out pictures that may come again."""
-        about = {"frames_read": self.frames_read, "unlabelled": self.unlabelled, "jpeg_sizes": self._jpeg_sizes}
-        return about, np.array(sorted(self._held_out_met), np.int64)
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return where it stands, as JSON can hold it, and as arrays the marks of held-out pictures that may come
+        again, and the pictures of a batch that is not full yet.
+        """
+        about = {
+            "frames_read": self.frames_read,
+            "unlabelled": self.unlabelled,
+            "jpeg_sizes": self._jpeg_sizes,
+            "names": self._names,
+            "positions": self._positions,
+        }
+        marks = np.array(sorted(self._held_out_met), np.int64)
+        return about, {"marks": marks, **({"images": np.stack(self._images)} if self._images else {})}
 
-    def restore(self, about: dict[str, Any], marks: NDArray[np.int64]) -> None:
+    def restore(self, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         """Go on from a state; the source and the held-out frames have their own."""
         self.frames_read, self.unlabelled = about["frames_read"], about["unlabelled"]
         self._jpeg_sizes = list(about["jpeg_sizes"])
-        self._held_out_met = set(marks.tolist())
+        self._held_out_met = set(arrays["marks"].tolist())
+        self._images = [image.copy() for image in arrays.get("images", ())]  # a view would keep its whole file
+        self._names, self._positions = list(about["names"]), list(about["positions"])
 
     @property
     def progress(self) -> float | None:

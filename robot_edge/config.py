@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
 from robot_edge.outbox import CatchUp, WhenFull
+from robot_edge.source_options import SourceOptions, masked
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobotConfig:
+class RobotConfig(SourceOptions):
     """Settings of `robot-edge run`."""
 
-    source: str
+    source: str = field(repr=False)  # its URL may have a password
     """Where frames come from: folder:PATH (one sub-folder of JPEG or PNG files for each class), or sim: (the built-in
     simulated camera)."""
     broker: str = "mqtt://127.0.0.1:1883"
@@ -57,7 +58,7 @@ class RobotConfig:
     """Frames to read at most; 0 for no bound (sim: then shows 12,000)."""
     phases: str = ""
     """Classes shown one phase after the other, as in "cat,dog|ship,truck"; empty shows all at once."""
-    held_out: str = ""
+    held_out: str = field(default="", repr=False)
     """Source of frames to test on at the end, as for --source. Empty sets apart scenes of the source itself."""
     held_out_every: int = 10
     """One scene in so many is set apart when there is no --held-out, and never trained on."""
@@ -91,6 +92,7 @@ class RobotConfig:
     """Seed of weights, order and augmentation."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_name(self.robot, "--robot")
         parse_broker_url(self.broker)
         check_range("bits", self.bits, MIN_BITS, MAX_BITS)
@@ -132,7 +134,7 @@ class RobotConfig:
         """Rehearsed frames for each fresh one. A shuffled folder is its own rehearsal."""
         if self.rehearse >= 0:
             return self.rehearse
-        return 0.0 if self.source.startswith("folder:") and not self.phases else 1.0
+        return 0.0 if self.source.startswith(("folder:", "torchvision:")) and not self.phases else 1.0
 
     @property
     def fresh_per_batch(self) -> int:
@@ -145,5 +147,6 @@ class RobotConfig:
         return Path(self.run_dir or time.strftime(f"runs/{self.robot}-%Y%m%d-%H%M%S"))
 
     def as_toml(self) -> dict[str, Any]:
-        """Return the settings as --config takes them."""
-        return {name: value for name, value in asdict(self).items() if value != ""}
+        """Return the settings as --config takes them, without passwords."""
+        settings = {name: value for name, value in asdict(self).items() if value != ""}
+        return {**settings, **{name: masked(settings[name]) for name in ("source", "held_out") if name in settings}}

@@ -54,6 +54,8 @@ HELD_OUT_SEED = 1_000_000
 PREDICT_AT_ONCE = 256
 # Between two metrics messages.
 METRICS_SECONDS = 1.0
+# How long to wait for a batch's frames before the uplink gets its turn.
+SOURCE_SECONDS = 0.2
 # How long the cloud may go without new figures while the robot waits for those of the last evaluation.
 FIGURES_SECONDS = 60.0
 
@@ -78,6 +80,7 @@ def run(config: RobotConfig) -> None:
     samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     source = open_source(
         config.source,
+        config,
         image_size=config.image_size,
         phases=config.phase_classes,
         epochs=config.epochs,
@@ -88,7 +91,11 @@ def run(config: RobotConfig) -> None:
     held_out = None
     if config.held_out:  # tested on no class that the phases never show
         held_out = open_source(
-            config.held_out, image_size=config.image_size, phases=shown, seed=config.seed + HELD_OUT_SEED
+            config.held_out,
+            dataclasses.replace(config, rate="max"),
+            image_size=config.image_size,
+            phases=shown,
+            seed=config.seed + HELD_OUT_SEED,
         )
     boot = secrets.token_hex(8)
     with (
@@ -183,6 +190,7 @@ class RobotNode:
         self._stop = stop
         self._notice = Notice(log)
         self._disk = Notice(log)
+        self._camera = Notice(log)
         self._batcher = Batcher(
             source=source,
             size=config.fresh_per_batch,
@@ -240,12 +248,16 @@ class RobotNode:
         """Learn from the source until it ends or a stop is asked for."""
         begin = time.monotonic() - self._figures.seconds
         with RunProgress(self._source.length) as progress:
-            while not self._stop.made and (batch := self._batcher.next()) is not None:
-                self._learn(batch)
-                self._wait_for_room()
+            while not self._stop.made and not self._batcher.ended:
+                batch = self._batcher.next(SOURCE_SECONDS)
+                if batch is not None:
+                    self._learn(batch)
+                    self._wait_for_room()
                 self._uplink.pump()
                 self._figures.seconds = time.monotonic() - begin
-                self._write_metrics()
+                if batch is not None:
+                    self._write_metrics()
+                self._camera.say(self._source.status)
                 progress.show(self._batcher.frames_read, self._figures.live_line())
                 self._notice.say(f"training goes on without {self._uplink.waits_for}" if self._uplink.waits_for else "")
                 if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
@@ -289,6 +301,7 @@ class RobotNode:
         self._uplink.outbox.sync(time.monotonic())
         summary = self._figures.summary(interrupted=self._stop.made)
         summary["metrics_lost"] = self._folder.lines_lost
+        summary["source_reconnects"] = self._source.reconnects
         self._uplink.publish_metrics(self._figures.message())
         print_summary(summary, self._folder.path)
         try:
@@ -300,8 +313,8 @@ class RobotNode:
         parts, about = self._trainer.state()
         rehearsal, about_rehearsal = pack_frames(self._memory)
         held_out, about_held_out = pack_frames(self._batcher.held_out)
-        about_batcher, marks = self._batcher.state()
-        return checkpoint_parts(parts, rehearsal, held_out, torch.from_numpy(marks)), {
+        about_batcher, batcher = self._batcher.state()
+        return checkpoint_parts(parts, rehearsal, held_out, batcher), {
             **about,
             "split": dataclasses.asdict(self._uplink.state.split),
             "compute": pack_compute(self._trainer.learner.compute),
@@ -316,7 +329,7 @@ class RobotNode:
         self._trainer.restore(parts, about)
         unpack_frames(self._memory, parts.get("rehearsal", {}), about["rehearsal"])
         unpack_frames(self._batcher.held_out, parts.get("held_out", {}), about["held_out"])
-        self._batcher.restore(about["batcher"], parts["batcher"]["marks"].numpy())
+        self._batcher.restore(about["batcher"], {name: one.numpy() for name, one in parts["batcher"].items()})
         self._figures.restore(about["figures"])
         self._source.seek(about["position"])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from broker.errors import ConfigError
@@ -31,6 +32,8 @@ FREE = {
     "learning_rate",
     "device",
     "threads",
+    "rate",
+    "data_dir",
 }
 # The source may also be shown for longer; with phases that would change which frame comes when.
 FREE_WITHOUT_PHASES = {"epochs", "images"}
@@ -42,9 +45,10 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
         raise ConfigError(f"{config.run_path} holds a run of another program: choose another --run-dir")
     free = FREE if config.phases else FREE | FREE_WITHOUT_PHASES
     advice = "choose another --run-dir, or take the run up with the settings in its config.toml"
+    settings = config.as_toml()  # passwords masked, as they are in the former ones
     for one in fields(RobotConfig):
         before = former.get(one.name, "" if one.default is MISSING else one.default)
-        now = getattr(config, one.name)
+        now = settings.get(one.name, "")
         if one.name not in free and before != now:
             flag = f"--{one.name.replace('_', '-')}"
             raise ConfigError(f"{config.run_path} holds a run with {flag} {before!r}, not {now!r}: {advice}")
@@ -90,6 +94,9 @@ def checkpoint_error(folder: Path, error: Exception) -> ConfigError:
     )
 
 
-def checkpoint_parts(trainer: Parts, rehearsal: dict[str, Tensor], held_out: dict[str, Tensor], marks: Tensor) -> Parts:
+def checkpoint_parts(
+    trainer: Parts, rehearsal: dict[str, Tensor], held_out: dict[str, Tensor], batcher: dict[str, NDArray[Any]]
+) -> Parts:
     """Return all tensors of a robot's checkpoint."""
-    return {**trainer, "rehearsal": rehearsal, "held_out": held_out, "batcher": {"marks": marks}}
+    arrays = {name: torch.from_numpy(array) for name, array in batcher.items()}
+    return {**trainer, "rehearsal": rehearsal, "held_out": held_out, "batcher": arrays}

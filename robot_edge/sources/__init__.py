@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from broker.errors import SourceError
 from robot_edge.frames import Frame, FrameSource
+from robot_edge.source_options import SourceOptions, masked, parse_rate, unmasked
 from robot_edge.sources.folder import FolderSource
+from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 
+KINDS = ("folder:PATH", "sim:")
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
 
 
 def open_source(
     text: str,
+    options: SourceOptions | None = None,
     *,
     image_size: int,
     phases: Sequence[Sequence[str]] = (),
     epochs: int = 1,
     images: int = 0,
     seed: int = 0,
-) -> FrameSource:
-    """Open folder:PATH or sim: as written on the command line.
+) -> Paced:
+    """Open a source as written on the command line: one of KINDS, and what it needs behind the colon.
 
     phases: the classes shown in each phase, one phase after the other; none for all classes at once.
     epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound.
     Raises SourceError.
     """
-    kind, _, rest = text.partition(":")
+    options = options or SourceOptions()
+    text = unmasked(text)
     shown: list[Sequence[str] | None] = list(phases) or [None]
     parts: list[FrameSource]
-    if kind == "folder" and rest:
-        parts = [
-            FolderSource(Path(rest), classes=classes, epochs=epochs, seed=seed + number)
-            for number, classes in enumerate(shown)
-        ]
-    elif kind == "sim" and not rest:
-        share = (images or SIM_FRAMES) // len(shown)
-        parts = [
-            SimulatedCamera(
-                classes=classes, frames=share, size=image_size, seed=seed + number, first_scene=number * share
-            )
-            for number, classes in enumerate(shown)
-        ]
-    else:
-        raise SourceError(f"source {text!r}: expected folder:PATH or sim:")
-    return ChainedSource(parts, images)
+    match text.partition(":"):
+        case "folder", _, path if path:
+            parts = [
+                FolderSource(Path(path), classes=classes, epochs=epochs, seed=seed + number)
+                for number, classes in enumerate(shown)
+            ]
+        case "sim", _, "":
+            share = (images or SIM_FRAMES) // len(shown)
+            parts = [
+                SimulatedCamera(
+                    classes=classes, frames=share, size=image_size, seed=seed + number, first_scene=number * share
+                )
+                for number, classes in enumerate(shown)
+            ]
+        case _:
+            raise SourceError(f"source {masked(text)!r}: expected {', '.join(KINDS)}")
+    return Paced(ChainedSource(parts, images), parse_rate(options.rate))
 
 
 class ChainedSource:
@@ -70,11 +76,41 @@ class ChainedSource:
         """How many frames could not be read."""
         return sum(part.skipped for part in self._parts)
 
-    def next(self) -> Frame | None:
+    @property
+    def ended(self) -> bool:
+        """Whether all parts ended, or as many frames were shown as may be."""
+        return self._is_enough or all(part.ended for part in self._parts)
+
+    @property
+    def status(self) -> str:
+        """What is wrong with the part that is shown."""
+        return next((part.status for part in self._parts if not part.ended), "")
+
+    @property
+    def reconnects(self) -> int:
+        """How often parts were lost and came back."""
+        return sum(part.reconnects for part in self._parts)
+
+    def next(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame of the first part that has one."""
-        if self._images is not None and self.position >= self._images:
+        return self._first(lambda part: part.next(timeout))
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        """Return the newest frame of the first part that has one."""
+        return self._first(lambda part: part.latest(timeout))
+
+    def _first(self, read: Callable[[FrameSource], Frame | None]) -> Frame | None:
+        if self._is_enough:
             return None
-        return next((frame for part in self._parts if (frame := part.next()) is not None), None)
+        for part in self._parts:
+            frame = read(part)
+            if frame is not None or not part.ended:
+                return frame
+        return None
+
+    @property
+    def _is_enough(self) -> bool:
+        return self._images is not None and self.position >= self._images
 
     def seek(self, position: int) -> None:
         """Go on behind so many frames of all parts together."""

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from broker.errors import SourceError
-from robot_edge.frames import Frame
+from robot_edge.frames import NOMINAL_RATE, Frame
+from robot_edge.sources.replay import Replay
 from robot_edge.sources.toys import TOY_CLASSES, Colour, Tone, draw_toy
 
 FRAMES_PER_SCENE = 4
@@ -36,7 +37,7 @@ _SHUTTER = 0.5  # the share of the time between two frames in which the shutter 
 _SWAY = 0.08  # how far an unsteady hand moves the picture
 
 
-class SimulatedCamera:
+class SimulatedCamera(Replay):
     """A FrameSource that draws its frames: scene after scene of one toy before one background.
 
     classes: which of TOY_CLASSES to show, each as often as any other; None for all.
@@ -80,7 +81,12 @@ class SimulatedCamera:
         """Always 0: nothing that is drawn is unreadable."""
         return 0
 
-    def next(self) -> Frame | None:
+    @property
+    def ended(self) -> bool:
+        """Whether all frames were shown."""
+        return self.position == self._frames
+
+    def next(self, timeout: float | None = None) -> Frame | None:
         """Draw the next frame, at once: this camera has no clock. None at the end."""
         if self.position == self._frames:
             return None
@@ -89,7 +95,7 @@ class SimulatedCamera:
             number = self._first_scene + scenes_before
             self._scene = _Scene(number, self._classes, self._size, np.random.default_rng([self._seed, number]))
         self.position += 1
-        return self._scene.film(moment)
+        return self._scene.film(moment, (self._first_scene * FRAMES_PER_SCENE + self.position - 1) / NOMINAL_RATE)
 
     def seek(self, position: int) -> None:
         """Go on behind so many frames. Those before within the scene are drawn, as their noise comes before."""
@@ -133,14 +139,14 @@ class _Scene:
         self._occluder = _bar(rng) if rng.random() < _OCCLUDED else None
         self._occluder_colour = _dull(rng)
 
-    def film(self, moment: int) -> Frame:
-        """Return the frame at `moment`, 0 for the scene's first."""
+    def film(self, moment: int, time: float) -> Frame:
+        """Return the frame at `moment`, 0 for the scene's first; `time` is what it says of itself."""
         # What moves while the shutter is open is seen in both places.
         exposure = Image.blend(self._draw(2 * moment), self._draw(2 * moment + 1), 0.5)
         exposure = exposure.reduce(_SUPERSAMPLE).filter(self._defocus)
         image = np.asarray(exposure, dtype=np.float32) * self._light
         image += self._noise * self._rng.standard_normal(image.shape, dtype=np.float32)
-        return Frame(image=image.clip(0, 255).astype(np.uint8), label=self._toy, scene=self._number)
+        return Frame(image=image.clip(0, 255).astype(np.uint8), label=self._toy, scene=self._number, time=time)
 
     def _draw(self, instant: int) -> Image.Image:
         view = self._view[instant]
