@@ -7,12 +7,13 @@ import io
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from broker.messages import ClassEdit
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.frames import Frame, FrameSource
 
@@ -22,16 +23,24 @@ JPEG_SAMPLED_EVERY = 50
 Pixels = NDArray[np.uint8]
 
 
+class Remembered(NamedTuple):
+    """A frame of the robot's image size that is kept, and the teaching session it is from; 0 for none."""
+
+    image: Pixels
+    session: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Labelled frames of the robot's image size: uint8 (N, H, W, 3) and a class name each.
 
-    positions: how far the source had been read with each of them.
+    positions: how far the source had been read with each of them. session: that all of them are from, 0 for none.
     """
 
     images: Pixels
     names: list[str]
     positions: list[int]
+    session: int = 0
 
 
 @dataclass
@@ -45,7 +54,7 @@ class Batcher:
     size: int
     image_size: int
     held_out_every: int
-    held_out: BalancedMemory[Pixels]
+    held_out: BalancedMemory[Remembered]
     frames_read: int = 0
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
@@ -54,11 +63,18 @@ class Batcher:
     _images: list[Pixels] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _positions: list[int] = field(default_factory=list)
+    _session: int = 0
+    _ahead: Frame | None = None  # of another session than the batch that is not full yet
 
     @property
     def ended(self) -> bool:
         """Whether no further batch will come."""
-        return self.source.ended and not self._images
+        return self.source.ended and not self._images and self._ahead is None
+
+    @property
+    def filled(self) -> int:
+        """How many frames the batch that is not full yet has."""
+        return len(self._images)
 
     def next(self, timeout: float | None = None) -> Batch | None:
         """Return the next batch, or a smaller one at the end of the source; None after it, or where a batch does not
@@ -66,10 +82,15 @@ class Batcher:
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while len(self._images) < self.size:
-            frame = self.source.next(None if timeout is None else max(0.0, deadline - time.monotonic()))
+            frame, self._ahead = self._ahead, None
+            if frame is None:
+                frame = self.source.next(None if timeout is None else max(0.0, deadline - time.monotonic()))
             if frame is None and not self.source.ended:
                 return None
             if frame is None:
+                break
+            if self._images and frame.session != self._session:
+                self._ahead = frame
                 break
             image = resize(frame.image, self.image_size)
             self._measure_jpeg(image)
@@ -78,14 +99,21 @@ class Batcher:
                 self.unlabelled += 1
             elif self._is_held_out(frame):
                 if not self._is_met_again(image):
-                    self.held_out.add(frame.label, image)
+                    self.held_out.add(frame.label, Remembered(image, frame.session))
             else:
                 self._images.append(image)
                 self._names.append(frame.label)
                 self._positions.append(self.source.position)
+                self._session = frame.session
+        return self.finish()
+
+    def finish(self) -> Batch | None:
+        """Return the batch as full as it is; None where it is empty."""
         if not self._images:
             return None
-        batch = Batch(images=np.stack(self._images), names=self._names, positions=self._positions)
+        batch = Batch(
+            images=np.stack(self._images), names=self._names, positions=self._positions, session=self._session
+        )
         self._images, self._names, self._positions = [], [], []
         return batch
 
@@ -99,6 +127,7 @@ class Batcher:
             "jpeg_sizes": self._jpeg_sizes,
             "names": self._names,
             "positions": self._positions,
+            "session": self._session,
         }
         marks = np.array(sorted(self._held_out_met), np.int64)
         return about, {"marks": marks, **({"images": np.stack(self._images)} if self._images else {})}
@@ -110,6 +139,18 @@ class Batcher:
         self._held_out_met = set(arrays["marks"].tolist())
         self._images = [image.copy() for image in arrays.get("images", ())]  # a view would keep its whole file
         self._names, self._positions = list(about["names"]), list(about["positions"])
+        self._session = about["session"]
+
+    def apply(self, edit: ClassEdit) -> None:
+        """Do to the batch that is not full yet what a class edit says."""
+        if edit.change == "rename":
+            self._names = [edit.to if name == edit.name else name for name in self._names]
+            return
+        gone = edit.change == "undo" and self._session == edit.session
+        kept = [row for row, name in enumerate(self._names) if name != edit.name and not gone]
+        self._images = [self._images[row] for row in kept]
+        self._names = [self._names[row] for row in kept]
+        self._positions = [self._positions[row] for row in kept]
 
     @property
     def progress(self) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from broker.messages import RobotMetrics
+from broker.messages import ClassEdit, RobotMetrics
 from hierarchy.evaluation import HeldOut, Prequential
 from robot_edge.batches import Batcher
 from robot_edge.trainer import EdgeStep, EdgeTrainer
@@ -40,6 +40,13 @@ class RunFigures:
         """Go on from a state."""
         self._prequential.restore(state["prequential"])
         self._exit_loss, self.seconds = state["exit_loss"], state["seconds"]
+
+    def apply(self, edit: ClassEdit) -> None:
+        """Do to the counts what a class edit says; those of an undone session stay until the next test."""
+        if edit.change == "rename":
+            self.held_out.rename(edit.name, edit.to)
+        elif edit.name:
+            self.held_out.remove(edit.name)
 
     def add(self, step: EdgeStep) -> None:
         """Take in what a training step found."""

@@ -25,12 +25,14 @@ class Frame:
         that know nothing better give all frames of a second the same one.
     time: when it was taken, in Unix seconds; of a video, in seconds since its beginning. Sources without a clock
         count NOMINAL_RATE frames to the second.
+    session: the teaching session that gave it its label, from 1; 0 where the source did.
     """
 
     image: NDArray[np.uint8]
     label: str | None
     scene: int
     time: float
+    session: int = 0
 
 
 class FrameSource(Protocol):

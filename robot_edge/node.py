@@ -16,19 +16,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from broker.codec import samples_per_message
+from broker.codec import samples_per_message, unpack_as
 from broker.errors import AccessDenied, ConfigError, NameTaken
 from broker.link import MqttLink, credentials_for
-from broker.messages import RobotState
+from broker.messages import Change, ClassEdit, CommandResult, RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.run_folder import RunFolder, former_settings
-from robot_edge.batches import Batch, Batcher, Pixels
+from robot_edge.batches import Batch, Batcher, Remembered
+from robot_edge.commands import Commands
 from robot_edge.config import RobotConfig
 from robot_edge.figures import FINAL_EVALUATION, RunFigures
 from robot_edge.frames import FrameSource
+from robot_edge.knowledge import Knowledge
 from robot_edge.outbox import Outbox
 from robot_edge.progress import RunProgress, print_summary
 from robot_edge.resume import (
@@ -43,6 +45,7 @@ from robot_edge.resume import (
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
+from robot_edge.sources.paced import Paced
 from robot_edge.trainer import EdgeTrainer, fastest_compute
 from robot_edge.uplink import Uplink, will
 
@@ -171,7 +174,7 @@ class RobotNode:
         config: RobotConfig,
         trainer: EdgeTrainer,
         uplink: Uplink,
-        source: FrameSource,
+        source: Paced,
         held_out: FrameSource | None,
         folder: RunFolder,
         stop: StopRequest,
@@ -199,17 +202,22 @@ class RobotNode:
             held_out=BalancedMemory(HELD_OUT_FRAMES, config.seed),
         )
         frames = int(config.rehearsal_mb * 1e6 / self._batcher.raw_bytes_per_image)
-        self._memory: BalancedMemory[Pixels] = BalancedMemory(frames, config.seed)
+        memory: BalancedMemory[Remembered] = BalancedMemory(frames, config.seed)
+        self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
         self._next_metrics = 0.0
         # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
         self._sent_position = uplink.outbox.position
         self._resumed = saved is not None or self._sent_position > 0
+        self._commands = self._make_commands()
         if saved:
             try:
                 self._restore(*saved)
             except (KeyError, RuntimeError, ValueError) as error:
                 raise checkpoint_error(folder.path, error) from error
+        # A process that was killed right behind an edit had told the outbox of it, and no checkpoint yet.
+        for payload in uplink.outbox.edits_after(self._knowledge.edits):
+            self._apply(unpack_as(ClassEdit, payload))
         self._saved_steps = trainer.steps
         self._refuse_finished_run()
         folder.drop_summary()
@@ -254,6 +262,7 @@ class RobotNode:
                     self._learn(batch)
                     self._wait_for_room()
                 self._uplink.pump()
+                self._obey()
                 self._figures.seconds = time.monotonic() - begin
                 if batch is not None:
                     self._write_metrics()
@@ -311,7 +320,7 @@ class RobotNode:
 
     def _state(self) -> tuple[Parts, dict[str, Any]]:
         parts, about = self._trainer.state()
-        rehearsal, about_rehearsal = pack_frames(self._memory)
+        rehearsal, about_rehearsal = pack_frames(self._knowledge.rehearsal)
         held_out, about_held_out = pack_frames(self._batcher.held_out)
         about_batcher, batcher = self._batcher.state()
         return checkpoint_parts(parts, rehearsal, held_out, batcher), {
@@ -322,16 +331,49 @@ class RobotNode:
             "held_out": about_held_out,
             "batcher": about_batcher,
             "figures": self._figures.state(),
+            "edits": self._knowledge.edits,
             "position": self._source.position,
         }
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
         self._trainer.restore(parts, about)
-        unpack_frames(self._memory, parts.get("rehearsal", {}), about["rehearsal"])
+        unpack_frames(self._knowledge.rehearsal, parts.get("rehearsal", {}), about["rehearsal"])
         unpack_frames(self._batcher.held_out, parts.get("held_out", {}), about["held_out"])
         self._batcher.restore(about["batcher"], {name: one.numpy() for name, one in parts["batcher"].items()})
         self._figures.restore(about["figures"])
+        self._knowledge.edits = about["edits"]
         self._source.seek(about["position"])
+
+    def _make_commands(self) -> Commands:
+        return Commands(
+            teaching=None,
+            pace=self._source,
+            classes=lambda: self._knowledge.classes,
+            has_other=self._knowledge.has_other,
+            edit=self._edit,
+        )
+
+    def _obey(self) -> None:
+        """Do what people asked for since the last time."""
+        while command := self._uplink.commands.take(0.0):
+            self._answer(self._commands.obey(command))
+        self._answer(self._commands.ended())
+
+    def _answer(self, results: list[CommandResult]) -> None:
+        for result in results:
+            log.info("%s", result.text)
+            self._uplink.answer_command(result)
+
+    def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
+        edit = self._uplink.send_edit(change, name, to=to, session=session)
+        self._apply(edit)
+        self.save()
+        return edit
+
+    def _apply(self, edit: ClassEdit) -> None:
+        self._knowledge.apply(edit)
+        self._batcher.apply(edit)
+        self._figures.apply(edit)
 
     def _refuse_finished_run(self) -> None:
         summary, length = self._folder.last_summary(), self._source.length
@@ -343,8 +385,8 @@ class RobotNode:
 
     def _learn(self, batch: Batch) -> None:
         fresh = len(batch.names)
-        rehearsed = self._memory.draw(round(fresh * self._config.rehearsed_per_fresh))
-        images = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
+        rehearsed = self._knowledge.rehearsal.draw(round(fresh * self._config.rehearsed_per_fresh))
+        images = np.concatenate([batch.images, *(one.image[None] for _, one in rehearsed)])
         names = batch.names + [name for name, _ in rehearsed]
         step = self._trainer.step(images, names, fresh=fresh, progress=self._batcher.progress)
         self._figures.add(step)
@@ -356,10 +398,12 @@ class RobotNode:
                 position=self._source.position,
                 progress=self._batcher.progress,
                 edge_version=self._trainer.steps,
+                session=batch.session,
             )
         if self._config.rehearsed_per_fresh:
             for name, image in zip(batch.names, batch.images, strict=True):
-                self._memory.add(name, image.copy())  # a view would keep its whole batch
+                own = image.copy()  # a view would keep its whole batch
+                self._knowledge.rehearsal.add(name, Remembered(own, batch.session))
 
     def _wait_for_room(self, *, always: bool = False) -> None:
         """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
@@ -417,7 +461,7 @@ class RobotNode:
         frames = self._batcher.held_out.draw(HELD_OUT_FRAMES)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
-            yield Batch(images=np.stack([image for _, image in part]), names=[name for name, _ in part], positions=[])
+            yield Batch(images=np.stack([one.image for _, one in part]), names=[name for name, _ in part], positions=[])
 
     def _write_metrics(self) -> None:
         # A killed process has written lines of steps that are taken again.

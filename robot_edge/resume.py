@@ -15,7 +15,7 @@ from broker.errors import ConfigError
 from hierarchy.checkpoint import Parts
 from hierarchy.device import Compute
 from hierarchy.rehearsal import BalancedMemory
-from robot_edge.batches import Pixels
+from robot_edge.batches import Remembered
 from robot_edge.config import RobotConfig
 
 # What a run may be taken up with another value of: it changes neither the network nor which frames come, and in which
@@ -66,24 +66,28 @@ def unpack_compute(about: dict[str, Any] | None, device: torch.device) -> Comput
     return Compute.named(device, about["dtype"], channels_last=about["channels_last"])
 
 
-def pack_frames(memory: BalancedMemory[Pixels]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def pack_frames(memory: BalancedMemory[Remembered]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a memory's frames, uint8 (N, H, W, 3), with their labels, and what goes into the checkpoint's JSON."""
     samples = memory.all()
     classes = list(dict.fromkeys(name for name, _ in samples))
     about = {"classes": classes, "random": memory.random_state()}
     if not samples:
         return {}, about
-    frames = torch.from_numpy(np.stack([frame for _, frame in samples]))
-    labels = torch.tensor([classes.index(name) for name, _ in samples])
-    return {"frames": frames, "labels": labels}, about
+    return {
+        "frames": torch.from_numpy(np.stack([frame.image for _, frame in samples])),
+        "labels": torch.tensor([classes.index(name) for name, _ in samples]),
+        "sessions": torch.tensor([frame.session for _, frame in samples]),
+    }, about
 
 
-def unpack_frames(memory: BalancedMemory[Pixels], tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+def unpack_frames(memory: BalancedMemory[Remembered], tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
     """Give a memory the frames that `pack_frames` returned."""
     names = [about["classes"][label] for label in tensors["labels"].tolist()] if tensors else []
     # A view would keep all frames in memory as long as one of them is.
-    frames = [frame.numpy().copy() for frame in tensors["frames"]] if tensors else []
-    memory.restore(zip(names, frames, strict=True), about["random"])
+    images = [frame.numpy().copy() for frame in tensors["frames"]] if tensors else []
+    sessions = tensors["sessions"].tolist() if tensors else []
+    frames = map(Remembered, images, sessions)
+    memory.restore(zip(names, frames, strict=False), about["random"])
 
 
 def checkpoint_error(folder: Path, error: Exception) -> ConfigError:

@@ -148,9 +148,7 @@ class Teaching:
             self._lessons = [replace(one, name=new) if one.name == old else one for one in self._lessons]
             if self._open and self._open.name == old:
                 self._open = replace(self._open, name=new)
-            self._waiting = deque(
-                replace(frame, label=new) if frame.label == old else frame for frame in self._waiting
-            )
+            self._waiting = deque(replace(frame, label=new) if frame.label == old else frame for frame in self._waiting)
 
     def forget(self, name: str) -> None:
         """Drop all lessons of a class."""

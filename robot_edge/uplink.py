@@ -188,8 +188,8 @@ class Uplink:
             self.outbox.put(self._sequence, payload, samples, position=position, evaluation=evaluation)
             self._sequence += 1
 
-    def send_edit(self, change: Change, name: str, *, to: str = "", session: int = 0) -> None:
-        """Put a class edit into the outbox. It applies to all that was sent before, whenever it arrives."""
+    def send_edit(self, change: Change, name: str, *, to: str = "", session: int = 0) -> ClassEdit:
+        """Put a class edit into the outbox, and return it. It applies to what was sent before, whenever it arrives."""
         edit = ClassEdit(
             boot=self.state.boot,
             sequence=self._sequence,
@@ -201,6 +201,7 @@ class Uplink:
         )
         self.outbox.put_edit(self._sequence, pack(edit))
         self._sequence += 1
+        return edit
 
     def answer_command(self, result: CommandResult) -> None:
         """Tell who gave a command what came of it."""

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from hierarchy.rehearsal import BalancedMemory
-from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, Pixels, resize
+from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, Pixels, Remembered, resize
 from robot_edge.frames import Frame
 
 SIZE = 8
@@ -60,7 +60,7 @@ def batcher(
     length: int | None = None,
     keep: int = 100,
 ) -> Batcher:
-    held_out: BalancedMemory[Pixels] = BalancedMemory(keep, seed=0)
+    held_out: BalancedMemory[Remembered] = BalancedMemory(keep, seed=0)
     return Batcher(
         source=Replay(frames, length), size=size, image_size=SIZE, held_out_every=held_out_every, held_out=held_out
     )
@@ -89,7 +89,7 @@ def test_held_out_scenes_are_never_trained_on_in_any_epoch(held_out_every: int) 
     scenes_met = [scene for scene in range(20) for _ in range(3)]  # three frames of each
     reader = batcher([frame(scene) for scene in scenes_met * 3], held_out_every=held_out_every, keep=1000)
     trained = {scene for batch in read(reader) for scene in scenes(batch.images)}
-    held_out = {int(image[0, 0, 0]) for _, image in reader.held_out.all()}
+    held_out = {int(one.image[0, 0, 0]) for _, one in reader.held_out.all()}
     assert held_out == set(range(0, 20, held_out_every))
     assert trained == set(range(20)) - held_out
 

@@ -1,0 +1,54 @@
+"""What a robot has learned and what it keeps of what it saw, and how both change when a class does. No I/O."""
+
+from __future__ import annotations
+
+from broker.messages import ClassEdit
+from hierarchy.rehearsal import BalancedMemory
+from robot_edge.batches import Remembered
+from robot_edge.trainer import EdgeTrainer
+
+
+class Knowledge:
+    """The network, the frames to rehearse and the frames to test with: what a class edit applies to.
+
+    edits: how many were applied.
+    """
+
+    def __init__(
+        self, trainer: EdgeTrainer, rehearsal: BalancedMemory[Remembered], held_out: BalancedMemory[Remembered]
+    ) -> None:
+        self.trainer = trainer
+        self.rehearsal = rehearsal
+        self.held_out = held_out
+        self.edits = 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes it can name, in the order they came."""
+        return self.trainer.classes
+
+    def samples_of(self, name: str) -> int:
+        """Return how many frames of a class are kept."""
+        return self.rehearsal.counts().get(name, 0) + self.held_out.counts().get(name, 0)
+
+    def has_other(self, name: str, session: int) -> bool:
+        """Whether frames of a class are kept that another session taught."""
+        memories = (self.rehearsal, self.held_out)
+        return any(its == name and one.session != session for memory in memories for its, one in memory.all())
+
+    def apply(self, edit: ClassEdit) -> None:
+        """Do to network and frames what the edit says."""
+        learner, memories = self.trainer.learner, (self.rehearsal, self.held_out)
+        if edit.change == "rename":
+            learner.rename(edit.name, edit.to)
+            for memory in memories:
+                memory.rename(edit.name, edit.to)
+        else:
+            if edit.change == "undo":
+                for memory in memories:
+                    memory.forget(lambda one: one.session == edit.session)
+            if edit.name:
+                learner.remove(edit.name)
+                for memory in memories:
+                    memory.forget_class(edit.name)
+        self.edits = edit.number
