@@ -29,6 +29,7 @@ from robot_edge.frames import FrameSource
 from robot_edge.node import RobotNode, open_outbox
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
+from robot_edge.sources.paced import Paced
 from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
 
