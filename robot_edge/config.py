@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from broker.address import parse_broker_url
 from broker.codec import check_class_name
@@ -15,6 +15,9 @@ from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
 from robot_edge.outbox import CatchUp, WhenFull
 from robot_edge.source_options import SourceOptions, masked
+
+# What only shows what is in front of it, and never says what that is.
+LIVE_SOURCES = {"camera", "rtsp", "rtsps", "http", "https", "gstreamer", "ros2"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,12 @@ class RobotConfig(SourceOptions):
     """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
     stem,layer1."""
 
+    live: bool = False
+    """See as through a camera, the newest frame only, and learn what `robot-edge teach` says that it shows; labels of
+    the source are not looked at. Cameras and streams always are."""
+    practice: float = 0.5
+    """When live: training steps on remembered frames alone that each taught frame is worth, for when nothing new
+    comes."""
     epochs: int = 1
     """How often a folder is shown, in each phase."""
     images: int = 0
@@ -71,9 +80,9 @@ class RobotConfig(SourceOptions):
     """Frames in a training step, fresh and rehearsed together."""
     learning_rate: float = 0.05
     """Peak learning rate of SGD, one-cycle where the length of the source is known."""
-    when_full: WhenFull = "block"
+    when_full: WhenFull | Literal["auto"] = "auto"
     """What happens when the cloud is away for so long that the outbox is full: block waits (a replay can), drop-oldest
-    lets the oldest samples go, balanced those of the class that has most (for live cameras)."""
+    lets the oldest samples go, balanced those of the class that has most. Default: block, and balanced when live."""
     outbox_mb: float = 256.0
     """What may wait on the disk for the cloud, in megabytes."""
     durable: bool = False
@@ -102,6 +111,7 @@ class RobotConfig(SourceOptions):
         check_range("images", self.images, 0, 10**12)
         check_range("held-out-every", self.held_out_every, 2, 10**6)
         check_range("batch", self.batch, 2, 1024)
+        check_range("practice", self.practice, 0, 1000)
         check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)
@@ -128,6 +138,18 @@ class RobotConfig(SourceOptions):
     def frozen_layers(self) -> tuple[str, ...]:
         """The names in --freeze."""
         return tuple(name.strip() for name in self.freeze.split(",") if name.strip())
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is taught what it sees."""
+        return self.live or self.source.split(":")[0] in LIVE_SOURCES
+
+    @property
+    def when_outbox_full(self) -> WhenFull:
+        """What --when-full comes to."""
+        if self.when_full == "auto":
+            return "balanced" if self.is_live else "block"
+        return self.when_full
 
     @property
     def rehearsed_per_fresh(self) -> float:

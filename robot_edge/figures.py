@@ -11,15 +11,13 @@ from robot_edge.batches import Batcher
 from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
 
-# The one evaluation of a run, at its end.
-FINAL_EVALUATION = 1
-
 
 class RunFigures:
     """The figures of one run."""
 
     def __init__(self, trainer: EdgeTrainer, uplink: Uplink, batcher: Batcher) -> None:
         self.held_out = HeldOut()
+        self.evaluation = 0
         self.seconds = 0.0  # of training so far
         self._prequential = Prequential()
         self._exit_loss: float | None = None
@@ -53,11 +51,16 @@ class RunFigures:
         self._exit_loss = step.loss
         self._prequential.add(step.correct)
 
+    def begin_test(self) -> None:
+        """Begin another round of predicting held-out frames."""
+        self.held_out = HeldOut()
+        self.evaluation += 1
+
     @property
     def cloud_has_tested(self) -> bool:
         """Whether the cloud has predicted every held-out frame that was predicted here."""
         cloud = self._uplink.figures
-        return cloud is not None and cloud.evaluation == FINAL_EVALUATION and cloud.evaluated >= self.held_out.count
+        return cloud is not None and cloud.evaluation == self.evaluation > 0 and cloud.evaluated >= self.held_out.count
 
     def message(self) -> RobotMetrics:
         """Return what others are told."""

@@ -82,6 +82,19 @@ class FrameSource(Protocol):
         """Let go of files and devices."""
 
 
+class PacedSource(FrameSource, Protocol):
+    """A source that can be paused, from any thread."""
+
+    def pause(self) -> None:
+        """Show no further frame until ``resume`` or ``step``."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def step(self) -> None:
+        """Show one more frame, and stay paused."""
+
+
 def check_size(width: int, height: int) -> None:
     """Raise ValueError for a picture that nobody should decode."""
     if width < 1 or height < 1 or width * height > MOST_PIXELS:

@@ -26,10 +26,10 @@ from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.batches import Batch, Batcher, Remembered
-from robot_edge.commands import Commands
+from robot_edge.operating import Commands
 from robot_edge.config import RobotConfig
-from robot_edge.figures import FINAL_EVALUATION, RunFigures
-from robot_edge.frames import FrameSource
+from robot_edge.figures import RunFigures
+from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.knowledge import Knowledge
 from robot_edge.outbox import Outbox
 from robot_edge.progress import RunProgress, print_summary
@@ -45,7 +45,7 @@ from robot_edge.resume import (
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
-from robot_edge.sources.paced import Paced
+from robot_edge.teaching import Teaching
 from robot_edge.trainer import EdgeTrainer, fastest_compute
 from robot_edge.uplink import Uplink, will
 
@@ -70,6 +70,8 @@ def run(config: RobotConfig) -> None:
 
     Raises ConfigError for settings that cannot work, NameTaken, and SystemExit where Ctrl-C ended it.
     """
+    from robot_edge.live import live_node  # it is built on what is below
+
     former = former_settings(config.run_path)
     if former is not None:
         check_same_run(former, config)
@@ -89,6 +91,7 @@ def run(config: RobotConfig) -> None:
         epochs=config.epochs,
         images=config.images,
         seed=config.seed,
+        live=config.is_live,
     )
     shown = [list(dict.fromkeys(name for phase in config.phase_classes for name in phase))] if config.phases else []
     held_out = None
@@ -129,7 +132,8 @@ def run(config: RobotConfig) -> None:
             link = MqttLink(config.broker, config.robot, will=will(config.robot, state), credentials=credentials)
             uplink = Uplink(link, config.robot, state, outbox)
             try:
-                RobotNode(config, trainer, uplink, source, held_out, folder, stop, saved).run()
+                start_node = live_node if config.is_live else RobotNode
+                start_node(config, trainer, uplink, source, held_out, folder, stop, saved).run()
             finally:
                 uplink.close()
     if stop.made:
@@ -142,7 +146,7 @@ def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
         folder / "outbox.db",
         boot=boot,
         limit=int(config.outbox_mb * 1e6),
-        when_full=config.when_full,
+        when_full=config.when_outbox_full,
         catch_up=config.catch_up,
         durable=config.durable,
     )
@@ -174,14 +178,16 @@ class RobotNode:
         config: RobotConfig,
         trainer: EdgeTrainer,
         uplink: Uplink,
-        source: Paced,
+        source: PacedSource,
         held_out: FrameSource | None,
         folder: RunFolder,
         stop: StopRequest,
         saved: tuple[Parts, dict[str, Any]] | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
         """Get ready, from a checkpoint of the run where there is one.
 
+        teaching: for a robot that is taught what it sees.
         Raises ConfigError where the run cannot go on from it, or is over.
         """
         self._config = config
@@ -193,7 +199,7 @@ class RobotNode:
         self._stop = stop
         self._notice = Notice(log)
         self._disk = Notice(log)
-        self._camera = Notice(log)
+        self._camera_notice = Notice(log)
         self._batcher = Batcher(
             source=source,
             size=config.fresh_per_batch,
@@ -209,7 +215,13 @@ class RobotNode:
         # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
         self._sent_position = uplink.outbox.position
         self._resumed = saved is not None or self._sent_position > 0
-        self._commands = self._make_commands()
+        self._commands = Commands(
+            teaching=teaching,
+            source=source,
+            classes=lambda: self._knowledge.classes,
+            has_other=self._knowledge.has_other,
+            edit=self._edit,
+        )
         if saved:
             try:
                 self._restore(*saved)
@@ -266,7 +278,7 @@ class RobotNode:
                 self._figures.seconds = time.monotonic() - begin
                 if batch is not None:
                     self._write_metrics()
-                self._camera.say(self._source.status)
+                self._camera_notice.say(self._source.status)
                 progress.show(self._batcher.frames_read, self._figures.live_line())
                 self._notice.say(f"training goes on without {self._uplink.waits_for}" if self._uplink.waits_for else "")
                 if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
@@ -275,6 +287,7 @@ class RobotNode:
     def test(self) -> None:
         """Predict the held-out frames here, and have the cloud predict them from their activations."""
         self._drain("activations")
+        self._figures.begin_test()
         stopped_before = self._stop.made  # then the exit is tested all the same, as there is no other chance to
         for batch in self._held_out_batches():
             if not self._trainer.classes or (self._stop.made and not stopped_before):
@@ -282,7 +295,7 @@ class RobotNode:
             predicted, quantized = self._trainer.evaluate(batch.images)
             self._figures.held_out.add(batch.names, predicted)
             if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
-                self._uplink.send(quantized, batch.names, evaluation=FINAL_EVALUATION)
+                self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
                 self._wait_for_room(always=True)
             self._uplink.pump()
         self._drain("held-out activations")
@@ -343,15 +356,6 @@ class RobotNode:
         self._figures.restore(about["figures"])
         self._knowledge.edits = about["edits"]
         self._source.seek(about["position"])
-
-    def _make_commands(self) -> Commands:
-        return Commands(
-            teaching=None,
-            pace=self._source,
-            classes=lambda: self._knowledge.classes,
-            has_other=self._knowledge.has_other,
-            edit=self._edit,
-        )
 
     def _obey(self) -> None:
         """Do what people asked for since the last time."""
@@ -445,8 +449,8 @@ class RobotNode:
                     log.warning("no new figures came from the cloud within %.0f seconds", FIGURES_SECONDS)
                     return
 
-    def _held_out_batches(self) -> Iterator[Batch]:
-        """Yield the held-out frames, mixed, in batches."""
+    def _held_out_batches(self, most: int = HELD_OUT_FRAMES) -> Iterator[Batch]:
+        """Yield held-out frames, mixed, in batches: at most so many, or all of a source that is there for testing."""
         if self._held_out_source is not None:
             reader = Batcher(
                 source=self._held_out_source,
@@ -458,7 +462,7 @@ class RobotNode:
             while (batch := reader.next()) is not None:
                 yield batch
             return
-        frames = self._batcher.held_out.draw(HELD_OUT_FRAMES)
+        frames = self._batcher.held_out.draw(most)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
             yield Batch(images=np.stack([one.image for _, one in part]), names=[name for name, _ in part], positions=[])

@@ -29,6 +29,7 @@ FREE = {
     "durable",
     "catch_up",
     "checkpoint_every",
+    "practice",
     "learning_rate",
     "device",
     "threads",

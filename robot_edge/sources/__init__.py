@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from broker.errors import SourceError
@@ -15,6 +16,8 @@ from robot_edge.sources.sim import SimulatedCamera
 KINDS = ("folder:PATH", "sim:")
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
+# When watched live: frames a second, and scenes (of four frames) before the next toy.
+SIM_RATE, SIM_STAY = 10, 40
 
 
 def open_source(
@@ -26,11 +29,13 @@ def open_source(
     epochs: int = 1,
     images: int = 0,
     seed: int = 0,
+    live: bool = False,
 ) -> Paced:
     """Open a source as written on the command line: one of KINDS, and what it needs behind the colon.
 
     phases: the classes shown in each phase, one phase after the other; none for all classes at once.
-    epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound.
+    epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound. live: to be watched as
+    a camera, so a recording goes as fast as it was recorded unless a rate is set; sim: shows one toy after the other.
     Raises SourceError.
     """
     options = options or SourceOptions()
@@ -43,6 +48,11 @@ def open_source(
                 FolderSource(Path(path), classes=classes, epochs=epochs, seed=seed + number)
                 for number, classes in enumerate(shown)
             ]
+        case "sim", _, toys if live:
+            # As somebody holds one thing after the other before the camera, for as long as it takes.
+            names = tuple(toys.split(",")) if toys else None
+            parts = [SimulatedCamera(classes=names, size=image_size, seed=seed, stay=SIM_STAY)]
+            options = replace(options, rate=str(SIM_RATE)) if options.rate == "max" else options
         case "sim", _, "":
             share = (images or SIM_FRAMES) // len(shown)
             parts = [
@@ -53,7 +63,8 @@ def open_source(
             ]
         case _:
             raise SourceError(f"source {masked(text)!r}: expected {', '.join(KINDS)}")
-    return Paced(ChainedSource(parts, images), parse_rate(options.rate))
+    rate = "realtime" if live and options.rate == "max" else options.rate
+    return Paced(ChainedSource(parts, images), parse_rate(rate))
 
 
 class ChainedSource:

@@ -46,6 +46,8 @@ class SimulatedCamera(Replay):
     seed, first_scene: scenes are numbered from `first_scene` on, one for every FRAMES_PER_SCENE frames. The same
         seed and number is the same scene; cameras with other seeds or other numbers show other ones.
 
+    stay: scenes in which the same toy is shown before it is the next one's turn; 0 to show them in any order.
+
     Raises SourceError for settings that no camera can have.
     """
 
@@ -57,6 +59,7 @@ class SimulatedCamera(Replay):
         size: int = 32,
         seed: int = 0,
         first_scene: int = 0,
+        stay: int = 0,
     ) -> None:
         self._classes = TOY_CLASSES if classes is None else tuple(classes)
         _check_classes(self._classes)
@@ -69,6 +72,7 @@ class SimulatedCamera(Replay):
         self._size = size
         self._seed = seed
         self._first_scene = first_scene
+        self._stay = stay
         self.position = 0
 
     @property
@@ -93,7 +97,9 @@ class SimulatedCamera(Replay):
         scenes_before, moment = divmod(self.position, FRAMES_PER_SCENE)
         if moment == 0:
             number = self._first_scene + scenes_before
-            self._scene = _Scene(number, self._classes, self._size, np.random.default_rng([self._seed, number]))
+            turn = number // self._stay % len(self._classes) if self._stay else None
+            shown = self._classes if turn is None else (self._classes[turn],)
+            self._scene = _Scene(number, shown, self._size, np.random.default_rng([self._seed, number]))
         self.position += 1
         return self._scene.film(moment, (self._first_scene * FRAMES_PER_SCENE + self.position - 1) / NOMINAL_RATE)
 

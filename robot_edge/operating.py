@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from broker.codec import check_class_name
 from broker.errors import ConfigError, MalformedMessage
 from broker.messages import Change, ClassEdit, Command, CommandResult
+from robot_edge.frames import PacedSource
 from robot_edge.teaching import RESERVED, Lesson, Teaching
 
 # Makes a class edit known to everybody who has to do with the class, and to the cloud.
 Edit = Callable[[Change, str, str, int], ClassEdit]
-
-
-class Pace(Protocol):
-    """A source that can be paused."""
-
-    def pause(self) -> None:
-        """Show no further frame."""
-
-    def resume(self) -> None:
-        """Go on."""
-
-    def step(self) -> None:
-        """Show one more frame."""
 
 
 class Commands:
@@ -38,13 +25,13 @@ class Commands:
         self,
         *,
         teaching: Teaching | None,
-        pace: Pace,
+        source: PacedSource,
         classes: Callable[[], tuple[str, ...]],
         has_other: Callable[[str, int], bool],
         edit: Edit,
     ) -> None:
         self._teaching = teaching
-        self._pace = pace
+        self._source = source
         self._classes = classes
         self._has_other = has_other
         self._edit = edit
@@ -90,13 +77,13 @@ class Commands:
                 self._edit("forget", name, "", 0)
                 return [_done(command, f"{name!r} is forgotten")]
             case "pause":
-                self._pace.pause()
+                self._source.pause()
                 return [_done(command, "paused")]
             case "resume":
-                self._pace.resume()
+                self._source.resume()
                 return [_done(command, "going on")]
             case "step":
-                self._pace.step()
+                self._source.step()
                 return [_done(command, "one frame further")]
 
     def _teach(self, id_: str, name: str, seconds: float) -> list[CommandResult]:

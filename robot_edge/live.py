@@ -1,0 +1,216 @@
+"""A robot that sees all the time, and learns from what it is taught while it is taught and for a while after."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from broker.messages import ClassEdit, Prediction
+from hierarchy.checkpoint import Parts
+from hierarchy.command_line import StopRequest
+from hierarchy.run_folder import RunFolder
+from robot_edge.batches import Pixels
+from robot_edge.config import RobotConfig
+from robot_edge.frames import FrameSource, PacedSource
+from robot_edge.node import RobotNode
+from robot_edge.perception import Predictor
+from robot_edge.progress import RunProgress
+from robot_edge.seeing import Seeing, TaughtFrames
+from robot_edge.teaching import Teaching
+from robot_edge.trainer import EdgeTrainer
+from robot_edge.uplink import Uplink
+
+# When there is nothing to learn: how long to listen to the broker before looking for commands and lessons again.
+IDLE_SECONDS = 0.05
+# Held-out frames that are tested with when what was taught is learned: a percentage point is 3 of them.
+TESTED_FRAMES = 300
+# Steps of practice that wait at most: who teaches all day should not leave the robot practising all night.
+MOST_PRACTICE = 2000
+# Steps of practice after a class was renamed, merged, forgotten or taken back.
+PRACTICE_AFTER_EDIT = 20
+
+log = logging.getLogger("robot-edge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perception:
+    """How a live robot names what it sees.
+
+    predictor: of the exit. answer: names an image uint8 (S, S, 3) taken at a Unix time, in the thread that sees. tell:
+    hears of every prediction, in that thread.
+    """
+
+    predictor: Predictor
+    answer: Callable[[Pixels, float], Prediction]
+    tell: Callable[[Prediction], None]
+
+
+class LiveNode(RobotNode):
+    """Trains on lessons and sends them up; the thread of `Seeing` predicts meanwhile with a copy of the network."""
+
+    def __init__(
+        self,
+        config: RobotConfig,
+        trainer: EdgeTrainer,
+        uplink: Uplink,
+        camera: PacedSource,
+        held_out: FrameSource | None,
+        folder: RunFolder,
+        stop: StopRequest,
+        saved: tuple[Parts, dict[str, Any]] | None,
+        perception: Perception,
+    ) -> None:
+        self.teaching = Teaching(time.monotonic)
+        self._camera = camera
+        self._perception = perception
+        self._practice = 0.0  # steps that are due
+        super().__init__(
+            config,
+            trainer,
+            uplink,
+            TaughtFrames(self.teaching, camera),
+            held_out,
+            folder,
+            stop,
+            saved,
+            self.teaching,
+        )
+        # The frames of a lesson come once: those that were sent, but are in no checkpoint, cannot be shown again.
+        self._source.seek(max(self._source.position, self._sent_position))
+
+    def wait_for_trainer(self) -> None:
+        """Wait for nobody: what is taught meanwhile waits in the outbox."""
+
+    def train(self) -> None:
+        """See, and learn what is taught, until the camera ends or a stop is asked for."""
+        perception = self._perception
+        perception.predictor.refresh(self._trainer.segment, at_once=True)
+        self._calibrate()
+        begin = time.monotonic() - self._figures.seconds
+        seeing = Seeing(
+            self._camera,
+            self.teaching,
+            image_size=self._config.image_size,
+            answer=perception.answer,
+            tell=perception.tell,
+        )
+        with closing(seeing), RunProgress(None, "taught frames") as progress:
+            while not self._stop.made and not (seeing.ended and not self.teaching.waiting):
+                self._obey()
+                learned = self._learn_what_was_taught() or self._practise()
+                self._uplink.pump(0.0 if learned else IDLE_SECONDS)
+                self._figures.seconds = time.monotonic() - begin
+                if learned:
+                    perception.predictor.refresh(self._trainer.segment)
+                    self._write_metrics()
+                    if not self._is_busy:
+                        self._test_what_was_taught()
+                self._camera_notice.say(self._camera.status)
+                progress.show(self._batcher.frames_read, self._live_line(seeing))
+                if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
+                    self.save()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether there is anything to learn or practise yet, or soon."""
+        return bool(self.teaching.open or self.teaching.waiting or self._batcher.filled or self._practice >= 1)
+
+    def _learn_what_was_taught(self) -> bool:
+        batch = self._batcher.next(0.0)
+        if batch is None and not self.teaching.open and not self.teaching.waiting:
+            batch = self._batcher.finish()
+        if batch is None:
+            return False
+        self._learn(batch)
+        self._practice = min(self._practice + self._config.practice * len(batch.names), MOST_PRACTICE)
+        return True
+
+    def _practise(self) -> bool:
+        """Take a step on remembered frames alone; False where none is due."""
+        if self._practice < 1:
+            return False
+        self._practice -= 1
+        remembered = self._knowledge.rehearsal.draw(self._config.batch)
+        if not remembered:
+            self._practice = 0.0
+            return False
+        images = np.stack([one.image for _, one in remembered])
+        self._trainer.step(images, [name for name, _ in remembered], fresh=0, progress=None)
+        return True
+
+    def _test_what_was_taught(self) -> None:
+        """Predict some held-out frames here and in the cloud, calibrate, and save what was learned."""
+        self._figures.begin_test()
+        for batch in self._held_out_batches(TESTED_FRAMES):
+            if batch.names and self._trainer.classes:
+                predicted, quantized = self._trainer.evaluate(batch.images)
+                self._figures.held_out.add(batch.names, predicted)
+                self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
+        self._calibrate()
+        self._perception.predictor.refresh(self._trainer.segment, at_once=True)
+        self.save()
+
+    def _calibrate(self) -> None:
+        """Let confidences be what the held-out frames say that they are."""
+
+    def _live_line(self, seeing: Seeing) -> str:
+        sight, lesson = seeing.sight, self.teaching.open
+        sees = "sees nothing yet"
+        if sight:
+            name = sight.prediction.name or "something unknown"
+            sees = f"sees {name} ({100 * sight.prediction.confidence:.0f} %, {sight.prediction.by})"
+        taught = f" | TEACHING {lesson.name}: {lesson.frames} frames" if lesson else ""
+        return f"{sees}{taught} | {self._figures.live_line()}"
+
+    def _state(self) -> tuple[Parts, dict[str, Any]]:
+        parts, about = super()._state()
+        return parts, {**about, "teaching": self.teaching.state(), "practice": self._practice}
+
+    def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
+        super()._restore(parts, about)
+        self.teaching.restore(about["teaching"])
+        self._practice = about["practice"]
+
+    def _apply(self, edit: ClassEdit) -> None:
+        super()._apply(edit)
+        if edit.change == "rename":
+            self.teaching.rename(edit.name, edit.to)
+        elif edit.change == "forget":
+            self.teaching.forget(edit.name)
+        # The rest has to make up for what the class, or its name, leaves behind.
+        self._practice = max(self._practice, PRACTICE_AFTER_EDIT if self._knowledge.classes else 0.0)
+        self._perception.predictor.refresh(self._trainer.segment, at_once=True)
+
+
+def live_node(
+    config: RobotConfig,
+    trainer: EdgeTrainer,
+    uplink: Uplink,
+    camera: PacedSource,
+    held_out: FrameSource | None,
+    folder: RunFolder,
+    stop: StopRequest,
+    saved: tuple[Parts, dict[str, Any]] | None,
+) -> LiveNode:
+    """Return a live robot's node with all that it sees by."""
+    predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
+
+    def answer(image: Pixels, taken: float) -> Prediction:
+        exit_says = predictor.predict(image)
+        return Prediction(
+            boot=uplink.state.boot,
+            time=taken,
+            name="" if exit_says.unknown else exit_says.name,
+            confidence=exit_says.confidence,
+            by="exit",
+            latency=exit_says.seconds,
+        )
+
+    perception = Perception(predictor=predictor, answer=answer, tell=lambda _prediction: None)
+    return LiveNode(config, trainer, uplink, camera, held_out, folder, stop, saved, perception)
