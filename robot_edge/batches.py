@@ -7,27 +7,18 @@ import io
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from broker.messages import ClassEdit
-from hierarchy.rehearsal import BalancedMemory
-from robot_edge.frames import Frame, FrameSource
+from robot_edge.frame_memory import FrameMemory
+from robot_edge.frames import Frame, FrameSource, Pixels
 
 # One frame in so many is also encoded as JPEG, to know what sending pictures would cost. Pillow's default quality.
 JPEG_SAMPLED_EVERY = 50
-
-Pixels = NDArray[np.uint8]
-
-
-class Remembered(NamedTuple):
-    """A frame of the robot's image size that is kept, and the teaching session it is from; 0 for none."""
-
-    image: Pixels
-    session: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +45,7 @@ class Batcher:
     size: int
     image_size: int
     held_out_every: int
-    held_out: BalancedMemory[Remembered]
+    held_out: FrameMemory
     frames_read: int = 0
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
@@ -99,7 +90,7 @@ class Batcher:
                 self.unlabelled += 1
             elif self._is_held_out(frame):
                 if not self._is_met_again(image):
-                    self.held_out.add(frame.label, Remembered(image, frame.session))
+                    self.held_out.add(frame.label, image, frame.session)
             else:
                 self._images.append(image)
                 self._names.append(frame.label)

@@ -13,6 +13,8 @@ NOMINAL_RATE = 30.0
 # What a picture may have before it is decoded: the largest cameras have 50 megapixels, and each takes three bytes.
 MOST_PIXELS = 64_000_000
 
+Pixels = NDArray[np.uint8]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -28,7 +30,7 @@ class Frame:
     session: the teaching session that gave it its label, from 1; 0 where the source did.
     """
 
-    image: NDArray[np.uint8]
+    image: Pixels
     label: str | None
     scene: int
     time: float

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from broker.messages import ClassEdit
-from hierarchy.rehearsal import BalancedMemory
-from robot_edge.batches import Remembered
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.trainer import EdgeTrainer
 
 
@@ -14,9 +13,7 @@ class Knowledge:
     edits: how many were applied.
     """
 
-    def __init__(
-        self, trainer: EdgeTrainer, rehearsal: BalancedMemory[Remembered], held_out: BalancedMemory[Remembered]
-    ) -> None:
+    def __init__(self, trainer: EdgeTrainer, rehearsal: FrameMemory, held_out: FrameMemory) -> None:
         self.trainer = trainer
         self.rehearsal = rehearsal
         self.held_out = held_out
@@ -33,8 +30,7 @@ class Knowledge:
 
     def has_other(self, name: str, session: int) -> bool:
         """Whether frames of a class are kept that another session taught."""
-        memories = (self.rehearsal, self.held_out)
-        return any(its == name and one.session != session for memory in memories for its, one in memory.all())
+        return self.rehearsal.has_other(name, session) or self.held_out.has_other(name, session)
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to network and frames what the edit says."""
@@ -46,7 +42,7 @@ class Knowledge:
         else:
             if edit.change == "undo":
                 for memory in memories:
-                    memory.forget(lambda one: one.session == edit.session)
+                    memory.forget_session(edit.session)
             if edit.name:
                 learner.remove(edit.name)
                 for memory in memories:

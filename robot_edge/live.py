@@ -15,9 +15,8 @@ from broker.messages import ClassEdit, Prediction
 from hierarchy.checkpoint import Parts
 from hierarchy.command_line import StopRequest
 from hierarchy.run_folder import RunFolder
-from robot_edge.batches import Pixels
 from robot_edge.config import RobotConfig
-from robot_edge.frames import FrameSource, PacedSource
+from robot_edge.frames import FrameSource, PacedSource, Pixels
 from robot_edge.node import RobotNode
 from robot_edge.perception import Predictor
 from robot_edge.progress import RunProgress
@@ -140,7 +139,7 @@ class LiveNode(RobotNode):
         if not remembered:
             self._practice = 0.0
             return False
-        images = np.stack([one.image for _, one in remembered])
+        images = np.stack([image for _, image in remembered])
         self._trainer.step(images, [name for name, _ in remembered], fresh=0, progress=None)
         return True
 

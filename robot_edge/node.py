@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import math
 import secrets
@@ -23,14 +24,14 @@ from broker.messages import Change, ClassEdit, CommandResult, RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.device import Compute, choose_device, set_threads
-from hierarchy.rehearsal import BalancedMemory
 from hierarchy.run_folder import RunFolder, former_settings
-from robot_edge.batches import Batch, Batcher, Remembered
-from robot_edge.operating import Commands
+from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
 from robot_edge.figures import RunFigures
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.knowledge import Knowledge
+from robot_edge.operating import Commands
 from robot_edge.outbox import Outbox
 from robot_edge.progress import RunProgress, print_summary
 from robot_edge.resume import (
@@ -38,9 +39,8 @@ from robot_edge.resume import (
     checkpoint_error,
     checkpoint_parts,
     pack_compute,
-    pack_frames,
     unpack_compute,
-    unpack_frames,
+    without_checkpoint,
 )
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
@@ -82,6 +82,7 @@ def run(config: RobotConfig) -> None:
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
     # A checkpoint replaces whatever weights the run once began with.
     segment, split, start = build_edge(dataclasses.replace(config, weights="none") if has_checkpoint else config)
+    gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
     samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     source = open_source(
         config.source,
@@ -108,7 +109,7 @@ def run(config: RobotConfig) -> None:
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
-        saved = load_checkpoint(folder.checkpoint) if has_checkpoint else None
+        saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
         trainer = EdgeTrainer(
             segment,
             bits=config.bits,
@@ -205,10 +206,10 @@ class RobotNode:
             size=config.fresh_per_batch,
             image_size=config.image_size,
             held_out_every=0 if held_out else config.held_out_every,
-            held_out=BalancedMemory(HELD_OUT_FRAMES, config.seed),
+            held_out=FrameMemory(HELD_OUT_FRAMES, config.image_size, config.seed),
         )
         frames = int(config.rehearsal_mb * 1e6 / self._batcher.raw_bytes_per_image)
-        memory: BalancedMemory[Remembered] = BalancedMemory(frames, config.seed)
+        memory = FrameMemory(frames, config.image_size, config.seed)
         self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
         self._next_metrics = 0.0
@@ -333,8 +334,8 @@ class RobotNode:
 
     def _state(self) -> tuple[Parts, dict[str, Any]]:
         parts, about = self._trainer.state()
-        rehearsal, about_rehearsal = pack_frames(self._knowledge.rehearsal)
-        held_out, about_held_out = pack_frames(self._batcher.held_out)
+        rehearsal, about_rehearsal = self._knowledge.rehearsal.state()
+        held_out, about_held_out = self._batcher.held_out.state()
         about_batcher, batcher = self._batcher.state()
         return checkpoint_parts(parts, rehearsal, held_out, batcher), {
             **about,
@@ -350,8 +351,8 @@ class RobotNode:
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
         self._trainer.restore(parts, about)
-        unpack_frames(self._knowledge.rehearsal, parts.get("rehearsal", {}), about["rehearsal"])
-        unpack_frames(self._batcher.held_out, parts.get("held_out", {}), about["held_out"])
+        self._knowledge.rehearsal.restore(parts.get("rehearsal", {}), about["rehearsal"])
+        self._batcher.held_out.restore(parts.get("held_out", {}), about["held_out"])
         self._batcher.restore(about["batcher"], {name: one.numpy() for name, one in parts["batcher"].items()})
         self._figures.restore(about["figures"])
         self._knowledge.edits = about["edits"]
@@ -390,7 +391,7 @@ class RobotNode:
     def _learn(self, batch: Batch) -> None:
         fresh = len(batch.names)
         rehearsed = self._knowledge.rehearsal.draw(round(fresh * self._config.rehearsed_per_fresh))
-        images = np.concatenate([batch.images, *(one.image[None] for _, one in rehearsed)])
+        images = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
         names = batch.names + [name for name, _ in rehearsed]
         step = self._trainer.step(images, names, fresh=fresh, progress=self._batcher.progress)
         self._figures.add(step)
@@ -406,8 +407,7 @@ class RobotNode:
             )
         if self._config.rehearsed_per_fresh:
             for name, image in zip(batch.names, batch.images, strict=True):
-                own = image.copy()  # a view would keep its whole batch
-                self._knowledge.rehearsal.add(name, Remembered(own, batch.session))
+                self._knowledge.rehearsal.add(name, image, batch.session)
 
     def _wait_for_room(self, *, always: bool = False) -> None:
         """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
@@ -457,7 +457,7 @@ class RobotNode:
                 size=PREDICT_AT_ONCE,
                 image_size=self._config.image_size,
                 held_out_every=0,
-                held_out=BalancedMemory(0, 0),
+                held_out=FrameMemory(0, self._config.image_size, 0),
             )
             while (batch := reader.next()) is not None:
                 yield batch
@@ -465,7 +465,7 @@ class RobotNode:
         frames = self._batcher.held_out.draw(most)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
-            yield Batch(images=np.stack([one.image for _, one in part]), names=[name for name, _ in part], positions=[])
+            yield Batch(images=np.stack([image for _, image in part]), names=[name for name, _ in part], positions=[])
 
     def _write_metrics(self) -> None:
         # A killed process has written lines of steps that are taken again.

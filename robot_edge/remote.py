@@ -48,7 +48,7 @@ def give_command(
 def _converse(link: Link, robot: str, command: Command) -> bool:
     # The state is retained, so it comes at once where there is a robot, or has been one.
     for channel in ("state", "result"):
-        link.subscribe(topics.topic("robot", robot, channel))  # type: ignore[arg-type]
+        link.subscribe(topics.topic("robot", robot, channel))
     give_up = time.monotonic() + CONNECT_SECONDS
     while not link.connected:
         if time.monotonic() > give_up:

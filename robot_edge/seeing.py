@@ -16,8 +16,8 @@ import numpy as np
 
 from broker.errors import ReflexarcError
 from broker.messages import Prediction
-from robot_edge.batches import Pixels, resize
-from robot_edge.frames import Frame, FrameSource, PacedSource
+from robot_edge.batches import resize
+from robot_edge.frames import Frame, FrameSource, PacedSource, Pixels
 from robot_edge.teaching import Teaching
 
 # How long to wait for a frame before looking whether to end.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError
-from cloud_trainer.__main__ import app
+from cloud_trainer.commands import app
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE, Store
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint

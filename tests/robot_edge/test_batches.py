@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierarchy.rehearsal import BalancedMemory
-from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, Pixels, Remembered, resize
-from robot_edge.frames import Frame
+from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, resize
+from robot_edge.frame_memory import FrameMemory
+from robot_edge.frames import Frame, Pixels
 
 SIZE = 8
 # Of a black picture of that size, by which any process must know it again.
@@ -60,7 +60,7 @@ def batcher(
     length: int | None = None,
     keep: int = 100,
 ) -> Batcher:
-    held_out: BalancedMemory[Remembered] = BalancedMemory(keep, seed=0)
+    held_out = FrameMemory(keep, SIZE, seed=0)
     return Batcher(
         source=Replay(frames, length), size=size, image_size=SIZE, held_out_every=held_out_every, held_out=held_out
     )
@@ -89,7 +89,7 @@ def test_held_out_scenes_are_never_trained_on_in_any_epoch(held_out_every: int) 
     scenes_met = [scene for scene in range(20) for _ in range(3)]  # three frames of each
     reader = batcher([frame(scene) for scene in scenes_met * 3], held_out_every=held_out_every, keep=1000)
     trained = {scene for batch in read(reader) for scene in scenes(batch.images)}
-    held_out = {int(one.image[0, 0, 0]) for _, one in reader.held_out.all()}
+    held_out = {int(image[0, 0, 0]) for _, image in reader.held_out.all()}
     assert held_out == set(range(0, 20, held_out_every))
     assert trained == set(range(20)) - held_out
 
@@ -126,7 +126,7 @@ def test_it_goes_on_where_another_one_stopped() -> None:
     other = batcher(frames[one.frames_read :], held_out_every=3, length=300)
     about, marks = one.state()
     other.restore(json.loads(json.dumps(about)), marks)
-    other.held_out.restore(one.held_out.all(), one.held_out.random_state())
+    other.held_out.restore(*one.held_out.state())
     rest = [(read(reader), reader) for reader in (one, other)]
     for batches, reader in rest:
         assert [scenes(batch.images) for batch in batches] == [scenes(batch.images) for batch in rest[0][0]]

@@ -9,7 +9,7 @@ import tomli_w
 import robot_edge.node
 from broker.errors import ConfigError
 from hierarchy.command_line import with_config_file
-from robot_edge.__main__ import app
+from robot_edge.commands import app
 from robot_edge.config import RobotConfig
 
 
@@ -125,3 +125,12 @@ def test_a_camera_s_password_is_in_no_file_and_no_log() -> None:
     settings = config(source="rtsp://me:s3cret@cam/live", held_out="http://cam/?pwd=s3cret")
     assert "s3cret" not in str(settings.as_toml())
     assert "s3cret" not in repr(settings)
+
+
+def test_the_help_says_the_least_that_an_outbox_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, "--help")
+    help_text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "What may wait on the disk for the cloud, in megabytes; at least 1." in help_text
