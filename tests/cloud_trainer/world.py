@@ -25,6 +25,7 @@ from broker.errors import ConfigError
 from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import (
     ActivationBatch,
+    ClassEdit,
     Message,
     Receipt,
     RobotMetrics,
@@ -51,7 +52,12 @@ STATE = RobotState(
     boot="b" * 16, run="c" * 16, former="", edits=0, started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0
 )
 TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
-CHANNELS: dict[type, topics.Channel] = {RobotState: "state", ActivationBatch: "activations", RobotMetrics: "metrics"}
+CHANNELS: dict[type, topics.Channel] = {
+    RobotState: "state",
+    ActivationBatch: "activations",
+    ClassEdit: "activations",
+    RobotMetrics: "metrics",
+}
 CLASSES = ("cat", "dog", "ant")
 
 
@@ -164,7 +170,7 @@ class Cloud:
         """Let a robot send bytes."""
         self.robots.publish(topics.topic("robot", robot, channel), payload)
 
-    def say(self, robot: str, *messages: RobotState | ActivationBatch | RobotMetrics) -> list[Receipt]:
+    def say(self, robot: str, *messages: RobotState | ActivationBatch | ClassEdit | RobotMetrics) -> list[Receipt]:
         """Let a robot send messages, and return the receipts that it got, after all is trained on."""
         for message in messages:
             self.publish(robot, CHANNELS[type(message)], pack(message))
