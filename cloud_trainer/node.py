@@ -25,8 +25,9 @@ from broker.messages import (
     RobotState,
     TrainerState,
 )
+from cloud_trainer.answers import Answerer
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.fleet import Fleet
+from cloud_trainer.fleet import Fleet, goes_on
 from cloud_trainer.other_trainers import TAKEOVER_SECONDS, OtherTrainers
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session import RobotSession
@@ -75,6 +76,7 @@ def run(config: TrainerConfig) -> None:
     ):
         link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials)
         node = TrainerNode(config, state, link, folder, store)
+        node.answerer.start()
         try:
             while not stop.made:
                 node.turn(timeout=0.2)
@@ -82,6 +84,7 @@ def run(config: TrainerConfig) -> None:
             farewell = None  # the state at the broker is the other's
             raise
         finally:
+            node.answerer.close()
             node.finish()
             link.close(farewell)
     log.info("the run is in %s; the same --run-dir goes on from here", config.run_path)
@@ -117,12 +120,14 @@ class TrainerNode:
         link.subscribe(topics.topic("trainer", topics.ANYONE, "state"))
         for channel in ("state", "metrics", "activations"):
             link.subscribe(topics.topic("robot", topics.ANYONE, channel))
+        self.answerer = Answerer(link)
 
     def turn(self, timeout: float) -> None:
         """Store what came, waiting up to timeout seconds for it where there is nothing to train on, and train a bit."""
         self._take_in(0.0 if self._fleet.next_to_train() else timeout)
         if robot := self._fleet.next_to_train():
             self._train(robot)
+        self.answerer.update(self._who_may_be_answered)
         now = time.monotonic()
         self._say_what_is_missing()
         for robot, record in self._robots.items():
@@ -326,6 +331,18 @@ class TrainerNode:
             self._disk.say("")
         except OSError as error:
             self._disk.say(f"metrics cannot be written, training goes on without: {error}")
+
+    def _who_may_be_answered(self, robot: str) -> tuple[RobotSession, frozenset[str]] | None:
+        """Return the session that answers a robot's asks, and the boots whose front belongs to it; None for neither."""
+        record = self._robots.get(robot)
+        if record is None or record.session is None or record.state is None:
+            return None
+        if record.refused or record.stuck or record.conduct.quarantine(time.monotonic()):
+            return None
+        session = record.session
+        # A robot that only asks enters nothing into the log.
+        newest = {record.state.boot} if goes_on(record.state, session.state) else set()
+        return session, frozenset({session.state.boot, *newest})
 
     # What goes out
 
