@@ -26,6 +26,17 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     run(config)
 
 
+@app.command(name="cameras")
+def cameras() -> None:
+    """List the cameras that this machine has, as --source takes them."""
+    from robot_edge.sources.camera import list_cameras
+
+    for path, about in list_cameras():
+        print(f"camera:{path}  {about}")
+    if not list_cameras():
+        print("no cameras here (no /dev/video*)")
+
+
 def main() -> None:
     def cli(arguments: Sequence[str]) -> None:
         app.cli(prog="robot-edge", description=__doc__, args=list(arguments))

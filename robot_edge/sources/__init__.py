@@ -8,11 +8,13 @@ from pathlib import Path
 from broker.errors import SourceError
 from robot_edge.frames import Frame, FrameSource
 from robot_edge.source_options import SourceOptions, masked, parse_rate, unmasked
+from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 
-KINDS = ("folder:PATH", "sim:")
+KINDS = ("camera:0", "camera:/dev/video0", "rtsp://...", "http://... (MJPEG)", "folder:PATH", "sim:")
+WITHOUT_PHASES = {"camera", "rtsp", "rtsps", "http", "https"}
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
 
@@ -51,6 +53,12 @@ def open_source(
                 )
                 for number, classes in enumerate(shown)
             ]
+        case kind, _, _ if (phases or epochs > 1) and kind in WITHOUT_PHASES:
+            raise SourceError(f"{kind}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
+        case "camera", _, device:
+            parts = [open_camera(device, options)]
+        case (("rtsp" | "rtsps" | "http" | "https"), _, rest) if rest.startswith("//"):
+            parts = [open_stream(text)]
         case _:
             raise SourceError(f"source {masked(text)!r}: expected {', '.join(KINDS)}")
     return Paced(ChainedSource(parts, images), parse_rate(options.rate))
