@@ -12,9 +12,10 @@ from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.sources.video import VideoSource
 
-KINDS = ("camera:0", "camera:/dev/video0", "rtsp://...", "http://... (MJPEG)", "folder:PATH", "sim:")
-WITHOUT_PHASES = {"camera", "rtsp", "rtsps", "http", "https"}
+KINDS = ("camera:0", "camera:/dev/video0", "rtsp://...", "http://... (MJPEG)", "video:FILE", "folder:PATH", "sim:")
+WITHOUT_PHASES = {"camera", "video", "rtsp", "rtsps", "http", "https"}
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
 
@@ -55,6 +56,8 @@ def open_source(
             ]
         case kind, _, _ if (phases or epochs > 1) and kind in WITHOUT_PHASES:
             raise SourceError(f"{kind}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
+        case "video", _, path if path:
+            parts = [VideoSource(Path(path), Path(options.labels) if options.labels else None)]
         case "camera", _, device:
             parts = [open_camera(device, options)]
         case (("rtsp" | "rtsps" | "http" | "https"), _, rest) if rest.startswith("//"):
