@@ -10,6 +10,8 @@ from tyro.extras import SubcommandApp
 
 from hierarchy.command_line import run_program
 from robot_edge.config import RobotConfig
+from robot_edge.record import RecordConfig
+from robot_edge.record import record as record_source_of
 
 app = SubcommandApp()
 
@@ -24,6 +26,12 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     from robot_edge.node import run  # torch takes seconds to import: --help should not
 
     run(config)
+
+
+@app.command(name="record")
+def record(config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
+    """Record frames and labels of a source into a bag, which --source bag:FILE replays to the same training."""
+    record_source_of(config)
 
 
 @app.command(name="cameras")

@@ -8,14 +8,24 @@ from pathlib import Path
 from broker.errors import SourceError
 from robot_edge.frames import Frame, FrameSource
 from robot_edge.source_options import SourceOptions, masked, parse_rate, unmasked
+from robot_edge.sources.bag import BagSource
 from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.video import VideoSource
 
-KINDS = ("camera:0", "camera:/dev/video0", "rtsp://...", "http://... (MJPEG)", "video:FILE", "folder:PATH", "sim:")
-WITHOUT_PHASES = {"camera", "video", "rtsp", "rtsps", "http", "https"}
+KINDS = (
+    "camera:0",
+    "camera:/dev/video0",
+    "rtsp://...",
+    "http://... (MJPEG)",
+    "video:FILE",
+    "bag:PATH",
+    "folder:PATH",
+    "sim:",
+)
+WITHOUT_PHASES = {"camera", "video", "bag", "rtsp", "rtsps", "http", "https"}
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
 
@@ -58,6 +68,8 @@ def open_source(
             raise SourceError(f"{kind}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
         case "video", _, path if path:
             parts = [VideoSource(Path(path), Path(options.labels) if options.labels else None)]
+        case "bag", _, path if path:
+            parts = [BagSource(Path(path), image_topic=options.image_topic, label_topic=options.label_topic)]
         case "camera", _, device:
             parts = [open_camera(device, options)]
         case (("rtsp" | "rtsps" | "http" | "https"), _, rest) if rest.startswith("//"):
