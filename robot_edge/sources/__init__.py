@@ -11,8 +11,11 @@ from robot_edge.source_options import SourceOptions, masked, parse_rate, unmaske
 from robot_edge.sources.bag import BagSource
 from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
+from robot_edge.sources.gstreamer import open_pipeline
 from robot_edge.sources.paced import Paced
+from robot_edge.sources.ros2 import open_topic
 from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.sources.torchvision_set import TorchvisionSource
 from robot_edge.sources.video import VideoSource
 
 KINDS = (
@@ -23,9 +26,12 @@ KINDS = (
     "video:FILE",
     "bag:PATH",
     "folder:PATH",
+    "torchvision:NAME",
+    "gst:PIPELINE",
+    "ros2:/TOPIC",
     "sim:",
 )
-WITHOUT_PHASES = {"camera", "video", "bag", "rtsp", "rtsps", "http", "https"}
+WITHOUT_PHASES = {"gst", "ros2", "camera", "video", "bag", "rtsp", "rtsps", "http", "https"}
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
 
@@ -56,6 +62,12 @@ def open_source(
                 FolderSource(Path(path), classes=classes, epochs=epochs, seed=seed + number)
                 for number, classes in enumerate(shown)
             ]
+        case "torchvision", _, name if name:
+            root = Path(options.data_dir) if options.data_dir else None
+            parts = [
+                TorchvisionSource(name, root, classes=classes, epochs=epochs, seed=seed + number)
+                for number, classes in enumerate(shown)
+            ]
         case "sim", _, "":
             share = (images or SIM_FRAMES) // len(shown)
             parts = [
@@ -70,6 +82,10 @@ def open_source(
             parts = [VideoSource(Path(path), Path(options.labels) if options.labels else None)]
         case "bag", _, path if path:
             parts = [BagSource(Path(path), image_topic=options.image_topic, label_topic=options.label_topic)]
+        case "gst", _, pipeline if pipeline:
+            parts = [open_pipeline(pipeline, options)]
+        case "ros2", _, topic if topic:
+            parts = [open_topic(topic, options)]
         case "camera", _, device:
             parts = [open_camera(device, options)]
         case (("rtsp" | "rtsps" | "http" | "https"), _, rest) if rest.startswith("//"):
