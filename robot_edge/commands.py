@@ -12,6 +12,8 @@ from tyro.extras import SubcommandApp
 from broker.messages import Action
 from hierarchy.command_line import EXIT_ERROR, run_program
 from robot_edge.config import RobotConfig
+from robot_edge.record import RecordConfig
+from robot_edge.record import record as record_source_of
 
 app = SubcommandApp()
 
@@ -26,6 +28,23 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     from robot_edge.node import run  # torch takes seconds to import: --help should not
 
     run(config)
+
+
+@app.command(name="record")
+def record(config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
+    """Record frames and labels of a source into a bag, which --source bag:FILE replays to the same training."""
+    record_source_of(config)
+
+
+@app.command(name="cameras")
+def cameras() -> None:
+    """List the cameras that this machine has, as --source takes them."""
+    from robot_edge.sources.camera import list_cameras
+
+    for path, about in list_cameras():
+        print(f"camera:{path}  {about}")
+    if not list_cameras():
+        print("no cameras here (no /dev/video*)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,11 @@ Rate = float | Literal["realtime", "max"]
 
 PASSWORD_VARIABLE = "REFLEXARC_CAMERA_PASSWORD"  # noqa: S105, the name is no secret
 MASK = "***"
-# rtsp://user:password@host, and http://host/video?user=admin&pwd=password as cheap cameras have it.
+# rtsp://user:password@host, http://host/video?user=admin&pwd=password as cheap cameras have it, and GStreamer's user-pw.
 _USER_PASSWORD = re.compile(r"(?<=://)([^/?#@\s:]*):([^/?#\s]*)@")
-_QUERY_PASSWORD = re.compile(r"([?&](?:pwd|pass|passwd|password|token|key|auth|secret)=)[^&#\s!]*", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(
+    r"((?:[?&]|\buser-)(?:pw|pwd|pass|passwd|password|token|key|auth|secret)=)[^&#\s!]*", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class SourceOptions:
     data_dir: str = ""
     """For torchvision: where the data set is or goes. Default: ~/.cache/reflexarc."""
     width: int = 0
-    """For camera: width of its pictures in pixels; 0 leaves what it has."""
+    """For camera: width of its pictures in pixels; 0 leaves what it has. gst: has to know."""
     height: int = 0
     """For camera: height of its pictures in pixels; 0 leaves what it has."""
     fps: float = 0.0

@@ -9,11 +9,30 @@ from pathlib import Path
 from broker.errors import SourceError
 from robot_edge.frames import Frame, FrameSource
 from robot_edge.source_options import SourceOptions, masked, parse_rate, unmasked
+from robot_edge.sources.bag import BagSource
+from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
+from robot_edge.sources.gstreamer import open_pipeline
 from robot_edge.sources.paced import Paced
+from robot_edge.sources.ros2 import open_topic
 from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.sources.torchvision_set import TorchvisionSource
+from robot_edge.sources.video import VideoSource
 
-KINDS = ("folder:PATH", "sim:")
+KINDS = (
+    "camera:0",
+    "camera:/dev/video0",
+    "rtsp://...",
+    "http://... (MJPEG)",
+    "video:FILE",
+    "bag:PATH",
+    "folder:PATH",
+    "torchvision:NAME",
+    "gst:PIPELINE",
+    "ros2:/TOPIC",
+    "sim:",
+)
+WITHOUT_PHASES = {"gst", "ros2", "camera", "video", "bag", "rtsp", "rtsps", "http", "https"}
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
 # When watched live: frames a second, and scenes (of four frames) before the next toy.
@@ -48,6 +67,12 @@ def open_source(
                 FolderSource(Path(path), classes=classes, epochs=epochs, seed=seed + number)
                 for number, classes in enumerate(shown)
             ]
+        case "torchvision", _, name if name:
+            root = Path(options.data_dir) if options.data_dir else None
+            parts = [
+                TorchvisionSource(name, root, classes=classes, epochs=epochs, seed=seed + number)
+                for number, classes in enumerate(shown)
+            ]
         case "sim", _, toys if live:
             # As somebody holds one thing after the other before the camera, for as long as it takes.
             names = tuple(toys.split(",")) if toys else None
@@ -61,6 +86,20 @@ def open_source(
                 )
                 for number, classes in enumerate(shown)
             ]
+        case kind, _, _ if (phases or epochs > 1) and kind in WITHOUT_PHASES:
+            raise SourceError(f"{kind}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
+        case "video", _, path if path:
+            parts = [VideoSource(Path(path), Path(options.labels) if options.labels else None)]
+        case "bag", _, path if path:
+            parts = [BagSource(Path(path), image_topic=options.image_topic, label_topic=options.label_topic)]
+        case "gst", _, pipeline if pipeline:
+            parts = [open_pipeline(pipeline, options)]
+        case "ros2", _, topic if topic:
+            parts = [open_topic(topic, options)]
+        case "camera", _, device:
+            parts = [open_camera(device, options)]
+        case (("rtsp" | "rtsps" | "http" | "https"), _, rest) if rest.startswith("//"):
+            parts = [open_stream(text)]
         case _:
             raise SourceError(f"source {masked(text)!r}: expected {', '.join(KINDS)}")
     rate = "realtime" if live and options.rate == "max" else options.rate

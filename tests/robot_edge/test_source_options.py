@@ -29,6 +29,7 @@ def test_another_rate_is_refused(text: str) -> None:
             "gst:rtspsrc location=rtsp://me:s3cret@cam/a ! decodebin",
             "gst:rtspsrc location=rtsp://me:***@cam/a ! decodebin",
         ),
+        ("gst:rtspsrc user-id=me user-pw=s3cret ! decodebin", "gst:rtspsrc user-id=me user-pw=*** ! decodebin"),
         ("rtsp://me@cam/a", "rtsp://me@cam/a"),
         ("folder:/data/a:b@c", "folder:/data/a:b@c"),
         ("sim:", "sim:"),
