@@ -62,6 +62,13 @@ class RobotConfig(SourceOptions):
     practice: float = 0.5
     """When live: training steps on remembered frames alone that each taught frame is worth, for when nothing new
     comes."""
+    threshold: float = 0.8
+    """When live: the calibrated confidence from which the exit's answer stands; the cloud is asked about other
+    frames. 0 asks about none."""
+    ask_deadline: float = 0.3
+    """When live: seconds in which the cloud has to answer; then the exit's answer stands."""
+    predictions_per_second: float = 5.0
+    """When live: predictions published in a second while they stay the same; another one is at once."""
     epochs: int = 1
     """How often a folder is shown, in each phase."""
     images: int = 0
@@ -113,6 +120,9 @@ class RobotConfig(SourceOptions):
         check_range("held-out-every", self.held_out_every, 2, 10**6)
         check_range("batch", self.batch, 2, 1024)
         check_range("practice", self.practice, 0, 1000)
+        check_range("threshold", self.threshold, 0, 1)
+        check_range("ask-deadline", self.ask_deadline, 0, 60)
+        check_range("predictions-per-second", self.predictions_per_second, 0.01, 1000)
         check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)

@@ -11,16 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from broker.messages import ClassEdit, Prediction
+from broker.link import Link
+from broker.messages import ClassEdit
 from hierarchy.checkpoint import Parts
 from hierarchy.command_line import StopRequest
 from hierarchy.run_folder import RunFolder
+from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
-from robot_edge.frames import FrameSource, PacedSource, Pixels
+from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.node import RobotNode
 from robot_edge.perception import Predictor
+from robot_edge.predictions import PredictionPublisher
 from robot_edge.progress import RunProgress
 from robot_edge.seeing import Seeing, TaughtFrames
+from robot_edge.sight import Sight
 from robot_edge.teaching import Teaching
 from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
@@ -39,15 +43,11 @@ log = logging.getLogger("robot-edge")
 
 @dataclass(frozen=True, kw_only=True)
 class Perception:
-    """How a live robot names what it sees.
-
-    predictor: of the exit. answer: names an image uint8 (S, S, 3) taken at a Unix time, in the thread that sees. tell:
-    hears of every prediction, in that thread.
-    """
+    """How a live robot names what it sees. tell: hears of every decision, in the thread that sees."""
 
     predictor: Predictor
-    answer: Callable[[Pixels, float], Prediction]
-    tell: Callable[[Prediction], None]
+    sight: Sight
+    tell: Callable[[Decision], None]
 
 
 class LiveNode(RobotNode):
@@ -93,15 +93,12 @@ class LiveNode(RobotNode):
         self._calibrate()
         begin = time.monotonic() - self._figures.seconds
         seeing = Seeing(
-            self._camera,
-            self.teaching,
-            image_size=self._config.image_size,
-            answer=perception.answer,
-            tell=perception.tell,
+            self._camera, self.teaching, perception.sight, image_size=self._config.image_size, tell=perception.tell
         )
         with closing(seeing), RunProgress(None, "taught frames") as progress:
             while not self._stop.made and not (seeing.ended and not self.teaching.waiting):
                 self._obey()
+                perception.sight.reachable = self._uplink.trainer_online
                 learned = self._learn_what_was_taught() or self._practise()
                 self._uplink.pump(0.0 if learned else IDLE_SECONDS)
                 self._figures.seconds = time.monotonic() - begin
@@ -157,13 +154,17 @@ class LiveNode(RobotNode):
 
     def _calibrate(self) -> None:
         """Let confidences be what the held-out frames say that they are."""
+        held_out = self._knowledge.held_out.draw(TESTED_FRAMES)
+        if held_out and self._trainer.classes:
+            images = np.stack([image for _, image in held_out])
+            self._perception.predictor.calibrate(self._trainer.segment, images, [name for name, _ in held_out])
 
     def _live_line(self, seeing: Seeing) -> str:
-        sight, lesson = seeing.sight, self.teaching.open
+        view, lesson = seeing.view, self.teaching.open
         sees = "sees nothing yet"
-        if sight:
-            name = sight.prediction.name or "something unknown"
-            sees = f"sees {name} ({100 * sight.prediction.confidence:.0f} %, {sight.prediction.by})"
+        if view:
+            name = view.decision.name or "nothing it knows"
+            sees = f"sees {name} ({100 * view.decision.confidence:.0f} %, {view.decision.by})"
         taught = f" | TEACHING {lesson.name}: {lesson.frames} frames" if lesson else ""
         return f"{sees}{taught} | {self._figures.live_line()}"
 
@@ -188,6 +189,7 @@ class LiveNode(RobotNode):
 
 
 def live_node(
+    link: Link,
     config: RobotConfig,
     trainer: EdgeTrainer,
     uplink: Uplink,
@@ -199,17 +201,15 @@ def live_node(
 ) -> LiveNode:
     """Return a live robot's node with all that it sees by."""
     predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
+    boot = uplink.state.boot
+    cascade = Cascade(
+        boot=boot, split=uplink.state.split.fingerprint, threshold=config.threshold, deadline=config.ask_deadline
+    )
+    publisher = PredictionPublisher(link, config.robot, boot, per_second=config.predictions_per_second)
 
-    def answer(image: Pixels, taken: float) -> Prediction:
-        exit_says = predictor.predict(image)
-        return Prediction(
-            boot=uplink.state.boot,
-            time=taken,
-            name="" if exit_says.unknown else exit_says.name,
-            confidence=exit_says.confidence,
-            by="exit",
-            latency=exit_says.seconds,
-        )
+    def tell(decision: Decision) -> None:
+        publisher.offer(decision, now=time.monotonic(), wall=time.time())
 
-    perception = Perception(predictor=predictor, answer=answer, tell=lambda _prediction: None)
+    sight = Sight(predictor, cascade, CloudLine(link, config.robot))
+    perception = Perception(predictor=predictor, sight=sight, tell=tell)
     return LiveNode(config, trainer, uplink, camera, held_out, folder, stop, saved, perception)

@@ -133,8 +133,8 @@ def run(config: RobotConfig) -> None:
             link = MqttLink(config.broker, config.robot, will=will(config.robot, state), credentials=credentials)
             uplink = Uplink(link, config.robot, state, outbox)
             try:
-                start_node = live_node if config.is_live else RobotNode
-                start_node(config, trainer, uplink, source, held_out, folder, stop, saved).run()
+                parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
+                (live_node(link, *parts) if config.is_live else RobotNode(*parts)).run()
             finally:
                 uplink.close()
     if stop.made:

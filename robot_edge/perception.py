@@ -109,7 +109,7 @@ class Predictor:
             logits = found.cpu().numpy()
             classes = segment.exit.head.classes
         calibration = self.calibration  # another thread may put a new one in its place
-        probabilities = softmax(logits, calibration.temperature)[0]
+        probabilities = softmax(logits, calibration.temperature)[0] if classes else np.zeros(0)
         best = int(probabilities.argmax()) if classes else -1
         confidence = float(probabilities[best]) if classes else 0.0
         return ExitPrediction(

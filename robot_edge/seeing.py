@@ -14,26 +14,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from broker.errors import ReflexarcError
-from broker.messages import Prediction
 from robot_edge.batches import resize
-from robot_edge.frames import Frame, FrameSource, PacedSource, Pixels
+from robot_edge.cascade import Decision
+from robot_edge.frames import Frame, FrameSource, PacedSource
+from robot_edge.perception import Predictor
+from robot_edge.sight import Sight
 from robot_edge.teaching import Teaching
 
 # How long to wait for a frame before looking whether to end.
 FRAME_SECONDS = 0.2
 # Ages of predictions behind the percentiles: half a minute at 30 frames a second.
 AGES = 1000
+# A frame that says it is older was not taken by a clock like ours.
+OLDEST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What was seen last. number: of the frame, from 1. at: time.monotonic() when it was predicted."""
+class View:
+    """What was seen last, and what was decided last, which may be of a frame before. number: of the frame, from 1."""
 
     frame: Frame
-    prediction: Prediction
+    decision: Decision
     number: int
-    at: float
 
 
 class Seeing:
@@ -43,29 +45,29 @@ class Seeing:
         self,
         camera: FrameSource,
         teaching: Teaching,
+        sight: Sight,
         *,
         image_size: int,
-        answer: Callable[[Pixels, float], Prediction],
-        tell: Callable[[Prediction], None],
+        tell: Callable[[Decision], None],
     ) -> None:
-        """answer: names an image uint8 (S, S, 3) taken at a Unix time. tell: hears of every prediction."""
+        """tell: hears of every decision, in this thread."""
         self._camera = camera
         self._teaching = teaching
+        self._sight = sight
         self._image_size = image_size
-        self._answer = answer
         self._tell = tell
         self._ages: deque[float] = deque(maxlen=AGES)
-        self._sight: Sight | None = None
-        self._error: ReflexarcError | None = None
+        self._view: View | None = None
+        self._error: Exception | None = None
         self._end = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._look, name="seeing", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="seeing", daemon=True)
         self._thread.start()
 
     @property
-    def sight(self) -> Sight | None:
+    def view(self) -> View | None:
         """What was seen last; None before the first frame."""
-        return self._sight
+        return self._view
 
     @property
     def ended(self) -> bool:
@@ -74,14 +76,14 @@ class Seeing:
             raise self._error
         return not self._thread.is_alive()
 
-    def wait(self, number: int, timeout: float) -> Sight | None:
+    def wait(self, number: int, timeout: float) -> View | None:
         """Return what was seen last, waiting for a frame beyond that number; None where none came."""
         with self._changed:
-            self._changed.wait_for(lambda: self._sight is not None and self._sight.number > number, timeout)
-            return self._sight if self._sight and self._sight.number > number else None
+            self._changed.wait_for(lambda: self._view is not None and self._view.number > number, timeout)
+            return self._view if self._view and self._view.number > number else None
 
     def latency(self) -> tuple[float, float] | None:
-        """Return median and 99th percentile of the frames' age when they were predicted, in seconds."""
+        """Return median and 99th percentile of the frames' age when the exit had predicted them, in seconds."""
         ages = list(self._ages)
         return (float(np.median(ages)), float(np.percentile(ages, 99))) if ages else None
 
@@ -90,24 +92,41 @@ class Seeing:
         self._end = True
         self._thread.join()
 
-    def _look(self) -> None:
-        number = 0
+    def _run(self) -> None:
         try:
-            while not self._end and not self._camera.ended:
-                frame = self._camera.latest(FRAME_SECONDS)
-                if frame is None:
-                    continue
-                number += 1
-                begin = time.monotonic()
-                prediction = self._answer(resize(frame.image, self._image_size), frame.time)
-                self._ages.append(time.monotonic() - begin)
-                self._teaching.see(frame)
-                self._tell(prediction)
-                with self._changed:
-                    self._sight = Sight(frame, prediction, number, time.monotonic())
-                    self._changed.notify_all()
-        except ReflexarcError as error:
+            self._look()
+        except Exception as error:  # it belongs to the thread that trains, which asks for it
             self._error = error
+
+    def _look(self) -> None:
+        Predictor.claim_thread()
+        number = 0
+        while not self._end and not self._camera.ended:
+            frame = self._camera.latest(FRAME_SECONDS)
+            if frame is None:
+                self._hear(self._sight.wait(0.0))
+                continue
+            number += 1
+            taken_at = time.monotonic() - age(frame)
+            decisions = self._sight.look(resize(frame.image, self._image_size), taken_at=taken_at)
+            self._ages.append(time.monotonic() - taken_at)
+            self._teaching.see(frame)
+            self._hear(decisions)
+            decision = decisions[-1] if decisions else self._view.decision if self._view else None
+            if decision:
+                with self._changed:
+                    self._view = View(frame, decision, number)
+                    self._changed.notify_all()
+
+    def _hear(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            self._tell(decision)
+
+
+def age(frame: Frame) -> float:
+    """Return how many seconds ago a frame was taken; 0 for one of a recording, whose time is another."""
+    seconds = time.time() - frame.time
+    return seconds if 0 <= seconds <= OLDEST_SECONDS else 0.0
 
 
 class TaughtFrames:

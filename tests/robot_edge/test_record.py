@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from broker.errors import ConfigError, MalformedMessage
-from hierarchy.rehearsal import BalancedMemory
 from robot_edge.batches import Batcher
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import Frame
 from robot_edge.record import RecordConfig, Recorder, record
 from robot_edge.sources import open_source
@@ -59,7 +59,7 @@ def test_a_recording_gives_the_same_training_and_holds_out_the_same(tmp_path: Pa
     record(RecordConfig(source="sim:", out=str(out), images=60, image_size=24))
     read = []
     for text in ("sim:", f"bag:{out}"):
-        memory: BalancedMemory[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]] = BalancedMemory(100, 0)
+        memory = FrameMemory(100, 24, 0)
         with closing(open_source(text, image_size=24, images=60)) as source:
             batcher = Batcher(source=source, size=8, image_size=24, held_out_every=3, held_out=memory)
             batches = list(iter(batcher.next, None))
