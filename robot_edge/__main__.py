@@ -9,7 +9,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from hierarchy.command_line import run_program
-from robot_edge.config import RobotConfig
+from robot_edge.config import EvaluateConfig, RobotConfig
 
 app = SubcommandApp()
 
@@ -24,6 +24,17 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     from robot_edge.node import run  # torch takes seconds to import: --help should not
 
     run(config)
+
+
+@app.command(name="evaluate")
+def evaluate(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
+    """Test a run's segment on a source of frames: accuracy, calibration, latency; with --broker the cloud's half too.
+
+    Nothing is learned, neither here nor in the cloud.
+    """
+    from robot_edge.evaluate import evaluate
+
+    evaluate(config)
 
 
 def main() -> None:
