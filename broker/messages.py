@@ -35,6 +35,8 @@ Outcome = Literal["accepted", "duplicate", "rejected"]
 HEARTBEAT_SECONDS = 5.0
 # A peer, or a link, without a sign of life for so long counts as away: three heartbeats may be lost on a weak uplink.
 AWAY_SECONDS = 4 * HEARTBEAT_SECONDS
+# A robot asks at most so often; a camera's rate, nearly. A trainer leaves unanswered what comes much more often.
+ASKS_PER_SECOND = 25.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from broker import topics
 from broker.codec import MAX_ANSWERED_CLASSES, pack, unpack_as
 from broker.errors import MalformedMessage
 from broker.link import Delivery, Link
-from broker.messages import Answer, Ask, SplitSpec
+from broker.messages import ASKS_PER_SECOND, Answer, Ask, SplitSpec
 from broker.quantize import dequantize, unpack_activations
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
@@ -34,8 +34,9 @@ IDLE_SECONDS = 30.0
 MOST_COPIES = 8
 # How old a copy may get, in seconds. Taking one costs a few milliseconds of training.
 REFRESH_SECONDS = 2.0
-# Asks a second that one robot gets answers to, and all together: 20 ms each would leave training half a core at worst.
-ROBOT_ASKS_PER_SECOND, ASKS_PER_SECOND = 15.0, 50.0
+# Asks a second that one robot gets answers to, a few more than it should make; and all robots together, which at 20 ms
+# each is what one core can do.
+ROBOT_ASKS_PER_SECOND, ALL_ASKS_PER_SECOND = 1.2 * ASKS_PER_SECOND, 2 * ASKS_PER_SECOND
 # Asks that wait. At 20 ms each the last of them would be past any sensible deadline.
 MOST_WAITING = 32
 # Robots that are remembered to have asked; names cost nothing where a broker lets anybody in.
@@ -69,7 +70,7 @@ class Asks:
         self._lock = threading.Lock()
         self._waiting: deque[tuple[str, Ask, float]] = deque()
         self._askers: OrderedDict[str, tuple[Allowance, float]] = OrderedDict()
-        self._all = Allowance(ASKS_PER_SECOND)
+        self._all = Allowance(ALL_ASKS_PER_SECOND)
 
     def add(self, robot: str, ask: Ask, now: float) -> None:
         """Take in an ask that came now, if its robot, and all robots together, have not asked too much."""

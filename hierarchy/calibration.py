@@ -34,7 +34,8 @@ def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
     exponentials: NDArray[np.float64] = np.exp(scaled)
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
+    exponentials /= exponentials.sum(axis=1, keepdims=True)
+    return exponentials
 
 
 def fit_temperature(logits: Floats, labels: NDArray[np.integer]) -> float:

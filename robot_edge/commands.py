@@ -11,7 +11,7 @@ from tyro.extras import SubcommandApp
 
 from broker.messages import Action
 from hierarchy.command_line import EXIT_ERROR, run_program
-from robot_edge.config import RobotConfig
+from robot_edge.config import EvaluateConfig, RobotConfig
 from robot_edge.record import RecordConfig
 from robot_edge.record import record as record_source_of
 
@@ -28,6 +28,17 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     from robot_edge.node import run  # torch takes seconds to import: --help should not
 
     run(config)
+
+
+@app.command(name="evaluate")
+def evaluate(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
+    """Test a run's segment on a source of frames: accuracy, calibration, latency; with --broker the cloud's half too.
+
+    Nothing is learned, neither here nor in the cloud.
+    """
+    from robot_edge.evaluate import evaluate
+
+    evaluate(config)
 
 
 @app.command(name="record")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from broker.address import parse_broker_url
-from broker.codec import check_class_name
+from broker.codec import MAX_DEADLINE_SECONDS, check_class_name
 from broker.errors import ConfigError, MalformedMessage
 from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
@@ -183,3 +183,46 @@ class RobotConfig(SourceOptions):
         """Return the settings as --config takes them, without passwords."""
         settings = {name: value for name, value in asdict(self).items() if value != ""}
         return {**settings, **{name: masked(settings[name]) for name in ("source", "held_out") if name in settings}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Settings of `robot-edge evaluate`."""
+
+    source: str
+    """Where frames come from, as for `robot-edge run`. Labelled frames count for accuracy."""
+    checkpoint: str
+    """Run folder of the robot whose segment is evaluated."""
+    broker: str = ""
+    """The MQTT broker of the trainer to ask. Default: none, the exit alone."""
+    credentials: str = ""
+    """TOML file with what the broker asks for, as for `robot-edge run`."""
+    robot: str = ""
+    """The robot's name, which must not be online. Default: the run's own."""
+    threshold: str = "auto"
+    """Confidence from which the exit answers alone, 0 to 1; auto takes the one that asks least of those within half a
+    percentage point of the best accuracy."""
+    deadline: float = 0.3
+    """Seconds from the frame on in which an answer counts."""
+    images: int = 0
+    """Frames to read at most; 0 for no bound (sim: then shows 12,000)."""
+    out: str = ""
+    """Folder for evaluation.json and threshold.png. Default: the checkpoint's run folder."""
+    device: DeviceName = "auto"
+    """Where to compute."""
+    seed: int = 0
+    """Seed of the order of frames."""
+
+    def __post_init__(self) -> None:
+        if self.robot:
+            check_name(self.robot, "--robot")
+        if self.broker:
+            parse_broker_url(self.broker)
+        check_range("deadline", self.deadline, 0.01, MAX_DEADLINE_SECONDS)
+        check_range("images", self.images, 0, 10**12)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.threshold != "auto":
+            try:
+                check_range("threshold", float(self.threshold), 0, 1)
+            except ValueError:
+                raise ConfigError(f"--threshold {self.threshold}: use auto, or a number from 0 to 1") from None

@@ -147,7 +147,8 @@ class LiveNode(RobotNode):
             if batch.names and self._trainer.classes:
                 predicted, quantized = self._trainer.evaluate(batch.images)
                 self._figures.held_out.add(batch.names, predicted)
-                self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
+                if self._uplink.trainer_online:
+                    self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
         self._calibrate()
         self._perception.predictor.refresh(self._trainer.segment, at_once=True)
         self.save()

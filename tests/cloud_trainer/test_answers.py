@@ -18,7 +18,7 @@ from broker.messages import Answer, Ask
 from broker.quantize import dequantize, pack_activations, quantize, unpack_activations
 from cloud_trainer import answers as answers_module
 from cloud_trainer.answers import (
-    ASKS_PER_SECOND,
+    ALL_ASKS_PER_SECOND,
     IDLE_SECONDS,
     MOST_ASKERS,
     MOST_COPIES,
@@ -215,14 +215,14 @@ def test_all_together_may_ask_only_so_often() -> None:
     for number in range(1000):
         asks.add(f"r{number}", make_ask(), number / 1000)
         answered += asks.next(number / 1000) is not None
-    assert ASKS_PER_SECOND <= answered <= 2 * ASKS_PER_SECOND
+    assert ALL_ASKS_PER_SECOND <= answered <= 2 * ALL_ASKS_PER_SECOND
     assert len(asks._askers) == MOST_ASKERS
     assert len(asks.robots(1.0)) == MOST_COPIES
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers_module, "ROBOT_ASKS_PER_SECOND", 1000.0)
-    monkeypatch.setattr(answers_module, "ASKS_PER_SECOND", 1000.0)
+    monkeypatch.setattr(answers_module, "ALL_ASKS_PER_SECOND", 1000.0)
     asks = Asks()
     for number in range(500):
         asks.add("r1", make_ask(number), 0.0)

@@ -36,12 +36,14 @@ def learn(net: Net) -> None:
 
 def seen_by(shadow: Shadow[Net]) -> Tensor:
     with shadow.network() as net:
-        return net(INPUT)
+        logits: Tensor = net(INPUT)
+    return logits
 
 
 def evaluated(net: Net) -> Tensor:
     with torch.inference_mode():
-        return copy.deepcopy(net).eval()(INPUT)
+        logits: Tensor = copy.deepcopy(net).eval()(INPUT)
+    return logits
 
 
 def test_it_is_what_was_refreshed_last_to_the_bit() -> None:

@@ -68,7 +68,9 @@ def test_an_unsure_one_asks_and_takes_the_clouds_word(cascade: Cascade) -> None:
     np.testing.assert_array_equal(unpack_activations(asked.activations).codes, QUANTIZED.codes)
     assert cascade.next_deadline == pytest.approx(5.3)
     decided = cascade.answer(answer(0), now=5.1)
-    assert decided == Decision(name="dog", confidence=0.9, by="cloud", taken_at=5.0, latency=pytest.approx(0.1))
+    assert decided is not None
+    assert (decided.name, decided.confidence, decided.by, decided.taken_at) == ("dog", 0.9, "cloud", 5.0)
+    assert decided.latency == pytest.approx(0.1)
     assert (cascade.answered, cascade.missed, cascade.late) == (1, 0, 0)
 
 

@@ -57,7 +57,8 @@ def test_an_unsure_one_asks() -> None:
     world.reply(world.asked())
     world.now = 10.1
     (decided,) = world.sight.wait(0.2)
-    assert (decided.by, decided.name, decided.latency) == ("cloud", "none", pytest.approx(0.1))
+    assert (decided.by, decided.name) == ("cloud", "none")
+    assert decided.latency == pytest.approx(0.1)
 
 
 def test_an_answer_is_found_at_the_next_look() -> None:
