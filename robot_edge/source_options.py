@@ -17,7 +17,7 @@ Rate = float | Literal["realtime", "max"]
 
 PASSWORD_VARIABLE = "REFLEXARC_CAMERA_PASSWORD"  # noqa: S105, the name is no secret
 MASK = "***"
-# rtsp://user:password@host, http://host/video?user=admin&pwd=password as cheap cameras have it, and GStreamer's user-pw.
+# rtsp://user:password@host, http://host/video?user=admin&pwd=password as some cameras have it, and GStreamer's user-pw.
 _USER_PASSWORD = re.compile(r"(?<=://)([^/?#@\s:]*):([^/?#\s]*)@")
 _QUERY_PASSWORD = re.compile(
     r"((?:[?&]|\buser-)(?:pw|pwd|pass|passwd|password|token|key|auth|secret)=)[^&#\s!]*", re.IGNORECASE
