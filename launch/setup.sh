@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs this project into it: launch/setup.sh broker|test
-# For tests it also installs the Debian packages mosquitto and ffmpeg where they are missing and where it may.
+# For tests it also installs Debian packages where they are missing and where it may: mosquitto, and ffmpeg and GStreamer
+# as cameras.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -46,6 +47,8 @@ install_tools() {
     local missing=()
     has mosquitto || missing+=(mosquitto)
     has ffmpeg || missing+=(ffmpeg)
+    has gst-launch-1.0 ||
+        missing+=(gstreamer1.0-tools gstreamer1.0-plugins-good gir1.2-gst-rtsp-server-1.0 python3-gi)
     [ ${#missing[@]} -gt 0 ] || return 0
     if ! { command -v apt-get && as_root true; } >/dev/null 2>&1; then return; fi
     say "installing ${missing[*]}, which some tests need"

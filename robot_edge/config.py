@@ -14,20 +14,16 @@ from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
 from robot_edge.outbox import CatchUp, WhenFull
-from robot_edge.source_options import SourceOptions, masked
+from robot_edge.source_options import OneSource, SourceOptions, masked
 
 # What only shows what is in front of it, and never says what that is.
 LIVE_SOURCES = {"camera", "rtsp", "rtsps", "http", "https", "gst", "ros2"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobotConfig(SourceOptions):
+class RobotConfig(SourceOptions, OneSource):
     """Settings of `robot-edge run`."""
 
-    source: str = field(repr=False)  # its URL may have a password
-    """Where frames come from (docs/sources.md): folder:PATH (one sub-folder of JPEG or PNG files for each class),
-    camera:0, rtsp://..., http://... (MJPEG), or sim: (the built-in simulated camera). For a password in a URL write
-    *** and set REFLEXARC_CAMERA_PASSWORD."""
     broker: str = "mqtt://127.0.0.1:1883"
     """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT for an encrypted connection."""
     credentials: str = ""

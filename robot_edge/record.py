@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,7 +20,7 @@ from broker.errors import ConfigError, SourceError
 from hierarchy.command_line import Notice, StopRequest, check_range
 from robot_edge.frames import Frame, FrameSource
 from robot_edge.progress import RunProgress
-from robot_edge.source_options import SourceOptions
+from robot_edge.source_options import OneSource, SourceOptions
 from robot_edge.sources import open_source
 from robot_edge.sources.bag import LABEL_TOPIC, NANOSECONDS, SCENE_TOPIC, SCENE_TYPE
 from robot_edge.sources.ros_images import COMPRESSED_IMAGE, IMAGE, STRING
@@ -35,11 +35,9 @@ log = logging.getLogger("robot-edge")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordConfig(SourceOptions):
+class RecordConfig(SourceOptions, OneSource):
     """Settings of `robot-edge record`."""
 
-    source: str = field(repr=False)
-    """What to record, as for `robot-edge run`."""
     out: str
     """The bag to write, as in session.mcap. It must not be there yet."""
     seconds: float = 0.0

@@ -16,7 +16,7 @@ from hierarchy.device import Compute
 from robot_edge.config import RobotConfig
 
 # What a run may be taken up with another value of: it changes neither the network nor which frames come, and in which
-# order. A lower learning rate is what a run needs that has diverged.
+# order; a camera's never come again anyway. A lower learning rate is what a run needs that has diverged.
 FREE = {
     "broker",
     "credentials",
@@ -35,6 +35,10 @@ FREE = {
     "threads",
     "rate",
     "data_dir",
+    "width",
+    "height",
+    "fps",
+    "exposure",
 }
 # The source may also be shown for longer; with phases that would change which frame comes when.
 FREE_WITHOUT_PHASES = {"epochs", "images"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote
 
@@ -17,11 +17,21 @@ Rate = float | Literal["realtime", "max"]
 
 PASSWORD_VARIABLE = "REFLEXARC_CAMERA_PASSWORD"  # noqa: S105, the name is no secret
 MASK = "***"
-# rtsp://user:password@host, http://host/video?user=admin&pwd=password as cheap cameras have it, and GStreamer's user-pw.
+# rtsp://user:password@host, http://host/video?user=admin&pwd=password as some cameras have it, and GStreamer's user-pw.
 _USER_PASSWORD = re.compile(r"(?<=://)([^/?#@\s:]*):([^/?#\s]*)@")
 _QUERY_PASSWORD = re.compile(
     r"((?:[?&]|\buser-)(?:pw|pwd|pass|passwd|password|token|key|auth|secret)=)[^&#\s!]*", re.IGNORECASE
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSource:
+    """The one setting without a default. A class of its own, so that it stands before its options in --help."""
+
+    source: str = field(repr=False)  # its URL may have a password
+    """Where frames come from (docs/sources.md): camera:0, rtsp://... or http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC,
+    video:FILE, bag:PATH, folder:PATH (one sub-folder of JPEG or PNG files for each class), torchvision:CIFAR10, or sim:
+    (the built-in simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
 
 
 @dataclass(frozen=True, kw_only=True)

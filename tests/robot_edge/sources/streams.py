@@ -67,6 +67,74 @@ class MjpegCamera:
             self._process = None
 
 
+# Debian's Python has GStreamer's bindings, a virtual environment has not.
+SYSTEM_PYTHON = "/usr/bin/python3"
+RTSP_SERVER = """
+import sys, gi
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer
+Gst.init(None)
+server = GstRtspServer.RTSPServer()
+server.set_address("127.0.0.1")
+server.set_service(sys.argv[1])
+token = GstRtspServer.RTSPToken()
+token.set_string("media.factory.role", "user")
+auth = GstRtspServer.RTSPAuth()
+auth.add_basic(GstRtspServer.RTSPAuth.make_basic("me", "s3cret"), token)
+server.set_auth(auth)
+allowed = GstRtspServer.RTSPPermissions()
+for what in ("media.factory.access", "media.factory.construct"):
+    allowed.add_permission_for_role("user", what, True)
+film = GstRtspServer.RTSPMediaFactory()
+film.set_launch("( videotestsrc is-live=true pattern=solid-color foreground-color=0xffc83214 ! "
+    "video/x-raw,format=I420,width=96,height=64,framerate=25/1 ! jpegenc ! rtpjpegpay name=pay0 pt=26 )")
+film.set_permissions(allowed)
+server.get_mount_points().add_factory("/live", film)
+assert server.attach(None), "no port"
+GLib.MainLoop().run()
+"""
+
+
+def has_rtsp_server() -> bool:
+    check = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+    try:
+        return subprocess.run([SYSTEM_PYTHON, "-c", check], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+class RtspCamera:
+    """A real RTSP server with user and password."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, password: str = "s3cret") -> str:
+        return f"rtsp://me:{password}@127.0.0.1:{self.port}/live"
+
+    def __enter__(self) -> RtspCamera:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen([SYSTEM_PYTHON, "-c", RTSP_SERVER, str(self.port)])
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
 def wait_for(condition: Callable[[], object], meanwhile: Callable[[], object] = lambda: None) -> None:
     deadline = time.monotonic() + SECONDS
     while not condition():

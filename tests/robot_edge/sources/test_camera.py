@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -17,7 +18,15 @@ from robot_edge.source_options import SourceOptions
 from robot_edge.sources import camera as cameras
 from robot_edge.sources import open_source
 from robot_edge.sources.camera import list_cameras, open_camera
-from tests.robot_edge.sources.streams import MjpegCamera, frame_of, free_port, needs_ffmpeg, wait_for
+from tests.robot_edge.sources.streams import (
+    MjpegCamera,
+    RtspCamera,
+    frame_of,
+    free_port,
+    has_rtsp_server,
+    needs_ffmpeg,
+    wait_for,
+)
 
 
 @needs_ffmpeg
@@ -65,6 +74,32 @@ def test_a_reader_that_is_slow_gets_the_newest_picture() -> None:
         time.sleep(1.5)
         frame = frame_of(source)
         assert time.time() - frame.time < 1, "it is old"
+
+
+@pytest.mark.skipif(not has_rtsp_server(), reason="GStreamer's RTSP server is not installed")
+def test_an_rtsp_camera_is_logged_in_to_killed_stalled_and_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFLEXARC_CAMERA_PASSWORD", "s3cret")
+    with RtspCamera() as server, closing(open_source(server.url("***"), image_size=32)) as source:
+        frame = frame_of(source)
+        assert frame.image.shape == (64, 96, 3)
+        assert np.abs(frame.image.astype(int) - (0xC8, 0x32, 0x14)).max() < 25
+        server.kill()
+        wait_for(lambda: "reconnecting" in source.status)
+        server.start()
+        begin = time.monotonic()
+        wait_for(lambda: source.reconnects == 1)
+        assert time.monotonic() - begin < 5 + 3, "five seconds, and three for a slow machine to start the server"
+        server.signal(signal.SIGSTOP)
+        wait_for(lambda: "reconnecting" in source.status)
+        server.signal(signal.SIGCONT)
+        wait_for(lambda: source.reconnects == 2)
+
+
+@pytest.mark.skipif(not has_rtsp_server(), reason="GStreamer's RTSP server is not installed")
+def test_a_wrong_password_is_said_and_not_shown() -> None:
+    with RtspCamera() as server, closing(open_source(server.url("wr0ng"), image_size=32)) as source:
+        wait_for(lambda: "check path and password" in source.status)
+        assert "wr0ng" not in source.status
 
 
 def test_a_stream_that_is_not_there_yet_is_waited_for_without_showing_its_password() -> None:
