@@ -35,7 +35,7 @@ def carry(url: str, topic: str, payload: bytes) -> bytes:
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
     client.on_subscribe = lambda *_: subscribed.put(True)
-    client.on_message = lambda _client, _userdata, message: arrived.put(bytes(message.payload))
+    client.message_callback_add(topic, lambda _client, _userdata, message: arrived.put(bytes(message.payload)))
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None

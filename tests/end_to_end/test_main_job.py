@@ -34,7 +34,7 @@ from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeTrainer, normalise
 
 if TYPE_CHECKING:
-    from tests.end_to_end.conftest import MainJob, Program
+    from tests.end_to_end.conftest import Launcher, MainJob, Program
 
 IMAGES, HELD_OUT = 480, 200
 CLASSES = {"red", "green", "blue", "yellow"}
@@ -57,6 +57,13 @@ FIGURES = {
 CPU = Compute(device=torch.device("cpu"))
 # Of 200 held-out pictures. A run may differ from another by its dtype, which is chosen by measurement.
 TOLERANCE = 0.1
+
+
+@pytest.fixture(name="launcher", scope="module")
+def _launcher(launcher: Launcher) -> Launcher:
+    """Start programs as a user does."""
+    launcher.cold = True
+    return launcher
 
 
 @pytest.fixture(name="config")
