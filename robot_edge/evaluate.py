@@ -24,16 +24,16 @@ from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.curves import draw_thresholds
 from hierarchy.device import Compute, choose_device
 from hierarchy.learner import restore_weights
-from hierarchy.rehearsal import BalancedMemory
 from hierarchy.run_folder import former_settings
-from robot_edge.batches import Pixels, resize
+from robot_edge.batches import resize
 from robot_edge.cascade import CloudLine
 from robot_edge.config import EvaluateConfig, RobotConfig
 from robot_edge.evaluation_report import Look, report, threshold_points
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.node import HELD_OUT_FRAMES, HELD_OUT_SEED, open_outbox
 from robot_edge.perception import ExitPrediction, Predictor
 from robot_edge.progress import RunProgress, print_evaluation
-from robot_edge.resume import unpack_compute, unpack_frames
+from robot_edge.resume import unpack_compute
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
@@ -59,14 +59,14 @@ def evaluate(config: EvaluateConfig) -> None:
     compute = unpack_compute(about.get("compute"), device) or Compute(device=device)
     compute.place(segment)
     predictor = Predictor(segment, bits=split.bits, compute=compute)
-    held_out: BalancedMemory[Pixels] = BalancedMemory(HELD_OUT_FRAMES, 0)
-    unpack_frames(held_out, parts.get("held_out", {}), about["held_out"])
+    held_out = FrameMemory(HELD_OUT_FRAMES, run.image_size, 0)
+    held_out.restore(parts.get("held_out", {}), about["held_out"])
     if frames := held_out.all():
         predictor.calibrate(segment, np.stack([image for _, image in frames]), [name for name, _ in frames])
     else:
         log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
     looks: list[Look] = []
-    with StopRequest() as stop, _cloud(config, run, split, stop) as ask:
+    with StopRequest() as stop, _cloud(config, run, split, about["edits"], stop) as ask:
         source = open_source(
             config.source, image_size=run.image_size, images=config.images, seed=config.seed + HELD_OUT_SEED
         )
@@ -144,7 +144,9 @@ def _look(label: str, says: ExitPrediction, answered: tuple[Answer, float] | Non
 
 
 @contextmanager
-def _cloud(config: EvaluateConfig, run: RobotConfig, split: SplitSpec, stop: StopRequest) -> Iterator[AskCloud | None]:
+def _cloud(
+    config: EvaluateConfig, run: RobotConfig, split: SplitSpec, edits: int, stop: StopRequest
+) -> Iterator[AskCloud | None]:
     """Connect as the robot, where there is a broker, and return what asks the cloud. Raises ConfigError, NameTaken."""
     if not config.broker:
         yield None
@@ -155,6 +157,7 @@ def _cloud(config: EvaluateConfig, run: RobotConfig, split: SplitSpec, stop: Sto
         boot=secrets.token_hex(8),
         run=identity.run,
         former=identity.former,
+        edits=edits,
         started=time.time(),
         online=True,
         split=split,
