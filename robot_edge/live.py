@@ -69,6 +69,7 @@ class LiveNode(RobotNode):
         self._camera = camera
         self._perception = perception
         self._practice = 0.0  # steps that are due
+        self._chooser = np.random.default_rng(config.seed)
         super().__init__(
             config,
             trainer,
@@ -98,7 +99,7 @@ class LiveNode(RobotNode):
         with closing(seeing), RunProgress(None, "taught frames") as progress:
             while not self._stop.made and not (seeing.ended and not self.teaching.waiting):
                 self._obey()
-                perception.sight.reachable = self._uplink.trainer_online
+                perception.sight.reachable = not self._uplink.waits_for and not self._uplink.quarantine
                 learned = self._learn_what_was_taught() or self._practise()
                 self._uplink.pump(0.0 if learned else IDLE_SECONDS)
                 self._figures.seconds = time.monotonic() - begin
@@ -155,10 +156,12 @@ class LiveNode(RobotNode):
 
     def _calibrate(self) -> None:
         """Let confidences be what the held-out frames say that they are."""
-        held_out = self._knowledge.held_out.draw(TESTED_FRAMES)
-        if held_out and self._trainer.classes:
-            images = np.stack([image for _, image in held_out])
-            self._perception.predictor.calibrate(self._trainer.segment, images, [name for name, _ in held_out])
+        held_out = self._knowledge.held_out.all()
+        chosen = self._chooser.permutation(len(held_out))[:TESTED_FRAMES]
+        if len(chosen) and self._trainer.classes:
+            images = np.stack([held_out[one][1] for one in chosen])
+            names = [held_out[one][0] for one in chosen]
+            self._perception.predictor.calibrate(self._trainer.segment, images, names)
 
     def _live_line(self, seeing: Seeing) -> str:
         view, lesson = seeing.view, self.teaching.open
