@@ -23,7 +23,7 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 	$(call heading,import floors)
 	$(BIN)/lint-imports
 	$(call heading,tests)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 bench: .venv/ready-test  ## measure speed, memory and accuracy
 	$(BIN)/python benchmarks/run_all.py

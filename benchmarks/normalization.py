@@ -24,9 +24,9 @@ from cloud_trainer.store import Event
 from cloud_trainer.trainer import CloudTrainer
 from hierarchy.device import Compute
 from hierarchy.evaluation import HeldOut
-from hierarchy.rehearsal import BalancedMemory
-from robot_edge.batches import Batcher, Pixels
+from robot_edge.batches import Batcher
 from robot_edge.config import RobotConfig
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeStep, EdgeTrainer
@@ -73,9 +73,9 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
     session = RobotSession("bench", state, cloud, batch=config.batch, memory=50_000, seed=seed, read=log.__getitem__)
     source = open_source("sim:", image_size=32, phases=config.phase_classes, images=images, seed=seed)
     batcher = Batcher(
-        source=source, size=config.fresh_per_batch, image_size=32, held_out_every=0, held_out=BalancedMemory(0, 0)
+        source=source, size=config.fresh_per_batch, image_size=32, held_out_every=0, held_out=FrameMemory(0, 32, 0)
     )
-    memory: BalancedMemory[Pixels] = BalancedMemory(5000, seed)
+    memory = FrameMemory(5000, 32, seed)
     while (batch := batcher.next()) is not None:
         rehearsed = memory.draw(round(len(batch.names) * rehearse))
         frames = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
@@ -85,7 +85,7 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
         log[number] = pack(message(step, batch.names, split, sequence=number, progress=batcher.progress))
         session.apply(Event(id=number, robot="bench", kind="batch", payload=log[number]))
         for name, image in zip(batch.names, batch.images, strict=True):
-            memory.add(name, image.copy())
+            memory.add(name, image)
     session.apply(Event(id=len(log) + 1, robot="bench", kind="flush", payload=b""))
     return test(edge, cloud, config)
 
@@ -109,7 +109,7 @@ def message(
 
 def test(edge: EdgeTrainer, cloud: CloudTrainer, config: RobotConfig) -> tuple[float, float]:
     unseen = open_source("sim:", image_size=32, phases=config.phase_classes[1:], images=1600, seed=config.seed + 1000)
-    reader = Batcher(source=unseen, size=200, image_size=32, held_out_every=0, held_out=BalancedMemory(0, 0))
+    reader = Batcher(source=unseen, size=200, image_size=32, held_out_every=0, held_out=FrameMemory(0, 32, 0))
     at_exit, in_cloud = HeldOut(), HeldOut()
     while (batch := reader.next()) is not None:
         predicted, quantized = edge.evaluate(batch.images)

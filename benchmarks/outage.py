@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import tyro
@@ -38,7 +39,19 @@ class Settings:
     out: Path = Path("runs/benchmarks/outage")
 
 
+class Reading(NamedTuple):
+    """Bytes in memory and on the disk, some minutes into the outage."""
+
+    minute: float
+    memory: float
+    outbox: int
+
+    def __str__(self) -> str:
+        return f"minute {self.minute:4.1f}: {self.memory / 1e6:.1f} MB resident, outbox {self.outbox / 1e6:.2f} MB"
+
+
 def main(settings: Settings) -> None:
+    assert settings.minutes > settings.from_minute, "there is nothing to compare"
     folder = settings.out / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     with (folder / "output.log").open("w") as log:
@@ -60,23 +73,32 @@ def main(settings: Settings) -> None:
                 time.sleep(0.5)
             broker.stop()
             begin, before = time.monotonic(), len(_lines(folder))
-            first = None
-            while time.monotonic() < begin + 60 * settings.minutes:
-                memory, disk = _median_memory(robot), _outbox_bytes(folder)
-                minute = (time.monotonic() - begin) / 60
-                first = first or (memory if minute >= settings.from_minute else None)
-                print(f"minute {minute:4.1f}: {memory / 1e6:.1f} MB resident, outbox {disk / 1e6:.2f} MB", flush=True)
-                time.sleep(min(45.0, max(0.0, begin + 60 * settings.minutes - time.monotonic())))
-            assert first is not None, "shorter than --from-minute"
-            steps = len(_lines(folder)) - before
-            print(
-                f"growth from minute 1: {100 * (_median_memory(robot) / first - 1):+.2f} %, {steps:,} steps on the way"
-            )
-            print(f"outbox: {_outbox_bytes(folder) / 1e6:.2f} MB, bound {settings.outbox_mb:g} MB")
+            readings: list[Reading] = []
+            while not readings or readings[-1].minute < settings.minutes:
+                readings.append(read(robot, folder, begin))
+                print(readings[-1], flush=True)
+                time.sleep(45)
+            report(readings, settings, steps=len(_lines(folder)) - before)
         finally:
             for process in (robot, cloud):
                 process.kill()
                 process.wait()
+
+
+def read(robot: psutil.Popen, folder: Path, begin: float) -> Reading:
+    memory = _median_memory(robot)
+    return Reading((time.monotonic() - begin) / 60, memory, _outbox_bytes(folder))
+
+
+def report(readings: list[Reading], settings: Settings, *, steps: int) -> None:
+    counted = [reading for reading in readings if reading.minute >= settings.from_minute]
+    first, last, most = counted[0], counted[-1], max(counted, key=lambda reading: reading.memory)
+    print(
+        f"from minute {first.minute:.1f} to {last.minute:.1f}: {100 * (last.memory / first.memory - 1):+.2f} %; "
+        f"most {most.memory / 1e6:.1f} MB, at minute {most.minute:.1f}; {steps:,} steps in all"
+    )
+    largest = max(reading.outbox for reading in readings)
+    print(f"outbox: at most {largest / 1e6:.2f} MB, bound {settings.outbox_mb:g} MB")
 
 
 def _lines(folder: Path) -> list[str]:

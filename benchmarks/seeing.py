@@ -21,8 +21,8 @@ import torch
 import tyro
 
 from hierarchy.device import Compute
-from robot_edge.batches import Pixels
 from robot_edge.config import RobotConfig
+from robot_edge.frames import Pixels
 from robot_edge.perception import Predictor
 from robot_edge.segment import build_edge
 from robot_edge.trainer import EdgeTrainer

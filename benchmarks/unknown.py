@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from broker.quantize import dequantize
 from hierarchy.calibration import auroc, expected_calibration_error, fit_temperature, softmax
 from hierarchy.device import Compute
-from robot_edge.batches import Pixels
 from robot_edge.config import RobotConfig
+from robot_edge.frames import Pixels
 from robot_edge.segment import build_edge
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.toys import TOY_CLASSES

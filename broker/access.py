@@ -33,7 +33,8 @@ def grants(role: Role, name: str) -> list[Grant]:
         *(Grant("read", topic("robot", ANYONE, channel)) for channel in said),
         *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer")),
         *(Grant("write", topic("trainer", name, channel)) for channel in ("state", "metrics")),
-        Grant("read", topic("trainer", name, "state")),
+        # Its own, as a robot does, and others: all of them train for every robot.
+        Grant("read", topic("trainer", ANYONE, "state")),
     ]
 
 

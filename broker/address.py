@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from broker.errors import ConfigError
 
+# At a broker from `local-broker provision`. No listener of mosquitto takes both.
+CERTIFICATE_PORT, PASSWORD_PORT = 8883, 8884
+
 
 class BrokerAddress(NamedTuple):
     """Where a broker is."""
@@ -35,7 +38,7 @@ def parse_broker_url(url: str) -> BrokerAddress:
     if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname or port == 0 or parts.path.strip("/"):
         raise ConfigError(f"broker {url!r}: expected mqtt://HOST:PORT or mqtts://HOST:PORT")
     tls = parts.scheme == "mqtts"
-    return BrokerAddress(parts.hostname, port or (8883 if tls else 1883), tls)
+    return BrokerAddress(parts.hostname, port or (CERTIFICATE_PORT if tls else 1883), tls)
 
 
 def is_loopback(host: str) -> bool:

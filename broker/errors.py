@@ -10,7 +10,7 @@
     ├── LinkError              the broker, or the way to it
     │   ├── BrokerUnavailable  no broker could be started or reached
     │   ├── AccessDenied       the broker lets us in, but not to our topics
-    │   └── NameTaken          another robot with this name is online
+    │   └── NameTaken          another robot, or trainer, with this name is online
     └── StorageError           the disk takes no more
 
 Catch these at the edge of a loop, count them and go on; anything else is a bug and may crash.
@@ -58,7 +58,7 @@ class AccessDenied(LinkError):
 
 
 class NameTaken(LinkError):
-    """Another robot with the same name is online."""
+    """Another robot, or trainer, with the same name is online."""
 
 
 class StorageError(ReflexarcError):

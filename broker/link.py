@@ -261,14 +261,14 @@ class MqttLink:
     def _on_connect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._greeted = True
         if reason.is_failure:
-            self._trouble = refusal(str(reason), self.address, self._credentials.username)
+            self._trouble = refusal(str(reason), self.address, self._credentials)
             return
         self._asked.clear()
         self._announcement = self._reminder = self._echo_due = self._denied_at = None
         # In this order, so that states come in before what refers to them.
         for topic_filter in self._filters:
             self._ask_for(topic_filter)
-        if self._own_topic and self._own_topic not in self._filters:
+        if self._own_topic and not any(mqtt.topic_matches_sub(one, self._own_topic) for one in self._filters):
             self._ask_for(self._own_topic)
         self._heard_at = time.monotonic()
         self._connections += 1

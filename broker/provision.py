@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.access import acl_with, acl_without, role_in_acl
+from broker.address import CERTIFICATE_PORT, PASSWORD_PORT
 from broker.certificates import (
     Signed,
     hosts_of,
@@ -35,7 +36,6 @@ from broker.codec import SEND_LIMIT_BYTES
 from broker.errors import ConfigError
 from broker.topics import Role, check_name
 
-CERTIFICATE_PORT, PASSWORD_PORT = 8883, 8884
 RESERVED_NAMES = frozenset({"ca", "broker"})
 ALWAYS_HOSTS = ("localhost", "127.0.0.1")
 # 32 random bytes: no number of iterations makes them harder to guess, and mosquitto computes them on its only thread.

@@ -49,6 +49,15 @@ log_type warning
 log_type notice
 """
 
+# Becomes the broker, and leaves a shell beside it that reads a pipe of which only we hold the other end. The pipe ends
+# with us, even where we are killed, and then `kill 0` ends the process group of the two: a broker that nobody knows of
+# would keep its port. (Linux can signal the death of a parent, but means that of the thread which started the child.)
+GUARDED = """\
+exec 3<&0
+(read -r _ <&3; kill -KILL 0) &
+exec "$@" </dev/null 3<&-
+"""
+
 # MQTT 3.1.1, sections 3.1, 3.2 and 3.14: a clean session without a client name, its acceptance, and farewell.
 CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00"
 CONNACK = b"\x20\x02\x00\x00"
@@ -187,14 +196,15 @@ def _start(backend: Backend, bind: str, port: int, log: Path | None) -> LocalBro
     log = log or folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            _command(backend, bind, port, folder),
-            stdin=subprocess.DEVNULL,
+            ["/bin/sh", "-c", GUARDED, "sh", *_command(backend, bind, port, folder)],
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=folder,
             # The amqtt process imports what we can import, and nothing from the folder we were started in.
             env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parents[1])])},
-            # Ctrl-C at the terminal reaches only us: what we run can say goodbye before the broker goes.
+            # A process group of its own, for GUARDED. And Ctrl-C at the terminal reaches only us: what we run can say
+            # goodbye before the broker goes.
             start_new_session=True,
         )
     broker = LocalBroker(backend=backend, host=_reachable(bind), port=port, process=process, folder=folder, log=log)
@@ -255,6 +265,8 @@ def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    assert process.stdin is not None
+    process.stdin.close()  # ends what guards it
     shutil.rmtree(folder, ignore_errors=True)
 
 

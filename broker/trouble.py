@@ -5,13 +5,18 @@ from __future__ import annotations
 import socket
 import ssl
 
-from broker.address import BrokerAddress
+from broker.address import CERTIFICATE_PORT, PASSWORD_PORT, BrokerAddress
+from broker.credentials import Credentials
 
 # OpenSSL's x509_vfy.h, which names them X509_V_ERR_...
 NOT_YET_VALID, EXPIRED, REVOKED = 9, 10, 23
 UNKNOWN_ISSUERS = frozenset({2, 18, 19, 20, 21})  # of the chain, or a certificate that signed itself
 OTHER_NAMES = frozenset({62, 64})  # of the host, of the address
 
+PORTS = (
+    f"`local-broker provision` has port {CERTIFICATE_PORT} take certificates (credentials.toml) and {PASSWORD_PORT} "
+    "passwords (password.toml)"
+)
 NEW_CERTIFICATE = "get a new one (docs/security.md) and name it in the --credentials file"
 
 # What a broker's alert says, as a part of OpenSSL's name for it. Such an alert is about what we showed.
@@ -19,14 +24,14 @@ ALERTS = {
     "CERTIFICATE_EXPIRED": f"it says that our certificate has expired: {NEW_CERTIFICATE}",
     "CERTIFICATE_REVOKED": f"it says that our certificate was revoked: {NEW_CERTIFICATE}",
     "CERTIFICATE_REQUIRED": "it wants a client certificate and got none: name certificate and key in the "
-    "--credentials file, or use the port for passwords",
+    f"--credentials file, or use the port for passwords; {PORTS}",
     "UNKNOWN_CA": f"it does not know who signed our certificate, so that is one for another broker: {NEW_CERTIFICATE}",
     "BAD_CERTIFICATE": f"it does not accept our certificate: {NEW_CERTIFICATE}",
     "UNSUPPORTED_CERTIFICATE": f"our certificate is not one for clients: {NEW_CERTIFICATE}",
     "PROTOCOL_VERSION": "it speaks no TLS 1.2 or newer: update the broker",
     # Under TLS 1.2 all that a broker says about a missing certificate.
     "HANDSHAKE_FAILURE": "the TLS handshake failed; perhaps it wants a client certificate: name certificate and key in "
-    "the --credentials file",
+    f"the --credentials file, or use the port for passwords; {PORTS}",
 }
 
 
@@ -63,14 +68,16 @@ def silent_end(address: BrokerAddress) -> str:
     return f"{end}: perhaps it speaks TLS there; then use mqtts:// and --credentials"
 
 
-def refusal(reason: str, address: BrokerAddress, username: str | None) -> str:
+def refusal(reason: str, address: BrokerAddress, credentials: Credentials) -> str:
     """Say what to do about a broker that refused to let us in. reason: its own word for it."""
     refused = f"the broker at {address} refuses us: {reason}"
     if "authorized" not in reason.lower() and "password" not in reason.lower():
         return refused
-    if username is None:
-        return f"{refused}: it wants a user and password, or a certificate; name them in a file for --credentials"
-    return f"{refused}: user {username!r} is unknown or the password is wrong; correct the --credentials file"
+    if (user := credentials.username) is not None:
+        return f"{refused}: user {user!r} is unknown or the password is wrong; correct the --credentials file"
+    if credentials.certificate is not None:
+        return f"{refused}: it wants a user and password there, and takes no certificate; {PORTS}"
+    return f"{refused}: it wants a user and password, or a certificate; name them in a file for --credentials"
 
 
 def _distrust(error: ssl.SSLCertVerificationError, address: BrokerAddress) -> str:

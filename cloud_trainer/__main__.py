@@ -1,59 +1,15 @@
-"""`cloud-trainer`: trains the rest of the network, for every robot at the broker."""
+"""`cloud-trainer`: begins it. What it does is in `commands.py`, which takes a second to import."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-from tyro.extras import SubcommandApp
-
-from cloud_trainer.config import TrainerConfig
-from hierarchy.command_line import DeviceName, run_program
-
-app = SubcommandApp()
-
-
-@app.command(name="run")
-def run(config: Annotated[TrainerConfig, tyro.conf.arg(name="")]) -> None:
-    """Train for every robot at the broker until Ctrl-C.
-
-    Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
-    launch/cloud.toml); flags win over it.
-    """
-    from cloud_trainer.node import run  # torch takes seconds to import: --help should not
-
-    run(config)
-
-
-@app.command(name="replay")
-def replay(store: Path, run_dir: Path | None = None, device: DeviceName = "auto") -> None:
-    """Train from a store's log, from its start, and compare with the checkpoints beside it, bit for bit.
-
-    Use it where a run's outcome is in doubt. It changes nothing in the store. Exit status 1 where a checkpoint differs.
-
-    Args:
-        store: The store of a run: RUN_DIR/store.db.
-        run_dir: Folder for the resulting checkpoints; none keeps none.
-        device: Where to compute. Another kind of device rounds differently.
-
-    """
-    from cloud_trainer.replay import replay
-    from cloud_trainer.store import damage_explained
-
-    with damage_explained(store):
-        equal = replay(store, run_dir, device)
-    if not equal:
-        sys.exit(1)
+from broker.startup import let_ctrl_c_end_it
 
 
 def main() -> None:
-    def cli(arguments: Sequence[str]) -> None:
-        app.cli(prog="cloud-trainer", description=__doc__, args=list(arguments))
+    let_ctrl_c_end_it()
+    from cloud_trainer.commands import main
 
-    run_program("cloud-trainer", cli)
+    main()
 
 
 if __name__ == "__main__":

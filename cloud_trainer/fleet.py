@@ -168,7 +168,8 @@ class Fleet:
                 log.info("the store is nearly full: robot %s gives up its oldest trained samples", robot)
                 record.forgetting = self._append(robot, "forget", str(up_to).encode())
         return (
-            f"the store is full, and all of it waits for training (--store-gb {self._config.store_gb:g})"
+            f"the store is full (--store-gb {self._config.store_gb:g}): there is room again when its oldest samples "
+            "are trained on and given up"
             if (self.store.bytes_used > limit)
             else ""
         )
@@ -183,13 +184,19 @@ class Fleet:
                     "it, or move the checkpoint away"
                 )
 
+    def _without_checkpoint(self, robot: str) -> str:
+        """Say what to do where a robot's checkpoint cannot be used, and what that would cost."""
+        whole = self.store.is_whole(robot)
+        again = "once more from the log, to the same weights" if whole else "from what is left of the log only"
+        return f"put a copy of it back, or move {self._checkpoints / robot} away: then its network is trained {again}"
+
     def _load(self, robot: str) -> RobotRecord:
         """Return what is known of a robot from its log and its checkpoint."""
         record = RobotRecord()
         states = self.store.states(robot)
         folder = self._checkpoints / robot
         if (folder / CHECKPOINT).exists():
-            parts, about = load_checkpoint(folder)
+            parts, about = load_checkpoint(folder, self._without_checkpoint(robot))
             cursor, record.start = about["cursor"], about["start"].encode()
             if cursor > self.store.last_event(robot):
                 raise ConfigError(
@@ -206,7 +213,8 @@ class Fleet:
             try:
                 record.session.restore(parts, about)
             except (RuntimeError, KeyError) as error:
-                raise ConfigError(f"the checkpoint {folder} is of another network: {error}") from error
+                advice = self._without_checkpoint(robot)
+                raise ConfigError(f"the checkpoint {folder} is of another network ({error}): {advice}") from error
             record.cursor_saved, record.steps_saved = cursor, record.session.trainer.steps
         elif not self.store.is_whole(robot):
             log.warning(

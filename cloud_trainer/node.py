@@ -12,7 +12,7 @@ import torch
 
 from broker import topics
 from broker.codec import pack, unpack_as
-from broker.errors import ConfigError, MalformedMessage, StorageError
+from broker.errors import ConfigError, MalformedMessage, NameTaken, StorageError
 from broker.link import Delivery, Link, MqttLink, credentials_for, redial_if_silent
 from broker.messages import (
     HEARTBEAT_SECONDS,
@@ -26,6 +26,7 @@ from broker.messages import (
 from cloud_trainer.answers import Answerer
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet, goes_on
+from cloud_trainer.other_trainers import TAKEOVER_SECONDS, OtherTrainers
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE, Store, damage_explained, open_store
@@ -42,18 +43,24 @@ SILENCE_SECONDS = 3.0
 TAKE_AT_ONCE = 256
 # After the disk refused to take something it is tried again this often; robots hold their data meanwhile.
 RETRY_SECONDS = 10.0
+# Between two warnings that nothing is taken: a store that is nearly full takes some and refuses the next, all the time.
+WARNING_SECONDS = 60.0
 
 log = logging.getLogger("cloud-trainer")
 
 
 def run(config: TrainerConfig) -> None:
-    """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves."""
+    """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves.
+
+    Raises ConfigError, and NameTaken where another trainer with this name is online.
+    """
     credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
     choose_device(config.device)  # a missing one should be said before a folder is made
     state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
     topic = topics.topic("trainer", config.trainer, "state")
-    farewell = (topic, pack(dataclasses.replace(state, online=False)))
+    will = (topic, pack(dataclasses.replace(state, online=False)))
+    farewell: tuple[str, bytes] | None = will
     if (config.run_path / METRICS).exists() and not (config.run_path / STORE).exists():
         raise ConfigError(
             f"{config.run_path} holds a run, but not a trainer's, or one whose {STORE} is gone: put that back, or "
@@ -65,12 +72,15 @@ def run(config: TrainerConfig) -> None:
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
     ):
-        link = MqttLink(config.broker, config.trainer, will=farewell, credentials=credentials)
+        link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials)
         node = TrainerNode(config, state, link, folder, store)
         node.answerer.start()
         try:
             while not stop.made:
                 node.turn(timeout=0.2)
+        except NameTaken:
+            farewell = None  # the state at the broker is the other's
+            raise
         finally:
             node.answerer.close()
             node.finish()
@@ -86,6 +96,7 @@ class TrainerNode:
         self._state = state
         self._link = link
         self._folder = folder
+        self._others = OtherTrainers(config.trainer, state)
         self._fleet = Fleet(config, store, folder.checkpoint, choose_device(config.device))
         self._robots = self._fleet.robots
         for record in self._robots.values():
@@ -97,10 +108,14 @@ class TrainerNode:
         self._garbage = SparseLog(log)
         self._notice = Notice(log)
         self._disk = Notice(log)
+        self._trouble_said = ""  # in the log, and not over yet
+        self._next_warning = float("-inf")
         self._connection = 0
         self._announced_at = float("-inf")
         self._next_heartbeat = self._next_metrics = self._next_report = self._retry_at = 0.0
-        # States first: they say what the activations behind them are.
+        # Trainers first: one that has our name must be known before anything is taken. Then robots' states: they say
+        # what the activations behind them are.
+        link.subscribe(topics.topic("trainer", topics.ANYONE, "state"))
         for channel in ("state", "metrics", "activations"):
             link.subscribe(topics.topic("robot", topics.ANYONE, channel))
         self.answerer = Answerer(link)
@@ -170,6 +185,9 @@ class TrainerNode:
         self._fleet.store.commit()
         for record in self._added:
             record.messages_waiting += 1
+        if self._added and self._trouble_said:  # not before something was stored: to try is not to succeed
+            self._trouble_said = ""
+            log.info("taking activations again")
         for robot, receipt in self._receipts:
             self._link.publish(topics.topic("robot", robot, "receipt"), pack(receipt), qos=1)
         self._added.clear()
@@ -181,6 +199,9 @@ class TrainerNode:
             topic = topics.parse(delivery.topic)
         except MalformedMessage as error:
             self._garbage.warn(f"ignoring a message: {error}")
+            return
+        if topic.role == "trainer":
+            self._take_trainer(topic.name, delivery, now)
             return
         robot = topic.name
         record = self._robots.get(robot)
@@ -203,6 +224,15 @@ class TrainerNode:
                         self._take_batch(robot, record, batch, delivery.payload, now)
         except MalformedMessage as error:
             self._reject(robot, str(error), now)
+
+    def _take_trainer(self, name: str, delivery: Delivery, now: float) -> None:
+        try:
+            other = unpack_as(TrainerState, delivery.payload)
+        except MalformedMessage as error:
+            self._garbage.warn(f"ignoring a message on {delivery.topic}: {error}")
+            return
+        if self._others.hear(name, other, now, retained=delivery.retained):
+            self._next_heartbeat = 0.0
 
     def _reject(self, robot: str, reason: str, now: float, *, grave: bool = False) -> None:
         self._garbage.warn(f"robot {robot}: message rejected: {reason}")
@@ -238,6 +268,8 @@ class TrainerNode:
 
     def _take_batch(self, robot: str, record: RobotRecord, batch: ActivationBatch, payload: bytes, now: float) -> None:
         record.heard = now
+        if not self._others.name_is_free(now):
+            return  # without a receipt: the robot keeps it
         if record.entered != record.state and not record.refused and not self._state.trouble:
             self._enter(robot, record)
         if record.refused or record.stuck or record.intake is None or self._state.trouble:
@@ -305,6 +337,8 @@ class TrainerNode:
     # What goes out
 
     def _announce(self, now: float) -> None:
+        if not self._others.name_is_free(now):
+            return
         topic = topics.topic("trainer", self._config.trainer, "state")
         if self._link.publish(topic, pack(self._state), qos=1, retain=True):
             self._connection = self._link.connections
@@ -313,10 +347,13 @@ class TrainerNode:
                 record.published = None  # metrics are QoS 0: say them again, in case some were lost
 
     def _set_trouble(self, trouble: str) -> None:
-        if trouble != self._state.trouble:
-            log.warning("taking no activations: %s", trouble) if trouble else log.info("taking activations again")
+        now = time.monotonic()
+        if trouble and trouble != self._trouble_said and now >= self._next_warning:
+            self._trouble_said, self._next_warning = trouble, now + WARNING_SECONDS
+            log.warning("taking no activations: %s", trouble)
+        if trouble[:400] != self._state.trouble:
             self._state = dataclasses.replace(self._state, trouble=trouble[:400])
-            self._announce(time.monotonic())
+            self._announce(now)
 
     def _mind_the_disk(self, now: float) -> None:
         full = self._fleet.make_room()
@@ -333,12 +370,17 @@ class TrainerNode:
     def _publish_figures(self, robot: str, record: RobotRecord, now: float) -> None:
         figures = record.figures(robot, now)
         topic = topics.topic("trainer", self._config.trainer, "metrics")
+        if not self._others.name_is_free(now):
+            return
         if figures and figures != record.published and self._link.publish(topic, pack(figures)):
             record.published = figures
 
     def _say_what_is_missing(self) -> None:
         if not self._link.connected:
             self._notice.say(f"waiting for the broker ({self._link.trouble})")
+        elif not self._others.name_is_free(time.monotonic()):
+            name, seconds = self._config.trainer, TAKEOVER_SECONDS
+            self._notice.say(f"another trainer seems to be named {name!r}: waiting {seconds:g} s for a sign of life")
         elif not any(record.state for record in self._robots.values()):
             self._notice.say("connected; waiting for robots")
         else:

@@ -40,7 +40,8 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
                 f"the oldest samples of robot {robot} were given up (--store-gb): no replay from the start"
             )
         checkpoint = path.parent / "checkpoint" / robot
-        saved = load_checkpoint(checkpoint) if (checkpoint / CHECKPOINT).exists() else None
+        advice = f"move {checkpoint} away to train from the log without comparing"
+        saved = load_checkpoint(checkpoint, advice) if (checkpoint / CHECKPOINT).exists() else None
         session, comparison = _replay_robot(store, robot, settings, device, saved)
         parts, about = session.checkpoint()
         comparison = comparison or "no checkpoint beside it"

@@ -109,7 +109,9 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
     with TorchRandom(settings.seed, device):
         segment = CloudSegment(state.split, pretrained=state.weights == "default")
         if settings.weights != "none":
-            parts, about = load_checkpoint(Path(settings.weights) / "checkpoint" / robot)
+            parts, about = load_checkpoint(
+                Path(settings.weights) / "checkpoint" / robot, "--weights FOLDER needs one for each robot's name"
+            )
             try:
                 restore_weights(segment, segment.head, parts, about)
             except RuntimeError as error:

@@ -71,9 +71,9 @@ class Store:
         if settings is None and not path.exists():
             raise ConfigError(f"there is no store at {path}")
         try:
-            self._database = sqlite3.connect(path, isolation_level=None)
+            self._database = _connect(path, reading=settings is None)
         except sqlite3.OperationalError as error:
-            raise ConfigError(f"the store {path} cannot be opened: {error}") from error
+            raise ConfigError(f"the store {path} cannot be opened: {error}; see that you may read it") from error
         try:
             # A receipt tells the robot to delete its copy: then ours has to survive a power cut as well.
             self._database.execute("PRAGMA synchronous = FULL")
@@ -249,6 +249,32 @@ class Store:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             raise StorageError(f"the store cannot be written: {error}") from error
+
+
+def _connect(path: Path, *, reading: bool) -> sqlite3.Connection:
+    """Connect to a database. Raises sqlite3.OperationalError, and ConfigError where its log cannot be read.
+
+    reading: nothing will be written, so the disk may be read-only. sqlite wants to write beside the file even then.
+    """
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        database.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError:
+        database.close()
+        if not reading:
+            raise
+    except sqlite3.DatabaseError:  # no database at all: whoever uses it will see
+        return database
+    else:
+        return database
+    # Taken for a file that nobody writes to, it is read as it is, without what only sqlite's own log holds.
+    own_log = path.with_name(path.name + "-wal")
+    if own_log.exists() and own_log.stat().st_size:
+        raise ConfigError(
+            f"the store {path} was not closed, and {own_log.name} beside it, which holds the newest of it, cannot be "
+            f"read in a folder that is read-only: copy {path.parent} to where you may write, and use it there"
+        )
+    return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
 
 
 def open_store(path: Path, settings: TrainingSettings) -> Store:

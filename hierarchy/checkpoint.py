@@ -43,8 +43,13 @@ def save_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], abo
         raise OSError(f"{folder} cannot be written: {error}") from error
 
 
-def load_checkpoint(folder: Path) -> tuple[Parts, dict[str, Any]]:
-    """Return the tensors and the JSON of a checkpoint folder. Raises ConfigError where it holds none."""
+def load_checkpoint(folder: Path, advice: str = "name another one") -> tuple[Parts, dict[str, Any]]:
+    """Return the tensors and the JSON of a checkpoint folder.
+
+    advice: what to do where it holds none, or a damaged one; then ConfigError is raised with it.
+    """
+    if not (folder / CHECKPOINT).exists():
+        raise ConfigError(f"{folder} holds no checkpoint ({CHECKPOINT}): {advice}")
     parts: Parts = {}
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as file:
@@ -53,7 +58,7 @@ def load_checkpoint(folder: Path) -> tuple[Parts, dict[str, Any]]:
                 part, _, name = full_name.partition("/")
                 parts.setdefault(part, {})[name] = file.get_tensor(full_name)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"{folder} holds no checkpoint ({CHECKPOINT}): {error}") from error
+        raise ConfigError(f"the checkpoint in {folder} is damaged, or none of ours ({error}): {advice}") from error
     return parts, about
 
 

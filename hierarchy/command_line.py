@@ -15,13 +15,14 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from broker import startup
 from broker.errors import ConfigError, ReflexarcError
 
 # What --device takes. Here and not in device.py, which imports torch for seconds: --help should not wait for it.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 # What a shell reports for a program that Ctrl-C ended, and for one that could not do what it was asked.
-EXIT_INTERRUPTED, EXIT_ERROR = 130, 2
+EXIT_INTERRUPTED, EXIT_ERROR = startup.EXIT_INTERRUPTED, 2
 
 
 def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
@@ -29,6 +30,7 @@ def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        startup.let_ctrl_c_interrupt()
         cli(with_config_file(sys.argv[1:]))
     except ReflexarcError as error:
         print(f"{program}: {error}", file=sys.stderr)

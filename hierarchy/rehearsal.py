@@ -27,18 +27,20 @@ class BalancedMemory(Generic[Sample]):
     def __len__(self) -> int:
         return self._count
 
-    def add(self, name: str, sample: Sample) -> None:
-        """Keep a sample of the class of that name."""
+    def add(self, name: str, sample: Sample) -> Sample | None:
+        """Keep a sample of the class of that name; return the one that goes for it, if one has to."""
         if self.limit <= 0:
-            return
+            return sample
         samples = self._by_class.setdefault(name, [])
         samples.append(sample)
         self._count += 1
-        if self._count > self.limit:
-            largest = max(self._by_class, key=lambda name: len(self._by_class[name]))
-            _remove_random(self._by_class[largest], self._random)
-            self._count -= 1
-            self._drop_empty()
+        if self._count <= self.limit:
+            return None
+        largest = max(self._by_class, key=lambda name: len(self._by_class[name]))
+        gone = _remove_random(self._by_class[largest], self._random)
+        self._count -= 1
+        self._drop_empty()
+        return gone
 
     def draw(self, count: int) -> list[tuple[str, Sample]]:
         """Return ``count`` different samples with their class names, or all where there are fewer.

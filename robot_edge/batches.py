@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hierarchy.rehearsal import BalancedMemory
-from robot_edge.frames import Frame, FrameSource
+from robot_edge.frame_memory import FrameMemory
+from robot_edge.frames import Frame, FrameSource, Pixels
 
 # One frame in so many is also encoded as JPEG, to know what sending pictures would cost. Pillow's default quality.
 JPEG_SAMPLED_EVERY = 50
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,7 @@ class Batcher:
     size: int
     image_size: int
     held_out_every: int
-    held_out: BalancedMemory[Pixels]
+    held_out: FrameMemory
     frames_read: int = 0
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)

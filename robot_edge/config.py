@@ -74,7 +74,7 @@ class RobotConfig:
     """What happens when the cloud is away for so long that the outbox is full: block waits (a replay can), drop-oldest
     lets the oldest samples go, balanced those of the class that has most (for live cameras)."""
     outbox_mb: float = 256.0
-    """What may wait on the disk for the cloud, in megabytes."""
+    """What may wait on the disk for the cloud, in megabytes; at least 1."""
     durable: bool = False
     """Write the outbox so that nothing in it is lost, or sent twice, after a power cut. Costs some milliseconds ten
     times a second; a kill loses nothing either way."""

@@ -24,16 +24,16 @@ from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.curves import draw_thresholds
 from hierarchy.device import Compute, choose_device
 from hierarchy.learner import restore_weights
-from hierarchy.rehearsal import BalancedMemory
 from hierarchy.run_folder import former_settings
-from robot_edge.batches import Pixels, resize
+from robot_edge.batches import resize
 from robot_edge.cascade import CloudLine
 from robot_edge.config import EvaluateConfig, RobotConfig
 from robot_edge.evaluation_report import Look, report, threshold_points
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.node import HELD_OUT_FRAMES, HELD_OUT_SEED, open_outbox
 from robot_edge.perception import ExitPrediction, Predictor
 from robot_edge.progress import RunProgress, print_evaluation
-from robot_edge.resume import unpack_compute, unpack_frames
+from robot_edge.resume import unpack_compute
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
@@ -59,8 +59,8 @@ def evaluate(config: EvaluateConfig) -> None:
     compute = unpack_compute(about.get("compute"), device) or Compute(device=device)
     compute.place(segment)
     predictor = Predictor(segment, bits=split.bits, compute=compute)
-    held_out: BalancedMemory[Pixels] = BalancedMemory(HELD_OUT_FRAMES, 0)
-    unpack_frames(held_out, parts.get("held_out", {}), about["held_out"])
+    held_out = FrameMemory(HELD_OUT_FRAMES, run.image_size, 0)
+    held_out.restore(parts.get("held_out", {}), about["held_out"])
     if frames := held_out.all():
         predictor.calibrate(segment, np.stack([image for _, image in frames]), [name for name, _ in frames])
     else:
@@ -116,7 +116,7 @@ def _settings(config: EvaluateConfig) -> RobotConfig:
 
 def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, Parts, dict[str, Any]]:
     """Return a run's segment with what else its checkpoint holds. Raises ConfigError where they do not fit."""
-    parts, about = load_checkpoint(folder / "checkpoint")
+    parts, about = load_checkpoint(folder / "checkpoint", "name another --checkpoint")
     segment, split, _ = build_edge(run)
     if json.dumps(about.get("split")) != json.dumps(dataclasses.asdict(split)):
         raise ConfigError(f"--checkpoint {folder} is of another split, {about.get('split')}, than its settings say")

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+Pixels = NDArray[np.uint8]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -19,7 +21,7 @@ class Frame:
         in the next epoch) share a number, so that holding out a scene leaves no twin of it in training.
     """
 
-    image: NDArray[np.uint8]
+    image: Pixels
     label: str | None
     scene: int
 

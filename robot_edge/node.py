@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import math
 import secrets
@@ -23,11 +24,11 @@ from broker.messages import RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.device import Compute, choose_device, set_threads
-from hierarchy.rehearsal import BalancedMemory
 from hierarchy.run_folder import RunFolder, former_settings
-from robot_edge.batches import Batch, Batcher, Pixels
+from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
 from robot_edge.figures import FINAL_EVALUATION, RunFigures
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import FrameSource
 from robot_edge.outbox import Outbox
 from robot_edge.progress import RunProgress, print_summary
@@ -36,9 +37,8 @@ from robot_edge.resume import (
     checkpoint_error,
     checkpoint_parts,
     pack_compute,
-    pack_frames,
     unpack_compute,
-    unpack_frames,
+    without_checkpoint,
 )
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
@@ -75,6 +75,7 @@ def run(config: RobotConfig) -> None:
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
     # A checkpoint replaces whatever weights the run once began with.
     segment, split, start = build_edge(dataclasses.replace(config, weights="none") if has_checkpoint else config)
+    gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
     samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     source = open_source(
         config.source,
@@ -95,7 +96,7 @@ def run(config: RobotConfig) -> None:
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
-        saved = load_checkpoint(folder.checkpoint) if has_checkpoint else None
+        saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
         trainer = EdgeTrainer(
             segment,
             bits=config.bits,
@@ -187,10 +188,10 @@ class RobotNode:
             size=config.fresh_per_batch,
             image_size=config.image_size,
             held_out_every=0 if held_out else config.held_out_every,
-            held_out=BalancedMemory(HELD_OUT_FRAMES, config.seed),
+            held_out=FrameMemory(HELD_OUT_FRAMES, config.image_size, config.seed),
         )
         frames = int(config.rehearsal_mb * 1e6 / self._batcher.raw_bytes_per_image)
-        self._memory: BalancedMemory[Pixels] = BalancedMemory(frames, config.seed)
+        self._memory = FrameMemory(frames, config.image_size, config.seed)
         self._figures = RunFigures(trainer, uplink, self._batcher)
         self._next_metrics = 0.0
         # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
@@ -297,8 +298,8 @@ class RobotNode:
 
     def _state(self) -> tuple[Parts, dict[str, Any]]:
         parts, about = self._trainer.state()
-        rehearsal, about_rehearsal = pack_frames(self._memory)
-        held_out, about_held_out = pack_frames(self._batcher.held_out)
+        rehearsal, about_rehearsal = self._memory.state()
+        held_out, about_held_out = self._batcher.held_out.state()
         about_batcher, marks = self._batcher.state()
         return checkpoint_parts(parts, rehearsal, held_out, torch.from_numpy(marks)), {
             **about,
@@ -313,8 +314,8 @@ class RobotNode:
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
         self._trainer.restore(parts, about)
-        unpack_frames(self._memory, parts.get("rehearsal", {}), about["rehearsal"])
-        unpack_frames(self._batcher.held_out, parts.get("held_out", {}), about["held_out"])
+        self._memory.restore(parts.get("rehearsal", {}), about["rehearsal"])
+        self._batcher.held_out.restore(parts.get("held_out", {}), about["held_out"])
         self._batcher.restore(about["batcher"], parts["batcher"]["marks"].numpy())
         self._figures.restore(about["figures"])
         self._source.seek(about["position"])
@@ -345,7 +346,7 @@ class RobotNode:
             )
         if self._config.rehearsed_per_fresh:
             for name, image in zip(batch.names, batch.images, strict=True):
-                self._memory.add(name, image.copy())  # a view would keep its whole batch
+                self._memory.add(name, image)
 
     def _wait_for_room(self, *, always: bool = False) -> None:
         """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
@@ -395,7 +396,7 @@ class RobotNode:
                 size=PREDICT_AT_ONCE,
                 image_size=self._config.image_size,
                 held_out_every=0,
-                held_out=BalancedMemory(0, 0),
+                held_out=FrameMemory(0, self._config.image_size, 0),
             )
             while (batch := reader.next()) is not None:
                 yield batch

@@ -14,7 +14,7 @@ from broker.quantize import Quantized
 from hierarchy.calibration import Calibration, calibrate, softmax
 from hierarchy.device import Compute
 from hierarchy.shadow import Shadow
-from robot_edge.batches import Pixels
+from robot_edge.frames import Pixels
 from robot_edge.segment import EdgeSegment
 from robot_edge.trainer import run_segment
 

@@ -76,7 +76,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
             "same --run-dir.",
             highlight=False,
         )
-    console.print(f"The run is in {folder}: summary.json, curves.png, metrics.jsonl, checkpoint/", highlight=False)
+    checkpoint = ", checkpoint/" if (folder / "checkpoint").exists() else ""  # none where nothing was learned
+    files = f"summary.json, curves.png, metrics.jsonl{checkpoint}"
+    console.print(f"The run is in {folder}: {files}", highlight=False, soft_wrap=True)
 
 
 def print_evaluation(figures: dict[str, Any], folder: Path) -> None:

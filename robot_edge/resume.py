@@ -6,15 +6,12 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from broker.errors import ConfigError
 from hierarchy.checkpoint import Parts
 from hierarchy.device import Compute
-from hierarchy.rehearsal import BalancedMemory
-from robot_edge.batches import Pixels
 from robot_edge.config import RobotConfig
 
 # What a run may be taken up with another value of: it changes neither the network nor which frames come, and in which
@@ -62,31 +59,19 @@ def unpack_compute(about: dict[str, Any] | None, device: torch.device) -> Comput
     return Compute.named(device, about["dtype"], channels_last=about["channels_last"])
 
 
-def pack_frames(memory: BalancedMemory[Pixels]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a memory's frames, uint8 (N, H, W, 3), with their labels, and what goes into the checkpoint's JSON."""
-    samples = memory.all()
-    classes = list(dict.fromkeys(name for name, _ in samples))
-    about = {"classes": classes, "random": memory.random_state()}
-    if not samples:
-        return {}, about
-    frames = torch.from_numpy(np.stack([frame for _, frame in samples]))
-    labels = torch.tensor([classes.index(name) for name, _ in samples])
-    return {"frames": frames, "labels": labels}, about
-
-
-def unpack_frames(memory: BalancedMemory[Pixels], tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Give a memory the frames that `pack_frames` returned."""
-    names = [about["classes"][label] for label in tensors["labels"].tolist()] if tensors else []
-    # A view would keep all frames in memory as long as one of them is.
-    frames = [frame.numpy().copy() for frame in tensors["frames"]] if tensors else []
-    memory.restore(zip(names, frames, strict=True), about["random"])
-
-
 def checkpoint_error(folder: Path, error: Exception) -> ConfigError:
     """Return the error of a checkpoint that this run cannot go on from."""
     return ConfigError(
         f"the run in {folder} cannot go on from its checkpoint ({type(error).__name__}: {error}): choose another "
         f"--run-dir, and start from its weights with --weights {folder}"
+    )
+
+
+def without_checkpoint(checkpoint: Path) -> str:
+    """Say what to do where a run's checkpoint cannot be read."""
+    return (
+        f"put a copy of it back, or move {checkpoint} away: then the robot learns once more from the start of its "
+        "source, and sends only what it has not sent before"
     )
 
 

@@ -69,7 +69,9 @@ def build_edge(config: RobotConfig) -> tuple[EdgeSegment, SplitSpec, Weights]:
     )
     if config.weights in {"none", "default"}:
         return segment, split, "default" if pretrained else "none"
-    parts, about = load_checkpoint(Path(config.weights) / "checkpoint")
+    parts, about = load_checkpoint(
+        Path(config.weights) / "checkpoint", "--weights takes none, default, or the run folder of a former run"
+    )
     try:
         restore_weights(segment, segment.exit.head, parts, about)
     except RuntimeError as error:

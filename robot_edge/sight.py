@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from broker.messages import Ask
-from robot_edge.batches import Pixels
 from robot_edge.cascade import Cascade, CloudLine, Decision
+from robot_edge.frames import Pixels
 from robot_edge.perception import Predictor
 
 

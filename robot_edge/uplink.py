@@ -31,6 +31,9 @@ from robot_edge.pacing import Pace
 
 # Different reasons for a rejection that are logged; a trainer that invents more would only fill the log.
 MOST_REASONS = 32
+# Our own heartbeat comes back from the broker. Where it has not for this long, the broker is to blame, or our rights at
+# it, and not the trainer.
+QUIET_SECONDS = 1.5 * HEARTBEAT_SECONDS
 
 log = logging.getLogger("robot-edge")
 
@@ -90,6 +93,8 @@ class Uplink:
         """What is missing before activations can go out, for people; empty when nothing is."""
         if not self._link.connected:
             return f"the broker ({self._link.trouble})"
+        if not self.trainer_online and self._is_unanswered:
+            return "the broker (connected, but it passes nothing on: perhaps it refuses us access by now)"
         if not self.trainer_online:
             return "a cloud trainer (cloud-trainer run --broker with the same URL)"
         troubles = [trainer.trouble for name, trainer in self._trainers.items() if self._is_present(name)]
@@ -134,9 +139,8 @@ class Uplink:
         if redial_if_silent(self._link, self._announced_at, now):
             self._announced_at = float("-inf")  # until there is an answer to wait for again
         may_send = not self.waits_for
-        joined = self._link.connected and self._joined_connection == self._link.connections
         # Its heart beats on while a trainer is away, or another robot would take its name for left.
-        if (may_send and not joined) or (joined and now >= self._next_heartbeat):
+        if (may_send and not self._joined) or (self._joined and now >= self._next_heartbeat):
             self._announce(now)
         self._turn_outbox(now, may_send)
 
@@ -192,6 +196,18 @@ class Uplink:
             self._trainers.clear()
             self._heard.clear()
             self._pace.forget()
+
+    @property
+    def _joined(self) -> bool:
+        """Whether our state was published on the connection that there is."""
+        return self._link.connected and self._joined_connection == self._link.connections
+
+    @property
+    def _is_unanswered(self) -> bool:
+        """Whether not even our own heartbeat comes back."""
+        heard_at = self._link.heard_at
+        answered = float("-inf") < self._announced_at <= heard_at  # the former is just being dialled again
+        return self._joined and not answered and self._clock() - heard_at > QUIET_SECONDS
 
     def _is_present(self, name: str) -> bool:
         return self._trainers[name].online and self._clock() - self._heard[name] <= AWAY_SECONDS

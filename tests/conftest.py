@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from broker.server import find_mosquitto, start_local_broker
+
+# Their tests mostly wait for programs, so their files are handed out first; whatever is quick then fills the gaps.
+LONGEST = ("end_to_end", "soak")
+# A worker and its programs take a few GB.
+MOST_WORKERS = 8
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """On small tensors a second thread, with every core busy, can cost a hundred times what it saves."""
+    import torch  # takes seconds, and the process that only hands out tests does not need it
+
     torch.set_num_threads(1)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` means: one more than there are processors, as one of them always waits for something."""
+    return min((os.cpu_count() or 1) + 1, MOST_WORKERS)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +50,9 @@ def broker_url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by marker
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist; else the order is the files'
+        items.sort(key=lambda item: item.path.parent.name not in LONGEST)
     for item in items:
         if "mosquitto_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.mosquitto)

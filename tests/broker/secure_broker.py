@@ -11,8 +11,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from broker.address import CERTIFICATE_PORT, PASSWORD_PORT
 from broker.certificates import Signed, read_authority
-from broker.provision import CERTIFICATE_PORT, PASSWORD_PORT
 from broker.server import find_mosquitto
 
 TIMEOUT_S = 30

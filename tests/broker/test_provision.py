@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import __main__ as command
+from broker import commands as command
 from broker.certificates import hosts_of
 from broker.credentials import load_credentials
 from broker.errors import ConfigError

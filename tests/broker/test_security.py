@@ -220,7 +220,14 @@ def test_nobody_in_particular(broker: SecureBroker, connect: Connect) -> None:
 
 
 def test_a_password_is_no_certificate(broker: SecureBroker, connect: Connect) -> None:
-    refused(connect(broker.certificate_url, login(broker, "r1", "password")), "it wants a client certificate")
+    link = connect(broker.certificate_url, login(broker, "r1", "password"))
+    refused(link, "it wants a client certificate")
+    assert "port 8883 take certificates (credentials.toml) and 8884 passwords (password.toml)" in link.trouble
+
+
+def test_a_certificate_is_no_password(broker: SecureBroker, connect: Connect) -> None:
+    link = connect(broker.password_url, login(broker, "r1"))
+    refused(link, "it wants a user and password there, and takes no certificate; `local-broker provision` has port")
 
 
 def test_plain_text_on_the_tls_port(broker: SecureBroker, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:

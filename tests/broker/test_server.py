@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ def carry(url: str, topic: str, payload: bytes) -> bytes:
     client = mqtt.Client(CallbackAPIVersion.VERSION2)
     client.on_connect = lambda client, *_: client.subscribe(topic, qos=1)
     client.on_subscribe = lambda *_: subscribed.put(True)
-    client.on_message = lambda _client, _userdata, message: arrived.put(bytes(message.payload))
+    client.message_callback_add(topic, lambda _client, _userdata, message: arrived.put(bytes(message.payload)))
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
@@ -185,6 +186,16 @@ class CommandLine:
         return child
 
 
+def group_of(broker: psutil.Process) -> list[psutil.Process]:
+    """All processes of the broker's group."""
+    group = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError):  # it has ended since
+            if os.getpgid(process.pid) == broker.pid:
+                group.append(process)
+    return group
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_command_line_ends_cleanly(backend: Backend, number: signal.Signals) -> None:
@@ -195,6 +206,30 @@ def test_command_line_ends_cleanly(backend: Backend, number: signal.Signals) -> 
         assert command.process.returncode == 0, errors
         assert errors == ""
         assert not child.is_running()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_broker_ends_with_who_started_it_even_where_that_was_killed(backend: Backend) -> None:
+    with CommandLine("--port", "0", "--backend", backend) as command:
+        child = command.broker()
+        group = group_of(child)
+        assert len(group) == 2, "the broker and what guards it"
+        command.process.kill()
+        gone, left = psutil.wait_procs(group, TIMEOUT_S)
+        assert (len(gone), left) == (2, [])
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("end", ["stop", "death"])
+def test_what_guards_a_broker_goes_with_it(end: str) -> None:
+    broker = start_local_broker(backend="mosquitto")
+    group = group_of(psutil.Process(broker.pid))
+    assert len(group) == 2
+    if end == "death":
+        os.kill(broker.pid, signal.SIGKILL)
+        assert broker.wait() == -signal.SIGKILL
+    broker.stop()
+    assert psutil.wait_procs(group, TIMEOUT_S)[1] == []
 
 
 def test_command_line_reports_a_broker_that_died() -> None:

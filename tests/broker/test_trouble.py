@@ -6,10 +6,12 @@ import errno
 import re
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 
 from broker.address import BrokerAddress
+from broker.credentials import Credentials
 from broker.trouble import explain, refusal, silent_end
 
 TLS = BrokerAddress("broker.example", 8883, tls=True)
@@ -80,8 +82,11 @@ def test_a_broker_that_ends_without_a_word() -> None:
 
 
 def test_a_refusal_says_what_was_missing() -> None:
-    assert "it wants a user and password" in refusal("Not authorized", TLS, None)
-    assert "user 'r1' is unknown or the password is wrong" in refusal("Bad user name or password", TLS, "r1")
+    user = Credentials(username="r1", password="secret")
+    certified = Credentials(certificate=Path("client.crt"), key=Path("client.key"))
+    assert "it wants a user and password, or a certificate" in refusal("Not authorized", TLS, Credentials())
+    assert "user 'r1' is unknown or the password is wrong" in refusal("Bad user name or password", TLS, user)
+    assert "takes no certificate; `local-broker provision` has port 8883" in refusal("Not authorized", TLS, certified)
     assert (
-        refusal("Server unavailable", TLS, "r1") == "the broker at broker.example:8883 refuses us: Server unavailable"
+        refusal("Server unavailable", TLS, user) == "the broker at broker.example:8883 refuses us: Server unavailable"
     )

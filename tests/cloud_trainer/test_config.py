@@ -8,7 +8,7 @@ import tomli_w
 
 import cloud_trainer.node
 from broker.errors import ConfigError
-from cloud_trainer.__main__ import app
+from cloud_trainer.commands import app
 from cloud_trainer.config import TrainerConfig
 from hierarchy.command_line import with_config_file
 

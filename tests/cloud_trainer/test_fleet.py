@@ -319,8 +319,28 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, monkeypatch:
         return TinySegment(replace(split, bottleneck=0, shape=(7, 2, 2)), pretrained=pretrained)
 
     monkeypatch.setattr("cloud_trainer.session_start.CloudSegment", other)
-    with pytest.raises(ConfigError, match="is of another network"):
+    with pytest.raises(ConfigError, match=r"(?s)is of another network .* move .*/r1 away"):
         open_fleet(path)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_damaged_checkpoint_may_be_moved_away(tmp_path: Path, whole: bool) -> None:
+    path = saved(tmp_path)
+    fleet = open_fleet(path)
+    before = state_of(fleet, "r1")
+    if not whole:
+        fleet.store.forget("r1", 2)
+    close(fleet)
+    checkpoint = path / "checkpoint" / "r1"
+    (checkpoint / CHECKPOINT).write_bytes((checkpoint / CHECKPOINT).read_bytes()[:-100])
+    cost = "once more from the log, to the same weights" if whole else "from what is left of the log only"
+    with pytest.raises(ConfigError, match=f"{checkpoint} is damaged.* move {checkpoint} away: .* trained {cost}$"):
+        open_fleet(path)
+    checkpoint.rename(path / "away")
+    fleet = open_fleet(path)
+    train(fleet)
+    assert (state_of(fleet, "r1") == before) is whole
+    close(fleet)
 
 
 def test_a_checkpoint_that_refers_to_what_is_gone_is_refused(tmp_path: Path) -> None:
@@ -538,7 +558,7 @@ def test_what_waits_for_training_is_never_given_up(tmp_path: Path) -> None:
     for number in range(300):
         fleet.store.append_batch("r1", "e" * 16, number, bytes(4000))
     fleet.store.commit()
-    assert "all of it waits for training (--store-gb 0.001)" in fleet.make_room()
+    assert "the store is full (--store-gb 0.001): there is room again when" in fleet.make_room()
     assert fleet.store.is_whole("r1")
     assert asdict(fleet.store.states("r1")[0])["kind"] == "start"
     close(fleet)

@@ -12,7 +12,7 @@ from broker import topics
 from broker.codec import pack
 from broker.messages import Receipt, RobotMetrics, TrainerMetrics, TrainerState
 from cloud_trainer.conduct import FIRST_SECONDS
-from cloud_trainer.node import RETRY_SECONDS, SILENCE_SECONDS
+from cloud_trainer.node import RETRY_SECONDS, SILENCE_SECONDS, WARNING_SECONDS
 from hierarchy.checkpoint import load_checkpoint
 from hierarchy.command_line import SparseLog
 from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
@@ -311,7 +311,47 @@ def test_a_store_that_is_full_of_what_waits_is_said(start: Start) -> None:
         cloud.store.append_batch("r1", STATE.boot, number, bytes(4000))
     cloud.store.commit()
     cloud.node._mind_the_disk(cloud.clock.now)
-    assert "all of it waits for training" in cloud.trouble
+    assert "the store is full (--store-gb 0.001): there is room again when" in cloud.trouble
+
+
+def taking(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the log says of whether activations are taken."""
+    return [message.partition(":")[0] for message in caplog.messages if message.startswith("taking")]
+
+
+def test_a_disk_that_stays_full_is_logged_once_and_its_end_when_something_was_stored(
+    cloud: Cloud, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cloud.say("r1", STATE, *batches(2))
+    limit_pages(cloud.store, 0)
+    for _ in range(20):  # after a while robots try again, in vain
+        assert cloud.say("r1", *batches(12, first=2, size=300)) == []
+        cloud.work(RETRY_SECONDS)
+    assert taking(caplog) == ["taking no activations"]
+    limit_pages(cloud.store, -1)
+    cloud.work(RETRY_SECONDS)
+    assert taking(caplog) == ["taking no activations"], "nothing is stored yet"
+    assert outcomes(cloud.say("r1", *batches(12, first=2, size=300))) == ["accepted"] * 12
+    assert taking(caplog) == ["taking no activations", "taking activations again"]
+
+
+def test_a_store_that_is_always_nearly_full_does_not_fill_the_log(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cloud = start(store_gb=0.001, batch=64)
+    cloud.say("r1", STATE)
+    began, sent, troubles = cloud.clock.now, 0, 0
+    while cloud.clock.now < began + 2 * WARNING_SECONDS:
+        if not cloud.trouble:
+            cloud.say("r1", *batches(6, first=sent, size=1500))
+            sent += 6
+        before = cloud.trouble
+        cloud.work(2.5)
+        troubles += not before and bool(cloud.trouble)
+    assert troubles > 3
+    assert 1 <= taking(caplog).count("taking no activations") <= 2
 
 
 # What a robot says of itself

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError
-from cloud_trainer.__main__ import app
+from cloud_trainer.commands import app
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE, Store
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from tests.cloud_trainer.world import STATE, Cloud, batches, is_finite, make_batch
 
-ROOT = Path(__file__).parents[2]
 REHEARSING = replace(STATE, rehearse=1.0)
 
 
@@ -159,5 +156,7 @@ def test_a_run_of_a_real_network_is_replayed_by_the_command_line(
     database = sqlite3.connect(cloud.path / STORE, isolation_level=None)
     assert database.execute("DELETE FROM events WHERE sequence = 2").rowcount == 1
     database.close()
-    done = subprocess.run([sys.executable, "-m", "cloud_trainer", *command], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, "differs from the checkpoint" in done.stdout) == (1, True), done.stdout + done.stderr
+    with pytest.raises(SystemExit) as ended:
+        app.cli(prog="cloud-trainer", args=command)
+    assert ended.value.code == 1
+    assert "differs from the checkpoint" in capsys.readouterr().out

@@ -5,8 +5,10 @@ import random
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -400,3 +402,86 @@ def test_reading_a_long_log_holds_one_event_at_a_time(store: Store) -> None:
         assert tracemalloc.get_traced_memory()[1] < 200_000, "20,000 events of 100 bytes are 2 MB"
     finally:
         tracemalloc.stop()
+
+
+# A disk that is read-only
+
+
+@pytest.fixture(name="archive")
+def _archive() -> Iterator[Path]:
+    """Path of a store of three batches, with nothing else beside it, where an ordinary user gets to."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        store = open_store(Path(folder, "store.db"), SETTINGS)
+        fill(store, 3)
+        store.close()
+        yield Path(folder, "store.db")
+
+
+@contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Be nobody, where we are root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """Let nobody write to the folder of that file, nor to what is in it."""
+    for one in path.parent.iterdir():
+        one.chmod(0o444)
+    path.parent.chmod(0o555)
+    try:
+        with ordinary_user():
+            yield
+    finally:
+        path.parent.chmod(0o755)
+
+
+def leave_open(path: Path) -> None:
+    """Append three more batches and die."""
+    code = f"""
+import os
+from pathlib import Path
+from tests.cloud_trainer.test_store import Store, fill
+fill(Store(Path({str(path)!r})), 3, first=3)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+
+
+def test_a_store_is_read_where_nothing_can_be_written(archive: Path) -> None:
+    with read_only(archive):
+        store = Store(archive)
+        assert sequences(store) == [0, 1, 2]
+        with pytest.raises(StorageError):
+            store.append("r1", "flush")
+        store.close()
+    assert [one.name for one in archive.parent.iterdir()] == ["store.db"]
+
+
+def test_what_a_killed_trainer_left_is_read_there_too_or_missed(archive: Path) -> None:
+    leave_open(archive)
+    with read_only(archive):
+        store = Store(archive)
+        assert sequences(store) == [0, 1, 2, 3, 4, 5]
+        store.close()
+    archive.with_name("store.db-shm").unlink()  # as where only the others were copied
+    advice = rf"store.db-wal beside it.* cannot be read.*: copy {archive.parent} to where you may write"
+    with read_only(archive), pytest.raises(ConfigError, match=advice):
+        Store(archive)
+    store = Store(archive)
+    assert sequences(store) == [0, 1, 2, 3, 4, 5], "somewhere else it is all there"
+    store.close()
+
+
+def test_a_store_that_may_not_be_read_is_named(archive: Path) -> None:
+    archive.chmod(0o000)
+    with ordinary_user(), pytest.raises(ConfigError, match=r"cannot be opened: .*; see that you may read it"):
+        Store(archive)

@@ -17,7 +17,7 @@ import pytest
 from broker.codec import pack
 from broker.messages import ActivationBatch, Receipt, RobotMetrics, RobotState
 from hierarchy.checkpoint import CHECKPOINT
-from robot_edge.__main__ import main as robot_main
+from robot_edge.commands import main as robot_main
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program, Recorder

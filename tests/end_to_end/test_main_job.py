@@ -24,17 +24,17 @@ from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.learner import restore_weights
 from hierarchy.optimizer import set_learning_rate, sgd
-from hierarchy.rehearsal import BalancedMemory
-from robot_edge.__main__ import main as robot_main
 from robot_edge.augment import augment
 from robot_edge.batches import Batch, Batcher
+from robot_edge.commands import main as robot_main
 from robot_edge.config import RobotConfig
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeTrainer, normalise
 
 if TYPE_CHECKING:
-    from tests.end_to_end.conftest import MainJob, Program
+    from tests.end_to_end.conftest import Launcher, MainJob, Program
 
 IMAGES, HELD_OUT = 480, 200
 CLASSES = {"red", "green", "blue", "yellow"}
@@ -57,6 +57,13 @@ FIGURES = {
 CPU = Compute(device=torch.device("cpu"))
 # Of 200 held-out pictures. A run may differ from another by its dtype, which is chosen by measurement.
 TOLERANCE = 0.1
+
+
+@pytest.fixture(name="launcher", scope="module")
+def _launcher(launcher: Launcher) -> Launcher:
+    """Start programs as a user does."""
+    launcher.cold = True
+    return launcher
 
 
 @pytest.fixture(name="config")
@@ -105,7 +112,7 @@ def _whole_network(pictures: Path, test_batch: Batch) -> dict[str, float]:
 
 def _batcher(folder: str, size: int) -> Batcher:
     source = open_source(f"folder:{folder}", image_size=16)
-    return Batcher(source=source, size=size, image_size=16, held_out_every=0, held_out=BalancedMemory(0, 0))
+    return Batcher(source=source, size=size, image_size=16, held_out_every=0, held_out=FrameMemory(0, 16, 0))
 
 
 @torch.inference_mode()

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.mosquitto
 
 
+@pytest.fixture(name="launcher", scope="module")
+def _launcher(launcher: Launcher) -> Launcher:
+    """Start programs as a user does, with a command line that others can see."""
+    launcher.cold = True
+    return launcher
+
+
 @pytest.fixture(name="broker", scope="module")
 def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
     folder = tmp_path_factory.mktemp("fleet")

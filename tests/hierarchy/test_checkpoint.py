@@ -59,20 +59,28 @@ def test_dying_while_it_is_written_leaves_the_old_one(folder: Path, monkeypatch:
     assert all(torch.equal(tensors[name], value) for name, value in before.items())
 
 
-@pytest.mark.parametrize("content", [None, b"half a file", b""])
-def test_a_missing_or_damaged_one_is_named(folder: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("kept", [-1, 100, 9, 8, 0])
+def test_a_damaged_one_is_named_with_what_to_do(folder: Path, kept: int) -> None:
     save_checkpoint(folder, {"weights": network().state_dict()}, {})
-    (folder / CHECKPOINT).unlink()
-    if content is not None:
-        (folder / CHECKPOINT).write_bytes(content)
-    with pytest.raises(ConfigError, match=f"{folder} holds no checkpoint"):
+    (folder / CHECKPOINT).write_bytes((folder / CHECKPOINT).read_bytes()[:kept])
+    with pytest.raises(ConfigError, match=f"the checkpoint in {folder} is damaged.*: take up gardening$"):
+        load_checkpoint(folder, "take up gardening")
+
+
+@pytest.mark.parametrize("place", ["header", "names"])
+def test_another_header_is_damage_too(folder: Path, place: str) -> None:
+    save_checkpoint(folder, {"weights": network().state_dict()}, {"steps": 1})
+    content = (folder / CHECKPOINT).read_bytes()
+    damaged = b"\xff" * 16 + content[16:] if place == "header" else content.replace(b'"about"', b'"abaut"')
+    (folder / CHECKPOINT).write_bytes(damaged)
+    with pytest.raises(ConfigError, match="is damaged, or none of ours"):
         load_checkpoint(folder)
 
 
 def test_a_file_of_somebody_elses_is_no_checkpoint(folder: Path) -> None:
     folder.mkdir(parents=True)
     save_file(network().state_dict(), folder / CHECKPOINT)
-    with pytest.raises(ConfigError, match=f"{folder} holds no checkpoint"):
+    with pytest.raises(ConfigError, match=f"the checkpoint in {folder} is damaged, or none of ours"):
         load_checkpoint(folder)
 
 

@@ -29,10 +29,19 @@ def test_it_never_holds_more_than_its_limit(limit: int) -> None:
         assert len(memory) == len(memory.all()) == min(number + 1, limit)
 
 
+def test_it_says_which_sample_goes() -> None:
+    memory: BalancedMemory[int] = BalancedMemory(7, seed=0)
+    gone = [memory.add("abc"[number % 3], number) for number in range(30)]
+    assert gone[:7] == [None] * 7
+    left = {number for _, number in memory.all()}
+    assert {number for number in gone if number is not None} == set(range(30)) - left
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 def test_without_room_it_holds_nothing(limit: int) -> None:
     memory = filled(limit, cat=5)
     assert len(memory) == 0
+    assert memory.add("cat", 5) == 5
     assert memory.draw(3) == []
 
 

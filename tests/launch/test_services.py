@@ -16,9 +16,9 @@ import yaml
 import cloud_trainer.node
 import robot_edge.node
 from broker.provision import provision
-from cloud_trainer.__main__ import app as trainer_app
+from cloud_trainer.commands import app as trainer_app
 from hierarchy.command_line import with_config_file
-from robot_edge.__main__ import app as robot_app
+from robot_edge.commands import app as robot_app
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 UNITS = sorted((LAUNCH / "systemd").glob("*.service"))

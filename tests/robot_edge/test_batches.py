@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hierarchy.rehearsal import BalancedMemory
-from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, Pixels, resize
-from robot_edge.frames import Frame
+from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, resize
+from robot_edge.frame_memory import FrameMemory
+from robot_edge.frames import Frame, Pixels
 
 SIZE = 8
 # Of a black picture of that size, by which any process must know it again.
@@ -44,7 +44,7 @@ def frame(scene: int, label: str | None = "cat") -> Frame:
 def batcher(
     frames: Sequence[Frame], *, size: int = 4, held_out_every: int = 0, length: int | None = None, keep: int = 100
 ) -> Batcher:
-    held_out: BalancedMemory[Pixels] = BalancedMemory(keep, seed=0)
+    held_out = FrameMemory(keep, SIZE, seed=0)
     return Batcher(
         source=Replay(frames, length), size=size, image_size=SIZE, held_out_every=held_out_every, held_out=held_out
     )
@@ -110,7 +110,7 @@ def test_it_goes_on_where_another_one_stopped() -> None:
     other = batcher(frames[one.frames_read :], held_out_every=3, length=300)
     about, marks = one.state()
     other.restore(json.loads(json.dumps(about)), marks)
-    other.held_out.restore(one.held_out.all(), one.held_out.random_state())
+    other.held_out.restore(*one.held_out.state())
     rest = [(read(reader), reader) for reader in (one, other)]
     for batches, reader in rest:
         assert [scenes(batch.images) for batch in batches] == [scenes(batch.images) for batch in rest[0][0]]

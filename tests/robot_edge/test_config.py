@@ -9,7 +9,7 @@ import tomli_w
 import robot_edge.node
 from broker.errors import ConfigError
 from hierarchy.command_line import with_config_file
-from robot_edge.__main__ import app
+from robot_edge.commands import app
 from robot_edge.config import RobotConfig
 
 
@@ -119,3 +119,12 @@ def test_an_unknown_key_or_value_in_the_file_is_named(
         parsed(monkeypatch, "--config", str(tmp_path / "robot.toml"))
     assert end.value.code == 2
     assert f"--{content.split()[0]}" in capsys.readouterr().err
+
+
+def test_the_help_says_the_least_that_an_outbox_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(monkeypatch, "--help")
+    help_text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "What may wait on the disk for the cloud, in megabytes; at least 1." in help_text

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from numpy.typing import NDArray
 
@@ -278,7 +279,9 @@ def test_what_the_cloud_has_not_said_is_not_made_up(tmp_path: Path) -> None:
     assert summary["cloud_accuracy"] is None, "the cloud's figures are of no evaluation yet"
 
 
-def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(tmp_path: Path) -> None:
+def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Run(tmp_path, {"images": 800})
     run.link.offer_trainer = False  # nobody is there to wait for
     run.stop.made = True
@@ -287,9 +290,12 @@ def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(tmp_path: Path)
     assert summary["interrupted"] is True
     assert summary["images"] == 0
     assert summary["classes"] == []
+    assert "metrics.jsonl\n" in capsys.readouterr().out
 
 
-def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(tmp_path: Path) -> None:
+def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Run(tmp_path, {"images": 800, "held_out_every": 2})
     run.stop_after(3)
     summary = run.all()
@@ -298,6 +304,7 @@ def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(tmp_path
     assert summary["exit_accuracy"] is not None
     assert run.link.names(evaluation=1) == [], "it waits for the cloud after Ctrl-C"
     assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 3
+    assert "metrics.jsonl, checkpoint/\n" in capsys.readouterr().out
 
 
 STREAM = {"images": 200, "held_out_every": 3, "rehearse": 1.0, "rehearsal_mb": 0.02}
@@ -405,8 +412,9 @@ def test_a_killed_run_that_is_shown_more_sends_its_last_small_batch_once(tmp_pat
     second = Run(tmp_path, {**settings, "images": 44}, boot=LATER)
     second.all()
     assert second.trainer.frames[2] == (8, 8), "it learns from a full batch, of which it sends two samples"
-    taken = [name for run in (second, first) for name in run.link.names(evaluation=0)]
-    assert len(taken) == 44
+    # What the first one sent without hearing of it comes once more.
+    taken = {(one.boot, one.sequence): one for run in (first, second) for one in run.link.batches if not one.evaluation}
+    assert sum(len(one.names) for one in taken.values()) == 44
 
 
 def test_an_outbox_that_is_gone_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -453,6 +461,18 @@ def test_a_damaged_checkpoint_is_named_with_a_way_out(tmp_path: Path) -> None:
     run.end()
     with pytest.raises(ConfigError, match=r"(?s)cannot go on from its checkpoint .*--weights"):
         Run(tmp_path, {**STREAM, "cut": "layer2"}, boot=LATER)
+
+
+def test_half_a_checkpoint_is_named_with_a_way_out(tmp_path: Path) -> None:
+    run = Run(tmp_path, STREAM)
+    run.stop_after(3)
+    run.all()
+    run.end()
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(run.config.as_toml()))
+    checkpoint = tmp_path / "checkpoint"
+    (checkpoint / CHECKPOINT).write_bytes((checkpoint / CHECKPOINT).read_bytes()[:-100])
+    with pytest.raises(ConfigError, match=f"{checkpoint} is damaged.* move {checkpoint} away: then the robot learns"):
+        robot_edge.node.run(run.config)
 
 
 def test_without_a_cloud_everything_is_counted(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from broker.messages import (
 from broker.quantize import Quantized, dequantize, quantize, unpack_activations
 from robot_edge.outbox import COMMIT_SECONDS, ClassCounts, Outbox
 from robot_edge.pacing import FIRST_MESSAGES, RESEND_SECONDS
-from robot_edge.uplink import MOST_REASONS, Uplink, will
+from robot_edge.uplink import MOST_REASONS, QUIET_SECONDS, Uplink, will
 
 AnyMessage = TypeVar("AnyMessage")
 
@@ -632,3 +632,24 @@ def test_it_says_goodbye_if_it_has_said_hello(make: MakeWorld) -> None:
     world = make()
     world.uplink.close()
     assert world.heard() == []
+
+
+def test_a_broker_that_has_withdrawn_our_rights_is_not_taken_for_a_missing_trainer(make: MakeWorld) -> None:
+    world = make.joined()
+    for _ in range(int(HEARTBEAT_SECONDS)):
+        world.pump(1.0)
+    world.link.silent = True
+    said: list[str] = []
+    while world.link.connections == 1:
+        world.pump(1.0)
+        said.append(world.uplink.waits_for)
+    missing = "the broker (connected, but it passes nothing on: perhaps it refuses us access by now)"
+    assert list(dict.fromkeys(said[:-1])) == ["", missing]
+
+
+def test_a_trainer_that_is_gone_is_not_taken_for_withdrawn_rights(make: MakeWorld) -> None:
+    world = make.joined()
+    world.trainer(dataclasses.replace(TRAINER, online=False))
+    for _ in range(int(4 * QUIET_SECONDS)):
+        world.pump(1.0)
+        assert world.uplink.waits_for.startswith("a cloud trainer")

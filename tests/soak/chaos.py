@@ -11,8 +11,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -31,6 +29,7 @@ from broker.codec import unpack_as
 from broker.messages import ActivationBatch
 from broker.server import start_local_broker
 from tests.soak.proxy import LinkProxy
+from tests.warm_start import WarmStart
 
 PICTURES = 60
 SIDE = 16
@@ -104,7 +103,7 @@ class Chaos:
         self._broker = start_local_broker(backend=backend)
         self._proxies = {"robot": LinkProxy(self._broker.port), "trainer": LinkProxy(self._broker.port)}
         self._echo = Echo(self._broker.port, random.Random(seed + 1))
-        self._programs: dict[str, subprocess.Popen[bytes]] = {}
+        self._programs: dict[str, WarmStart] = {}
 
     @property
     def repeated(self) -> int:
@@ -123,7 +122,7 @@ class Chaos:
                 self._echo.speak(self._rng.randrange(20))
                 self._kill(self._rng.choice(["broker", "trainer", "robot"]))
             self._until(lambda: self._programs["robot"].poll() is not None, "the robot's end")
-            assert self._programs["robot"].returncode == 0, self._said("robot")
+            assert self._programs["robot"].poll() == 0, self._said("robot")
             self._echo.speak(ECHOED)
             self._programs["trainer"].send_signal(signal.SIGINT)
             self._until(lambda: self._programs["trainer"].poll() is not None, "the trainer's end")
@@ -145,9 +144,8 @@ class Chaos:
         robot += ["--bottleneck", "8", "--epochs", str(self.epochs), "--rehearse", "0.25", "--catch-up", "newest"]
         flags = robot if who == "robot" else []
         package = "robot_edge" if who == "robot" else "cloud_trainer"
-        command = [sys.executable, "-m", package, "run", *common, str(self._folder / who), *flags]
-        with (self._folder / f"{who}.log").open("ab") as log:
-            self._programs[who] = subprocess.Popen(command, stdout=log, stderr=log)
+        command = [package, "run", *common, str(self._folder / who), *flags]
+        self._programs[who] = WarmStart(command, self._folder / f"{who}.log")
 
     def _note(self, what: str) -> None:
         """Write down what was done, and when: with the programs' own logs it tells the story of a failure."""
@@ -205,8 +203,8 @@ class Chaos:
 
     def _accounts(self) -> Accounts:
         store = self._folder / "trainer" / "store.db"
-        command = [sys.executable, "-m", "cloud_trainer", "replay", "--store", str(store)]
-        replay = subprocess.run(command, capture_output=True, text=True, check=False)
+        replay = WarmStart(["cloud_trainer", "replay", "--store", str(store)], self._folder / "replay.log")
+        status = replay.wait(DEADLINE_SECONDS)
         counts = _counts(self._folder / "robot" / "outbox.db")
         return Accounts(
             expected=Counter({_name(number): self.epochs for number in range(PICTURES)}),
@@ -215,8 +213,8 @@ class Chaos:
             queued=counts["queued"],
             dropped=counts["dropped"] + counts["rejected"],
             kills=self.killed,
-            replay=replay.stdout + replay.stderr,
-            replay_status=replay.returncode,
+            replay=self._said("replay"),
+            replay_status=status,
         )
 
 

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from hierarchy.rehearsal import BalancedMemory
+from robot_edge.frame_memory import FrameMemory
+from robot_edge.frames import Pixels
+
+SIZE, LIMIT = 64, 100
+FRAME_BYTES = 3 * SIZE**2
+
+
+def frame(number: int) -> Pixels:
+    return np.full((SIZE, SIZE, 3), number % 251, np.uint8)
+
+
+def filled(count: int, limit: int = LIMIT) -> FrameMemory:
+    memory = FrameMemory(limit, SIZE, seed=3)
+    for number in range(count):
+        memory.add("abc"[number % 3], frame(number))
+    return memory
+
+
+def numbers(pairs: list[tuple[str, Pixels]]) -> list[tuple[str, int]]:
+    """What is seen in frames; each shows one number, or several frames were mixed up."""
+    assert all(len(np.unique(image)) == 1 for _, image in pairs)
+    return [(name, int(image[0, 0, 0])) for name, image in pairs]
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1, 7, LIMIT])
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 250])
+def test_it_keeps_and_draws_what_a_balanced_memory_does(limit: int, count: int) -> None:
+    plain: BalancedMemory[int] = BalancedMemory(limit, seed=3)
+    for number in range(count):
+        plain.add("abc"[number % 3], number)
+    memory = filled(count, limit)
+    assert len(memory) == len(plain)
+    assert numbers(memory.all()) == plain.all()
+    assert numbers(memory.draw(5)) == plain.draw(5)
+
+
+def test_a_frame_that_is_changed_later_stays_as_it_was() -> None:
+    memory, image = FrameMemory(LIMIT, SIZE, seed=0), frame(1)
+    memory.add("cat", image)
+    image[:] = 2
+    assert numbers(memory.all()) == [("cat", 1)]
+
+
+@pytest.mark.parametrize("count", [0, 7, LIMIT, 3 * LIMIT])
+def test_a_restored_memory_goes_on_as_the_first(count: int) -> None:
+    one, other = filled(count), FrameMemory(LIMIT, SIZE, seed=8)
+    tensors, about = one.state()
+    other.restore(tensors, json.loads(json.dumps(about)))
+    assert numbers(other.all()) == numbers(one.all())
+    for number in range(2 * LIMIT):
+        for memory in (one, other):
+            memory.add("late", frame(number))
+        assert numbers(one.draw(5)) == numbers(other.draw(5))
+    assert numbers(other.all()) == numbers(one.all())
+
+
+def test_frames_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="broadcast"):
+        FrameMemory(LIMIT, SIZE // 2, seed=0).restore(*filled(5).state())
+
+
+def test_neither_frames_nor_checkpoints_of_a_full_memory_take_more() -> None:
+    """Frames that came and went each on its own, and were stacked for a checkpoint, took glibc's heap to pieces."""
+    memory, image = filled(2 * LIMIT), frame(0)
+    memory.state()
+    tracemalloc.start()
+    for number in range(2 * LIMIT):
+        memory.add("abc"[number % 3], image)
+    memory.state()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * FRAME_BYTES
