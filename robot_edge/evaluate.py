@@ -116,7 +116,7 @@ def _settings(config: EvaluateConfig) -> RobotConfig:
 
 def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, Parts, dict[str, Any]]:
     """Return a run's segment with what else its checkpoint holds. Raises ConfigError where they do not fit."""
-    parts, about = load_checkpoint(folder / "checkpoint")
+    parts, about = load_checkpoint(folder / "checkpoint", "name another --checkpoint")
     segment, split, _ = build_edge(run)
     if json.dumps(about.get("split")) != json.dumps(dataclasses.asdict(split)):
         raise ConfigError(f"--checkpoint {folder} is of another split, {about.get('split')}, than its settings say")
