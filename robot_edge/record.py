@@ -126,7 +126,11 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+        try:
+            self.close()
+        except ConfigError:
+            if error is None:  # else it would hide why nothing was recorded
+                raise
 
     def label(self, name: str | None) -> None:
         """Say what the frames from now on show, whatever their source says. Raises MalformedMessage."""

@@ -67,7 +67,10 @@ class OpenCvCamera:
 
     def read(self) -> tuple[NDArray[np.uint8], None]:
         """Return the next picture. Raises CameraLost."""
-        ok, image = self._capture.read()
+        try:
+            ok, image = self._capture.read()
+        except _cv2().error as error:
+            raise CameraLost(str(error)) from error
         if not ok or image is None or image.ndim != 3 or image.shape[2] != 3:
             raise CameraLost(self._why())
         return np.ascontiguousarray(image[:, :, ::-1]), None

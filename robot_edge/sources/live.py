@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.errors import SourceError
 from robot_edge.frames import Frame, check_size
 
 # Before trying to reach a lost camera again, in seconds, doubled each time. A camera that is back should be seen again
@@ -63,7 +62,7 @@ class LiveSource:
         self._frames: deque[Frame] = deque()
         self._bytes = 0
         self._closed = threading.Event()
-        self._error: SourceError | None = None
+        self._error: Exception | None = None
         self.position = 0
         self.skipped = 0
         self.reconnects = 0
@@ -78,7 +77,7 @@ class LiveSource:
         return self._closed.is_set()
 
     def next(self, timeout: float | None = None) -> Frame | None:
-        """Return the next frame, waiting at most so many seconds. Raises SourceError."""
+        """Return the next frame, waiting at most so many seconds. Raises SourceError, or what else ended the thread."""
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._error or self.ended, timeout)
             if not self._frames:
@@ -119,12 +118,12 @@ class LiveSource:
                     self._put(image, label)
                     if losses:
                         self.reconnects += seen
-                        log.info("%s is back", self._name) if seen else None
+                        log.info("%s is %s", self._name, "back" if seen else "there")
                     pause, losses, seen, self.status = FIRST_PAUSE, 0, True, ""
             except CameraLost as error:
                 losses += 1
                 self.status = f"{'reconnecting to' if seen else 'waiting for'} {self._name}: {error}"
-            except SourceError as error:
+            except Exception as error:  # whoever waits for frames is to hear of it
                 with self._changed:
                     self._error = error
                     self._changed.notify_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class TorchvisionSource(ShuffledSource[int]):
         return np.asarray(self._data[item][0].convert("RGB"))
 
 
+@lru_cache(maxsize=1)  # the phases of a run share it: CIFAR takes 150 MB
 def _open(name: str, split: str, root: Path) -> Any:
     """Return the torchvision data set. Raises SourceError."""
     import torchvision.datasets  # takes torch's seconds to import

@@ -125,6 +125,12 @@ def test_a_recording_of_nothing_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_why_nothing_was_recorded_is_not_hidden(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), Recorder(tmp_path / "a.mcap"):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_ends_after_so_many_seconds(tmp_path: Path) -> None:
     out = tmp_path / "a.mcap"
     record(RecordConfig(source="sim:", out=str(out), seconds=1, rate="10", image_size=24))

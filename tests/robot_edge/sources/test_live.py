@@ -114,6 +114,11 @@ def test_what_trying_again_does_not_mend_ends_it() -> None:
         source.next(10)
 
 
+def test_a_bug_in_a_camera_is_not_waited_for() -> None:
+    with closing(LiveSource("toy", script(ZeroDivisionError()))) as source, pytest.raises(ZeroDivisionError):
+        source.next(10)
+
+
 def test_a_picture_that_is_too_large_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robot_edge.frames.MOST_PIXELS", 15)
     with closing(LiveSource("toy", script(1, 2, 3))) as source:
