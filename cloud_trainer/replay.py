@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,30 +30,29 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
 
     out: folder for the resulting checkpoints, or None. Raises ConfigError.
     """
-    store = Store(path)
-    settings = TrainingSettings(**store.settings)
-    set_threads(settings.threads)
-    # Not the console's width: a file or a pipe should get a line in one piece.
-    console, equal = Console(soft_wrap=True, highlight=False), True
-    for robot in store.robots():
-        if not store.is_whole(robot):
-            raise ConfigError(
-                f"the oldest samples of robot {robot} were given up (--store-gb): no replay from the start"
+    with closing(Store(path)) as store:
+        settings = TrainingSettings(**store.settings)
+        set_threads(settings.threads)
+        # Not the console's width: a file or a pipe should get a line in one piece.
+        console, equal = Console(soft_wrap=True, highlight=False), True
+        for robot in store.robots():
+            if not store.is_whole(robot):
+                raise ConfigError(
+                    f"the oldest samples of robot {robot} were given up (--store-gb): no replay from the start"
+                )
+            checkpoint = path.parent / "checkpoint" / robot
+            advice = f"move {checkpoint} away to train from the log without comparing"
+            saved = load_checkpoint(checkpoint, advice) if (checkpoint / CHECKPOINT).exists() else None
+            session, comparison = _replay_robot(store, robot, settings, device, saved)
+            parts, about = session.checkpoint()
+            comparison = comparison or "no checkpoint beside it"
+            console.print(
+                f"robot {robot}: {session.messages_trained:,} messages, {session.prequential.count:,} images, "
+                f"{session.trainer.steps:,} steps, weights {digest(parts, 'weights')[:16]}: {comparison}"
             )
-        checkpoint = path.parent / "checkpoint" / robot
-        advice = f"move {checkpoint} away to train from the log without comparing"
-        saved = load_checkpoint(checkpoint, advice) if (checkpoint / CHECKPOINT).exists() else None
-        session, comparison = _replay_robot(store, robot, settings, device, saved)
-        parts, about = session.checkpoint()
-        comparison = comparison or "no checkpoint beside it"
-        console.print(
-            f"robot {robot}: {session.messages_trained:,} messages, {session.prequential.count:,} images, "
-            f"{session.trainer.steps:,} steps, weights {digest(parts, 'weights')[:16]}: {comparison}"
-        )
-        equal &= "differs" not in comparison
-        if out:
-            save_checkpoint(out / "checkpoint" / robot, parts, {**about, "split": asdict(session.state.split)})
-    store.close()
+            equal &= "differs" not in comparison
+            if out:
+                save_checkpoint(out / "checkpoint" / robot, parts, {**about, "split": asdict(session.state.split)})
     return equal
 
 

@@ -309,6 +309,7 @@ def open_store(path: Path, settings: TrainingSettings) -> Store:
     store = Store(path, now)
     for name, value in store.settings.items():
         if now.get(name) != value:
+            store.close()
             raise ConfigError(
                 f"{path} was made with --{name.replace('_', '-')} {value}, now it is {now.get(name)}: training must go "
                 "on as it began; use the same setting or another --run-dir"

@@ -37,7 +37,12 @@ def config(**changes: Any) -> TrainerConfig:
 def open_fleet(folder: Path, **changes: Any) -> Fleet:
     """Return the fleet of a run folder, as the trainer would find it at its start."""
     its = config(**changes)
-    return Fleet(its, open_store(folder / STORE, its.training(1)), folder / "checkpoint", CPU)
+    store = open_store(folder / STORE, its.training(1))
+    try:
+        return Fleet(its, store, folder / "checkpoint", CPU)
+    except ConfigError:
+        store.close()
+        raise
 
 
 def close(fleet: Fleet) -> None:

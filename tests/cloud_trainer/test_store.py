@@ -450,7 +450,8 @@ def leave_open(path: Path) -> None:
 import os
 from pathlib import Path
 from tests.cloud_trainer.test_store import Store, fill
-fill(Store(Path({str(path)!r})), 3, first=3)
+store = Store(Path({str(path)!r}))
+fill(store, 3, first=3)
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)

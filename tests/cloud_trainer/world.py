@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import broker.link
 import cloud_trainer.node
 import cloud_trainer.session_start
 import hierarchy.run_folder
@@ -143,7 +144,8 @@ class Cloud:
         self.path = path
         clock = vars(cloud_trainer.node)["time"]
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
-        monkeypatch.setattr(cloud_trainer.node, "time", self.clock)
+        for module in (broker.link, cloud_trainer.node):  # they compare what they read
+            monkeypatch.setattr(module, "time", self.clock)
         self.config = TrainerConfig(**{"trainer": "t1", "batch": 4, "rehearse_from": 100, "device": "cpu", **settings})
         self._open = False
         self.start()
