@@ -196,7 +196,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Robot]]:
 
 @pytest.fixture
 def robot(start: Callable[..., Robot]) -> Robot:
-    return start()
+    return start(practice=2.0)
 
 
 def share_named(robot: Robot, toy: str, name: str) -> float:
