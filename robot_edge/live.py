@@ -65,7 +65,8 @@ class LiveNode(RobotNode):
         saved: tuple[Parts, dict[str, Any]] | None,
         perception: Perception,
     ) -> None:
-        self.teaching = Teaching(time.monotonic)
+        # With --live a recording plays a camera, whose pictures have no labels.
+        self.teaching = Teaching(time.monotonic, trusts_source=not config.live)
         self._camera = camera
         self._perception = perception
         self._practice = 0.0  # steps that are due

@@ -41,8 +41,9 @@ class Lesson:
 class Teaching:
     """The robot's lessons, one at a time."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """clock: seconds, as time.monotonic."""
+    def __init__(self, clock: Callable[[], float], *, trusts_source: bool = False) -> None:
+        """clock: seconds, as time.monotonic. trusts_source: frames that come with a label are taught, too."""
+        self._trusts_source = trusts_source
         self._clock = clock
         self._lock = threading.Lock()
         self._lessons: list[Lesson] = []
@@ -118,11 +119,15 @@ class Teaching:
     def see(self, frame: Frame) -> bool:
         """Take in a frame that the camera saw. Return whether it is one to learn from."""
         with self._lock:
-            lesson = self._open
-            if lesson is None or self._clock() >= self._ends or len(self._waiting) >= MOST_WAITING:
+            lesson = self._open if self._open and self._clock() < self._ends else None
+            labelled = self._trusts_source and frame.label not in {None, RESERVED}
+            if len(self._waiting) >= MOST_WAITING or not (lesson or labelled):
                 return False
             if not self._thinning.keep(frame.image):
                 return False
+            if lesson is None:
+                self._waiting.append(frame)
+                return True
             self._waiting.append(replace(frame, label=lesson.name, session=lesson.number))
             self._open = replace(lesson, frames=lesson.frames + 1)
             return True

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -54,6 +54,19 @@ def test_frames_are_called_by_the_name_while_the_lesson_lasts(teaching: Teaching
     assert teaching.ended() is None, "it is said once"
     taught = list(iter(teaching.next_frame, None))
     assert [(one.label, one.session, one.time) for one in taught] == [("mug", 1, time) for time in (0, 10, 20, 50)]
+
+
+def test_a_source_with_labels_teaches_where_it_is_trusted(clock: Clock) -> None:
+    labelled = replace(frame(50), label="car")
+    assert not Teaching(clock).see(labelled)
+    teaching = Teaching(clock, trusts_source=True)
+    assert teaching.see(labelled)
+    assert not teaching.see(labelled), "it was seen before"
+    assert not teaching.see(frame(90))
+    teaching.begin("mug", 10, known=False)
+    assert teaching.see(labelled), "who teaches knows better"
+    taught = list(iter(teaching.next_frame, None))
+    assert [(one.label, one.session) for one in taught] == [("car", 0), ("mug", 1)]
 
 
 def test_a_second_teacher_is_refused_unless_it_is_the_same_class(teaching: Teaching, clock: Clock) -> None:
