@@ -107,7 +107,7 @@ class LiveNode(RobotNode):
                 if learned:
                     perception.predictor.refresh(self._trainer.segment)
                     self._write_metrics()
-                    if not self._is_busy:
+                    if not self.is_busy:
                         self._test_what_was_taught()
                 self._camera_notice.say(self._camera.status)
                 progress.show(self._batcher.frames_read, self._live_line(seeing))
@@ -115,7 +115,12 @@ class LiveNode(RobotNode):
                     self.save()
 
     @property
-    def _is_busy(self) -> bool:
+    def predictor(self) -> Predictor:
+        """The copy of the network that predicts."""
+        return self._perception.predictor
+
+    @property
+    def is_busy(self) -> bool:
         """Whether there is anything to learn or practise yet, or soon."""
         return bool(self.teaching.open or self.teaching.waiting or self._batcher.filled or self._practice >= 1)
 

@@ -76,7 +76,7 @@ def open_source(
         case "sim", _, toys if live:
             # As somebody holds one thing after the other before the camera, for as long as it takes.
             names = tuple(toys.split(",")) if toys else None
-            parts = [SimulatedCamera(classes=names, size=image_size, seed=seed, stay=SIM_STAY)]
+            parts = [SimulatedCamera(classes=names, size=image_size, seed=seed, stay=SIM_STAY, things=True)]
             options = replace(options, rate=str(SIM_RATE)) if options.rate == "max" else options
         case "sim", _, "":
             share = (images or SIM_FRAMES) // len(shown)

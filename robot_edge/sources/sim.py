@@ -20,6 +20,8 @@ from robot_edge.sources.replay import Replay
 from robot_edge.sources.toys import TOY_CLASSES, Colour, Tone, draw_toy
 
 FRAMES_PER_SCENE = 4
+# Beside the seed, so that the colours of things are drawn apart from scenes.
+THINGS = 7
 MIN_SIZE = 16  # pixels; in less nobody could name the toys
 
 # How hard it is: a ResNet-18 with a small stem, cut after layer2, got 0.91 (exit) and 0.90 (cloud) of 1,600 frames of
@@ -48,6 +50,8 @@ class SimulatedCamera(Replay):
 
     stay: scenes in which the same toy is shown before it is the next one's turn; 0 to show them in any order.
 
+    things: each class is one thing, of the same colours whenever it is shown, and not another one in each scene.
+
     Raises SourceError for settings that no camera can have.
     """
 
@@ -60,6 +64,7 @@ class SimulatedCamera(Replay):
         seed: int = 0,
         first_scene: int = 0,
         stay: int = 0,
+        things: bool = False,
     ) -> None:
         self._classes = TOY_CLASSES if classes is None else tuple(classes)
         _check_classes(self._classes)
@@ -73,6 +78,7 @@ class SimulatedCamera(Replay):
         self._seed = seed
         self._first_scene = first_scene
         self._stay = stay
+        self._things = things
         self.position = 0
 
     @property
@@ -100,6 +106,8 @@ class SimulatedCamera(Replay):
             turn = number // self._stay % len(self._classes) if self._stay else None
             shown = self._classes if turn is None else (self._classes[turn],)
             self._scene = _Scene(number, shown, self._size, np.random.default_rng([self._seed, number]))
+            if self._things:
+                self._scene.paint(np.random.default_rng([self._seed, THINGS, TOY_CLASSES.index(self._scene.toy)]))
         self.position += 1
         return self._scene.film(moment, (self._first_scene * FRAMES_PER_SCENE + self.position - 1) / NOMINAL_RATE)
 
@@ -144,6 +152,15 @@ class _Scene:
         self._poses[:, :, 2] -= self._view
         self._occluder = _bar(rng) if rng.random() < _OCCLUDED else None
         self._occluder_colour = _dull(rng)
+
+    @property
+    def toy(self) -> str:
+        """The class of what is shown."""
+        return self._toy
+
+    def paint(self, rng: np.random.Generator) -> None:
+        """Give the toy other colours."""
+        self._colours = _toy_colours(rng)
 
     def film(self, moment: int, time: float) -> Frame:
         """Return the frame at `moment`, 0 for the scene's first; `time` is what it says of itself."""

@@ -120,7 +120,7 @@ class Robot:
         self.stage.shown = toy
         done = len(self.link.results) + 2
         self.link.command("teach", name, seconds=3.0)
-        self.wait_for(lambda: len(self.link.results) >= done and not self.node._is_busy)
+        self.wait_for(lambda: len(self.link.results) >= done and not self.node.is_busy)
         self.wait_for(lambda: self.node._saved_steps == self.node._trainer.steps)
 
     def order(self, *arguments: Any) -> CommandResult:
