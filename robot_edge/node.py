@@ -10,7 +10,7 @@ import secrets
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from broker.messages import Change, ClassEdit, CommandResult, RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.device import Compute, choose_device, set_threads
+from hierarchy.page.options import page_server
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
@@ -111,7 +112,7 @@ def run(config: RobotConfig) -> None:
         )
     boot = secrets.token_hex(8)
     with (
-        _page_server(config) as page,
+        page_server(config, config.robot) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
@@ -161,18 +162,6 @@ def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
         catch_up=config.catch_up,
         durable=config.durable,
     )
-
-
-@contextmanager
-def _page_server(config: RobotConfig) -> Iterator[PageServer | None]:
-    """Take the port of the page, if there is to be one. Raises ConfigError."""
-    if not config.page:
-        yield None
-        return
-    from hierarchy.page.server import PageServer  # NiceGUI takes seconds to import, and may not be there
-
-    with closing(PageServer(config, title=config.robot)) as server:
-        yield server
 
 
 def _show(server: PageServer, board: Board) -> None:

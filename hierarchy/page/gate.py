@@ -16,7 +16,7 @@ from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hierarchy.page.options import is_loopback
 
@@ -164,13 +164,12 @@ def _given_by(authorization: bytes) -> str:
 
 
 def _with_headers(send: Send) -> Send:
-    async def sending(message: dict[str, object]) -> None:
+    async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = message.get("headers") or []
-            message = {**message, "headers": [*own, *SECURITY_HEADERS]}
-        await send(message)  # type: ignore[arg-type]
+            message = {**message, "headers": [*message.get("headers", ()), *SECURITY_HEADERS]}
+        await send(message)
 
-    return sending  # type: ignore[return-value]
+    return sending
 
 
 async def _body(receive: Receive) -> bytes:

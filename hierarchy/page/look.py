@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,8 @@ body, body.body--dark { background: var(--back); color: var(--text); }
   flex-direction: column; gap: 12px; min-width: 0; }
 .rx-4 { grid-column: span 4; } .rx-5 { grid-column: span 5; } .rx-6 { grid-column: span 6; }
 .rx-7 { grid-column: span 7; } .rx-8 { grid-column: span 8; } .rx-12 { grid-column: span 12; }
+.rx-column { display: flex; flex-direction: column; gap: 16px; min-width: 0; }
+.rx-column > .rx-card:last-child { flex: 1; }
 .rx-title { font-size: 13px; font-weight: 600; color: var(--soft); letter-spacing: .02em; }
 .rx-row { display: flex; align-items: center; gap: 12px; flex-wrap: wrap; }
 .rx-soft { color: var(--soft); font-size: 13px; }
@@ -44,12 +46,14 @@ body, body.body--dark { background: var(--back); color: var(--text); }
 .rx-table table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
 .rx-table th { text-align: left; color: var(--soft); font-weight: 500; font-size: 12px; padding: 4px 10px 6px 0; }
 .rx-table td { padding: 7px 10px 7px 0; border-top: 1px solid var(--line); vertical-align: middle; }
+.body--dark { --q-primary: #3bbab2 !important; --q-negative: #f0766e !important; }
+.body--dark .q-btn.text-white { color: #0f151b !important; }
 .q-btn { text-transform: none; border-radius: 8px; font-weight: 500; }
 .q-field--outlined .q-field__control { border-radius: 8px; }
 .q-notification { border-radius: 10px; max-width: min(92vw, 480px); }
 .q-notification__message { overflow-wrap: anywhere; }
 @media (max-width: 860px) {
-  .nicegui-content { padding: 12px; gap: 12px; } .rx-grid { gap: 12px; } .rx-card { padding: 14px; }
+  .nicegui-content { padding: 12px; gap: 12px; } .rx-grid, .rx-column { gap: 12px; } .rx-card { padding: 14px; }
   .rx-4, .rx-5, .rx-6, .rx-7, .rx-8 { grid-column: span 12; }
 }
 """
@@ -132,7 +136,7 @@ class Curves:
         line = {"lineStyle": {"color": AXIS_COLOUR, "opacity": 0.25}}
         value: dict[str, Any] = {"type": "value", "axisLabel": label, "splitLine": line, "splitNumber": 4}
         if percent:
-            value |= {"min": 0, "max": 100, "axisLabel": {**label, "formatter": "{value} %"}}
+            value |= {"min": 0, "max": 100, "interval": 25, "axisLabel": {**label, "formatter": "{value} %"}}
         options = {
             "animation": False,
             "grid": {"left": 8, "right": 14, "top": 30, "bottom": 4, "containLabel": True},
@@ -160,6 +164,46 @@ class Curves:
                 [round(when * 1000), None if value is None else round(value * self._scale, 3)] for when, value in values
             ]
         self._chart.update()
+
+
+class Table:
+    """Rows of text, updated in place.
+
+    choose: hears of the index of a row that somebody clicks.
+    """
+
+    def __init__(self, columns: Sequence[str], *, choose: Callable[[int], None] | None = None) -> None:
+        self._choose = choose
+        self._rows: list[list[Label]] = []
+        with ui.element("div").classes("rx-table"):
+            with ui.element("table"):
+                with ui.element("thead"), ui.element("tr"):
+                    for column in columns:
+                        with ui.element("th"):
+                            ui.label(column)
+                self._body = ui.element("tbody")
+            self._nothing = ui.label("").classes("rx-soft")
+
+    def show(self, rows: Sequence[Sequence[str]], *, empty: str = "") -> None:
+        """Show these rows, or a text where there are none."""
+        self._nothing.set_text("" if rows else empty)
+        if len(rows) != len(self._rows):
+            self._body.clear()
+            with self._body:
+                self._rows = [self._make(index, len(row)) for index, row in enumerate(rows)]
+        for labels, row in zip(self._rows, rows, strict=True):
+            for label, text in zip(labels, row, strict=True):
+                label.set_text(text)
+
+    def _make(self, index: int, columns: int) -> list[Label]:
+        labels: list[Label] = []
+        with ui.element("tr") as line:
+            for _ in range(columns):
+                with ui.element("td"):
+                    labels.append(ui.label(""))
+        if choose := self._choose:
+            line.on("click", lambda: choose(index)).style("cursor: pointer")
+        return labels
 
 
 def percent(share: float | None) -> str:

@@ -16,13 +16,14 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from nicegui import ui
 from nicegui.events import GenericEventArguments
 
-from broker.codec import MAX_CLASS_NAME, MAX_TEACH_SECONDS
+from broker.codec import MAX_CLASS_NAME
 from broker.errors import MalformedMessage
 from broker.messages import Action
 from hierarchy.page.look import Chip, Curves, Figures, begin_page, card, mode_button, number, percent, size
 from hierarchy.page.server import PageServer
 from robot_edge.page.board import Board, ClassRow, OwnResults, PageState, new_id
 from robot_edge.page.pictures import Encoder, jpeg
+from robot_edge.page.style import CSS, HOLD
 
 # Frames a second of the live view, and how many may look at once; a further viewer takes the place of the oldest.
 FRAMES_PER_SECOND = 15.0
@@ -33,52 +34,11 @@ QUICK_SECONDS, SLOW_SECONDS = 0.25, 1.0
 HELD_SECONDS = 3.0
 # A page lists so many classes; more would be more than anybody scrolls through on a phone.
 MOST_CLASSES = 200
-# The short way to teach; the slider goes up to a minute.
-TEACH_SECONDS, MOST_SECONDS = 10, 60
+# How long one may choose to teach; the second is chosen at first.
+TEACH_SECONDS = (5, 10, 20, 60)
 
 BOUNDARY = "frame"
 NO_STORE = {"Cache-Control": "no-store"}
-assert MOST_SECONDS <= MAX_TEACH_SECONDS
-
-CSS = """
-.rb-view { position: relative; border-radius: 8px; overflow: hidden; background: #0a0e12; aspect-ratio: 4 / 3;
-  width: 100%; }
-.rb-view img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
-.rb-view .rb-none { position: absolute; inset: 0; display: grid; place-items: center; color: #95a3b0; padding: 24px;
-  text-align: center; }
-.rb-answer { display: flex; align-items: baseline; gap: 4px 12px; flex-wrap: wrap; min-height: 44px; }
-.rb-answer .rb-class { font-size: 30px; line-height: 1.25; font-weight: 600; overflow-wrap: anywhere; }
-.rb-bar { height: 8px; border-radius: 4px; background: var(--fill); overflow: hidden; width: 100%; }
-.rb-bar i { display: block; height: 100%; background: var(--main); width: 0; transition: width .2s; }
-.rb-lesson { border: 1px solid var(--main); border-radius: 8px; padding: 8px 12px; width: 100%; }
-.rb-thumb { width: 44px; height: 44px; border-radius: 6px; object-fit: cover; background: var(--fill); flex: none; }
-.rb-classes { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 0 24px; width: 100%;
-  max-height: 420px; overflow-y: auto; }
-.rb-one { display: flex; align-items: center; gap: 12px; padding: 8px 0; border-bottom: 1px solid var(--line);
-  min-width: 0; }
-.rb-one .rb-about { flex: 1; min-width: 0; }
-.rb-one .rb-about div:first-child { font-weight: 500; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-.rb-hold { touch-action: none; user-select: none; -webkit-user-select: none; }
-.rb-hold.rb-held { box-shadow: 0 0 0 4px color-mix(in srgb, var(--main) 35%, transparent); }
-"""
-
-# The button's own timer proves that the browser is still there; a server's would go on teaching without it.
-HOLD = """
-function rxHold(element) {
-  let timer = null;
-  const say = (held) => emitEvent('hold', held);
-  const end = () => { if (timer === null) return; clearInterval(timer); timer = null;
-    element.classList.remove('rb-held'); say(false); };
-  element.addEventListener('pointerdown', (event) => {
-    if (timer !== null || element.disabled || event.button > 0) return;
-    event.preventDefault(); try { element.setPointerCapture(event.pointerId); } catch (error) {}
-    element.classList.add('rb-held'); say(true); timer = setInterval(() => say(true), 500); });
-  for (const name of ['pointerup', 'pointercancel', 'lostpointercapture']) element.addEventListener(name, end);
-  element.addEventListener('contextmenu', (event) => event.preventDefault());
-  window.addEventListener('blur', end);
-  document.addEventListener('visibilitychange', () => { if (document.hidden) end(); });
-}
-"""
 
 
 def build(app: FastAPI, board: Board, server: PageServer) -> None:
@@ -124,15 +84,16 @@ def seen_now(board: Board) -> dict[str, Any]:
 
 
 async def _frames(board: Board, encoder: Encoder, wanted: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """Yield parts of a multipart stream: each frame twice at first, for browsers show one when the next one begins."""
+    """Yield a multipart stream. A browser shows a part when the next one begins, so that is said at once."""
     shown = 0
+    yield f"--{BOUNDARY}\r\n".encode()
     while wanted():
         view = board.look(shown, 0.0) if board.look else None
         if view is not None:
             shown = view.number
             picture = await asyncio.to_thread(encoder.encoded, view)
-            head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-            yield head.encode() + picture + b"\r\n"
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+            yield head.encode() + picture + f"\r\n--{BOUNDARY}\r\n".encode()
         await asyncio.sleep(1 / FRAMES_PER_SECOND)
 
 
@@ -151,11 +112,12 @@ class _Page:
         with ui.element("div").classes("rx-grid"):
             with card("", 7):
                 self._live_view()
-            with card("Teach", 5):
-                self._teaching()
-            with card("Classes", 12):
-                self._count = ui.label("").classes("rx-soft")
-                self._classes = ui.element("div").classes("rb-classes")
+            with ui.element("div").classes("rx-column rx-5"):
+                with card("Teach", 12):
+                    self._teaching()
+                with card("Classes", 12):
+                    self._count = ui.label("").classes("rx-soft")
+                    self._classes = ui.element("div").classes("rb-classes")
             with card("Now", 12):
                 self._figures = Figures(
                     ["exit accuracy", "cloud accuracy", "frames learned", "images/s", "bytes/image", "link", "queued"]
@@ -189,16 +151,16 @@ class _Page:
             self._bar = ui.element("i")
 
     def _teaching(self) -> None:
-        self._input = ui.input(placeholder="What is it called?").props(
-            f'outlined dense maxlength={MAX_CLASS_NAME} autocomplete="off" aria-label="Class name"'
-        )
-        self._input.classes("w-full").style("width: 100%").on("keydown.enter", self._teach)
-        with ui.element("div").classes("rx-row"):
+        with ui.element("div").classes("rb-what"):
+            self._input = ui.input(placeholder="What is it called?").props(
+                f'outlined dense maxlength={MAX_CLASS_NAME} autocomplete="off" aria-label="Class name"'
+            )
+            self._input.on("keydown.enter", self._teach)
+            lengths = {seconds: f"{seconds} s" for seconds in TEACH_SECONDS}
+            self._seconds = ui.select(lengths, value=TEACH_SECONDS[1]).props('outlined dense aria-label="How long"')
+        with ui.element("div").classes("rb-how"):
             ui.button("Teach", icon="school", on_click=self._teach).props("unelevated")
             self._hold = ui.button("Hold to teach", icon="touch_app").props("outline").classes("rb-hold")
-            self._seconds = ui.select(
-                {5: "5 s", TEACH_SECONDS: "10 s", 20: "20 s", MOST_SECONDS: "60 s"}, value=TEACH_SECONDS
-            ).props('outlined dense aria-label="How long"')
         with ui.element("div").classes("rb-lesson") as self._lesson_box:
             self._lesson = ui.label("")
             with ui.element("div").classes("rx-row"):
@@ -206,7 +168,6 @@ class _Page:
                 ui.element("div").classes("rx-space")
                 ui.button("Stop", on_click=lambda: self._give("stop")).props("flat dense")
         ui.label("Turn it, move it nearer and further. What looks like a frame before is left out.").classes("rx-soft")
-        ui.element("div").classes("rx-space")
         with ui.element("div").classes("rx-row"):
             self._undo = ui.button("Undo", icon="undo", on_click=lambda: self._give("undo")).props("flat dense")
             self._pause = ui.button("Pause", icon="pause", on_click=self._turn_pause).props("flat dense")
@@ -226,7 +187,7 @@ class _Page:
 
     def _teach(self) -> None:
         if name := self._named():
-            self._give("teach", name=name, seconds=float(self._seconds.value or TEACH_SECONDS))
+            self._give("teach", name=name, seconds=float(self._seconds.value))
 
     def _held(self, event: GenericEventArguments) -> None:
         if event.args is True:
@@ -358,7 +319,7 @@ class _Page:
         self._shown = now
         kept = sum(one.frames for one in classes)
         self._count.set_text(
-            f"{len(classes):,} classes, {kept:,} frames of them on the robot"
+            f"{len(classes):,} {'class' if len(classes) == 1 else 'classes'}, {kept:,} frames of them on the robot"
             if classes
             else "None yet: teach the first."
         )
