@@ -6,8 +6,9 @@ import dataclasses
 import logging
 import secrets
 import time
+from collections import deque
 from contextlib import closing
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -29,16 +30,22 @@ from cloud_trainer.answers import Answerer
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet, goes_on
 from cloud_trainer.other_trainers import TAKEOVER_SECONDS, OtherTrainers
-from cloud_trainer.robot_record import RobotRecord
+from cloud_trainer.page.board import Board, FleetState, Rows
+from cloud_trainer.robot_record import MOST_REJECTIONS, Rejection, RobotRecord
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.summary import fleet_summary
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
+from hierarchy.page.options import page_server
 from hierarchy.run_folder import METRICS, RunFolder
+
+if TYPE_CHECKING:
+    from hierarchy.page.server import PageServer
 
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
+PAGE_SECONDS = 1.0
 # Samples that wait for a full step are trained on when a robot has been silent for this long.
 SILENCE_SECONDS = 3.0
 # Messages stored with one flush of the disk. A flush takes milliseconds; a receipt should not wait for more of them.
@@ -71,13 +78,17 @@ def run(config: TrainerConfig) -> None:
     with (
         StopRequest() as stop,
         damage_explained(config.run_path / STORE),
+        page_server(config, config.trainer) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
     ):
         link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials)
-        node = TrainerNode(config, state, link, folder, store)
+        board = Board(config.trainer) if page else None
+        node = TrainerNode(config, state, link, folder, store, board)
         node.answerer.start()
         try:
+            if page and board:
+                _show(page, board)
             while not stop.made:
                 node.turn(timeout=0.2)
         except NameTaken:
@@ -90,10 +101,25 @@ def run(config: TrainerConfig) -> None:
     log.info("the run is in %s; the same --run-dir goes on from here", config.run_path)
 
 
+def _show(server: PageServer, board: Board) -> None:
+    from cloud_trainer.page.app import build
+
+    server.start(lambda app: build(app, board))
+
+
 class TrainerNode:
     """Puts what robots send into the store, receipts it, and lets each robot's session train from there."""
 
-    def __init__(self, config: TrainerConfig, state: TrainerState, link: Link, folder: RunFolder, store: Store) -> None:
+    def __init__(
+        self,
+        config: TrainerConfig,
+        state: TrainerState,
+        link: Link,
+        folder: RunFolder,
+        store: Store,
+        board: Board | None = None,
+    ) -> None:
+        """board: of the page."""
         self._config = config
         self._state = state
         self._link = link
@@ -107,6 +133,10 @@ class TrainerNode:
         self._receipts: list[tuple[str, Receipt]] = []
         self._added: list[RobotRecord] = []
         self._rejected = 0  # messages of nobody we know
+        self._strangers: deque[Rejection] = deque(maxlen=MOST_REJECTIONS)
+        self._board = board
+        self._rows = Rows(folder.checkpoint)
+        self._next_post = 0.0
         self._garbage = SparseLog(log)
         self._notice = Notice(log)
         self._disk = Notice(log)
@@ -140,6 +170,9 @@ class TrainerNode:
         if now >= self._next_metrics:
             self._next_metrics = now + METRICS_SECONDS
             self._publish_metrics(now)
+        if self._board and now >= self._next_post:
+            self._next_post = now + PAGE_SECONDS
+            self._post(self._board, now)
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             self._report()
@@ -241,6 +274,8 @@ class TrainerNode:
     def _reject(self, robot: str, reason: str, now: float, *, grave: bool = False) -> None:
         self._garbage.warn(f"robot {robot}: message rejected: {reason}")
         record = self._robots.get(robot)
+        rejections = self._strangers if record is None else record.rejections
+        rejections.append(Rejection(time=time.time(), robot=robot, reason=reason))
         if record is None:
             self._rejected += 1
         elif record.conduct.bad(now, reason, grave=grave):
@@ -251,6 +286,7 @@ class TrainerNode:
         if not state.online:
             if record and record.state and record.state.boot == state.boot:
                 log.info("robot %s has gone", robot)
+                record.online = False
                 record.heard = now - SILENCE_SECONDS  # nothing more is coming
                 record.save_when_idle = True
             return
@@ -264,7 +300,7 @@ class TrainerNode:
             record = self._robots[robot] = RobotRecord()
         if state.boot in record.boots and record.entered and state.boot != record.entered.boot:
             return  # of a former start, come late: going back to it would throw away what was learned since
-        record.heard = now
+        record.heard, record.online = now, True
         if record.state is None or record.state.boot != state.boot:
             record.state, record.refused = state, ""
         elif record.state.split != state.split:
@@ -384,6 +420,19 @@ class TrainerNode:
             return
         if figures and figures != record.published and self._link.publish(topic, pack(figures)):
             record.published = figures
+
+    def _post(self, board: Board, now: float) -> None:
+        """Tell the page what is so."""
+        wall = time.time()
+        board.state = FleetState(
+            robots=tuple(self._rows.row(robot, record, now, wall) for robot, record in self._robots.items()),
+            store_bytes=self._fleet.store.bytes_used,
+            store_limit=self._config.store_gb * 1e9,
+            link="" if self._link.connected else f"no broker: {self._link.trouble}",
+            trouble=self._state.trouble,
+            strangers=tuple(self._strangers),
+            strangers_rejected=self._rejected,
+        )
 
     def _say_what_is_missing(self) -> None:
         if not self._link.connected:

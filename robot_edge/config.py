@@ -13,6 +13,7 @@ from broker.errors import ConfigError, MalformedMessage
 from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
+from hierarchy.page.options import PageOptions
 from robot_edge.outbox import CatchUp, WhenFull
 from robot_edge.source_options import OneSource, SourceOptions, masked
 
@@ -21,7 +22,7 @@ LIVE_SOURCES = {"camera", "rtsp", "rtsps", "http", "https", "gst", "ros2"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobotConfig(SourceOptions, OneSource):
+class RobotConfig(PageOptions, SourceOptions, OneSource):
     """Settings of `robot-edge run`."""
 
     broker: str = "mqtt://127.0.0.1:1883"
@@ -106,6 +107,7 @@ class RobotConfig(SourceOptions, OneSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_page()
         check_name(self.robot, "--robot")
         parse_broker_url(self.broker)
         check_range("bits", self.bits, MIN_BITS, MAX_BITS)

@@ -30,6 +30,11 @@ class RunFigures:
         """Fresh images learned from so far."""
         return self._prequential.count
 
+    @property
+    def recent(self) -> float | None:
+        """The exit's prequential accuracy over the last thousand images; None before the first."""
+        return self._prequential.recent
+
     def state(self) -> dict[str, Any]:
         """Return the state of what is counted here, as JSON can hold it."""
         return {"prequential": self._prequential.state(), "exit_loss": self._exit_loss, "seconds": self.seconds}

@@ -77,6 +77,11 @@ class FrameMemory:
         """Return every frame with its class name; the frames are views, good until the next `add`."""
         return [(name, self._block[slot]) for name, slot in self._slots.all()]
 
+    def one_of_each(self) -> dict[str, Pixels]:
+        """Return a copy of one frame of each class; draws nothing, so what is drawn later stays the same."""
+        first = dict(reversed(self._slots.all()))
+        return {name: self._block[slot].copy() for name, slot in first.items()}
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what a checkpoint must hold, and what goes into its JSON.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.messages import ClassEdit
 from robot_edge.frame_memory import FrameMemory
+from robot_edge.frames import Pixels
 from robot_edge.trainer import EdgeTrainer
 
 
@@ -23,6 +24,15 @@ class Knowledge:
     def classes(self) -> tuple[str, ...]:
         """The classes it can name, in the order they came."""
         return self.trainer.classes
+
+    def counts(self) -> dict[str, int]:
+        """Return how many frames are kept of each class."""
+        counts = self.held_out.counts()
+        return {**counts, **{name: count + counts.get(name, 0) for name, count in self.rehearsal.counts().items()}}
+
+    def one_of_each(self) -> dict[str, Pixels]:
+        """Return a copy of one frame of each class, uint8 (size, size, 3)."""
+        return {**self.held_out.one_of_each(), **self.rehearsal.one_of_each()}
 
     def samples_of(self, name: str) -> int:
         """Return how many frames of a class are kept."""

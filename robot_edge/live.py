@@ -20,6 +20,7 @@ from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
 from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.node import RobotNode
+from robot_edge.page.board import Board
 from robot_edge.perception import Predictor
 from robot_edge.predictions import PredictionPublisher
 from robot_edge.progress import RunProgress
@@ -64,6 +65,7 @@ class LiveNode(RobotNode):
         stop: StopRequest,
         saved: tuple[Parts, dict[str, Any]] | None,
         perception: Perception,
+        board: Board | None = None,
     ) -> None:
         # With --live a recording plays a camera, whose pictures have no labels.
         self.teaching = Teaching(time.monotonic, trusts_source=not config.live)
@@ -81,6 +83,7 @@ class LiveNode(RobotNode):
             stop,
             saved,
             self.teaching,
+            board,
         )
         # The frames of a lesson come once: those that were sent, but are in no checkpoint, cannot be shown again.
         self._source.seek(max(self._source.position, self._sent_position))
@@ -97,12 +100,14 @@ class LiveNode(RobotNode):
         seeing = Seeing(
             self._camera, self.teaching, perception.sight, image_size=self._config.image_size, tell=perception.tell
         )
+        if self._board:
+            self._board.look = seeing.wait
         with closing(seeing), RunProgress(None, "taught frames") as progress:
             while not self._stop.made and not (seeing.ended and not self.teaching.waiting):
                 self._obey()
                 perception.sight.reachable = not self._uplink.waits_for and not self._uplink.quarantine
                 learned = self._learn_what_was_taught() or self._practise()
-                self._uplink.pump(0.0 if learned else IDLE_SECONDS)
+                self._pump(0.0 if learned else IDLE_SECONDS)
                 self._figures.seconds = time.monotonic() - begin
                 if learned:
                     perception.predictor.refresh(self._trainer.segment)
@@ -208,6 +213,7 @@ def live_node(
     folder: RunFolder,
     stop: StopRequest,
     saved: tuple[Parts, dict[str, Any]] | None,
+    board: Board | None = None,
 ) -> LiveNode:
     """Return a live robot's node with all that it sees by."""
     predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
@@ -222,4 +228,4 @@ def live_node(
 
     sight = Sight(predictor, cascade, CloudLine(link, config.robot))
     perception = Perception(predictor=predictor, sight=sight, tell=tell)
-    return LiveNode(config, trainer, uplink, camera, held_out, folder, stop, saved, perception)
+    return LiveNode(config, trainer, uplink, camera, held_out, folder, stop, saved, perception, board)

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from broker.messages import Change, ClassEdit, CommandResult, RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.device import Compute, choose_device, set_threads
+from hierarchy.page.options import page_server
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
@@ -33,6 +34,8 @@ from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.knowledge import Knowledge
 from robot_edge.operating import Commands
 from robot_edge.outbox import Outbox
+from robot_edge.page.board import Board
+from robot_edge.page.posting import Posting
 from robot_edge.progress import RunProgress, print_summary
 from robot_edge.resume import (
     check_same_run,
@@ -48,6 +51,9 @@ from robot_edge.sources import open_source
 from robot_edge.teaching import Teaching
 from robot_edge.trainer import EdgeTrainer, fastest_compute
 from robot_edge.uplink import Uplink, will
+
+if TYPE_CHECKING:
+    from hierarchy.page.server import PageServer
 
 # Held-out frames kept for the end: a percentage point of accuracy is 20 of them.
 HELD_OUT_FRAMES = 2000
@@ -106,6 +112,7 @@ def run(config: RobotConfig) -> None:
         )
     boot = secrets.token_hex(8)
     with (
+        page_server(config, config.robot) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
@@ -132,9 +139,13 @@ def run(config: RobotConfig) -> None:
         with StopRequest() as stop:
             link = MqttLink(config.broker, config.robot, will=will(config.robot, state), credentials=credentials)
             uplink = Uplink(link, config.robot, state, outbox)
+            board = Board(config.robot, uplink.commands) if page else None
             try:
                 parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
-                (live_node(link, *parts) if config.is_live else RobotNode(*parts)).run()
+                node = live_node(link, *parts, board) if config.is_live else RobotNode(*parts, board=board)
+                if page and board:
+                    _show(page, board)
+                node.run()
             finally:
                 uplink.close()
     if stop.made:
@@ -151,6 +162,12 @@ def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
         catch_up=config.catch_up,
         durable=config.durable,
     )
+
+
+def _show(server: PageServer, board: Board) -> None:
+    from robot_edge.page.app import build
+
+    server.start(lambda app: build(app, board, server))
 
 
 def _compute(
@@ -185,10 +202,11 @@ class RobotNode:
         stop: StopRequest,
         saved: tuple[Parts, dict[str, Any]] | None = None,
         teaching: Teaching | None = None,
+        board: Board | None = None,
     ) -> None:
         """Get ready, from a checkpoint of the run where there is one.
 
-        teaching: for a robot that is taught what it sees.
+        teaching: for a robot that is taught what it sees. board: of its page.
         Raises ConfigError where the run cannot go on from it, or is over.
         """
         self._config = config
@@ -222,6 +240,19 @@ class RobotNode:
             classes=lambda: self._knowledge.classes,
             has_other=self._knowledge.has_other,
             edit=self._edit,
+        )
+        self._board = board
+        self._posting = (
+            Posting(
+                board,
+                figures=self._figures,
+                uplink=uplink,
+                knowledge=self._knowledge,
+                source=source,
+                teaching=teaching,
+            )
+            if board
+            else None
         )
         if saved:
             try:
@@ -260,7 +291,7 @@ class RobotNode:
     def wait_for_trainer(self) -> None:
         """Wait until activations can go out, unless the run began before. Raises NameTaken."""
         while not self._stop.made and not self._resumed:
-            self._uplink.pump(timeout=0.2)
+            self._pump(timeout=0.2)
             if not self._uplink.waits_for:
                 return
             self._notice.say(f"waiting for {self._uplink.waits_for}")
@@ -274,7 +305,7 @@ class RobotNode:
                 if batch is not None:
                     self._learn(batch)
                     self._wait_for_room()
-                self._uplink.pump()
+                self._pump()
                 self._obey()
                 self._figures.seconds = time.monotonic() - begin
                 if batch is not None:
@@ -298,7 +329,7 @@ class RobotNode:
             if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
                 self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
                 self._wait_for_room(always=True)
-            self._uplink.pump()
+            self._pump()
         self._drain("held-out activations")
         self._wait_for_figures()
 
@@ -358,6 +389,12 @@ class RobotNode:
         self._knowledge.edits = about["edits"]
         self._source.seek(about["position"])
 
+    def _pump(self, timeout: float = 0.0) -> None:
+        """Give the uplink its turn, and the page."""
+        self._uplink.pump(timeout)
+        if self._posting:
+            self._posting.post(time.monotonic(), time.time())
+
     def _obey(self) -> None:
         """Do what people asked for since the last time."""
         while command := self._uplink.commands.take(0.0):
@@ -368,6 +405,8 @@ class RobotNode:
         for result in results:
             log.info("%s", result.text)
             self._uplink.answer_command(result)
+            if self._board:
+                self._board.tell(result)
 
     def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
         edit = self._uplink.send_edit(change, name, to=to, session=session)
@@ -413,7 +452,7 @@ class RobotNode:
         """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
         outbox = self._uplink.outbox
         while outbox.full and (always or outbox.when_full == "block") and not self._stop.made:
-            self._uplink.pump(timeout=0.2)
+            self._pump(timeout=0.2)
             missing = self._uplink.waits_for or "the cloud to catch up"
             reason = f"cannot be written ({outbox.trouble})" if outbox.trouble else f"is full; waiting for {missing}"
             self._notice.say(f"the outbox {reason}")
@@ -422,7 +461,7 @@ class RobotNode:
         total, figures = len(self._uplink.outbox), self._uplink.figures
         with RunProgress(total, f"messages of {what} taken by the cloud") as progress:
             while len(self._uplink.outbox) and not self._stop.made:
-                self._uplink.pump(timeout=0.1)
+                self._pump(timeout=0.1)
                 progress.show(total - len(self._uplink.outbox))
                 if self._uplink.figures != figures:
                     figures = self._uplink.figures
@@ -435,7 +474,7 @@ class RobotNode:
         seen, deadline = None, time.monotonic() + FIGURES_SECONDS
         with RunProgress(self._figures.images, "images learned from by the cloud") as progress:
             while not self._stop.made and not self._figures.cloud_has_tested:
-                self._uplink.pump(timeout=0.1)
+                self._pump(timeout=0.1)
                 figures = self._uplink.figures
                 if figures is not None and figures != seen:
                     seen, deadline = figures, time.monotonic() + FIGURES_SECONDS

@@ -90,7 +90,10 @@ class Commands:
         teaching = self._must_teach()
         reports = self.ended()
         lesson = teaching.begin(name, seconds, known=name in self._classes())
-        self._asked.setdefault(lesson.number, []).append(id_)
+        asked = self._asked.setdefault(lesson.number, [])
+        if id_ and id_ in asked:  # a button that is held says so all the time
+            return reports
+        asked.append(id_)
         text = f"teaching {name!r} for {teaching.seconds_left:.0f} s"
         return [*reports, CommandResult(id=id_, ok=True, done=False, text=text)]
 

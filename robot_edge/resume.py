@@ -39,6 +39,9 @@ FREE = {
     "height",
     "fps",
     "exposure",
+    "page",
+    "page_host",
+    "page_password_file",
 }
 # The source may also be shown for longer; with phases that would change which frame comes when.
 FREE_WITHOUT_PHASES = {"epochs", "images"}
