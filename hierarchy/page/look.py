@@ -142,7 +142,11 @@ class Curves:
             "grid": {"left": 8, "right": 14, "top": 30, "bottom": 4, "containLabel": True},
             "legend": {"top": 0, "left": 0, "icon": "roundRect", "itemWidth": 12, "itemHeight": 4, "textStyle": label},
             "tooltip": {"trigger": "axis", "confine": True},
-            "xAxis": {"type": "time", "axisLabel": {**label, "hideOverlap": True}, "splitLine": {"show": False}},
+            "xAxis": {
+                "type": "time",
+                "axisLabel": {**label, "hideOverlap": True, "showMinLabel": False},
+                "splitLine": {"show": False},
+            },
             "yAxis": value,
             "series": [
                 {"type": "line", "name": name, "showSymbol": False, "data": [], "color": colour, "connectNulls": True}
