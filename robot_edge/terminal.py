@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from broker.codec import MAX_TEACH_SECONDS, pack, unpack_as
+from broker.codec import MAX_TEACH_SECONDS
 from broker.errors import ConfigError, MalformedMessage
 from broker.mailbox import Mailbox
 from broker.messages import Action, Command
+from robot_edge.operating import new_command
 
 HELP = (
     "type a name and Enter to teach what the camera shows for 10 s; or: teach NAME SECONDS, stop, undo, forget NAME, "
@@ -23,7 +24,7 @@ HELP = (
 )
 TEACH_SECONDS = 10.0
 # How long to wait for a line before looking whether to end.
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
 # Far longer than any command; a file that was piped in by mistake is not read into memory.
 MOST_CHARACTERS = 1000
 
@@ -71,6 +72,7 @@ def listening(commands: Mailbox[Command], terminal: TextIO | None = None) -> Ite
         yield
     finally:
         end.set()
+        thread.join(2 * LOOK_SECONDS)
 
 
 def _listen(commands: Mailbox[Command], terminal: TextIO, end: threading.Event) -> None:
@@ -78,7 +80,7 @@ def _listen(commands: Mailbox[Command], terminal: TextIO, end: threading.Event) 
     while not end.is_set():
         if not select.select([terminal], [], [], LOOK_SECONDS)[0]:
             continue
-        if os.tcgetpgrp(terminal.fileno()) != os.getpgrp():  # in the background: to read would stop the program
+        if _is_in_background(terminal):  # to read would stop the program
             end.wait(LOOK_SECONDS)
             continue
         line = terminal.readline(MOST_CHARACTERS)
@@ -92,6 +94,13 @@ def _listen(commands: Mailbox[Command], terminal: TextIO, end: threading.Event) 
                 log.info("%s", HELP)
         except (ConfigError, MalformedMessage) as error:
             log.warning("%s", error)
+
+
+def _is_in_background(terminal: TextIO) -> bool:
+    try:
+        return os.tcgetpgrp(terminal.fileno()) != os.getpgrp()
+    except OSError:  # not a terminal that controls jobs
+        return False
 
 
 def _with_seconds(text: str) -> tuple[str, float]:
@@ -109,6 +118,4 @@ def _with_seconds(text: str) -> tuple[str, float]:
 
 
 def _command(action: Action, *, name: str = "", to: str = "", seconds: float = 0.0) -> Command:
-    """Return a command that has passed all checks of one from the network. Raises MalformedMessage."""
-    command = Command(id=f"terminal-{secrets.token_hex(4)}", action=action, name=name, to=to, seconds=seconds)
-    return unpack_as(Command, pack(command))
+    return new_command(action, id_=f"terminal-{secrets.token_hex(4)}", name=name, to=to, seconds=seconds)

@@ -134,6 +134,7 @@ class Curves:
         colours = (EDGE_COLOUR, CLOUD_COLOUR)
         label = {"color": AXIS_COLOUR, "fontSize": 11}
         line = {"lineStyle": {"color": AXIS_COLOUR, "opacity": 0.25}}
+        times = {**label, "hideOverlap": True, "showMinLabel": False}
         value: dict[str, Any] = {"type": "value", "axisLabel": label, "splitLine": line, "splitNumber": 4}
         if percent:
             value |= {"min": 0, "max": 100, "interval": 25, "axisLabel": {**label, "formatter": "{value} %"}}
@@ -144,7 +145,7 @@ class Curves:
             "tooltip": {"trigger": "axis", "confine": True},
             "xAxis": {
                 "type": "time",
-                "axisLabel": {**label, "hideOverlap": True, "showMinLabel": False},
+                "axisLabel": times,
                 "splitLine": {"show": False},
             },
             "yAxis": value,
