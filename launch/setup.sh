@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs this project into it: launch/setup.sh broker|test
-# For tests it also installs Debian packages where they are missing and where it may: mosquitto, and ffmpeg and GStreamer
-# as cameras.
+# For tests it also installs Debian packages where they are missing and where it may: mosquitto, ffmpeg and GStreamer as
+# cameras, and Chromium.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -47,6 +47,7 @@ install_tools() {
     local missing=()
     has mosquitto || missing+=(mosquitto)
     has ffmpeg || missing+=(ffmpeg)
+    has chromium || has chromium-browser || has google-chrome || missing+=(chromium)
     has gst-launch-1.0 ||
         missing+=(gstreamer1.0-tools gstreamer1.0-plugins-good gir1.2-gst-rtsp-server-1.0 python3-gi)
     [ ${#missing[@]} -gt 0 ] || return 0

@@ -27,6 +27,7 @@ from robot_edge.progress import RunProgress
 from robot_edge.seeing import Seeing, TaughtFrames
 from robot_edge.sight import Sight
 from robot_edge.teaching import Teaching
+from robot_edge.terminal import listening
 from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
 
@@ -102,7 +103,7 @@ class LiveNode(RobotNode):
         )
         if self._board:
             self._board.look = seeing.wait
-        with closing(seeing), RunProgress(None, "taught frames") as progress:
+        with closing(seeing), listening(self._uplink.commands), RunProgress(None, "taught frames") as progress:
             while not self._stop.made and not (seeing.ended and not self.teaching.waiting):
                 self._obey()
                 perception.sight.reachable = not self._uplink.waits_for and not self._uplink.quarantine

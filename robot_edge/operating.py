@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker.codec import check_class_name
+from broker.codec import MAX_TEACH_SECONDS, check_class_name
 from broker.errors import ConfigError, MalformedMessage
-from broker.messages import Change, ClassEdit, Command, CommandResult
+from broker.messages import Action, Change, ClassEdit, Command, CommandResult
+from hierarchy.command_line import check_range
 from robot_edge.frames import PacedSource
 from robot_edge.teaching import RESERVED, Lesson, Teaching
 
@@ -130,6 +131,18 @@ class Commands:
             raise ConfigError(f"no class may be called {RESERVED!r}")
         if name in self._classes():
             raise ConfigError(f"there is a class {name!r} already: merge makes one of both")
+
+
+def new_command(action: Action, *, id_: str, name: str = "", to: str = "", seconds: float = 0.0) -> Command:
+    """Return a command that somebody at this robot gives.
+
+    Raises ConfigError or MalformedMessage for one that would not be let in from elsewhere either.
+    """
+    name, to = name.strip(), to.strip()
+    for one in filter(None, (name, to)):
+        check_class_name(one)
+    check_range("seconds", seconds, 0, MAX_TEACH_SECONDS)
+    return Command(id=id_, action=action, name=name, to=to, seconds=seconds)
 
 
 def _done(command: Command, text: str) -> CommandResult:

@@ -134,6 +134,7 @@ class Curves:
         colours = (EDGE_COLOUR, CLOUD_COLOUR)
         label = {"color": AXIS_COLOUR, "fontSize": 11}
         line = {"lineStyle": {"color": AXIS_COLOUR, "opacity": 0.25}}
+        times = {**label, "hideOverlap": True, "showMinLabel": False}
         value: dict[str, Any] = {"type": "value", "axisLabel": label, "splitLine": line, "splitNumber": 4}
         if percent:
             value |= {"min": 0, "max": 100, "interval": 25, "axisLabel": {**label, "formatter": "{value} %"}}
@@ -142,7 +143,11 @@ class Curves:
             "grid": {"left": 8, "right": 14, "top": 30, "bottom": 4, "containLabel": True},
             "legend": {"top": 0, "left": 0, "icon": "roundRect", "itemWidth": 12, "itemHeight": 4, "textStyle": label},
             "tooltip": {"trigger": "axis", "confine": True},
-            "xAxis": {"type": "time", "axisLabel": {**label, "hideOverlap": True}, "splitLine": {"show": False}},
+            "xAxis": {
+                "type": "time",
+                "axisLabel": times,
+                "splitLine": {"show": False},
+            },
             "yAxis": value,
             "series": [
                 {"type": "line", "name": name, "showSymbol": False, "data": [], "color": colour, "connectNulls": True}

@@ -9,11 +9,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from broker.codec import pack, unpack_as
 from broker.mailbox import Mailbox
 from broker.messages import Action, Command, CommandResult
 from hierarchy.page.history import Point
 from robot_edge.frames import Pixels
+from robot_edge.operating import new_command
 from robot_edge.seeing import View
 
 # Results of the last commands, for pages that are slow to fetch them; people give one at a time.
@@ -109,8 +109,8 @@ class Board:
 
         Raises MalformedMessage for a name that no class can have, before anybody is bothered with it.
         """
-        command = Command(id=id_ or new_id(), action=action, name=name.strip(), to=to.strip(), seconds=seconds)
-        self.commands.put(unpack_as(Command, pack(command)))
+        command = new_command(action, id_=id_ or new_id(), name=name, to=to, seconds=seconds)
+        self.commands.put(command)
         return command.id
 
     def tell(self, result: CommandResult) -> None:

@@ -37,6 +37,8 @@ WITHOUT_PHASES = {"gst", "ros2", "camera", "video", "bag", "rtsp", "rtsps", "htt
 SIM_FRAMES = 12_000
 # When watched live: frames a second, and scenes (of four frames) before the next toy.
 SIM_RATE, SIM_STAY = 10, 40
+# And in pixels, larger than what the network takes in, as a camera's pictures are.
+SIM_SIZE = 160
 
 
 def open_source(
@@ -76,7 +78,8 @@ def open_source(
         case "sim", _, toys if live:
             # As somebody holds one thing after the other before the camera, for as long as it takes.
             names = tuple(toys.split(",")) if toys else None
-            parts = [SimulatedCamera(classes=names, size=image_size, seed=seed, stay=SIM_STAY, things=True)]
+            size = max(image_size, SIM_SIZE)
+            parts = [SimulatedCamera(classes=names, size=size, seed=seed, stay=SIM_STAY, things=True)]
             options = replace(options, rate=str(SIM_RATE)) if options.rate == "max" else options
         case "sim", _, "":
             share = (images or SIM_FRAMES) // len(shown)
