@@ -256,7 +256,7 @@ class TrainerNode:
                 case "activations":
                     message = unpack(delivery.payload)
                     if not isinstance(message, ActivationBatch | ClassEdit):
-                        raise MalformedMessage(f"{type(message).__name__} on the topic of activations")
+                        raise MalformedMessage(f"ActivationBatch or ClassEdit expected, got {type(message).__name__}")
                     if record and record.state:  # else it comes again, once its state has come
                         self._take_message(robot, record, message, delivery.payload, now)
         except MalformedMessage as error:

@@ -231,8 +231,8 @@ def test_garbage_is_counted_and_logged_with_robot_and_reason(run: TroubledRun) -
     for reason in (
         "not msgpack",
         "not JSON",
-        "ActivationBatch expected, got RobotState",
-        "ActivationBatch expected, got Receipt",
+        "ActivationBatch or ClassEdit expected, got RobotState",
+        "ActivationBatch or ClassEdit expected, got Receipt",
         "label 7 of 4 classes",
         "not finite",
         "the message holds",
