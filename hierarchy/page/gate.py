@@ -40,7 +40,8 @@ SECURITY_HEADERS: Headers = [
         b"img-src 'self' data:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
     ),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    # Not no-referrer: with that Chromium gives a form's own origin as null, and the login would look foreign.
+    (b"referrer-policy", b"same-origin"),
 ]
 
 

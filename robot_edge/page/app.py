@@ -16,7 +16,6 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from nicegui import ui
 from nicegui.events import GenericEventArguments
 
-from broker.codec import MAX_CLASS_NAME
 from broker.errors import MalformedMessage
 from broker.messages import Action
 from hierarchy.page.look import Chip, Curves, Figures, begin_page, card, mode_button, number, percent, size
@@ -28,6 +27,8 @@ from robot_edge.page.style import CSS, HOLD
 # Frames a second of the live view, and how many may look at once; a further viewer takes the place of the oldest.
 FRAMES_PER_SECOND = 15.0
 MOST_VIEWERS = 8
+# Characters that a field takes. More than a name may have: a long one is refused, not cut to another.
+MOST_TYPED = 1000
 # Between two looks at the board: of what changes all the time, and of figures and curves.
 QUICK_SECONDS, SLOW_SECONDS = 0.25, 1.0
 # A button that is held says so twice a second. Where nothing comes for so long, whoever held it is gone.
@@ -153,7 +154,7 @@ class _Page:
     def _teaching(self) -> None:
         with ui.element("div").classes("rb-what"):
             self._input = ui.input(placeholder="What is it called?").props(
-                f'outlined dense maxlength={MAX_CLASS_NAME} autocomplete="off" aria-label="Class name"'
+                f'outlined dense maxlength={MOST_TYPED} autocomplete="off" aria-label="Class name"'
             )
             self._input.on("keydown.enter", self._teach)
             lengths = {seconds: f"{seconds} s" for seconds in TEACH_SECONDS}
@@ -212,9 +213,7 @@ class _Page:
     def _ask_for_name(self, old: str) -> None:
         with ui.dialog() as dialog, ui.card().classes("rx-card").style("min-width: min(340px, 84vw)"):
             ui.label(f"Another name for {old!r}").style("font-weight: 600; overflow-wrap: anywhere")
-            new = ui.input(value=old).props(
-                f'outlined dense autofocus maxlength={MAX_CLASS_NAME} aria-label="New name"'
-            )
+            new = ui.input(value=old).props(f'outlined dense autofocus maxlength={MOST_TYPED} aria-label="New name"')
             new.style("width: 100%")
             about = ui.label("").classes("rx-soft")
 
