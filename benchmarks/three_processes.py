@@ -19,10 +19,12 @@ def run_main_job(
     trainer_flags: Sequence[str] = (),
     *,
     cores: tuple[int, int] | None = None,
+    start: Sequence[str] = ("-m",),
 ) -> dict[str, Any]:
     """Train a robot and a cloud trainer through a real broker and return the robot's summary.json.
 
-    folder: removed first; then holds robot/, cloud/ and what the three printed. cores: pins robot and trainer.
+    folder: removed first; then holds robot/, cloud/ and what the three printed. cores: pins robot and trainer. start:
+    what Python is given before the name of a program.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -37,7 +39,7 @@ def run_main_job(
             [
                 *pins[1],
                 sys.executable,
-                "-m",
+                *start,
                 "cloud_trainer",
                 "run",
                 *common,
@@ -52,7 +54,7 @@ def run_main_job(
                 [
                     *pins[0],
                     sys.executable,
-                    "-m",
+                    *start,
                     "robot_edge",
                     "run",
                     *common,

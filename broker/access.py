@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from broker.topics import ANYONE, Role, topic
+from broker.topics import ANYONE, Channel, Role, topic
 
 
 class Grant(NamedTuple):
@@ -20,16 +20,23 @@ class Grant(NamedTuple):
 
 def grants(role: Role, name: str) -> list[Grant]:
     """Return the rights of an identity. Reading includes what is retained."""
+    said: tuple[Channel, ...] = ("state", "activations", "metrics", "ask")
     if role == "robot":
         return [
-            *(Grant("write", topic("robot", name, channel)) for channel in ("state", "activations", "metrics")),
-            # Its own state: a namesake shows there, and so does whether the broker passes on what the robot writes.
-            *(Grant("read", topic("robot", name, channel)) for channel in ("state", "receipt")),
+            *(Grant("write", topic("robot", name, channel)) for channel in (*said, "prediction", "result")),
+            # Who has the robot's credentials may command it: `robot-edge teach` on the robot itself does.
+            *(Grant(right, topic("robot", name, "command")) for right in ("read", "write")),
+            # Its own state: a namesake shows there, and so does whether the broker passes on what the robot writes. Its
+            # own predictions and results: what acts on them runs on the robot too.
+            *(
+                Grant("read", topic("robot", name, channel))
+                for channel in ("state", "receipt", "answer", "prediction", "result")
+            ),
             *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
         ]
     return [
-        *(Grant("read", topic("robot", ANYONE, channel)) for channel in ("state", "activations", "metrics")),
-        Grant("write", topic("robot", ANYONE, "receipt")),
+        *(Grant("read", topic("robot", ANYONE, channel)) for channel in said),
+        *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer")),
         *(Grant("write", topic("trainer", name, channel)) for channel in ("state", "metrics")),
         # Its own, as a robot does, and others: all of them train for every robot.
         Grant("read", topic("trainer", ANYONE, "state")),

@@ -1,7 +1,7 @@
 """Messages to bytes and back: pack(message) -> bytes, unpack(bytes) -> message. Every bound lives here; no I/O.
 
-What only the two ends read (activations, receipts) is msgpack. What people and other tools read (states, metrics) is
-JSON, so that mosquitto_sub or Grafana can show it. docs/protocol.md describes every field.
+What only the two ends read (activations, receipts, asks, answers) is msgpack. What people and other tools read (states,
+metrics, predictions) is JSON, so that mosquitto_sub or Grafana can show it. docs/protocol.md describes every field.
 """
 
 from __future__ import annotations
@@ -20,9 +20,18 @@ from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage, PayloadTooLarge
 from broker.messages import (
+    Action,
     ActivationBatch,
+    Answer,
+    AnsweredBy,
+    Ask,
+    Change,
+    ClassEdit,
+    Command,
+    CommandResult,
     Message,
     Outcome,
+    Prediction,
     Receipt,
     RobotMetrics,
     RobotState,
@@ -48,7 +57,15 @@ MAX_CHANNELS = 16_384
 MAX_CLASS_NAME = 64
 MAX_TEXT = 400
 MAX_IMAGE_SIZE = 4096
+# Classes in an answer: what a person would look at, and no more bytes than a receipt with its reason.
+MAX_ANSWERED_CLASSES = 5
+# Nobody who waits for longer needs an answer now.
+MAX_DEADLINE_SECONDS = 60.0
 MAX_COUNT = 2**53  # the largest whole number that JSON readers keep exact
+# A person makes a few a day. All of a run are kept, as samples made before them may still be on their way.
+MAX_EDITS = 10_000
+# An hour: who opens a teaching session and goes away should not have all that passes by taken for a mug.
+MAX_TEACH_SECONDS = 3600
 # More than any bound here needs. Python refuses to print numbers of over 4,300 digits, our errors would too.
 MAX_DIGITS = 20
 # Map keys, numbers, identifiers and msgpack's own marks of a batch, apart from names, labels and ranges.
@@ -66,8 +83,18 @@ def pack(message: Message) -> bytes:
     match message:
         case ActivationBatch():
             return _msgpack({"kind": "activations", **_batch_fields(message)})
+        case ClassEdit():
+            return _msgpack({"kind": "class-edit", **dataclasses.asdict(message)})
+        case Command():
+            return _json({"kind": "command", **dataclasses.asdict(message)})
+        case CommandResult():
+            return _json({"kind": "command-result", **dataclasses.asdict(message)})
         case Receipt():
             return _msgpack({"kind": "receipt", **dataclasses.asdict(message)})
+        case Ask():
+            return _msgpack({"kind": "ask", **_ask_fields(message)})
+        case Answer():
+            return _msgpack({"kind": "answer", **dataclasses.asdict(message)})
         case RobotState():
             return _json({"kind": "robot-state", **dataclasses.asdict(message)})
         case TrainerState():
@@ -76,6 +103,8 @@ def pack(message: Message) -> bytes:
             return _json({"kind": "robot-metrics", **dataclasses.asdict(message)})
         case TrainerMetrics():
             return _json({"kind": "trainer-metrics", **dataclasses.asdict(message)})
+        case Prediction():
+            return _json({"kind": "prediction", **dataclasses.asdict(message)})
 
 
 def unpack(data: bytes) -> Message:
@@ -142,7 +171,12 @@ class _Fields:
             raise MalformedMessage(f"field {name!r} is {found}")
         return value
 
-    def text(self, name: str, limit: int = MAX_TEXT) -> str:
+    def has(self, name: str) -> bool:
+        return name in self._values
+
+    def text(self, name: str, limit: int = MAX_TEXT, *, default: str | None = None) -> str:
+        if default is not None and not self.has(name):
+            return default
         value: str = self._take(name, str)
         if len(value) > limit:
             raise MalformedMessage(f"field {name!r} has {len(value):,} characters, limit {limit}")
@@ -172,13 +206,16 @@ class _Fields:
         return value
 
     def number(self, name: str, low: float = -1e18, high: float = 1e18) -> float:
-        value = self._take(name, (int, float))
-        if not low <= value <= high:  # false for NaN too
-            raise MalformedMessage(f"field {name!r} is {value}, not in {low}..{high}")
-        return float(value)
+        return _within(name, self._take(name, (int, float)), low, high)
 
     def number_or_none(self, name: str, low: float = -1e18, high: float = 1e18) -> float | None:
         return None if self._values.get(name) is None else self.number(name, low, high)
+
+    def numbers(self, name: str, count: int, low: float, high: float) -> tuple[float, ...]:
+        values = self._take(name, list)
+        if len(values) != count or not all(type(value) in (int, float) for value in values):
+            raise MalformedMessage(f"field {name!r} is not {count} numbers")
+        return tuple(_within(name, value, low, high) for value in values)
 
     def data(self, name: str) -> bytes:
         return bytes(self._take(name, bytes))
@@ -194,6 +231,12 @@ class _Fields:
     def inner(self, name: str) -> _Fields:
         return _Fields(self._take(name, dict))
 
+    def class_name(self, name: str, *, or_empty: bool = False) -> str:
+        value = self.text(name)
+        if value or not or_empty:
+            check_class_name(value)
+        return value
+
     def class_names(self, name: str, most: int) -> tuple[str, ...]:
         names = self._take(name, list)
         for one in names:
@@ -206,7 +249,6 @@ class _Fields:
 
 
 def _batch_fields(batch: ActivationBatch) -> dict[str, Any]:
-    packed = batch.activations
     return {
         "boot": batch.boot,
         "sequence": batch.sequence,
@@ -214,29 +256,19 @@ def _batch_fields(batch: ActivationBatch) -> dict[str, Any]:
         "evaluation": batch.evaluation,
         "progress": batch.progress,
         "edge_version": batch.edge_version,
+        "edits": batch.edits,
+        "session": batch.session,
         "classes": list(batch.classes),
         "labels": batch.labels.astype("<u2").tobytes(),
-        "shape": list(packed.shape),
-        "bits": packed.bits,
-        "low": packed.low.astype("<f4").tobytes(),
-        "step": packed.step.astype("<f4").tobytes(),
-        "lz4": packed.compressed,
-        "data": packed.data,
+        **_packed_fields(batch.activations),
     }
 
 
 def _read_batch(fields: _Fields) -> ActivationBatch:
-    shape = fields.shape("shape", MAX_VALUES)
-    if len(shape) < 2 or shape[0] > MAX_SAMPLES or shape[1] > MAX_CHANNELS:
-        raise MalformedMessage(f"shape {shape} is not (samples <= {MAX_SAMPLES}, channels <= {MAX_CHANNELS}, ...)")
-    bits = fields.integer("bits", MIN_BITS, MAX_BITS)
-    data, compressed = fields.data("data"), fields.truth("lz4")
-    size = packed_size(math.prod(shape), bits)
-    # lz4 cannot shrink below 1/255: a short message that declares more than that is lying about its size.
-    if size > 255 * len(data) if compressed else size != len(data):
-        raise MalformedMessage(f"shape {shape} at {bits} bits needs {size:,} bytes, the message holds {len(data):,}")
-    classes = fields.class_names("classes", most=shape[0])
-    labels = np.frombuffer(_sized(fields, "labels", 2 * shape[0]), "<u2").astype(np.uint16)
+    packed = _read_packed(fields)
+    samples = packed.shape[0]
+    classes = fields.class_names("classes", most=samples)
+    labels = np.frombuffer(_sized(fields, "labels", 2 * samples), "<u2").astype(np.uint16)
     if labels.max(initial=0) >= len(classes):
         raise MalformedMessage(f"label {labels.max(initial=0)} of {len(classes)} classes")
     return ActivationBatch(
@@ -246,17 +278,100 @@ def _read_batch(fields: _Fields) -> ActivationBatch:
         evaluation=fields.integer("evaluation"),
         progress=fields.number_or_none("progress", 0, 1),
         edge_version=fields.integer("edge_version"),
+        edits=fields.integer("edits", 0, MAX_EDITS),
+        session=fields.integer("session"),
         classes=classes,
         labels=labels,
-        activations=PackedActivations(
-            shape=shape,
-            bits=bits,
-            low=_ranges(fields, "low", shape[1]),
-            step=_ranges(fields, "step", shape[1]),
-            data=data,
-            compressed=compressed,
-        ),
+        activations=packed,
     )
+
+
+def _ask_fields(ask: Ask) -> dict[str, Any]:
+    return {
+        "boot": ask.boot,
+        "number": ask.number,
+        "split": ask.split,
+        "deadline": ask.deadline,
+        **_packed_fields(ask.activations),
+    }
+
+
+def _read_ask(fields: _Fields) -> Ask:
+    packed = _read_packed(fields)
+    if packed.shape[0] != 1:
+        raise MalformedMessage(f"shape {packed.shape} is not of one sample")
+    return Ask(
+        boot=fields.identifier("boot"),
+        number=fields.integer("number"),
+        split=fields.identifier("split"),
+        deadline=fields.number("deadline", 0, MAX_DEADLINE_SECONDS),
+        activations=packed,
+    )
+
+
+def _read_answer(fields: _Fields) -> Answer:
+    classes = fields.class_names("classes", most=MAX_ANSWERED_CLASSES)
+    probabilities = fields.numbers("probabilities", len(classes), 0, 1)
+    if not classes or list(probabilities) != sorted(probabilities, reverse=True):
+        raise MalformedMessage(f"the probabilities of {len(classes)} classes are none, or not in falling order")
+    return Answer(
+        boot=fields.identifier("boot"),
+        number=fields.integer("number"),
+        classes=classes,
+        probabilities=probabilities,
+        images=fields.integer("images"),
+    )
+
+
+def _read_prediction(fields: _Fields) -> Prediction:
+    name = fields.text("name")
+    if name:
+        check_class_name(name)
+    return Prediction(
+        boot=fields.identifier("boot"),
+        time=fields.number("time", 0),
+        name=name,
+        confidence=fields.number("confidence", 0, 1),
+        by=fields.choice("by", get_args(AnsweredBy)),
+        latency=fields.number("latency", 0),
+    )
+
+
+def _packed_fields(packed: PackedActivations) -> dict[str, Any]:
+    return {
+        "shape": list(packed.shape),
+        "bits": packed.bits,
+        "low": packed.low.astype("<f4").tobytes(),
+        "step": packed.step.astype("<f4").tobytes(),
+        "lz4": packed.compressed,
+        "data": packed.data,
+    }
+
+
+def _read_packed(fields: _Fields) -> PackedActivations:
+    shape = fields.shape("shape", MAX_VALUES)
+    if len(shape) < 2 or shape[0] > MAX_SAMPLES or shape[1] > MAX_CHANNELS:
+        raise MalformedMessage(f"shape {shape} is not (samples <= {MAX_SAMPLES}, channels <= {MAX_CHANNELS}, ...)")
+    bits = fields.integer("bits", MIN_BITS, MAX_BITS)
+    data, compressed = fields.data("data"), fields.truth("lz4")
+    size = packed_size(math.prod(shape), bits)
+    # lz4 cannot shrink below 1/255: a short message that declares more than that is lying about its size.
+    if size > 255 * len(data) if compressed else size != len(data):
+        raise MalformedMessage(f"shape {shape} at {bits} bits needs {size:,} bytes, the message holds {len(data):,}")
+    return PackedActivations(
+        shape=shape,
+        bits=bits,
+        low=_ranges(fields, "low", shape[1]),
+        step=_ranges(fields, "step", shape[1]),
+        data=data,
+        compressed=compressed,
+    )
+
+
+def _within(name: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:  # false for NaN too
+        raise MalformedMessage(f"field {name!r} is {value}, not in {low}..{high}")
+    return float(value)
 
 
 def _sized(fields: _Fields, name: str, size: int) -> bytes:
@@ -283,6 +398,36 @@ def _read_receipt(fields: _Fields) -> Receipt:
     )
 
 
+def _read_edit(fields: _Fields) -> ClassEdit:
+    change: Change = fields.choice("change", get_args(Change))
+    return ClassEdit(
+        boot=fields.identifier("boot"),
+        sequence=fields.integer("sequence"),
+        number=fields.integer("number", 1, MAX_EDITS),
+        change=change,
+        name=fields.class_name("name", or_empty=change == "undo"),
+        to=fields.class_name("to", or_empty=change != "rename"),
+        session=fields.integer("session", int(change == "undo")),
+    )
+
+
+def _read_command(fields: _Fields) -> Command:
+    """Read a command, which a person may have typed: what an action does not need may be left out."""
+    return Command(
+        id=fields.text("id", default=""),
+        action=fields.choice("action", get_args(Action)),
+        name=fields.text("name", default=""),
+        to=fields.text("to", default=""),
+        seconds=fields.number("seconds", 0, MAX_TEACH_SECONDS) if fields.has("seconds") else 0.0,
+    )
+
+
+def _read_result(fields: _Fields) -> CommandResult:
+    return CommandResult(
+        id=fields.text("id"), ok=fields.truth("ok"), done=fields.truth("done"), text=fields.text("text")
+    )
+
+
 def _read_split(fields: _Fields) -> SplitSpec:
     return SplitSpec(
         backbone=fields.text("backbone"),
@@ -299,6 +444,7 @@ def _read_robot_state(fields: _Fields) -> RobotState:
         boot=fields.identifier("boot"),
         run=fields.identifier("run"),
         former=fields.identifier("former", or_empty=True),
+        edits=fields.integer("edits", 0, MAX_EDITS),
         started=fields.number("started", 0),
         online=fields.truth("online"),
         split=_read_split(fields.inner("split")),
@@ -340,11 +486,17 @@ def _figures_reader(message: type[AnyMessage]) -> Callable[[_Fields], AnyMessage
 
 READERS: dict[str, Callable[[_Fields], Message]] = {
     "activations": _read_batch,
+    "class-edit": _read_edit,
+    "command": _read_command,
+    "command-result": _read_result,
     "receipt": _read_receipt,
+    "ask": _read_ask,
+    "answer": _read_answer,
     "robot-state": _read_robot_state,
     "trainer-state": _read_trainer_state,
     "robot-metrics": _figures_reader(RobotMetrics),
     "trainer-metrics": _figures_reader(TrainerMetrics),
+    "prediction": _read_prediction,
 }
 
 

@@ -29,6 +29,8 @@ KEEPALIVE_SECONDS = 60
 RECONNECT_SECONDS = (1, 30)
 # Deliveries not yet read. A robot's window is a few messages, so a trainer has room for a good hundred robots.
 INBOX_LIMIT = 1024
+# The same for a mailbox of its own, which a thread of its own reads at once: what it holds is soon too old.
+MAILBOX_LIMIT = 64
 # An echo comes within a round trip. A broker may lose the first, sent while it still digests our subscription, so there
 # is time for that of the next heartbeat, and for a line that is slow.
 ECHO_SECONDS = 3 * HEARTBEAT_SECONDS
@@ -47,7 +49,10 @@ class Delivery(NamedTuple):
 
 
 class Link(Protocol):
-    """Publishes and receives. Nothing here waits for the network except receive(), for as long as it is told."""
+    """Publishes and receives. Nothing here waits for the network except receive(), for as long as it is told.
+
+    publish() may be called from any thread, all else from the one that calls receive().
+    """
 
     @property
     def connected(self) -> bool:
@@ -71,6 +76,13 @@ class Link(Protocol):
 
     def subscribe(self, topic_filter: str) -> None:
         """Receive what matches, from now on and after every reconnection."""
+
+    def mailbox(self, topic_filter: str) -> Mailbox[Delivery]:
+        """Subscribe, and have what matches put into a mailbox of its own, not where receive() would find it.
+
+        For threads that must not wait for whoever calls receive(). A full one lets go of its oldest. A broker that
+        forbids to read there is no error.
+        """
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         """Hand a message to the broker; False (and nothing kept) while the link is down."""
@@ -127,6 +139,7 @@ class MqttLink:
             log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", self.address)
         self._inbox: Mailbox[Delivery] = Mailbox(INBOX_LIMIT)
         self._filters: list[str] = []
+        self._mailboxes: dict[str, Mailbox[Delivery]] = {}
         self._connections = 0
         self._heard_at = time.monotonic()
         self._trouble = f"connecting to {self.address}"
@@ -179,6 +192,11 @@ class MqttLink:
         self._filters.append(topic_filter)
         if self.connected:
             self._ask_for(topic_filter)
+
+    def mailbox(self, topic_filter: str) -> Mailbox[Delivery]:
+        mailbox = self._mailboxes[topic_filter] = Mailbox(MAILBOX_LIMIT, newest_wins=True)
+        self.subscribe(topic_filter)
+        return mailbox
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         # paho would keep what is published while offline, without bound and only in memory.
@@ -262,7 +280,8 @@ class MqttLink:
         topic_filter = self._asked.pop(number, " or ".join(self._filters))
         if reasons[0].is_failure:
             log.warning("the broker at %s forbids us to read %s", self.address, topic_filter)
-            self._denied = topic_filter
+            if topic_filter not in self._mailboxes:
+                self._denied = topic_filter
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         self._heard_at = time.monotonic()
@@ -271,10 +290,11 @@ class MqttLink:
         # amqtt greets a client with all that is retained for the subscriptions of others.
         if not any(mqtt.topic_matches_sub(one, message.topic) for one in self._filters):
             return
+        mailbox = _mailbox_for(message.topic, self._mailboxes, self._inbox)
         if len(message.payload) > RECEIVE_LIMIT_BYTES:
-            self._inbox.dropped += 1
+            mailbox.dropped += 1
             return
-        self._inbox.put(Delivery(message.topic, bytes(message.payload), message.retain))
+        mailbox.put(Delivery(message.topic, bytes(message.payload), message.retain))
 
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
         self._greeted = False
@@ -288,6 +308,13 @@ class MqttLink:
             self._trouble = explain(sock.failure, self.address)
         else:
             self._trouble = silent_end(self.address)
+
+
+def _mailbox_for(topic: str, mailboxes: dict[str, Mailbox[Delivery]], inbox: Mailbox[Delivery]) -> Mailbox[Delivery]:
+    """Return the mailbox for a topic, which is the inbox for all that have none of their own."""
+    # A copy: the link's thread reads what another may be adding to.
+    matching = (its for one, its in list(mailboxes.items()) if mqtt.topic_matches_sub(one, topic))
+    return next(matching, inbox)
 
 
 def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
@@ -345,6 +372,7 @@ class MemoryLink:
         self.heard_at = time.monotonic()
         self._broker = broker
         self._filters: list[str] = []
+        self._mailboxes: dict[str, Mailbox[Delivery]] = {}
         self._inbox: Mailbox[Delivery] = Mailbox(INBOX_LIMIT)
         broker.links.append(self)
 
@@ -356,6 +384,11 @@ class MemoryLink:
         self._filters.append(topic_filter)
         self._take_retained(topic_filter)
 
+    def mailbox(self, topic_filter: str) -> Mailbox[Delivery]:
+        mailbox = self._mailboxes[topic_filter] = Mailbox(MAILBOX_LIMIT, newest_wins=True)
+        self.subscribe(topic_filter)
+        return mailbox
+
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         if self.connected:
             self._broker.deliver(topic, payload, retain)
@@ -365,7 +398,7 @@ class MemoryLink:
         """Take in a message that some link published, if a filter matches."""
         if self.connected and any(mqtt.topic_matches_sub(one, delivery.topic) for one in self._filters):
             self.heard_at = time.monotonic()
-            self._inbox.put(delivery)
+            _mailbox_for(delivery.topic, self._mailboxes, self._inbox).put(delivery)
 
     def receive(self, timeout: float) -> Delivery | None:
         return self._inbox.take(timeout)
@@ -384,6 +417,6 @@ class MemoryLink:
         self._broker.links.remove(self)
 
     def _take_retained(self, topic_filter: str) -> None:
-        for topic, payload in self._broker.retained.items():
+        for topic, payload in list(self._broker.retained.items()):
             if mqtt.topic_matches_sub(topic_filter, topic):
-                self._inbox.put(Delivery(topic, payload, retained=True))
+                _mailbox_for(topic, self._mailboxes, self._inbox).put(Delivery(topic, payload, retained=True))

@@ -10,10 +10,11 @@ Item = TypeVar("Item")
 
 
 class Mailbox(Generic[Item]):
-    """A bounded first-in first-out queue. A full one drops what comes; ``dropped`` says how much."""
+    """A bounded first-in first-out queue. A full one drops what comes, or its oldest; ``dropped`` says how much."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, newest_wins: bool = False) -> None:
         self.limit = limit
+        self.newest_wins = newest_wins
         self.dropped = 0
         self._items: deque[Item] = deque()
         self._changed = threading.Condition()
@@ -23,7 +24,9 @@ class Mailbox(Generic[Item]):
         with self._changed:
             if len(self._items) >= self.limit:
                 self.dropped += 1
-                return
+                if not self.newest_wins:
+                    return
+                self._items.popleft()
             self._items.append(item)
             self._changed.notify()
 

@@ -18,6 +18,16 @@ from broker.quantize import PackedActivations
 # Where a robot's weights come from: random, torchvision's pretrained ones, or a checkpoint of a former run.
 Weights = Literal["none", "default", "checkpoint"]
 
+# What people may ask a robot to do.
+Action = Literal["teach", "stop", "undo", "rename", "merge", "forget", "pause", "resume", "step"]
+
+# What changes about classes after samples of them were sent: a class gets another name, which may be that of another
+# one; a class is forgotten; what was taught in a session is taken back.
+Change = Literal["rename", "forget", "undo"]
+
+# Which end named a frame: the robot's early exit, or the cloud's segment.
+AnsweredBy = Literal["exit", "cloud"]
+
 # What became of a batch: trained (or evaluated), seen before, or refused with a reason.
 Outcome = Literal["accepted", "duplicate", "rejected"]
 
@@ -25,6 +35,8 @@ Outcome = Literal["accepted", "duplicate", "rejected"]
 HEARTBEAT_SECONDS = 5.0
 # A peer, or a link, without a sign of life for so long counts as away: three heartbeats may be lost on a weak uplink.
 AWAY_SECONDS = 4 * HEARTBEAT_SECONDS
+# A robot asks at most so often; a camera's rate, nearly. A trainer leaves unanswered what comes much more often.
+ASKS_PER_SECOND = 25.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +71,15 @@ class RobotState:
     """A robot's presence (retained; its last will says online=False).
 
     boot: 16 hexadecimal digits, new at each start. run: 16 more, the same at every start on one run folder. former: the
-    run whose weights this one began with, empty for none. started: Unix time in seconds. rehearse: the rehearsed
+    run whose weights this one began with, empty for none. edits: class edits before this start that a trainer was told
+    of. started: Unix time in seconds. rehearse: the rehearsed
     samples that the stream wants for each fresh one, at both ends (0 for a shuffled replay, 1 for a live camera).
     """
 
     boot: str
     run: str
     former: str
+    edits: int
     started: float
     online: bool
     split: SplitSpec
@@ -92,7 +106,8 @@ class ActivationBatch:
 
     boot, sequence: name the message; sequence counts from 0 at each start. split: the SplitSpec's fingerprint.
     evaluation: 0 to train on, else the number of the evaluation round. progress: of the robot's run, 0 to 1, or None
-    where the stream has no end. edge_version: optimizer steps behind these activations.
+    where the stream has no end. edge_version: optimizer steps behind these activations. edits: class edits made before
+    it, so that those made later still apply to it. session: of teaching, counted from 1; 0 for none.
     classes: the names that occur here. labels: uint16 (N,), indices into classes.
     """
 
@@ -102,6 +117,8 @@ class ActivationBatch:
     evaluation: int
     progress: float | None
     edge_version: int
+    edits: int
+    session: int
     classes: tuple[str, ...]
     labels: NDArray[np.uint16]
     activations: PackedActivations
@@ -110,6 +127,49 @@ class ActivationBatch:
     def names(self) -> list[str]:
         """The class name of each sample."""
         return [self.classes[index] for index in self.labels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassEdit:
+    """A change of what samples are called, those included that were sent before and arrive later.
+
+    boot, sequence: name the message, as an ActivationBatch's. number: of the edit in its run, from 1. name: the class;
+    of an undo the one that began with the session, empty where it was known before. to: its new name, for a rename.
+    session: the one taken back, for an undo; else 0.
+    """
+
+    boot: str
+    sequence: int
+    number: int
+    change: Change
+    name: str
+    to: str
+    session: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a person asks a robot to do, from any MQTT client.
+
+    id: chosen by who asks, so that the results can be told from others'. name: the class it is about. to: its new
+    name. seconds: how long to teach.
+    """
+
+    id: str
+    action: Action
+    name: str
+    to: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandResult:
+    """What came of a command. done: nothing more will be said of it; a teaching session says twice."""
+
+    id: str
+    ok: bool
+    done: bool
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,4 +231,64 @@ class TrainerMetrics:
     quarantine: str
 
 
-Message = RobotState | TrainerState | ActivationBatch | Receipt | RobotMetrics | TrainerMetrics
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One frame's activations that the robot's exit is not sure of, for the cloud to name.
+
+    boot, number: name the ask; number counts from 0 at each start. split: the SplitSpec's fingerprint. deadline:
+    seconds that the robot waits from when it asks; a later answer is of no use. activations: of shape (1, C, ...).
+    """
+
+    boot: str
+    number: int
+    split: str
+    deadline: float
+    activations: PackedActivations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the cloud takes the frame of an ask for.
+
+    boot, number: of the ask. classes: the most probable ones, in falling order. probabilities: of each, 0 to 1; what is
+    missing to 1 is the other classes'. images: that the segment had learned from.
+    """
+
+    boot: str
+    number: int
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a robot takes a frame for, for whoever acts on it.
+
+    time: Unix time in seconds at which the frame came. name: of the class; empty where none that is known fits.
+    confidence: 0 to 1, calibrated: of the answers with 0.8 some 80 % should be right. by: who knew. latency: seconds
+    from the frame to this prediction.
+    """
+
+    boot: str
+    time: float
+    name: str
+    confidence: float
+    by: AnsweredBy
+    latency: float
+
+
+Message = (
+    RobotState
+    | TrainerState
+    | ActivationBatch
+    | ClassEdit
+    | Receipt
+    | Ask
+    | Answer
+    | Command
+    | CommandResult
+    | RobotMetrics
+    | TrainerMetrics
+    | Prediction
+)

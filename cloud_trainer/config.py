@@ -10,6 +10,7 @@ from typing import Any
 from broker.address import parse_broker_url
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
+from hierarchy.page.options import PageOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerConfig:
+class TrainerConfig(PageOptions):
     """Settings of `cloud-trainer run`."""
 
     broker: str = "mqtt://127.0.0.1:1883"
@@ -68,6 +69,7 @@ class TrainerConfig:
     """Seed of weights and rehearsal."""
 
     def __post_init__(self) -> None:
+        self.check_page()
         check_name(self.trainer, "--trainer")
         parse_broker_url(self.broker)
         check_range("batch", self.batch, 2, 4096)

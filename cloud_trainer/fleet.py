@@ -132,7 +132,9 @@ class Fleet:
         """Write a robot's checkpoint, if anything has changed since the last; then delete what no checkpoint needs."""
         record = self.robots[robot]
         session = record.session
-        if session is None or (session.cursor == record.cursor_saved and not record.forget_up_to):
+        if session is None or (
+            session.cursor == record.cursor_saved and not record.forget_up_to and session.wipes == (0, [])
+        ):
             return
         record.steps_saved = session.trainer.steps  # where it fails, not again at every step
         try:
@@ -143,6 +145,10 @@ class Fleet:
             if record.forget_up_to:
                 self.store.forget(robot, record.forget_up_to)
                 record.forget_up_to, record.forgetting = 0, False
+            up_to, others = session.wipes
+            if up_to or others:
+                self.store.wipe(robot, up_to, others, session.without_forgotten)
+                session.wiped()
             self._disk.say("")
         except (OSError, StorageError) as error:
             self._disk.say(f"no checkpoint could be written, training goes on without: {error}")
@@ -293,6 +299,8 @@ class Fleet:
         session.apply(event)
         if event.kind == "batch":
             record.messages_waiting -= 1
+        elif event.kind == "edit":
+            record.save_when_idle = True  # people want to see a class gone, on the disk too
         elif event.kind == "forget":
             record.forget_up_to, record.forgetting = int(event.payload), True
         if session.trainer.steps >= record.steps_saved + self._config.checkpoint_every:

@@ -6,36 +6,46 @@ import dataclasses
 import logging
 import secrets
 import time
+from collections import deque
 from contextlib import closing
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from broker import topics
-from broker.codec import pack, unpack_as
+from broker.codec import pack, unpack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, NameTaken, StorageError
 from broker.link import Delivery, Link, MqttLink, credentials_for, redial_if_silent
 from broker.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
+    ClassEdit,
     Outcome,
     Receipt,
     RobotMetrics,
     RobotState,
     TrainerState,
 )
+from cloud_trainer.answers import Answerer
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.fleet import Fleet
+from cloud_trainer.fleet import Fleet, goes_on
 from cloud_trainer.other_trainers import TAKEOVER_SECONDS, OtherTrainers
-from cloud_trainer.robot_record import RobotRecord
+from cloud_trainer.page.board import Board, FleetState, Rows
+from cloud_trainer.robot_record import MOST_REJECTIONS, Rejection, RobotRecord
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.summary import fleet_summary
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
+from hierarchy.page.options import page_server
 from hierarchy.run_folder import METRICS, RunFolder
+
+if TYPE_CHECKING:
+    from hierarchy.page.server import PageServer
 
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
+PAGE_SECONDS = 1.0
 # Samples that wait for a full step are trained on when a robot has been silent for this long.
 SILENCE_SECONDS = 3.0
 # Messages stored with one flush of the disk. A flush takes milliseconds; a receipt should not wait for more of them.
@@ -68,27 +78,48 @@ def run(config: TrainerConfig) -> None:
     with (
         StopRequest() as stop,
         damage_explained(config.run_path / STORE),
+        page_server(config, config.trainer) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
     ):
         link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials)
-        node = TrainerNode(config, state, link, folder, store)
+        board = Board(config.trainer) if page else None
+        node = TrainerNode(config, state, link, folder, store, board)
+        node.answerer.start()
         try:
+            if page and board:
+                _show(page, board)
             while not stop.made:
                 node.turn(timeout=0.2)
         except NameTaken:
             farewell = None  # the state at the broker is the other's
             raise
         finally:
+            node.answerer.close()
             node.finish()
             link.close(farewell)
     log.info("the run is in %s; the same --run-dir goes on from here", config.run_path)
 
 
+def _show(server: PageServer, board: Board) -> None:
+    from cloud_trainer.page.app import build
+
+    server.start(lambda app: build(app, board))
+
+
 class TrainerNode:
     """Puts what robots send into the store, receipts it, and lets each robot's session train from there."""
 
-    def __init__(self, config: TrainerConfig, state: TrainerState, link: Link, folder: RunFolder, store: Store) -> None:
+    def __init__(
+        self,
+        config: TrainerConfig,
+        state: TrainerState,
+        link: Link,
+        folder: RunFolder,
+        store: Store,
+        board: Board | None = None,
+    ) -> None:
+        """board: of the page."""
         self._config = config
         self._state = state
         self._link = link
@@ -102,6 +133,10 @@ class TrainerNode:
         self._receipts: list[tuple[str, Receipt]] = []
         self._added: list[RobotRecord] = []
         self._rejected = 0  # messages of nobody we know
+        self._strangers: deque[Rejection] = deque(maxlen=MOST_REJECTIONS)
+        self._board = board
+        self._rows = Rows(folder.checkpoint)
+        self._next_post = 0.0
         self._garbage = SparseLog(log)
         self._notice = Notice(log)
         self._disk = Notice(log)
@@ -115,12 +150,14 @@ class TrainerNode:
         link.subscribe(topics.topic("trainer", topics.ANYONE, "state"))
         for channel in ("state", "metrics", "activations"):
             link.subscribe(topics.topic("robot", topics.ANYONE, channel))
+        self.answerer = Answerer(link)
 
     def turn(self, timeout: float) -> None:
         """Store what came, waiting up to timeout seconds for it where there is nothing to train on, and train a bit."""
         self._take_in(0.0 if self._fleet.next_to_train() else timeout)
         if robot := self._fleet.next_to_train():
             self._train(robot)
+        self.answerer.update(self._who_may_be_answered)
         now = time.monotonic()
         self._say_what_is_missing()
         for robot, record in self._robots.items():
@@ -133,6 +170,9 @@ class TrainerNode:
         if now >= self._next_metrics:
             self._next_metrics = now + METRICS_SECONDS
             self._publish_metrics(now)
+        if self._board and now >= self._next_post:
+            self._next_post = now + PAGE_SECONDS
+            self._post(self._board, now)
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             self._report()
@@ -214,9 +254,11 @@ class TrainerNode:
                         record.metrics = metrics
                         self._fleet.store.keep_metrics(robot, delivery.payload)
                 case "activations":
-                    batch = unpack_as(ActivationBatch, delivery.payload)
+                    message = unpack(delivery.payload)
+                    if not isinstance(message, ActivationBatch | ClassEdit):
+                        raise MalformedMessage(f"ActivationBatch or ClassEdit expected, got {type(message).__name__}")
                     if record and record.state:  # else it comes again, once its state has come
-                        self._take_batch(robot, record, batch, delivery.payload, now)
+                        self._take_message(robot, record, message, delivery.payload, now)
         except MalformedMessage as error:
             self._reject(robot, str(error), now)
 
@@ -232,6 +274,8 @@ class TrainerNode:
     def _reject(self, robot: str, reason: str, now: float, *, grave: bool = False) -> None:
         self._garbage.warn(f"robot {robot}: message rejected: {reason}")
         record = self._robots.get(robot)
+        rejections = self._strangers if record is None else record.rejections
+        rejections.append(Rejection(time=time.time(), robot=robot, reason=reason))
         if record is None:
             self._rejected += 1
         elif record.conduct.bad(now, reason, grave=grave):
@@ -242,6 +286,7 @@ class TrainerNode:
         if not state.online:
             if record and record.state and record.state.boot == state.boot:
                 log.info("robot %s has gone", robot)
+                record.online = False
                 record.heard = now - SILENCE_SECONDS  # nothing more is coming
                 record.save_when_idle = True
             return
@@ -255,13 +300,15 @@ class TrainerNode:
             record = self._robots[robot] = RobotRecord()
         if state.boot in record.boots and record.entered and state.boot != record.entered.boot:
             return  # of a former start, come late: going back to it would throw away what was learned since
-        record.heard = now
+        record.heard, record.online = now, True
         if record.state is None or record.state.boot != state.boot:
             record.state, record.refused = state, ""
         elif record.state.split != state.split:
             self._reject(robot, "it changed its split while it ran", now, grave=True)
 
-    def _take_batch(self, robot: str, record: RobotRecord, batch: ActivationBatch, payload: bytes, now: float) -> None:
+    def _take_message(
+        self, robot: str, record: RobotRecord, message: ActivationBatch | ClassEdit, payload: bytes, now: float
+    ) -> None:
         record.heard = now
         if not self._others.name_is_free(now):
             return  # without a receipt: the robot keeps it
@@ -270,17 +317,21 @@ class TrainerNode:
         if record.refused or record.stuck or record.intake is None or self._state.trouble:
             return  # without a receipt: the robot keeps it
         try:
-            record.intake.check(batch)
+            if isinstance(message, ActivationBatch):
+                record.intake.check(message)
         except MalformedMessage as error:
-            receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="rejected", reason=str(error)[:400])
+            receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="rejected", reason=str(error)[:400])
             self._receipts.append((robot, receipt))
             raise
         record.conduct.good(now)
-        added = self._fleet.store.append_batch(robot, batch.boot, batch.sequence, payload)
-        if added:
+        kind: Literal["batch", "edit"] = "batch" if isinstance(message, ActivationBatch) else "edit"
+        added = self._fleet.store.append_message(robot, message.boot, message.sequence, payload, kind)
+        if added and kind == "batch":
             self._added.append(record)
         outcome: Outcome = "accepted" if added else "duplicate"
-        self._receipts.append((robot, Receipt(boot=batch.boot, sequence=batch.sequence, outcome=outcome, reason="")))
+        self._receipts.append(
+            (robot, Receipt(boot=message.boot, sequence=message.sequence, outcome=outcome, reason=""))
+        )
 
     def _enter(self, robot: str, record: RobotRecord) -> None:
         entered, intake = record.entered, record.intake
@@ -316,6 +367,18 @@ class TrainerNode:
             self._disk.say("")
         except OSError as error:
             self._disk.say(f"metrics cannot be written, training goes on without: {error}")
+
+    def _who_may_be_answered(self, robot: str) -> tuple[RobotSession, frozenset[str]] | None:
+        """Return the session that answers a robot's asks, and the boots whose front belongs to it; None for neither."""
+        record = self._robots.get(robot)
+        if record is None or record.session is None or record.state is None:
+            return None
+        if record.refused or record.stuck or record.conduct.quarantine(time.monotonic()):
+            return None
+        session = record.session
+        # A robot that only asks enters nothing into the log.
+        newest = {record.state.boot} if goes_on(record.state, session.state) else set()
+        return session, frozenset({session.state.boot, *newest})
 
     # What goes out
 
@@ -357,6 +420,19 @@ class TrainerNode:
             return
         if figures and figures != record.published and self._link.publish(topic, pack(figures)):
             record.published = figures
+
+    def _post(self, board: Board, now: float) -> None:
+        """Tell the page what is so."""
+        wall = time.time()
+        board.state = FleetState(
+            robots=tuple(self._rows.row(robot, record, now, wall) for robot, record in self._robots.items()),
+            store_bytes=self._fleet.store.bytes_used,
+            store_limit=self._config.store_gb * 1e9,
+            link="" if self._link.connected else f"no broker: {self._link.trouble}",
+            trouble=self._state.trouble,
+            strangers=tuple(self._strangers),
+            strangers_rejected=self._rejected,
+        )
 
     def _say_what_is_missing(self) -> None:
         if not self._link.connected:

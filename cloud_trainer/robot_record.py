@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from broker.messages import RobotMetrics, RobotState, TrainerMetrics
@@ -9,23 +10,36 @@ from cloud_trainer.conduct import Conduct
 from cloud_trainer.intake import Intake
 from cloud_trainer.session import RobotSession
 
+# Rejected messages of a robot that are remembered, with reasons, for people to see.
+MOST_REJECTIONS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """A message that was not taken. time: Unix seconds."""
+
+    time: float
+    robot: str
+    reason: str
+
 
 @dataclass(kw_only=True)
 class RobotRecord:
     """One robot's record.
 
-    state: the last that it said of itself; None for one that is only known from the store. entered: the last state in
-    its log. boots: of all states in its log. intake: what its batches are held against, of that state. start: the event
-    that its session began with. session: its training, which may be events behind the log. refused: why this state of
-    it cannot be trained for. stuck: why its log cannot be trained on any further, until this trainer is started again.
-    heard: monotonic time of its last message. messages_waiting: batches in the log that the session has not come to.
-    memory: bytes that its network takes. cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a
-    checkpoint is due once the session has caught up with the log. forget_up_to: event up to which batches are deleted
-    with the next checkpoint; 0 for none. forgetting: such a decision is in the log, and what it gives up is not deleted
-    yet.
+    state: the last that it said of itself; None for one that is only known from the store. online: what it said last,
+    that it is there or that it is gone. entered: the last state in its log. boots: of all states in its log. intake:
+    what its batches are held against, of that state. start: the event that its session began with. session: its
+    training, which may be events behind the log. refused: why this state of it cannot be trained for. stuck: why its
+    log cannot be trained on any further, until this trainer is started again. heard: monotonic time of its last
+    message. messages_waiting: batches in the log that the session has not come to. memory: bytes that its network
+    takes. cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the session has
+    caught up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0 for none.
+    forgetting: such a decision is in the log, and what it gives up is not deleted yet.
     """
 
     state: RobotState | None = None
+    online: bool = False
     entered: RobotState | None = None
     boots: set[str] = field(default_factory=set)
     intake: Intake | None = None
@@ -34,6 +48,7 @@ class RobotRecord:
     refused: str = ""
     stuck: str = ""
     conduct: Conduct = field(default_factory=Conduct)
+    rejections: deque[Rejection] = field(default_factory=lambda: deque(maxlen=MOST_REJECTIONS))
     heard: float = 0.0
     messages_waiting: int = 0
     memory: int = 0

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from broker.codec import pack, unpack_as
 from broker.errors import MalformedMessage
-from broker.messages import ActivationBatch, RobotState, TrainerMetrics
+from broker.messages import ActivationBatch, ClassEdit, RobotState, TrainerMetrics
 from broker.quantize import Quantized, dequantize, unpack_activations
+from cloud_trainer.class_edits import ClassEdits
 from cloud_trainer.store import Event
 from cloud_trainer.trainer import CloudTrainer
 from hierarchy.checkpoint import Parts
@@ -25,8 +26,13 @@ PREDICT_AT_ONCE = 256
 
 log = logging.getLogger("cloud-trainer")
 
-# Where a sample is: the event that is its batch, and its place in there.
-Place = tuple[int, int]
+
+class Place(NamedTuple):
+    """Where a sample is in the log: the event that is its batch, its row in there, and its teaching session."""
+
+    event: int
+    row: int
+    session: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,9 @@ class RobotSession:
         self._read = read
         self._batch = batch
         self._memory: BalancedMemory[Place] = BalancedMemory(memory, seed)
+        self._edits = ClassEdits(state.edits)
+        self._wipe_up_to = 0
+        self._wipe: list[int] = []
         self._waiting: list[Waiting] = []
         self._progress: float | None = None
         self._evaluation = 0
@@ -83,7 +92,22 @@ class RobotSession:
     @property
     def oldest_needed(self) -> int:
         """The id of the first event that training on the rest of the log still needs, apart from rehearsal."""
-        return min([self.cursor + 1, *(one.place[0] for one in self._waiting)])
+        return min([self.cursor + 1, *(one.place.event for one in self._waiting)])
+
+    @property
+    def wipes(self) -> tuple[int, list[int]]:
+        """Where the log holds samples of forgotten classes: in batches up to an event, and in those of these ids."""
+        return self._wipe_up_to, list(self._wipe)
+
+    def wiped(self) -> None:
+        """Note that the log holds none of them any more."""
+        self._wipe_up_to, self._wipe = 0, []
+
+    def without_forgotten(self, payload: bytes) -> bytes | None:
+        """Return a batch of the log without samples that are no more; None where it has none of those."""
+        batch = unpack_as(ActivationBatch, payload)
+        wiped = self._edits.wipe(batch)
+        return pack(wiped) if wiped else None
 
     def apply(self, event: Event) -> None:
         """Do what an event of the robot's log asks for. ``trouble`` says what was wrong with it, if anything.
@@ -98,6 +122,11 @@ class RobotSession:
                     self._evaluate(batch)
                 else:
                     self._take(batch, event.id)
+            case "edit":
+                for edit in self._edits.take(unpack_as(ClassEdit, event.payload)):
+                    self._edit(edit)
+                    if edit.change == "forget":
+                        self._wipe_up_to = event.id
             case "flush":
                 self._flush()
             case "rejoin":
@@ -106,7 +135,7 @@ class RobotSession:
                 self._evaluation = 0
             case "forget":
                 up_to = int(event.payload)
-                self._memory.forget(lambda place: place[0] <= up_to)
+                self._memory.forget(lambda place: place.event <= up_to)
         self.cursor = event.id
 
     def figures(self, *, messages_waiting: int, rejected: int, quarantine: str) -> TrainerMetrics:
@@ -135,14 +164,17 @@ class RobotSession:
         classes = list(dict.fromkeys(name for name, _ in memory))
         places = [(*place, classes.index(name)) for name, place in memory]
         parts["session"] = {
-            "memory": torch.tensor(places, dtype=torch.int64).reshape(-1, 3),
-            "waiting": torch.tensor([one.place for one in self._waiting], dtype=torch.int64).reshape(-1, 2),
+            "memory": torch.tensor(places, dtype=torch.int64).reshape(-1, 4),
+            "waiting": torch.tensor([one.place for one in self._waiting], dtype=torch.int64).reshape(-1, 3),
         }
         return parts, {
             **about,
             "cursor": self.cursor,
             "state": pack(self.state).decode(),
+            "edits": self._edits.state(),
             "memory_classes": classes,
+            "wipes": [self._wipe_up_to, self._wipe],
+            "waiting_classes": [one.name for one in self._waiting],
             "memory_random": self._memory.random_state(),
             "prequential": self.prequential.state(),
             "held_out": self.held_out.state(),
@@ -159,15 +191,17 @@ class RobotSession:
         """
         self.trainer.learner.restore(parts, about)
         classes = about["memory_classes"]
-        memory = [(classes[name], (event, index)) for event, index, name in parts["session"]["memory"].tolist()]
+        memory = [(classes[name], Place(*place)) for *place, name in parts["session"]["memory"].tolist()]
         self._memory.restore(memory, about["memory_random"])
         if memory:
-            self._read(min(event for _, (event, _) in memory))  # the oldest go first: where it is there, all are
+            self._read(min(place.event for _, place in memory))  # the oldest go first: where it is there, all are
+        places = [Place(*place) for place in parts["session"]["waiting"].tolist()]
         self._waiting = [
-            Waiting(name=name, place=(event, index), activation=_one(quantized, index))
-            for event, index in parts["session"]["waiting"].tolist()
-            for name, quantized in [self._sample(event, index)]
+            Waiting(name=name, place=place, activation=self._sample(place))
+            for name, place in zip(about["waiting_classes"], places, strict=True)
         ]
+        self._edits.restore(about["edits"])
+        self._wipe_up_to, self._wipe = about["wipes"][0], list(about["wipes"][1])
         self.cursor = about["cursor"]
         self.state = unpack_as(RobotState, about["state"].encode())
         self.prequential.restore(about["prequential"])
@@ -178,8 +212,12 @@ class RobotSession:
     def _take(self, batch: ActivationBatch, event: int) -> None:
         quantized = unpack_activations(batch.activations)
         self._progress = batch.progress
-        for index, name in enumerate(batch.names):
-            self._waiting.append(Waiting(name=name, place=(event, index), activation=_one(quantized, index)))
+        for row, name in enumerate(self._edits.names_now(batch)):
+            if name:
+                place = Place(event, row, batch.session)
+                self._waiting.append(Waiting(name=name, place=place, activation=_one(quantized, row)))
+            elif event not in self._wipe:
+                self._wipe.append(event)
         self.messages_trained += 1
         while len(self._waiting) >= self._fresh_per_step:
             self._step()
@@ -198,7 +236,7 @@ class RobotSession:
         rehearsed = self._memory.draw(round(len(fresh) * self.state.rehearse))
         names = [one.name for one in fresh] + [name for name, _ in rehearsed]
         samples = [one.activation for one in fresh]
-        samples += [_one(self._sample(event, index)[1], index) for _, (event, index) in rehearsed]
+        samples += [self._sample(place) for _, place in rehearsed]
         activations = np.concatenate([dequantize(sample) for sample in samples])
         try:
             step = self.trainer.step(activations, names, fresh=len(fresh), progress=self._progress)
@@ -216,18 +254,37 @@ class RobotSession:
         if batch.evaluation != self._evaluation:
             self._evaluation = batch.evaluation
             self.held_out = HeldOut()
-        quantized, names = unpack_activations(batch.activations), batch.names
+        quantized, names = unpack_activations(batch.activations), self._edits.names_now(batch)
         for start in range(0, len(names), PREDICT_AT_ONCE):
             part = slice(start, start + PREDICT_AT_ONCE)
-            self.held_out.add(names[part], self.trainer.predict(dequantize(quantized[part])))
+            predicted = self.trainer.predict(dequantize(quantized[part]))
+            known = [(name, guess) for name, guess in zip(names[part], predicted, strict=True) if name]
+            self.held_out.add([name for name, _ in known], [guess for _, guess in known])
 
-    def _sample(self, event: int, index: int) -> tuple[str, Quantized]:
-        """Return the class name of a stored sample, and the activations of its whole batch."""
-        batch = unpack_as(ActivationBatch, self._read(event))
-        return batch.names[index], unpack_activations(batch.activations)
+    def _edit(self, edit: ClassEdit) -> None:
+        """Do to what is here already what `ClassEdits` does to what comes later."""
+        if edit.change == "rename":
+            self.trainer.learner.rename(edit.name, edit.to)
+            self._memory.rename(edit.name, edit.to)
+            self.held_out.rename(edit.name, edit.to)
+            self._waiting = [replace(one, name=edit.to if one.name == edit.name else one.name) for one in self._waiting]
+            return
+        if edit.change == "undo":
+            self._memory.forget(lambda place: place.session == edit.session)
+            self._waiting = [one for one in self._waiting if one.place.session != edit.session]
+        if edit.name:
+            self.trainer.learner.remove(edit.name)
+            self._memory.forget_class(edit.name)
+            self.held_out.remove(edit.name)
+            self._waiting = [one for one in self._waiting if one.name != edit.name]
+
+    def _sample(self, place: Place) -> Quantized:
+        """Return a stored sample."""
+        batch = unpack_as(ActivationBatch, self._read(place.event))
+        return _one(unpack_activations(batch.activations), place.row)
 
 
-def _one(quantized: Quantized, index: int) -> Quantized:
+def _one(quantized: Quantized, row: int) -> Quantized:
     """Return one sample with memory of its own, so that keeping it does not keep its whole batch."""
-    codes = quantized.codes[index : index + 1].copy()
+    codes = quantized.codes[row : row + 1].copy()
     return Quantized(codes=codes, low=quantized.low, step=quantized.step, bits=quantized.bits)

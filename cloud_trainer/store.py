@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -21,9 +21,10 @@ from cloud_trainer.config import TrainingSettings
 STORE = "store.db"
 
 # start: a new network, for a robot's state. rejoin: the robot has started again and goes on with the network it has.
-# batch: an ActivationBatch as it came in. flush: train on what waits, as nothing more is coming for now.
+# batch: an ActivationBatch as it came in. edit: a ClassEdit. flush: train on what waits, as nothing more is coming for
+# now.
 # forget: batches up to an event are about to go, as the store is full.
-Kind = Literal["start", "rejoin", "batch", "flush", "forget"]
+Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget"]
 
 # "rflx", so that another program's database is not taken for a store.
 APPLICATION_ID = 0x72666C78
@@ -46,6 +47,7 @@ CREATE TABLE events (
 CREATE INDEX events_of_robot ON events (robot, id);
 CREATE UNIQUE INDEX events_once ON events (robot, boot, sequence) WHERE sequence IS NOT NULL;
 CREATE TABLE metrics (robot TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE wiped (robot TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE forgotten (
     robot TEXT NOT NULL, boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
     PRIMARY KEY (robot, boot, first)
@@ -77,6 +79,7 @@ class Store:
         try:
             # A receipt tells the robot to delete its copy: then ours has to survive a power cut as well.
             self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("PRAGMA secure_delete = ON")
             new = not self._scalar("PRAGMA application_id") and not self._scalar("SELECT count(*) FROM sqlite_master")
             if new and settings is not None:
                 self._make(settings)
@@ -91,8 +94,10 @@ class Store:
                 raise ConfigError(f"the store {path} cannot be used: {error}; {AFTER_DAMAGE}") from error
             raise
 
-    def append_batch(self, robot: str, boot: str, sequence: int, payload: bytes) -> bool:
-        """Append a batch; False, and nothing appended, where it has come before. Raises StorageError."""
+    def append_message(
+        self, robot: str, boot: str, sequence: int, payload: bytes, kind: Literal["batch", "edit"] = "batch"
+    ) -> bool:
+        """Append a batch or an edit; False, and nothing appended, where it has come before. Raises StorageError."""
         with self._storage_errors():
             forgotten = self._database.execute(
                 "SELECT last FROM forgotten WHERE robot = ? AND boot = ? AND first <= ? ORDER BY first DESC LIMIT 1",
@@ -102,8 +107,8 @@ class Store:
                 return False
             self._begin()
             added = self._database.execute(
-                "INSERT OR IGNORE INTO events (robot, kind, boot, sequence, payload) VALUES (?, 'batch', ?, ?, ?)",
-                (robot, boot, sequence, payload),
+                "INSERT OR IGNORE INTO events (robot, kind, boot, sequence, payload) VALUES (?, ?, ?, ?, ?)",
+                (robot, kind, boot, sequence, payload),
             )
             return added.rowcount == 1
 
@@ -185,8 +190,9 @@ class Store:
         return int(pages * self._scalar("PRAGMA page_size"))
 
     def is_whole(self, robot: str) -> bool:
-        """Whether nothing of the robot's log was forgotten, so that it can be replayed from its start."""
-        return not self._scalar("SELECT count(*) FROM forgotten WHERE robot = ?", robot)
+        """Whether nothing of the robot's log was forgotten or wiped, so that it can be replayed from its start."""
+        gone = "SELECT robot FROM forgotten WHERE robot = ?1 UNION SELECT robot FROM wiped WHERE robot = ?1"
+        return not self._scalar(f"SELECT EXISTS ({gone})", robot)
 
     def oldest_batches(self, robot: str, before: int, total: int) -> int:
         """Return the event up to which the robot's oldest batches hold ``total`` bytes; 0 for none.
@@ -220,6 +226,26 @@ class Store:
             self._database.execute("DELETE FROM forgotten WHERE robot = ?", (robot,))
             self._database.executemany("INSERT INTO forgotten VALUES (?, ?, ?, ?)", [(robot, *one) for one in ranges])
             self.commit()
+
+    def wipe(self, robot: str, up_to: int, others: Sequence[int], without: Callable[[bytes], bytes | None]) -> None:
+        """Replace payloads of batches up to an event, and of those with the other ids; the disk keeps no trace.
+
+        without: returns what to put in place of a payload, or None for one that stays. Raises StorageError.
+        """
+        with self._storage_errors():
+            self.commit()
+            self._begin()
+            self._database.execute("INSERT OR IGNORE INTO wiped VALUES (?)", (robot,))
+            cursor = 0
+            while (event := self.next_event(robot, cursor)) and event.id <= max([up_to, *others]):
+                cursor = event.id
+                if event.kind == "batch" and (cursor <= up_to or cursor in others):
+                    payload = without(event.payload)
+                    if payload is not None:
+                        self._database.execute("UPDATE events SET payload = ? WHERE id = ?", (payload, cursor))
+            self.commit()
+            # Old pages are overwritten (secure_delete), and so is what the log in front of the file has of them.
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Close the file; what was not committed is gone."""

@@ -1,12 +1,15 @@
-"""curves.png: losses and prequential accuracies of a run over the images it has seen."""
+"""Pictures of a run: losses and accuracies over the images it has seen, and what each threshold would do."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from hierarchy.calibration import ThresholdPoint
 
 # Points a curve is drawn with at most; a week's run has millions of steps.
 MOST_POINTS = 2000
@@ -42,6 +45,26 @@ def draw_curves(metrics: Path, picture: Path) -> None:
             axes.legend(frameon=False)
     accuracy_axes.set_ylim(0, 1)
     accuracy_axes.set_xlabel("images (dotted: a new class)" if arrivals else "images")
+    figure.savefig(picture, dpi=120)
+
+
+def draw_thresholds(curve: Sequence[ThresholdPoint], chosen: float, picture: Path, *, asked: bool) -> None:
+    """Draw what each threshold of a cascade does into a PNG. asked: whether there was a cloud to ask."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    alone = [(point.threshold, point.edge_accuracy) for point in curve if point.edge_accuracy is not None]
+    axes.plot(*zip(*alone, strict=True), color=EXIT_COLOR, label="accuracy of what the exit answers")
+    if asked:
+        cascade = [(point.threshold, point.accuracy) for point in curve]
+        axes.plot(*zip(*cascade, strict=True), color=CLOUD_COLOR, label="accuracy of the cascade")
+    shares = [(point.threshold, point.edge_share) for point in curve]
+    axes.plot(*zip(*shares, strict=True), "--", color=NEW_CLASS_COLOR, label="share that the exit answers")
+    axes.axvline(chosen, color=NEW_CLASS_COLOR, linewidth=1, linestyle=":")
+    axes.set_xlabel("threshold of the exit's calibrated confidence (dotted: the one used)")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     figure.savefig(picture, dpi=120)
 
 

@@ -47,37 +47,62 @@ class Prequential:
 
 
 class HeldOut:
-    """Accuracy on frames that are never trained on, in all and for each class."""
+    """Accuracy on frames that are never trained on, in all and for each class, and what is taken for what."""
 
     def __init__(self) -> None:
-        self._right: dict[str, int] = {}
-        self._count: dict[str, int] = {}
+        self._confusion: dict[str, dict[str, int]] = {}
 
     def add(self, names: Sequence[str], predicted: Sequence[str]) -> None:
-        """Add true and predicted class names."""
+        """Add true and predicted class names; an empty prediction is none at all."""
         for name, guess in zip(names, predicted, strict=True):
-            self._count[name] = self._count.get(name, 0) + 1
-            self._right[name] = self._right.get(name, 0) + (name == guess)
+            row = self._confusion.setdefault(name, {})
+            row[guess] = row.get(guess, 0) + 1
+
+    def rename(self, old: str, new: str) -> None:
+        """Count what was of a class, or taken for it, as of another one."""
+        if old == new:
+            return
+        if old in self._confusion:
+            gone, row = self._confusion.pop(old), self._confusion.setdefault(new, {})
+            for guess, count in gone.items():
+                row[guess] = row.get(guess, 0) + count
+        for row in self._confusion.values():
+            if old in row:
+                row[new] = row.get(new, 0) + row.pop(old)
+
+    def remove(self, name: str) -> None:
+        """Count a class no more; what was taken for it was taken for nothing."""
+        self._confusion.pop(name, None)
+        self.rename(name, "")
 
     def state(self) -> dict[str, Any]:
         """Return the state, as JSON can hold it."""
-        return {"right": dict(self._right), "count": dict(self._count)}
+        return {"confusion": self.confusion}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self._right, self._count = dict(state["right"]), dict(state["count"])
+        self._confusion = {name: dict(row) for name, row in state["confusion"].items()}
+
+    @property
+    def confusion(self) -> dict[str, dict[str, int]]:
+        """How many frames of each class were taken for each class: true names, then predicted ones. A copy.
+
+        It has as many entries as frames were predicted at most, and as pairs of classes.
+        """
+        return {name: dict(row) for name, row in self._confusion.items()}
 
     @property
     def count(self) -> int:
         """How many frames were predicted."""
-        return sum(self._count.values())
+        return sum(sum(row.values()) for row in self._confusion.values())
 
     @property
     def accuracy(self) -> float | None:
         """The share that was right; None before the first frame."""
-        return sum(self._right.values()) / self.count if self.count else None
+        right = sum(row.get(name, 0) for name, row in self._confusion.items())
+        return right / self.count if self._confusion else None
 
     @property
     def by_class(self) -> dict[str, float]:
         """The share that was right for each class."""
-        return {name: self._right[name] / count for name, count in sorted(self._count.items())}
+        return {name: row.get(name, 0) / sum(row.values()) for name, row in sorted(self._confusion.items())}

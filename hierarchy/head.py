@@ -19,7 +19,7 @@ ROWS = 16
 class GrowingHead(nn.Module):
     """nn.Linear whose outputs have names, and which takes new ones in.
 
-    classes: the names, in the order of the logits; names are only ever appended.
+    classes: the names, in the order of the logits. New names are appended; one that goes leaves no gap.
     weight: (rows, features), bias: (rows,), rows being a multiple of ROWS. Rows without a class yet are zero.
 
     To restore one: make it, `grow` the same classes in the same order, then `load_state_dict`.
@@ -58,18 +58,43 @@ class GrowingHead(nn.Module):
         for name in names:
             self._index.setdefault(name, len(self._index))
         end = len(self._index)
-        rows = max(math.ceil(end / ROWS), 1) * ROWS
-        if rows > len(self.weight):
-            self.weight = _with_rows(self.weight, rows, optimizer)
-            self.bias = _with_rows(self.bias, rows, optimizer)
+        self._allocate(optimizer)
         bound = 1 / math.sqrt(self.weight.shape[1])
         with torch.no_grad():
             self.weight[start:end].uniform_(-bound, bound)
             self.bias[start:end].uniform_(-bound, bound)
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name, which no other class has. Raises KeyError where there is no such class."""
+        if new in self._index:
+            raise ValueError(f"there is a class {new!r}")
+        if old not in self._index:
+            raise KeyError(old)
+        self._index = {new if name == old else name: index for name, index in self._index.items()}
+
+    def remove(self, name: str, optimizer: Optimizer | None) -> None:
+        """Take a class out; the logits of the others do not change by a bit. Raises KeyError where there is none."""
+        gone = self._index.pop(name)
+        self._index = {one: index - (index > gone) for one, index in self._index.items()}
+        for parameter in (self.weight, self.bias):
+            state = optimizer.state.get(parameter, {}) if optimizer else {}
+            rows = [one for one in state.values() if isinstance(one, Tensor) and one.shape == parameter.shape]
+            with torch.no_grad():
+                for tensor in (parameter, *rows):
+                    tensor[gone:-1] = tensor[gone + 1 :].clone()
+                    tensor[-1] = 0
+        self._allocate(optimizer)
+
+    def _allocate(self, optimizer: Optimizer | None) -> None:
+        """Have as many rows as the classes need: whoever restores a head knows no more than their number."""
+        rows = max(math.ceil(len(self._index) / ROWS), 1) * ROWS
+        if rows != len(self.weight):
+            self.weight = _with_rows(self.weight, rows, optimizer)
+            self.bias = _with_rows(self.bias, rows, optimizer)
+
 
 def _with_rows(old: nn.Parameter, rows: int, optimizer: Optimizer | None) -> nn.Parameter:
-    new = nn.Parameter(_padded(old.detach(), rows), requires_grad=old.requires_grad)
+    new = nn.Parameter(_resized(old.detach(), rows), requires_grad=old.requires_grad)
     if optimizer is not None:
         _hand_over(optimizer, old, new)
     return new
@@ -84,10 +109,11 @@ def _hand_over(optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter) -> No
     if old in optimizer.state:
         # What has the parameter's shape goes row by row; the rest (Adam's step) is about the whole of it.
         optimizer.state[new] = {
-            key: _padded(value, len(new)) if isinstance(value, Tensor) and value.shape == old.shape else value
+            key: _resized(value, len(new)) if isinstance(value, Tensor) and value.shape == old.shape else value
             for key, value in optimizer.state.pop(old).items()
         }
 
 
-def _padded(tensor: Tensor, rows: int) -> Tensor:
-    return torch.cat([tensor, tensor.new_zeros(rows - len(tensor), *tensor.shape[1:])])
+def _resized(tensor: Tensor, rows: int) -> Tensor:
+    kept = tensor[:rows]
+    return torch.cat([kept, kept.new_zeros(rows - len(kept), *kept.shape[1:])])

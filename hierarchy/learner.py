@@ -62,6 +62,18 @@ class Learner:
         self.steps += 1
         return True
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name; where there is one of that name, the old one is given up for it."""
+        if old in self.head.classes and new in self.head.classes:
+            self.head.remove(old, self.optimizer)
+        elif old in self.head.classes:
+            self.head.rename(old, new)
+
+    def remove(self, name: str) -> None:
+        """Give up a class, if there is one of that name."""
+        if name in self.head.classes:
+            self.head.remove(name, self.optimizer)
+
     def state(self) -> tuple[Parts, dict[str, Any]]:
         """Return what a checkpoint must hold: tensors by part and name, and what goes into its JSON."""
         momentum = {

@@ -64,6 +64,19 @@ class BalancedMemory(Generic[Sample]):
         self._count = sum(len(samples) for samples in self._by_class.values())
         self._drop_empty()
 
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name, which may be that of another class."""
+        if old != new and old in self._by_class:
+            self._by_class.setdefault(new, []).extend(self._by_class.pop(old))
+
+    def forget_class(self, name: str) -> None:
+        """Give up all samples of a class."""
+        self._count -= len(self._by_class.pop(name, ()))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many samples there are of each class."""
+        return {name: len(samples) for name, samples in self._by_class.items()}
+
     def _drop_empty(self) -> None:
         """Leave no class without samples: `restore` cannot know of it, and among equal classes their order decides."""
         for name in [name for name, samples in self._by_class.items() if not samples]:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs this project into it: launch/setup.sh broker|test
-# For tests it also installs the Debian package mosquitto where it is missing and where it may.
+# For tests it also installs Debian packages where they are missing and where it may: mosquitto, ffmpeg and GStreamer as
+# cameras, and Chromium.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -40,13 +41,21 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
 }
 
-install_mosquitto() {
-    PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin" command -v mosquitto >/dev/null && return
+has() { PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin" command -v "$1" >/dev/null; }
+
+install_tools() {
+    local missing=()
+    has mosquitto || missing+=(mosquitto)
+    has ffmpeg || missing+=(ffmpeg)
+    has chromium || has chromium-browser || has google-chrome || missing+=(chromium)
+    has gst-launch-1.0 ||
+        missing+=(gstreamer1.0-tools gstreamer1.0-plugins-good gir1.2-gst-rtsp-server-1.0 python3-gi)
+    [ ${#missing[@]} -gt 0 ] || return 0
     if ! { command -v apt-get && as_root true; } >/dev/null 2>&1; then return; fi
-    say "installing mosquitto, the broker that some tests need"
+    say "installing ${missing[*]}, which some tests need"
     if ! { as_root apt-get -qq update && as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq install -y --no-install-recommends mosquitto; }; then
-        echo "could not install it; the test run will say what it left out"
+        apt-get -qq install -y --no-install-recommends "${missing[@]}"; }; then
+        echo "could not install ${missing[*]}; the test run will say what it left out"
         return
     fi
     # Tests start their own. The service that came with the package would keep port 1883 from `local-broker`.
@@ -56,4 +65,4 @@ install_mosquitto() {
 make_venv
 say "installing reflexarc[$1] into .venv: torch is large, this takes minutes"
 .venv/bin/python -m pip install --disable-pip-version-check -e ".[$1]"
-[ "$1" != test ] || install_mosquitto </dev/null
+[ "$1" != test ] || install_tools </dev/null

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from broker.messages import ClassEdit
 from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import Frame, FrameSource, Pixels
 
@@ -22,12 +25,13 @@ JPEG_SAMPLED_EVERY = 50
 class Batch:
     """Labelled frames of the robot's image size: uint8 (N, H, W, 3) and a class name each.
 
-    positions: how far the source had been read with each of them.
+    positions: how far the source had been read with each of them. session: that all of them are from, 0 for none.
     """
 
     images: Pixels
     names: list[str]
     positions: list[int]
+    session: int = 0
 
 
 @dataclass
@@ -46,13 +50,39 @@ class Batcher:
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
     _held_out_met: set[int] = field(default_factory=set)
+    # Of the batch that is not full yet.
+    _images: list[Pixels] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
+    _positions: list[int] = field(default_factory=list)
+    _session: int = 0
+    _ahead: Frame | None = None  # of another session than the batch that is not full yet
 
-    def next(self) -> Batch | None:
-        """Return the next batch, a smaller one at the end of the source, then None. Raises SourceError."""
-        images: list[Pixels] = []
-        names: list[str] = []
-        positions: list[int] = []
-        while len(images) < self.size and (frame := self.source.next()) is not None:
+    @property
+    def ended(self) -> bool:
+        """Whether no further batch will come."""
+        return self.source.ended and not self._images and self._ahead is None
+
+    @property
+    def filled(self) -> int:
+        """How many frames the batch that is not full yet has."""
+        return len(self._images)
+
+    def next(self, timeout: float | None = None) -> Batch | None:
+        """Return the next batch, or a smaller one at the end of the source; None after it, or where a batch does not
+        get full within about so many seconds: its frames are kept for the next call. Raises SourceError.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while len(self._images) < self.size:
+            frame, self._ahead = self._ahead, None
+            if frame is None:
+                frame = self.source.next(None if timeout is None else max(0.0, deadline - time.monotonic()))
+            if frame is None and not self.source.ended:
+                return None
+            if frame is None:
+                break
+            if self._images and frame.session != self._session:
+                self._ahead = frame
+                break
             image = resize(frame.image, self.image_size)
             self._measure_jpeg(image)
             self.frames_read += 1
@@ -60,23 +90,58 @@ class Batcher:
                 self.unlabelled += 1
             elif self._is_held_out(frame):
                 if not self._is_met_again(image):
-                    self.held_out.add(frame.label, image)
+                    self.held_out.add(frame.label, image, frame.session)
             else:
-                images.append(image)
-                names.append(frame.label)
-                positions.append(self.source.position)
-        return Batch(images=np.stack(images), names=names, positions=positions) if images else None
+                self._images.append(image)
+                self._names.append(frame.label)
+                self._positions.append(self.source.position)
+                self._session = frame.session
+        return self.finish()
 
-    def state(self) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return where it stands, as JSON can hold it, and the marks of held-out pictures that may come again."""
-        about = {"frames_read": self.frames_read, "unlabelled": self.unlabelled, "jpeg_sizes": self._jpeg_sizes}
-        return about, np.array(sorted(self._held_out_met), np.int64)
+    def finish(self) -> Batch | None:
+        """Return the batch as full as it is; None where it is empty."""
+        if not self._images:
+            return None
+        batch = Batch(
+            images=np.stack(self._images), names=self._names, positions=self._positions, session=self._session
+        )
+        self._images, self._names, self._positions = [], [], []
+        return batch
 
-    def restore(self, about: dict[str, Any], marks: NDArray[np.int64]) -> None:
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return where it stands, as JSON can hold it, and as arrays the marks of held-out pictures that may come
+        again, and the pictures of a batch that is not full yet.
+        """
+        about = {
+            "frames_read": self.frames_read,
+            "unlabelled": self.unlabelled,
+            "jpeg_sizes": self._jpeg_sizes,
+            "names": self._names,
+            "positions": self._positions,
+            "session": self._session,
+        }
+        marks = np.array(sorted(self._held_out_met), np.int64)
+        return about, {"marks": marks, **({"images": np.stack(self._images)} if self._images else {})}
+
+    def restore(self, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         """Go on from a state; the source and the held-out frames have their own."""
         self.frames_read, self.unlabelled = about["frames_read"], about["unlabelled"]
         self._jpeg_sizes = list(about["jpeg_sizes"])
-        self._held_out_met = set(marks.tolist())
+        self._held_out_met = set(arrays["marks"].tolist())
+        self._images = [image.copy() for image in arrays.get("images", ())]  # a view would keep its whole file
+        self._names, self._positions = list(about["names"]), list(about["positions"])
+        self._session = about["session"]
+
+    def apply(self, edit: ClassEdit) -> None:
+        """Do to the batch that is not full yet what a class edit says."""
+        if edit.change == "rename":
+            self._names = [edit.to if name == edit.name else name for name in self._names]
+            return
+        gone = edit.change == "undo" and self._session == edit.session
+        kept = [row for row, name in enumerate(self._names) if name != edit.name and not gone]
+        self._images = [self._images[row] for row in kept]
+        self._names = [self._names[row] for row in kept]
+        self._positions = [self._positions[row] for row in kept]
 
     @property
     def progress(self) -> float | None:

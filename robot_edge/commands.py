@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
 
-from hierarchy.command_line import run_program
-from robot_edge.config import RobotConfig
+from broker.messages import Action
+from hierarchy.command_line import EXIT_ERROR, run_program
+from robot_edge.config import EvaluateConfig, RobotConfig
+from robot_edge.record import RecordConfig
+from robot_edge.record import record as record_source_of
 
 app = SubcommandApp()
 
@@ -24,6 +28,115 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     from robot_edge.node import run  # torch takes seconds to import: --help should not
 
     run(config)
+
+
+@app.command(name="evaluate")
+def evaluate(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
+    """Test a run's segment on a source of frames: accuracy, calibration, latency; with --broker the cloud's half too.
+
+    Nothing is learned, neither here nor in the cloud.
+    """
+    from robot_edge.evaluate import evaluate
+
+    evaluate(config)
+
+
+@app.command(name="record")
+def record(config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
+    """Record frames and labels of a source into a bag, which --source bag:FILE replays to the same training."""
+    record_source_of(config)
+
+
+@app.command(name="cameras")
+def cameras() -> None:
+    """List the cameras that this machine has, as --source takes them."""
+    from robot_edge.sources.camera import list_cameras
+
+    for path, about in list_cameras():
+        print(f"camera:{path}  {about}")
+    if not list_cameras():
+        print("no cameras here (no /dev/video*)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robot:
+    """Which robot, and how to reach it."""
+
+    robot: str = "robot"
+    """The robot's name, as in `robot-edge run --robot`."""
+    broker: str = "mqtt://127.0.0.1:1883"
+    """The broker that the robot is connected to."""
+    credentials: str = ""
+    """TOML file with what the broker asks for, as in `robot-edge run`: the robot's own will do."""
+
+
+To = Annotated[Robot, tyro.conf.arg(name="")]
+Name = Annotated[str, tyro.conf.Positional]
+
+
+@app.command(name="teach")
+def teach(name: Name, to: To, seconds: Annotated[float, tyro.conf.arg(help="How long.")] = 10.0) -> None:
+    """Teach a running robot: what its camera shows during the next seconds is called NAME.
+
+    Turn the thing, move it nearer and further; frames that look like others are left out.
+    """
+    _command("teach", to, name=name, seconds=seconds)
+
+
+@app.command(name="stop-teaching")
+def stop_teaching(to: To) -> None:
+    """End the lesson that a running robot is being given."""
+    _command("stop", to)
+
+
+@app.command(name="undo")
+def undo(to: To) -> None:
+    """Take back the last lesson that a running robot was given, on the robot and in the cloud."""
+    _command("undo", to)
+
+
+@app.command(name="rename")
+def rename(name: Name, new_name: Name, to: To) -> None:
+    """Give a class of a running robot another name."""
+    _command("rename", to, name=name, new_name=new_name)
+
+
+@app.command(name="merge")
+def merge(name: Name, into: Name, to: To) -> None:
+    """Let two classes of a running robot be one: all that was NAME is INTO from now on."""
+    _command("merge", to, name=name, new_name=into)
+
+
+@app.command(name="forget")
+def forget(name: Name, to: To) -> None:
+    """Let a running robot, and its cloud, forget a class: the network, rehearsal memories, and what is stored of it."""
+    _command("forget", to, name=name)
+
+
+@app.command(name="pause")
+def pause(to: To) -> None:
+    """Pause the replay of a running robot."""
+    _command("pause", to)
+
+
+@app.command(name="resume")
+def resume(to: To) -> None:
+    """Let a paused replay go on."""
+    _command("resume", to)
+
+
+@app.command(name="step")
+def step(to: To) -> None:
+    """Show a paused replay's next frame."""
+    _command("step", to)
+
+
+def _command(action: Action, to: Robot, *, name: str = "", new_name: str = "", seconds: float = 0.0) -> None:
+    from robot_edge.remote import give_command
+
+    done = give_command(action, **vars(to), name=name, to=new_name, seconds=seconds)
+    if not done:
+        raise SystemExit(EXIT_ERROR)
 
 
 def main() -> None:

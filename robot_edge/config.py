@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from broker.address import parse_broker_url
-from broker.codec import check_class_name
+from broker.codec import MAX_DEADLINE_SECONDS, check_class_name
 from broker.errors import ConfigError, MalformedMessage
 from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
+from hierarchy.page.options import PageOptions
 from robot_edge.outbox import CatchUp, WhenFull
+from robot_edge.source_options import OneSource, SourceOptions, masked
+
+# What only shows what is in front of it, and never says what that is.
+LIVE_SOURCES = {"camera", "rtsp", "rtsps", "http", "https", "gst", "ros2"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobotConfig:
+class RobotConfig(PageOptions, SourceOptions, OneSource):
     """Settings of `robot-edge run`."""
 
-    source: str
-    """Where frames come from: folder:PATH (one sub-folder of JPEG or PNG files for each class), or sim: (the built-in
-    simulated camera)."""
     broker: str = "mqtt://127.0.0.1:1883"
     """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT for an encrypted connection."""
     credentials: str = ""
@@ -51,13 +53,26 @@ class RobotConfig:
     """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
     stem,layer1."""
 
+    live: bool = False
+    """See as through a camera, the newest frame only, and learn what `robot-edge teach` says that it shows; labels of
+    the source are not looked at. Cameras and streams always are."""
+    practice: float = 0.5
+    """When live: training steps on remembered frames alone that each taught frame is worth, for when nothing new
+    comes."""
+    threshold: float = 0.8
+    """When live: the calibrated confidence from which the exit's answer stands; the cloud is asked about other
+    frames. 0 asks about none."""
+    ask_deadline: float = 0.3
+    """When live: seconds in which the cloud has to answer; then the exit's answer stands."""
+    predictions_per_second: float = 5.0
+    """When live: predictions published in a second while they stay the same; another one is at once."""
     epochs: int = 1
     """How often a folder is shown, in each phase."""
     images: int = 0
     """Frames to read at most; 0 for no bound (sim: then shows 12,000)."""
     phases: str = ""
     """Classes shown one phase after the other, as in "cat,dog|ship,truck"; empty shows all at once."""
-    held_out: str = ""
+    held_out: str = field(default="", repr=False)
     """Source of frames to test on at the end, as for --source. Empty sets apart scenes of the source itself."""
     held_out_every: int = 10
     """One scene in so many is set apart when there is no --held-out, and never trained on."""
@@ -70,9 +85,9 @@ class RobotConfig:
     """Frames in a training step, fresh and rehearsed together."""
     learning_rate: float = 0.05
     """Peak learning rate of SGD, one-cycle where the length of the source is known."""
-    when_full: WhenFull = "block"
+    when_full: WhenFull | Literal["auto"] = "auto"
     """What happens when the cloud is away for so long that the outbox is full: block waits (a replay can), drop-oldest
-    lets the oldest samples go, balanced those of the class that has most (for live cameras)."""
+    lets the oldest samples go, balanced those of the class that has most. Default: block, and balanced when live."""
     outbox_mb: float = 256.0
     """What may wait on the disk for the cloud, in megabytes; at least 1."""
     durable: bool = False
@@ -91,6 +106,8 @@ class RobotConfig:
     """Seed of weights, order and augmentation."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_page()
         check_name(self.robot, "--robot")
         parse_broker_url(self.broker)
         check_range("bits", self.bits, MIN_BITS, MAX_BITS)
@@ -100,6 +117,10 @@ class RobotConfig:
         check_range("images", self.images, 0, 10**12)
         check_range("held-out-every", self.held_out_every, 2, 10**6)
         check_range("batch", self.batch, 2, 1024)
+        check_range("practice", self.practice, 0, 1000)
+        check_range("threshold", self.threshold, 0, 1)
+        check_range("ask-deadline", self.ask_deadline, 0, 60)
+        check_range("predictions-per-second", self.predictions_per_second, 0.01, 1000)
         check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)
@@ -128,11 +149,23 @@ class RobotConfig:
         return tuple(name.strip() for name in self.freeze.split(",") if name.strip())
 
     @property
+    def is_live(self) -> bool:
+        """Whether it is taught what it sees."""
+        return self.live or self.source.split(":")[0] in LIVE_SOURCES
+
+    @property
+    def when_outbox_full(self) -> WhenFull:
+        """What --when-full comes to."""
+        if self.when_full == "auto":
+            return "balanced" if self.is_live else "block"
+        return self.when_full
+
+    @property
     def rehearsed_per_fresh(self) -> float:
         """Rehearsed frames for each fresh one. A shuffled folder is its own rehearsal."""
         if self.rehearse >= 0:
             return self.rehearse
-        return 0.0 if self.source.startswith("folder:") and not self.phases else 1.0
+        return 0.0 if self.source.startswith(("folder:", "torchvision:")) and not self.phases else 1.0
 
     @property
     def fresh_per_batch(self) -> int:
@@ -145,5 +178,49 @@ class RobotConfig:
         return Path(self.run_dir or time.strftime(f"runs/{self.robot}-%Y%m%d-%H%M%S"))
 
     def as_toml(self) -> dict[str, Any]:
-        """Return the settings as --config takes them."""
-        return {name: value for name, value in asdict(self).items() if value != ""}
+        """Return the settings as --config takes them, without passwords."""
+        settings = {name: value for name, value in asdict(self).items() if value != ""}
+        return {**settings, **{name: masked(settings[name]) for name in ("source", "held_out") if name in settings}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Settings of `robot-edge evaluate`."""
+
+    source: str
+    """Where frames come from, as for `robot-edge run`. Labelled frames count for accuracy."""
+    checkpoint: str
+    """Run folder of the robot whose segment is evaluated."""
+    broker: str = ""
+    """The MQTT broker of the trainer to ask. Default: none, the exit alone."""
+    credentials: str = ""
+    """TOML file with what the broker asks for, as for `robot-edge run`."""
+    robot: str = ""
+    """The robot's name, which must not be online. Default: the run's own."""
+    threshold: str = "auto"
+    """Confidence from which the exit answers alone, 0 to 1; auto takes the one that asks least of those within half a
+    percentage point of the best accuracy."""
+    deadline: float = 0.3
+    """Seconds from the frame on in which an answer counts."""
+    images: int = 0
+    """Frames to read at most; 0 for no bound (sim: then shows 12,000)."""
+    out: str = ""
+    """Folder for evaluation.json and threshold.png. Default: the checkpoint's run folder."""
+    device: DeviceName = "auto"
+    """Where to compute."""
+    seed: int = 0
+    """Seed of the order of frames."""
+
+    def __post_init__(self) -> None:
+        if self.robot:
+            check_name(self.robot, "--robot")
+        if self.broker:
+            parse_broker_url(self.broker)
+        check_range("deadline", self.deadline, 0.01, MAX_DEADLINE_SECONDS)
+        check_range("images", self.images, 0, 10**12)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.threshold != "auto":
+            try:
+                check_range("threshold", float(self.threshold), 0, 1)
+            except ValueError:
+                raise ConfigError(f"--threshold {self.threshold}: use auto, or a number from 0 to 1") from None

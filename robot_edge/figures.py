@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from broker.messages import RobotMetrics
+from broker.messages import ClassEdit, RobotMetrics
 from hierarchy.evaluation import HeldOut, Prequential
 from robot_edge.batches import Batcher
 from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
-
-# The one evaluation of a run, at its end.
-FINAL_EVALUATION = 1
 
 
 class RunFigures:
@@ -20,6 +17,7 @@ class RunFigures:
 
     def __init__(self, trainer: EdgeTrainer, uplink: Uplink, batcher: Batcher) -> None:
         self.held_out = HeldOut()
+        self.evaluation = 0
         self.seconds = 0.0  # of training so far
         self._prequential = Prequential()
         self._exit_loss: float | None = None
@@ -32,6 +30,11 @@ class RunFigures:
         """Fresh images learned from so far."""
         return self._prequential.count
 
+    @property
+    def recent(self) -> float | None:
+        """The exit's prequential accuracy over the last thousand images; None before the first."""
+        return self._prequential.recent
+
     def state(self) -> dict[str, Any]:
         """Return the state of what is counted here, as JSON can hold it."""
         return {"prequential": self._prequential.state(), "exit_loss": self._exit_loss, "seconds": self.seconds}
@@ -41,16 +44,28 @@ class RunFigures:
         self._prequential.restore(state["prequential"])
         self._exit_loss, self.seconds = state["exit_loss"], state["seconds"]
 
+    def apply(self, edit: ClassEdit) -> None:
+        """Do to the counts what a class edit says; those of an undone session stay until the next test."""
+        if edit.change == "rename":
+            self.held_out.rename(edit.name, edit.to)
+        elif edit.name:
+            self.held_out.remove(edit.name)
+
     def add(self, step: EdgeStep) -> None:
         """Take in what a training step found."""
         self._exit_loss = step.loss
         self._prequential.add(step.correct)
 
+    def begin_test(self) -> None:
+        """Begin another round of predicting held-out frames."""
+        self.held_out = HeldOut()
+        self.evaluation += 1
+
     @property
     def cloud_has_tested(self) -> bool:
         """Whether the cloud has predicted every held-out frame that was predicted here."""
         cloud = self._uplink.figures
-        return cloud is not None and cloud.evaluation == FINAL_EVALUATION and cloud.evaluated >= self.held_out.count
+        return cloud is not None and cloud.evaluation == self.evaluation > 0 and cloud.evaluated >= self.held_out.count
 
     def message(self) -> RobotMetrics:
         """Return what others are told."""

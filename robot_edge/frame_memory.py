@@ -23,17 +23,48 @@ class FrameMemory:
     def __init__(self, limit: int, size: int, seed: int) -> None:
         self._slots: BalancedMemory[int] = BalancedMemory(limit, seed)
         # One more than may stay, for a new frame comes in before it is known which one goes.
-        self._block = np.empty((max(0, limit) + 1, size, size, 3), np.uint8)
-        self._free = 0  # where the next frame goes
+        slots = max(0, limit) + 1
+        self._block = np.empty((slots, size, size, 3), np.uint8)
+        self._sessions = np.zeros(slots, np.int64)
+        self._free = list(reversed(range(slots)))  # the last one is the next to be filled
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def add(self, name: str, frame: Pixels) -> None:
-        """Keep a copy of a frame of the class of that name."""
-        self._block[self._free] = frame
-        gone = self._slots.add(name, self._free)
-        self._free = len(self._slots) if gone is None else gone
+    def add(self, name: str, frame: Pixels, session: int = 0) -> None:
+        """Keep a copy of a frame of the class of that name. session: of teaching, which it is from; 0 for none."""
+        slot = self._free.pop()
+        self._block[slot] = frame
+        self._sessions[slot] = session
+        gone = self._slots.add(name, slot)
+        if gone is not None:
+            self._free.append(gone)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many frames there are of each class."""
+        return self._slots.counts()
+
+    def has_other(self, name: str, session: int) -> bool:
+        """Whether there is a frame of that class from another session."""
+        return any(its == name and self._sessions[slot] != session for its, slot in self._slots.all())
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name, which may be that of another class."""
+        self._slots.rename(old, new)
+
+    def forget_class(self, name: str) -> None:
+        """Give up all frames of a class."""
+        self._forget({slot for its, slot in self._slots.all() if its == name})
+
+    def forget_session(self, session: int) -> None:
+        """Give up all frames from a session."""
+        self._forget({slot for _, slot in self._slots.all() if self._sessions[slot] == session})
+
+    def _forget(self, slots: set[int]) -> None:
+        self._slots.forget(lambda slot: slot in slots)
+        for slot in slots:
+            self._block[slot] = 0  # nothing is left of it in the next checkpoint
+        self._free.extend(sorted(slots, reverse=True))
 
     def draw(self, count: int) -> list[tuple[str, Pixels]]:
         """Return ``count`` different frames with their class names, or all where there are fewer: as BalancedMemory's.
@@ -46,11 +77,16 @@ class FrameMemory:
         """Return every frame with its class name; the frames are views, good until the next `add`."""
         return [(name, self._block[slot]) for name, slot in self._slots.all()]
 
+    def one_of_each(self) -> dict[str, Pixels]:
+        """Return a copy of one frame of each class; draws nothing, so what is drawn later stays the same."""
+        first = dict(reversed(self._slots.all()))
+        return {name: self._block[slot].copy() for name, slot in first.items()}
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return what a checkpoint must hold, and what goes into its JSON.
 
-        The tensors: frames, uint8 (slots, size, size, 3), a view of the block; and of each frame that is kept its slot
-        and its label, int64 (N,).
+        The tensors: frames, uint8 (slots, size, size, 3), a view of the block; and of each frame that is kept its
+        slot, its session and its label, int64 (N,).
         """
         held = self._slots.all()
         classes = list(dict.fromkeys(name for name, _ in held))
@@ -61,6 +97,7 @@ class FrameMemory:
         return {
             "frames": torch.from_numpy(self._block[: max(slots) + 1]),
             "slots": torch.tensor(slots),
+            "sessions": torch.from_numpy(self._sessions[slots]),
             "labels": torch.tensor([classes.index(name) for name, _ in held]),
         }, about
 
@@ -70,5 +107,6 @@ class FrameMemory:
         names = [about["classes"][label] for label in tensors["labels"].tolist()] if tensors else []
         if tensors:
             self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
+            self._sessions[slots] = tensors["sessions"].numpy()
         self._slots.restore(zip(names, slots, strict=True), about["random"])
-        self._free = min(set(range(len(slots) + 1)) - set(slots))
+        self._free = sorted(set(range(len(self._block))) - set(slots), reverse=True)

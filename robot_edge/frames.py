@@ -8,6 +8,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+# What a recording that has no times is taken to have been filmed with, in frames a second.
+NOMINAL_RATE = 30.0
+# What a picture may have before it is decoded: the largest cameras have 50 megapixels, and each takes three bytes.
+MOST_PIXELS = 64_000_000
+
 Pixels = NDArray[np.uint8]
 
 
@@ -18,16 +23,22 @@ class Frame:
     image: uint8, (height, width, 3), RGB, at the source's own size.
     label: the name of the class shown, or None where nobody said.
     scene: frames that are near-duplicates of one another (a scene filmed from one place, a picture met again
-        in the next epoch) share a number, so that holding out a scene leaves no twin of it in training.
+        in the next epoch) share a number, so that holding out a scene leaves no twin of it in training. Sources
+        that know nothing better give all frames of a second the same one.
+    time: when it was taken, in Unix seconds; of a video, in seconds since its beginning. Sources without a clock
+        count NOMINAL_RATE frames to the second.
+    session: the teaching session that gave it its label, from 1; 0 where the source did.
     """
 
     image: Pixels
     label: str | None
     scene: int
+    time: float
+    session: int = 0
 
 
 class FrameSource(Protocol):
-    """Yields frames in order until there are none left."""
+    """Yields frames: every one with ``next``, or only the newest with ``latest``."""
 
     @property
     def length(self) -> int | None:
@@ -41,11 +52,52 @@ class FrameSource(Protocol):
     def skipped(self) -> int:
         """How many frames were there but could not be read."""
 
-    def next(self) -> Frame | None:
-        """Wait for the next frame and return it; None at the end. Raises SourceError."""
+    @property
+    def ended(self) -> bool:
+        """Whether no further frame will come."""
+
+    @property
+    def status(self) -> str:
+        """What is wrong with it, for people; empty where nothing is."""
+
+    @property
+    def reconnects(self) -> int:
+        """How often it was lost and came back."""
+
+    def next(self, timeout: float | None = None) -> Frame | None:
+        """Wait for the next frame and return it.
+
+        None where none came within so many seconds, or at the end: ``ended`` says which. A replay does not wait, so
+        it returns None at the end only. Raises SourceError for what waiting would not mend.
+        """
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        """Return the newest frame there is, leaving out older ones, and wait for one where it was returned before.
+
+        For a replay this is ``next``, unless it is paced (robot_edge/sources/paced.py). Else as ``next``.
+        """
 
     def seek(self, position: int) -> None:
         """Go on as if so many frames had been consumed; cheap. Call it before the first frame only."""
 
     def close(self) -> None:
         """Let go of files and devices."""
+
+
+class PacedSource(FrameSource, Protocol):
+    """A source that can be paused, from any thread."""
+
+    def pause(self) -> None:
+        """Show no further frame until ``resume`` or ``step``."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def step(self) -> None:
+        """Show one more frame, and stay paused."""
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise ValueError for a picture that nobody should decode."""
+    if width < 1 or height < 1 or width * height > MOST_PIXELS:
+        raise ValueError(f"a picture of {width:,} x {height:,} pixels, limit {MOST_PIXELS:,} in all")

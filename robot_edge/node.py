@@ -12,25 +12,30 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from broker.codec import samples_per_message
+from broker.codec import samples_per_message, unpack_as
 from broker.errors import AccessDenied, ConfigError, NameTaken
 from broker.link import MqttLink, credentials_for
-from broker.messages import RobotState
+from broker.messages import Change, ClassEdit, CommandResult, RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.device import Compute, choose_device, set_threads
+from hierarchy.page.options import page_server
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
-from robot_edge.figures import FINAL_EVALUATION, RunFigures
+from robot_edge.figures import RunFigures
 from robot_edge.frame_memory import FrameMemory
-from robot_edge.frames import FrameSource
+from robot_edge.frames import FrameSource, PacedSource
+from robot_edge.knowledge import Knowledge
+from robot_edge.operating import Commands
 from robot_edge.outbox import Outbox
+from robot_edge.page.board import Board
+from robot_edge.page.posting import Posting
 from robot_edge.progress import RunProgress, print_summary
 from robot_edge.resume import (
     check_same_run,
@@ -43,8 +48,12 @@ from robot_edge.resume import (
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
+from robot_edge.teaching import Teaching
 from robot_edge.trainer import EdgeTrainer, fastest_compute
 from robot_edge.uplink import Uplink, will
+
+if TYPE_CHECKING:
+    from hierarchy.page.server import PageServer
 
 # Held-out frames kept for the end: a percentage point of accuracy is 20 of them.
 HELD_OUT_FRAMES = 2000
@@ -54,6 +63,8 @@ HELD_OUT_SEED = 1_000_000
 PREDICT_AT_ONCE = 256
 # Between two metrics messages.
 METRICS_SECONDS = 1.0
+# How long to wait for a batch's frames before the uplink gets its turn.
+SOURCE_SECONDS = 0.2
 # How long the cloud may go without new figures while the robot waits for those of the last evaluation.
 FIGURES_SECONDS = 60.0
 
@@ -65,6 +76,8 @@ def run(config: RobotConfig) -> None:
 
     Raises ConfigError for settings that cannot work, NameTaken, and SystemExit where Ctrl-C ended it.
     """
+    from robot_edge.live import live_node  # it is built on what is below
+
     former = former_settings(config.run_path)
     if former is not None:
         check_same_run(former, config)
@@ -79,20 +92,27 @@ def run(config: RobotConfig) -> None:
     samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     source = open_source(
         config.source,
+        config,
         image_size=config.image_size,
         phases=config.phase_classes,
         epochs=config.epochs,
         images=config.images,
         seed=config.seed,
+        live=config.is_live,
     )
     shown = [list(dict.fromkeys(name for phase in config.phase_classes for name in phase))] if config.phases else []
     held_out = None
     if config.held_out:  # tested on no class that the phases never show
         held_out = open_source(
-            config.held_out, image_size=config.image_size, phases=shown, seed=config.seed + HELD_OUT_SEED
+            config.held_out,
+            dataclasses.replace(config, rate="max"),
+            image_size=config.image_size,
+            phases=shown,
+            seed=config.seed + HELD_OUT_SEED,
         )
     boot = secrets.token_hex(8)
     with (
+        page_server(config, config.robot) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
@@ -109,6 +129,7 @@ def run(config: RobotConfig) -> None:
             boot=boot,
             run=identity.run,
             former=identity.former,
+            edits=outbox.edits_taken,
             started=time.time(),
             online=True,
             split=split,
@@ -118,8 +139,13 @@ def run(config: RobotConfig) -> None:
         with StopRequest() as stop:
             link = MqttLink(config.broker, config.robot, will=will(config.robot, state), credentials=credentials)
             uplink = Uplink(link, config.robot, state, outbox)
+            board = Board(config.robot, uplink.commands) if page else None
             try:
-                RobotNode(config, trainer, uplink, source, held_out, folder, stop, saved).run()
+                parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
+                node = live_node(link, *parts, board) if config.is_live else RobotNode(*parts, board=board)
+                if page and board:
+                    _show(page, board)
+                node.run()
             finally:
                 uplink.close()
     if stop.made:
@@ -132,10 +158,16 @@ def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
         folder / "outbox.db",
         boot=boot,
         limit=int(config.outbox_mb * 1e6),
-        when_full=config.when_full,
+        when_full=config.when_outbox_full,
         catch_up=config.catch_up,
         durable=config.durable,
     )
+
+
+def _show(server: PageServer, board: Board) -> None:
+    from robot_edge.page.app import build
+
+    server.start(lambda app: build(app, board, server))
 
 
 def _compute(
@@ -164,14 +196,17 @@ class RobotNode:
         config: RobotConfig,
         trainer: EdgeTrainer,
         uplink: Uplink,
-        source: FrameSource,
+        source: PacedSource,
         held_out: FrameSource | None,
         folder: RunFolder,
         stop: StopRequest,
         saved: tuple[Parts, dict[str, Any]] | None = None,
+        teaching: Teaching | None = None,
+        board: Board | None = None,
     ) -> None:
         """Get ready, from a checkpoint of the run where there is one.
 
+        teaching: for a robot that is taught what it sees. board: of its page.
         Raises ConfigError where the run cannot go on from it, or is over.
         """
         self._config = config
@@ -183,6 +218,7 @@ class RobotNode:
         self._stop = stop
         self._notice = Notice(log)
         self._disk = Notice(log)
+        self._camera_notice = Notice(log)
         self._batcher = Batcher(
             source=source,
             size=config.fresh_per_batch,
@@ -191,17 +227,41 @@ class RobotNode:
             held_out=FrameMemory(HELD_OUT_FRAMES, config.image_size, config.seed),
         )
         frames = int(config.rehearsal_mb * 1e6 / self._batcher.raw_bytes_per_image)
-        self._memory = FrameMemory(frames, config.image_size, config.seed)
+        memory = FrameMemory(frames, config.image_size, config.seed)
+        self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
         self._next_metrics = 0.0
         # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
         self._sent_position = uplink.outbox.position
         self._resumed = saved is not None or self._sent_position > 0
+        self._commands = Commands(
+            teaching=teaching,
+            source=source,
+            classes=lambda: self._knowledge.classes,
+            has_other=self._knowledge.has_other,
+            edit=self._edit,
+        )
+        self._board = board
+        self._posting = (
+            Posting(
+                board,
+                figures=self._figures,
+                uplink=uplink,
+                knowledge=self._knowledge,
+                source=source,
+                teaching=teaching,
+            )
+            if board
+            else None
+        )
         if saved:
             try:
                 self._restore(*saved)
             except (KeyError, RuntimeError, ValueError) as error:
                 raise checkpoint_error(folder.path, error) from error
+        # A process that was killed right behind an edit had told the outbox of it, and no checkpoint yet.
+        for payload in uplink.outbox.edits_after(self._knowledge.edits):
+            self._apply(unpack_as(ClassEdit, payload))
         self._saved_steps = trainer.steps
         self._refuse_finished_run()
         folder.drop_summary()
@@ -231,7 +291,7 @@ class RobotNode:
     def wait_for_trainer(self) -> None:
         """Wait until activations can go out, unless the run began before. Raises NameTaken."""
         while not self._stop.made and not self._resumed:
-            self._uplink.pump(timeout=0.2)
+            self._pump(timeout=0.2)
             if not self._uplink.waits_for:
                 return
             self._notice.say(f"waiting for {self._uplink.waits_for}")
@@ -240,12 +300,17 @@ class RobotNode:
         """Learn from the source until it ends or a stop is asked for."""
         begin = time.monotonic() - self._figures.seconds
         with RunProgress(self._source.length) as progress:
-            while not self._stop.made and (batch := self._batcher.next()) is not None:
-                self._learn(batch)
-                self._wait_for_room()
-                self._uplink.pump()
+            while not self._stop.made and not self._batcher.ended:
+                batch = self._batcher.next(SOURCE_SECONDS)
+                if batch is not None:
+                    self._learn(batch)
+                    self._wait_for_room()
+                self._pump()
+                self._obey()
                 self._figures.seconds = time.monotonic() - begin
-                self._write_metrics()
+                if batch is not None:
+                    self._write_metrics()
+                self._camera_notice.say(self._source.status)
                 progress.show(self._batcher.frames_read, self._figures.live_line())
                 self._notice.say(f"training goes on without {self._uplink.waits_for}" if self._uplink.waits_for else "")
                 if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
@@ -254,6 +319,7 @@ class RobotNode:
     def test(self) -> None:
         """Predict the held-out frames here, and have the cloud predict them from their activations."""
         self._drain("activations")
+        self._figures.begin_test()
         stopped_before = self._stop.made  # then the exit is tested all the same, as there is no other chance to
         for batch in self._held_out_batches():
             if not self._trainer.classes or (self._stop.made and not stopped_before):
@@ -261,9 +327,9 @@ class RobotNode:
             predicted, quantized = self._trainer.evaluate(batch.images)
             self._figures.held_out.add(batch.names, predicted)
             if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
-                self._uplink.send(quantized, batch.names, evaluation=FINAL_EVALUATION)
+                self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
                 self._wait_for_room(always=True)
-            self._uplink.pump()
+            self._pump()
         self._drain("held-out activations")
         self._wait_for_figures()
 
@@ -289,6 +355,7 @@ class RobotNode:
         self._uplink.outbox.sync(time.monotonic())
         summary = self._figures.summary(interrupted=self._stop.made)
         summary["metrics_lost"] = self._folder.lines_lost
+        summary["source_reconnects"] = self._source.reconnects
         self._uplink.publish_metrics(self._figures.message())
         print_summary(summary, self._folder.path)
         try:
@@ -298,10 +365,10 @@ class RobotNode:
 
     def _state(self) -> tuple[Parts, dict[str, Any]]:
         parts, about = self._trainer.state()
-        rehearsal, about_rehearsal = self._memory.state()
+        rehearsal, about_rehearsal = self._knowledge.rehearsal.state()
         held_out, about_held_out = self._batcher.held_out.state()
-        about_batcher, marks = self._batcher.state()
-        return checkpoint_parts(parts, rehearsal, held_out, torch.from_numpy(marks)), {
+        about_batcher, batcher = self._batcher.state()
+        return checkpoint_parts(parts, rehearsal, held_out, batcher), {
             **about,
             "split": dataclasses.asdict(self._uplink.state.split),
             "compute": pack_compute(self._trainer.learner.compute),
@@ -309,16 +376,48 @@ class RobotNode:
             "held_out": about_held_out,
             "batcher": about_batcher,
             "figures": self._figures.state(),
+            "edits": self._knowledge.edits,
             "position": self._source.position,
         }
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
         self._trainer.restore(parts, about)
-        self._memory.restore(parts.get("rehearsal", {}), about["rehearsal"])
+        self._knowledge.rehearsal.restore(parts.get("rehearsal", {}), about["rehearsal"])
         self._batcher.held_out.restore(parts.get("held_out", {}), about["held_out"])
-        self._batcher.restore(about["batcher"], parts["batcher"]["marks"].numpy())
+        self._batcher.restore(about["batcher"], {name: one.numpy() for name, one in parts["batcher"].items()})
         self._figures.restore(about["figures"])
+        self._knowledge.edits = about["edits"]
         self._source.seek(about["position"])
+
+    def _pump(self, timeout: float = 0.0) -> None:
+        """Give the uplink its turn, and the page."""
+        self._uplink.pump(timeout)
+        if self._posting:
+            self._posting.post(time.monotonic(), time.time())
+
+    def _obey(self) -> None:
+        """Do what people asked for since the last time."""
+        while command := self._uplink.commands.take(0.0):
+            self._answer(self._commands.obey(command))
+        self._answer(self._commands.ended())
+
+    def _answer(self, results: list[CommandResult]) -> None:
+        for result in results:
+            log.info("%s", result.text)
+            self._uplink.answer_command(result)
+            if self._board:
+                self._board.tell(result)
+
+    def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
+        edit = self._uplink.send_edit(change, name, to=to, session=session)
+        self._apply(edit)
+        self.save()
+        return edit
+
+    def _apply(self, edit: ClassEdit) -> None:
+        self._knowledge.apply(edit)
+        self._batcher.apply(edit)
+        self._figures.apply(edit)
 
     def _refuse_finished_run(self) -> None:
         summary, length = self._folder.last_summary(), self._source.length
@@ -330,7 +429,7 @@ class RobotNode:
 
     def _learn(self, batch: Batch) -> None:
         fresh = len(batch.names)
-        rehearsed = self._memory.draw(round(fresh * self._config.rehearsed_per_fresh))
+        rehearsed = self._knowledge.rehearsal.draw(round(fresh * self._config.rehearsed_per_fresh))
         images = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
         names = batch.names + [name for name, _ in rehearsed]
         step = self._trainer.step(images, names, fresh=fresh, progress=self._batcher.progress)
@@ -343,16 +442,17 @@ class RobotNode:
                 position=self._source.position,
                 progress=self._batcher.progress,
                 edge_version=self._trainer.steps,
+                session=batch.session,
             )
         if self._config.rehearsed_per_fresh:
             for name, image in zip(batch.names, batch.images, strict=True):
-                self._memory.add(name, image)
+                self._knowledge.rehearsal.add(name, image, batch.session)
 
     def _wait_for_room(self, *, always: bool = False) -> None:
         """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
         outbox = self._uplink.outbox
         while outbox.full and (always or outbox.when_full == "block") and not self._stop.made:
-            self._uplink.pump(timeout=0.2)
+            self._pump(timeout=0.2)
             missing = self._uplink.waits_for or "the cloud to catch up"
             reason = f"cannot be written ({outbox.trouble})" if outbox.trouble else f"is full; waiting for {missing}"
             self._notice.say(f"the outbox {reason}")
@@ -361,7 +461,7 @@ class RobotNode:
         total, figures = len(self._uplink.outbox), self._uplink.figures
         with RunProgress(total, f"messages of {what} taken by the cloud") as progress:
             while len(self._uplink.outbox) and not self._stop.made:
-                self._uplink.pump(timeout=0.1)
+                self._pump(timeout=0.1)
                 progress.show(total - len(self._uplink.outbox))
                 if self._uplink.figures != figures:
                     figures = self._uplink.figures
@@ -374,7 +474,7 @@ class RobotNode:
         seen, deadline = None, time.monotonic() + FIGURES_SECONDS
         with RunProgress(self._figures.images, "images learned from by the cloud") as progress:
             while not self._stop.made and not self._figures.cloud_has_tested:
-                self._uplink.pump(timeout=0.1)
+                self._pump(timeout=0.1)
                 figures = self._uplink.figures
                 if figures is not None and figures != seen:
                     seen, deadline = figures, time.monotonic() + FIGURES_SECONDS
@@ -388,8 +488,8 @@ class RobotNode:
                     log.warning("no new figures came from the cloud within %.0f seconds", FIGURES_SECONDS)
                     return
 
-    def _held_out_batches(self) -> Iterator[Batch]:
-        """Yield the held-out frames, mixed, in batches."""
+    def _held_out_batches(self, most: int = HELD_OUT_FRAMES) -> Iterator[Batch]:
+        """Yield held-out frames, mixed, in batches: at most so many, or all of a source that is there for testing."""
         if self._held_out_source is not None:
             reader = Batcher(
                 source=self._held_out_source,
@@ -401,7 +501,7 @@ class RobotNode:
             while (batch := reader.next()) is not None:
                 yield batch
             return
-        frames = self._batcher.held_out.draw(HELD_OUT_FRAMES)
+        frames = self._batcher.held_out.draw(most)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
             yield Batch(images=np.stack([image for _, image in part]), names=[name for name, _ in part], positions=[])

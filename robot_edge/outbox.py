@@ -37,7 +37,7 @@ LIVE_SECONDS = 10.0
 
 # "rflo", so that another program's database is not taken for an outbox.
 APPLICATION_ID = 0x72666C6F
-FORMAT = 1
+FORMAT = 2
 # sqlite's own, and its smallest unit: a message takes whole pages.
 PAGE_BYTES = 4096
 # What sqlite's log is cut back to; it comes on top of the limit.
@@ -60,6 +60,8 @@ CREATE TABLE classes (
     name TEXT PRIMARY KEY, taken INTEGER NOT NULL, receipted INTEGER NOT NULL, rejected INTEGER NOT NULL,
     dropped INTEGER NOT NULL
 ) WITHOUT ROWID;
+-- All class edits of the run; message is NULL once a trainer has it.
+CREATE TABLE edits (number INTEGER PRIMARY KEY, message INTEGER, payload BLOB NOT NULL);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
@@ -73,6 +75,11 @@ BACKLOG: dict[CatchUp, str] = {
         SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent) ORDER BY id DESC
     """,
 }
+OLDEST = """
+    SELECT id, boot, sequence, size FROM messages
+    WHERE id > ? AND id NOT IN (SELECT id FROM sent)
+    AND id NOT IN (SELECT message FROM edits WHERE message IS NOT NULL) ORDER BY id
+"""
 OF_CLASS = """
     SELECT id, boot, sequence, size FROM samples CROSS JOIN messages ON id = message
     WHERE class = ? AND message NOT IN (SELECT id FROM sent) ORDER BY count DESC, message
@@ -121,6 +128,7 @@ class _Put(NamedTuple):
     payload: bytes
     samples: Mapping[str, int]
     evaluation: int
+    edit: int = 0
 
 
 class _Row(NamedTuple):
@@ -218,6 +226,17 @@ class Outbox:
         return self._totals["bytes"]
 
     @property
+    def edits(self) -> int:
+        """Class edits put in, since the run began."""
+        return self._totals["edits"]
+
+    @property
+    def edits_taken(self) -> int:
+        """Class edits up to this number are stored by a trainer."""
+        (first,) = self._database.execute("SELECT min(number) FROM edits WHERE message IS NOT NULL").fetchone()
+        return self.edits if first is None else int(first) - 1
+
+    @property
     def messages_rejected(self) -> int:
         """Messages that the trainer refused, since the run began."""
         return self._totals["rejected"]
@@ -259,6 +278,17 @@ class Outbox:
             return
         self._puts.append(_Put(sequence, payload, samples, evaluation))
         self._hold(len(payload), +1)
+
+    def put_edit(self, sequence: int, payload: bytes) -> None:
+        """Keep a class edit of this boot until its receipt. None is ever given up for others: it is a hundred bytes."""
+        self._totals["edits"] += 1
+        self._puts.append(_Put(sequence, payload, {}, 0, edit=self._totals["edits"]))
+        self._hold(len(payload), +1)
+
+    def edits_after(self, number: int) -> list[bytes]:
+        """Return the class edits of the run behind that one, as the disk has them."""
+        rows = self._database.execute("SELECT payload FROM edits WHERE number > ? ORDER BY number", (number,))
+        return [bytes(payload) for (payload,) in rows]
 
     def take(self, now: float, admit: Admit, under_way: Container[int]) -> list[Outgoing]:
         """Commit what was put in, and return what to send now: at most what ``admit`` lets through.
@@ -332,12 +362,15 @@ class Outbox:
         many("DELETE FROM messages WHERE id = ?", gone)
         many("DELETE FROM sent WHERE id = ?", gone)
         many("DELETE FROM samples WHERE message = ?", gone)
+        many("UPDATE edits SET message = NULL WHERE message = ?", gone)
         for number, put in enumerate(self._puts, self._newest + 1):
             run(
                 "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)",
                 (number, self._boot, put.sequence, put.evaluation, len(put.payload), put.payload),
             )
             many("INSERT INTO samples VALUES (?, ?, ?)", [(number, *one) for one in put.samples.items()])
+            if put.edit:
+                run("INSERT INTO edits VALUES (?, ?, ?)", (put.edit, number, put.payload))
         for name in self._changed:
             counts = self._classes[name]
             run(
@@ -391,16 +424,17 @@ class Outbox:
             row = self._victim()
             if row is not None:
                 self._let_go(row, self._samples(row.id), "dropped")
-            elif self._puts:
-                put = self._puts.pop(0)
-                self._hold(len(put.payload), -1)
-                self._count("dropped", put.samples)
-            else:
+                continue
+            put = next((put for put in self._puts if not put.edit), None)
+            if put is None:
                 return
+            self._puts.remove(put)
+            self._hold(len(put.payload), -1)
+            self._count("dropped", put.samples)
 
     def _victim(self) -> _Row | None:
         if self.when_full == "drop-oldest":
-            return next(self._rows(LIVE, 0), None)
+            return next(self._rows(OLDEST, 0), None)
         # A message holds several classes: that one goes which has most of the largest class.
         largest = max(self._classes, key=lambda name: _queued(self._classes[name]), default="")
         return next(self._rows(OF_CLASS, largest), None)

@@ -81,5 +81,37 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     console.print(f"The run is in {folder}: {files}", highlight=False, soft_wrap=True)
 
 
+def print_evaluation(figures: dict[str, Any], folder: Path) -> None:
+    """Print the figures of evaluation.json."""
+    table = Table(title=f"{figures['frames']:,} frames", title_justify="left")
+    for column in ("", "exit, on the robot", "cloud", "cascade"):
+        table.add_column(column, justify="left" if not column else "right")
+    ends = ("exit", "cloud", "cascade")
+    table.add_row("accuracy", *(_percent(figures[f"{end}_accuracy"]) for end in ends))
+    table.add_row("calibration error (ECE)", *(_percent(figures.get(f"{end}_calibration_error")) for end in ends))
+    for share in (50, 99):
+        table.add_row(f"latency p{share}", *(_milliseconds(figures[f"{end}_latency"], share) for end in ends))
+    console = Console()
+    console.print(table)
+    lines = [
+        f"Calibration error before calibration: {_percent(figures['exit_calibration_error_before'])}, "
+        f"temperature {figures['temperature']:.2f}.",
+        f"Taken for unknown: {_percent(figures['taught_taken_for_unknown'])} of the frames of taught classes, "
+        f"{_percent(figures['others_taken_for_unknown'])} of the {figures['frames_of_other_classes']:,} of others.",
+    ]
+    if figures["cascade_latency"]:
+        lines.append(
+            f"From a confidence of {figures['threshold']:.2f} on the exit answers alone: "
+            f"{_percent(figures['answered_at_the_edge'])} of the frames. When asked about all of them, the cloud "
+            f"answered {_percent(figures['answered_by_the_cloud_in_time'])} in time."
+        )
+    for line in [*lines, f"In {folder}: evaluation.json, threshold.png"]:
+        console.print(line, highlight=False)
+
+
+def _milliseconds(latency: dict[str, float] | None, share: int) -> str:
+    return "-" if latency is None else f"{latency[f'p{share}_ms']:.1f} ms"
+
+
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"

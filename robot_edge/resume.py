@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from broker.errors import ConfigError
@@ -15,7 +16,7 @@ from hierarchy.device import Compute
 from robot_edge.config import RobotConfig
 
 # What a run may be taken up with another value of: it changes neither the network nor which frames come, and in which
-# order. A lower learning rate is what a run needs that has diverged.
+# order; a camera's never come again anyway. A lower learning rate is what a run needs that has diverged.
 FREE = {
     "broker",
     "credentials",
@@ -25,9 +26,22 @@ FREE = {
     "durable",
     "catch_up",
     "checkpoint_every",
+    "practice",
+    "threshold",
+    "ask_deadline",
+    "predictions_per_second",
     "learning_rate",
     "device",
     "threads",
+    "rate",
+    "data_dir",
+    "width",
+    "height",
+    "fps",
+    "exposure",
+    "page",
+    "page_host",
+    "page_password_file",
 }
 # The source may also be shown for longer; with phases that would change which frame comes when.
 FREE_WITHOUT_PHASES = {"epochs", "images"}
@@ -39,9 +53,10 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
         raise ConfigError(f"{config.run_path} holds a run of another program: choose another --run-dir")
     free = FREE if config.phases else FREE | FREE_WITHOUT_PHASES
     advice = "choose another --run-dir, or take the run up with the settings in its config.toml"
+    settings = config.as_toml()  # passwords masked, as they are in the former ones
     for one in fields(RobotConfig):
         before = former.get(one.name, "" if one.default is MISSING else one.default)
-        now = getattr(config, one.name)
+        now = settings.get(one.name, "")
         if one.name not in free and before != now:
             flag = f"--{one.name.replace('_', '-')}"
             raise ConfigError(f"{config.run_path} holds a run with {flag} {before!r}, not {now!r}: {advice}")
@@ -75,6 +90,9 @@ def without_checkpoint(checkpoint: Path) -> str:
     )
 
 
-def checkpoint_parts(trainer: Parts, rehearsal: dict[str, Tensor], held_out: dict[str, Tensor], marks: Tensor) -> Parts:
+def checkpoint_parts(
+    trainer: Parts, rehearsal: dict[str, Tensor], held_out: dict[str, Tensor], batcher: dict[str, NDArray[Any]]
+) -> Parts:
     """Return all tensors of a robot's checkpoint."""
-    return {**trainer, "rehearsal": rehearsal, "held_out": held_out, "batcher": {"marks": marks}}
+    arrays = {name: torch.from_numpy(array) for name, array in batcher.items()}
+    return {**trainer, "rehearsal": rehearsal, "held_out": held_out, "batcher": arrays}

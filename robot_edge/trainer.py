@@ -106,18 +106,27 @@ class EdgeTrainer:
         return [self.classes[index] for index in logits.argmax(1).tolist()], quantized
 
     def _predict(self, images: NDArray[np.uint8]) -> tuple[Quantized, Tensor]:
-        """Return quantized activations and the exit's logits float32 (N, classes)."""
-        with self.learner.compute.autocast():
-            activations = self.segment.encode(self.learner.compute.tensor(normalise(images)))
-            values = activations.detach().float().cpu().contiguous().numpy()
-            if not np.abs(values).max() <= LARGEST_ACTIVATION:  # true for NaN too
-                raise ConfigError("training has diverged (so have the activations): use a lower --learning-rate")
-            quantized = quantize(values, self.bits)
-            # Straight through (Bengio et al., 2013): the exit sees what the cloud will receive, to the bit, and the
-            # gradient passes as if nothing had been rounded.
-            received = torch.from_numpy(dequantize(quantized)).to(activations)
-            logits = self.segment.exit(activations - activations.detach() + received)
-        return quantized, logits.float()
+        return run_segment(self.segment, images, bits=self.bits, compute=self.learner.compute)
+
+
+def run_segment(
+    segment: EdgeSegment, images: NDArray[np.uint8], *, bits: int, compute: Compute
+) -> tuple[Quantized, Tensor]:
+    """Return quantized activations of images uint8 (N, H, W, 3), and the exit's logits float32 (N, classes).
+
+    Raises ConfigError where training has diverged.
+    """
+    with compute.autocast():
+        activations = segment.encode(compute.tensor(normalise(images)))
+        values = activations.detach().float().cpu().contiguous().numpy()
+        if not np.abs(values).max() <= LARGEST_ACTIVATION:  # true for NaN too
+            raise ConfigError("training has diverged (so have the activations): use a lower --learning-rate")
+        quantized = quantize(values, bits)
+        # Straight through (Bengio et al., 2013): the exit sees what the cloud will receive, to the bit, and the
+        # gradient passes as if nothing had been rounded.
+        received = torch.from_numpy(dequantize(quantized)).to(activations)
+        logits: Tensor = segment.exit(activations - activations.detach() + received)
+    return quantized, logits.float()
 
 
 def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -14,10 +14,15 @@ from broker import topics
 from broker.codec import pack, samples_per_message, unpack_as
 from broker.errors import MalformedMessage, NameTaken, PayloadTooLarge
 from broker.link import Delivery, Link, redial_if_silent
+from broker.mailbox import Mailbox
 from broker.messages import (
     AWAY_SECONDS,
     HEARTBEAT_SECONDS,
     ActivationBatch,
+    Change,
+    ClassEdit,
+    Command,
+    CommandResult,
     Receipt,
     RobotMetrics,
     RobotState,
@@ -29,6 +34,8 @@ from hierarchy.command_line import SparseLog
 from robot_edge.outbox import Outbox
 from robot_edge.pacing import Pace
 
+# People give one at a time. More than these would be somebody who floods us.
+COMMANDS_WAITING = 100
 # Different reasons for a rejection that are logged; a trainer that invents more would only fill the log.
 MOST_REASONS = 32
 # Our own heartbeat comes back from the broker. Where it has not for this long, the broker is to blame, or our rights at
@@ -58,6 +65,7 @@ class Uplink:
         self.state = state
         self.outbox = outbox
         self.figures: TrainerMetrics | None = None
+        self.commands: Mailbox[Command] = Mailbox(COMMANDS_WAITING)
         self._link = link
         self._robot = robot
         self._clock = clock
@@ -78,6 +86,7 @@ class Uplink:
         for filter_ in (
             topics.topic("robot", robot, "state"),
             topics.topic("robot", robot, "receipt"),
+            topics.topic("robot", robot, "command"),
             topics.topic("trainer", topics.ANYONE, "metrics"),
             topics.topic("trainer", topics.ANYONE, "state"),
         ):
@@ -153,10 +162,11 @@ class Uplink:
         evaluation: int = 0,
         progress: float | None = None,
         edge_version: int = 0,
+        session: int = 0,
     ) -> None:
         """Put labelled activations into the outbox, as few messages as the broker's bound and the link's rate allow.
 
-        position: of the source, after these frames.
+        position: of the source, after these frames. session: of teaching, 0 for none.
         """
         most = self._samples_per_message(len(set(names)))
         parts = -(-len(names) // most)
@@ -171,6 +181,8 @@ class Uplink:
                     evaluation=evaluation,
                     progress=progress,
                     edge_version=edge_version,
+                    edits=self.outbox.edits,
+                    session=session,
                     classes=classes,
                     labels=np.array([classes.index(name) for name in names[part]], np.uint16),
                     activations=pack_activations(quantized[part]),
@@ -179,6 +191,25 @@ class Uplink:
             samples = {} if evaluation else Counter(names[part])
             self.outbox.put(self._sequence, payload, samples, position=position, evaluation=evaluation)
             self._sequence += 1
+
+    def send_edit(self, change: Change, name: str, *, to: str = "", session: int = 0) -> ClassEdit:
+        """Put a class edit into the outbox, and return it. It applies to what was sent before, whenever it arrives."""
+        edit = ClassEdit(
+            boot=self.state.boot,
+            sequence=self._sequence,
+            number=self.outbox.edits + 1,
+            change=change,
+            name=name,
+            to=to,
+            session=session,
+        )
+        self.outbox.put_edit(self._sequence, pack(edit))
+        self._sequence += 1
+        return edit
+
+    def answer_command(self, result: CommandResult) -> None:
+        """Tell who gave a command what came of it."""
+        self._link.publish(topics.topic("robot", self._robot, "result"), pack(result), qos=1)
 
     def publish_metrics(self, metrics: RobotMetrics) -> None:
         """Tell whoever listens how the robot is doing."""
@@ -241,6 +272,9 @@ class Uplink:
         match topic.role, topic.channel:
             case "robot", "state":
                 self._read_namesake(unpack_as(RobotState, delivery.payload), delivery.retained)
+            case "robot", "command":
+                if not delivery.retained:  # a broker that keeps one would have it done again at every start
+                    self.commands.put(unpack_as(Command, delivery.payload))
             case "robot", "receipt":
                 self._read_receipt(unpack_as(Receipt, delivery.payload))
             case "trainer", "state":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -56,17 +58,45 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "mosquitto_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.mosquitto)
-    if find_mosquitto() is None:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.chromium)
+    for marker, (what, _) in missing().items():
         for item in items:
-            if item.get_closest_marker("mosquitto"):
-                item.add_marker(pytest.mark.skip(reason="mosquitto is not installed"))
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"{what} is not installed"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    left_out = [report for report in terminalreporter.getreports("skipped") if "mosquitto" in report.keywords]
-    if left_out and find_mosquitto() is None:
-        terminalreporter.write_line(
-            f"left out {len(left_out)} tests, because mosquitto is not installed; to run them too: "
-            "sudo apt-get install mosquitto",
-            yellow=True,
-        )
+    for marker, (what, remedy) in missing().items():
+        left_out = [report for report in terminalreporter.getreports("skipped") if marker in report.keywords]
+        if left_out:
+            terminalreporter.write_line(
+                f"left out {len(left_out)} tests, because {what} is not installed; to run them too: {remedy}",
+                yellow=True,
+            )
+
+
+def missing() -> dict[str, tuple[str, str]]:
+    """Return the markers of tests that cannot run here, with what they lack and how to get it."""
+    lacking = {}
+    if find_mosquitto() is None:
+        lacking["mosquitto"] = "mosquitto", "sudo apt-get install mosquitto"
+    if find_chromium() is None:
+        lacking["chromium"] = "Chromium", "sudo apt-get install chromium"
+    return lacking
+
+
+def find_chromium() -> str | None:
+    """Return the browser that pages are tested in; None where there is none."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Return a playwright Browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -2,52 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from broker.errors import SourceError
 from robot_edge.frames import Frame, FrameSource
+from robot_edge.source_options import SourceOptions, masked, parse_rate, unmasked
+from robot_edge.sources.bag import BagSource
+from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
+from robot_edge.sources.gstreamer import open_pipeline
+from robot_edge.sources.paced import Paced
+from robot_edge.sources.ros2 import open_topic
 from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.sources.torchvision_set import TorchvisionSource
+from robot_edge.sources.video import VideoSource
 
+KINDS = (
+    "camera:0",
+    "camera:/dev/video0",
+    "rtsp://...",
+    "http://... (MJPEG)",
+    "video:FILE",
+    "bag:PATH",
+    "folder:PATH",
+    "torchvision:NAME",
+    "gst:PIPELINE",
+    "ros2:/TOPIC",
+    "sim:",
+)
+WITHOUT_PHASES = {"gst", "ros2", "camera", "video", "bag", "rtsp", "rtsps", "http", "https"}
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
+# When watched live: frames a second, and scenes (of four frames) before the next toy.
+SIM_RATE, SIM_STAY = 10, 40
+# And in pixels, larger than what the network takes in, as a camera's pictures are.
+SIM_SIZE = 160
 
 
 def open_source(
     text: str,
+    options: SourceOptions | None = None,
     *,
     image_size: int,
     phases: Sequence[Sequence[str]] = (),
     epochs: int = 1,
     images: int = 0,
     seed: int = 0,
-) -> FrameSource:
-    """Open folder:PATH or sim: as written on the command line.
+    live: bool = False,
+) -> Paced:
+    """Open a source as written on the command line: one of KINDS, and what it needs behind the colon.
 
     phases: the classes shown in each phase, one phase after the other; none for all classes at once.
-    epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound.
+    epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound. live: to be watched as
+    a camera, so a recording goes as fast as it was recorded unless a rate is set; sim: shows one toy after the other.
     Raises SourceError.
     """
-    kind, _, rest = text.partition(":")
+    options = options or SourceOptions()
+    text = unmasked(text)
     shown: list[Sequence[str] | None] = list(phases) or [None]
     parts: list[FrameSource]
-    if kind == "folder" and rest:
-        parts = [
-            FolderSource(Path(rest), classes=classes, epochs=epochs, seed=seed + number)
-            for number, classes in enumerate(shown)
-        ]
-    elif kind == "sim" and not rest:
-        share = (images or SIM_FRAMES) // len(shown)
-        parts = [
-            SimulatedCamera(
-                classes=classes, frames=share, size=image_size, seed=seed + number, first_scene=number * share
-            )
-            for number, classes in enumerate(shown)
-        ]
-    else:
-        raise SourceError(f"source {text!r}: expected folder:PATH or sim:")
-    return ChainedSource(parts, images)
+    match text.partition(":"):
+        case "folder", _, path if path:
+            parts = [
+                FolderSource(Path(path), classes=classes, epochs=epochs, seed=seed + number)
+                for number, classes in enumerate(shown)
+            ]
+        case "torchvision", _, name if name:
+            root = Path(options.data_dir) if options.data_dir else None
+            parts = [
+                TorchvisionSource(name, root, classes=classes, epochs=epochs, seed=seed + number)
+                for number, classes in enumerate(shown)
+            ]
+        case "sim", _, toys if live:
+            # As somebody holds one thing after the other before the camera, for as long as it takes.
+            names = tuple(toys.split(",")) if toys else None
+            size = max(image_size, SIM_SIZE)
+            parts = [SimulatedCamera(classes=names, size=size, seed=seed, stay=SIM_STAY, things=True)]
+            options = replace(options, rate=str(SIM_RATE)) if options.rate == "max" else options
+        case "sim", _, "":
+            share = (images or SIM_FRAMES) // len(shown)
+            parts = [
+                SimulatedCamera(
+                    classes=classes, frames=share, size=image_size, seed=seed + number, first_scene=number * share
+                )
+                for number, classes in enumerate(shown)
+            ]
+        case kind, _, _ if (phases or epochs > 1) and kind in WITHOUT_PHASES:
+            raise SourceError(f"{kind}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
+        case "video", _, path if path:
+            parts = [VideoSource(Path(path), Path(options.labels) if options.labels else None)]
+        case "bag", _, path if path:
+            parts = [BagSource(Path(path), image_topic=options.image_topic, label_topic=options.label_topic)]
+        case "gst", _, pipeline if pipeline:
+            parts = [open_pipeline(pipeline, options)]
+        case "ros2", _, topic if topic:
+            parts = [open_topic(topic, options)]
+        case "camera", _, device:
+            parts = [open_camera(device, options)]
+        case (("rtsp" | "rtsps" | "http" | "https"), _, rest) if rest.startswith("//"):
+            parts = [open_stream(text)]
+        case _:
+            raise SourceError(f"source {masked(text)!r}: expected {', '.join(KINDS)}")
+    rate = "realtime" if live and options.rate == "max" else options.rate
+    return Paced(ChainedSource(parts, images), parse_rate(rate))
 
 
 class ChainedSource:
@@ -70,11 +129,41 @@ class ChainedSource:
         """How many frames could not be read."""
         return sum(part.skipped for part in self._parts)
 
-    def next(self) -> Frame | None:
+    @property
+    def ended(self) -> bool:
+        """Whether all parts ended, or as many frames were shown as may be."""
+        return self._is_enough or all(part.ended for part in self._parts)
+
+    @property
+    def status(self) -> str:
+        """What is wrong with the part that is shown."""
+        return next((part.status for part in self._parts if not part.ended), "")
+
+    @property
+    def reconnects(self) -> int:
+        """How often parts were lost and came back."""
+        return sum(part.reconnects for part in self._parts)
+
+    def next(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame of the first part that has one."""
-        if self._images is not None and self.position >= self._images:
+        return self._first(lambda part: part.next(timeout))
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        """Return the newest frame of the first part that has one."""
+        return self._first(lambda part: part.latest(timeout))
+
+    def _first(self, read: Callable[[FrameSource], Frame | None]) -> Frame | None:
+        if self._is_enough:
             return None
-        return next((frame for part in self._parts if (frame := part.next()) is not None), None)
+        for part in self._parts:
+            frame = read(part)
+            if frame is not None or not part.ended:
+                return frame
+        return None
+
+    @property
+    def _is_enough(self) -> bool:
+        return self._images is not None and self.position >= self._images
 
     def seek(self, position: int) -> None:
         """Go on behind so many frames of all parts together."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,52 +15,81 @@ from PIL import Image
 
 from broker.codec import check_class_name
 from broker.errors import MalformedMessage, SourceError
-from robot_edge.frames import Frame
+from robot_edge.frames import NOMINAL_RATE, Frame
+from robot_edge.sources.replay import Replay
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 # Pillow's other decoders, of which it has forty, get no chance at a file of unknown origin.
 FORMATS = ("JPEG", "PNG")
+# Pillow raises SyntaxError for some broken PNGs and ValueError for some broken headers.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 log = logging.getLogger("robot-edge")
 
 
-class FolderSource:
-    """Replays PATH/<class>/*.jpg|jpeg|png. Each picture is a scene of its own, the same in every epoch."""
+Item = TypeVar("Item")
 
-    def __init__(self, path: Path, *, classes: Sequence[str] | None = None, epochs: int = 1, seed: int = 0) -> None:
-        """List the pictures; classes restricts them. Raises SourceError where there are none."""
-        pictures = list_pictures(path)
+
+class ShuffledSource(Replay, ABC, Generic[Item]):
+    """Shows pictures that can be read in any order, shuffled, for some epochs.
+
+    Each picture is a scene of its own, the same in every epoch.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        pictures: Sequence[tuple[Item, str]],
+        *,
+        classes: Sequence[str] | None = None,
+        epochs: int = 1,
+        seed: int = 0,
+    ) -> None:
+        """Take (picture, class name) of all there are; classes restricts them.
+
+        where: what has the pictures, for people. Raises SourceError for a class that there is not.
+        """
         known = {name for _, name in pictures}
         for name in classes or ():
             if name not in known:
-                raise SourceError(f"{path} has no class {name!r}; it has {', '.join(sorted(known))}")
+                raise SourceError(f"{where} has no class {name!r}; it has {', '.join(sorted(known))}")
         # Numbered before the choice of classes, so that a picture is the same scene in whichever phase it comes.
         numbered = [(scene, *picture) for scene, picture in enumerate(pictures)]
         self._pictures = [one for one in numbered if classes is None or one[2] in classes]
         self._rng = random.Random(seed)
         self._epochs_left = epochs
         self.position = 0
-        self._queue: list[tuple[int, Path, str]] = []
-        self._unreadable: set[Path] = set()
+        self._queue: list[tuple[int, Item, str]] = []
+        self._unreadable: set[int] = set()  # by scene
         self.length = len(self._pictures) * epochs
+
+    @abstractmethod
+    def _read(self, item: Item) -> NDArray[np.uint8]:
+        """Return the picture, (height, width, 3). Raises one of UNREADABLE."""
 
     @property
     def skipped(self) -> int:
         """How many pictures could not be read."""
         return len(self._unreadable)
 
-    def next(self) -> Frame | None:
+    @property
+    def ended(self) -> bool:
+        """Whether the last epoch is over."""
+        return self.position >= self.length
+
+    def next(self, timeout: float | None = None) -> Frame | None:
         """Return the next picture that can be read; None after the last epoch."""
         while True:
             if not self._queue and not self._shuffle():
                 return None
-            scene, path, name = self._queue.pop()
+            scene, item, name = self._queue.pop()
             self.position += 1
-            image = self._read(path)
-            if image is not None:
-                return Frame(image=image, label=name, scene=scene)
-            if len(self._unreadable) == len(self._pictures):
-                raise SourceError(f"none of the {len(self._pictures)} pictures can be read; the last was {path}")
+            try:
+                image = self._read(item)
+            except UNREADABLE as error:
+                self._skip(scene, item, error)
+            else:
+                return Frame(image=image, label=name, scene=scene, time=(self.position - 1) / NOMINAL_RATE)
 
     def seek(self, position: int) -> None:
         """Go on behind so many pictures, without reading them."""
@@ -79,16 +110,24 @@ class FolderSource:
         self._queue = self._rng.sample(self._pictures, len(self._pictures))
         return True
 
-    def _read(self, path: Path) -> NDArray[np.uint8] | None:
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-        # Pillow raises SyntaxError for some broken PNGs and ValueError for some broken headers.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            if path not in self._unreadable:
-                log.warning("skipping %s: %s", path, error)
-                self._unreadable.add(path)
-            return None
+    def _skip(self, scene: int, item: Item, error: Exception) -> None:
+        if scene not in self._unreadable:
+            log.warning("skipping %s: %s", item, error)
+            self._unreadable.add(scene)
+        if len(self._unreadable) == len(self._pictures):
+            raise SourceError(f"none of the {len(self._pictures)} pictures can be read; the last was {item}")
+
+
+class FolderSource(ShuffledSource[Path]):
+    """Replays PATH/<class>/*.jpg|jpeg|png."""
+
+    def __init__(self, path: Path, *, classes: Sequence[str] | None = None, epochs: int = 1, seed: int = 0) -> None:
+        """List the pictures; classes restricts them. Raises SourceError where there are none."""
+        super().__init__(str(path), list_pictures(path), classes=classes, epochs=epochs, seed=seed)
+
+    def _read(self, item: Path) -> NDArray[np.uint8]:
+        with Image.open(item, formats=FORMATS) as image:
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def list_pictures(path: Path) -> list[tuple[Path, str]]:

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from broker.errors import SourceError
-from robot_edge.frames import Frame
+from robot_edge.frames import NOMINAL_RATE, Frame
+from robot_edge.sources.replay import Replay
 from robot_edge.sources.toys import TOY_CLASSES, Colour, Tone, draw_toy
 
 FRAMES_PER_SCENE = 4
+# Beside the seed, so that the colours of things are drawn apart from scenes.
+THINGS = 7
 MIN_SIZE = 16  # pixels; in less nobody could name the toys
 
 # How hard it is: a ResNet-18 with a small stem, cut after layer2, got 0.91 (exit) and 0.90 (cloud) of 1,600 frames of
@@ -36,7 +39,7 @@ _SHUTTER = 0.5  # the share of the time between two frames in which the shutter 
 _SWAY = 0.08  # how far an unsteady hand moves the picture
 
 
-class SimulatedCamera:
+class SimulatedCamera(Replay):
     """A FrameSource that draws its frames: scene after scene of one toy before one background.
 
     classes: which of TOY_CLASSES to show, each as often as any other; None for all.
@@ -44,6 +47,10 @@ class SimulatedCamera:
     size: width and height of a frame in pixels.
     seed, first_scene: scenes are numbered from `first_scene` on, one for every FRAMES_PER_SCENE frames. The same
         seed and number is the same scene; cameras with other seeds or other numbers show other ones.
+
+    stay: scenes in which the same toy is shown before it is the next one's turn; 0 to show them in any order.
+
+    things: each class is one thing, of the same colours whenever it is shown, and not another one in each scene.
 
     Raises SourceError for settings that no camera can have.
     """
@@ -56,6 +63,8 @@ class SimulatedCamera:
         size: int = 32,
         seed: int = 0,
         first_scene: int = 0,
+        stay: int = 0,
+        things: bool = False,
     ) -> None:
         self._classes = TOY_CLASSES if classes is None else tuple(classes)
         _check_classes(self._classes)
@@ -68,6 +77,8 @@ class SimulatedCamera:
         self._size = size
         self._seed = seed
         self._first_scene = first_scene
+        self._stay = stay
+        self._things = things
         self.position = 0
 
     @property
@@ -80,16 +91,25 @@ class SimulatedCamera:
         """Always 0: nothing that is drawn is unreadable."""
         return 0
 
-    def next(self) -> Frame | None:
+    @property
+    def ended(self) -> bool:
+        """Whether all frames were shown."""
+        return self.position == self._frames
+
+    def next(self, timeout: float | None = None) -> Frame | None:
         """Draw the next frame, at once: this camera has no clock. None at the end."""
         if self.position == self._frames:
             return None
         scenes_before, moment = divmod(self.position, FRAMES_PER_SCENE)
         if moment == 0:
             number = self._first_scene + scenes_before
-            self._scene = _Scene(number, self._classes, self._size, np.random.default_rng([self._seed, number]))
+            turn = number // self._stay % len(self._classes) if self._stay else None
+            shown = self._classes if turn is None else (self._classes[turn],)
+            self._scene = _Scene(number, shown, self._size, np.random.default_rng([self._seed, number]))
+            if self._things:
+                self._scene.paint(np.random.default_rng([self._seed, THINGS, TOY_CLASSES.index(self._scene.toy)]))
         self.position += 1
-        return self._scene.film(moment)
+        return self._scene.film(moment, (self._first_scene * FRAMES_PER_SCENE + self.position - 1) / NOMINAL_RATE)
 
     def seek(self, position: int) -> None:
         """Go on behind so many frames. Those before within the scene are drawn, as their noise comes before."""
@@ -133,14 +153,23 @@ class _Scene:
         self._occluder = _bar(rng) if rng.random() < _OCCLUDED else None
         self._occluder_colour = _dull(rng)
 
-    def film(self, moment: int) -> Frame:
-        """Return the frame at `moment`, 0 for the scene's first."""
+    @property
+    def toy(self) -> str:
+        """The class of what is shown."""
+        return self._toy
+
+    def paint(self, rng: np.random.Generator) -> None:
+        """Give the toy other colours."""
+        self._colours = _toy_colours(rng)
+
+    def film(self, moment: int, time: float) -> Frame:
+        """Return the frame at `moment`, 0 for the scene's first; `time` is what it says of itself."""
         # What moves while the shutter is open is seen in both places.
         exposure = Image.blend(self._draw(2 * moment), self._draw(2 * moment + 1), 0.5)
         exposure = exposure.reduce(_SUPERSAMPLE).filter(self._defocus)
         image = np.asarray(exposure, dtype=np.float32) * self._light
         image += self._noise * self._rng.standard_normal(image.shape, dtype=np.float32)
-        return Frame(image=image.clip(0, 255).astype(np.uint8), label=self._toy, scene=self._number)
+        return Frame(image=image.clip(0, 255).astype(np.uint8), label=self._toy, scene=self._number, time=time)
 
     def _draw(self, instant: int) -> Image.Image:
         view = self._view[instant]

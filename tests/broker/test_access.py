@@ -28,9 +28,20 @@ def test_a_robot_writes_only_its_own_and_reads_no_other_robot() -> None:
         assert (topic.role, topic.name) == ("robot", "r1") or (right, topic.role) == ("read", "trainer")
 
 
-def test_a_trainer_writes_receipts_and_its_own() -> None:
+def test_a_trainer_writes_what_is_for_robots_and_its_own() -> None:
     written = {grant.topic for grant in grants("trainer", "t1") if grant.right == "write"}
-    assert written == {f"{PREFIX}/robot/+/receipt", f"{PREFIX}/trainer/t1/state", f"{PREFIX}/trainer/t1/metrics"}
+    its_own = {f"{PREFIX}/trainer/t1/state", f"{PREFIX}/trainer/t1/metrics"}
+    assert written == its_own | {f"{PREFIX}/robot/+/receipt", f"{PREFIX}/robot/+/answer"}
+
+
+def test_nobody_but_the_robot_says_what_it_sees() -> None:
+    writers = {
+        role
+        for role in get_args(Role)
+        for right, filter_ in grants(role, "r1")
+        if right == "write" and parse(filter_.replace(ANYONE, "r1")).channel == "prediction"
+    }
+    assert writers == {"robot"}
 
 
 def test_identities_come_and_go_without_touching_others() -> None:

@@ -25,7 +25,9 @@ from broker.codec import (
     BATCH_OVERHEAD_BYTES,
     MAX_CHANNELS,
     MAX_COUNT,
+    MAX_EDITS,
     MAX_SAMPLES,
+    MAX_TEACH_SECONDS,
     MAX_VALUES,
     RECEIVE_LIMIT_BYTES,
     SEND_LIMIT_BYTES,
@@ -37,8 +39,15 @@ from broker.codec import (
 )
 from broker.errors import MalformedMessage, PayloadTooLarge
 from broker.messages import (
+    Action,
     ActivationBatch,
+    Answer,
+    Ask,
+    ClassEdit,
+    Command,
+    CommandResult,
     Message,
+    Prediction,
     Receipt,
     RobotMetrics,
     RobotState,
@@ -77,6 +86,8 @@ BATCH = ActivationBatch(
     evaluation=0,
     progress=0.25,
     edge_version=300,
+    edits=2,
+    session=5,
     classes=("cat", "köttur"),
     labels=np.array([0, 1, 0], np.uint16),
     activations=PackedActivations(shape=(3, 2, 2, 3), bits=3, low=LOW, step=STEP, data=BITS_PACKED, compressed=False),
@@ -98,16 +109,43 @@ EVALUATION_BATCH = replace(
     ),
 )
 
+ASK = Ask(
+    boot=BOOT,
+    number=5,
+    split=SPLIT.fingerprint,
+    deadline=0.3,
+    activations=PackedActivations(
+        # The first of the batch's samples: codes 0 .. 7 and 0 .. 3.
+        shape=(1, 2, 2, 3),
+        bits=3,
+        low=LOW,
+        step=STEP,
+        data=bytes.fromhex("6c b1 c6  0c 0c"),
+        compressed=False,
+    ),
+)
+ANSWER = Answer(boot=BOOT, number=5, classes=("köttur", "cat"), probabilities=(0.75, 0.125), images=6208)
+PREDICTION = Prediction(boot=BOOT, time=1767225600.5, name="köttur", confidence=0.75, by="cloud", latency=0.04)
+
 # What is said, and the file that holds its bytes.
 TABLE: list[tuple[Message, str]] = [
     (BATCH, "activations.bin"),
     (EVALUATION_BATCH, "activations-lz4.bin"),
+    (
+        ClassEdit(boot=BOOT, sequence=9, number=3, change="rename", name="köttur", to="cat", session=0),
+        "class-edit.bin",
+    ),
+    (Command(id="a1", action="teach", name="köttur", to="", seconds=10.0), "command.json"),
+    (CommandResult(id="a1", ok=True, done=False, text="teaching 'köttur' for 10 s"), "command-result.json"),
     (Receipt(boot=BOOT, sequence=7, outcome="rejected", reason="a gap"), "receipt.bin"),
+    (ASK, "ask.bin"),
+    (ANSWER, "answer.bin"),
     (
         RobotState(
             boot=BOOT,
             run=RUN,
             former="",
+            edits=3,
             started=1767225600.5,
             online=True,
             split=SPLIT,
@@ -155,6 +193,7 @@ TABLE: list[tuple[Message, str]] = [
         ),
         "trainer-metrics.json",
     ),
+    (PREDICTION, "prediction.json"),
 ]
 EVERY_MESSAGE = pytest.mark.parametrize(("message", "file"), [pytest.param(*row, id=row[1]) for row in TABLE])
 BATCHES = pytest.mark.parametrize("batch", [BATCH, EVALUATION_BATCH], ids=["plain", "lz4"])
@@ -173,8 +212,9 @@ def message_or_malformed(data: bytes) -> Message | None:
     """Take bytes in as both ends do. Whatever they are, they end here, as a sound message or as MalformedMessage."""
     try:
         message = unpack(data)
-        if isinstance(message, ActivationBatch):
+        if isinstance(message, ActivationBatch | Ask):
             assert np.isfinite(dequantize(unpack_activations(message.activations))).all()
+        if isinstance(message, ActivationBatch):
             assert len(message.names) == message.activations.shape[0]
     except MalformedMessage as error:
         complaint = str(error)
@@ -227,6 +267,7 @@ def test_the_golden_activations_are_what_they_say() -> None:
     # Byte i holds codes i and i + 128.
     assert compressed.tolist() == [0] * 120 + list(range(8)) + [0] * 128
     assert BATCH.names == ["cat", "köttur", "cat"]
+    np.testing.assert_array_equal(unpack_activations(ASK.activations).codes, CODES[:1])
 
 
 @EVERY_MESSAGE
@@ -357,7 +398,7 @@ def floats(*values: float) -> bytes:
         ({"data": BITS_PACKED + b"\0"}, "needs 14 bytes, the message holds 15"),
         ({"data": b""}, "the message holds 0"),
         ({"data": b"", "lz4": True}, "the message holds 0"),
-        ({"kind": "frame"}, "kind 'frame' is none of activations, receipt, "),
+        ({"kind": "frame"}, "kind 'frame' is none of activations, class-edit, "),
         ({"kind": None}, "'kind' is NoneType"),
         ({"kind": "x" * 401}, "'kind' has 401 characters"),
     ],
@@ -428,6 +469,11 @@ def test_every_field_of_activations_is_needed(missing: str) -> None:
         ("robot-metrics.json", '"images":6400', '"images":6400.0', "'images' is float"),
         ("robot-metrics.json", '"queued":3', '"queued":null', "'queued' is NoneType"),
         ("robot-metrics.json", '"exit_loss":0.71', '"exit_loss":1e19', "'exit_loss' is 1e"),
+        ("prediction.json", '"k\\u00f6ttur"', '" cat"', "class name ' cat'"),
+        ("prediction.json", '"k\\u00f6ttur"', "null", "'name' is NoneType"),
+        ("prediction.json", '"confidence":0.75', '"confidence":1.5', "'confidence' is 1.5, not in 0..1"),
+        ("prediction.json", '"cloud"', '"gut"', "'by' is 'gut', not one of exit, cloud"),
+        ("prediction.json", '"latency":0.04', '"latency":-1', "'latency' is -1"),
         ("trainer-metrics.json", '"robot":"r1"', '"robot":1', "'robot' is int"),
         ("trainer-metrics.json", f'"{BOOT}"', '"boot"', "'boot' is not 16"),
     ],
@@ -437,6 +483,39 @@ def test_impossible_states_and_metrics(file: str, right: str, wrong: str, compla
     assert right in text
     with pytest.raises(MalformedMessage, match=complaint):
         unpack(text.replace(right, wrong).encode())
+
+
+@pytest.mark.parametrize(
+    ("message", "changes", "complaint"),
+    [
+        (ASK, {"deadline": -0.1}, "'deadline' is -0.1, not in 0..60"),
+        (ASK, {"deadline": 61}, "'deadline' is 61"),
+        (ASK, {"deadline": math.nan}, "'deadline' is nan"),
+        (ASK, {"number": -1}, "'number' is -1"),
+        (ASK, {"split": ""}, "'split' is not 16 hexadecimal"),
+        (ASK, {"shape": [2, 2, 1, 3]}, r"shape \(2, 2, 1, 3\) is not of one sample"),
+        (ASK, {"shape": [1, 2, 2, 4]}, "needs 6 bytes, the message holds 5"),
+        (ASK, {"low": floats(0, math.inf)}, "'low' has values"),
+        (ANSWER, {"classes": [], "probabilities": []}, "of 0 classes are none"),
+        (ANSWER, {"classes": ["cat", "cat"]}, "or one twice"),
+        (ANSWER, {"classes": list("abcdef"), "probabilities": [0.1] * 6}, "6 class names, limit 5"),
+        (ANSWER, {"probabilities": [0.125, 0.75]}, "not in falling order"),
+        (ANSWER, {"probabilities": [0.75]}, "'probabilities' is not 2 numbers"),
+        (ANSWER, {"probabilities": [1.5, 0.1]}, "'probabilities' is 1.5, not in 0..1"),
+        (ANSWER, {"probabilities": [math.nan, 0.1]}, "'probabilities' is nan"),
+        (ANSWER, {"probabilities": [True, 0.1]}, "'probabilities' is not 2 numbers"),
+        (ANSWER, {"images": 1.0}, "'images' is float"),
+    ],
+    ids=shortly,
+)
+def test_impossible_asks_and_answers(message: Message, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(MalformedMessage, match=complaint):
+        unpack(msgpack.packb(raw(message) | changes))
+
+
+def test_an_unknown_thing_has_no_name() -> None:
+    unknown = replace(PREDICTION, name="", by="exit")
+    assert unpack_as(Prediction, pack(unknown)) == unknown
 
 
 @pytest.mark.parametrize(
@@ -564,6 +643,7 @@ def test_any_json_values(row: Message, data: st.DataObject) -> None:
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=64)
 BOOTS = st.text("0123456789abcdef", min_size=16, max_size=16)
 SEQUENCES = st.integers(0, MAX_COUNT)
+EDITS = st.integers(0, MAX_EDITS)
 FIGURES = st.floats(-1e18, 1e18)
 SPLITS = st.builds(
     SplitSpec,
@@ -606,14 +686,54 @@ def batches(draw: st.DrawFn) -> ActivationBatch:
         evaluation=draw(SEQUENCES),
         progress=draw(st.none() | st.floats(0, 1)),
         edge_version=draw(SEQUENCES),
+        edits=draw(EDITS),
+        session=draw(SEQUENCES),
         classes=tuple(classes),
         labels=np.array(labels, np.uint16),
         activations=pack_activations(quantized),
     )
 
 
+@st.composite
+def asks(draw: st.DrawFn) -> Ask:
+    batch = draw(batches())
+    quantized = unpack_activations(batch.activations)[:1]
+    deadline = draw(st.floats(0, codec.MAX_DEADLINE_SECONDS))
+    return Ask(
+        boot=batch.boot,
+        number=batch.sequence,
+        split=batch.split,
+        deadline=deadline,
+        activations=pack_activations(quantized),
+    )
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Answer:
+    classes = draw(st.lists(NAMES, min_size=1, max_size=codec.MAX_ANSWERED_CLASSES, unique=True))
+    shares = draw(st.lists(st.floats(0, 1), min_size=len(classes), max_size=len(classes)))
+    return Answer(
+        boot=draw(BOOTS),
+        number=draw(SEQUENCES),
+        classes=tuple(classes),
+        probabilities=tuple(sorted(shares, reverse=True)),
+        images=draw(SEQUENCES),
+    )
+
+
 MESSAGES = st.one_of(
     batches(),
+    asks(),
+    answers(),
+    st.builds(
+        Prediction,
+        boot=BOOTS,
+        time=st.floats(0, 1e18),
+        name=st.just("") | NAMES,
+        confidence=st.floats(0, 1),
+        by=st.sampled_from(["exit", "cloud"]),
+        latency=st.floats(0, 1e18),
+    ),
     st.builds(
         Receipt,
         boot=BOOTS,
@@ -626,12 +746,42 @@ MESSAGES = st.one_of(
         boot=BOOTS,
         run=BOOTS,
         former=st.just("") | BOOTS,
+        edits=EDITS,
         started=st.floats(0, 1e18),
         online=st.booleans(),
         split=SPLITS,
         weights=st.sampled_from(["none", "default", "checkpoint"]),
         rehearse=st.floats(0, 16),
     ),
+    st.builds(
+        ClassEdit,
+        boot=BOOTS,
+        sequence=SEQUENCES,
+        number=st.integers(1, MAX_EDITS),
+        change=st.just("rename"),
+        name=NAMES,
+        to=NAMES,
+        session=st.just(0),
+    ),
+    st.builds(
+        ClassEdit,
+        boot=BOOTS,
+        sequence=SEQUENCES,
+        number=st.integers(1, MAX_EDITS),
+        change=st.just("undo"),
+        name=NAMES | st.just(""),
+        to=st.just(""),
+        session=st.integers(1, 10**6),
+    ),
+    st.builds(
+        Command,
+        id=NAMES,
+        action=st.sampled_from(get_args(Action)),
+        name=NAMES,
+        to=NAMES,
+        seconds=st.floats(0, MAX_TEACH_SECONDS),
+    ),
+    st.builds(CommandResult, id=NAMES, ok=st.booleans(), done=st.booleans(), text=NAMES),
     st.builds(TrainerState, boot=BOOTS, started=st.floats(0, 1e18), online=st.booleans(), trouble=NAMES),
     figures(RobotMetrics),
     figures(TrainerMetrics),
@@ -662,6 +812,8 @@ def fullest(split: SplitSpec, classes: int, samples: int) -> ActivationBatch:
         evaluation=MAX_COUNT,
         progress=0.1,
         edge_version=MAX_COUNT,
+        edits=MAX_EDITS,
+        session=MAX_COUNT,
         classes=names,
         labels=rng.integers(0, len(names), samples).astype(np.uint16),
         activations=PackedActivations(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -149,6 +150,48 @@ def test_a_farewell_is_retained(connect: Connect) -> None:
     assert receive(trainer) == Delivery("farewell/r1/state", b"offline", retained=True)
 
 
+def test_a_mailbox_of_its_own(connect: Connect) -> None:
+    robot, trainer = connect(), connect()
+    trainer.subscribe("own/+/activations")
+    mailbox = trainer.mailbox("own/+/ask")
+    settle(trainer, "own/settled")
+    robot.publish("own/r1/activations", b"for the inbox", qos=1)
+    robot.publish("own/r1/ask", b"for the mailbox", qos=1)
+    assert mailbox.take(TIMEOUT_S) == Delivery("own/r1/ask", b"for the mailbox", retained=False)
+    assert receive(trainer).payload == b"for the inbox"
+    assert (trainer.receive(0), mailbox.take(0)) == (None, None)
+
+
+def test_what_nobody_takes_from_a_mailbox_makes_room(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "MAILBOX_LIMIT", 2)
+    link = connect()
+    mailbox = link.mailbox("unread/own")
+    settle(link, "unread/own-settled")
+    for number in range(4):
+        link.publish("unread/own", bytes([number]), qos=1)
+    wait_until("dropping", lambda: mailbox.dropped == 2)
+    assert [mailbox.take(TIMEOUT_S), mailbox.take(TIMEOUT_S)] == [
+        Delivery("unread/own", bytes([number]), retained=False) for number in (2, 3)
+    ]
+    assert link.dropped == 0
+
+
+def test_threads_may_publish_at_once(connect: Connect) -> None:
+    link = connect()
+    mailboxes = [link.mailbox(f"threads/{number}") for number in range(4)]
+    settle(link, "threads/settled")
+
+    def publish(number: int) -> None:
+        for count in range(20):
+            assert link.publish(f"threads/{number}", bytes([count]), qos=1)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(publish, range(4)))
+    for mailbox in mailboxes:
+        got = [mailbox.take(TIMEOUT_S) for _ in range(20)]
+        assert [one.payload if one else None for one in got] == [bytes([count]) for count in range(20)]
+
+
 def test_memory_link_can_be_down() -> None:
     broker = MemoryBroker()
     robot, trainer = MemoryLink(broker), MemoryLink(broker)
@@ -252,6 +295,22 @@ def test_a_forbidden_subscription_is_said(early: bool) -> None:
             link.subscribe("top-secret")
         with pytest.raises(AccessDenied, match=r"forbids these credentials to read .*top-secret"):
             wait_until("denial", lambda: link.receive(0.05) is not None)
+
+
+def test_a_forbidden_mailbox_is_only_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    """A broker with the access rules of an older version must not end a robot that has no need of answers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ExitStack() as running:
+        process = subprocess.Popen([sys.executable, "-c", DISCREET_BROKER, str(port)])
+        running.callback(process.wait)
+        running.callback(process.kill)
+        link = MqttLink(f"mqtt://127.0.0.1:{port}", "modest")
+        running.callback(link.close)
+        link.mailbox("top-secret")
+        connected(link)
+        wait_until("warning", lambda: "forbids us to read top-secret" in caplog.text)
+        assert settle(link, "settled") == []
 
 
 def test_nothing_to_drop_while_there_is_no_broker() -> None:

@@ -29,6 +29,14 @@ def test_a_full_one_drops_what_comes_and_counts_it() -> None:
     assert mailbox.dropped == 2
 
 
+def test_a_full_one_may_drop_its_oldest_instead() -> None:
+    mailbox: Mailbox[int] = Mailbox(2, newest_wins=True)
+    for item in (1, 2, 3, 4):
+        mailbox.put(item)
+    assert mailbox.dropped == 2
+    assert [mailbox.take(0) for _ in range(3)] == [3, 4, None]
+
+
 def test_nothing_came() -> None:
     mailbox: Mailbox[int] = Mailbox(1)
     assert mailbox.take(0.01) is None

@@ -19,6 +19,7 @@ import pytest
 
 from broker import topics
 from broker.codec import MAX_COUNT, pack
+from broker.messages import ActivationBatch, ClassEdit
 from broker.topics import NAME
 from tests.cloud_trainer.world import SPLIT, STATE, Cloud, batches, is_finite, make_batch, outcomes, use_tiny_networks
 
@@ -27,7 +28,7 @@ MOST_ROBOTS = 5
 SETTINGS = {"most_robots": MOST_ROBOTS, "most_classes": 20, "store_gb": 0.01}
 ROBOTS = ["r1", "r2", "r3", "R-_9", "x" * 64]
 NO_ROBOTS = ["x" * 65, "no name", "", "ö", "a/b", "+", "#"]
-CHANNELS = ["state", "activations", "metrics", "receipt", "unknown", ""]
+CHANNELS = ["state", "activations", "metrics", "receipt", "ask", "answer", "prediction", "command", "unknown", ""]
 NASTY: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 255, 65_535, MAX_COUNT, MAX_COUNT + 1, 2**63, 2**64 - 1, -(2**63)),
     *(0.5, -0.0, 1e6, 1e17, 1e300, float("inf"), float("-inf"), float("nan")),
@@ -42,7 +43,18 @@ def valid_messages() -> list[tuple[str, bytes]]:
     back = dataclasses.replace(STATE, boot="c" * 16, weights="checkpoint", rehearse=1.0)
     other = dataclasses.replace(STATE, boot="d" * 16, split=dataclasses.replace(SPLIT, bits=3))
     states = [pack(one) for one in (STATE, STATE, back, back, other, dataclasses.replace(STATE, online=False))]
-    sent = [*batches(6), *batches(4, first=9, boot="c" * 16), make_batch(["ant"] * 3, sequence=7, evaluation=1)]
+    sent: list[ActivationBatch | ClassEdit] = [
+        *batches(10),
+        *batches(6, first=19, boot="c" * 16),
+        make_batch(["ant"] * 3, sequence=17, evaluation=1),
+        make_batch(["cow"] * 3, sequence=18, session=1),
+    ]
+    edit = ClassEdit(boot=STATE.boot, sequence=30, number=1, change="rename", name="cat", to="dog", session=0)
+    sent += [
+        edit,
+        dataclasses.replace(edit, sequence=31, number=2, change="forget", to=""),
+        dataclasses.replace(edit, sequence=32, number=3, change="undo", name="cow", to="", session=1),
+    ]
     golden = [path.read_bytes() for path in sorted(GOLDEN.iterdir())]
     return [
         *(("state", one) for one in states),

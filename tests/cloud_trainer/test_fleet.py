@@ -58,7 +58,7 @@ def enter(fleet: Fleet, robot: str, state: RobotState) -> None:
 
 def send(fleet: Fleet, robot: str, count: int, *, first: int = 0, **settings: Any) -> None:
     for batch in batches(count, first=first, **settings):
-        assert fleet.store.append_batch(robot, batch.boot, batch.sequence, pack(batch))
+        assert fleet.store.append_message(robot, batch.boot, batch.sequence, pack(batch))
         fleet.robots[robot].messages_waiting += 1
     fleet.store.commit()
 
@@ -153,7 +153,7 @@ def scripted(seed: int) -> list[Entry]:
 def write(store: Store, log: Sequence[Entry]) -> None:
     for robot, kind, payload, name in log:
         if name:
-            assert store.append_batch(robot, *name, payload)
+            assert store.append_message(robot, *name, payload)
         else:
             store.append(robot, kind, payload)
     store.commit()
@@ -561,7 +561,7 @@ def test_what_waits_for_training_is_never_given_up(tmp_path: Path) -> None:
     enter(fleet, "r1", STATE)
     fleet.train("r1")
     for number in range(300):
-        fleet.store.append_batch("r1", "e" * 16, number, bytes(4000))
+        fleet.store.append_message("r1", "e" * 16, number, bytes(4000))
     fleet.store.commit()
     assert "the store is full (--store-gb 0.001): there is room again when" in fleet.make_room()
     assert fleet.store.is_whole("r1")

@@ -225,11 +225,12 @@ def test_activations_that_overflow_put_one_robot_in_quarantine_and_leave_all_net
     assert is_finite(cloud.session("r2"))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+# With these seeds some robots get as far as training, and some into quarantine.
+@pytest.mark.parametrize("seed", [4, 5])
 def test_garbage_of_all_kinds_does_no_harm(seed: int, start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     cloud = start(**fuzz.SETTINGS)
-    assert peak(lambda: fuzz.run(cloud, 1200, seed=seed)) < 30_000_000
+    assert peak(lambda: fuzz.run(cloud, 2400, seed=seed)) < 30_000_000
     assert sum(record.conduct.rejected for record in cloud.node._robots.values()) > 100
     trained = [name for name, record in cloud.node._robots.items() if record.steps]
     assert len(trained) > 2, "the garbage is too bad to get anywhere"

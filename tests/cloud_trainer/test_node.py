@@ -308,7 +308,7 @@ def test_a_store_that_is_full_of_what_waits_is_said(start: Start) -> None:
     cloud.say("r1", STATE)
     cloud.work(10)
     for number in range(300):
-        cloud.store.append_batch("r1", STATE.boot, number, bytes(4000))
+        cloud.store.append_message("r1", STATE.boot, number, bytes(4000))
     cloud.store.commit()
     cloud.node._mind_the_disk(cloud.clock.now)
     assert "the store is full (--store-gb 0.001): there is room again when" in cloud.trouble

@@ -63,7 +63,7 @@ def test_a_checkpoint_from_before_the_end_is_compared_where_it_was_made(
     store = Store(run / STORE)
     store.append("r1", "flush")
     batch = batches(1, first=50)[0]
-    store.append_batch("r1", batch.boot, batch.sequence, next(store.batches_after("r1", 0)))
+    store.append_message("r1", batch.boot, batch.sequence, next(store.batches_after("r1", 0)))
     store.commit()
     store.close()
     assert replay(run / STORE, None, "cpu")

@@ -41,7 +41,7 @@ def store(path: Path) -> Iterator[Store]:
 def fill(store: Store, count: int, *, robot: str = "r1", first: int = 0, size: int = 10) -> None:
     """Append so many batches."""
     for sequence in range(first, first + count):
-        assert store.append_batch(robot, BOOT, sequence, sequence.to_bytes(4, "big") + b"x" * (size - 4))
+        assert store.append_message(robot, BOOT, sequence, sequence.to_bytes(4, "big") + b"x" * (size - 4))
     store.commit()
 
 
@@ -51,7 +51,7 @@ def sequences(store: Store, robot: str = "r1") -> list[int]:
 
 def test_a_batch_is_stored_once_for_a_robot_and_boot(store: Store) -> None:
     said = [
-        store.append_batch(robot, boot, sequence, f"{robot} {boot} {sequence}".encode())
+        store.append_message(robot, boot, sequence, f"{robot} {boot} {sequence}".encode())
         for robot, boot, sequence in [
             ("r1", BOOT, 0),
             ("r1", BOOT, 1),
@@ -62,7 +62,7 @@ def test_a_batch_is_stored_once_for_a_robot_and_boot(store: Store) -> None:
     ]
     store.commit()
     assert said == [True, True, False, True, True]
-    assert not store.append_batch("r1", BOOT, 1, b"another")
+    assert not store.append_message("r1", BOOT, 1, b"another")
     assert [*store.batches_after("r1", 0)] == [
         f"r1 {boot}".encode() for boot in (f"{BOOT} 0", f"{BOOT} 1", f"{OTHER} 0")
     ]
@@ -93,7 +93,7 @@ def test_events_come_back_in_their_order(store: Store, path: Path) -> None:
 def test_nothing_is_there_before_the_commit(store: Store, path: Path) -> None:
     reader = Store(path)
     store.append("r1", "start")
-    store.append_batch("r1", BOOT, 0, b"x")
+    store.append_message("r1", BOOT, 0, b"x")
     assert reader.robots() == []
     store.commit()
     assert reader.robots() == ["r1"]
@@ -103,11 +103,11 @@ def test_nothing_is_there_before_the_commit(store: Store, path: Path) -> None:
 
 def test_what_was_not_committed_is_gone(store: Store, path: Path) -> None:
     fill(store, 2)
-    store.append_batch("r1", BOOT, 2, b"0002")
+    store.append_message("r1", BOOT, 2, b"0002")
     store.close()
     again = open_store(path, SETTINGS)
     assert sequences(again) == [0, 1]
-    assert again.append_batch("r1", BOOT, 2, b"0002"), "it counts as come, although it is gone"
+    assert again.append_message("r1", BOOT, 2, b"0002"), "it counts as come, although it is gone"
     again.close()
 
 
@@ -118,10 +118,10 @@ def test_a_commit_waits_for_the_disk(store: Store) -> None:
 
 def test_a_failure_takes_back_all_since_the_last_commit(store: Store) -> None:
     fill(store, 2)
-    store.append_batch("r1", BOOT, 2, b"0002")
+    store.append_message("r1", BOOT, 2, b"0002")
     store._database.execute("ALTER TABLE events RENAME TO elsewhere")  # until it is rolled back
     with pytest.raises(StorageError):
-        store.append_batch("r1", BOOT, 3, b"0003")
+        store.append_message("r1", BOOT, 3, b"0003")
     assert sequences(store) == [0, 1]
     fill(store, 2, first=2)
     assert sequences(store) == [0, 1, 2, 3]
@@ -135,7 +135,7 @@ store = Store(Path(sys.argv[1]), {})
 sequence = int(sys.argv[2])
 while True:
     for sequence in range(sequence, sequence + 3):
-        store.append_batch("r1", "a" * 16, sequence, sequence.to_bytes(4, "big") * 500)
+        store.append_message("r1", "a" * 16, sequence, sequence.to_bytes(4, "big") * 500)
     store.commit()
     sequence += 1
     print(sequence, flush=True)
@@ -173,9 +173,9 @@ def test_what_is_forgotten_counts_as_come(store: Store) -> None:
     assert store.is_whole("r1")
     store.forget("r1", third)
     assert sequences(store) == list(range(3, 10))
-    assert not any(store.append_batch("r1", BOOT, sequence, b"again") for sequence in range(10))
-    assert store.append_batch("r1", OTHER, 0, b"another boot")
-    assert store.append_batch("r2", BOOT, 0, b"another robot")
+    assert not any(store.append_message("r1", BOOT, sequence, b"again") for sequence in range(10))
+    assert store.append_message("r1", OTHER, 0, b"another boot")
+    assert store.append_message("r2", BOOT, 0, b"another robot")
     store.commit()
     assert not store.is_whole("r1")
     assert store.is_whole("r2")
@@ -189,7 +189,7 @@ def test_forgetting_twice_joins_what_is_next_to_each_other(store: Store) -> None
     for up_to in (2, 4, 6):
         store.forget("r1", up_to)
     assert store._database.execute("SELECT boot, first, last FROM forgotten").fetchall() == [(BOOT, 0, 2), (BOOT, 5, 7)]
-    assert store.append_batch("r1", BOOT, 3, b"a gap stays open")
+    assert store.append_message("r1", BOOT, 3, b"a gap stays open")
 
 
 def test_events_other_than_batches_stay(store: Store) -> None:

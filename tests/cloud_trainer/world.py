@@ -26,6 +26,7 @@ from broker.errors import ConfigError
 from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import (
     ActivationBatch,
+    ClassEdit,
     Message,
     Receipt,
     RobotMetrics,
@@ -49,10 +50,15 @@ CPU = torch.device("cpu")
 # Both the tiny network and the real one can be cut like this.
 SPLIT = SplitSpec(backbone="shufflenet_v2_x0_5", cut="stage3", image_size=16, bits=4, bottleneck=6, shape=(6, 2, 2))
 STATE = RobotState(
-    boot="b" * 16, run="c" * 16, former="", started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0
+    boot="b" * 16, run="c" * 16, former="", edits=0, started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0
 )
 TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
-CHANNELS: dict[type, topics.Channel] = {RobotState: "state", ActivationBatch: "activations", RobotMetrics: "metrics"}
+CHANNELS: dict[type, topics.Channel] = {
+    RobotState: "state",
+    ActivationBatch: "activations",
+    ClassEdit: "activations",
+    RobotMetrics: "metrics",
+}
 CLASSES = ("cat", "dog", "ant")
 
 
@@ -65,6 +71,8 @@ def make_batch(
     sequence: int = 0,
     evaluation: int = 0,
     progress: float | None = None,
+    edits: int = 0,
+    session: int = 0,
 ) -> ActivationBatch:
     """Return a batch of one sample for each class name; a class is a higher channel, under noise."""
     classes = tuple(dict.fromkeys(names))
@@ -79,6 +87,8 @@ def make_batch(
         evaluation=evaluation,
         progress=progress,
         edge_version=0,
+        edits=edits,
+        session=session,
         classes=classes,
         labels=np.array([classes.index(name) for name in names], np.uint16),
         activations=pack_activations(quantize(values, split.bits)),
@@ -162,7 +172,7 @@ class Cloud:
         """Let a robot send bytes."""
         self.robots.publish(topics.topic("robot", robot, channel), payload)
 
-    def say(self, robot: str, *messages: RobotState | ActivationBatch | RobotMetrics) -> list[Receipt]:
+    def say(self, robot: str, *messages: RobotState | ActivationBatch | ClassEdit | RobotMetrics) -> list[Receipt]:
         """Let a robot send messages, and return the receipts that it got, after all is trained on."""
         for message in messages:
             self.publish(robot, CHANNELS[type(message)], pack(message))

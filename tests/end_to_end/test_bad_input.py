@@ -48,7 +48,7 @@ def _folders(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("--source folder:empty", ["folder empty has no pictures in class folders"]),
         ("--source folder:flat", ["folder flat has no pictures in class folders"]),
         ("--source folder:nested", ["folder nested has no pictures", "did you mean folder:nested/train?"]),
-        ("--source good", ["source 'good': expected folder:PATH or sim:"]),
+        ("--source good", ["source 'good': expected camera:0, ", "folder:PATH, ", "sim:"]),
         ("--source folder:good --phases red|pink", ["has no class 'pink'; it has blue, green, red, yellow"]),
         ("--source folder:good --held-out folder:gone", ["folder gone does not exist"]),
         (
@@ -231,8 +231,8 @@ def test_garbage_is_counted_and_logged_with_robot_and_reason(run: TroubledRun) -
     for reason in (
         "not msgpack",
         "not JSON",
-        "ActivationBatch expected, got RobotState",
-        "ActivationBatch expected, got Receipt",
+        "ActivationBatch or ClassEdit expected, got RobotState",
+        "ActivationBatch or ClassEdit expected, got Receipt",
         "label 7 of 4 classes",
         "not finite",
         "the message holds",

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image, ImageColor
 
-from hierarchy.curves import CLOUD_COLOR, EXIT_COLOR, MOST_POINTS, NEW_CLASS_COLOR, draw_curves
+from hierarchy.calibration import threshold_curve
+from hierarchy.curves import CLOUD_COLOR, EXIT_COLOR, MOST_POINTS, NEW_CLASS_COLOR, draw_curves, draw_thresholds
 
 
 def drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> dict[str, int]:
@@ -42,6 +44,13 @@ def test_each_end_has_its_curves_and_a_new_class_its_line(tmp_path: Path) -> Non
 def test_a_run_that_ended_at_once_has_an_empty_picture(tmp_path: Path) -> None:
     assert drawn(tmp_path, [])[EXIT_COLOR] == 0
     assert drawn(tmp_path, [line(1)])[EXIT_COLOR] == 0
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_threshold_curve_has_its_picture(tmp_path: Path, asked: bool) -> None:
+    confidence, right = np.array([0.9, 0.4]), np.array([True, False])
+    draw_thresholds(threshold_curve(confidence, right, right), 0.5, tmp_path / "threshold.png", asked=asked)
+    assert (tmp_path / "threshold.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_more_robots_than_line_styles_and_more_points_than_pixels(tmp_path: Path) -> None:

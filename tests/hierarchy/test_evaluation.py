@@ -47,3 +47,34 @@ def test_states_are_taken_up_again() -> None:
         one.add([True] * RECENT)
     assert (restored.count, restored.overall, restored.recent) == (prequential.count, prequential.overall, 1.0)
     assert (its_held_out.count, its_held_out.by_class) == (2, {"cat": 1.0, "dog": 0.0})
+    assert its_held_out.confusion == held_out.confusion
+
+
+def test_what_is_taken_for_what_is_counted() -> None:
+    held_out = HeldOut()
+    held_out.add(["cat", "cat", "dog", "dog"], ["cat", "dog", "dog", ""])
+    assert held_out.confusion == {"cat": {"cat": 1, "dog": 1}, "dog": {"dog": 1, "": 1}}
+    held_out.confusion["cat"]["cat"] = 100  # a copy
+    assert held_out.count == 4
+
+
+def test_a_renamed_class_is_renamed_where_it_was_taken_for_too() -> None:
+    held_out = HeldOut()
+    held_out.add(["cat", "dog", "dog"], ["dog", "cat", "dog"])
+    held_out.rename("dog", "hound")
+    assert held_out.confusion == {"cat": {"hound": 1}, "hound": {"cat": 1, "hound": 1}}
+    held_out.rename("hound", "cat")
+    assert held_out.confusion == {"cat": {"cat": 3}}
+    held_out.rename("bird", "cat")
+    held_out.rename("cat", "cat")
+    assert held_out.confusion == {"cat": {"cat": 3}}
+
+
+def test_nothing_is_left_of_a_forgotten_class() -> None:
+    held_out = HeldOut()
+    held_out.add(["cat", "dog", "dog"], ["dog", "cat", "dog"])
+    held_out.remove("dog")
+    assert "dog" not in json.dumps(held_out.state())
+    assert (held_out.count, held_out.accuracy) == (1, 0.0)
+    held_out.remove("cat")
+    assert (held_out.count, held_out.accuracy, held_out.by_class) == (0, None, {})

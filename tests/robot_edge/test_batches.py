@@ -21,15 +21,26 @@ class Replay:
     """A source of these frames."""
 
     skipped = 0
+    status = ""
+    reconnects = 0
 
-    def __init__(self, frames: Sequence[Frame], length: int | None = None) -> None:
+    def __init__(self, frames: Sequence[Frame | None], length: int | None = None) -> None:
         self.length = length
-        self._frames = iter(frames)
+        self._frames = list(frames)
         self.position = 0
 
-    def next(self) -> Frame | None:
-        self.position += 1
-        return next(self._frames, None)
+    @property
+    def ended(self) -> bool:
+        return not self._frames
+
+    def next(self, timeout: float | None = None) -> Frame | None:
+        """Return the next frame; None at the end, and where it is among the frames: none came in time."""
+        frame = self._frames.pop(0) if self._frames else None
+        self.position += frame is not None
+        return frame
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        return self.next(timeout)
 
     def seek(self, position: int) -> None: ...
 
@@ -38,11 +49,16 @@ class Replay:
 
 def frame(scene: int, label: str | None = "cat") -> Frame:
     """A frame that shows the number of its scene."""
-    return Frame(image=np.full((SIZE, SIZE, 3), scene, np.uint8), label=label, scene=scene)
+    return Frame(image=np.full((SIZE, SIZE, 3), scene, np.uint8), label=label, scene=scene, time=float(scene))
 
 
 def batcher(
-    frames: Sequence[Frame], *, size: int = 4, held_out_every: int = 0, length: int | None = None, keep: int = 100
+    frames: Sequence[Frame | None],
+    *,
+    size: int = 4,
+    held_out_every: int = 0,
+    length: int | None = None,
+    keep: int = 100,
 ) -> Batcher:
     held_out = FrameMemory(keep, SIZE, seed=0)
     return Batcher(
@@ -119,10 +135,32 @@ def test_it_goes_on_where_another_one_stopped() -> None:
         assert reader.jpeg_bytes_per_image == one.jpeg_bytes_per_image
 
 
+def test_a_batch_that_is_not_full_in_time_is_kept_for_the_next_call() -> None:
+    reader = batcher([frame(1), None, frame(2), frame(3), None, frame(4), frame(5), None, frame(6)], size=4)
+    batches = [reader.next(timeout=0.1) for _ in range(4)]
+    assert [batch and scenes(batch.images) for batch in batches] == [None, None, [1, 2, 3, 4], None]
+    assert not reader.ended
+    last = reader.next(timeout=0.1)
+    assert last is not None
+    assert (scenes(last.images), last.positions) == ([5, 6], [5, 6])
+    assert reader.ended
+
+
+def test_a_batch_that_is_not_full_outlives_its_process() -> None:
+    reader = batcher([frame(1), frame(2), None, frame(9)], size=4)
+    assert reader.next() is None
+    other = batcher([frame(3), frame(4)], size=4)
+    about, arrays = reader.state()
+    other.restore(json.loads(json.dumps(about)), arrays)
+    batch = other.next()
+    assert batch is not None
+    assert scenes(batch.images) == [1, 2, 3, 4]
+
+
 def test_pictures_are_known_again_in_another_process() -> None:
     one = batcher([frame(0)], held_out_every=2, length=1)
     read(one)
-    assert one.state()[1].tolist() == [MARK_OF_BLACK]
+    assert one.state()[1]["marks"].tolist() == [MARK_OF_BLACK]
 
 
 def test_progress_is_the_share_of_the_source_that_is_read() -> None:

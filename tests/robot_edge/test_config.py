@@ -121,6 +121,12 @@ def test_an_unknown_key_or_value_in_the_file_is_named(
     assert f"--{content.split()[0]}" in capsys.readouterr().err
 
 
+def test_a_camera_s_password_is_in_no_file_and_no_log() -> None:
+    settings = config(source="rtsp://me:s3cret@cam/live", held_out="http://cam/?pwd=s3cret")
+    assert "s3cret" not in str(settings.as_toml())
+    assert "s3cret" not in repr(settings)
+
+
 def test_the_help_says_the_least_that_an_outbox_takes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ from robot_edge.frames import FrameSource
 from robot_edge.node import RobotNode, open_outbox
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
+from robot_edge.sources.paced import Paced
 from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
 
@@ -135,6 +136,7 @@ class Run:
             boot=self.boot,
             run="c" * 16,
             former="",
+            edits=0,
             started=1.0,
             online=True,
             split=split,
@@ -191,7 +193,7 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
 
-    def _source(self, text: str, images: int) -> FrameSource:
+    def _source(self, text: str, images: int) -> Paced:
         return open_source(text, image_size=16, images=images, phases=self.config.phase_classes)
 
 

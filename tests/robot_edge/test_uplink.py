@@ -38,7 +38,15 @@ SPLIT = SplitSpec(backbone="resnet18", cut="layer1", image_size=16, bits=8, bott
 # 8,192 bytes a sample: at most 15 of them fit a message.
 LARGE = dataclasses.replace(SPLIT, shape=(128, 8, 8))
 STATE = RobotState(
-    boot="b" * 16, run="c" * 16, former="", started=100.0, online=True, split=SPLIT, weights="none", rehearse=0.0
+    boot="b" * 16,
+    run="c" * 16,
+    former="",
+    edits=0,
+    started=100.0,
+    online=True,
+    split=SPLIT,
+    weights="none",
+    rehearse=0.0,
 )
 TRAINER = TrainerState(boot="1" * 16, started=50.0, online=True, trouble="")
 TAKEOVER_SECONDS = 2.5 * HEARTBEAT_SECONDS

@@ -137,3 +137,23 @@ def test_colour_does_not_give_the_class_away() -> None:
 def test_impossible_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         SimulatedCamera(**settings)
+
+
+def test_a_thing_keeps_its_colours_and_its_class_has_its_turn() -> None:
+    def frames(**settings: Any) -> list[Frame]:
+        camera = SimulatedCamera(classes=["mug", "ball"], frames=64, size=32, **settings)
+        return list(iter(camera.next, None))
+
+    shown = frames(stay=4)
+    assert [one.label for one in shown] == ["mug"] * 16 + ["ball"] * 16 + ["mug"] * 16 + ["ball"] * 16
+    things, others = frames(stay=4, things=True), frames(stay=4)
+    hues = [{_hue(one.image) for one in part[:16:4]} for part in (things, others)]
+    assert len(hues[0]) < len(hues[1]), "the thing is the same in each scene, a toy is another one"
+
+
+def _hue(image: np.ndarray[Any, Any]) -> int:
+    """Return the commonest strong colour of a picture, coarsely."""
+    pixels = image.reshape(-1, 3).astype(int)
+    strong = pixels[np.ptp(pixels, axis=1) > 80]
+    angles = np.arctan2(np.sqrt(3) * (strong[:, 1] - strong[:, 2]), 2 * strong[:, 0] - strong[:, 1] - strong[:, 2])
+    return int(np.bincount(((angles + np.pi) / (2 * np.pi) * 8).astype(int) % 8).argmax()) if len(strong) else -1

@@ -1,0 +1,126 @@
+"""How long a prediction takes while the robot learns, beside how long it takes when it does not.
+
+    python benchmarks/seeing.py
+
+The real EdgeTrainer on the main thread, with a refresh of the predictor after each step, and the real Predictor on a
+thread of its own that gets a frame every 100 ms, as in the live loop. Turns with and without training alternate, as a
+machine's speed changes by the minute. Target: p99 with training under twice p99 without.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import tyro
+
+from hierarchy.device import Compute
+from robot_edge.config import RobotConfig
+from robot_edge.frames import Pixels
+from robot_edge.perception import Predictor
+from robot_edge.segment import build_edge
+from robot_edge.trainer import EdgeTrainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Seeing while learning."""
+
+    sizes: tuple[int, ...] = (32, 96)
+    """Sides of the frames in pixels."""
+    turns: int = 6
+    """Turns with training, and as many without."""
+    seconds: float = 10.0
+    """Length of a turn."""
+    rate: float = 10.0
+    """Frames a second."""
+    batch: int = 64
+    threads: int = 2
+    """Cores that training may use."""
+    nice: int = 0
+    """Niceness of the thread that trains (Linux)."""
+    switch_interval: float = 0.005
+    """Seconds after which a Python thread is asked to let another one go on."""
+    channels_last: bool = False
+
+
+def main(settings: Settings) -> None:
+    sys.setswitchinterval(settings.switch_interval)
+    torch.set_num_threads(settings.threads)
+    if settings.nice:  # before PyTorch starts its own threads, which inherit it
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), settings.nice)
+    for size in settings.sizes:
+        print(json.dumps({"size": size, **measure(settings, size)}), flush=True)
+
+
+def measure(settings: Settings, size: int) -> dict[str, float]:
+    config = RobotConfig(source="sim:", bits=4, bottleneck=16, image_size=size, batch=settings.batch)
+    segment, _, _ = build_edge(config)
+    compute = Compute(device=torch.device("cpu"), channels_last=settings.channels_last)
+    trainer = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.01)
+    images = np.random.default_rng(0).integers(0, 256, (settings.batch, size, size, 3), np.uint8)
+    names = [str(index % 8) for index in range(settings.batch)]
+    for _ in range(2):
+        trainer.step(images, names, fresh=settings.batch, progress=None)
+    predictor = Predictor(segment, bits=4, compute=compute)
+    eye = Eye(predictor, images, settings)
+    eye.start()
+    steps = 0
+    for turn in range(2 * settings.turns):
+        eye.training = turn % 2 == 1
+        end = time.monotonic() + settings.seconds
+        while time.monotonic() < end:
+            if eye.training:
+                trainer.step(images, names, fresh=settings.batch, progress=None)
+                predictor.refresh(segment)
+                steps += 1
+            else:
+                time.sleep(0.05)
+    eye.over = True
+    eye.join()
+    still, busy = (np.array(seconds[2:]) * 1e3 for seconds in (eye.seconds[False], eye.seconds[True]))
+    figures = {
+        "step_ms": 1e3 * settings.turns * settings.seconds / steps,
+        **{
+            f"{name}_p{share}_ms": float(np.percentile(values, share))
+            for name, values in (("still", still), ("training", busy))
+            for share in (50, 99)
+        },
+        "still_n": len(still),
+        "training_n": len(busy),
+    }
+    figures["p50_ratio"] = figures["training_p50_ms"] / figures["still_p50_ms"]
+    figures["p99_ratio"] = figures["training_p99_ms"] / figures["still_p99_ms"]
+    return {name: round(value, 2) for name, value in figures.items()}
+
+
+class Eye(threading.Thread):
+    """Predicts a frame at each tick, and notes how long it took from the tick on."""
+
+    def __init__(self, predictor: Predictor, images: Pixels, settings: Settings) -> None:
+        super().__init__(daemon=True)
+        self.training = self.over = False
+        self.seconds: dict[bool, list[float]] = {False: [], True: []}
+        self._predictor, self._images, self._settings = predictor, images, settings
+
+    def run(self) -> None:
+        Predictor.claim_thread()
+        if self._settings.nice:  # a new thread has that of the one that made it
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 0)
+        tick = time.perf_counter()
+        while not self.over:
+            tick = max(tick + 1 / self._settings.rate, time.perf_counter())
+            time.sleep(max(0.0, tick - time.perf_counter()))
+            training = self.training
+            self._predictor.predict(self._images[0])
+            self.seconds[training].append(time.perf_counter() - tick)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

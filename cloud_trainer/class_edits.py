@@ -1,0 +1,90 @@
+"""What class edits make of samples that were sent before them and arrive later. Pure.
+
+Messages overtake one another on the way. So a batch says how many edits were made before it, and those with a higher
+number apply to it, whenever they come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from broker.codec import pack, unpack_as
+from broker.messages import ActivationBatch, ClassEdit
+from broker.quantize import pack_activations, unpack_activations
+
+# What a wiped sample is called. No robot teaches a class of that name.
+WIPED = "?"
+
+
+class ClassEdits:
+    """The edits of one robot's run.
+
+    before: the number of the last one that was dealt with before this network began.
+    """
+
+    def __init__(self, before: int = 0) -> None:
+        self._last = before
+        self._edits: list[ClassEdit] = []
+        self._early: dict[int, ClassEdit] = {}  # which came before one with a lower number
+
+    def take(self, edit: ClassEdit) -> list[ClassEdit]:
+        """Take in an edit, and return what is to be done now, in the order in which the robot made it."""
+        if edit.number > self._last:
+            self._early[edit.number] = edit
+        due: list[ClassEdit] = []
+        while next_one := self._early.pop(self._last + 1, None):
+            self._last += 1
+            due.append(next_one)
+        self._edits += due
+        return due
+
+    def names_now(self, batch: ActivationBatch) -> list[str]:
+        """Return what each sample of the batch is called now; empty names for those that are no more."""
+        now = {name: "" if name == WIPED else name for name in batch.classes}
+        for edit in self._edits:
+            if edit.number <= batch.edits:
+                continue
+            for name in batch.classes:
+                if edit.change == "undo" and edit.session == batch.session:
+                    now[name] = ""
+                elif edit.change == "rename" and now[name] == edit.name:
+                    now[name] = edit.to
+                elif edit.change == "forget" and now[name] == edit.name:
+                    now[name] = ""
+        return [now[name] for name in batch.names]
+
+    def wipe(self, batch: ActivationBatch) -> ActivationBatch | None:
+        """Return the batch with nothing left of the samples that are no more; None where it has none of those.
+
+        The rest keeps its place: the rehearsal memory refers to it.
+        """
+        now = self.names_now(batch)
+        gone = [row for row, name in enumerate(now) if not name and batch.names[row] != WIPED]
+        if not gone:
+            return None
+        names = [name if current else WIPED for name, current in zip(batch.names, now, strict=True)]
+        quantized = unpack_activations(batch.activations)
+        codes = quantized.codes.copy()
+        codes[gone] = 0
+        classes = tuple(dict.fromkeys(names))
+        labels = np.array([classes.index(name) for name in names], np.uint16)
+        activations = pack_activations(replace(quantized, codes=codes))
+        return replace(batch, classes=classes, labels=labels, activations=activations)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state, as JSON can hold it."""
+        return {
+            "last": self._last,
+            "edits": [pack(edit).hex() for edit in self._edits],
+            "early": [pack(edit).hex() for edit in self._early.values()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._last = state["last"]
+        self._edits = [unpack_as(ClassEdit, bytes.fromhex(one)) for one in state["edits"]]
+        early = [unpack_as(ClassEdit, bytes.fromhex(one)) for one in state["early"]]
+        self._early = {edit.number: edit for edit in early}

@@ -1,0 +1,257 @@
+"""The trainer's page: its robots, how they learn, and what was not taken. Reads the board, and changes nothing."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Response
+from nicegui import ui
+
+from cloud_trainer.page.board import Board, FleetState, RobotRow, ago
+from cloud_trainer.page.prometheus import CONTENT_TYPE, exposition
+from hierarchy.page.look import (
+    AXIS_COLOUR,
+    EDGE_COLOUR,
+    Chip,
+    Curves,
+    Figures,
+    Table,
+    begin_page,
+    card,
+    mode_button,
+    number,
+    percent,
+    size,
+)
+
+FLEET_FIGURES = ["robots there", "images", "messages waiting", "rejected", "store", "store limit"]
+ROBOT_FIGURES = ["exit loss", "cloud loss", "images/s", "of a JPEG", "messages trained", "queued there", "checkpoint"]
+ROBOT_COLUMNS = [
+    "robot",
+    "",
+    "images",
+    "classes",
+    "exit accuracy",
+    "cloud accuracy",
+    "bytes/image",
+    "waiting",
+    "checkpoint",
+]
+REFRESH_SECONDS = 1.0
+# Classes in the matrix; those that are mistaken most where there are more.
+MOST_IN_MATRIX = 24
+# Up to so many classes there is room for a number in each field.
+MOST_WITH_NUMBERS = 12
+# Rejected messages in the list, newest first.
+MOST_REJECTIONS = 50
+
+
+def build(app: FastAPI, board: Board) -> None:
+    """Add the page and its routes."""
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(exposition(board.state), media_type=CONTENT_TYPE)
+
+    ui.page("/", title=board.trainer)(functools.partial(_Page, board))
+
+
+class _Page:
+    """One open page."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._chosen = ""
+        begin_page(board.trainer)
+        with ui.element("header").classes("rx-head"):
+            ui.label(board.trainer).classes("rx-name")
+            self._link = Chip()
+            self._trouble = Chip()
+            ui.element("div").classes("rx-space")
+            mode_button()
+        with ui.element("div").classes("rx-grid"):
+            with card("", 12):
+                self._figures = Figures(FLEET_FIGURES)
+            with card("Robots", 12):
+                self._robots = Table(ROBOT_COLUMNS, choose=self._choose)
+            self._of_robot()
+            with card("Rejected messages", 12):
+                self._rejected = Table(["when", "robot", "why"])
+        self._refresh()
+        ui.timer(REFRESH_SECONDS, self._refresh)
+
+    def _of_robot(self) -> None:
+        with card("", 12):
+            with ui.element("div").classes("rx-head"):
+                self._name = ui.label("").classes("rx-name")
+                self._presence = Chip()
+                self._quarantine = Chip()
+            self._network = ui.label("").classes("rx-soft")
+            self._of_it = Figures(ROBOT_FIGURES)
+        with card("Loss", 6):
+            self._losses = Curves(["exit, on the robot", "cloud"])
+        with card("Accuracy before learning", 6):
+            self._accuracies = Curves(["exit, on the robot", "cloud"], percent=True)
+        with card("Held-out frames: what they are, and what the cloud takes them for", 7):
+            self._matrix = _Matrix()
+        with card("Cloud accuracy by class", 5):
+            self._classes = Table(["class", "right"])
+
+    def _choose(self, index: int) -> None:
+        robots = self._board.state.robots
+        if index < len(robots):
+            self._chosen = robots[index].name
+            self._refresh()
+
+    def _refresh(self) -> None:
+        state = self._board.state
+        self._link.show(state.link[:120] or "broker there", "bad" if state.link else "good")
+        self._trouble.show(state.trouble[:120], "bad")
+        self._show_fleet(state)
+        row = next((one for one in state.robots if one.name == self._chosen), None) or next(iter(state.robots), None)
+        if row:
+            self._show_robot(row)
+        else:
+            self._name.set_text("No robot yet")
+            self._network.set_text("Start one: robot-edge run --broker with the same URL.")
+            self._presence.show("")
+            self._quarantine.show("")
+
+    def _show_fleet(self, state: FleetState) -> None:
+        there = sum(row.online for row in state.robots)
+        rejected = state.strangers_rejected + sum(row.messages_rejected for row in state.robots)
+        self._figures.show(
+            robots_there=f"{there} of {len(state.robots)}",
+            images=number(sum(row.images for row in state.robots)),
+            messages_waiting=number(sum(row.messages_waiting for row in state.robots)),
+            rejected=number(rejected),
+            store=size(state.store_bytes),
+            store_limit=size(state.store_limit),
+        )
+        self._robots.show([_cells(row) for row in state.robots])
+        entries = [(one, row.name) for row in state.robots for one in row.rejections]
+        entries += [(one, one.robot) for one in state.strangers]
+        newest = sorted(entries, key=lambda entry: -entry[0].time)[:MOST_REJECTIONS]
+        self._rejected.show([(_clock(one.time), robot, one.reason) for one, robot in newest], empty="None.")
+
+    def _show_robot(self, row: RobotRow) -> None:
+        self._name.set_text(row.name)
+        self._presence.show("there" if row.online else "away", "good" * row.online)
+        self._quarantine.show(row.trouble[:160], "bad")
+        self._network.set_text(row.network)
+        sent, jpeg = row.bytes_per_image, row.jpeg_bytes_per_image
+        self._of_it.show(
+            exit_loss=number(row.exit_loss, 2),
+            cloud_loss=number(row.cloud_loss, 2),
+            **{"images/s": number(row.images_per_second, 1)},
+            of_a_JPEG=percent(sent / jpeg if sent and jpeg else None),
+            messages_trained=number(row.messages_trained),
+            queued_there=number(row.queued),
+            checkpoint=size(row.checkpoint.size) if row.checkpoint else "-",
+        )
+        self._losses.show(row.history, 0)
+        self._accuracies.show(row.history, 2)
+        self._matrix.show(row.confusion)
+        by_class = sorted(row.by_class.items(), key=lambda entry: entry[1])
+        untested = [(name, "-") for name in row.classes if name not in row.by_class]
+        self._classes.show(
+            [*((name, percent(share)) for name, share in by_class), *untested][:200], empty="No class yet."
+        )
+
+
+def _cells(row: RobotRow) -> tuple[str, ...]:
+    return (
+        row.name,
+        "not taken" if row.trouble else "there" if row.online else "away",
+        number(row.images),
+        number(len(row.classes)),
+        percent(row.exit_accuracy),
+        percent(row.cloud_accuracy),
+        number(row.bytes_per_image),
+        number(row.messages_waiting),
+        ago(row.checkpoint.time) if row.checkpoint else "-",
+    )
+
+
+def _clock(when: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(when))
+
+
+class _Matrix:
+    """The confusion matrix: a row for what it is, a column for what it was taken for, dark where often."""
+
+    def __init__(self) -> None:
+        label = {"color": AXIS_COLOUR, "fontSize": 11}
+        axis: dict[str, Any] = {
+            "type": "category",
+            "data": [],
+            "axisTick": {"show": False},
+            "axisLine": {"show": False},
+        }
+        options = {
+            "animation": False,
+            "grid": {"left": 8, "right": 8, "top": 8, "bottom": 8, "containLabel": True},
+            "tooltip": {"confine": True},
+            "xAxis": {**axis, "axisLabel": {**label, "rotate": 40, "interval": 0}},
+            "yAxis": {**axis, "inverse": True, "axisLabel": {**label, "interval": 0}},
+            "visualMap": {
+                "show": False,
+                "min": 0,
+                "max": 1,
+                "dimension": 3,
+                "inRange": {"color": ["rgba(120,140,150,0.10)", EDGE_COLOUR]},
+            },
+            "series": [
+                {
+                    "type": "heatmap",
+                    "data": [],
+                    "encode": {"x": 0, "y": 1, "value": 2, "tooltip": [2]},
+                    "label": {"show": False, "formatter": "{@[2]}"},
+                    "itemStyle": {"borderRadius": 3, "borderWidth": 2, "borderColor": "transparent"},
+                }
+            ],
+        }
+        self._nothing = ui.label("No held-out frames were tested yet.").classes("rx-soft")
+        self._chart = ui.echart(options).style("height: 320px; width: 100%")
+        self._shown: Mapping[str, Mapping[str, int]] | None = None
+
+    def show(self, confusion: Mapping[str, Mapping[str, int]]) -> None:
+        """Draw counts by true and predicted class."""
+        if confusion == self._shown:
+            return
+        self._shown = confusion
+        self._nothing.set_visibility(not confusion)
+        self._chart.set_visibility(bool(confusion))
+        names = most_mistaken(confusion, MOST_IN_MATRIX)
+        options = self._chart.options
+        options["xAxis"]["data"] = options["yAxis"]["data"] = [one or "(none)" for one in names]
+        options["series"][0]["data"] = cells(confusion, names)
+        options["series"][0]["label"]["show"] = len(names) <= MOST_WITH_NUMBERS
+        self._chart.update()
+
+
+def most_mistaken(confusion: Mapping[str, Mapping[str, int]], most: int) -> list[str]:
+    """Return the classes in a matrix, in alphabetical order; those in most mistakes where there are too many."""
+    mistakes: dict[str, int] = {}
+    for name, row in confusion.items():
+        mistakes.setdefault(name, 0)
+        for guess, count in row.items():
+            wrong = count * (guess != name)
+            mistakes[name] += wrong
+            mistakes[guess] = mistakes.get(guess, 0) + wrong
+    return sorted(sorted(mistakes, key=lambda name: (-mistakes[name], name))[:most])
+
+
+def cells(confusion: Mapping[str, Mapping[str, int]], names: list[str]) -> list[list[float]]:
+    """Return a matrix's fields: column, row, how many, and which share of the row's class that is."""
+    fields: list[list[float]] = []
+    for row, name in enumerate(names):
+        guesses = confusion.get(name, {})
+        total = sum(guesses.values())
+        for column, guess in enumerate(names):
+            count = guesses.get(guess, 0)
+            fields.append([column, row, count, round(count / total, 4) if total else 0.0])
+    return fields

@@ -1,0 +1,154 @@
+"""What a trainer's loop tells its page: values, and how to make them of a robot's record. No frame is among them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.messages import AWAY_SECONDS
+from cloud_trainer.robot_record import Rejection, RobotRecord
+from hierarchy.checkpoint import CHECKPOINT
+from hierarchy.page.history import History, Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFile:
+    """A checkpoint on the disk. time: Unix seconds. size: bytes of all its files."""
+
+    time: float
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotRow:
+    """What a page shows of one robot at one moment. Shares are of 1; None where not known.
+
+    online: whether it is there now. heard: seconds since its last message. network: backbone and cut. by_class,
+    confusion: of held-out frames, as HeldOut's. trouble: why its messages are not taken, empty where they are.
+    history: Unix times with exit loss, cloud loss, exit and cloud prequential accuracy.
+    """
+
+    name: str
+    online: bool
+    heard: float
+    network: str = ""
+    classes: tuple[str, ...] = ()
+    images: int = 0
+    exit_loss: float | None = None
+    cloud_loss: float | None = None
+    exit_prequential: float | None = None
+    cloud_recent: float | None = None
+    exit_accuracy: float | None = None
+    cloud_accuracy: float | None = None
+    bytes_per_image: float | None = None
+    jpeg_bytes_per_image: float | None = None
+    images_per_second: float | None = None
+    queued: int | None = None
+    dropped: int | None = None
+    messages_trained: int = 0
+    messages_waiting: int = 0
+    messages_rejected: int = 0
+    trouble: str = ""
+    by_class: Mapping[str, float] = field(default_factory=dict)
+    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    checkpoint: CheckpointFile | None = None
+    rejections: tuple[Rejection, ...] = ()
+    history: tuple[Point, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetState:
+    """What a page shows of a trainer. store_limit: bytes. link, trouble: what is wrong, empty where nothing is.
+
+    strangers: what was rejected of robots that this trainer does not know; strangers_rejected: how much in all.
+    """
+
+    robots: tuple[RobotRow, ...] = ()
+    store_bytes: int = 0
+    store_limit: float = 0.0
+    link: str = ""
+    trouble: str = ""
+    strangers: tuple[Rejection, ...] = ()
+    strangers_rejected: int = 0
+
+
+@dataclass
+class Board:
+    """Where the trainer's loop pins up what is so; replaced as a whole, so any thread may read it."""
+
+    trainer: str
+    state: FleetState = field(default_factory=FleetState)
+
+
+class Rows:
+    """Makes rows of records, and keeps what they are made of over time: curves, and which checkpoint was looked at."""
+
+    def __init__(self, checkpoints: Path) -> None:
+        self._checkpoints = checkpoints
+        self._histories: dict[str, History] = {}
+        self._saved: dict[str, tuple[int, CheckpointFile | None]] = {}
+
+    def row(self, robot: str, record: RobotRecord, now: float, wall: float) -> RobotRow:
+        """Return a robot's row. now: monotonic seconds; wall: Unix time."""
+        figures, said, session = record.figures(robot, now), record.metrics, record.session
+        loss, recent = (figures.cloud_loss, figures.cloud_recent) if figures else (None, None)
+        exit_loss, exit_prequential = (said.exit_loss, said.exit_prequential) if said else (None, None)
+        history = self._histories.setdefault(robot, History())
+        history.add(wall, exit_loss, loss, exit_prequential, recent)
+        split = session.state.split if session else record.state.split if record.state else None
+        silence = now - record.heard
+        return RobotRow(
+            name=robot,
+            online=record.online and silence <= AWAY_SECONDS,
+            heard=silence,
+            network=f"{split.backbone}, cut after {split.cut}" if split else "",
+            classes=session.trainer.classes if session else (),
+            images=figures.images if figures else 0,
+            exit_loss=exit_loss,
+            cloud_loss=loss,
+            exit_prequential=exit_prequential,
+            cloud_recent=recent,
+            exit_accuracy=said.exit_accuracy if said else None,
+            cloud_accuracy=figures.cloud_accuracy if figures else None,
+            bytes_per_image=said.bytes_per_image if said else None,
+            jpeg_bytes_per_image=said.jpeg_bytes_per_image if said else None,
+            images_per_second=said.images_per_second if said else None,
+            queued=said.queued if said else None,
+            dropped=said.dropped if said else None,
+            messages_trained=figures.messages_trained if figures else 0,
+            messages_waiting=record.messages_waiting,
+            messages_rejected=record.conduct.rejected,
+            trouble=record.stuck or record.refused or record.conduct.quarantine(now),
+            by_class=session.held_out.by_class if session else {},
+            confusion=session.held_out.confusion if session else {},
+            checkpoint=self._checkpoint(robot, record.cursor_saved),
+            rejections=tuple(record.rejections),
+            history=history.points(),
+        )
+
+    def _checkpoint(self, robot: str, cursor: int) -> CheckpointFile | None:
+        """Return a robot's checkpoint, having looked again where there is another one."""
+        before = self._saved.get(robot)
+        if before is None or before[0] != cursor:
+            self._saved[robot] = cursor, checkpoint_file(self._checkpoints / robot)
+        return self._saved[robot][1]
+
+
+def checkpoint_file(folder: Path) -> CheckpointFile | None:
+    """Return when a checkpoint was written and what it takes; None where there is none."""
+    try:
+        files = [path.stat() for path in folder.iterdir() if path.is_file()]
+        return CheckpointFile(time=(folder / CHECKPOINT).stat().st_mtime, size=sum(one.st_size for one in files))
+    except OSError:
+        return None
+
+
+def ago(when: float, now: float | None = None) -> str:
+    """Return how long ago a Unix time was, as people say it."""
+    seconds = max(0.0, (time.time() if now is None else now) - when)
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

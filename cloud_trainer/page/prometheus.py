@@ -1,0 +1,74 @@
+"""A trainer's figures for Prometheus, in its text format 0.0.4. Pure.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cloud_trainer.page.board import FleetState, RobotRow
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+# Of each robot: name, type, what it is, and where it comes from. None is left out: not known is not 0.
+ROBOT_METRICS: list[tuple[str, str, str, Callable[[RobotRow], float | None]]] = [
+    ("robot_online", "gauge", "Whether the robot is there.", lambda row: row.online),
+    ("robot_classes", "gauge", "Classes that the cloud's network knows.", lambda row: len(row.classes)),
+    ("robot_images", "gauge", "Images that the cloud has learned from.", lambda row: row.images),
+    ("robot_exit_loss", "gauge", "Loss of the robot's early exit.", lambda row: row.exit_loss),
+    ("robot_cloud_loss", "gauge", "Loss of the cloud's network.", lambda row: row.cloud_loss),
+    ("robot_exit_accuracy", "gauge", "Share of held-out frames that the exit names.", lambda row: row.exit_accuracy),
+    ("robot_cloud_accuracy", "gauge", "Share of held-out frames that the cloud names.", lambda row: row.cloud_accuracy),
+    ("robot_bytes_per_image", "gauge", "Bytes sent for an image.", lambda row: row.bytes_per_image),
+    ("robot_messages_trained", "gauge", "Messages that were learned from.", lambda row: row.messages_trained),
+    ("robot_messages_waiting", "gauge", "Messages stored and not learned from yet.", lambda row: row.messages_waiting),
+    ("robot_messages_queued", "gauge", "Messages on the robot without a receipt.", lambda row: row.queued),
+    ("robot_messages_rejected_total", "counter", "Messages that were rejected.", lambda row: row.messages_rejected),
+    ("robot_quarantined", "gauge", "Whether the robot's messages are not taken.", lambda row: bool(row.trouble)),
+    (
+        "robot_checkpoint_timestamp_seconds",
+        "gauge",
+        "When the last checkpoint was written.",
+        lambda row: row.checkpoint.time if row.checkpoint else None,
+    ),
+    (
+        "robot_checkpoint_bytes",
+        "gauge",
+        "What the last checkpoint takes of the disk.",
+        lambda row: row.checkpoint.size if row.checkpoint else None,
+    ),
+]
+
+
+def exposition(state: FleetState) -> str:
+    """Return all figures as text."""
+    lines: list[str] = []
+    for name, kind, about, value in (
+        ("store_bytes", "gauge", "What the store takes of the disk.", state.store_bytes),
+        ("store_limit_bytes", "gauge", "What the store may take.", state.store_limit),
+        ("taking", "gauge", "Whether activations are taken.", not state.trouble),
+        ("strangers_rejected_total", "counter", "Rejected messages of unknown robots.", state.strangers_rejected),
+    ):
+        lines += [*_head(name, kind, about), f"reflexarc_{name} {_number(value)}"]
+    for name, kind, about, of in ROBOT_METRICS:
+        values = [(row.name, of(row)) for row in state.robots]
+        lines += _head(name, kind, about)
+        lines += [
+            f'reflexarc_{name}{{robot="{_escaped(robot)}"}} {_number(value)}'
+            for robot, value in values
+            if value is not None
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, kind: str, about: str) -> list[str]:
+    return [f"# HELP reflexarc_{name} {about}", f"# TYPE reflexarc_{name} {kind}"]
+
+
+def _number(value: float) -> str:
+    return repr(float(value)) if isinstance(value, float) else str(int(value))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,231 @@
+"""How both pages look: one grid of cards, figures large enough to read from where the robot is, dark and light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from nicegui import ui
+from nicegui.elements.label import Label
+
+from hierarchy.page.history import Point
+
+CSS = """
+:root { --back: #f3f5f7; --card: #ffffff; --line: #dde3e9; --text: #1b2631; --soft: #5d6b78; --main: #0b7a75;
+  --good: #1d8a4a; --warn: #a86500; --bad: #c03a32; --cloud: #4a63c8; --fill: #e9edf1; }
+.body--dark { --back: #0f151b; --card: #172028; --line: #27333d; --text: #e4ebf1; --soft: #95a3b0; --main: #3bbab2;
+  --good: #4cc27d; --warn: #e2a33d; --bad: #f0766e; --cloud: #8fa4ff; --fill: #22303a; }
+body, body.body--dark { background: var(--back); color: var(--text); }
+.nicegui-content { padding: 16px; gap: 16px; max-width: 1240px; margin: 0 auto; align-items: stretch; }
+.rx-head { display: flex; align-items: center; gap: 12px; flex-wrap: wrap; width: 100%; min-height: 40px; }
+.rx-name { font-size: 20px; font-weight: 600; overflow-wrap: anywhere; }
+.rx-space { flex: 1; }
+.rx-grid { display: grid; grid-template-columns: repeat(12, minmax(0, 1fr)); gap: 16px; width: 100%; }
+.rx-card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 16px; display: flex;
+  flex-direction: column; gap: 12px; min-width: 0; }
+.rx-4 { grid-column: span 4; } .rx-5 { grid-column: span 5; } .rx-6 { grid-column: span 6; }
+.rx-7 { grid-column: span 7; } .rx-8 { grid-column: span 8; } .rx-12 { grid-column: span 12; }
+.rx-column { display: flex; flex-direction: column; gap: 16px; min-width: 0; }
+.rx-column > .rx-card:last-child { flex: 1; }
+.rx-title { font-size: 13px; font-weight: 600; color: var(--soft); letter-spacing: .02em; }
+.rx-row { display: flex; align-items: center; gap: 12px; flex-wrap: wrap; }
+.rx-soft { color: var(--soft); font-size: 13px; }
+.rx-figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(104px, 1fr)); gap: 14px 16px; width: 100%; }
+.rx-figure { min-width: 0; display: flex; flex-direction: column; gap: 2px; }
+.rx-figure b { font-size: 21px; line-height: 1.2; font-weight: 600; font-variant-numeric: tabular-nums;
+  overflow-wrap: anywhere; }
+.rx-figure span { font-size: 12px; color: var(--soft); }
+.rx-chip { display: inline-flex; align-items: center; gap: 7px; padding: 4px 11px; border-radius: 999px;
+  background: var(--fill); font-size: 13px; max-width: 100%; overflow-wrap: anywhere; }
+.rx-chip::before { content: ''; width: 8px; height: 8px; border-radius: 50%; background: var(--soft); flex: none; }
+.rx-chip.good::before { background: var(--good); } .rx-chip.warn::before { background: var(--warn); }
+.rx-chip.bad::before { background: var(--bad); }
+.rx-chart { height: 210px; width: 100%; }
+.rx-table { width: 100%; overflow-x: auto; }
+.rx-table table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
+.rx-table th { text-align: left; color: var(--soft); font-weight: 500; font-size: 12px; padding: 4px 10px 6px 0; }
+.rx-table td { padding: 7px 10px 7px 0; border-top: 1px solid var(--line); vertical-align: middle; }
+.body--dark { --q-primary: #3bbab2 !important; --q-negative: #f0766e !important; }
+.body--dark .q-btn.text-white { color: #0f151b !important; }
+.q-btn { text-transform: none; border-radius: 8px; font-weight: 500; }
+.q-field--outlined .q-field__control { border-radius: 8px; }
+.q-notification { border-radius: 10px; max-width: min(92vw, 480px); }
+.q-notification__message { overflow-wrap: anywhere; }
+@media (max-width: 860px) {
+  .nicegui-content { padding: 12px; gap: 12px; } .rx-grid, .rx-column { gap: 12px; } .rx-card { padding: 14px; }
+  .rx-4, .rx-5, .rx-6, .rx-7, .rx-8 { grid-column: span 12; }
+}
+"""
+
+# In both modes readable on the card behind it.
+EDGE_COLOUR, CLOUD_COLOUR, AXIS_COLOUR = "#12a59b", "#6f86ea", "#8593a0"
+MODES = {None: "brightness_auto", True: "dark_mode", False: "light_mode"}
+
+
+def begin_page(name: str) -> None:
+    """Set up colours and styles, and let them follow the system until somebody chooses."""
+    ui.colors(primary="#0b7a75", secondary="#4a63c8", positive="#1d8a4a", negative="#c03a32", warning="#a86500")
+    ui.add_css(CSS)
+    ui.page_title(name)
+
+
+def mode_button() -> None:
+    """Show a button that goes from the system's mode to dark, light, and back."""
+    dark = ui.dark_mode(None)
+
+    def turn() -> None:
+        order = list(MODES)
+        dark.value = order[(order.index(dark.value) + 1) % len(order)]
+        button.props(f"icon={MODES[dark.value]}")
+
+    button = ui.button(icon=MODES[None], on_click=turn).props('flat round dense aria-label="Dark or light"')
+    button.style("color: var(--soft)")
+
+
+@contextmanager
+def card(title: str, columns: int) -> Iterator[None]:
+    """Lay out a card, so many of the grid's twelve columns wide; on a phone all of them."""
+    with ui.element("section").classes(f"rx-card rx-{columns}"):
+        if title:
+            ui.label(title).classes("rx-title")
+        yield
+
+
+class Figures:
+    """Figures side by side, each with what it is below it."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._values: dict[str, Label] = {}
+        with ui.element("div").classes("rx-figures"):
+            for name in names:
+                with ui.element("div").classes("rx-figure"):
+                    with ui.element("b"):
+                        self._values[name] = ui.label("-")
+                    with ui.element("span"):
+                        ui.label(name)
+
+    def show(self, **values: str) -> None:
+        """Set figures, named as at the start with _ for a blank."""
+        for name, value in values.items():
+            self._values[name.replace("_", " ")].set_text(value)
+
+
+class Chip:
+    """A short text with a dot whose colour says how it is: good, warn, bad, or none of them."""
+
+    def __init__(self) -> None:
+        self._label = ui.label("").classes("rx-chip")
+        self._mood = ""
+
+    def show(self, text: str, mood: str = "") -> None:
+        """Say so; an empty text hides it."""
+        self._label.set_text(text)
+        self._label.set_visibility(bool(text))
+        if mood != self._mood:
+            self._label.classes(add=mood or None, remove=self._mood or None)
+            self._mood = mood
+
+
+class Curves:
+    """A chart of values over time, in both colours: the robot's and the cloud's."""
+
+    def __init__(self, names: Sequence[str], *, percent: bool = False) -> None:
+        colours = (EDGE_COLOUR, CLOUD_COLOUR)
+        label = {"color": AXIS_COLOUR, "fontSize": 11}
+        line = {"lineStyle": {"color": AXIS_COLOUR, "opacity": 0.25}}
+        times = {**label, "hideOverlap": True, "showMinLabel": False}
+        value: dict[str, Any] = {"type": "value", "axisLabel": label, "splitLine": line, "splitNumber": 4}
+        if percent:
+            value |= {"min": 0, "max": 100, "interval": 25, "axisLabel": {**label, "formatter": "{value} %"}}
+        options = {
+            "animation": False,
+            "grid": {"left": 8, "right": 14, "top": 30, "bottom": 4, "containLabel": True},
+            "legend": {"top": 0, "left": 0, "icon": "roundRect", "itemWidth": 12, "itemHeight": 4, "textStyle": label},
+            "tooltip": {"trigger": "axis", "confine": True},
+            "xAxis": {
+                "type": "time",
+                "axisLabel": times,
+                "splitLine": {"show": False},
+            },
+            "yAxis": value,
+            "series": [
+                {"type": "line", "name": name, "showSymbol": False, "data": [], "color": colour, "connectNulls": True}
+                for name, colour in zip(names, colours, strict=False)
+            ],
+        }
+        self._scale = 100.0 if percent else 1.0
+        self._shown: tuple[Point, ...] = ()
+        self._chart = ui.echart(options).classes("rx-chart")
+
+    def show(self, points: tuple[Point, ...], first: int) -> None:
+        """Draw the points' values from the one with that index on. Draws nothing where they are those shown already."""
+        if points == self._shown:
+            return
+        self._shown = points
+        for index, series in enumerate(self._chart.options["series"]):
+            values = ((when, each[first + index]) for when, each in points)
+            series["data"] = [
+                [round(when * 1000), None if value is None else round(value * self._scale, 3)] for when, value in values
+            ]
+        self._chart.update()
+
+
+class Table:
+    """Rows of text, updated in place.
+
+    choose: hears of the index of a row that somebody clicks.
+    """
+
+    def __init__(self, columns: Sequence[str], *, choose: Callable[[int], None] | None = None) -> None:
+        self._choose = choose
+        self._rows: list[list[Label]] = []
+        with ui.element("div").classes("rx-table"):
+            with ui.element("table"):
+                with ui.element("thead"), ui.element("tr"):
+                    for column in columns:
+                        with ui.element("th"):
+                            ui.label(column)
+                self._body = ui.element("tbody")
+            self._nothing = ui.label("").classes("rx-soft")
+
+    def show(self, rows: Sequence[Sequence[str]], *, empty: str = "") -> None:
+        """Show these rows, or a text where there are none."""
+        self._nothing.set_text("" if rows else empty)
+        if len(rows) != len(self._rows):
+            self._body.clear()
+            with self._body:
+                self._rows = [self._make(index, len(row)) for index, row in enumerate(rows)]
+        for labels, row in zip(self._rows, rows, strict=True):
+            for label, text in zip(labels, row, strict=True):
+                label.set_text(text)
+
+    def _make(self, index: int, columns: int) -> list[Label]:
+        labels: list[Label] = []
+        with ui.element("tr") as line:
+            for _ in range(columns):
+                with ui.element("td"):
+                    labels.append(ui.label(""))
+        if choose := self._choose:
+            line.on("click", lambda: choose(index)).style("cursor: pointer")
+        return labels
+
+
+def percent(share: float | None) -> str:
+    """Return a share of 1 as people read it."""
+    return "-" if share is None else f"{100 * share:.0f} %" if share >= 0.9995 else f"{100 * share:.1f} %"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Return a number as people read it."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def size(count: float | None) -> str:
+    """Return bytes as people read them."""
+    if count is None:
+        return "-"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} B"

@@ -1,0 +1,77 @@
+"""Settings of a page: where it listens and who may see it."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from broker.errors import ConfigError
+from hierarchy.command_line import check_range
+
+if TYPE_CHECKING:
+    from hierarchy.page.server import PageServer
+
+PASSWORD_VARIABLE = "REFLEXARC_PAGE_PASSWORD"  # noqa: S105, the name is no secret
+# Whoever may guess a few times a minute needs years for a random one of these, but not for a shorter one.
+LEAST_PASSWORD = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """A page in the browser. Both ends have one."""
+
+    page: int = 0
+    """Port of a page in the browser (docs/pages.md); 0 for none. It needs `pip install reflexarc[page]`."""
+    page_host: str = "127.0.0.1"
+    """Address that the page listens at: this machine only, or 0.0.0.0 for the network too, which takes a password."""
+    page_password_file: str = ""
+    """File whose first line is the page's password. Default: the environment variable REFLEXARC_PAGE_PASSWORD."""
+
+    def check_page(self) -> None:
+        """Raise ConfigError for settings that cannot work."""
+        check_range("page", self.page, 0, 65_535)
+        if self.page and not is_loopback(self.page_host) and not self.page_password:
+            raise ConfigError(
+                f"--page-host {self.page_host} lets others see the page, and give commands: write a password into a "
+                f"file for --page-password-file, or into {PASSWORD_VARIABLE}"
+            )
+
+    @property
+    def page_password(self) -> str:
+        """The page's password; empty for none. Raises ConfigError."""
+        password = os.environ.get(PASSWORD_VARIABLE, "")
+        if self.page_password_file:
+            try:
+                password = (Path(self.page_password_file).read_text().splitlines() or [""])[0].strip()
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"--page-password-file {self.page_password_file}: {error}") from error
+            if not password:
+                raise ConfigError(f"--page-password-file {self.page_password_file}: its first line is empty")
+        if password and len(password) < LEAST_PASSWORD:
+            raise ConfigError(f"the page's password has {len(password)} characters: use {LEAST_PASSWORD} or more")
+        return password
+
+
+@contextmanager
+def page_server(options: PageOptions, title: str) -> Iterator[PageServer | None]:
+    """Take the port of the page, if there is to be one, and end its server behind it. Raises ConfigError."""
+    if not options.page:
+        yield None
+        return
+    from hierarchy.page.server import PageServer  # NiceGUI takes seconds to import, and may not be there
+
+    with closing(PageServer(options, title=title)) as server:
+        yield server
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach that address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

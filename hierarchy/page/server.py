@@ -1,0 +1,112 @@
+"""A page's server, on a thread of its own with an event loop of its own."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from broker.errors import ConfigError
+from hierarchy.page.options import PageOptions
+
+try:
+    import uvicorn
+    from fastapi import FastAPI
+    from nicegui import ui
+
+    from hierarchy.page.gate import Gate
+except ModuleNotFoundError as missing:
+    raise ConfigError(f"--page needs NiceGUI ({missing}): pip install 'reflexarc[page]'") from missing
+
+# Open pages are told to go; one that hangs should not keep the program from ending.
+GRACE_SECONDS = 1
+START_SECONDS = 30.0
+# Commands and figures are small. More than this from a browser is an attack, or a mistake.
+MOST_SOCKET_BYTES = 65_536
+# A page open for hours that sleeps and wakes is built anew rather than told all that it missed.
+MESSAGES_KEPT = 100
+
+log = logging.getLogger("page")
+
+
+class PageServer:
+    """Serves one page; a process can have only one, because NiceGUI has one app.
+
+    ending: set as soon as the server is to end, for whoever sends without end.
+    """
+
+    def __init__(self, options: PageOptions, *, title: str) -> None:
+        """Take the port. Raises ConfigError where that is not possible."""
+        self.ending = threading.Event()
+        self._password = options.page_password
+        self._title = title
+        family = socket.AF_INET6 if ":" in options.page_host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((options.page_host, options.page))
+        except OSError as error:
+            self._socket.close()
+            raise ConfigError(f"--page {options.page} at --page-host {options.page_host}: {error}") from error
+        host = f"[{options.page_host}]" if family == socket.AF_INET6 else options.page_host
+        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, build: Callable[[FastAPI], None]) -> None:
+        """Serve. build: adds pages and routes. Raises ConfigError where the server does not come up."""
+        app = FastAPI(openapi_url=None)
+        build(app)
+        ui.run_with(
+            app,
+            title=self._title,
+            dark=None,
+            tailwind=False,
+            storage_secret=secrets.token_hex(32),
+            message_history_length=MESSAGES_KEPT,
+            show_welcome_message=False,
+        )
+        config = uvicorn.Config(
+            Gate(app, password=self._password, title=self._title),
+            log_level="warning",
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            ws_max_size=MOST_SOCKET_BYTES,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False,
+        )
+        logging.getLogger("uvicorn.error").addFilter(_is_no_part_of_ending)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="page", daemon=True)
+        self._thread.start()
+        give_up = time.monotonic() + START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > give_up:
+                raise ConfigError(f"the page at {self.url} did not start")
+            time.sleep(0.02)
+        log.info("page at %s%s", self.url, ", with a password" if self._password else ", for this machine only")
+
+    def close(self) -> None:
+        """End it, and whatever is still being sent."""
+        self.ending.set()
+        if self._server and self._thread:
+            self._server.should_exit = True
+            self._thread.join(GRACE_SECONDS + 4)
+        self._socket.close()
+
+    def _run(self) -> None:
+        assert self._server
+        try:
+            self._server.run(sockets=[self._socket])
+        except Exception:
+            # Seeing and learning must not end because a page did.
+            log.exception("the page has ended")
+
+
+def _is_no_part_of_ending(record: logging.LogRecord) -> bool:
+    """Whether it is worth telling: that an open page was cut off at the end is not."""
+    return "graceful shutdown exceeded" not in record.getMessage() and "ASGI callable" not in record.getMessage()

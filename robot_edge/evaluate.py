@@ -1,0 +1,241 @@
+"""`robot-edge evaluate`: what a run's segment is worth on a source of frames, alone and with the cloud to ask."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from broker.errors import ConfigError
+from broker.link import MqttLink, credentials_for
+from broker.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
+from broker.quantize import Quantized, pack_activations
+from hierarchy.checkpoint import Parts, load_checkpoint, write_json
+from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
+from hierarchy.curves import draw_thresholds
+from hierarchy.device import Compute, choose_device
+from hierarchy.learner import restore_weights
+from hierarchy.run_folder import former_settings
+from robot_edge.batches import resize
+from robot_edge.cascade import CloudLine
+from robot_edge.config import EvaluateConfig, RobotConfig
+from robot_edge.evaluation_report import Look, report, threshold_points
+from robot_edge.frame_memory import FrameMemory
+from robot_edge.node import HELD_OUT_FRAMES, HELD_OUT_SEED, open_outbox
+from robot_edge.perception import ExitPrediction, Predictor
+from robot_edge.progress import RunProgress, print_evaluation
+from robot_edge.resume import unpack_compute
+from robot_edge.run_identity import run_identity
+from robot_edge.segment import EdgeSegment, build_edge
+from robot_edge.sources import open_source
+from robot_edge.uplink import Uplink, will
+
+# A trainer takes a copy of the network when it is first asked, which it may be after a step of some seconds.
+FIRST_ANSWER_SECONDS = 30.0
+
+log = logging.getLogger("robot-edge")
+
+# Given what the exit says and when its frame came, returns the cloud's answer and its latency, or None for neither.
+AskCloud = Callable[[ExitPrediction, float], tuple[Answer, float] | None]
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Test a run on a source, print the figures, and write evaluation.json and threshold.png.
+
+    Raises ConfigError, SourceError, NameTaken, and SystemExit where Ctrl-C ended it; what was seen by then is written.
+    """
+    run = _settings(config)
+    segment, split, parts, about = _load(run, Path(config.checkpoint))
+    device = choose_device(config.device)
+    compute = unpack_compute(about.get("compute"), device) or Compute(device=device)
+    compute.place(segment)
+    predictor = Predictor(segment, bits=split.bits, compute=compute)
+    held_out = FrameMemory(HELD_OUT_FRAMES, run.image_size, 0)
+    held_out.restore(parts.get("held_out", {}), about["held_out"])
+    if frames := held_out.all():
+        predictor.calibrate(segment, np.stack([image for _, image in frames]), [name for name, _ in frames])
+    else:
+        log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
+    looks: list[Look] = []
+    with StopRequest() as stop, _cloud(config, run, split, about["edits"], stop) as ask:
+        source = open_source(
+            config.source, image_size=run.image_size, images=config.images, seed=config.seed + HELD_OUT_SEED
+        )
+        with closing(source), RunProgress(source.length, "frames") as progress:
+            while not stop.made and (frame := source.next()) is not None:
+                taken_at = time.monotonic()
+                says = predictor.predict(resize(frame.image, run.image_size))
+                answered = ask(says, taken_at) if ask else None
+                if frame.label is not None:
+                    looks.append(_look(frame.label, says, answered))
+                progress.show(source.position)
+    if looks:
+        _conclude(config, looks, predictor, asked=ask is not None)
+    else:
+        log.warning("%s showed no labelled frame", config.source)
+    if stop.made:
+        raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *, asked: bool) -> None:
+    curve, threshold = threshold_points(looks, None if config.threshold == "auto" else float(config.threshold))
+    figures = report(looks, predictor.calibration, curve, threshold, deadline=config.deadline, asked=asked)
+    out = Path(config.out or config.checkpoint)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "evaluation.json", {"source": config.source, "checkpoint": config.checkpoint, **figures})
+        draw_thresholds(curve, threshold, out / "threshold.png", asked=asked)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error}") from error
+    print_evaluation(figures, out)
+
+
+def _settings(config: EvaluateConfig) -> RobotConfig:
+    """Return the settings of the run, with what this evaluation has others of. Raises ConfigError."""
+    folder = Path(config.checkpoint)
+    former = former_settings(folder)
+    if former is None:
+        raise ConfigError(f"--checkpoint {folder}: there is no run with a checkpoint; name the --run-dir of a robot")
+    if "source" not in former:
+        raise ConfigError(f"--checkpoint {folder} is a run of another program; name the --run-dir of a robot")
+    known = {one.name for one in dataclasses.fields(RobotConfig)}
+    kept = {name: value for name, value in former.items() if name in known}
+    kept |= {"weights": "none", "robot": config.robot or former.get("robot", "robot")}
+    kept |= {"broker": config.broker or former.get("broker"), "credentials": config.credentials, "outbox_mb": 1.0}
+    return RobotConfig(**kept)
+
+
+def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, Parts, dict[str, Any]]:
+    """Return a run's segment with what else its checkpoint holds. Raises ConfigError where they do not fit."""
+    parts, about = load_checkpoint(folder / "checkpoint", "name another --checkpoint")
+    segment, split, _ = build_edge(run)
+    if json.dumps(about.get("split")) != json.dumps(dataclasses.asdict(split)):
+        raise ConfigError(f"--checkpoint {folder} is of another split, {about.get('split')}, than its settings say")
+    try:
+        restore_weights(segment, segment.exit.head, parts, about)
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(f"--checkpoint {folder} is damaged or of another version: {error}") from error
+    return segment, split, parts, about
+
+
+def _look(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None) -> Look:
+    answer, seconds = answered or (None, None)
+    return Look(
+        label=label,
+        taught=label in says.classes,
+        exit_name=says.name,
+        exit_confidence=says.confidence,
+        exit_logits=says.logits,
+        unknown=says.unknown,
+        exit_seconds=says.seconds,
+        cloud_name=answer.classes[0] if answer else None,
+        cloud_confidence=answer.probabilities[0] if answer else None,
+        cloud_seconds=seconds,
+    )
+
+
+@contextmanager
+def _cloud(
+    config: EvaluateConfig, run: RobotConfig, split: SplitSpec, edits: int, stop: StopRequest
+) -> Iterator[AskCloud | None]:
+    """Connect as the robot, where there is a broker, and return what asks the cloud. Raises ConfigError, NameTaken."""
+    if not config.broker:
+        yield None
+        return
+    credentials = credentials_for(config.broker, config.credentials)
+    identity = run_identity(Path(config.checkpoint), "none")
+    state = RobotState(
+        boot=secrets.token_hex(8),
+        run=identity.run,
+        former=identity.former,
+        edits=edits,
+        started=time.time(),
+        online=True,
+        split=split,
+        weights="checkpoint",  # so the trainer knows that its network for this run is meant
+        rehearse=run.rehearsed_per_fresh,
+    )
+    with tempfile.TemporaryDirectory() as folder, closing(open_outbox(run, Path(folder), state.boot)) as outbox:
+        link = MqttLink(config.broker, run.robot, will=will(run.robot, state), credentials=credentials)
+        line = CloudLine(link, run.robot)
+        with closing(Uplink(link, run.robot, state, outbox)) as uplink:
+            yield _Asker(uplink, line, split, state.boot, config, stop)
+
+
+class _Asker:
+    """Asks about one frame at a time. Each answer is waited for until its deadline."""
+
+    def __init__(
+        self,
+        uplink: Uplink,
+        line: CloudLine,
+        split: SplitSpec,
+        boot: str,
+        config: EvaluateConfig,
+        stop: StopRequest,
+    ) -> None:
+        self._uplink, self._line, self._split, self._boot = uplink, line, split, boot
+        self._deadline, self._checkpoint = config.deadline, config.checkpoint
+        self._stop = stop
+        self._number = 0
+        self._next_at = 0.0
+        self._notice = Notice(log)
+        self._answered = False
+
+    def __call__(self, says: ExitPrediction, taken_at: float) -> tuple[Answer, float] | None:
+        spent = time.monotonic() - taken_at
+        if not self._answered:
+            self._wake(says.quantized)
+        self._wait_for_trainer()
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
+        asked_at = time.monotonic()
+        self._next_at = asked_at + 1 / ASKS_PER_SECOND
+        answer = self._ask(says.quantized, self._deadline - spent)
+        # What was waited for before the ask is our pace and no latency.
+        return (answer, spent + time.monotonic() - asked_at) if answer else None
+
+    def _wait_for_trainer(self) -> None:
+        self._uplink.pump()
+        while (missing := self._uplink.waits_for) and not self._stop.made:
+            self._notice.say(f"waiting for {missing}")
+            self._uplink.pump(timeout=0.2)
+        self._notice.say("")
+
+    def _wake(self, quantized: Quantized) -> None:
+        """Ask until the first answer comes. Raises ConfigError where none does."""
+        self._wait_for_trainer()
+        deadline = time.monotonic() + FIRST_ANSWER_SECONDS
+        while not self._answered and not self._stop.made:
+            self._uplink.pump()
+            self._answered = self._ask(quantized, 1.0) is not None
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"no trainer answers within {FIRST_ANSWER_SECONDS:.0f} s: it has no network of the run in "
+                    f"{self._checkpoint}, it is an older one, or the broker's access rules forbid to ask"
+                )
+
+    def _ask(self, quantized: Quantized, deadline: float) -> Answer | None:
+        until = time.monotonic() + deadline
+        ask = Ask(
+            boot=self._boot,
+            number=self._number,
+            split=self._split.fingerprint,
+            deadline=max(0.0, deadline),
+            activations=pack_activations(quantized),
+        )
+        self._number += 1
+        self._line.ask(ask)
+        while (left := until - time.monotonic()) > 0 and not self._stop.made:
+            for answer in self._line.answers(min(left, 0.2)):
+                if (answer.boot, answer.number) == (ask.boot, ask.number) and time.monotonic() <= until:
+                    return answer
+        return None

@@ -1,0 +1,232 @@
+"""A robot that sees all the time, and learns from what it is taught while it is taught and for a while after."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from broker.link import Link
+from broker.messages import ClassEdit
+from hierarchy.checkpoint import Parts
+from hierarchy.command_line import StopRequest
+from hierarchy.run_folder import RunFolder
+from robot_edge.cascade import Cascade, CloudLine, Decision
+from robot_edge.config import RobotConfig
+from robot_edge.frames import FrameSource, PacedSource
+from robot_edge.node import RobotNode
+from robot_edge.page.board import Board
+from robot_edge.perception import Predictor
+from robot_edge.predictions import PredictionPublisher
+from robot_edge.progress import RunProgress
+from robot_edge.seeing import Seeing, TaughtFrames
+from robot_edge.sight import Sight
+from robot_edge.teaching import Teaching
+from robot_edge.terminal import listening
+from robot_edge.trainer import EdgeTrainer
+from robot_edge.uplink import Uplink
+
+# When there is nothing to learn: how long to listen to the broker before looking for commands and lessons again.
+IDLE_SECONDS = 0.05
+# Held-out frames that are tested with when what was taught is learned: a percentage point is 3 of them.
+TESTED_FRAMES = 300
+# Steps of practice that wait at most: who teaches all day should not leave the robot practising all night.
+MOST_PRACTICE = 2000
+# Steps of practice after a class was renamed, merged, forgotten or taken back.
+PRACTICE_AFTER_EDIT = 20
+
+log = logging.getLogger("robot-edge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perception:
+    """How a live robot names what it sees. tell: hears of every decision, in the thread that sees."""
+
+    predictor: Predictor
+    sight: Sight
+    tell: Callable[[Decision], None]
+
+
+class LiveNode(RobotNode):
+    """Trains on lessons and sends them up; the thread of `Seeing` predicts meanwhile with a copy of the network."""
+
+    def __init__(
+        self,
+        config: RobotConfig,
+        trainer: EdgeTrainer,
+        uplink: Uplink,
+        camera: PacedSource,
+        held_out: FrameSource | None,
+        folder: RunFolder,
+        stop: StopRequest,
+        saved: tuple[Parts, dict[str, Any]] | None,
+        perception: Perception,
+        board: Board | None = None,
+    ) -> None:
+        # With --live a recording plays a camera, whose pictures have no labels.
+        self.teaching = Teaching(time.monotonic, trusts_source=not config.live)
+        self._camera = camera
+        self._perception = perception
+        self._practice = 0.0  # steps that are due
+        self._chooser = np.random.default_rng(config.seed)
+        super().__init__(
+            config,
+            trainer,
+            uplink,
+            TaughtFrames(self.teaching, camera),
+            held_out,
+            folder,
+            stop,
+            saved,
+            self.teaching,
+            board,
+        )
+        # The frames of a lesson come once: those that were sent, but are in no checkpoint, cannot be shown again.
+        self._source.seek(max(self._source.position, self._sent_position))
+
+    def wait_for_trainer(self) -> None:
+        """Wait for nobody: what is taught meanwhile waits in the outbox."""
+
+    def train(self) -> None:
+        """See, and learn what is taught, until the camera ends or a stop is asked for."""
+        perception = self._perception
+        perception.predictor.refresh(self._trainer.segment, at_once=True)
+        self._calibrate()
+        begin = time.monotonic() - self._figures.seconds
+        seeing = Seeing(
+            self._camera, self.teaching, perception.sight, image_size=self._config.image_size, tell=perception.tell
+        )
+        if self._board:
+            self._board.look = seeing.wait
+        with closing(seeing), listening(self._uplink.commands), RunProgress(None, "taught frames") as progress:
+            while not self._stop.made and not (seeing.ended and not self.teaching.waiting):
+                self._obey()
+                perception.sight.reachable = not self._uplink.waits_for and not self._uplink.quarantine
+                learned = self._learn_what_was_taught() or self._practise()
+                self._pump(0.0 if learned else IDLE_SECONDS)
+                self._figures.seconds = time.monotonic() - begin
+                if learned:
+                    perception.predictor.refresh(self._trainer.segment)
+                    self._write_metrics()
+                    if not self.is_busy:
+                        self._test_what_was_taught()
+                self._camera_notice.say(self._camera.status)
+                progress.show(self._batcher.frames_read, self._live_line(seeing))
+                if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
+                    self.save()
+
+    @property
+    def predictor(self) -> Predictor:
+        """The copy of the network that predicts."""
+        return self._perception.predictor
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is anything to learn or practise yet, or soon."""
+        return bool(self.teaching.open or self.teaching.waiting or self._batcher.filled or self._practice >= 1)
+
+    def _learn_what_was_taught(self) -> bool:
+        batch = self._batcher.next(0.0)
+        if batch is None and not self.teaching.open and not self.teaching.waiting:
+            batch = self._batcher.finish()
+        if batch is None:
+            return False
+        self._learn(batch)
+        self._practice = min(self._practice + self._config.practice * len(batch.names), MOST_PRACTICE)
+        return True
+
+    def _practise(self) -> bool:
+        """Take a step on remembered frames alone; False where none is due."""
+        if self._practice < 1:
+            return False
+        self._practice -= 1
+        remembered = self._knowledge.rehearsal.draw(self._config.batch)
+        if not remembered:
+            self._practice = 0.0
+            return False
+        images = np.stack([image for _, image in remembered])
+        self._trainer.step(images, [name for name, _ in remembered], fresh=0, progress=None)
+        return True
+
+    def _test_what_was_taught(self) -> None:
+        """Predict some held-out frames here and in the cloud, calibrate, and save what was learned."""
+        self._figures.begin_test()
+        for batch in self._held_out_batches(TESTED_FRAMES):
+            if batch.names and self._trainer.classes:
+                predicted, quantized = self._trainer.evaluate(batch.images)
+                self._figures.held_out.add(batch.names, predicted)
+                if self._uplink.trainer_online:
+                    self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
+        self._calibrate()
+        self._perception.predictor.refresh(self._trainer.segment, at_once=True)
+        self.save()
+
+    def _calibrate(self) -> None:
+        """Let confidences be what the held-out frames say that they are."""
+        held_out = self._knowledge.held_out.all()
+        chosen = self._chooser.permutation(len(held_out))[:TESTED_FRAMES]
+        if len(chosen) and self._trainer.classes:
+            images = np.stack([held_out[one][1] for one in chosen])
+            names = [held_out[one][0] for one in chosen]
+            self._perception.predictor.calibrate(self._trainer.segment, images, names)
+
+    def _live_line(self, seeing: Seeing) -> str:
+        view, lesson = seeing.view, self.teaching.open
+        sees = "sees nothing yet"
+        if view:
+            name = view.decision.name or "nothing it knows"
+            sees = f"sees {name} ({100 * view.decision.confidence:.0f} %, {view.decision.by})"
+        taught = f" | TEACHING {lesson.name}: {lesson.frames} frames" if lesson else ""
+        return f"{sees}{taught} | {self._figures.live_line()}"
+
+    def _state(self) -> tuple[Parts, dict[str, Any]]:
+        parts, about = super()._state()
+        return parts, {**about, "teaching": self.teaching.state(), "practice": self._practice}
+
+    def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
+        super()._restore(parts, about)
+        self.teaching.restore(about["teaching"])
+        self._practice = about["practice"]
+
+    def _apply(self, edit: ClassEdit) -> None:
+        super()._apply(edit)
+        if edit.change == "rename":
+            self.teaching.rename(edit.name, edit.to)
+        elif edit.change == "forget":
+            self.teaching.forget(edit.name)
+        # The rest has to make up for what the class, or its name, leaves behind.
+        self._practice = max(self._practice, PRACTICE_AFTER_EDIT if self._knowledge.classes else 0.0)
+        self._perception.predictor.refresh(self._trainer.segment, at_once=True)
+
+
+def live_node(
+    link: Link,
+    config: RobotConfig,
+    trainer: EdgeTrainer,
+    uplink: Uplink,
+    camera: PacedSource,
+    held_out: FrameSource | None,
+    folder: RunFolder,
+    stop: StopRequest,
+    saved: tuple[Parts, dict[str, Any]] | None,
+    board: Board | None = None,
+) -> LiveNode:
+    """Return a live robot's node with all that it sees by."""
+    predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
+    boot = uplink.state.boot
+    cascade = Cascade(
+        boot=boot, split=uplink.state.split.fingerprint, threshold=config.threshold, deadline=config.ask_deadline
+    )
+    publisher = PredictionPublisher(link, config.robot, boot, per_second=config.predictions_per_second)
+
+    def tell(decision: Decision) -> None:
+        publisher.offer(decision, now=time.monotonic(), wall=time.time())
+
+    sight = Sight(predictor, cascade, CloudLine(link, config.robot))
+    perception = Perception(predictor=predictor, sight=sight, tell=tell)
+    return LiveNode(config, trainer, uplink, camera, held_out, folder, stop, saved, perception, board)

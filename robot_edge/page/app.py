@@ -1,0 +1,343 @@
+"""The robot's page, for a phone as well as for a desk: what it sees, and whoever is there may teach it.
+
+Everything here runs on the page's thread. It reads the board, and puts commands on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from nicegui import ui
+from nicegui.events import GenericEventArguments
+
+from broker.errors import MalformedMessage
+from broker.messages import Action
+from hierarchy.page.look import Chip, Curves, Figures, begin_page, card, mode_button, number, percent, size
+from hierarchy.page.server import PageServer
+from robot_edge.page.board import Board, ClassRow, OwnResults, PageState, new_id
+from robot_edge.page.pictures import Encoder, jpeg
+from robot_edge.page.style import CSS, HOLD
+
+# Frames a second of the live view, and how many may look at once; a further viewer takes the place of the oldest.
+FRAMES_PER_SECOND = 15.0
+MOST_VIEWERS = 8
+# Characters that a field takes. More than a name may have: a long one is refused, not cut to another.
+MOST_TYPED = 1000
+# Between two looks at the board: of what changes all the time, and of figures and curves.
+QUICK_SECONDS, SLOW_SECONDS = 0.25, 1.0
+# A button that is held says so twice a second. Where nothing comes for so long, whoever held it is gone.
+HELD_SECONDS = 3.0
+# A page lists so many classes; more would be more than anybody scrolls through on a phone.
+MOST_CLASSES = 200
+# How long one may choose to teach; the second is chosen at first.
+TEACH_SECONDS = (5, 10, 20, 60)
+
+BOUNDARY = "frame"
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+def build(app: FastAPI, board: Board, server: PageServer) -> None:
+    """Add the page and its routes."""
+    encoder = Encoder()
+    viewers: deque[object] = deque(maxlen=MOST_VIEWERS)
+
+    @app.get("/live.mjpeg")
+    async def live() -> StreamingResponse:
+        me = object()
+        viewers.append(me)
+        frames = _frames(board, encoder, lambda: me in viewers and not server.ending.is_set())
+        media = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+        return StreamingResponse(frames, media_type=media, headers=NO_STORE)
+
+    @app.get("/sees.json")
+    async def sees() -> JSONResponse:
+        return JSONResponse(seen_now(board), headers=NO_STORE)
+
+    @app.get("/thumbnail/{mark}")
+    async def thumbnail(mark: str) -> Response:
+        for one in board.thumbnails.values():
+            if one.mark == mark:
+                return Response(await asyncio.to_thread(jpeg, one.image, quality=90), media_type="image/jpeg")
+        return Response(status_code=404)
+
+    ui.page("/", title=board.robot)(functools.partial(_Page, board))
+
+
+def seen_now(board: Board) -> dict[str, Any]:
+    """Return what the robot takes the newest frame for, as JSON: name (empty where nothing fits), confidence, by."""
+    view = board.look(0, 0.0) if board.look else None
+    if view is None:
+        return {"seen": False}
+    decision = view.decision
+    return {
+        "seen": True,
+        "name": decision.name,
+        "confidence": decision.confidence,
+        "by": decision.by,
+        "latency": decision.latency,
+    }
+
+
+async def _frames(board: Board, encoder: Encoder, wanted: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """Yield a multipart stream. A browser shows a part when the next one begins, so that is said at once."""
+    shown = 0
+    yield f"--{BOUNDARY}\r\n".encode()
+    while wanted():
+        view = board.look(shown, 0.0) if board.look else None
+        if view is not None:
+            shown = view.number
+            picture = await asyncio.to_thread(encoder.encoded, view)
+            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+            yield head.encode() + picture + f"\r\n--{BOUNDARY}\r\n".encode()
+        await asyncio.sleep(1 / FRAMES_PER_SECOND)
+
+
+class _Page:
+    """One open page."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._results = OwnResults(board)
+        self._shown: tuple[Any, ...] = ()
+        self._hold_id = ""
+        begin_page(board.robot)
+        ui.add_css(CSS)
+        ui.add_head_html(f"<script>{HOLD}</script>")
+        self._header()
+        with ui.element("div").classes("rx-grid"):
+            with card("", 7):
+                self._live_view()
+            with ui.element("div").classes("rx-column rx-5"):
+                with card("Teach", 12):
+                    self._teaching()
+                with card("Classes", 12):
+                    self._count = ui.label("").classes("rx-soft")
+                    self._classes = ui.element("div").classes("rb-classes")
+            with card("Now", 12):
+                self._figures = Figures(
+                    ["exit accuracy", "cloud accuracy", "frames learned", "images/s", "bytes/image", "link", "queued"]
+                )
+            with card("Loss", 6):
+                self._losses = Curves(["exit, on the robot", "cloud"])
+            with card("Accuracy before learning", 6):
+                self._accuracies = Curves(["exit, on the robot", "cloud"], percent=True)
+        self._quick()
+        self._slow()
+        ui.timer(QUICK_SECONDS, self._quick)
+        ui.timer(SLOW_SECONDS, self._slow)
+
+    def _header(self) -> None:
+        with ui.element("header").classes("rx-head"):
+            ui.label(self._board.robot).classes("rx-name")
+            self._trainer = Chip()
+            self._trouble = Chip()
+            ui.element("div").classes("rx-space")
+            mode_button()
+
+    def _live_view(self) -> None:
+        with ui.element("div").classes("rb-view"):
+            if self._board.look:
+                ui.element("img").props('src="/live.mjpeg" alt="What the camera sees"')
+            self._nothing = ui.label("").classes("rb-none")
+        with ui.element("div").classes("rb-answer"):
+            self._name = ui.label("").classes("rb-class").mark("answer")
+            self._by = ui.label("").classes("rx-soft")
+        with ui.element("div").classes("rb-bar"):
+            self._bar = ui.element("i")
+
+    def _teaching(self) -> None:
+        with ui.element("div").classes("rb-what"):
+            self._input = ui.input(placeholder="What is it called?").props(
+                f'outlined dense maxlength={MOST_TYPED} autocomplete="off" aria-label="Class name"'
+            )
+            self._input.on("keydown.enter", self._teach)
+            lengths = {seconds: f"{seconds} s" for seconds in TEACH_SECONDS}
+            self._seconds = ui.select(lengths, value=TEACH_SECONDS[1]).props('outlined dense aria-label="How long"')
+        with ui.element("div").classes("rb-how"):
+            ui.button("Teach", icon="school", on_click=self._teach).props("unelevated")
+            self._hold = ui.button("Hold to teach", icon="touch_app").props("outline").classes("rb-hold")
+        with ui.element("div").classes("rb-lesson") as self._lesson_box:
+            self._lesson = ui.label("")
+            with ui.element("div").classes("rx-row"):
+                self._lesson_left = ui.label("").classes("rx-soft")
+                ui.element("div").classes("rx-space")
+                ui.button("Stop", on_click=lambda: self._give("stop")).props("flat dense")
+        ui.label("Turn it, move it nearer and further. What looks like a frame before is left out.").classes("rx-soft")
+        with ui.element("div").classes("rx-row"):
+            self._undo = ui.button("Undo", icon="undo", on_click=lambda: self._give("undo")).props("flat dense")
+            self._pause = ui.button("Pause", icon="pause", on_click=self._turn_pause).props("flat dense")
+            self._step = ui.button("Step", icon="skip_next", on_click=lambda: self._give("step")).props("flat dense")
+        ui.on("hold", self._held)
+        ui.timer(0.0, lambda: ui.run_javascript(f"rxHold(getHtmlElement({self._hold.id}))"), once=True)
+
+    # What people do
+
+    def _give(self, action: Action, *, name: str = "", to: str = "", seconds: float = 0.0, id_: str = "") -> None:
+        try:
+            given = self._board.give(action, name=name, to=to, seconds=seconds, id_=id_)
+        except MalformedMessage as error:
+            ui.notify(str(error), type="warning")
+        else:
+            self._results.expect(given)
+
+    def _teach(self) -> None:
+        if name := self._named():
+            self._give("teach", name=name, seconds=float(self._seconds.value))
+
+    def _held(self, event: GenericEventArguments) -> None:
+        if event.args is True:
+            if name := self._named(quiet=bool(self._hold_id)):
+                self._hold_id = self._hold_id or new_id()
+                self._give("teach", name=name, seconds=HELD_SECONDS, id_=self._hold_id)
+        elif self._hold_id:
+            self._hold_id = ""
+            lesson = self._board.state.lesson
+            if lesson is None or lesson.name == str(self._input.value or "").strip():  # else it is somebody else's
+                self._give("stop")
+
+    def _named(self, *, quiet: bool = False) -> str:
+        name = str(self._input.value or "").strip()
+        if not name and not quiet:
+            ui.notify("First say what it is called.", type="warning")
+        return name
+
+    def _turn_pause(self) -> None:
+        self._give("resume" if self._board.state.paused else "pause")
+
+    def _ask_for_name(self, old: str) -> None:
+        with ui.dialog() as dialog, ui.card().classes("rx-card").style("min-width: min(340px, 84vw)"):
+            ui.label(f"Another name for {old!r}").style("font-weight: 600; overflow-wrap: anywhere")
+            new = ui.input(value=old).props(f'outlined dense autofocus maxlength={MOST_TYPED} aria-label="New name"')
+            new.style("width: 100%")
+            about = ui.label("").classes("rx-soft")
+
+            def rename() -> None:
+                name = str(new.value or "").strip()
+                dialog.close()
+                self._give("merge" if self._knows(name) else "rename", name=old, to=name)
+
+            def explain() -> None:
+                name = str(new.value or "").strip()
+                both = self._knows(name) and name != old
+                about.set_text(f"There is a class {name!r}: both become one." if both else "")
+                button.set_text("Merge" if both else "Rename")
+                button.set_enabled(bool(name) and name != old)
+
+            with ui.element("div").classes("rx-row"):
+                button = ui.button("Rename", on_click=rename).props("unelevated")
+                ui.button("Cancel", on_click=dialog.close).props("flat")
+            new.on_value_change(explain)
+            explain()
+        dialog.on("hide", dialog.delete)
+        dialog.open()
+
+    def _ask_whether_to_forget(self, name: str) -> None:
+        with ui.dialog() as dialog, ui.card().classes("rx-card").style("max-width: min(400px, 88vw)"):
+            ui.label(f"Forget {name!r}?").style("font-weight: 600; overflow-wrap: anywhere")
+            ui.label("The robot and the cloud give up what they know of it. It cannot be undone.").classes("rx-soft")
+
+            def forget() -> None:
+                dialog.close()
+                self._give("forget", name=name)
+
+            with ui.element("div").classes("rx-row"):
+                ui.button("Forget", on_click=forget, color="negative").props("unelevated")
+                ui.button("Cancel", on_click=dialog.close).props("flat")
+        dialog.on("hide", dialog.delete)
+        dialog.open()
+
+    def _knows(self, name: str) -> bool:
+        return any(one.name == name for one in self._board.state.classes)
+
+    # What people see
+
+    def _quick(self) -> None:
+        state, seen = self._board.state, seen_now(self._board)
+        for result in self._results.new():
+            if result.text and not (self._hold_id and not result.done):
+                ui.notify(result.text, type="positive" if result.ok else "warning")
+        self._nothing.set_text("" if seen["seen"] else self._why_nothing(state))
+        self._nothing.set_visibility(not seen["seen"])
+        if seen["seen"]:
+            self._name.set_text(seen["name"] or "nothing it knows")
+            ends = {"exit": "the robot", "cloud": "the cloud"}
+            self._by.set_text(
+                f"{percent(seen['confidence'])} sure · answered by {ends[seen['by']]} · {1000 * seen['latency']:.0f} ms"
+            )
+        self._bar.style(f"width: {100 * seen.get('confidence', 0.0):.0f}%")
+        self._show_lesson(state)
+        self._undo.set_text(f"Undo {state.undoable!r}" if len(state.undoable) in range(1, 17) else "Undo")
+        self._undo.set_enabled(bool(state.undoable))
+        self._pause.set_text("Go on" if state.paused else "Pause")
+        self._pause.props(f"icon={'play_arrow' if state.paused else 'pause'}")
+        self._step.set_visibility(state.paused)
+
+    def _why_nothing(self, state: PageState) -> str:
+        if not state.live:
+            return "This robot replays a recording, which has its own labels. Start it with --live to teach it."
+        return state.camera or "Nothing seen yet."
+
+    def _show_lesson(self, state: PageState) -> None:
+        lesson = state.lesson
+        self._lesson_box.set_visibility(lesson is not None)
+        if lesson:
+            self._lesson.set_text(f"This is {lesson.name!r}: {lesson.frames} frames")
+            self._lesson_left.set_text(f"{lesson.seconds_left:.0f} s left")
+
+    def _slow(self) -> None:
+        state = self._board.state
+        self._trainer.show("trainer there" if state.trainer_online else "trainer away", "good" * state.trainer_online)
+        trouble = state.outbox or state.quarantine or ("" if state.paused else state.camera)
+        self._trouble.show("paused" if state.paused and not trouble else trouble[:120], "bad" if trouble else "warn")
+        self._figures.show(
+            exit_accuracy=percent(state.exit_accuracy),
+            cloud_accuracy=percent(state.cloud_accuracy),
+            frames_learned=number(state.images),
+            **{
+                "images/s": number(state.images_per_second, 1 if state.images_per_second < 10 else 0),
+                "bytes/image": number(state.bytes_per_image),
+            },
+            link="away" if state.link else "up" if state.goodput is None else f"{size(state.goodput)}/s",
+            queued=number(state.queued) + (f" ({state.dropped:,} dropped)" if state.dropped else ""),
+        )
+        self._losses.show(state.history, 0)
+        self._accuracies.show(state.history, 2)
+        self._show_classes(state.classes)
+
+    def _show_classes(self, classes: tuple[ClassRow, ...]) -> None:
+        marks = {name: one.mark for name, one in self._board.thumbnails.items()}
+        now = (classes, tuple(marks.items()))
+        if now == self._shown:
+            return
+        self._shown = now
+        kept = sum(one.frames for one in classes)
+        self._count.set_text(
+            f"{len(classes):,} {'class' if len(classes) == 1 else 'classes'}, {kept:,} frames of them on the robot"
+            if classes
+            else "None yet: teach the first."
+        )
+        self._classes.clear()
+        with self._classes:
+            for one in classes[:MOST_CLASSES]:
+                self._show_class(one, marks.get(one.name, ""))
+
+    def _show_class(self, one: ClassRow, mark: str) -> None:
+        with ui.element("div").classes("rb-one"):
+            if mark:
+                ui.element("img").classes("rb-thumb").props(f'src="/thumbnail/{mark}" alt="" loading="lazy"')
+            else:
+                ui.element("div").classes("rb-thumb")
+            with ui.element("div").classes("rb-about"):
+                ui.label(one.name)
+                tested = "" if one.accuracy is None else f" · {percent(one.accuracy)} right"
+                ui.label(f"{one.frames:,} frames{tested}").classes("rx-soft")
+            more = ui.button(icon="more_vert").props('flat round dense aria-label="More"').style("color: var(--soft)")
+            with more, ui.menu():
+                ui.menu_item("Rename or merge", lambda: self._ask_for_name(one.name))
+                ui.menu_item("Forget", lambda: self._ask_whether_to_forget(one.name))

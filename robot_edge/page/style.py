@@ -1,0 +1,45 @@
+"""The robot's page beyond the shared look: its styles, and the button that teaches while it is held."""
+
+from __future__ import annotations
+
+CSS = """
+.rb-view { position: relative; border-radius: 8px; overflow: hidden; background: #0a0e12; aspect-ratio: 4 / 3;
+  width: 100%; max-height: 430px; }
+.rb-view img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
+.rb-view .rb-none { position: absolute; inset: 0; display: grid; place-items: center; color: #95a3b0; padding: 24px;
+  text-align: center; }
+.rb-answer { display: flex; align-items: baseline; gap: 4px 12px; flex-wrap: wrap; min-height: 44px; }
+.rb-answer .rb-class { font-size: 30px; line-height: 1.25; font-weight: 600; overflow-wrap: anywhere; }
+.rb-bar { height: 8px; border-radius: 4px; background: var(--fill); overflow: hidden; width: 100%; }
+.rb-bar i { display: block; height: 100%; background: var(--main); width: 0; transition: width .2s; }
+.rb-what { display: grid; grid-template-columns: 1fr auto; gap: 12px; width: 100%; }
+.rb-how { display: grid; grid-template-columns: 1fr 1fr; gap: 12px; width: 100%; }
+.rb-how .q-btn { min-height: 44px; }
+.rb-lesson { border: 1px solid var(--main); border-radius: 8px; padding: 8px 12px; width: 100%; }
+.rb-thumb { width: 44px; height: 44px; border-radius: 6px; object-fit: cover; background: var(--fill); flex: none; }
+.rb-classes { display: flex; flex-direction: column; width: 100%; max-height: 300px; overflow-y: auto; }
+.rb-one { display: flex; align-items: center; gap: 12px; padding: 8px 0; border-top: 1px solid var(--line);
+  min-width: 0; }
+.rb-one .rb-about { flex: 1; min-width: 0; }
+.rb-one .rb-about div:first-child { font-weight: 500; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.rb-hold { touch-action: none; user-select: none; -webkit-user-select: none; }
+.rb-hold.rb-held { box-shadow: 0 0 0 4px color-mix(in srgb, var(--main) 35%, transparent); }
+"""
+
+# The button's own timer proves that the browser is still there; a server's would go on teaching without it.
+HOLD = """
+function rxHold(element) {
+  let timer = null;
+  const say = (held) => emitEvent('hold', held);
+  const end = () => { if (timer === null) return; clearInterval(timer); timer = null;
+    element.classList.remove('rb-held'); say(false); };
+  element.addEventListener('pointerdown', (event) => {
+    if (timer !== null || element.disabled || event.button > 0) return;
+    event.preventDefault(); try { element.setPointerCapture(event.pointerId); } catch (error) {}
+    element.classList.add('rb-held'); say(true); timer = setInterval(() => say(true), 500); });
+  for (const name of ['pointerup', 'pointercancel', 'lostpointercapture']) element.addEventListener(name, end);
+  element.addEventListener('contextmenu', (event) => event.preventDefault());
+  window.addEventListener('blur', end);
+  document.addEventListener('visibilitychange', () => { if (document.hidden) end(); });
+}
+"""

@@ -1,0 +1,74 @@
+"""Giving a running robot a command, through the broker, and hearing what comes of it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from contextlib import closing
+
+from broker import topics
+from broker.codec import check_class_name, pack, unpack_as
+from broker.errors import ConfigError, MalformedMessage
+from broker.link import Link, MqttLink, credentials_for
+from broker.messages import Action, Command, CommandResult, RobotState
+from broker.topics import check_name
+
+# How long the broker may take to let us in, and the robot to say a first word: it finishes a training step before.
+CONNECT_SECONDS = 15.0
+ANSWER_SECONDS = 15.0
+
+
+def give_command(
+    action: Action,
+    *,
+    robot: str,
+    broker: str,
+    credentials: str,
+    name: str = "",
+    to: str = "",
+    seconds: float = 0.0,
+) -> bool:
+    """Give the command, print what the robot says, and return whether it did it.
+
+    Raises ConfigError where broker or robot cannot be reached.
+    """
+    check_name(robot, "--robot")
+    try:
+        for one in filter(None, (name, to)):
+            check_class_name(one)
+    except MalformedMessage as error:
+        raise ConfigError(str(error)) from error
+    command = Command(id=secrets.token_hex(8), action=action, name=name, to=to, seconds=seconds)
+    link = MqttLink(broker, f"{robot}-operator", credentials=credentials_for(broker, credentials))
+    with closing(link):
+        return _converse(link, robot, command)
+
+
+def _converse(link: Link, robot: str, command: Command) -> bool:
+    # The state is retained, so it comes at once where there is a robot, or has been one.
+    for channel in ("state", "result"):
+        link.subscribe(topics.topic("robot", robot, channel))
+    give_up = time.monotonic() + CONNECT_SECONDS
+    while not link.connected:
+        if time.monotonic() > give_up:
+            raise ConfigError(f"the broker cannot be reached ({link.trouble})")
+        link.receive(0.1)
+    if not link.publish(topics.topic("robot", robot, "command"), pack(command), qos=1):
+        raise ConfigError(f"the broker cannot be reached ({link.trouble})")
+    give_up = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < give_up:
+        delivery = link.receive(0.2)
+        if delivery is None:
+            continue
+        topic = topics.parse(delivery.topic)
+        if topic.channel == "state" and not unpack_as(RobotState, delivery.payload).online:
+            raise ConfigError(f"the robot {robot!r} is not there: start it, or give the --robot that is")
+        if topic.channel == "result":
+            result = unpack_as(CommandResult, delivery.payload)
+            if result.id == command.id:
+                print(f"{robot}: {result.text}", flush=True)
+                if result.done:
+                    return result.ok
+                give_up = math.inf if command.seconds else time.monotonic() + ANSWER_SECONDS
+    raise ConfigError(f"no robot {robot!r} answers at this broker: is it running, and with this --robot name?")

@@ -1,0 +1,186 @@
+"""The thread that looks: the newest frame, what it is taken for, and whether it is one to learn from.
+
+It shares nothing with training but a copy of the network and a queue of taught frames, so that learning does not hold
+up seeing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from robot_edge.batches import resize
+from robot_edge.cascade import Decision
+from robot_edge.frames import Frame, FrameSource, PacedSource
+from robot_edge.perception import Predictor
+from robot_edge.sight import Sight
+from robot_edge.teaching import Teaching
+
+# How long to wait for a frame before looking whether to end.
+FRAME_SECONDS = 0.2
+# Ages of predictions behind the percentiles: half a minute at 30 frames a second.
+AGES = 1000
+# A frame that says it is older was not taken by a clock like ours.
+OLDEST_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What was seen last, and what was decided last, which may be of a frame before. number: of the frame, from 1."""
+
+    frame: Frame
+    decision: Decision
+    number: int
+
+
+class Seeing:
+    """Looks at a camera until closed."""
+
+    def __init__(
+        self,
+        camera: FrameSource,
+        teaching: Teaching,
+        sight: Sight,
+        *,
+        image_size: int,
+        tell: Callable[[Decision], None],
+    ) -> None:
+        """tell: hears of every decision, in this thread."""
+        self._camera = camera
+        self._teaching = teaching
+        self._sight = sight
+        self._image_size = image_size
+        self._tell = tell
+        self._ages: deque[float] = deque(maxlen=AGES)
+        self._view: View | None = None
+        self._error: Exception | None = None
+        self._end = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="seeing", daemon=True)
+        self._thread.start()
+
+    @property
+    def view(self) -> View | None:
+        """What was seen last; None before the first frame."""
+        return self._view
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further frame will come. Raises what ended it, if it was an error."""
+        if self._error:
+            raise self._error
+        return not self._thread.is_alive()
+
+    def wait(self, number: int, timeout: float) -> View | None:
+        """Return what was seen last, waiting for a frame beyond that number; None where none came."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._view is not None and self._view.number > number, timeout)
+            return self._view if self._view and self._view.number > number else None
+
+    def latency(self) -> tuple[float, float] | None:
+        """Return median and 99th percentile of the frames' age when the exit had predicted them, in seconds."""
+        ages = list(self._ages)
+        return (float(np.median(ages)), float(np.percentile(ages, 99))) if ages else None
+
+    def close(self) -> None:
+        """End the thread."""
+        self._end = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._look()
+        except Exception as error:  # it belongs to the thread that trains, which asks for it
+            self._error = error
+
+    def _look(self) -> None:
+        Predictor.claim_thread()
+        number = 0
+        while not self._end and not self._camera.ended:
+            frame = self._camera.latest(FRAME_SECONDS)
+            if frame is None:
+                self._hear(self._sight.wait(0.0))
+                continue
+            number += 1
+            taken_at = time.monotonic() - age(frame)
+            decisions = self._sight.look(resize(frame.image, self._image_size), taken_at=taken_at)
+            self._ages.append(time.monotonic() - taken_at)
+            self._teaching.see(frame)
+            self._hear(decisions)
+            decision = decisions[-1] if decisions else self._view.decision if self._view else None
+            if decision:
+                with self._changed:
+                    self._view = View(frame, decision, number)
+                    self._changed.notify_all()
+
+    def _hear(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            self._tell(decision)
+
+
+def age(frame: Frame) -> float:
+    """Return how many seconds ago a frame was taken; 0 for one of a recording, whose time is another."""
+    seconds = time.time() - frame.time
+    return seconds if 0 <= seconds <= OLDEST_SECONDS else 0.0
+
+
+class TaughtFrames:
+    """A FrameSource of what was taught. It never ends: who teaches does."""
+
+    length = None
+    ended = False
+
+    def __init__(self, teaching: Teaching, camera: PacedSource) -> None:
+        self._teaching = teaching
+        self._camera = camera
+        self.position = 0
+
+    @property
+    def skipped(self) -> int:
+        """How many of the camera's frames could not be read."""
+        return self._camera.skipped
+
+    @property
+    def status(self) -> str:
+        """What is wrong with the camera."""
+        return self._camera.status
+
+    @property
+    def reconnects(self) -> int:
+        """How often the camera was lost and came back."""
+        return self._camera.reconnects
+
+    def next(self, timeout: float | None = None) -> Frame | None:
+        """Return the next taught frame, without waiting; None where there is none."""
+        frame = self._teaching.next_frame()
+        self.position += frame is not None
+        return frame
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        """Return the next taught frame: each of them counts."""
+        return self.next(timeout)
+
+    def seek(self, position: int) -> None:
+        """Count from there on."""
+        self.position = position
+
+    def pause(self) -> None:
+        """Show no further frame of the camera."""
+        self._camera.pause()
+
+    def resume(self) -> None:
+        """Let the camera go on."""
+        self._camera.resume()
+
+    def step(self) -> None:
+        """Show one more frame of the camera."""
+        self._camera.step()
+
+    def close(self) -> None:
+        """Close the camera."""
+        self._camera.close()

@@ -1,0 +1,98 @@
+"""Settings of where frames come from, besides the source itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import quote
+
+from broker.errors import ConfigError
+from hierarchy.command_line import check_range
+
+# A number is so many frames a second.
+Rate = float | Literal["realtime", "max"]
+
+PASSWORD_VARIABLE = "REFLEXARC_CAMERA_PASSWORD"  # noqa: S105, the name is no secret
+MASK = "***"
+# rtsp://user:password@host, http://host/video?user=admin&pwd=password as some cameras have it, and GStreamer's user-pw.
+_USER_PASSWORD = re.compile(r"(?<=://)([^/?#@\s:]*):([^/?#\s]*)@")
+_QUERY_PASSWORD = re.compile(
+    r"((?:[?&]|\buser-)(?:pw|pwd|pass|passwd|password|token|key|auth|secret)=)[^&#\s!]*", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSource:
+    """The one setting without a default. A class of its own, so that it stands before its options in --help."""
+
+    source: str = field(repr=False)  # its URL may have a password
+    """Where frames come from (docs/sources.md): camera:0, rtsp://... or http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC,
+    video:FILE, bag:PATH, folder:PATH (one sub-folder of JPEG or PNG files for each class), torchvision:CIFAR10, or sim:
+    (the built-in simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How a source is read. Each has a meaning for some sources only (docs/sources.md)."""
+
+    rate: str = "max"
+    """Pace of any source: max as fast as frames are learned from, realtime as fast as they were recorded, or so many
+    frames a second."""
+    labels: str = ""
+    """For video: CSV file of what is shown when, with the columns start, end (seconds) and class."""
+    image_topic: str = ""
+    """For bag: the topic of the pictures. Default: the only one with pictures."""
+    label_topic: str = ""
+    """For bag and ros2: the topic of what is shown, std_msgs/String or vision_msgs/Detection2DArray. Default: /label
+    where there is one."""
+    data_dir: str = ""
+    """For torchvision: where the data set is or goes. Default: ~/.cache/reflexarc."""
+    width: int = 0
+    """For camera: width of its pictures in pixels; 0 leaves what it has. gst: has to know."""
+    height: int = 0
+    """For camera: height of its pictures in pixels; 0 leaves what it has."""
+    fps: float = 0.0
+    """For camera: pictures a second; 0 leaves what it has."""
+    exposure: float = 0.0
+    """For camera: exposure time as its driver counts (V4L2: in 0.1 ms); 0 leaves it automatic."""
+
+    def __post_init__(self) -> None:
+        parse_rate(self.rate)
+        check_range("width", self.width, 0, 16_384)
+        check_range("height", self.height, 0, 16_384)
+        check_range("fps", self.fps, 0, 1000)
+        check_range("exposure", self.exposure, 0, 1_000_000)
+        if bool(self.width) != bool(self.height):
+            raise ConfigError("--width and --height: give both, or none")
+
+
+def parse_rate(text: str) -> Rate:
+    """Return what --rate says. Raises ConfigError."""
+    match text:
+        case "realtime" | "max":
+            return text
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0.001 <= rate <= 1000:
+        raise ConfigError(f"--rate {text}: use realtime, max, or 0.001 to 1000 frames a second")
+    return rate
+
+
+def masked(text: str) -> str:
+    """Return the text with MASK for every password in a URL of it."""
+    return _QUERY_PASSWORD.sub(rf"\1{MASK}", _USER_PASSWORD.sub(rf"\1:{MASK}@", text))
+
+
+def unmasked(text: str) -> str:
+    """Return a source's text with the password from the environment where the text has MASK. Raises ConfigError."""
+    if MASK not in text:
+        return text
+    password = os.environ.get(PASSWORD_VARIABLE)
+    if password is None:
+        raise ConfigError(f"--source {text}: set {PASSWORD_VARIABLE} to the password that {MASK} stands for")
+    return text.replace(MASK, quote(password, safe=""))

@@ -1,0 +1,153 @@
+"""A live camera of any kind: read by a thread of its own, lost and found again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_edge.frames import Frame, check_size
+
+# Before trying to reach a lost camera again, in seconds, doubled each time. A camera that is back should be seen again
+# within five seconds, so the longest pause is short: a try costs a robot little.
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 1.0
+# Raw pictures that wait for a reader of every frame: 70 of 640x480, 10 of 1920x1080.
+BUFFER_BYTES = 64_000_000
+# A camera's thread that hangs in its driver is left behind after so many seconds; it ends with the process.
+CLOSE_SECONDS = 5.0
+
+log = logging.getLogger("robot-edge")
+
+
+class CameraLost(Exception):
+    """No picture comes any more, for the reason in the message; trying again may help."""
+
+
+class Camera(Protocol):
+    """An open camera."""
+
+    def read(self) -> tuple[NDArray[np.uint8], str | None]:
+        """Wait for the next picture, (height, width, 3) in RGB, and what it shows if that is known.
+
+        Raises CameraLost, also where none comes for some seconds.
+        """
+
+    def close(self) -> None:
+        """Let go of the device."""
+
+
+class LiveSource:
+    """A FrameSource of a camera that is opened in the background, and again whenever it is lost.
+
+    ``next`` shows every frame for as long as its reader keeps up: behind BUFFER_BYTES the oldest are given up.
+    ``latest`` gives them all up but the newest. Frames of the same second share a scene.
+
+    name: of the camera, for people. connect: opens it; raises CameraLost, or SourceError where trying again is no use.
+    clock: Unix seconds.
+    """
+
+    length = None
+
+    def __init__(self, name: str, connect: Callable[[], Camera], *, clock: Callable[[], float] = time.time) -> None:
+        self._name = name
+        self._connect = connect
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._frames: deque[Frame] = deque()
+        self._bytes = 0
+        self._closed = threading.Event()
+        self._error: Exception | None = None
+        self.position = 0
+        self.skipped = 0
+        self.reconnects = 0
+        self.missed = 0  # frames that came faster than they were taken
+        self.status = f"waiting for {name}"
+        self._thread = threading.Thread(target=self._run, name=f"camera {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it was closed: a camera does not end by itself."""
+        return self._closed.is_set()
+
+    def next(self, timeout: float | None = None) -> Frame | None:
+        """Return the next frame, waiting at most so many seconds. Raises SourceError, or what else ended the thread."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._frames or self._error or self.ended, timeout)
+            if not self._frames:
+                if self._error is not None:
+                    raise self._error
+                return None
+            frame = self._frames.popleft()
+            self._bytes -= frame.image.nbytes
+            self.position += 1
+            return frame
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        """Return the newest frame, or wait for one as ``next`` does."""
+        with self._changed:
+            while len(self._frames) > 1:
+                self._drop_oldest()
+        return self.next(timeout)
+
+    def seek(self, position: int) -> None:
+        """Go on counting from there: nobody sees a camera's past."""
+        self.position = position
+
+    def close(self) -> None:
+        """Stop the thread and let go of the camera."""
+        self._closed.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        pause, losses, seen = FIRST_PAUSE, 0, False
+        while not self._closed.is_set():
+            camera = None
+            try:
+                camera = self._connect()
+                while not self._closed.is_set():
+                    image, label = camera.read()
+                    self._put(image, label)
+                    if losses:
+                        self.reconnects += seen
+                        log.info("%s is %s", self._name, "back" if seen else "there")
+                    pause, losses, seen, self.status = FIRST_PAUSE, 0, True, ""
+            except CameraLost as error:
+                losses += 1
+                self.status = f"{'reconnecting to' if seen else 'waiting for'} {self._name}: {error}"
+            except Exception as error:  # whoever waits for frames is to hear of it
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            finally:
+                if camera is not None:
+                    camera.close()
+            self._closed.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _put(self, image: NDArray[np.uint8], label: str | None) -> None:
+        height, width, _ = image.shape
+        try:
+            check_size(width, height)
+        except ValueError as error:
+            raise CameraLost(str(error)) from error
+        now = self._clock()
+        with self._changed:
+            while self._frames and self._bytes + image.nbytes > BUFFER_BYTES:
+                self._drop_oldest()
+            self._frames.append(Frame(image=image, label=label, scene=int(now), time=now))
+            self._bytes += image.nbytes
+            self._changed.notify_all()
+
+    def _drop_oldest(self) -> None:
+        self._bytes -= self._frames.popleft().image.nbytes
+        self.missed += 1

@@ -1,0 +1,22 @@
+"""What all replays have in common: the next frame is there already."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from robot_edge.frames import Frame
+
+
+class Replay(ABC):
+    """A FrameSource that never waits, and so can neither stall nor get lost."""
+
+    status = ""
+    reconnects = 0
+
+    @abstractmethod
+    def next(self, timeout: float | None = None) -> Frame | None:
+        """Return the next frame; None at the end. Raises SourceError."""
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        """Return the next frame: without a clock none is old."""
+        return self.next(timeout)

@@ -1,0 +1,143 @@
+"""Class edits in the cloud: what a network, its rehearsal memory and the store's file are like after them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.codec import pack, unpack_as
+from broker.messages import ActivationBatch, Change, ClassEdit
+from cloud_trainer.fleet import Fleet
+from cloud_trainer.session import RobotSession
+from cloud_trainer.store import STORE
+from tests.cloud_trainer.test_fleet import close, enter, open_fleet, train
+from tests.cloud_trainer.world import STATE, Cloud, make_batch, outcomes
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+REHEARSING = replace(STATE, rehearse=1.0)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    fleet = open_fleet(tmp_path)
+    enter(fleet, "r1", REHEARSING)
+    yield fleet
+    close(fleet)
+
+
+def teach(fleet: Fleet, sequence: int, *names: str, edits: int = 0, session: int = 0) -> None:
+    batch = make_batch(names, sequence=sequence, edits=edits, session=session)
+    assert fleet.store.append_message("r1", batch.boot, batch.sequence, pack(batch))
+    fleet.robots["r1"].messages_waiting += 1
+    fleet.store.commit()
+    train(fleet)
+
+
+def edit(
+    fleet: Fleet, sequence: int, change: Change, name: str, *, to: str = "", session: int = 0, number: int = 1
+) -> None:
+    it = ClassEdit(boot=STATE.boot, sequence=sequence, number=number, change=change, name=name, to=to, session=session)
+    assert fleet.store.append_message("r1", it.boot, it.sequence, pack(it), "edit")
+    fleet.store.commit()
+    train(fleet)
+
+
+def session_of(fleet: Fleet) -> RobotSession:
+    session = fleet.robots["r1"].session
+    assert session is not None
+    return session
+
+
+def remembered(fleet: Fleet) -> dict[str, int]:
+    return session_of(fleet)._memory.counts()
+
+
+def stored_names(fleet: Fleet) -> list[list[str]]:
+    return [unpack_as(ActivationBatch, payload).names for payload in fleet.store.batches_after("r1", 0)]
+
+
+def test_a_renamed_class_is_the_same_one(fleet: Fleet) -> None:
+    teach(fleet, 0, *["mug", "car"] * 4)
+    row = session_of(fleet).trainer.segment.head.weight[0].clone()
+    edit(fleet, 1, "rename", "mug", to="cup")
+    head = session_of(fleet).trainer.segment.head
+    assert head.classes == ("cup", "car")
+    assert (head.weight[0] == row).all()
+    assert remembered(fleet) == {"car": 4, "cup": 4}
+    teach(fleet, 2, "mug", "mug", "car", "car")  # sent before, and late
+    assert head.classes == ("cup", "car")
+    assert remembered(fleet)["cup"] >= 4
+
+
+def test_merged_classes_are_one(fleet: Fleet) -> None:
+    teach(fleet, 0, *["mug", "car", "cup", "car"] * 2)
+    edit(fleet, 1, "rename", "mug", to="cup")
+    assert session_of(fleet).trainer.classes == ("car", "cup")
+    assert remembered(fleet) == {"car": 4, "cup": 4}
+
+
+def test_a_forgotten_class_leaves_nothing_in_memory_network_or_file(fleet: Fleet, tmp_path: Path) -> None:
+    teach(fleet, 0, *["secret-mug", "car"] * 4)
+    teach(fleet, 1, *["car"] * 4)
+    edit(fleet, 2, "forget", "secret-mug")
+    teach(fleet, 3, "secret-mug", "car", "car", "car")  # sent before, and late
+    assert session_of(fleet).trainer.classes == ("car",)
+    assert set(remembered(fleet)) == {"car"}
+    assert b"secret-mug" in (tmp_path / STORE).read_bytes() + (tmp_path / (STORE + "-wal")).read_bytes()
+    fleet.finish_idle("r1")
+    fleet.save("r1")
+    assert stored_names(fleet) == [["?", "car"] * 4, ["car"] * 4, ["?", "car", "car", "car"]]
+    for name in (STORE, STORE + "-wal"):
+        # The edit itself names what was forgotten; nothing else does.
+        assert (tmp_path / name).read_bytes().count(b"secret-mug") <= 1
+    assert not fleet.store.is_whole("r1"), "no replay from the start ends at these weights"
+
+
+def test_an_undone_lesson_is_trained_on_no_more(fleet: Fleet) -> None:
+    teach(fleet, 0, *["mug", "car"] * 4, session=1)
+    teach(fleet, 1, *["car"] * 4, session=2)
+    edit(fleet, 2, "undo", "", session=2)
+    assert set(remembered(fleet)) == {"mug", "car"}
+    assert remembered(fleet)["car"] <= 4, "none is left of the second lesson"
+    teach(fleet, 3, *["star"] * 4, session=3, edits=1)
+    edit(fleet, 4, "undo", "star", session=3, number=2)
+    assert session_of(fleet).trainer.classes == ("mug", "car")
+    assert set(remembered(fleet)) == {"mug", "car"}
+
+
+def test_edits_outlast_the_process(tmp_path: Path) -> None:
+    fleet = open_fleet(tmp_path)
+    enter(fleet, "r1", REHEARSING)
+    teach(fleet, 0, *["mug", "car"] * 4)
+    edit(fleet, 1, "rename", "mug", to="cup")
+    fleet.save("r1")
+    close(fleet)
+    again = open_fleet(tmp_path)
+    teach(again, 2, "mug", "mug", "car", "car")
+    assert session_of(again).trainer.classes == ("cup", "car")
+    close(again)
+
+
+def test_a_killed_trainer_wipes_what_it_had_not_wiped_yet(tmp_path: Path) -> None:
+    fleet = open_fleet(tmp_path, checkpoint_every=10**6)
+    enter(fleet, "r1", REHEARSING)
+    teach(fleet, 0, *["mug", "car"] * 4)
+    edit(fleet, 1, "forget", "mug")
+    close(fleet)
+    again = open_fleet(tmp_path, checkpoint_every=10**6)
+    train(again)
+    again.save("r1")
+    assert stored_names(again) == [["?", "car"] * 4]
+    close(again)
+
+
+def test_an_edit_has_a_receipt_and_comes_once(cloud: Cloud) -> None:
+    change = ClassEdit(boot=STATE.boot, sequence=1, number=1, change="rename", name="cat", to="tiger", session=0)
+    cloud.say("r1", REHEARSING, make_batch(["cat", "dog"] * 4))
+    assert outcomes(cloud.say("r1", change)) == ["accepted"]
+    assert outcomes(cloud.say("r1", change)) == ["duplicate"]
+    assert cloud.session().trainer.classes == ("tiger", "dog")

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from broker.errors import SourceError
+from robot_edge.frames import Frame
+from robot_edge.source_options import SourceOptions
+from robot_edge.sources import open_source
+from robot_edge.sources.bag import BagSource
+from robot_edge.sources.ros_images import UnknownEncoding, decode_image
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+KINDS = ["ros1", "sqlite3", "mcap"]
+
+# As vision_msgs has them since ROS 2 Galactic.
+VISION = {
+    "Point2D": "float64 x\nfloat64 y",
+    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta",
+    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y",
+    "ObjectHypothesis": "string class_id\nfloat64 score",
+    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose",
+    "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+    "vision_msgs/BoundingBox2D bbox\nstring id",
+    "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections",
+}
+
+
+class Bag:
+    """A real bag, written by rosbags."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        self.is1 = kind == "ros1"
+        self.types = get_typestore(Stores.ROS1_NOETIC if self.is1 else Stores.ROS2_HUMBLE)
+        for name, text in VISION.items():
+            self.types.register(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
+        self.path = path / ("bag.bag" if self.is1 else "bag")
+        plugin = StoragePlugin.MCAP if kind == "mcap" else StoragePlugin.SQLITE3
+        self._writer: Any = Writer1(self.path) if self.is1 else Writer2(self.path, version=8, storage_plugin=plugin)
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> Bag:
+        self._writer.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def make(self, kind: str, **fields: Any) -> Any:
+        return self.types.types[kind](**fields)
+
+    def header(self, at: float) -> Any:
+        time = self.make("builtin_interfaces/msg/Time", sec=int(START / SECOND + at), nanosec=int(at % 1 * SECOND))
+        return self.make("std_msgs/msg/Header", stamp=time, frame_id="", **({"seq": 0} if self.is1 else {}))
+
+    def write(self, topic: str, kind: str, at: float, **fields: Any) -> None:
+        if topic not in self._connections:
+            self._connections[topic] = self._writer.add_connection(topic, kind, typestore=self.types)
+        serialize = self.types.serialize_ros1 if self.is1 else self.types.serialize_cdr
+        data = serialize(self.make(kind, **fields), kind)
+        self._writer.write(self._connections[topic], START + int(at * SECOND), data)
+
+    def image(self, number: int, at: float, topic: str = "/camera/image_raw", encoding: str = "rgb8") -> None:
+        """Write a picture of 16 x 12 whose red says its number."""
+        picture = np.zeros((12, 16, 3), np.uint8)
+        picture[:, :, "rgb".index("r") if encoding == "rgb8" else 2] = number
+        about = {"height": 12, "width": 16, "encoding": encoding, "is_bigendian": 0, "step": 48}
+        self.write(topic, "sensor_msgs/msg/Image", at, header=self.header(at), data=picture.reshape(-1), **about)
+
+    def compressed(self, number: int, at: float, content: bytes | None = None) -> None:
+        if content is None:
+            file = io.BytesIO()
+            Image.new("RGB", (16, 12), (number, 0, 0)).save(file, "PNG")
+            content = file.getvalue()
+        data = np.frombuffer(content, np.uint8)
+        self.write(
+            "/camera/image/compressed",
+            "sensor_msgs/msg/CompressedImage",
+            at,
+            header=self.header(at),
+            format="png",
+            data=data,
+        )
+
+    def string(self, text: str, at: float, topic: str = "/label") -> None:
+        self.write(topic, "std_msgs/msg/String", at, data=text)
+
+    def detections(self, at: float, *found: tuple[str, float, tuple[float, float, float, float]]) -> None:
+        """Write (class, score, (x, y, width, height)), stamped `at` and recorded half a second later."""
+        detections = []
+        for name, score, (x, y, width, height) in found:
+            centre = self.make("vision_msgs/msg/Point2D", x=x, y=y)
+            pose2d = self.make("vision_msgs/msg/Pose2D", position=centre, theta=0.0)
+            box = self.make("vision_msgs/msg/BoundingBox2D", center=pose2d, size_x=width, size_y=height)
+            point = self.make("geometry_msgs/msg/Point", x=0.0, y=0.0, z=0.0)
+            turn = self.make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0)
+            pose = self.make("geometry_msgs/msg/Pose", position=point, orientation=turn)
+            pose = self.make("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36))
+            hypothesis = self.make("vision_msgs/msg/ObjectHypothesis", class_id=name, score=score)
+            result = self.make("vision_msgs/msg/ObjectHypothesisWithPose", hypothesis=hypothesis, pose=pose)
+            about = {"header": self.header(at), "results": [result], "bbox": box, "id": ""}
+            detections.append(self.make("vision_msgs/msg/Detection2D", **about))
+        kind = "vision_msgs/msg/Detection2DArray"
+        self.write("/detections", kind, at + 0.5, header=self.header(at), detections=detections)
+
+
+def rest(source: BagSource) -> list[Frame]:
+    return list(iter(source.next, None))
+
+
+def red(frames: Sequence[Frame]) -> list[int]:
+    return [int(frame.image[0, 0, 0]) for frame in frames]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_are_replayed_with_the_label_of_the_nearest_earlier_time(tmp_path: Path, kind: str) -> None:
+    with Bag(tmp_path, kind) as bag:
+        bag.image(0, 0.0)
+        bag.string("cup", 0.4)
+        for number in range(1, 5):
+            bag.image(number, number / 2)
+        bag.string(" ", 2.2)
+        bag.image(5, 2.5)
+        bag.string("pen", 3.0)
+        bag.image(6, 3.0)
+    with closing(open_source(f"bag:{bag.path}", image_size=32)) as source:
+        assert source.length == 7
+        frames = list(iter(source.next, None))
+        assert source.ended
+    assert red(frames) == list(range(7))
+    assert [frame.label for frame in frames] == [None, "cup", "cup", "cup", "cup", None, "pen"]
+    assert [frame.time - START / SECOND for frame in frames] == [0, 0.5, 1, 1.5, 2, 2.5, 3]
+    assert [frame.scene - START // SECOND for frame in frames] == [0, 0, 1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compressed_pictures_are_read_and_broken_ones_skipped(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Bag(tmp_path, kind) as bag:
+        bag.compressed(1, 0)
+        bag.compressed(0, 1, b"no picture")
+        bag.compressed(0, 2, b"")
+        bag.compressed(4, 3)
+    with closing(BagSource(bag.path)) as source:
+        assert red(rest(source)) == [1, 4]
+        assert (source.skipped, source.position) == (2, 4)
+    assert "skipping a picture" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_detections_crop_the_picture_of_their_stamp_and_the_second_after(tmp_path: Path, kind: str) -> None:
+    with Bag(tmp_path, kind) as bag:
+        bag.image(0, 0.5)
+        bag.detections(1.0, ("pen", 0.2, (1, 1, 2, 2)), ("cup", 0.9, (8, 6, 6, 4)))
+        bag.image(1, 1.0)
+        bag.image(2, 1.9)
+        bag.image(3, 2.5)
+        bag.detections(3.0)
+        bag.image(4, 3.0)
+        bag.detections(4.0, ("edge", 0.5, (15, 11, 10, 10)))
+        bag.image(5, 4.0)
+        bag.detections(5.0, ("outside", 0.5, (100, 100, 10, 10)))
+        bag.image(6, 5.0)
+        bag.detections(6.0, ("nowhere", 0.5, (float("nan"), 1, 1, 1)))
+        bag.image(7, 6.0)
+    with closing(BagSource(bag.path, label_topic="/detections")) as source:
+        frames = rest(source)
+        assert source.skipped == 2
+    shapes = [frame.image.shape[:2] for frame in frames]
+    assert [frame.label for frame in frames] == [None, "cup", "cup", None, None, "edge"]
+    assert shapes == [(12, 16), (4, 6), (4, 6), (12, 16), (12, 16), (6, 6)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("position", [0, 1, 5, 9, 10, 11])
+def test_it_goes_on_at_any_picture(tmp_path: Path, kind: str, position: int) -> None:
+    with Bag(tmp_path, kind) as bag:
+        for number in range(10):
+            bag.image(number, number / 10)
+    with closing(BagSource(bag.path)) as source:
+        source.seek(position)
+        assert source.position == min(position, 10)
+        assert red(rest(source)) == list(range(position, 10))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bag_without_pictures_lists_what_it_has(tmp_path: Path, kind: str) -> None:
+    with Bag(tmp_path, kind) as bag:
+        bag.string("cup", 0, "/names")
+    with pytest.raises(SourceError, match=r"no topics of type .* its topics: /names \(std_msgs/msg/String\)"):
+        BagSource(bag.path)
+
+
+def test_a_choice_of_topics_must_be_made(tmp_path: Path) -> None:
+    with Bag(tmp_path, "mcap") as bag:
+        bag.image(1, 0, "/left")
+        bag.image(2, 0, "/right")
+        bag.string("cup", 0, "/names")
+    with pytest.raises(SourceError, match=r"2 topics of type .*set --image-topic; its topics: /left"):
+        BagSource(bag.path)
+    with pytest.raises(SourceError, match="no topic /names of type sensor_msgs/msg/Image"):
+        BagSource(bag.path, image_topic="/names")
+    with pytest.raises(SourceError, match="no topic /left of type std_msgs/msg/String"):
+        BagSource(bag.path, image_topic="/left", label_topic="/left")
+    options = SourceOptions(image_topic="/right", label_topic="/names")
+    with closing(open_source(f"bag:{bag.path}", options, image_size=32)) as source:
+        frame = source.next()
+        assert frame is not None
+        assert (frame.label, red([frame])) == ("cup", [2])
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "a\x07b"])
+def test_a_label_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
+    with Bag(tmp_path, "mcap") as bag:
+        bag.image(1, 0)
+        bag.string(name, 0)
+    with pytest.raises(SourceError, match="topic /label: class name") as error:
+        BagSource(bag.path)
+    assert len(str(error.value)) < 500
+
+
+def test_an_encoding_that_is_not_known_is_said(tmp_path: Path) -> None:
+    with Bag(tmp_path, "mcap") as bag:
+        bag.image(1, 0, encoding="bayer_rggb8")
+    with (
+        closing(BagSource(bag.path)) as source,
+        pytest.raises(SourceError, match="topic /camera/image_raw: encoding 'bayer_rggb8': use one of rgb8"),
+    ):
+        source.next()
+
+
+def test_what_is_no_bag_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    paths = [tmp_path / "empty"]
+    for suffix in ("bag", "mcap", "db3", "txt"):
+        for number, content in enumerate(
+            [b"", b"garbage" * 1000, b"\x89MCAP0\r\n" + bytes(300), b"#ROSBAG V2.0\n" * 9]
+        ):
+            paths.append(tmp_path / f"{number}.{suffix}")
+            paths[-1].write_bytes(content)
+    for path in paths:
+        with pytest.raises(SourceError, match=r"cannot be read|no topics"):
+            BagSource(path)
+    with pytest.raises(SourceError, match="does not exist"):
+        BagSource(tmp_path / "none")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_truncated_bag_is_shown_as_far_as_it_goes_or_refused(tmp_path: Path, kind: str) -> None:
+    with Bag(tmp_path, kind) as bag:
+        for number in range(200):
+            bag.image(number, number / 10)
+    file = bag.path if bag.is1 else next(path for path in bag.path.iterdir() if path.suffix in {".mcap", ".db3"})
+    content = file.read_bytes()
+    for share in (0.3, 0.6, 0.95):
+        file.write_bytes(content[: int(len(content) * share)])
+        try:
+            with closing(BagSource(bag.path)) as source:
+                shown = red(rest(source))
+                assert shown == list(range(len(shown)))
+                assert source.ended
+        except SourceError as error:
+            assert "cannot be read" in str(error) or "topics" in str(error)  # noqa: PT017
+
+
+def image(encoding: str, data: Any, width: int = 2, height: int = 1, step: int | None = None, big: int = 0) -> Any:
+    pixels = np.array(data, np.uint8)
+    lines = pixels.size // height if step is None else step
+    about = {"encoding": encoding, "width": width, "height": height, "step": lines, "is_bigendian": big}
+    return SimpleNamespace(data=pixels, **about)
+
+
+@pytest.mark.parametrize(
+    ("message", "pixels"),
+    [
+        (image("rgb8", [1, 2, 3, 4, 5, 6]), [[1, 2, 3], [4, 5, 6]]),
+        (image("bgr8", [1, 2, 3, 4, 5, 6]), [[3, 2, 1], [6, 5, 4]]),
+        (image("rgba8", [1, 2, 3, 9, 4, 5, 6, 9]), [[1, 2, 3], [4, 5, 6]]),
+        (image("bgra8", [1, 2, 3, 9, 4, 5, 6, 9]), [[3, 2, 1], [6, 5, 4]]),
+        (image("mono8", [1, 2]), [[1, 1, 1], [2, 2, 2]]),
+        (image("mono8", [1, 2, 77, 78]), [[1, 1, 1], [2, 2, 2]]),  # with padding at the line's end
+        (image("mono16", [9, 1, 9, 2]), [[1, 1, 1], [2, 2, 2]]),
+        (image("mono16", [1, 9, 2, 9], big=1), [[1, 1, 1], [2, 2, 2]]),
+        (image("yuv422", [128, 16, 128, 235]), [[0, 0, 0], [255, 255, 255]]),
+        (image("yuv422_yuy2", [16, 128, 235, 128]), [[0, 0, 0], [255, 255, 255]]),
+        (image("uyvy", [90, 81, 240, 81]), [[254, 0, 0], [254, 0, 0]]),  # BT.601's red
+        (image("yuyv", [41, 240, 41, 110]), [[0, 0, 255], [0, 0, 255]]),  # and blue
+    ],
+)
+def test_encodings(message: Any, pixels: list[list[int]]) -> None:
+    image = decode_image(message)
+    assert image.dtype == np.uint8
+    assert np.abs(image[0].astype(int) - pixels).max() <= 1
+
+
+BROKEN: list[Callable[[], Any]] = [
+    lambda: image("rgb8", [1, 2, 3]),
+    lambda: image("rgb8", [], width=0),
+    lambda: image("rgb8", [1] * 6, width=100_000, height=100_000),
+    lambda: image("rgb8", [1] * 6, step=3),
+    lambda: image("rgb8", [1] * 6, step=4_000_000_000),
+    lambda: image("yuyv", [1] * 6, width=3),
+]
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_sizes_that_do_not_fit_are_refused(number: int) -> None:
+    with pytest.raises(ValueError, match="pixels"):
+        decode_image(BROKEN[number]())
+
+
+def test_other_encodings_are_refused() -> None:
+    with pytest.raises(UnknownEncoding, match="use one of rgb8"):
+        decode_image(image("bayer_rggb8", [1, 2]))

@@ -1,0 +1,291 @@
+"""A live robot that is shown toys and taught their names, at a broker in memory. Its camera shows what a test wants."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hierarchy.run_folder
+from broker import topics
+from broker.codec import pack, unpack, unpack_as
+from broker.errors import SourceError
+from broker.link import Delivery, MemoryBroker, MemoryLink
+from broker.messages import ActivationBatch, ClassEdit, Command, CommandResult, Prediction, Receipt, RobotState
+from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
+from hierarchy.command_line import StopRequest
+from hierarchy.device import Compute
+from hierarchy.run_folder import RunFolder
+from robot_edge.config import RobotConfig
+from robot_edge.frames import Frame
+from robot_edge.live import LiveNode, live_node
+from robot_edge.node import open_outbox
+from robot_edge.segment import build_edge
+from robot_edge.sources.paced import Paced
+from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.trainer import EdgeTrainer
+from robot_edge.uplink import Uplink
+
+SIZE = 16
+# Long for a machine that is busy with other tests; nothing here waits for its end.
+PATIENCE = 40.0
+
+
+class Stage:
+    """A camera at 25 frames a second, before which one toy is held after the other."""
+
+    length, skipped, reconnects, status = None, 0, 0, ""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.position = 0
+        self.trouble: Exception | None = None
+        self._toys = {name: SimulatedCamera(classes=[name], size=SIZE, seed=3) for name in ("ball", "star", "mug")}
+        self.shown = "ball"
+
+    def next(self, timeout: float | None = None) -> Frame | None:
+        if self.trouble:
+            raise self.trouble
+        time.sleep(0.04)
+        self.position += 1
+        frame = self._toys[self.shown].next()
+        assert frame is not None
+        return Frame(image=frame.image, label=None, scene=self.position // 10, time=time.time())
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        return self.next(timeout)
+
+    def seek(self, position: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class World(MemoryLink):
+    """The link of a robot to a trainer that takes in everything, and to whoever gives commands."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryBroker())
+        self.sent: list[ActivationBatch | ClassEdit] = []
+        self.results: list[CommandResult] = []
+        self.predictions: list[Prediction] = []
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        match message := unpack(payload):
+            case ActivationBatch() | ClassEdit():
+                self.sent.append(message)
+                receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="accepted", reason="")
+                self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
+            case CommandResult():
+                self.results.append(message)
+            case Prediction():
+                self.predictions.append(message)
+        return super().publish(topic, payload, qos=qos, retain=retain)
+
+    def command(self, action: Any, name: str = "", to: str = "", seconds: float = 0.0) -> None:
+        command = Command(id=f"{action} {name}", action=action, name=name, to=to, seconds=seconds)
+        self.offer(Delivery(topics.topic("robot", "r1", "command"), pack(command), retained=False))
+
+
+class Robot:
+    """A live robot in a thread of its own."""
+
+    def __init__(self, path: Path, boot: str = "b" * 16, **settings: Any) -> None:
+        self.config = RobotConfig(
+            source="sim:", live=True, robot="r1", cut="layer1", image_size=SIZE, bottleneck=2, batch=16,
+            run_dir=str(path), held_out_every=4, **settings,
+        )  # fmt: skip
+        self.stage, self.link, self.stop = Stage(), World(), StopRequest()
+        self._path, self._boot = path, boot
+        self.error: BaseException | None = None
+        self._ready = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        assert self._ready.wait(PATIENCE)
+
+    def wait_for(self, what: Callable[[], Any]) -> None:
+        """Wait until something is so."""
+        give_up = time.monotonic() + PATIENCE
+        while not what():
+            assert self.thread.is_alive(), self.error
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+
+    def teach(self, name: str, toy: str) -> None:
+        """Show a toy, teach its name, and wait until that is learned."""
+        self.stage.shown = toy
+        done = len(self.link.results) + 2
+        self.link.command("teach", name, seconds=3.0)
+        self.wait_for(lambda: len(self.link.results) >= done and not self.node.is_busy)
+        self.wait_for(lambda: self.node._saved_steps == self.node._trainer.steps)
+
+    def order(self, *arguments: Any) -> CommandResult:
+        """Give a command, and return what came of it."""
+        before = len(self.link.results)
+        self.link.command(*arguments)
+        self.wait_for(lambda: len(self.link.results) > before)
+        return self.link.results[-1]
+
+    def classes(self) -> tuple[str, ...]:
+        return self.node._knowledge.classes
+
+    def end(self) -> None:
+        self.stop.made = True
+        self.thread.join()
+
+    def _run(self) -> None:
+        torch.set_num_threads(1)
+        try:
+            self._build()
+            self._ready.set()
+            self.node.train()
+            self.node.save()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.outbox.close()
+            self.folder.close()
+
+    def _build(self) -> None:
+        """Open everything; sqlite wants to be used by the thread that opened it."""
+        torch.manual_seed(0)
+        segment, split, start = build_edge(self.config)
+        trainer = EdgeTrainer(segment, bits=4, compute=Compute(device=torch.device("cpu")), peak_learning_rate=0.05)
+        self.outbox = open_outbox(self.config, self._path, self._boot)
+        self.folder = RunFolder(self._path, {})
+        has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
+        state = RobotState(
+            boot=self._boot, run="c" * 16, former="", edits=0, started=1.0, online=True, split=split, weights=start,
+            rehearse=1.0,
+        )  # fmt: skip
+        self.node: LiveNode = live_node(
+            self.link,
+            self.config,
+            trainer,
+            Uplink(self.link, "r1", state, self.outbox),
+            Paced(self.stage),
+            None,
+            self.folder,
+            self.stop,
+            load_checkpoint(self.folder.checkpoint) if has_checkpoint else None,
+        )
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hierarchy.run_folder, "draw_curves", lambda *_arguments: None)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Robot]]:
+    """Return what starts a robot in the same folder; all end with the test."""
+    robots: list[Robot] = []
+
+    def begin(**settings: Any) -> Robot:
+        robots.append(Robot(tmp_path, **settings))
+        return robots[-1]
+
+    yield begin
+    for robot in robots:
+        robot.end()
+
+
+@pytest.fixture
+def robot(start: Callable[..., Robot]) -> Robot:
+    return start(practice=2.0)
+
+
+def share_named(robot: Robot, toy: str, name: str) -> float:
+    """Return how many of the next predictions name that toy so."""
+    robot.stage.shown = toy
+    before = len(robot.link.predictions)
+    robot.wait_for(lambda: len(robot.link.predictions) >= before + 2)
+    start = len(robot.link.predictions)
+    robot.wait_for(lambda: len(robot.link.predictions) >= start + 10)
+    return sum(one.name == name for one in robot.link.predictions[start:]) / (len(robot.link.predictions) - start)
+
+
+def test_it_is_taught_by_showing_without_a_trainer_and_can_be_told_otherwise(robot: Robot) -> None:
+    robot.wait_for(lambda: robot.link.predictions)
+    assert robot.link.predictions[0].name == "", "it knows nothing yet"
+    robot.teach("ball", "ball")
+    robot.teach("étoile", "star")
+    assert [one.text for one in robot.link.results if not one.done] == [
+        "teaching 'ball' for 3 s",
+        "teaching 'étoile' for 3 s",
+    ]
+    assert robot.link.sent == [], "there is no trainer"
+    assert share_named(robot, "ball", "ball") > 0.5
+    assert share_named(robot, "star", "étoile") > 0.5
+    assert robot.order("rename", "étoile", "star").ok
+    assert share_named(robot, "star", "star") > 0.5
+    # Taken back, the class goes, and its frames.
+    assert robot.order("undo").ok
+    assert robot.classes() == ("ball",)
+    assert robot.node._knowledge.samples_of("star") == 0
+    assert not robot.order("forget", "star").ok
+    assert robot.order("forget", "ball").ok
+    assert robot.classes() == ()
+    assert len(robot.node._knowledge.rehearsal) + len(robot.node._knowledge.held_out) == 0
+    robot.teach("ball", "ball")
+    assert robot.classes() == ("ball",)
+    assert robot.outbox.edits == 3
+
+
+def test_what_was_taught_and_undone_outlasts_the_process(start: Callable[..., Robot]) -> None:
+    first = start(practice=0.1)
+    first.teach("ball", "ball")
+    first.teach("star", "star")
+    first.order("rename", "star", "sun")
+    first.end()
+    second = start(boot="d" * 16)
+    assert second.classes() == ("ball", "sun")
+    assert second.node.teaching.last is not None
+    assert second.node.teaching.last.name == "sun"
+    assert second.order("undo").ok
+    assert second.classes() == ("ball",)
+
+
+def test_a_checkpoint_from_before_an_edit_is_edited(start: Callable[..., Robot], tmp_path: Path) -> None:
+    first = start(practice=0.1)
+    first.teach("ball", "ball")
+    checkpoint = tmp_path / "checkpoint" / CHECKPOINT
+    before = checkpoint.read_bytes()
+    first.order("rename", "ball", "sphere")
+    first.end()
+    checkpoint.write_bytes(before)  # as a kill right behind the edit leaves it
+    second = start(boot="d" * 16)
+    assert second.classes() == ("sphere",)
+    assert second.node._knowledge.samples_of("ball") == 0
+
+
+def test_each_batch_is_of_one_lesson_and_knows_the_edits_before_it(robot: Robot) -> None:
+    trainer = b'{"kind":"trainer-state","boot":"' + b"1" * 16 + b'","started":1.0,"online":true,"trouble":""}'
+    robot.link.offer(Delivery(topics.topic("trainer", "t1", "state"), trainer, retained=True))
+    robot.teach("ball", "ball")
+    robot.order("rename", "ball", "sphere")
+    robot.teach("star", "star")
+    robot.wait_for(lambda: len(robot.outbox) == 0)
+    batches = [one for one in robot.link.sent if isinstance(one, ActivationBatch) and not one.evaluation]
+    assert {(one.classes, one.session, one.edits) for one in batches} == {(("ball",), 1, 0), (("star",), 2, 1)}
+    (edit,) = [one for one in robot.link.sent if isinstance(one, ClassEdit)]
+    assert (edit.number, edit.change, edit.name, edit.to) == (1, "rename", "ball", "sphere")
+
+
+def test_what_ends_the_camera_ends_the_robot_with_its_reason(robot: Robot) -> None:
+    robot.wait_for(lambda: robot.link.predictions)
+    robot.stage.trouble = SourceError("the camera is gone")
+    robot.thread.join(PATIENCE)
+    assert isinstance(robot.error, SourceError)
+
+
+def test_predictions_are_what_others_can_act_on(robot: Robot) -> None:
+    robot.wait_for(lambda: robot.link.predictions)
+    prediction = robot.link.predictions[-1]
+    assert unpack_as(Prediction, pack(prediction)) == prediction
+    assert abs(prediction.time - time.time()) < PATIENCE
+    assert prediction.by == "exit"

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import pty
+import time
+
+import pytest
+
+from broker.errors import ConfigError, MalformedMessage
+from broker.mailbox import Mailbox
+from broker.messages import Command
+from robot_edge.terminal import listening, parse_line
+
+
+@pytest.mark.parametrize(
+    ("line", "action", "name", "to", "seconds"),
+    [
+        ("mug\n", "teach", "mug", "", 10.0),
+        ("  my mug  \n", "teach", "my mug", "", 10.0),
+        ("teach mug 20", "teach", "mug", "", 20.0),
+        ("teach my mug", "teach", "my mug", "", 10.0),
+        ("teach mug 3 5", "teach", "mug 3", "", 5.0),
+        ("teach 20", "teach", "20", "", 10.0),
+        ("undo", "undo", "", "", 0.0),
+        ("stop", "stop", "", "", 0.0),
+        ("forget my mug", "forget", "my mug", "", 0.0),
+        ("rename mug = tea cup", "rename", "mug", "tea cup", 0.0),
+        ("merge mug=cup", "merge", "mug", "cup", 0.0),
+        ("teach", "teach", "teach", "", 10.0),
+    ],
+)
+def test_what_a_line_asks_for(line: str, action: str, name: str, to: str, seconds: float) -> None:
+    command = parse_line(line)
+    assert command is not None
+    assert (command.action, command.name, command.to, command.seconds) == (action, name, to, seconds)
+
+
+@pytest.mark.parametrize("line", ["", "\n", "   ", "help", "?"])
+def test_some_lines_ask_for_nothing(line: str) -> None:
+    assert parse_line(line) is None
+
+
+@pytest.mark.parametrize(
+    "line", ["teach mug 0", "teach mug 3601", "teach mug -5", "rename mug", "rename mug =", "x" * 65]
+)
+def test_what_cannot_be_done_is_said(line: str) -> None:
+    with pytest.raises((ConfigError, MalformedMessage)):
+        parse_line(line)
+
+
+def test_without_a_terminal_nobody_listens() -> None:
+    commands: Mailbox[Command] = Mailbox(10)
+    read, write = os.pipe()
+    with os.fdopen(read) as piped, os.fdopen(write, "w", buffering=1) as writer, listening(commands, piped):
+        writer.write("mug\n")
+        time.sleep(0.05)
+        assert commands.take(0.0) is None
+
+
+def test_what_is_typed_is_obeyed_while_it_listens() -> None:
+    commands: Mailbox[Command] = Mailbox(10)
+    person, terminal = pty.openpty()
+    with os.fdopen(terminal, "r") as file, listening(commands, file):
+        os.write(person, b"mug\n")
+        command = commands.take(10.0)
+        assert command is not None
+        assert command.name == "mug"
+        os.write(person, b"\x04")  # Ctrl-D
+    os.close(person)
