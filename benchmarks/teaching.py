@@ -60,6 +60,8 @@ class Settings:
     practice: float = 0.5
     """As --practice of robot-edge run."""
     rate: float = 10
+    things: bool = True
+    """Each class is one thing, as a mug is that a robot is shown; else another toy of its class in each scene."""
     image_size: int = 32
     batch: int = 32
     threads: int = 1
@@ -72,7 +74,7 @@ class Stage:
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self._toys = {
-            name: SimulatedCamera(classes=[name], size=settings.image_size, seed=seed, things=True)
+            name: SimulatedCamera(classes=[name], size=settings.image_size, seed=seed, things=settings.things)
             for name in TOY_CLASSES
         }
         self._count = 0
@@ -127,7 +129,11 @@ class Lesson:
 
     def _frames_of(self, name: str) -> list[Pixels]:
         camera = SimulatedCamera(
-            classes=[name], size=self._settings.image_size, seed=self._seed, first_scene=HELD_OUT_SCENE, things=True
+            classes=[name],
+            size=self._settings.image_size,
+            seed=self._seed,
+            first_scene=HELD_OUT_SCENE,
+            things=self._settings.things,
         )
         frames = [camera.next() for _ in range(self._settings.frames)]
         return [frame.image for frame in frames if frame]

@@ -48,7 +48,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """Side of the square that frames are scaled to, in pixels."""
     weights: str = "none"
     """Where to start from: none (random), default (torchvision's pretrained ones, in both halves), or the run folder
-    of a former run on this robot."""
+    of a former run on this robot, whose frames to rehearse come along."""
     freeze: str = ""
     """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
     stem,layer1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class FrameMemory:
     """
 
     def __init__(self, limit: int, size: int, seed: int) -> None:
+        self.size = size
         self._slots: BalancedMemory[int] = BalancedMemory(limit, seed)
         # One more than may stay, for a new frame comes in before it is known which one goes.
         slots = max(0, limit) + 1
@@ -104,9 +106,19 @@ class FrameMemory:
     def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         """Go on from a state. Raises ValueError where it is of frames of another size."""
         slots = tensors["slots"].tolist() if tensors else []
-        names = [about["classes"][label] for label in tensors["labels"].tolist()] if tensors else []
+        names = _names(tensors, about)
         if tensors:
             self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
             self._sessions[slots] = tensors["sessions"].numpy()
         self._slots.restore(zip(names, slots, strict=True), about["random"])
         self._free = sorted(set(range(len(self._block))) - set(slots), reverse=True)
+
+
+def frames_in(tensors: dict[str, Tensor], about: dict[str, Any]) -> Iterator[tuple[str, Pixels]]:
+    """Yield the frames of a memory's state, uint8 (size, size, 3), with their class names."""
+    for name, slot in zip(_names(tensors, about), tensors.get("slots", ()), strict=True):
+        yield name, tensors["frames"][int(slot)].numpy()
+
+
+def _names(tensors: dict[str, Tensor], about: dict[str, Any]) -> list[str]:
+    return [about["classes"][label] for label in tensors["labels"].tolist()] if tensors else []

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from broker.messages import ClassEdit
-from robot_edge.frame_memory import FrameMemory
+from hierarchy.checkpoint import Parts
+from robot_edge.batches import resize
+from robot_edge.frame_memory import FrameMemory, frames_in
 from robot_edge.frames import Pixels
 from robot_edge.trainer import EdgeTrainer
 
@@ -19,6 +23,15 @@ class Knowledge:
         self.rehearsal = rehearsal
         self.held_out = held_out
         self.edits = 0
+
+    def inherit(self, parts: Parts, about: dict[str, Any]) -> None:
+        """Keep the frames of a robot's checkpoint whose weights this one begins with.
+
+        Without them it would forget what they show as soon as it learns something else. Their lessons are over.
+        """
+        for memory, part in ((self.rehearsal, "rehearsal"), (self.held_out, "held_out")):
+            for name, frame in frames_in(parts.get(part, {}), about.get(part, {})):
+                memory.add(name, resize(frame, memory.size))
 
     @property
     def classes(self) -> tuple[str, ...]:

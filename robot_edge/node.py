@@ -124,6 +124,7 @@ def run(config: RobotConfig) -> None:
             peak_learning_rate=config.learning_rate,
             seed=config.seed,
         )
+        former_run = Path(config.weights) if config.weights not in {"none", "default"} else None
         identity = run_identity(folder.path, config.weights)
         state = RobotState(
             boot=boot,
@@ -143,6 +144,8 @@ def run(config: RobotConfig) -> None:
             try:
                 parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
                 node = live_node(link, *parts, board) if config.is_live else RobotNode(*parts, board=board)
+                if former_run and not saved:
+                    node.inherit(former_run)
                 if page and board:
                     _show(page, board)
                 node.run()
@@ -271,6 +274,18 @@ class RobotNode:
             log.warning(
                 "the outbox of this run is gone: what it held is lost, and the cloud may train twice on what was sent "
                 "after the last checkpoint"
+            )
+
+    def inherit(self, former_run: Path) -> None:
+        """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
+        self._knowledge.inherit(*load_checkpoint(former_run / "checkpoint"))
+        kept = self._knowledge.rehearsal.counts()
+        forgettable = [name for name in self._knowledge.classes if name not in kept]
+        if forgettable:
+            log.warning(
+                "%s kept no frames to rehearse of %s: other lessons will make the robot forget them",
+                former_run,
+                ", ".join(forgettable),
             )
 
     def run(self) -> None:

@@ -27,7 +27,7 @@ class Paced:
 
     def __init__(self, source: FrameSource, rate: Rate = "max", *, clock: Callable[[], float] = time.monotonic) -> None:
         self._source = source
-        self._rate = rate
+        self._rate: Rate = rate if isinstance(rate, str) else float(rate)  # whole numbers are told apart below
         self._clock = clock
         self._changed = threading.Condition()
         self._paused = False

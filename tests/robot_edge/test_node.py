@@ -599,3 +599,37 @@ def test_a_stop_in_the_final_test_ends_it(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(run.trainer, "evaluate", stop_at_once)
     assert run.all()["held_out_images"] == 2
+
+
+def test_a_run_that_begins_with_anothers_weights_remembers_its_frames(tmp_path: Path) -> None:
+    former = Run(tmp_path / "one", {"images": 160})
+    former.all()
+    heir = Run(tmp_path / "two", {"source": "sim:", "weights": str(tmp_path / "one"), "images": 8})
+    heir.node.inherit(tmp_path / "one")
+    before, after = former.node._knowledge, heir.node._knowledge
+    assert before.rehearsal.counts()
+    assert after.classes == before.classes
+    for left, right in ((before.rehearsal, after.rehearsal), (before.held_out, after.held_out)):
+        assert [name for name, _ in right.all()] == [name for name, _ in left.all()]
+        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(left.all(), right.all(), strict=True))
+    assert heir.all()["images"] <= 8  # what is inherited is not counted as learned once more
+
+
+def test_inherited_frames_are_scaled_and_bounded(tmp_path: Path) -> None:
+    former = Run(tmp_path / "one", {"images": 160})
+    former.all()
+    room_for_ten = {"image_size": 32, "rehearsal_mb": 10 * 3 * 32**2 / 1e6}
+    heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one"), **room_for_ten})
+    heir.node.inherit(tmp_path / "one")
+    frames = heir.node._knowledge.rehearsal.all()
+    assert len(frames) == 10
+    assert frames[0][1].shape == (32, 32, 3)
+    assert len({name for name, _ in frames}) > 3  # balanced, not the first or last ten
+
+
+def test_a_former_run_that_kept_no_frames_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Run(tmp_path / "one", {"images": 40, "rehearse": 0}).all()
+    heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one")})
+    with caplog.at_level("WARNING"):
+        heir.node.inherit(tmp_path / "one")
+    assert "kept no frames to rehearse of" in caplog.text

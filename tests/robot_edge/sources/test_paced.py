@@ -66,9 +66,10 @@ def test_realtime_shows_frames_as_far_apart_as_they_were_taken() -> None:
     assert source.ended
 
 
-def test_a_number_is_so_many_frames_a_second_whatever_their_times() -> None:
+@pytest.mark.parametrize("rate", [2.0, 2])
+def test_a_number_is_so_many_frames_a_second_whatever_their_times(rate: float) -> None:
     clock = Clock()
-    source = Paced(Film([7, 7, 900]), 2.0, clock=clock)
+    source = Paced(Film([7, 7, 900]), rate, clock=clock)
     assert list(times(source, clock, 0.25, 5)) == [(0, 7), (0.5, 7), (1, 900)]
 
 
