@@ -24,5 +24,13 @@ def learning_rate(peak: float, *, steps: int, progress: float | None) -> float:
     return _cosine(peak, peak / END_DIVISOR, (progress - RISE) / (1 - RISE))
 
 
+def settling(done: float, due: float) -> float:
+    """Return the progress of practice with which the rate falls from its peak to nothing as what is due gets done.
+
+    done: steps of practice since the last lesson. due: steps still to be taken, of which the next is one.
+    """
+    return RISE + (1 - RISE) * done / (done + due)
+
+
 def _cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -16,6 +16,7 @@ from broker.messages import ClassEdit
 from hierarchy.checkpoint import Parts
 from hierarchy.command_line import StopRequest
 from hierarchy.run_folder import RunFolder
+from hierarchy.schedule import settling
 from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
 from robot_edge.frames import FrameSource, PacedSource
@@ -73,6 +74,7 @@ class LiveNode(RobotNode):
         self._camera = camera
         self._perception = perception
         self._practice = 0.0  # steps that are due
+        self._practised = 0  # steps taken since anything new was learned
         self._chooser = np.random.default_rng(config.seed)
         super().__init__(
             config,
@@ -137,6 +139,7 @@ class LiveNode(RobotNode):
         if batch is None:
             return False
         self._learn(batch)
+        self._practised = 0
         self._practice = min(self._practice + self._config.practice * len(batch.names), MOST_PRACTICE)
         return True
 
@@ -144,13 +147,16 @@ class LiveNode(RobotNode):
         """Take a step on remembered frames alone; False where none is due."""
         if self._practice < 1:
             return False
+        # Learning at its peak rate leaves a network wherever the last few steps took it, so practice ends at none.
+        progress = None if self.teaching.open else settling(self._practised, self._practice)
         self._practice -= 1
+        self._practised += 1
         remembered = self._knowledge.rehearsal.draw(self._config.batch)
         if not remembered:
             self._practice = 0.0
             return False
         images = np.stack([image for _, image in remembered])
-        self._trainer.step(images, [name for name, _ in remembered], fresh=0, progress=None)
+        self._trainer.step(images, [name for name, _ in remembered], fresh=0, progress=progress)
         return True
 
     def _test_what_was_taught(self) -> None:
@@ -186,12 +192,13 @@ class LiveNode(RobotNode):
 
     def _state(self) -> tuple[Parts, dict[str, Any]]:
         parts, about = super()._state()
-        return parts, {**about, "teaching": self.teaching.state(), "practice": self._practice}
+        practice = {"due": self._practice, "done": self._practised}
+        return parts, {**about, "teaching": self.teaching.state(), "practice": practice}
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
         super()._restore(parts, about)
         self.teaching.restore(about["teaching"])
-        self._practice = about["practice"]
+        self._practice, self._practised = about["practice"]["due"], about["practice"]["done"]
 
     def _apply(self, edit: ClassEdit) -> None:
         super()._apply(edit)
@@ -200,6 +207,7 @@ class LiveNode(RobotNode):
         elif edit.change == "forget":
             self.teaching.forget(edit.name)
         # The rest has to make up for what the class, or its name, leaves behind.
+        self._practised = 0
         self._practice = max(self._practice, PRACTICE_AFTER_EDIT if self._knowledge.classes else 0.0)
         self._perception.predictor.refresh(self._trainer.segment, at_once=True)
 

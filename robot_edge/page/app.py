@@ -20,7 +20,8 @@ from broker.errors import MalformedMessage
 from broker.messages import Action
 from hierarchy.page.look import Chip, Curves, Figures, begin_page, card, mode_button, number, percent, size
 from hierarchy.page.server import PageServer
-from robot_edge.page.board import Board, ClassRow, OwnResults, PageState, new_id
+from robot_edge.page.board import Board, OwnResults, PageState, new_id
+from robot_edge.page.class_list import ClassList
 from robot_edge.page.pictures import Encoder, jpeg
 from robot_edge.page.style import CSS, HOLD
 
@@ -33,8 +34,6 @@ MOST_TYPED = 1000
 QUICK_SECONDS, SLOW_SECONDS = 0.25, 1.0
 # A button that is held says so twice a second. Where nothing comes for so long, whoever held it is gone.
 HELD_SECONDS = 3.0
-# A page lists so many classes; more would be more than anybody scrolls through on a phone.
-MOST_CLASSES = 200
 # How long one may choose to teach; the second is chosen at first.
 TEACH_SECONDS = (5, 10, 20, 60)
 
@@ -104,7 +103,6 @@ class _Page:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._results = OwnResults(board)
-        self._shown: tuple[Any, ...] = ()
         self._hold_id = ""
         begin_page(board.robot)
         ui.add_css(CSS)
@@ -117,8 +115,7 @@ class _Page:
                 with card("Teach", 12):
                     self._teaching()
                 with card("Classes", 12):
-                    self._count = ui.label("").classes("rx-soft")
-                    self._classes = ui.element("div").classes("rb-classes")
+                    self._classes = ClassList(self._give, most_typed=MOST_TYPED)
             with card("Now", 12):
                 self._figures = Figures(
                     ["exit accuracy", "cloud accuracy", "frames learned", "images/s", "bytes/image", "link", "queued"]
@@ -210,51 +207,6 @@ class _Page:
     def _turn_pause(self) -> None:
         self._give("resume" if self._board.state.paused else "pause")
 
-    def _ask_for_name(self, old: str) -> None:
-        with ui.dialog() as dialog, ui.card().classes("rx-card").style("min-width: min(340px, 84vw)"):
-            ui.label(f"Another name for {old!r}").style("font-weight: 600; overflow-wrap: anywhere")
-            new = ui.input(value=old).props(f'outlined dense autofocus maxlength={MOST_TYPED} aria-label="New name"')
-            new.style("width: 100%")
-            about = ui.label("").classes("rx-soft")
-
-            def rename() -> None:
-                name = str(new.value or "").strip()
-                dialog.close()
-                self._give("merge" if self._knows(name) else "rename", name=old, to=name)
-
-            def explain() -> None:
-                name = str(new.value or "").strip()
-                both = self._knows(name) and name != old
-                about.set_text(f"There is a class {name!r}: both become one." if both else "")
-                button.set_text("Merge" if both else "Rename")
-                button.set_enabled(bool(name) and name != old)
-
-            with ui.element("div").classes("rx-row"):
-                button = ui.button("Rename", on_click=rename).props("unelevated")
-                ui.button("Cancel", on_click=dialog.close).props("flat")
-            new.on_value_change(explain)
-            explain()
-        dialog.on("hide", dialog.delete)
-        dialog.open()
-
-    def _ask_whether_to_forget(self, name: str) -> None:
-        with ui.dialog() as dialog, ui.card().classes("rx-card").style("max-width: min(400px, 88vw)"):
-            ui.label(f"Forget {name!r}?").style("font-weight: 600; overflow-wrap: anywhere")
-            ui.label("The robot and the cloud give up what they know of it. It cannot be undone.").classes("rx-soft")
-
-            def forget() -> None:
-                dialog.close()
-                self._give("forget", name=name)
-
-            with ui.element("div").classes("rx-row"):
-                ui.button("Forget", on_click=forget, color="negative").props("unelevated")
-                ui.button("Cancel", on_click=dialog.close).props("flat")
-        dialog.on("hide", dialog.delete)
-        dialog.open()
-
-    def _knows(self, name: str) -> bool:
-        return any(one.name == name for one in self._board.state.classes)
-
     # What people see
 
     def _quick(self) -> None:
@@ -308,36 +260,4 @@ class _Page:
         )
         self._losses.show(state.history, 0)
         self._accuracies.show(state.history, 2)
-        self._show_classes(state.classes)
-
-    def _show_classes(self, classes: tuple[ClassRow, ...]) -> None:
-        marks = {name: one.mark for name, one in self._board.thumbnails.items()}
-        now = (classes, tuple(marks.items()))
-        if now == self._shown:
-            return
-        self._shown = now
-        kept = sum(one.frames for one in classes)
-        self._count.set_text(
-            f"{len(classes):,} {'class' if len(classes) == 1 else 'classes'}, {kept:,} frames of them on the robot"
-            if classes
-            else "None yet: teach the first."
-        )
-        self._classes.clear()
-        with self._classes:
-            for one in classes[:MOST_CLASSES]:
-                self._show_class(one, marks.get(one.name, ""))
-
-    def _show_class(self, one: ClassRow, mark: str) -> None:
-        with ui.element("div").classes("rb-one"):
-            if mark:
-                ui.element("img").classes("rb-thumb").props(f'src="/thumbnail/{mark}" alt="" loading="lazy"')
-            else:
-                ui.element("div").classes("rb-thumb")
-            with ui.element("div").classes("rb-about"):
-                ui.label(one.name)
-                tested = "" if one.accuracy is None else f" · {percent(one.accuracy)} right"
-                ui.label(f"{one.frames:,} frames{tested}").classes("rx-soft")
-            more = ui.button(icon="more_vert").props('flat round dense aria-label="More"').style("color: var(--soft)")
-            with more, ui.menu():
-                ui.menu_item("Rename or merge", lambda: self._ask_for_name(one.name))
-                ui.menu_item("Forget", lambda: self._ask_whether_to_forget(one.name))
+        self._classes.show(state.classes, self._board.thumbnails)

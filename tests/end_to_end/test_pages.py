@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from robot_edge.page.app import MOST_VIEWERS
+
 SLOW_MS = 60_000
 # A class name that a page which took it for HTML would not show as it is.
 NAME = "<i>mug</i>"
+# How sure it is and how long it took changes with each prediction.
+LATENCY = "document.querySelector('.rb-answer .rx-soft').textContent"
 
 
 def free_port() -> str:
@@ -45,6 +51,24 @@ class Visit:
     def is_told(self, text: str) -> None:
         """Wait for a notification."""
         expect(self.page.locator(".q-notification", has_text=text).first).to_be_visible(timeout=SLOW_MS)
+
+    def lists(self, *names: str) -> None:
+        """Wait until these are the classes, and no others."""
+        expect(self.page.locator(".rb-one .rb-about div:first-child")).to_have_text(list(names), timeout=SLOW_MS)
+
+    def chooses(self, name: str, item: str) -> None:
+        """Choose from a class's menu."""
+        row = self.page.locator(".rb-one", has_text=name)
+        row.get_by_label("More").click()
+        self.page.get_by_role("menu").get_by_text(item, exact=True).click()
+
+    def stands_still(self) -> str:
+        """Wait until the same prediction has stood for a second, and return what it says."""
+        self.page.wait_for_function(
+            f"window.said === {LATENCY} ? Date.now() > window.since + 1000"
+            f" : (window.said = {LATENCY}, window.since = Date.now(), false)"
+        )
+        return str(self.page.evaluate(LATENCY))
 
     def teach(self, name: str) -> None:
         self.page.get_by_label("Class name").fill(name)
@@ -120,6 +144,103 @@ def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_u
     visit.end()
     robot.send(signal.SIGTERM)
     assert robot.wait() == 130
+
+
+def test_classes_are_renamed_merged_and_forgotten_from_their_menus(
+    launcher: Any, mosquitto_url: str, chromium: Browser
+) -> None:
+    port = free_port()
+    robot = launcher.robot(mosquitto_url, "menus", "sim:mug", "--live", "--practice", "2", "--page", port)
+    robot.until_it_says("page at")
+    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
+    visit.sees(".rb-class", "nothing it knows")
+    visit.page.get_by_label("How long").click()
+    visit.page.get_by_role("option", name="5 s", exact=True).click()
+    visit.teach("cup")
+    visit.chooses("cup", "Rename or merge")  # counts and pictures change meanwhile, under the open menu
+    visit.page.get_by_label("New name").fill("mug")
+    visit.page.get_by_role("button", name="Rename").click()
+    visit.lists("mug")
+
+    visit.is_told("frames of 'mug' that differ")
+    visit.teach("beaker")
+    visit.is_told("frames of 'beaker' that differ")
+    visit.lists("mug", "beaker")
+    visit.chooses("beaker", "Rename or merge")
+    visit.page.get_by_label("New name").fill("mug")
+    expect(visit.page.get_by_text("both become one")).to_be_visible()
+    visit.page.get_by_role("button", name="Merge").click()
+    visit.lists("mug")
+    visit.sees(".rb-class", "mug")
+
+    visit.chooses("mug", "Forget")
+    visit.page.get_by_role("button", name="Cancel").click()
+    expect(visit.page.get_by_role("dialog")).to_have_count(0)
+    visit.lists("mug")
+    visit.chooses("mug", "Forget")
+    visit.page.get_by_role("button", name="Forget").click()
+    visit.lists()
+    visit.sees(".rb-class", "nothing it knows")
+    visit.end()
+    assert robot.interrupt() == 130
+
+
+def test_the_camera_is_paused_stepped_and_let_go_on(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
+    port = free_port()
+    robot = launcher.robot(mosquitto_url, "paused", "sim:mug", "--live", "--page", port)
+    robot.until_it_says("page at")
+    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
+    visit.sees(".rb-class", "nothing it knows")
+    expect(visit.page.get_by_role("button", name="Step")).to_be_hidden()
+    visit.page.get_by_role("button", name="Pause").click()
+    expect(visit.page.get_by_role("button", name="Go on")).to_be_visible(timeout=SLOW_MS)
+    still = visit.stands_still()
+    visit.page.get_by_role("button", name="Step").click()
+    visit.page.wait_for_function(f"{LATENCY} !== {json.dumps(still)}")
+    visit.stands_still()
+    visit.page.get_by_role("button", name="Go on").click()
+    expect(visit.page.get_by_role("button", name="Pause")).to_be_visible(timeout=SLOW_MS)
+    for _ in range(3):
+        visit.page.wait_for_function(f"{LATENCY} !== {json.dumps(visit.page.evaluate(LATENCY))}")
+    visit.end()
+    assert robot.interrupt() == 130
+
+
+def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
+    launcher: Any, mosquitto_url: str, chromium: Browser
+) -> None:
+    port = free_port()
+    flags = ("sim:mug", "--live", "--page", port)
+    robot = launcher.robot(mosquitto_url, "left", *flags)
+    robot.until_it_says("page at")
+    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
+    visit.sees(".rb-class", "nothing it knows")
+    robot.kill()
+    expect(visit.page.locator("#popup")).to_be_visible(timeout=SLOW_MS)
+    visit.page.evaluate("window.before = true")
+    robot = launcher.robot(mosquitto_url, "left", *flags)
+    robot.until_it_says("page at")
+    visit.page.wait_for_function("window.before === undefined")  # it has loaded the page anew, by itself
+    visit.sees(".rb-class", "nothing it knows")
+    visit.page.wait_for_function("document.querySelector('.rb-view img').naturalWidth > 0")
+    assert robot.interrupt() == 130
+
+
+def test_of_more_viewers_than_may_look_the_first_gives_way(launcher: Any, mosquitto_url: str) -> None:
+    port = free_port()
+    robot = launcher.robot(mosquitto_url, "viewers", "sim:mug", "--live", "--page", port)
+    robot.until_it_says("page at")
+    with ExitStack() as open_views:
+        views = [
+            open_views.enter_context(urllib.request.urlopen(f"http://127.0.0.1:{port}/live.mjpeg", timeout=60))
+            for _ in range(MOST_VIEWERS + 1)
+        ]
+        first, *others = views
+        while first.read(65_536):
+            """What was on its way comes; then it ends, or the test does at the time-out."""
+        for view in others:
+            assert b"image/jpeg" in view.read(2000)
+    assert robot.interrupt() == 130
 
 
 def test_the_cloud_page_shows_robots_behind_a_password(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hierarchy.schedule import WARM_UP_STEPS, learning_rate
+from hierarchy.schedule import WARM_UP_STEPS, learning_rate, settling
 
 PEAK = 0.08
 
@@ -28,3 +28,19 @@ def test_without_an_end_it_warms_up_and_stays() -> None:
     assert rates[0] == pytest.approx(PEAK / WARM_UP_STEPS)
     assert rates[:WARM_UP_STEPS] == sorted(rates[:WARM_UP_STEPS])
     assert set(rates[WARM_UP_STEPS - 1 :]) == {PEAK}
+
+
+@pytest.mark.parametrize("due", [1.0, 1.5, 100.0])
+def test_practice_begins_at_the_peak_and_ends_near_zero(due: float) -> None:
+    rates, done = [], 0
+    while due >= 1:
+        rates.append(learning_rate(PEAK, steps=10**6, progress=settling(done, due)))
+        done, due = done + 1, due - 1
+    assert rates[0] == pytest.approx(PEAK)
+    assert rates == sorted(rates, reverse=True)
+    assert len(rates) < 100 or rates[-1] < PEAK / 1000
+
+
+def test_a_new_lesson_puts_off_the_end_of_practice() -> None:
+    assert settling(50, 150) < settling(50, 50)
+    assert settling(0, 7) == settling(0, 700)

@@ -1,0 +1,135 @@
+"""The classes on the robot's page, and what may be done to them. A row stays while it changes, with its menu open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from nicegui import ui
+
+from broker.messages import Action
+from hierarchy.page.look import percent
+from robot_edge.page.board import ClassRow, Thumbnail
+
+# A page lists so many classes; more would be more than anybody scrolls through on a phone.
+MOST_CLASSES = 200
+
+
+class Give(Protocol):
+    """Gives the robot a command."""
+
+    def __call__(self, action: Action, *, name: str = "", to: str = "") -> None: ...
+
+
+class ClassList:
+    """A row for each class: picture, name, frames, accuracy, and a menu to rename, merge or forget it."""
+
+    def __init__(self, give: Give, *, most_typed: int) -> None:
+        """Put the list where the page is being built. most_typed: characters that a field takes."""
+        self._give = give
+        self._most_typed = most_typed
+        self._rows: dict[str, _Row] = {}
+        self._names: list[str] = []
+        self._count = ui.label("").classes("rx-soft")
+        self._box = ui.element("div").classes("rb-classes")
+        # Not within the rows: what a menu holds goes when the menu closes, and what a row holds when its class does.
+        self._dialogs = ui.element("div")
+
+    def show(self, classes: tuple[ClassRow, ...], thumbnails: Mapping[str, Thumbnail]) -> None:
+        """Show the classes as they are now."""
+        kept = sum(one.frames for one in classes)
+        self._count.set_text(
+            f"{len(classes):,} {'class' if len(classes) == 1 else 'classes'}, {kept:,} frames of them on the robot"
+            if classes
+            else "None yet: teach the first."
+        )
+        classes = classes[:MOST_CLASSES]
+        names = [one.name for one in classes]
+        for gone in self._rows.keys() - set(names):
+            self._rows.pop(gone).element.delete()
+        for one in classes:
+            if one.name not in self._rows:
+                self._rows[one.name] = self._row(one.name)
+            thumbnail = thumbnails.get(one.name)
+            self._rows[one.name].show(one, thumbnail.mark if thumbnail else "")
+        if names != self._names:
+            for place, name in enumerate(names):
+                self._rows[name].element.move(self._box, place)
+        self._names = names
+
+    def _row(self, name: str) -> _Row:
+        with self._box:
+            return _Row(name, rename=lambda: self._ask_for_name(name), forget=lambda: self._ask_whether(name))
+
+    def _ask_for_name(self, old: str) -> None:
+        with self._dialogs, ui.dialog() as dialog, ui.card().classes("rx-card").style("min-width: min(340px, 84vw)"):
+            ui.label(f"Another name for {old!r}").style("font-weight: 600; overflow-wrap: anywhere")
+            new = ui.input(value=old).props(
+                f'outlined dense autofocus maxlength={self._most_typed} aria-label="New name"'
+            )
+            new.style("width: 100%")
+            about = ui.label("").classes("rx-soft")
+
+            def typed() -> str:
+                return str(new.value or "").strip()
+
+            def rename() -> None:
+                if typed() and typed() != old:
+                    dialog.close()
+                    self._give("merge" if typed() in self._rows else "rename", name=old, to=typed())
+
+            def explain() -> None:
+                both = typed() in self._rows and typed() != old
+                about.set_text(f"There is a class {typed()!r}: both become one." if both else "")
+                button.set_text("Merge" if both else "Rename")
+                button.set_enabled(typed() not in {"", old})
+
+            with ui.element("div").classes("rx-row"):
+                button = ui.button("Rename", on_click=rename).props("unelevated")
+                ui.button("Cancel", on_click=dialog.close).props("flat")
+            new.on_value_change(explain)
+            new.on("keydown.enter", rename)
+            explain()
+        _open(dialog)
+
+    def _ask_whether(self, name: str) -> None:
+        with self._dialogs, ui.dialog() as dialog, ui.card().classes("rx-card").style("max-width: min(400px, 88vw)"):
+            ui.label(f"Forget {name!r}?").style("font-weight: 600; overflow-wrap: anywhere")
+            ui.label("The robot and the cloud give up what they know of it. It cannot be undone.").classes("rx-soft")
+
+            def forget() -> None:
+                dialog.close()
+                self._give("forget", name=name)
+
+            with ui.element("div").classes("rx-row"):
+                ui.button("Forget", on_click=forget, color="negative").props("unelevated")
+                ui.button("Cancel", on_click=dialog.close).props("flat")
+        _open(dialog)
+
+
+class _Row:
+    """One class."""
+
+    def __init__(self, name: str, *, rename: Callable[[], None], forget: Callable[[], None]) -> None:
+        self._mark = ""
+        with ui.element("div").classes("rb-one") as self.element:
+            self._picture = ui.element("img").classes("rb-thumb").props('alt="" loading="lazy"')
+            with ui.element("div").classes("rb-about"):
+                ui.label(name)
+                self._about = ui.label("").classes("rx-soft")
+            more = ui.button(icon="more_vert").props('flat round dense aria-label="More"').style("color: var(--soft)")
+            with more, ui.menu():
+                ui.menu_item("Rename or merge", rename)
+                ui.menu_item("Forget", forget)
+
+    def show(self, one: ClassRow, mark: str) -> None:
+        tested = "" if one.accuracy is None else f" · {percent(one.accuracy)} right"
+        self._about.set_text(f"{one.frames:,} frames{tested}")
+        if mark and mark != self._mark:
+            self._mark = mark
+            self._picture.props(f'src="/thumbnail/{mark}"')
+
+
+def _open(dialog: ui.dialog) -> None:
+    dialog.on("hide", dialog.delete)
+    dialog.open()
