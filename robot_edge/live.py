@@ -27,7 +27,7 @@ from robot_edge.predictions import PredictionPublisher
 from robot_edge.progress import RunProgress
 from robot_edge.seeing import Seeing, TaughtFrames
 from robot_edge.sight import Sight
-from robot_edge.teaching import Teaching
+from robot_edge.teaching import Lesson, Teaching
 from robot_edge.terminal import listening
 from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
@@ -38,8 +38,9 @@ IDLE_SECONDS = 0.05
 TESTED_FRAMES = 300
 # Steps of practice that wait at most: who teaches all day should not leave the robot practising all night.
 MOST_PRACTICE = 2000
-# Steps of practice after a class was renamed, merged, forgotten or taken back.
-PRACTICE_AFTER_EDIT = 20
+# Steps of practice at least, after a lesson and after a class was renamed, merged, forgotten or taken back: while a
+# lesson goes on all of its practice may have been taken, at the peak rate.
+SETTLING_STEPS = 20
 
 log = logging.getLogger("robot-edge")
 
@@ -75,6 +76,7 @@ class LiveNode(RobotNode):
         self._perception = perception
         self._practice = 0.0  # steps that are due
         self._practised = 0  # steps taken since anything new was learned
+        self._lesson: Lesson | None = None  # that was open when something new was learned last
         self._chooser = np.random.default_rng(config.seed)
         super().__init__(
             config,
@@ -141,7 +143,14 @@ class LiveNode(RobotNode):
         self._learn(batch)
         self._practised = 0
         self._practice = min(self._practice + self._config.practice * len(batch.names), MOST_PRACTICE)
+        lesson, self._lesson = self._lesson, self.teaching.open
+        if lesson and not self._lesson and self._config.practice:
+            self._practice = max(self._practice, SETTLING_STEPS)
         return True
+
+    def _rehearsed_with(self, fresh: int) -> int:
+        # A lesson's last frames are few, and of one class. A step on them alone, or nearly, undid all other classes.
+        return self._config.batch - fresh if self._config.rehearsed_per_fresh else 0
 
     def _practise(self) -> bool:
         """Take a step on remembered frames alone; False where none is due."""
@@ -208,7 +217,7 @@ class LiveNode(RobotNode):
             self.teaching.forget(edit.name)
         # The rest has to make up for what the class, or its name, leaves behind.
         self._practised = 0
-        self._practice = max(self._practice, PRACTICE_AFTER_EDIT if self._knowledge.classes else 0.0)
+        self._practice = max(self._practice, SETTLING_STEPS if self._knowledge.classes else 0.0)
         self._perception.predictor.refresh(self._trainer.segment, at_once=True)
 
 

@@ -444,7 +444,7 @@ class RobotNode:
 
     def _learn(self, batch: Batch) -> None:
         fresh = len(batch.names)
-        rehearsed = self._knowledge.rehearsal.draw(round(fresh * self._config.rehearsed_per_fresh))
+        rehearsed = self._knowledge.rehearsal.draw(self._rehearsed_with(fresh))
         images = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
         names = batch.names + [name for name, _ in rehearsed]
         step = self._trainer.step(images, names, fresh=fresh, progress=self._batcher.progress)
@@ -462,6 +462,10 @@ class RobotNode:
         if self._config.rehearsed_per_fresh:
             for name, image in zip(batch.names, batch.images, strict=True):
                 self._knowledge.rehearsal.add(name, image, batch.session)
+
+    def _rehearsed_with(self, fresh: int) -> int:
+        """Return how many frames are rehearsed in a step with so many fresh ones."""
+        return round(fresh * self._config.rehearsed_per_fresh)
 
     def _wait_for_room(self, *, always: bool = False) -> None:
         """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
