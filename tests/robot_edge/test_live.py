@@ -21,14 +21,15 @@ from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.command_line import StopRequest
 from hierarchy.device import Compute
 from hierarchy.run_folder import RunFolder
+from hierarchy.schedule import learning_rate
 from robot_edge.config import RobotConfig
 from robot_edge.frames import Frame
-from robot_edge.live import LiveNode, live_node
+from robot_edge.live import SETTLING_STEPS, LiveNode, live_node
 from robot_edge.node import open_outbox
 from robot_edge.segment import build_edge
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
-from robot_edge.trainer import EdgeTrainer
+from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
 
 SIZE = 16
@@ -234,6 +235,27 @@ def test_it_is_taught_by_showing_without_a_trainer_and_can_be_told_otherwise(rob
     robot.teach("ball", "ball")
     assert robot.classes() == ("ball",)
     assert robot.outbox.edits == 3
+
+
+def test_every_step_is_full_and_practice_settles_after_a_lesson(robot: Robot) -> None:
+    robot.teach("ball", "ball")
+    steps: list[tuple[int, int, float | None]] = []
+    step = robot.node._trainer.step
+
+    def noted(images: Any, names: Any, *, fresh: int, progress: float | None) -> EdgeStep:
+        steps.append((len(images), fresh, progress))
+        return step(images, names, fresh=fresh, progress=progress)
+
+    robot.node._trainer.step = noted  # type: ignore[method-assign]
+    robot.teach("star", "star")
+    assert {size for size, _, _ in steps} == {robot.config.batch}  # the few last frames of the lesson, too
+    last_lesson = max(number for number, (_, fresh, _) in enumerate(steps) if fresh)
+    settled = [progress for _, _, progress in steps[last_lesson + 1 :]]
+    assert len(settled) >= SETTLING_STEPS
+    rates = [learning_rate(0.05, steps=1000, progress=progress) for progress in settled]
+    assert rates[0] > 0.045
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.001
 
 
 def test_what_was_taught_and_undone_outlasts_the_process(start: Callable[..., Robot]) -> None:
