@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from broker.errors import ConfigError
-from hierarchy.page.options import PASSWORD_VARIABLE, PageOptions, is_loopback
+from hierarchy.page.options import PASSWORD_VARIABLE, PageOptions, is_loopback, page_server
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,20 @@ def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
 def test_loopback_addresses() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "192.168.0.2", "::", "", "localhost.example.org", "evil.example")))
+
+
+def test_a_page_without_nicegui_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nicegui", None)
+    monkeypatch.delitem(sys.modules, "hierarchy.page.server", raising=False)
+    with (
+        pytest.raises(ConfigError, match=r"--page needs NiceGUI .*pip install 'reflexarc\[page\]'"),
+        page_server(PageOptions(page=1), "r1"),
+    ):
+        """No page."""
+
+
+def test_without_a_page_nothing_of_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "hierarchy.page.server", raising=False)
+    with page_server(PageOptions(), "r1") as server:
+        assert server is None
+    assert "hierarchy.page.server" not in sys.modules
