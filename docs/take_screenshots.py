@@ -1,4 +1,4 @@
-"""Takes the screenshots of both pages for README and docs, from a real run: a simulated camera whose toys are taught on the page.
+"""Takes the screenshots of both pages from a real run: a simulated camera whose toys are taught on the page.
 
     pip install '.[page,broker]' playwright, and Chromium
     python docs/take_screenshots.py
