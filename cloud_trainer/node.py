@@ -37,7 +37,7 @@ from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.summary import fleet_summary
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
-from hierarchy.page.options import page_server
+from hierarchy.page import page_server
 from hierarchy.run_folder import METRICS, RunFolder
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from broker.messages import Change, ClassEdit, CommandResult, RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.device import Compute, choose_device, set_threads
-from hierarchy.page.options import page_server
+from hierarchy.page import page_server
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from broker.errors import ConfigError
 from hierarchy.command_line import check_range
-
-if TYPE_CHECKING:
-    from hierarchy.page.server import PageServer
 
 PASSWORD_VARIABLE = "REFLEXARC_PAGE_PASSWORD"  # noqa: S105, the name is no secret
 # Whoever may guess a few times a minute needs years for a random one of these, but not for a shorter one.
@@ -55,18 +49,6 @@ class PageOptions:
         if password and len(password) < LEAST_PASSWORD:
             raise ConfigError(f"the page's password has {len(password)} characters: use {LEAST_PASSWORD} or more")
         return password
-
-
-@contextmanager
-def page_server(options: PageOptions, title: str) -> Iterator[PageServer | None]:
-    """Take the port of the page, if there is to be one, and end its server behind it. Raises ConfigError."""
-    if not options.page:
-        yield None
-        return
-    from hierarchy.page.server import PageServer  # NiceGUI takes seconds to import, and may not be there
-
-    with closing(PageServer(options, title=title)) as server:
-        yield server
 
 
 def is_loopback(host: str) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError
-from hierarchy.page.options import PASSWORD_VARIABLE, PageOptions, is_loopback, page_server
+from hierarchy.page import page_server
+from hierarchy.page.options import PASSWORD_VARIABLE, PageOptions, is_loopback
 
 
 @pytest.fixture(autouse=True)
