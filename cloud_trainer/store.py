@@ -191,8 +191,8 @@ class Store:
 
     def is_whole(self, robot: str) -> bool:
         """Whether nothing of the robot's log was forgotten or wiped, so that it can be replayed from its start."""
-        gone = "SELECT robot FROM forgotten WHERE robot = ?1 UNION SELECT robot FROM wiped WHERE robot = ?1"
-        return not self._scalar(f"SELECT EXISTS ({gone})", robot)
+        gone = "SELECT robot FROM forgotten UNION SELECT robot FROM wiped"
+        return not self._scalar(f"SELECT ? IN ({gone})", robot)
 
     def oldest_batches(self, robot: str, before: int, total: int) -> int:
         """Return the event up to which the robot's oldest batches hold ``total`` bytes; 0 for none.

@@ -40,8 +40,13 @@ class GrowingHead(nn.Module):
         return [self._index[name] for name in names]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, features) -> logits (N, len(classes))."""
-        return F.linear(x, self.weight, self.bias)[:, : len(self._index)]
+        """(N, features) -> logits float32 (N, len(classes)), whatever the dtype of x, and of autocast.
+
+        A bfloat16 multiplication of a processor with AMX rounds differently from some number of rows on, and what it
+        would save of a layer this small is nothing.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight, self.bias)[:, : len(self._index)]
 
     def grow(self, names: Iterable[str], optimizer: Optimizer | None) -> None:
         """Append the names that are new, in their order; the logits of the old ones do not change by a bit.
