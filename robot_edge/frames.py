@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.messages import ClassEdit
+
 # What a recording that has no times is taken to have been filmed with, in frames a second.
 NOMINAL_RATE = 30.0
 # What a picture may have before it is decoded: the largest cameras have 50 megapixels, and each takes three bytes.
 MOST_PIXELS = 64_000_000
+# A frame that says it is older was not taken by a clock like ours.
+OLDEST_SECONDS = 60.0
 
 Pixels = NDArray[np.uint8]
 
@@ -95,6 +100,19 @@ class PacedSource(FrameSource, Protocol):
 
     def step(self) -> None:
         """Show one more frame, and stay paused."""
+
+
+def age(frame: Frame) -> float:
+    """Return how many seconds ago a frame was taken; 0 for one of a recording, whose time is another."""
+    seconds = time.time() - frame.time
+    return seconds if 0 <= seconds <= OLDEST_SECONDS else 0.0
+
+
+def relabelled(label: str | None, session: int, edit: ClassEdit) -> str | None:
+    """Return what a frame of a lesson is called after a class edit; None where its class, or the lesson, is gone."""
+    if edit.change == "rename":
+        return edit.to if label == edit.name else label
+    return None if label == edit.name or (edit.change == "undo" and session == edit.session) else label
 
 
 def check_size(width: int, height: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from robot_edge.batches import resize
 from robot_edge.cascade import Decision
-from robot_edge.frames import Frame, FrameSource, PacedSource
+from robot_edge.frames import Frame, FrameSource, PacedSource, age
 from robot_edge.perception import Predictor
 from robot_edge.sight import Sight
 from robot_edge.teaching import Teaching
@@ -25,8 +25,6 @@ from robot_edge.teaching import Teaching
 FRAME_SECONDS = 0.2
 # Ages of predictions behind the percentiles: half a minute at 30 frames a second.
 AGES = 1000
-# A frame that says it is older was not taken by a clock like ours.
-OLDEST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -121,12 +119,6 @@ class Seeing:
     def _hear(self, decisions: list[Decision]) -> None:
         for decision in decisions:
             self._tell(decision)
-
-
-def age(frame: Frame) -> float:
-    """Return how many seconds ago a frame was taken; 0 for one of a recording, whose time is another."""
-    seconds = time.time() - frame.time
-    return seconds if 0 <= seconds <= OLDEST_SECONDS else 0.0
 
 
 class TaughtFrames:
