@@ -15,10 +15,7 @@ from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
 from hierarchy.page.options import PageOptions
 from robot_edge.outbox import CatchUp, WhenFull
-from robot_edge.source_options import OneSource, SourceOptions, masked
-
-# What only shows what is in front of it, and never says what that is.
-LIVE_SOURCES = {"camera", "rtsp", "rtsps", "http", "https", "gst", "ros2"}
+from robot_edge.source_options import OneSource, SourceOptions, is_live_source, masked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +148,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     @property
     def is_live(self) -> bool:
         """Whether it is taught what it sees."""
-        return self.live or self.source.split(":")[0] in LIVE_SOURCES
+        return self.live or is_live_source(self.source)
 
     @property
     def when_outbox_full(self) -> WhenFull:
