@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ OLDEST_SECONDS = 60.0
 Pixels = NDArray[np.uint8]
 
 
+class Header(NamedTuple):
+    """Of the ROS message that a picture came in. stamp: nanoseconds, of the publisher's clock."""
+
+    stamp: int
+    frame_id: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frame:
     """One picture from a source.
@@ -33,6 +40,7 @@ class Frame:
     time: when it was taken, in Unix seconds; of a video, in seconds since its beginning. Sources without a clock
         count NOMINAL_RATE frames to the second.
     session: the teaching session that gave it its label, from 1; 0 where the source did.
+    header: of a live ROS topic's message, for who wants to know which one this was.
     """
 
     image: Pixels
@@ -40,6 +48,7 @@ class Frame:
     scene: int
     time: float
     session: int = 0
+    header: Header | None = None
 
 
 class FrameSource(Protocol):

@@ -19,12 +19,13 @@ from hierarchy.run_folder import RunFolder
 from hierarchy.schedule import settling
 from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
-from robot_edge.frames import FrameSource, PacedSource
+from robot_edge.frames import Frame, FrameSource, PacedSource
 from robot_edge.node import RobotNode
 from robot_edge.page.board import Board
 from robot_edge.perception import Predictor
 from robot_edge.predictions import PredictionPublisher
 from robot_edge.progress import RunProgress
+from robot_edge.ros2_predictions import Tell, publishing
 from robot_edge.seeing import Seeing, TaughtFrames
 from robot_edge.sight import Sight
 from robot_edge.teaching import Lesson, Teaching
@@ -102,12 +103,14 @@ class LiveNode(RobotNode):
         perception.predictor.refresh(self._trainer.segment, at_once=True)
         self._calibrate()
         begin = time.monotonic() - self._figures.seconds
-        seeing = Seeing(
-            self._camera, self.teaching, perception.sight, image_size=self._config.image_size, tell=perception.tell
-        )
-        if self._board:
-            self._board.look = seeing.wait
-        with closing(seeing), listening(self._uplink.commands), RunProgress(None, "taught frames") as progress:
+        with (
+            publishing(self._config.source, self._config.ros2_topic) as publish,
+            closing(self._see(publish)) as seeing,
+            listening(self._uplink.commands),
+            RunProgress(None, "taught frames") as progress,
+        ):
+            if self._board:
+                self._board.look = seeing.wait
             while not self._stop.made and not (seeing.ended and not self.teaching.waiting):
                 self._obey()
                 perception.sight.reachable = not self._uplink.waits_for and not self._uplink.quarantine
@@ -133,6 +136,16 @@ class LiveNode(RobotNode):
     def is_busy(self) -> bool:
         """Whether there is anything to learn or practise yet, or soon."""
         return bool(self.teaching.open or self.teaching.waiting or self._batcher.filled or self._practice >= 1)
+
+    def _see(self, publish: Tell) -> Seeing:
+        """Let the thread that sees begin."""
+        perception = self._perception
+
+        def tell(decision: Decision, frame: Frame) -> None:
+            perception.tell(decision)
+            publish(decision, frame)
+
+        return Seeing(self._camera, self.teaching, perception.sight, image_size=self._config.image_size, tell=tell)
 
     def _learn_what_was_taught(self) -> bool:
         batch = self._batcher.next(0.0)

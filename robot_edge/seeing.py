@@ -46,14 +46,15 @@ class Seeing:
         sight: Sight,
         *,
         image_size: int,
-        tell: Callable[[Decision], None],
+        tell: Callable[[Decision, Frame], None],
     ) -> None:
-        """tell: hears of every decision, in this thread."""
+        """tell: hears of every decision, and of the frame that it is about, in this thread."""
         self._camera = camera
         self._teaching = teaching
         self._sight = sight
         self._image_size = image_size
         self._tell = tell
+        self._undecided: dict[float, Frame] = {}  # by when they were taken
         self._ages: deque[float] = deque(maxlen=AGES)
         self._view: View | None = None
         self._error: Exception | None = None
@@ -106,6 +107,7 @@ class Seeing:
                 continue
             number += 1
             taken_at = time.monotonic() - age(frame)
+            self._undecided[taken_at] = frame
             decisions = self._sight.look(resize(frame.image, self._image_size), taken_at=taken_at)
             self._ages.append(time.monotonic() - taken_at)
             self._teaching.see(frame)
@@ -118,7 +120,7 @@ class Seeing:
 
     def _hear(self, decisions: list[Decision]) -> None:
         for decision in decisions:
-            self._tell(decision)
+            self._tell(decision, self._undecided.pop(decision.taken_at))
 
 
 class TaughtFrames:
