@@ -78,6 +78,7 @@ class LiveNode(RobotNode):
         self._practice = 0.0  # steps that are due
         self._practised = 0  # steps taken since anything new was learned
         self._lesson: Lesson | None = None  # that was open when something new was learned last
+        self._is_tested = True  # what was learned
         self._chooser = np.random.default_rng(config.seed)
         super().__init__(
             config,
@@ -120,8 +121,11 @@ class LiveNode(RobotNode):
                 if learned:
                     perception.predictor.refresh(self._trainer.segment)
                     self._write_metrics()
-                    if not self.is_busy:
-                        self._test_what_was_taught()
+                    self._is_tested = False
+                # A lesson may end long after the last step that it was worth.
+                if not self._is_tested and not self.is_busy:
+                    self._test_what_was_taught()
+                    self._is_tested = True
                 self._camera_notice.say(self._camera.status)
                 progress.show(self._batcher.frames_read, self._live_line(seeing))
                 if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
