@@ -77,7 +77,7 @@ class LiveNode(RobotNode):
         self._perception = perception
         self._practice = 0.0  # steps that are due
         self._practised = 0  # steps taken since anything new was learned
-        self._lesson: Lesson | None = None  # that was open when something new was learned last
+        self._lesson: Lesson | None = None  # that was open when this was looked at last
         self._is_tested = True  # what was learned
         self._chooser = np.random.default_rng(config.seed)
         super().__init__(
@@ -155,14 +155,14 @@ class LiveNode(RobotNode):
         batch = self._batcher.next(0.0)
         if batch is None and not self.teaching.open and not self.teaching.waiting:
             batch = self._batcher.finish()
+        lesson, self._lesson = self._lesson, self.teaching.open
+        if lesson and lesson.frames and not self._lesson and self._config.practice:
+            self._practice = max(self._practice, SETTLING_STEPS)
         if batch is None:
             return False
         self._learn(batch)
         self._practised = 0
         self._practice = min(self._practice + self._config.practice * len(batch.names), MOST_PRACTICE)
-        lesson, self._lesson = self._lesson, self.teaching.open
-        if lesson and not self._lesson and self._config.practice:
-            self._practice = max(self._practice, SETTLING_STEPS)
         return True
 
     def _rehearsed_with(self, fresh: int) -> int:
