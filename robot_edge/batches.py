@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 
 from broker.messages import ClassEdit
 from robot_edge.frame_memory import FrameMemory
-from robot_edge.frames import Frame, FrameSource, Pixels
+from robot_edge.frames import Frame, FrameSource, Pixels, relabelled
 
 # One frame in so many is also encoded as JPEG, to know what sending pictures would cost. Pillow's default quality.
 JPEG_SAMPLED_EVERY = 50
@@ -63,6 +63,11 @@ class Batcher:
         return self.source.ended and not self._images and self._ahead is None
 
     @property
+    def position(self) -> int:
+        """How far the source is read, but for a frame that was only looked at: whoever goes on there loses none."""
+        return self.source.position - (self._ahead is not None)
+
+    @property
     def filled(self) -> int:
         """How many frames the batch that is not full yet has."""
         return len(self._images)
@@ -80,7 +85,7 @@ class Batcher:
                 return None
             if frame is None:
                 break
-            if self._images and frame.session != self._session:
+            if self._images and frame.label is not None and frame.session != self._session:
                 self._ahead = frame
                 break
             image = resize(frame.image, self.image_size)
@@ -134,6 +139,9 @@ class Batcher:
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to the batch that is not full yet what a class edit says."""
+        if self._ahead is not None:
+            label = relabelled(self._ahead.label, self._ahead.session, edit)
+            self._ahead = replace(self._ahead, label=label)
         if edit.change == "rename":
             self._names = [edit.to if name == edit.name else name for name in self._names]
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,10 +16,10 @@ from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
 from hierarchy.page.options import PageOptions
 from robot_edge.outbox import CatchUp, WhenFull
-from robot_edge.source_options import OneSource, SourceOptions, masked
+from robot_edge.source_options import OneSource, SourceOptions, is_live_source, masked
 
-# What only shows what is in front of it, and never says what that is.
-LIVE_SOURCES = {"camera", "rtsp", "rtsps", "http", "https", "gst", "ros2"}
+# What ROS 2 takes as a topic's name.
+ROS_TOPIC = re.compile(r"(~/|/)?[a-z_]\w*(/[a-z_]\w*)*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,9 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """When live: seconds in which the cloud has to answer; then the exit's answer stands."""
     predictions_per_second: float = 5.0
     """When live: predictions published in a second while they stay the same; another one is at once."""
+    prediction_topic: str = ""
+    """For ros2: the topic on which predictions are published, vision_msgs/Classification. Default:
+    /reflexarc/ROBOT/prediction."""
     epochs: int = 1
     """How often a folder is shown, in each phase."""
     images: int = 0
@@ -127,6 +131,8 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
         check_range("outbox-mb", self.outbox_mb, 1, 10**7)
         check_range("checkpoint-every", self.checkpoint_every, 1, 10**9)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
+        if not ROS_TOPIC.fullmatch(self.ros2_topic):
+            raise ConfigError(f"--prediction-topic {self.prediction_topic}: that is no name of a ROS 2 topic")
         if self.rehearse != -1:
             check_range("rehearse", self.rehearse, 0, 16)
         try:
@@ -151,7 +157,13 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     @property
     def is_live(self) -> bool:
         """Whether it is taught what it sees."""
-        return self.live or self.source.split(":")[0] in LIVE_SOURCES
+        return self.live or is_live_source(self.source)
+
+    @property
+    def ros2_topic(self) -> str:
+        """Where predictions are published in ROS 2, where no name has a '-' and no part of one begins with a digit."""
+        name = self.robot.replace("-", "_")
+        return self.prediction_topic or f"/reflexarc/{f'robot_{name}' if name[0].isdigit() else name}/prediction"
 
     @property
     def when_outbox_full(self) -> WhenFull:

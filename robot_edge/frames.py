@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from broker.messages import ClassEdit
 
 # What a recording that has no times is taken to have been filmed with, in frames a second.
 NOMINAL_RATE = 30.0
 # What a picture may have before it is decoded: the largest cameras have 50 megapixels, and each takes three bytes.
 MOST_PIXELS = 64_000_000
+# A frame that says it is older was not taken by a clock like ours.
+OLDEST_SECONDS = 60.0
 
 Pixels = NDArray[np.uint8]
+
+
+class Header(NamedTuple):
+    """Of the ROS message that a picture came in. stamp: nanoseconds, of the publisher's clock."""
+
+    stamp: int
+    frame_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +40,7 @@ class Frame:
     time: when it was taken, in Unix seconds; of a video, in seconds since its beginning. Sources without a clock
         count NOMINAL_RATE frames to the second.
     session: the teaching session that gave it its label, from 1; 0 where the source did.
+    header: of a live ROS topic's message, for who wants to know which one this was.
     """
 
     image: Pixels
@@ -35,6 +48,7 @@ class Frame:
     scene: int
     time: float
     session: int = 0
+    header: Header | None = None
 
 
 class FrameSource(Protocol):
@@ -95,6 +109,19 @@ class PacedSource(FrameSource, Protocol):
 
     def step(self) -> None:
         """Show one more frame, and stay paused."""
+
+
+def age(frame: Frame) -> float:
+    """Return how many seconds ago a frame was taken; 0 for one of a recording, whose time is another."""
+    seconds = time.time() - frame.time
+    return seconds if 0 <= seconds <= OLDEST_SECONDS else 0.0
+
+
+def relabelled(label: str | None, session: int, edit: ClassEdit) -> str | None:
+    """Return what a frame of a lesson is called after a class edit; None where its class, or the lesson, is gone."""
+    if edit.change == "rename":
+        return edit.to if label == edit.name else label
+    return None if label == edit.name or (edit.change == "undo" and session == edit.session) else label
 
 
 def check_size(width: int, height: int) -> None:

@@ -19,12 +19,13 @@ from hierarchy.run_folder import RunFolder
 from hierarchy.schedule import settling
 from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
-from robot_edge.frames import FrameSource, PacedSource
+from robot_edge.frames import Frame, FrameSource, PacedSource
 from robot_edge.node import RobotNode
 from robot_edge.page.board import Board
 from robot_edge.perception import Predictor
 from robot_edge.predictions import PredictionPublisher
 from robot_edge.progress import RunProgress
+from robot_edge.ros2_predictions import Tell, publishing
 from robot_edge.seeing import Seeing, TaughtFrames
 from robot_edge.sight import Sight
 from robot_edge.teaching import Lesson, Teaching
@@ -76,7 +77,8 @@ class LiveNode(RobotNode):
         self._perception = perception
         self._practice = 0.0  # steps that are due
         self._practised = 0  # steps taken since anything new was learned
-        self._lesson: Lesson | None = None  # that was open when something new was learned last
+        self._lesson: Lesson | None = None  # that was open when this was looked at last
+        self._is_tested = True  # what was learned
         self._chooser = np.random.default_rng(config.seed)
         super().__init__(
             config,
@@ -102,12 +104,14 @@ class LiveNode(RobotNode):
         perception.predictor.refresh(self._trainer.segment, at_once=True)
         self._calibrate()
         begin = time.monotonic() - self._figures.seconds
-        seeing = Seeing(
-            self._camera, self.teaching, perception.sight, image_size=self._config.image_size, tell=perception.tell
-        )
-        if self._board:
-            self._board.look = seeing.wait
-        with closing(seeing), listening(self._uplink.commands), RunProgress(None, "taught frames") as progress:
+        with (
+            publishing(self._config.source, self._config.ros2_topic) as publish,
+            closing(self._see(publish)) as seeing,
+            listening(self._uplink.commands),
+            RunProgress(None, "taught frames") as progress,
+        ):
+            if self._board:
+                self._board.look = seeing.wait
             while not self._stop.made and not (seeing.ended and not self.teaching.waiting):
                 self._obey()
                 perception.sight.reachable = not self._uplink.waits_for and not self._uplink.quarantine
@@ -117,8 +121,11 @@ class LiveNode(RobotNode):
                 if learned:
                     perception.predictor.refresh(self._trainer.segment)
                     self._write_metrics()
-                    if not self.is_busy:
-                        self._test_what_was_taught()
+                    self._is_tested = False
+                # A lesson may end long after the last step that it was worth.
+                if not self._is_tested and not self.is_busy:
+                    self._test_what_was_taught()
+                    self._is_tested = True
                 self._camera_notice.say(self._camera.status)
                 progress.show(self._batcher.frames_read, self._live_line(seeing))
                 if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
@@ -134,18 +141,28 @@ class LiveNode(RobotNode):
         """Whether there is anything to learn or practise yet, or soon."""
         return bool(self.teaching.open or self.teaching.waiting or self._batcher.filled or self._practice >= 1)
 
+    def _see(self, publish: Tell) -> Seeing:
+        """Let the thread that sees begin."""
+        perception = self._perception
+
+        def tell(decision: Decision, frame: Frame) -> None:
+            perception.tell(decision)
+            publish(decision, frame)
+
+        return Seeing(self._camera, self.teaching, perception.sight, image_size=self._config.image_size, tell=tell)
+
     def _learn_what_was_taught(self) -> bool:
         batch = self._batcher.next(0.0)
         if batch is None and not self.teaching.open and not self.teaching.waiting:
             batch = self._batcher.finish()
+        lesson, self._lesson = self._lesson, self.teaching.open
+        if lesson and lesson.frames and not self._lesson and self._config.practice:
+            self._practice = max(self._practice, SETTLING_STEPS)
         if batch is None:
             return False
         self._learn(batch)
         self._practised = 0
         self._practice = min(self._practice + self._config.practice * len(batch.names), MOST_PRACTICE)
-        lesson, self._lesson = self._lesson, self.teaching.open
-        if lesson and not self._lesson and self._config.practice:
-            self._practice = max(self._practice, SETTLING_STEPS)
         return True
 
     def _rehearsed_with(self, fresh: int) -> int:

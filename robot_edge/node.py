@@ -392,7 +392,7 @@ class RobotNode:
             "batcher": about_batcher,
             "figures": self._figures.state(),
             "edits": self._knowledge.edits,
-            "position": self._source.position,
+            "position": self._batcher.position,
         }
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
@@ -454,7 +454,7 @@ class RobotNode:
             self._uplink.send(
                 step.quantized[sent:],
                 batch.names[sent:],
-                position=self._source.position,
+                position=self._batcher.position,
                 progress=self._batcher.progress,
                 edge_version=self._trainer.steps,
                 session=batch.session,

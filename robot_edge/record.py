@@ -1,4 +1,7 @@
-"""`robot-edge record`: frames and labels of a source into a bag (mcap), which `bag:` replays sample for sample."""
+"""`robot-edge record`: frames and labels into a bag (mcap), which `bag:` replays sample for sample.
+
+A recording's labels are recorded as they are. What a camera shows is taught, by typing names, as to a live robot.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from broker.codec import check_class_name
+from broker.codec import pack
 from broker.errors import ConfigError, SourceError
+from broker.messages import ClassEdit
 from hierarchy.command_line import Notice, StopRequest, check_range
 from robot_edge.frames import Frame, FrameSource
 from robot_edge.progress import RunProgress
-from robot_edge.source_options import OneSource, SourceOptions
+from robot_edge.recorded_lessons import RecordedLessons
+from robot_edge.source_options import OneSource, SourceOptions, is_live_source
 from robot_edge.sources import open_source
-from robot_edge.sources.bag import LABEL_TOPIC, NANOSECONDS, SCENE_TOPIC, SCENE_TYPE
+from robot_edge.sources.bag import BYTES, EDIT_TOPIC, LABEL_TOPIC, LESSON_TOPIC, NANOSECONDS, NUMBER, SCENE_TOPIC
 from robot_edge.sources.ros_images import COMPRESSED_IMAGE, IMAGE, STRING
+from robot_edge.terminal import listening
 
 IMAGE_TOPIC = "/camera/image"
 # Level 1 takes a third of the time of Pillow's default, for files a tenth larger.
@@ -46,6 +52,9 @@ class RecordConfig(SourceOptions, OneSource):
     """How many frames to record at most; 0 for no bound."""
     raw: bool = False
     """Write pictures as they are, where a robot is too slow for PNG. Takes two to three times the disk."""
+    live: bool = False
+    """Record as from a camera, at its pace, with the labels that are taught; those of the source are not looked at.
+    Cameras and streams always are."""
     image_size: int = 32
     """Side of the pictures of sim:, in pixels. Others are recorded at their own size."""
     seed: int = 0
@@ -58,34 +67,64 @@ class RecordConfig(SourceOptions, OneSource):
         check_range("image-size", self.image_size, 8, 1024)
         check_range("seed", self.seed, 0, 2**32 - 1)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is taught what the recording shows."""
+        return self.live or is_live_source(self.source)
+
 
 def record(config: RecordConfig) -> None:
     """Record a source until it ends, for long enough, or until Ctrl-C. Raises ConfigError."""
-    source = open_source(config.source, config, image_size=config.image_size, images=config.images, seed=config.seed)
+    source = open_source(
+        config.source,
+        config,
+        image_size=config.image_size,
+        images=config.images,
+        seed=config.seed,
+        live=config.is_live,
+    )
     with closing(source), StopRequest() as stop, Recorder(Path(config.out), raw=config.raw) as recorder:
-        record_source(source, recorder, stop, seconds=config.seconds)
+        if config.is_live:
+            lessons = RecordedLessons(source, recorder.edit, trusts_source=not config.live)
+            with listening(lessons.commands):
+                record_source(source, recorder, stop, seconds=config.seconds, lessons=lessons)
+        else:
+            record_source(source, recorder, stop, seconds=config.seconds)
     log.info("%s has %d frames; replay it with --source bag:%s", config.out, recorder.frames, config.out)
 
 
-def record_source(source: FrameSource, recorder: Recorder, stop: StopRequest, *, seconds: float = 0.0) -> None:
-    """Record every frame of a source until it ends, a stop is asked for, or so many seconds are over (0: never)."""
+def record_source(
+    source: FrameSource,
+    recorder: Recorder,
+    stop: StopRequest,
+    *,
+    seconds: float = 0.0,
+    lessons: RecordedLessons | None = None,
+) -> None:
+    """Record every frame of a source until it ends, a stop is asked for, or so many seconds are over (0: never).
+
+    lessons: give frames their labels, instead of the source.
+    """
     deadline = time.monotonic() + (seconds or float("inf"))
     notice = Notice(log)
     with RunProgress(source.length, "frames recorded") as progress:
         while not (stop.made or source.ended) and (left := deadline - time.monotonic()) > 0:
             frame = source.next(min(left, SOURCE_SECONDS))
+            if lessons:
+                for result in lessons.obey():
+                    log.info("%s", result.text)
             if frame is not None:
-                recorder.add(frame)
+                recorder.add(lessons.see(frame) if lessons else frame)
             notice.say(source.status)
-            progress.show(recorder.frames, recorder.shown or "no label")
+            progress.show(recorder.frames, lessons.line if lessons else recorder.shown or "no label")
 
 
 class Recorder:
     """Writes frames, and what they show, into an mcap file that any ROS 2 tool reads; use it as a context manager.
 
     Pictures are lossless, on IMAGE_TOPIC; what is shown, std_msgs/String, at every change on LABEL_TOPIC, empty for
-    nothing that has a name; which frames are near-duplicates on SCENE_TOPIC. Until it is closed, the file is in the
-    folder PATH.part.
+    nothing that has a name; which frames are near-duplicates on SCENE_TOPIC; the lessons of labelled frames on
+    LESSON_TOPIC; later edits on EDIT_TOPIC. Until it is closed, the file is in the folder PATH.part.
 
     frames: how many were written. shown: the label of the last one.
     """
@@ -106,20 +145,21 @@ class Recorder:
                 raise ConfigError(f"--out {path}: {one} is there already; choose another name, or remove it")
         self.frames = 0
         self.shown: str | None = None
-        self._taught: tuple[str | None] | None = None
         self._scene: int | None = None
+        self._lesson = 0
         self._recorded = -1
         self._raw = raw
         self._types = get_typestore(Stores.ROS2_HUMBLE)
         self._writer = Writer(self._part, version=9, storage_plugin=StoragePlugin.MCAP)
-        kind, topic = (IMAGE, IMAGE_TOPIC) if raw else (COMPRESSED_IMAGE, f"{IMAGE_TOPIC}/compressed")
+        self._image_topic, image_type = (IMAGE_TOPIC, IMAGE) if raw else (f"{IMAGE_TOPIC}/compressed", COMPRESSED_IMAGE)
         try:
             self._writer.open()
         except OSError as error:
             raise ConfigError(f"--out {path}: {error}") from error
+        topics = {LABEL_TOPIC: STRING, SCENE_TOPIC: NUMBER, LESSON_TOPIC: NUMBER, EDIT_TOPIC: BYTES}
         self._connections = {
-            name: self._writer.add_connection(where, name, typestore=self._types)
-            for where, name in ((topic, kind), (LABEL_TOPIC, STRING), (SCENE_TOPIC, SCENE_TYPE))
+            topic: self._writer.add_connection(topic, kind, typestore=self._types)
+            for topic, kind in {self._image_topic: image_type, **topics}.items()
         }
 
     def __enter__(self) -> Recorder:
@@ -132,28 +172,33 @@ class Recorder:
             if error is None:  # else it would hide why nothing was recorded
                 raise
 
-    def label(self, name: str | None) -> None:
-        """Say what the frames from now on show, whatever their source says. Raises MalformedMessage."""
-        if name is not None:
-            check_class_name(name)
-        self._taught = (name,)
-
     def add(self, frame: Frame) -> None:
         """Write a frame. Raises ConfigError where the disk takes no more."""
         stamp = int(frame.time) * NANOSECONDS + round(frame.time % 1 * NANOSECONDS)
         # The order in the bag is that of the times of recording; a folder's second phase may start with 0 again.
         self._recorded = max(stamp, self._recorded + 1)
-        name = self._taught[0] if self._taught else frame.label
         try:
-            if name != self.shown:
-                self._write(STRING, data=name or "")
+            if frame.label != self.shown:
+                self._write(LABEL_TOPIC, data=frame.label or "")
+            if frame.label is not None and frame.session != self._lesson:
+                self._write(LESSON_TOPIC, data=frame.session)
+                self._lesson = frame.session
             if frame.scene != self._scene:
-                self._write(SCENE_TYPE, data=frame.scene)
+                self._write(SCENE_TOPIC, data=frame.scene)
             self._write_image(frame.image, stamp)
         except OSError as error:
-            raise ConfigError(f"--out {self._path}: {error}; {self.frames} frames are recorded") from error
-        self.shown, self._scene = name, frame.scene
+            raise self._full(error) from error
+        self.shown, self._scene = frame.label, frame.scene
         self.frames += 1
+
+    def edit(self, edit: ClassEdit) -> None:
+        """Write down what was changed about the classes of all frames before. Raises ConfigError as ``add`` does."""
+        self._recorded += 1
+        layout = self._types.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
+        try:
+            self._write(EDIT_TOPIC, layout=layout, data=np.frombuffer(pack(edit), np.uint8))
+        except OSError as error:
+            raise self._full(error) from error
 
     def close(self) -> None:
         """End the file; remove it where it has no frame. Raises ConfigError."""
@@ -175,14 +220,18 @@ class Recorder:
         height, width, _ = image.shape
         if self._raw:
             about = {"height": height, "width": width, "step": 3 * width, "encoding": "rgb8", "is_bigendian": 0}
-            self._write(IMAGE, header=header, data=np.ascontiguousarray(image).reshape(-1), **about)
+            self._write(self._image_topic, header=header, data=np.ascontiguousarray(image).reshape(-1), **about)
             return
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG", compress_level=PNG_LEVEL)
         # As ROS's own publisher calls it: what comes out when it is decoded in OpenCV's order.
         data = np.frombuffer(file.getbuffer(), np.uint8)
-        self._write(COMPRESSED_IMAGE, header=header, format="rgb8; png compressed bgr8", data=data)
+        self._write(self._image_topic, header=header, format="rgb8; png compressed bgr8", data=data)
 
-    def _write(self, kind: str, **fields: Any) -> None:
-        message = self._types.types[kind](**fields)
-        self._writer.write(self._connections[kind], self._recorded, self._types.serialize_cdr(message, kind))
+    def _write(self, topic: str, **fields: Any) -> None:
+        connection = self._connections[topic]
+        message = self._types.types[connection.msgtype](**fields)
+        self._writer.write(connection, self._recorded, self._types.serialize_cdr(message, connection.msgtype))
+
+    def _full(self, error: OSError) -> ConfigError:
+        return ConfigError(f"--out {self._path}: {error}; {self.frames} frames are recorded")

@@ -30,6 +30,7 @@ FREE = {
     "threshold",
     "ask_deadline",
     "predictions_per_second",
+    "prediction_topic",
     "learning_rate",
     "device",
     "threads",

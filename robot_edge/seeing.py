@@ -16,7 +16,7 @@ import numpy as np
 
 from robot_edge.batches import resize
 from robot_edge.cascade import Decision
-from robot_edge.frames import Frame, FrameSource, PacedSource
+from robot_edge.frames import Frame, FrameSource, PacedSource, age
 from robot_edge.perception import Predictor
 from robot_edge.sight import Sight
 from robot_edge.teaching import Teaching
@@ -25,8 +25,6 @@ from robot_edge.teaching import Teaching
 FRAME_SECONDS = 0.2
 # Ages of predictions behind the percentiles: half a minute at 30 frames a second.
 AGES = 1000
-# A frame that says it is older was not taken by a clock like ours.
-OLDEST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,15 @@ class Seeing:
         sight: Sight,
         *,
         image_size: int,
-        tell: Callable[[Decision], None],
+        tell: Callable[[Decision, Frame], None],
     ) -> None:
-        """tell: hears of every decision, in this thread."""
+        """tell: hears of every decision, and of the frame that it is about, in this thread."""
         self._camera = camera
         self._teaching = teaching
         self._sight = sight
         self._image_size = image_size
         self._tell = tell
+        self._undecided: dict[float, Frame] = {}  # by when they were taken
         self._ages: deque[float] = deque(maxlen=AGES)
         self._view: View | None = None
         self._error: Exception | None = None
@@ -108,6 +107,7 @@ class Seeing:
                 continue
             number += 1
             taken_at = time.monotonic() - age(frame)
+            self._undecided[taken_at] = frame
             decisions = self._sight.look(resize(frame.image, self._image_size), taken_at=taken_at)
             self._ages.append(time.monotonic() - taken_at)
             self._teaching.see(frame)
@@ -120,13 +120,7 @@ class Seeing:
 
     def _hear(self, decisions: list[Decision]) -> None:
         for decision in decisions:
-            self._tell(decision)
-
-
-def age(frame: Frame) -> float:
-    """Return how many seconds ago a frame was taken; 0 for one of a recording, whose time is another."""
-    seconds = time.time() - frame.time
-    return seconds if 0 <= seconds <= OLDEST_SECONDS else 0.0
+            self._tell(decision, self._undecided.pop(decision.taken_at))
 
 
 class TaughtFrames:

@@ -15,6 +15,9 @@ from hierarchy.command_line import check_range
 # A number is so many frames a second.
 Rate = float | Literal["realtime", "max"]
 
+# What only shows what is in front of it, and never says what that is.
+LIVE_SOURCES = {"camera", "rtsp", "rtsps", "http", "https", "gst", "ros2"}
+
 PASSWORD_VARIABLE = "REFLEXARC_CAMERA_PASSWORD"  # noqa: S105, the name is no secret
 MASK = "***"
 # rtsp://user:password@host, http://host/video?user=admin&pwd=password as some cameras have it, and GStreamer's user-pw.
@@ -67,6 +70,11 @@ class SourceOptions:
         check_range("exposure", self.exposure, 0, 1_000_000)
         if bool(self.width) != bool(self.height):
             raise ConfigError("--width and --height: give both, or none")
+
+
+def is_live_source(text: str) -> bool:
+    """Whether a source as written on the command line is a camera."""
+    return text.partition(":")[0] in LIVE_SOURCES
 
 
 def parse_rate(text: str) -> Rate:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from broker.codec import unpack_as
 from broker.errors import MalformedMessage, SourceError
-from robot_edge.frames import Frame
+from broker.messages import ClassEdit
+from robot_edge.frames import Frame, relabelled
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros_images import (
     COMPRESSED_IMAGE,
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
     from rosbags.highlevel import AnyReader
 
 LABEL_TOPIC = "/label"
-# Written by `robot-edge record`: which frames are near-duplicates, std_msgs/Int64 at every change.
-SCENE_TOPIC, SCENE_TYPE = "/scene", "std_msgs/msg/Int64"
+# Written by `robot-edge record`: which frames are near-duplicates, and in which lesson they were taught, std_msgs/Int64
+# at every change; and what was changed about classes afterwards, in the bytes that a robot tells the cloud.
+SCENE_TOPIC, LESSON_TOPIC, EDIT_TOPIC = "/scene", "/lesson", "/class_edit"
+NUMBER, BYTES = "std_msgs/msg/Int64", "std_msgs/msg/UInt8MultiArray"
 # A detection says where something was, so it holds for pictures of the next second at most; a name holds until another.
 DETECTION_NANOSECONDS = 1_000_000_000
 # Ten a second for a day.
@@ -55,7 +59,8 @@ class BagSource(Replay):
     """Replays the pictures of one topic, with the label of the nearest earlier time.
 
     Names (std_msgs/String) are matched by when they were recorded, as they have no stamp, detections by their stamps.
-    Frames of the same second share a scene, unless the bag says otherwise (SCENE_TOPIC).
+    Frames of the same second share a scene, unless the bag says otherwise (SCENE_TOPIC). What was renamed, forgotten or
+    taken back while a bag was recorded is so from the beginning.
     """
 
     def __init__(self, path: Path, *, image_topic: str = "", label_topic: str = "") -> None:
@@ -70,15 +75,16 @@ class BagSource(Replay):
             self._by_stamp = False
             if label_topic or LABEL_TOPIC in self._topics():
                 self._read_labels(label_topic or LABEL_TOPIC)
-            self._scenes: list[tuple[int, int]] = []
-            if self._topics().get(SCENE_TOPIC) == SCENE_TYPE:
-                connections = self._connections(SCENE_TOPIC, "", (SCENE_TYPE,))
-                self._scenes = [(time, int(message.data)) for time, message in self._messages(connections)]
+            self._scenes = [(time, int(message.data)) for time, message in self._recorded(SCENE_TOPIC, NUMBER)]
+            self._lessons = [(time, int(message.data)) for time, message in self._recorded(LESSON_TOPIC, NUMBER)]
+            self._edits = [(time, self._edit(message)) for time, message in self._recorded(EDIT_TOPIC, BYTES)]
         except BaseException:
             self._reader.close()
             raise
         self._label_times = [label.time for label in self._labels]
         self._scene_times = [time for time, _ in self._scenes]
+        self._lesson_times = [time for time, _ in self._lessons]
+        self._edit_times = [time for time, _ in self._edits]
         self.length: int = sum(connection.msgcount for connection in self._images)
         self._frames = self._raw(self._images)
 
@@ -129,8 +135,17 @@ class BagSource(Replay):
                 image = crop(image, label.box)
         seconds = stamp // NANOSECONDS
         scene = _at(self._scenes, self._scene_times, recorded)
-        time = seconds + stamp % NANOSECONDS / NANOSECONDS
-        return Frame(image=image, label=name, scene=scene[1] if scene else seconds, time=time)
+        lesson = _at(self._lessons, self._lesson_times, recorded) if name is not None else None
+        session = lesson[1] if lesson else 0
+        for _, edit in self._edits[bisect_right(self._edit_times, recorded) :]:
+            name = relabelled(name, session, edit)
+        return Frame(
+            image=image,
+            label=name,
+            scene=scene[1] if scene else seconds,
+            time=seconds + stamp % NANOSECONDS / NANOSECONDS,
+            session=session if name is not None else 0,
+        )
 
     def _read_labels(self, topic: str) -> None:
         connections = self._connections(topic, "--label-topic", (STRING, DETECTIONS))
@@ -148,6 +163,21 @@ class BagSource(Replay):
             return Label(time=stamp_of(message) or recorded, name=name, box=box)
         except MalformedMessage as error:
             raise SourceError(f"bag {self._path}, topic {topic}: {error}") from error
+
+    def _recorded(self, topic: str, kind: str) -> list[tuple[int, Any]]:
+        """Return (when it was recorded, message) of all that `robot-edge record` wrote on a topic."""
+        if self._topics().get(topic) != kind:
+            return []
+        connections = self._connections(topic, "", (kind,))
+        if sum(connection.msgcount for connection in connections) > MOST_LABELS:
+            raise SourceError(f"bag {self._path}: more than {MOST_LABELS:,} messages on {topic}")
+        return list(self._messages(connections))
+
+    def _edit(self, message: Any) -> ClassEdit:
+        try:
+            return unpack_as(ClassEdit, bytes(message.data))
+        except MalformedMessage as error:
+            raise SourceError(f"bag {self._path}, topic {EDIT_TOPIC}: {error}") from error
 
     def _topics(self) -> dict[str, str]:
         return {connection.topic: connection.msgtype for connection in self._reader.connections}

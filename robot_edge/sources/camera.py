@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 from broker.errors import SourceError
 from robot_edge.frames import check_size
 from robot_edge.source_options import SourceOptions, masked
-from robot_edge.sources.live import CameraLost, LiveSource
+from robot_edge.sources.live import CameraLost, LiveSource, Picture
 
 if TYPE_CHECKING:
     import cv2
@@ -65,7 +64,7 @@ class OpenCvCamera:
     def __init__(self, capture: cv2.VideoCapture) -> None:
         self._capture = capture
 
-    def read(self) -> tuple[NDArray[np.uint8], None]:
+    def read(self) -> Picture:
         """Return the next picture. Raises CameraLost."""
         try:
             ok, image = self._capture.read()
@@ -73,7 +72,7 @@ class OpenCvCamera:
             raise CameraLost(str(error)) from error
         if not ok or image is None or image.ndim != 3 or image.shape[2] != 3:
             raise CameraLost(self._why())
-        return np.ascontiguousarray(image[:, :, ::-1]), None
+        return Picture(np.ascontiguousarray(image[:, :, ::-1]))
 
     def close(self) -> None:
         """Let go of the camera."""

@@ -15,12 +15,11 @@ import time
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from broker.errors import SourceError
 from robot_edge.frames import check_size
 from robot_edge.source_options import SourceOptions, masked
-from robot_edge.sources.live import CameraLost, LiveSource
+from robot_edge.sources.live import CameraLost, LiveSource, Picture
 
 # For the first picture, as pipelines take their time to start, and for the next one.
 OPEN_SECONDS, READ_SECONDS = 8.0, 2.0
@@ -62,13 +61,13 @@ class PipelineCamera:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
         )
 
-    def read(self) -> tuple[NDArray[np.uint8], None]:
+    def read(self) -> Picture:
         """Return the next picture. Raises CameraLost."""
         height, width = self._shape
         picture = self._read(height * self._stride)
         self._patience = READ_SECONDS
         lines = np.frombuffer(picture, np.uint8).reshape(height, self._stride)
-        return lines[:, : 3 * width].reshape(height, width, 3), None
+        return Picture(lines[:, : 3 * width].reshape(height, width, 3))
 
     def close(self) -> None:
         """End the process."""

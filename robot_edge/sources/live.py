@@ -7,12 +7,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_edge.frames import Frame, check_size
+from robot_edge.frames import Frame, Header, check_size
 
 # Before trying to reach a lost camera again, in seconds, doubled each time. A camera that is back should be seen again
 # within five seconds, so the longest pause is short: a try costs a robot little.
@@ -29,14 +29,19 @@ class CameraLost(Exception):
     """No picture comes any more, for the reason in the message; trying again may help."""
 
 
+class Picture(NamedTuple):
+    """image: (height, width, 3) in RGB. label: what it shows, if that is known. header: where it came with one."""
+
+    image: NDArray[np.uint8]
+    label: str | None = None
+    header: Header | None = None
+
+
 class Camera(Protocol):
     """An open camera."""
 
-    def read(self) -> tuple[NDArray[np.uint8], str | None]:
-        """Wait for the next picture, (height, width, 3) in RGB, and what it shows if that is known.
-
-        Raises CameraLost, also where none comes for some seconds.
-        """
+    def read(self) -> Picture:
+        """Wait for the next picture. Raises CameraLost, also where none comes for some seconds."""
 
     def close(self) -> None:
         """Let go of the device."""
@@ -114,8 +119,7 @@ class LiveSource:
             try:
                 camera = self._connect()
                 while not self._closed.is_set():
-                    image, label = camera.read()
-                    self._put(image, label)
+                    self._put(camera.read())
                     if losses:
                         self.reconnects += seen
                         log.info("%s is %s", self._name, "back" if seen else "there")
@@ -134,7 +138,8 @@ class LiveSource:
             self._closed.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _put(self, image: NDArray[np.uint8], label: str | None) -> None:
+    def _put(self, picture: Picture) -> None:
+        image = picture.image
         height, width, _ = image.shape
         try:
             check_size(width, height)
@@ -144,7 +149,9 @@ class LiveSource:
         with self._changed:
             while self._frames and self._bytes + image.nbytes > BUFFER_BYTES:
                 self._drop_oldest()
-            self._frames.append(Frame(image=image, label=label, scene=int(now), time=now))
+            self._frames.append(
+                Frame(image=image, label=picture.label, scene=int(now), time=now, header=picture.header)
+            )
             self._bytes += image.nbytes
             self._changed.notify_all()
 

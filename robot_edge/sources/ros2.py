@@ -6,12 +6,10 @@ import time
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from broker.errors import MalformedMessage, SourceError
+from robot_edge.frames import Header
 from robot_edge.source_options import SourceOptions
-from robot_edge.sources.live import CameraLost, LiveSource
+from robot_edge.sources.live import CameraLost, LiveSource, Picture
 from robot_edge.sources.ros_images import (
     COMPRESSED_IMAGE,
     DETECTIONS,
@@ -24,6 +22,7 @@ from robot_edge.sources.ros_images import (
     decode_compressed,
     decode_image,
     decode_string,
+    stamp_of,
 )
 
 # For a topic to be discovered, and for the next picture on it.
@@ -74,8 +73,8 @@ class RosCamera:
             self.close()
             raise
 
-    def read(self) -> tuple[NDArray[np.uint8], str | None]:
-        """Return the next picture, and its label. Raises CameraLost, and SourceError for an unknown encoding."""
+    def read(self) -> Picture:
+        """Return the next picture with its label. Raises CameraLost, and SourceError for an unknown encoding."""
         deadline = time.monotonic() + READ_SECONDS
         while True:
             while not self._pictures:
@@ -96,14 +95,15 @@ class RosCamera:
         self._node.destroy_node()
         self._context.try_shutdown()
 
-    def _decode(self, message: Any) -> tuple[NDArray[np.uint8], str | None]:
+    def _decode(self, message: Any) -> Picture:
+        header = Header(stamp_of(message), str(message.header.frame_id))
         image = decode_image(message) if self._kind == IMAGE else decode_compressed(message)
         name, box, since = self._label
         if box is None:
-            return image, name
+            return Picture(image, name, header)
         if time.monotonic() - since > DETECTION_SECONDS:
-            return image, None
-        return crop(image, box), name
+            return Picture(image, None, header)
+        return Picture(crop(image, box), name, header)
 
     def _named(self, message: Any) -> None:
         try:

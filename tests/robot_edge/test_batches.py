@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from broker.messages import Change, ClassEdit
 from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, resize
 from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import Frame, Pixels
@@ -200,3 +202,44 @@ def test_resizing_keeps_left_and_right_and_top_and_bottom() -> None:
     image[:16, 16:32] = 255
     quarters = resize(image, SIZE)[:, :, 0].reshape(2, 4, 2, 4).mean(axis=(1, 3))
     assert (quarters > 128).tolist() == [[True, False], [False, False]]
+
+
+def lesson(scene: int, session: int) -> Frame:
+    return replace(frame(scene, "cat" if session else None), session=session)
+
+
+def test_a_batch_is_of_one_lesson_whatever_is_unlabelled_in_between() -> None:
+    reader = batcher([lesson(scene, session) for scene, session in enumerate([1, 0, 1, 0, 0, 2, 0, 2])])
+    batches = read(reader)
+    assert [(scenes(batch.images), batch.session) for batch in batches] == [([0, 2], 1), ([5, 7], 2)]
+    assert reader.unlabelled == 4
+
+
+def test_who_goes_on_behind_a_batch_loses_no_frame_of_the_next_lesson() -> None:
+    frames = [lesson(scene, session) for scene, session in enumerate([1, 1, 0, 2, 2])]
+    first = batcher(frames)
+    batch = first.next()
+    assert batch is not None
+    assert scenes(batch.images) == [0, 1]
+    assert first.position == 3
+    about, arrays = first.state()
+    second = batcher(frames[first.position :])
+    second.restore(about, arrays)
+    assert [scenes(batch.images) for batch in read(second)] == [[3, 4]]
+    assert [scenes(batch.images) for batch in read(first)] == [[3, 4]]
+    assert first.position == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "to", "session", "names"),
+    [("rename", "cat", "dog", 0, [["dog"]]), ("forget", "cat", "", 0, []), ("undo", "", "", 2, [])],
+)
+def test_an_edit_reaches_a_frame_that_waits_for_the_next_batch(
+    change: Change, name: str, to: str, session: int, names: list[list[str]]
+) -> None:
+    reader = batcher([lesson(0, 1), lesson(1, 2)])
+    reader.next()
+    reader.apply(
+        ClassEdit(boot="0" * 16, sequence=0, number=1, change=change, name=name, to=to, session=session),
+    )
+    assert [batch.names for batch in read(reader)] == names

@@ -34,6 +34,11 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("checkpoint_every", [1], [0]),
     ("learning_rate", [1e-7, 100], [0, -1, 101, float("nan")]),
     ("seed", [0, 2**32 - 1], [-1, 2**32]),
+    (
+        "prediction_topic",
+        ["", "prediction", "~/prediction", "/a_1/b"],
+        ["/", "a//b", "a/", "/1a", "a-b", "~a", "a b", "é"],
+    ),
     ("phases", ["a,b|c", "a , b"], ["a,,b", "|a", "a|", "x" * 65, "a\tb"]),
 ]
 

@@ -23,7 +23,7 @@ from hierarchy.device import Compute
 from hierarchy.run_folder import RunFolder
 from hierarchy.schedule import learning_rate
 from robot_edge.config import RobotConfig
-from robot_edge.frames import Frame
+from robot_edge.frames import Frame, Header
 from robot_edge.live import SETTLING_STEPS, LiveNode, live_node
 from robot_edge.node import open_outbox
 from robot_edge.segment import build_edge
@@ -31,14 +31,17 @@ from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
+from tests.robot_edge.test_ros2_predictions import Ros
 
 SIZE = 16
 # Long for a machine that is busy with other tests; nothing here waits for its end.
 PATIENCE = 40.0
+# Lessons are ended when they have enough frames, however slow the machine is.
+LESSON_SECONDS = 600.0
 
 
 class Stage:
-    """A camera at 25 frames a second, before which one toy is held after the other."""
+    """A camera at up to 100 frames a second, before which one toy is held after the other."""
 
     length, skipped, reconnects, status = None, 0, 0, ""
 
@@ -46,17 +49,20 @@ class Stage:
         self.ended = False
         self.position = 0
         self.trouble: Exception | None = None
+        self.header: Header | None = None
+        self.scene: int | None = None  # instead of one for every ten frames
         self._toys = {name: SimulatedCamera(classes=[name], size=SIZE, seed=3) for name in ("ball", "star", "mug")}
         self.shown = "ball"
 
     def next(self, timeout: float | None = None) -> Frame | None:
         if self.trouble:
             raise self.trouble
-        time.sleep(0.04)
+        time.sleep(0.01)
         self.position += 1
         frame = self._toys[self.shown].next()
         assert frame is not None
-        return Frame(image=frame.image, label=None, scene=self.position // 10, time=time.time())
+        scene = self.position // 10 if self.scene is None else self.scene
+        return Frame(image=frame.image, label=None, scene=scene, time=time.time(), header=self.header)
 
     def latest(self, timeout: float | None = None) -> Frame | None:
         return self.next(timeout)
@@ -95,10 +101,10 @@ class World(MemoryLink):
 class Robot:
     """A live robot in a thread of its own."""
 
-    def __init__(self, path: Path, boot: str = "b" * 16, **settings: Any) -> None:
+    def __init__(self, path: Path, boot: str = "b" * 16, source: str = "sim:", **settings: Any) -> None:
         self.config = RobotConfig(
-            source="sim:", live=True, robot="r1", cut="layer1", image_size=SIZE, bottleneck=2, batch=16,
-            run_dir=str(path), held_out_every=4, **settings,
+            source=source, live=True, robot="r1", cut="layer1", image_size=SIZE, bottleneck=2,
+            run_dir=str(path), held_out_every=4, predictions_per_second=1000.0, **{"batch": 16, **settings},
         )  # fmt: skip
         self.stage, self.link, self.stop = Stage(), World(), StopRequest()
         self._path, self._boot = path, boot
@@ -116,13 +122,20 @@ class Robot:
             assert time.monotonic() < give_up
             time.sleep(0.05)
 
-    def teach(self, name: str, toy: str) -> None:
-        """Show a toy, teach its name, and wait until that is learned."""
+    def teach(self, name: str, toy: str, frames: int = 35) -> None:
+        """Show a toy, teach its name with so many frames that differ, and wait until that is learned."""
         self.stage.shown = toy
+        self.link.command("teach", name, seconds=LESSON_SECONDS)
+        self.wait_for(lambda: self.shown(name) >= frames)
         done = len(self.link.results) + 2
-        self.link.command("teach", name, seconds=3.0)
+        self.link.command("stop")
         self.wait_for(lambda: len(self.link.results) >= done and not self.node.is_busy)
         self.wait_for(lambda: self.node._saved_steps == self.node._trainer.steps)
+
+    def shown(self, name: str) -> int:
+        """How many frames of the lesson that is open differ."""
+        lesson = self.node.teaching.open
+        return lesson.frames if lesson and lesson.name == name else 0
 
     def order(self, *arguments: Any) -> CommandResult:
         """Give a command, and return what came of it."""
@@ -201,12 +214,12 @@ def robot(start: Callable[..., Robot]) -> Robot:
 
 
 def share_named(robot: Robot, toy: str, name: str) -> float:
-    """Return how many of the next predictions name that toy so."""
+    """Return how many of the next frames are taken for that toy: each of them is published."""
     robot.stage.shown = toy
     before = len(robot.link.predictions)
     robot.wait_for(lambda: len(robot.link.predictions) >= before + 2)
     start = len(robot.link.predictions)
-    robot.wait_for(lambda: len(robot.link.predictions) >= start + 10)
+    robot.wait_for(lambda: len(robot.link.predictions) >= start + 40)
     return sum(one.name == name for one in robot.link.predictions[start:]) / (len(robot.link.predictions) - start)
 
 
@@ -216,8 +229,8 @@ def test_it_is_taught_by_showing_without_a_trainer_and_can_be_told_otherwise(rob
     robot.teach("ball", "ball")
     robot.teach("étoile", "star")
     assert [one.text for one in robot.link.results if not one.done] == [
-        "teaching 'ball' for 3 s",
-        "teaching 'étoile' for 3 s",
+        "teaching 'ball' for 600 s",
+        "teaching 'étoile' for 600 s",
     ]
     assert robot.link.sent == [], "there is no trainer"
     assert share_named(robot, "ball", "ball") > 0.5
@@ -232,7 +245,9 @@ def test_it_is_taught_by_showing_without_a_trainer_and_can_be_told_otherwise(rob
     assert robot.order("forget", "ball").ok
     assert robot.classes() == ()
     assert len(robot.node._knowledge.rehearsal) + len(robot.node._knowledge.held_out) == 0
-    robot.teach("ball", "ball")
+    robot.stage.shown = "ball"
+    robot.link.command("teach", "ball", seconds=1.0)  # and ends by itself
+    robot.wait_for(lambda: robot.link.results[-1].text.startswith("saw ") and not robot.node.is_busy)
     assert robot.classes() == ("ball",)
     assert robot.outbox.edits == 3
 
@@ -256,6 +271,23 @@ def test_every_step_is_full_and_practice_settles_after_a_lesson(robot: Robot) ->
     assert rates[0] > 0.045
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.001
+
+
+@pytest.mark.parametrize(("practice", "settling"), [(0.0, 0), (0.01, SETTLING_STEPS)])
+def test_what_was_learned_settles_and_is_saved_where_a_lesson_ends_after_its_last_step(
+    start: Callable[..., Robot], practice: float, settling: int
+) -> None:
+    robot = start(practice=practice, batch=2)  # so that each frame is a step
+    robot.stage.scene = 1
+    robot.link.command("teach", "ball", seconds=LESSON_SECONDS)
+    robot.wait_for(lambda: robot.node._trainer.steps)
+    robot.stage.scene = 4  # held out: nothing more is learned
+    shown = robot.shown("ball")
+    robot.wait_for(lambda: robot.shown("ball") >= shown + 5 and not robot.node.teaching.waiting)
+    learned = robot.node._trainer.steps
+    assert robot.node._saved_steps < learned
+    assert robot.order("stop").ok
+    robot.wait_for(lambda: robot.node._saved_steps >= learned + settling)
 
 
 def test_what_was_taught_and_undone_outlasts_the_process(start: Callable[..., Robot]) -> None:
@@ -311,3 +343,19 @@ def test_predictions_are_what_others_can_act_on(robot: Robot) -> None:
     assert unpack_as(Prediction, pack(prediction)) == prediction
     assert abs(prediction.time - time.time()) < PATIENCE
     assert prediction.by == "exit"
+
+
+def test_a_robot_that_sees_a_ros_topic_tells_ros_what_it_sees(
+    start: Callable[..., Robot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ros = Ros(monkeypatch)
+    robot = start(source="ros2:/camera/image_raw")
+    robot.stage.header = Header(7_000_000_001, "head")
+    robot.wait_for(lambda: ros.published)
+    topic, message = ros.published[-1]
+    assert topic == "/reflexarc/r1/prediction"
+    assert (message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id) == (7, 1, "head")
+    assert message.results == [], "it knows nothing yet"
+    robot.end()
+    assert robot.error is None
+    assert ros.nodes == 0, "a node is left behind"

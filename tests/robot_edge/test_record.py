@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from broker.errors import ConfigError, MalformedMessage
+from broker.errors import ConfigError
 from robot_edge.batches import Batcher
 from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import Frame
@@ -88,19 +88,6 @@ def test_frames_without_a_pace_keep_their_order(tmp_path: Path) -> None:
         for one in frames:
             recorder.add(one)
     assert_equal(frames_of(f"bag:{tmp_path / 'a.mcap'}"), frames)
-
-
-def test_what_is_taught_wins_over_what_the_source_says(tmp_path: Path) -> None:
-    with Recorder(tmp_path / "a.mcap") as recorder:
-        for number, taught in enumerate([None, "cup", "pen", "", "mug"]):
-            if taught:
-                recorder.label(taught)
-            elif taught == "":
-                recorder.label(None)
-            recorder.add(frame(number, "src", float(number)))
-        with pytest.raises(MalformedMessage):
-            recorder.label("x" * 10_000)
-    assert [one.label for one in frames_of(f"bag:{tmp_path / 'a.mcap'}")] == ["src", "cup", "pen", None, "mug"]
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -6,11 +6,10 @@ from contextlib import closing
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from broker.errors import SourceError
 from robot_edge.sources import live
-from robot_edge.sources.live import CameraLost, LiveSource
+from robot_edge.sources.live import CameraLost, LiveSource, Picture
 from tests.robot_edge.sources.streams import frame_of, wait_for
 
 Step = int | Exception | threading.Event
@@ -24,7 +23,7 @@ class Scripted:
         self._side = side
         self.closed = False
 
-    def read(self) -> tuple[NDArray[np.uint8], str | None]:
+    def read(self) -> Picture:
         match next(self._script, CameraLost("unplugged")):
             case Exception() as error:
                 raise error
@@ -32,7 +31,7 @@ class Scripted:
                 event.wait(10)
                 return self.read()
             case brightness:
-                return np.full((self._side, self._side, 3), brightness, np.uint8), None
+                return Picture(np.full((self._side, self._side, 3), brightness, np.uint8))
 
     def close(self) -> None:
         self.closed = True

@@ -73,8 +73,9 @@ def ros(monkeypatch: pytest.MonkeyPatch) -> Ros:
 
 def picture(red: int, encoding: str = "rgb8") -> Any:
     pixels = np.full((4, 6, 3), (red, 0, 0), np.uint8)
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=1_764_000_000 + red, nanosec=987_654_321), frame_id="head")
     return SimpleNamespace(
-        data=pixels.tobytes(), encoding=encoding, width=6, height=4, step=18, is_bigendian=0, header=None
+        data=pixels.tobytes(), encoding=encoding, width=6, height=4, step=18, is_bigendian=0, header=header
     )
 
 
@@ -91,6 +92,7 @@ def test_pictures_come_with_the_last_label(ros: Ros) -> None:
         assert frame.image.shape == (4, 6, 3)
         assert frame.image[0, 0].tolist() == [200, 0, 0]
         assert frame.label == "cup"
+        assert frame.header == (1_764_000_200_987_654_321, "head")
     assert ros.nodes == 0, "a node is left behind"
 
 
