@@ -14,14 +14,9 @@ from pathlib import Path
 from broker.address import CERTIFICATE_PORT, PASSWORD_PORT
 from broker.certificates import Signed, read_authority
 from broker.server import find_mosquitto
+from tests.ports import free_port
 
 TIMEOUT_S = 30
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 class SecureBroker:

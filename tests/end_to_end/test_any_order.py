@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.server import start_local_broker
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.mark.mosquitto
 def test_broker_comes_last_and_is_restarted_in_the_middle(launcher: Launcher, pictures: Path) -> None:
-    port = _free_port()
+    port = free_port()
     url = f"mqtt://127.0.0.1:{port}"
     robot = launcher.robot(url, "early", f"folder:{pictures}/train", "--held-out", f"folder:{pictures}/test")
     trainer = launcher.trainer(url)

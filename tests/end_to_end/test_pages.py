@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -17,18 +16,13 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from robot_edge.page.app import MOST_VIEWERS
+from tests.ports import free_port
 
 SLOW_MS = 60_000
 # A class name that a page which took it for HTML would not show as it is.
 NAME = "<i>mug</i>"
 # How sure it is and how long it took changes with each prediction.
 LATENCY = "document.querySelector('.rb-answer .rx-soft').textContent"
-
-
-def free_port() -> str:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
 
 
 class Visit:
@@ -83,7 +77,7 @@ class Visit:
 def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back(
     launcher: Any, mosquitto_url: str, chromium: Browser
 ) -> None:
-    port = free_port()
+    port = str(free_port())
     robot = launcher.robot(mosquitto_url, "pages", "sim:mug", "--live", "--practice", "2", "--page", port)
     robot.until_it_says("page at")
     visit = Visit(chromium, f"http://127.0.0.1:{port}/", viewport={"width": 390, "height": 844})
@@ -124,7 +118,7 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
 
 
 def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
-    port = free_port()
+    port = str(free_port())
     robot = launcher.robot(mosquitto_url, "hold", "sim:mug", "--live", "--page", port)
     robot.until_it_says("page at")
     visit = Visit(chromium, f"http://127.0.0.1:{port}/")
@@ -149,7 +143,7 @@ def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_u
 def test_classes_are_renamed_merged_and_forgotten_from_their_menus(
     launcher: Any, mosquitto_url: str, chromium: Browser
 ) -> None:
-    port = free_port()
+    port = str(free_port())
     robot = launcher.robot(mosquitto_url, "menus", "sim:mug", "--live", "--practice", "2", "--page", port)
     robot.until_it_says("page at")
     visit = Visit(chromium, f"http://127.0.0.1:{port}/")
@@ -186,7 +180,7 @@ def test_classes_are_renamed_merged_and_forgotten_from_their_menus(
 
 
 def test_the_camera_is_paused_stepped_and_let_go_on(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
-    port = free_port()
+    port = str(free_port())
     robot = launcher.robot(mosquitto_url, "paused", "sim:mug", "--live", "--page", port)
     robot.until_it_says("page at")
     visit = Visit(chromium, f"http://127.0.0.1:{port}/")
@@ -209,7 +203,7 @@ def test_the_camera_is_paused_stepped_and_let_go_on(launcher: Any, mosquitto_url
 def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
     launcher: Any, mosquitto_url: str, chromium: Browser
 ) -> None:
-    port = free_port()
+    port = str(free_port())
     flags = ("sim:mug", "--live", "--page", port)
     robot = launcher.robot(mosquitto_url, "left", *flags)
     robot.until_it_says("page at")
@@ -227,7 +221,7 @@ def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
 
 
 def test_of_more_viewers_than_may_look_the_first_gives_way(launcher: Any, mosquitto_url: str) -> None:
-    port = free_port()
+    port = str(free_port())
     robot = launcher.robot(mosquitto_url, "viewers", "sim:mug", "--live", "--page", port)
     robot.until_it_says("page at")
     with ExitStack() as open_views:
@@ -252,7 +246,7 @@ def test_the_cloud_page_shows_robots_behind_a_password(
 ) -> None:
     password = tmp_path / "password"
     password.write_text("correct horse\n")
-    port = free_port()
+    port = str(free_port())
     url = f"http://127.0.0.1:{port}"
     flags = ["--page", port, "--page-host", "0.0.0.0", "--page-password-file", str(password)]
     trainer = launcher.trainer(mosquitto_url, *flags)

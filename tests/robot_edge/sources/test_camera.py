@@ -18,11 +18,11 @@ from robot_edge.source_options import SourceOptions
 from robot_edge.sources import camera as cameras
 from robot_edge.sources import open_source
 from robot_edge.sources.camera import list_cameras, open_camera
+from tests.ports import free_port
 from tests.robot_edge.sources.streams import (
     MjpegCamera,
     RtspCamera,
     frame_of,
-    free_port,
     has_rtsp_server,
     needs_ffmpeg,
     wait_for,
