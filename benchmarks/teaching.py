@@ -29,11 +29,11 @@ from hierarchy.run_folder import RunFolder
 from robot_edge.config import RobotConfig
 from robot_edge.frames import Frame, Pixels
 from robot_edge.live import LiveNode, live_node
-from robot_edge.node import open_outbox
 from robot_edge.segment import build_edge
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.toys import TOY_CLASSES
+from robot_edge.start import open_outbox
 from robot_edge.trainer import EdgeTrainer, fastest_compute
 from robot_edge.uplink import Uplink
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cloud_trainer.node
-import robot_edge.node
+import robot_edge.start
 from cloud_trainer.store import Event
 from robot_edge.outbox import ClassCounts, Outgoing
 
@@ -123,7 +123,7 @@ class ListStore:
 
 
 def main() -> None:
-    robot_edge.node.Outbox = ListOutbox  # type: ignore[assignment, misc]
+    robot_edge.start.Outbox = ListOutbox  # type: ignore[assignment, misc]
     cloud_trainer.node.open_store = lambda _path, settings: ListStore(vars(settings))  # type: ignore[assignment]
     program = sys.argv.pop(1)
     importlib.import_module(f"{program}.commands").main()

@@ -25,7 +25,7 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
     launch/robot.toml); flags win over it.
     """
-    from robot_edge.node import run  # torch takes seconds to import: --help should not
+    from robot_edge.start import run  # torch takes seconds to import: --help should not
 
     run(config)
 

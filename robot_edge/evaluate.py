@@ -30,13 +30,14 @@ from robot_edge.cascade import CloudLine
 from robot_edge.config import EvaluateConfig, RobotConfig
 from robot_edge.evaluation_report import Look, report, threshold_points
 from robot_edge.frame_memory import FrameMemory
-from robot_edge.node import HELD_OUT_FRAMES, HELD_OUT_SEED, open_outbox
+from robot_edge.node import HELD_OUT_FRAMES, HELD_OUT_SEED
 from robot_edge.perception import ExitPrediction, Predictor
 from robot_edge.progress import RunProgress, print_evaluation
 from robot_edge.resume import unpack_compute
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
+from robot_edge.start import open_outbox
 from robot_edge.uplink import Uplink, will
 
 # A trainer takes a copy of the network when it is first asked, which it may be after a step of some seconds.

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import logging
-import math
-import secrets
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 
-from broker.codec import samples_per_message, unpack_as
+from broker.codec import unpack_as
 from broker.errors import AccessDenied, ConfigError, NameTaken
-from broker.link import MqttLink, credentials_for
-from broker.messages import Change, ClassEdit, CommandResult, RobotState
-from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
-from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
-from hierarchy.device import Compute, choose_device, set_threads
-from hierarchy.page import page_server
-from hierarchy.run_folder import RunFolder, former_settings
+from broker.messages import Change, ClassEdit, CommandResult
+from hierarchy.checkpoint import Parts, load_checkpoint, save_checkpoint
+from hierarchy.command_line import Notice, StopRequest
+from hierarchy.run_folder import RunFolder
 from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
 from robot_edge.figures import RunFigures
@@ -33,27 +25,17 @@ from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.knowledge import Knowledge
 from robot_edge.operating import Commands
-from robot_edge.outbox import Outbox
 from robot_edge.page.board import Board
 from robot_edge.page.posting import Posting
 from robot_edge.progress import RunProgress, print_summary
 from robot_edge.resume import (
-    check_same_run,
     checkpoint_error,
     checkpoint_parts,
     pack_compute,
-    unpack_compute,
-    without_checkpoint,
 )
-from robot_edge.run_identity import run_identity
-from robot_edge.segment import EdgeSegment, build_edge
-from robot_edge.sources import open_source
 from robot_edge.teaching import Teaching
-from robot_edge.trainer import EdgeTrainer, fastest_compute
-from robot_edge.uplink import Uplink, will
-
-if TYPE_CHECKING:
-    from hierarchy.page.server import PageServer
+from robot_edge.trainer import EdgeTrainer
+from robot_edge.uplink import Uplink
 
 # Held-out frames kept for the end: a percentage point of accuracy is 20 of them.
 HELD_OUT_FRAMES = 2000
@@ -69,126 +51,6 @@ SOURCE_SECONDS = 0.2
 FIGURES_SECONDS = 60.0
 
 log = logging.getLogger("robot-edge")
-
-
-def run(config: RobotConfig) -> None:
-    """Train on the source, test on the held-out frames, and write everything down; go on where a former process ended.
-
-    Raises ConfigError for settings that cannot work, NameTaken, and SystemExit where Ctrl-C ended it.
-    """
-    from robot_edge.live import live_node  # it is built on what is below
-
-    former = former_settings(config.run_path)
-    if former is not None:
-        check_same_run(former, config)
-    credentials = credentials_for(config.broker, config.credentials)
-    set_threads(config.threads)
-    device = choose_device(config.device)
-    torch.manual_seed(config.seed)
-    has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
-    # A checkpoint replaces whatever weights the run once began with.
-    segment, split, start = build_edge(dataclasses.replace(config, weights="none") if has_checkpoint else config)
-    gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
-    samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
-    source = open_source(
-        config.source,
-        config,
-        image_size=config.image_size,
-        phases=config.phase_classes,
-        epochs=config.epochs,
-        images=config.images,
-        seed=config.seed,
-        live=config.is_live,
-    )
-    shown = [list(dict.fromkeys(name for phase in config.phase_classes for name in phase))] if config.phases else []
-    held_out = None
-    if config.held_out:  # tested on no class that the phases never show
-        held_out = open_source(
-            config.held_out,
-            dataclasses.replace(config, rate="max"),
-            image_size=config.image_size,
-            phases=shown,
-            seed=config.seed + HELD_OUT_SEED,
-        )
-    boot = secrets.token_hex(8)
-    with (
-        page_server(config, config.robot) as page,
-        closing(RunFolder(config.run_path, config.as_toml())) as folder,
-        closing(open_outbox(config, folder.path, boot)) as outbox,
-    ):
-        saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
-        trainer = EdgeTrainer(
-            segment,
-            bits=config.bits,
-            compute=_compute(config, segment, device, saved),
-            peak_learning_rate=config.learning_rate,
-            seed=config.seed,
-        )
-        former_run = Path(config.weights) if config.weights not in {"none", "default"} else None
-        identity = run_identity(folder.path, config.weights)
-        state = RobotState(
-            boot=boot,
-            run=identity.run,
-            former=identity.former,
-            edits=outbox.edits_taken,
-            started=time.time(),
-            online=True,
-            split=split,
-            weights="checkpoint" if saved or outbox.position else start,
-            rehearse=config.rehearsed_per_fresh,
-        )
-        with StopRequest() as stop:
-            link = MqttLink(config.broker, config.robot, will=will(config.robot, state), credentials=credentials)
-            uplink = Uplink(link, config.robot, state, outbox)
-            board = Board(config.robot, uplink.commands) if page else None
-            try:
-                parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
-                node = live_node(link, *parts, board) if config.is_live else RobotNode(*parts, board=board)
-                if former_run and not saved:
-                    node.inherit(former_run)
-                if page and board:
-                    _show(page, board)
-                node.run()
-            finally:
-                uplink.close()
-    if stop.made:
-        raise SystemExit(EXIT_INTERRUPTED)
-
-
-def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
-    """Open the outbox of a run. Raises ConfigError."""
-    return Outbox(
-        folder / "outbox.db",
-        boot=boot,
-        limit=int(config.outbox_mb * 1e6),
-        when_full=config.when_outbox_full,
-        catch_up=config.catch_up,
-        durable=config.durable,
-    )
-
-
-def _show(server: PageServer, board: Board) -> None:
-    from robot_edge.page.app import build
-
-    server.start(lambda app: build(app, board, server))
-
-
-def _compute(
-    config: RobotConfig, segment: EdgeSegment, device: torch.device, saved: tuple[Parts, dict[str, Any]] | None
-) -> Compute:
-    """Return how to compute: as before, or else the fastest way."""
-    compute = unpack_compute(saved[1].get("compute"), device) if saved else None
-    if compute is None:
-        log.info("measuring how this machine trains fastest")
-        compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=device)
-    log.info(
-        "%s up to %s, %s values cross for each image, %s",
-        config.backbone,
-        config.cut,
-        math.prod(segment.shape),
-        compute,
-    )
-    return compute
 
 
 class RobotNode:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
-    ["robot_edge.node", "cloud_trainer.node", "cloud_trainer.replay", "matplotlib.backends.backend_agg"]
+    ["robot_edge.start", "cloud_trainer.node", "cloud_trainer.replay", "matplotlib.backends.backend_agg"]
 )
 
 

@@ -70,7 +70,7 @@ def _launcher(launcher: Launcher) -> Launcher:
 def _config(main_job: MainJob, monkeypatch: pytest.MonkeyPatch) -> RobotConfig:
     """What the robot's config.toml gives when it is loaded again, with another run folder."""
     configs: list[RobotConfig] = []
-    monkeypatch.setattr("robot_edge.node.run", configs.append)
+    monkeypatch.setattr("robot_edge.start.run", configs.append)
     path = main_job.robot.run_dir / "config.toml"
     monkeypatch.setattr(sys, "argv", ["robot-edge", "run", "--config", str(path), "--run-dir", "elsewhere"])
     monkeypatch.setattr("signal.signal", lambda *_: None)

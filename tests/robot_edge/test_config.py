@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-import robot_edge.node
+import robot_edge.start
 from broker.errors import ConfigError
 from hierarchy.command_line import with_config_file
 from robot_edge.commands import app
@@ -93,7 +93,7 @@ def test_a_run_has_a_folder_of_its_own() -> None:
 def parsed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> RobotConfig:
     """Return the settings that the command line `robot-edge run ...` comes to."""
     runs: list[RobotConfig] = []
-    monkeypatch.setattr(robot_edge.node, "run", runs.append)
+    monkeypatch.setattr(robot_edge.start, "run", runs.append)
     app.cli(prog="robot-edge", args=with_config_file(["run", *arguments]))
     (one,) = runs
     return one

@@ -25,10 +25,10 @@ from hierarchy.schedule import learning_rate
 from robot_edge.config import RobotConfig
 from robot_edge.frames import Frame, Header
 from robot_edge.live import SETTLING_STEPS, LiveNode, live_node
-from robot_edge.node import open_outbox
 from robot_edge.segment import build_edge
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.start import open_outbox
 from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
 from tests.robot_edge.test_ros2_predictions import Ros

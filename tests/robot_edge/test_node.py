@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import hierarchy.run_folder
 import robot_edge.node
+import robot_edge.start
 from broker import topics
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, NameTaken
@@ -27,10 +28,11 @@ from hierarchy.device import Compute
 from hierarchy.run_folder import RunFolder
 from robot_edge.config import RobotConfig
 from robot_edge.frames import FrameSource
-from robot_edge.node import RobotNode, open_outbox
+from robot_edge.node import RobotNode
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
 from robot_edge.sources.paced import Paced
+from robot_edge.start import open_outbox
 from robot_edge.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink import Uplink
 
@@ -254,8 +256,8 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
     def stop_here(*_arguments: Any, **_settings: Any) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(robot_edge.node, "open_source", keep)
-    monkeypatch.setattr(robot_edge.node, "fastest_compute", stop_here)
+    monkeypatch.setattr(robot_edge.start, "open_source", keep)
+    monkeypatch.setattr(robot_edge.start, "fastest_compute", stop_here)
     config = RobotConfig(
         source="sim:",
         held_out="sim:",
@@ -266,7 +268,7 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
         run_dir=str(tmp_path / "run"),
     )
     with pytest.raises(InterruptedError):
-        robot_edge.node.run(config)
+        robot_edge.start.run(config)
     training, test = ([frame.image.tobytes() for frame in islice(iter(one.next, None), 80)] for one in opened)
     assert len(training) == len(test) == 80
     assert not set(training) & set(test)
@@ -474,7 +476,7 @@ def test_half_a_checkpoint_is_named_with_a_way_out(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     (checkpoint / CHECKPOINT).write_bytes((checkpoint / CHECKPOINT).read_bytes()[:-100])
     with pytest.raises(ConfigError, match=f"{checkpoint} is damaged.* move {checkpoint} away: then the robot learns"):
-        robot_edge.node.run(run.config)
+        robot_edge.start.run(run.config)
 
 
 def test_without_a_cloud_everything_is_counted(tmp_path: Path) -> None:
