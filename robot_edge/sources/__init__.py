@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.errors import SourceError
 from robot_edge.frames import Frame, FrameSource
-from robot_edge.source_options import SourceOptions, masked, parse_rate, unmasked
+from robot_edge.source_options import SourceOptions, is_live_source, masked, parse_rate, unmasked
 from robot_edge.sources.bag import BagSource
 from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
@@ -105,7 +105,11 @@ def open_source(
             parts = [open_stream(text)]
         case _:
             raise SourceError(f"source {masked(text)!r}: expected {', '.join(KINDS)}")
-    rate = "realtime" if live and options.rate == "max" else options.rate
+    rate = options.rate
+    if is_live_source(text):  # it has its own pace: to be held to it once more would only make frames older
+        rate = "max" if rate == "realtime" else rate
+    elif live and rate == "max":
+        rate = "realtime"
     return Paced(ChainedSource(parts, images), parse_rate(rate))
 
 

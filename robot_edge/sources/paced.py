@@ -101,11 +101,11 @@ class Paced:
         """Return the newest frame that is due; wait as ``next`` does where that one was returned before."""
         if self._rate == "max":
             return self._take(self._source.latest, self._deadline(timeout))
-        newest = frame = self._take(self._source.next, self._deadline(timeout))
+        newest = frame = self._take(self._source.latest, self._deadline(timeout))
         give_up = self._deadline(MOST_LATE)
         while frame is not None and not self._paused and self._clock() < give_up:
             newest = frame
-            frame = self._take(self._source.next, self._clock())
+            frame = self._take(self._source.latest, self._clock())
         return newest
 
     def seek(self, position: int) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,11 @@ from PIL import Image
 
 from broker.errors import SourceError
 from robot_edge.frames import Frame, FrameSource
+from robot_edge.source_options import SourceOptions
 from robot_edge.sources import SIM_FRAMES, open_source
+from robot_edge.sources.live import LiveSource
 from robot_edge.sources.sim import FRAMES_PER_SCENE
+from tests.robot_edge.sources.test_live import script
 
 
 @pytest.fixture
@@ -147,3 +152,15 @@ def test_a_folder_is_not_read_to_go_on_in_it(folder: str) -> None:
     source.seek(24)
     assert source.next() is None
     assert source.skipped == 0
+
+
+@pytest.mark.parametrize("rate", ["max", "realtime"])
+def test_a_camera_is_not_held_to_its_pace_once_more(monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
+    times, hold = iter([100.0, 200.0]), threading.Event()
+    camera = LiveSource("toy", script(1, 2, hold), clock=lambda: next(times))
+    monkeypatch.setattr("robot_edge.sources.open_stream", lambda url: camera)
+    with closing(open_source("http://camera/", SourceOptions(rate=rate), image_size=32, live=True)) as source:
+        assert source.next(10) is not None
+        # Its pictures are of now when they come. One that came late would else hold up all that come after it.
+        assert source.next(10) is not None
+        hold.set()

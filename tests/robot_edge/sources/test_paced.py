@@ -104,6 +104,26 @@ def test_the_latest_leaves_out_what_was_overtaken(rate: Rate) -> None:
     assert source.latest(0) is None
 
 
+class Camera(Film):
+    """A camera that has a picture of now, and older ones in its buffer."""
+
+    def latest(self, timeout: float | None = None) -> Frame | None:
+        assert self._clock is not None
+        self.position += 1
+        return Frame(image=np.zeros((1, 1, 3), np.uint8), label=None, scene=0, time=self._clock.now)
+
+
+def test_the_latest_of_a_camera_with_a_rate_is_of_now_not_what_waited_longest() -> None:
+    clock = Clock()
+    source = Paced(Camera([clock.now] * 9, clock), 2.0, clock=clock)
+    ages: list[float] = []
+    while len(ages) < 3:
+        if (frame := source.latest(0)) is not None:
+            ages.append(clock.now - frame.time)
+        clock.now += 0.25
+    assert ages == [0, 0, 0]
+
+
 def test_the_latest_of_a_film_that_is_read_too_slowly_comes_all_the_same() -> None:
     clock = Clock()
     source = Paced(Film([second / 10 for second in range(1000)], clock, cost=0.5), "realtime", clock=clock)
