@@ -16,7 +16,14 @@ HERE = Path(__file__).parent
 def main() -> int:
     data = os.environ.get("BENCH_DATA")
     train = ["--data", f"{data}/train"] if data else []
-    runs = [["edge_overhead.py", *train], ["memory.py", *train], ["normalization.py"], ["durability.py"], ["outage.py"]]
+    runs = [
+        ["edge_overhead.py", *train],
+        ["memory.py", *train],
+        ["normalization.py"],
+        ["durability.py"],
+        ["live.py"],
+        ["outage.py"],
+    ]
     if data:
         runs.append(["accuracy.py", "--data", data])
     else:

@@ -43,7 +43,10 @@ def evaluate(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
 
 @app.command(name="record")
 def record(config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
-    """Record frames and labels of a source into a bag, which --source bag:FILE replays to the same training."""
+    """Record frames and labels of a source into a bag, which --source bag:FILE replays to the same training.
+
+    What a camera shows is taught while it is recorded: type a name and Enter.
+    """
     record_source_of(config)
 
 
