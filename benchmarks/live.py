@@ -42,12 +42,12 @@ from robot_edge.cascade import Decision
 from robot_edge.config import RobotConfig
 from robot_edge.frames import Frame, Pixels
 from robot_edge.live import LiveNode, live_node
-from robot_edge.node import open_outbox
 from robot_edge.ros2_predictions import Tell
 from robot_edge.seeing import Seeing
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
 from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.start import open_outbox
 from robot_edge.trainer import EdgeTrainer, fastest_compute
 from robot_edge.uplink import Uplink
 
