@@ -13,6 +13,8 @@ Targets: a median age under 50 ms while training; a frame predicted within 5 s o
 
 from __future__ import annotations
 
+import contextlib
+import random
 import shutil
 import signal
 import socket
@@ -94,6 +96,8 @@ def main(settings: Settings) -> None:
         robot = Robot(settings, url, Path(folder))
         try:
             robot.wait_for(lambda: robot.predicted, "a first frame")
+            print("| | steps/s | frames/s predicted | age, p50, p99 | of it from OpenCV on, p50, p99 |")
+            print("| --- | --- | --- | --- | --- |")
             report("without training", robot, settings.still)
             robot.teach(settings.seconds + 2 * PATIENCE)
             robot.wait_for(lambda: robot.steps >= 5, "training")
@@ -110,17 +114,15 @@ def main(settings: Settings) -> None:
 
 
 def report(what: str, robot: Robot, seconds: float) -> None:
-    """Let the robot look for so many seconds, and print how old the frames were that it predicted."""
+    """Let the robot look for so many seconds, and print how old the frames were that it predicted, as a table's row."""
     steps, begin = robot.steps, time.monotonic()
     robot.predicted.clear()
     time.sleep(seconds)
     predicted, lasted = list(robot.predicted), time.monotonic() - begin
     true, known = (1000 * np.array(ages) for ages in zip(*(one.ages for one in predicted), strict=True))
     print(
-        f"{what}: {len(predicted) / lasted:.1f} frames/s predicted, {(robot.steps - steps) / lasted:.2f} steps/s; "
-        f"age from the camera's clock to the prediction: median {np.median(true):.1f} ms, "
-        f"p99 {np.percentile(true, 99):.1f} ms, worst {true.max():.1f} ms; "
-        f"from OpenCV on: median {np.median(known):.1f} ms, p99 {np.percentile(known, 99):.1f} ms",
+        f"| {what} | {(robot.steps - steps) / lasted:.2f} | {len(predicted) / lasted:.1f} | {np.median(true):.1f}, "
+        f"{np.percentile(true, 99):.1f} ms | {np.median(known):.1f}, {np.percentile(known, 99):.1f} ms |",
         flush=True,
     )
 
@@ -138,7 +140,7 @@ def returns(settings: Settings, robot: Robot, url: str) -> None:
             time.sleep(1)
         robot.wait_for(lambda: robot.status, "the loss to be noticed")
     print(
-        f"from the stream's return to a prediction: median {np.median(took):.2f} s, worst {max(took):.2f} s, "
+        f"\nFrom the stream's return to a prediction: median {np.median(took):.2f} s, worst {max(took):.2f} s, "
         f"each {[round(one, 2) for one in took]}",
         flush=True,
     )
@@ -356,10 +358,15 @@ class Ffmpeg:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
+    """Return a port that nobody listens at, below those that systems give to outgoing connections.
+
+    A robot that tries to reach a camera which is away could else be connected to itself.
+    """
+    while True:
+        port = random.randint(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 if __name__ == "__main__":
