@@ -91,7 +91,7 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop is in the way of later tests' own
 def chromium() -> Iterator[Any]:
     """Return a playwright Browser."""
     from playwright.sync_api import sync_playwright
