@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -52,10 +53,30 @@ body, body.body--dark { background: var(--back); color: var(--text); }
 .q-field--outlined .q-field__control { border-radius: 8px; }
 .q-notification { border-radius: 10px; max-width: min(92vw, 480px); }
 .q-notification__message { overflow-wrap: anywhere; }
+#popup { left: 50%; right: auto; transform: translateX(-50%); margin: 16px 0; padding: 12px 20px; gap: 2px;
+  width: max-content; max-width: 92vw; text-align: center; border: 1px solid var(--bad); border-radius: 10px;
+  background: var(--card); color: var(--text); overflow-wrap: anywhere; }
+#popup > span::before { content: none !important; }
+.nicegui-content { transition: opacity .5s, filter .5s; }
+body:has(#popup[aria-hidden="false"]) .nicegui-content { opacity: .4; filter: grayscale(1); transition-delay: 2s; }
 @media (max-width: 860px) {
   .nicegui-content { padding: 12px; gap: 12px; } .rx-grid, .rx-column { gap: 12px; } .rx-card { padding: 14px; }
   .rx-4, .rx-5, .rx-6, .rx-7, .rx-8 { grid-column: span 12; }
 }
+"""
+
+# Says who is away while the connection is lost. NiceGUI tries again and again, but where its program has forgotten a
+# login only a page that is loaded anew can ask for the password.
+AWAY = """
+document.addEventListener('DOMContentLoaded', () => {
+  const popup = document.getElementById('popup');
+  popup.children[0].textContent = document.title + ' is away';
+  popup.children[1].textContent = 'What stands here is old. It comes back by itself.';
+  setInterval(async () => {
+    if (popup.ariaHidden !== 'false') return;
+    try { if ((await fetch('/login', {cache: 'no-store'})).status === 401) location.reload(); } catch (error) {}
+  }, 3000);
+});
 """
 
 # In both modes readable on the card behind it.
@@ -67,6 +88,7 @@ def begin_page(name: str) -> None:
     """Set up colours and styles, and let them follow the system until somebody chooses."""
     ui.colors(primary="#0b7a75", secondary="#4a63c8", positive="#1d8a4a", negative="#c03a32", warning="#a86500")
     ui.add_css(CSS)
+    ui.add_head_html(f"<script>{AWAY}</script>")
     ui.page_title(name)
 
 
@@ -163,8 +185,12 @@ class Curves:
         if points == self._shown:
             return
         self._shown = points
-        for index, series in enumerate(self._chart.options["series"]):
-            values = ((when, each[first + index]) for when, each in points)
+        every = self._chart.options["series"]
+        drawn = [(when, values[first : first + len(every)]) for when, values in points]
+        # Not the time before there was anything to draw, which may be most of it.
+        drawn = list(itertools.dropwhile(lambda point: set(point[1]) <= {None}, drawn))
+        for index, series in enumerate(every):
+            values = ((when, each[index]) for when, each in drawn)
             series["data"] = [
                 [round(when * 1000), None if value is None else round(value * self._scale, 3)] for when, value in values
             ]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -24,14 +24,16 @@ from robot_edge.page.board import Board, OwnResults, PageState, new_id
 from robot_edge.page.class_list import ClassList
 from robot_edge.page.pictures import Encoder, jpeg
 from robot_edge.page.style import CSS, HOLD
+from robot_edge.page.viewers import MOST_VIEWERS, Viewers
 
-# Frames a second of the live view, and how many may look at once; a further viewer takes the place of the oldest.
+# Of the live view.
 FRAMES_PER_SECOND = 15.0
-MOST_VIEWERS = 8
 # Characters that a field takes. More than a name may have: a long one is refused, not cut to another.
 MOST_TYPED = 1000
 # Between two looks at the board: of what changes all the time, and of figures and curves.
 QUICK_SECONDS, SLOW_SECONDS = 0.25, 1.0
+# A page whose picture has ended asks for it again after so long. Shorter, and a slow network would never bring it.
+AGAIN_SECONDS = 5.0
 # A button that is held says so twice a second. Where nothing comes for so long, whoever held it is gone.
 HELD_SECONDS = 3.0
 # How long one may choose to teach; the second is chosen at first.
@@ -39,20 +41,20 @@ TEACH_SECONDS = (5, 10, 20, 60)
 
 BOUNDARY = "frame"
 NO_STORE = {"Cache-Control": "no-store"}
+# JPEG does not shrink further: compressing it costs time, and holds frames back.
+AS_IT_IS = {**NO_STORE, "Content-Encoding": "identity"}
 
 
 def build(app: FastAPI, board: Board, server: PageServer) -> None:
     """Add the page and its routes."""
     encoder = Encoder()
-    viewers: deque[object] = deque(maxlen=MOST_VIEWERS)
+    viewers = Viewers()
 
     @app.get("/live.mjpeg")
-    async def live() -> StreamingResponse:
-        me = object()
-        viewers.append(me)
-        frames = _frames(board, encoder, lambda: me in viewers and not server.ending.is_set())
+    async def live(viewer: str = "") -> StreamingResponse:
+        frames = _frames(board, encoder, viewers, viewer or new_id(), server)
         media = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
-        return StreamingResponse(frames, media_type=media, headers=NO_STORE)
+        return StreamingResponse(frames, media_type=media, headers=AS_IT_IS)
 
     @app.get("/sees.json")
     async def sees() -> JSONResponse:
@@ -65,7 +67,7 @@ def build(app: FastAPI, board: Board, server: PageServer) -> None:
                 return Response(await asyncio.to_thread(jpeg, one.image, quality=90), media_type="image/jpeg")
         return Response(status_code=404)
 
-    ui.page("/", title=board.robot)(functools.partial(_Page, board))
+    ui.page("/", title=board.robot)(functools.partial(_Page, board, viewers))
 
 
 def seen_now(board: Board) -> dict[str, Any]:
@@ -83,25 +85,34 @@ def seen_now(board: Board) -> dict[str, Any]:
     }
 
 
-async def _frames(board: Board, encoder: Encoder, wanted: Callable[[], bool]) -> AsyncIterator[bytes]:
+async def _frames(
+    board: Board, encoder: Encoder, viewers: Viewers, viewer: str, server: PageServer
+) -> AsyncIterator[bytes]:
     """Yield a multipart stream. A browser shows a part when the next one begins, so that is said at once."""
     shown = 0
-    yield f"--{BOUNDARY}\r\n".encode()
-    while wanted():
-        view = board.look(shown, 0.0) if board.look else None
-        if view is not None:
-            shown = view.number
-            picture = await asyncio.to_thread(encoder.encoded, view)
-            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-            yield head.encode() + picture + f"\r\n--{BOUNDARY}\r\n".encode()
-        await asyncio.sleep(1 / FRAMES_PER_SECOND)
+    view = viewers.begin(viewer)
+    try:
+        yield f"--{BOUNDARY}\r\n".encode()
+        while viewers.has(viewer, view) and not server.ending.is_set():
+            seen = board.look(shown, 0.0) if board.look else None
+            if seen is not None:
+                shown = seen.number
+                picture = await asyncio.to_thread(encoder.encoded, seen)
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+                yield head.encode() + picture + f"\r\n--{BOUNDARY}\r\n".encode()
+            await asyncio.sleep(1 / FRAMES_PER_SECOND)
+    finally:  # whoever leaves frees the place
+        viewers.end(viewer, view)
 
 
 class _Page:
     """One open page."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, viewers: Viewers) -> None:
         self._board = board
+        self._viewers = viewers
+        self._viewer = new_id()
+        self._asked_for_view = time.monotonic()
         self._results = OwnResults(board)
         self._hold_id = ""
         begin_page(board.robot)
@@ -128,6 +139,8 @@ class _Page:
         self._slow()
         ui.timer(QUICK_SECONDS, self._quick)
         ui.timer(SLOW_SECONDS, self._slow)
+        # After a cut in the network the picture would stand still, for the rest goes on with another connection.
+        ui.context.client.on_connect(self._ask_for_view)
 
     def _header(self) -> None:
         with ui.element("header").classes("rx-head"):
@@ -140,7 +153,11 @@ class _Page:
     def _live_view(self) -> None:
         with ui.element("div").classes("rb-view"):
             if self._board.look:
-                ui.element("img").props('src="/live.mjpeg" alt="What the camera sees"')
+                self._view = ui.element("img").props('alt="What the camera sees"')
+            self._crowd = ui.label(
+                f"{MOST_VIEWERS} others look at once: the picture comes back when one of them leaves."
+            )
+            self._crowd.classes("rb-none")
             self._nothing = ui.label("").classes("rb-none")
         with ui.element("div").classes("rb-answer"):
             self._name = ui.label("").classes("rb-class").mark("answer")
@@ -230,6 +247,18 @@ class _Page:
         self._pause.props(f"icon={'play_arrow' if state.paused else 'pause'}")
         self._step.set_visibility(state.paused)
 
+    def _ask_for_view(self) -> None:
+        if self._board.look:
+            self._asked_for_view = time.monotonic()
+            self._view.props(f'src="/live.mjpeg?viewer={self._viewer}&since={self._asked_for_view:.1f}"')
+
+    def _keep_view(self) -> None:
+        """Have the picture come back where it has ended: when there is a place, unless it is being asked for."""
+        waits = self._viewer not in self._viewers and time.monotonic() > self._asked_for_view + AGAIN_SECONDS
+        self._crowd.set_visibility(waits and self._viewers.full)
+        if waits and not self._viewers.full:
+            self._ask_for_view()
+
     def _why_nothing(self, state: PageState) -> str:
         if not state.live:
             return "This robot replays a recording, which has its own labels. Start it with --live to teach it."
@@ -244,6 +273,8 @@ class _Page:
 
     def _slow(self) -> None:
         state = self._board.state
+        if self._board.look:
+            self._keep_view()
         self._trainer.show("trainer there" if state.trainer_online else "trainer away", "good" * state.trainer_online)
         trouble = state.outbox or state.quarantine or ("" if state.paused else state.camera)
         self._trouble.show("paused" if state.paused and not trouble else trouble[:120], "bad" if trouble else "warn")

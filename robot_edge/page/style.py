@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 CSS = """
-.rb-view { position: relative; border-radius: 8px; overflow: hidden; background: #0a0e12; aspect-ratio: 4 / 3;
+.rb-view { position: relative; border-radius: 8px; overflow: hidden; background: var(--fill); aspect-ratio: 4 / 3;
   width: 100%; max-height: 430px; }
 .rb-view img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
-.rb-view .rb-none { position: absolute; inset: 0; display: grid; place-items: center; color: #95a3b0; padding: 24px;
-  text-align: center; }
+.rb-view .rb-none { position: absolute; inset: 0; display: grid; place-items: center; color: var(--soft);
+  background: var(--fill); padding: 24px; text-align: center; }
 .rb-answer { display: flex; align-items: baseline; gap: 4px 12px; flex-wrap: wrap; min-height: 44px; }
 .rb-answer .rb-class { font-size: 30px; line-height: 1.25; font-weight: 600; overflow-wrap: anywhere; }
 .rb-bar { height: 8px; border-radius: 4px; background: var(--fill); overflow: hidden; width: 100%; }

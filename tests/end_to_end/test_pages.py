@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from robot_edge.page.app import MOST_VIEWERS
+from robot_edge.page.viewers import MOST_VIEWERS
 from tests.ports import free_port
 
 SLOW_MS = 60_000
@@ -23,6 +27,12 @@ SLOW_MS = 60_000
 NAME = "<i>mug</i>"
 # How sure it is and how long it took changes with each prediction.
 LATENCY = "document.querySelector('.rb-answer .rx-soft').textContent"
+# What the live view shows at this moment.
+PICTURE = """() => {
+  const canvas = document.createElement('canvas');
+  canvas.getContext('2d').drawImage(document.querySelector('.rb-view img'), 0, 0);
+  return canvas.toDataURL();
+}"""
 
 
 class Visit:
@@ -63,6 +73,11 @@ class Visit:
             f" : (window.said = {LATENCY}, window.since = Date.now(), false)"
         )
         return str(self.page.evaluate(LATENCY))
+
+    def sees_something_move(self) -> None:
+        """Wait until another picture is in the live view."""
+        before = self.page.evaluate(PICTURE)
+        self.page.wait_for_function(f"before => ({PICTURE})() !== before", arg=before)
 
     def teach(self, name: str) -> None:
         self.page.get_by_label("Class name").fill(name)
@@ -209,13 +224,71 @@ def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
     visit = Visit(chromium, f"http://127.0.0.1:{port}/")
     visit.sees(".rb-class", "nothing it knows")
     robot.kill()
-    expect(visit.page.locator("#popup")).to_be_visible(timeout=SLOW_MS)
+    expect(visit.page.get_by_text("left is away")).to_be_visible(timeout=SLOW_MS)
     visit.page.evaluate("window.before = true")
     robot = launcher.robot(mosquitto_url, "left", *flags)
     robot.until_it_says("page at")
     visit.page.wait_for_function("window.before === undefined")  # it has loaded the page anew, by itself
     visit.sees(".rb-class", "nothing it knows")
     visit.page.wait_for_function("document.querySelector('.rb-view img').naturalWidth > 0")
+    assert robot.interrupt() == 130
+
+
+def test_a_page_left_open_asks_for_the_password_when_its_robot_has_forgotten_the_login(
+    launcher: Any, mosquitto_url: str, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFLEXARC_PAGE_PASSWORD", "correct horse")
+    port = str(free_port())
+    flags = ("sim:mug", "--live", "--page", port)
+    launcher.cold = True  # for the variable
+    robot = launcher.robot(mosquitto_url, "forgets", *flags)
+    robot.until_it_says("page at")
+    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
+    for _ in range(2):
+        visit.page.get_by_label("Password").fill("correct horse")
+        visit.page.get_by_role("button", name="Log in").click()
+        visit.sees(".rb-class", "nothing it knows")
+        robot.kill()
+        expect(visit.page.get_by_text("forgets is away")).to_be_visible(timeout=SLOW_MS)
+        robot = launcher.robot(mosquitto_url, "forgets", *flags)
+        robot.until_it_says("page at")
+    expect(visit.page.get_by_label("Password")).to_be_visible(timeout=SLOW_MS)
+    launcher.cold = False
+    assert robot.interrupt() == 130
+
+
+@contextmanager
+def looking(port: str) -> Iterator[HTTPResponse]:
+    """Look at the live view as a program does."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/live.mjpeg", timeout=60) as view:
+        assert view.read(100)
+        yield view
+
+
+def test_pages_keep_their_picture_while_others_come_and_go_and_get_it_back(
+    launcher: Any, mosquitto_url: str, chromium: Browser
+) -> None:
+    port = str(free_port())
+    robot = launcher.robot(mosquitto_url, "crowd", "sim:mug", "--live", "--page", port)
+    robot.until_it_says("page at")
+    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
+    picture = visit.page.locator(".rb-view img")
+    visit.page.wait_for_function("document.querySelector('.rb-view img').naturalWidth > 0")
+    asked = picture.get_attribute("src")
+    crowded = visit.page.get_by_text("others look at once")
+    for _ in range(2 * MOST_VIEWERS):
+        with looking(port):
+            """One more looks, and goes."""
+    with ExitStack() as all_of_them:
+        for _ in range(MOST_VIEWERS - 1):
+            all_of_them.enter_context(looking(port))
+        visit.sees_something_move()
+        assert picture.get_attribute("src") == asked
+        with looking(port):
+            expect(crowded).to_be_visible(timeout=SLOW_MS)
+        expect(crowded).to_be_hidden(timeout=SLOW_MS)
+    visit.sees_something_move()
+    visit.end()
     assert robot.interrupt() == 130
 
 
@@ -278,6 +351,19 @@ def test_the_cloud_page_shows_robots_behind_a_password(
         text = answer.read().decode()
     assert 'reflexarc_robot_images{robot="shown"} 320' in text
     assert trainer.interrupt() == 0
+
+
+@pytest.mark.parametrize("end", ["robot_edge", "cloud_trainer"])
+def test_a_page_without_nicegui_says_how_to_get_it(end: str, tmp_path: Path) -> None:
+    source = ["--source", "sim:"] if end == "robot_edge" else []
+    flags = ["run", "--broker", "mqtt://127.0.0.1:1", "--run-dir", str(tmp_path / "run"), *source, "--page", "8080"]
+    without = f"import sys; sys.modules['nicegui'] = None; from {end}.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", without, *flags], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "--page needs NiceGUI" in done.stderr
+    assert "pip install 'reflexarc[page]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def scrolls_sideways(page: Page) -> bool:
