@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -136,7 +136,13 @@ class Batcher:
         """Do to the batch that is not full yet what a class edit says."""
         if edit.change == "rename":
             self._names = [edit.to if name == edit.name else name for name in self._names]
+            if self._ahead and self._ahead.label == edit.name:
+                self._ahead = replace(self._ahead, label=edit.to)
             return
+        if self._ahead and (
+            self._ahead.label == edit.name or (edit.change == "undo" and self._ahead.session == edit.session)
+        ):
+            self._ahead = None
         gone = edit.change == "undo" and self._session == edit.session
         kept = [row for row, name in enumerate(self._names) if name != edit.name and not gone]
         self._images = [self._images[row] for row in kept]

@@ -77,6 +77,7 @@ class LiveNode(RobotNode):
         self._practice = 0.0  # steps that are due
         self._practised = 0  # steps taken since anything new was learned
         self._lesson: Lesson | None = None  # that was open when something new was learned last
+        self._saved_lesson = 0  # the last one of which a checkpoint has frames
         self._chooser = np.random.default_rng(config.seed)
         super().__init__(
             config,
@@ -146,7 +147,16 @@ class LiveNode(RobotNode):
         lesson, self._lesson = self._lesson, self.teaching.open
         if lesson and not self._lesson and self._config.practice:
             self._practice = max(self._practice, SETTLING_STEPS)
+        self._save_lesson(batch.session)
         return True
+
+    def _save_lesson(self, session: int) -> None:
+        """Write a checkpoint with the first frames of a lesson, and with the last: they cannot be shown again."""
+        begins = session > 0 and session != self._saved_lesson
+        rest = self.teaching.open or self.teaching.waiting or self._batcher.filled
+        if begins or (session > 0 and not rest):
+            self.save()
+            self._saved_lesson = session
 
     def _rehearsed_with(self, fresh: int) -> int:
         # A lesson's last frames are few, and of one class. A step on them alone, or nearly, undid all other classes.
@@ -215,6 +225,8 @@ class LiveNode(RobotNode):
             self.teaching.rename(edit.name, edit.to)
         elif edit.change == "forget":
             self.teaching.forget(edit.name)
+        elif edit.change == "undo":
+            self.teaching.take_back(edit.session)
         # The rest has to make up for what the class, or its name, leaves behind.
         self._practised = 0
         self._practice = max(self._practice, SETTLING_STEPS if self._knowledge.classes else 0.0)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from broker.messages import Change, ClassEdit
 from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, resize
 from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import Frame, Pixels
@@ -200,3 +202,26 @@ def test_resizing_keeps_left_and_right_and_top_and_bottom() -> None:
     image[:16, 16:32] = 255
     quarters = resize(image, SIZE)[:, :, 0].reshape(2, 4, 2, 4).mean(axis=(1, 3))
     assert (quarters > 128).tolist() == [[True, False], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "to", "session", "left"),
+    [
+        ("rename", "mug", "cup", 0, ["cup"]),
+        ("rename", "ball", "cup", 0, ["mug"]),
+        ("forget", "mug", "", 0, []),
+        ("undo", "", "", 2, []),
+        ("undo", "", "", 1, ["mug"]),
+    ],
+)
+def test_an_edit_reaches_the_frame_that_was_read_ahead(
+    change: Change, name: str, to: str, session: int, left: list[str]
+) -> None:
+    frames = [replace(frame(1, "ball"), session=1), replace(frame(2, "mug"), session=2)]
+    reader = batcher(frames)
+    batch = reader.next()
+    assert batch is not None
+    assert batch.names == ["ball"], "the next frame is of another lesson"
+    reader.apply(ClassEdit(boot="b" * 16, sequence=0, number=1, change=change, name=name, to=to, session=session))
+    batch = reader.next()
+    assert (batch.names if batch else []) == left
