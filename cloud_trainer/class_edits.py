@@ -20,18 +20,23 @@ WIPED = "?"
 
 
 class ClassEdits:
-    """The edits of one robot's run.
+    """The edits of one robot, to the network of a run and of those that went on from it.
 
+    Each run numbers its edits and sessions from 1. Those of a run apply to all samples of the runs before it.
     before: the number of the last one that was dealt with before this network began.
     """
 
     def __init__(self, before: int = 0) -> None:
         self._last = before
+        self._run = 0  # how many runs were before this one
+        self._runs: dict[str, int] = {}  # whose each boot was, of those that sent anything
         self._edits: list[ClassEdit] = []
         self._early: dict[int, ClassEdit] = {}  # which came before one with a lower number
 
     def take(self, edit: ClassEdit) -> list[ClassEdit]:
         """Take in an edit, and return what is to be done now, in the order in which the robot made it."""
+        if self._runs.setdefault(edit.boot, self._run) != self._run:
+            return []
         if edit.number > self._last:
             self._early[edit.number] = edit
         due: list[ClassEdit] = []
@@ -41,14 +46,26 @@ class ClassEdits:
         self._edits += due
         return due
 
+    def begin_run(self, before: int) -> None:
+        """Hear the edits of another run from now on. before: the number of its last one that was dealt with."""
+        self._run += 1
+        self._last = before
+        self._early.clear()
+
+    def note(self, batch: ActivationBatch) -> None:
+        """Remember whose run a batch is of, which came just now."""
+        self._runs.setdefault(batch.boot, self._run)
+
     def names_now(self, batch: ActivationBatch) -> list[str]:
         """Return what each sample of the batch is called now; empty names for those that are no more."""
         now = {name: "" if name == WIPED else name for name in batch.classes}
+        run = self._runs.get(batch.boot, self._run)
         for edit in self._edits:
-            if edit.number <= batch.edits:
+            its = self._runs.get(edit.boot, self._run)
+            if (its, edit.number) <= (run, batch.edits):
                 continue
             for name in batch.classes:
-                if edit.change == "undo" and edit.session == batch.session:
+                if edit.change == "undo" and (its, edit.session) == (run, batch.session):
                     now[name] = ""
                 elif edit.change == "rename" and now[name] == edit.name:
                     now[name] = edit.to
@@ -78,6 +95,8 @@ class ClassEdits:
         """Return the state, as JSON can hold it."""
         return {
             "last": self._last,
+            "run": self._run,
+            "runs": self._runs,
             "edits": [pack(edit).hex() for edit in self._edits],
             "early": [pack(edit).hex() for edit in self._early.values()],
         }
@@ -85,6 +104,8 @@ class ClassEdits:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self._last = state["last"]
+        # Checkpoints of former versions have neither.
+        self._run, self._runs = state.get("run", 0), dict(state.get("runs", {}))
         self._edits = [unpack_as(ClassEdit, bytes.fromhex(one)) for one in state["edits"]]
         early = [unpack_as(ClassEdit, bytes.fromhex(one)) for one in state["early"]]
         self._early = {edit.number: edit for edit in early}

@@ -131,7 +131,10 @@ class RobotSession:
                 self._flush()
             case "rejoin":
                 self._flush()
-                self.state = unpack_as(RobotState, event.payload)
+                state = unpack_as(RobotState, event.payload)
+                if state.run != self.state.run:
+                    self._begin_run(state)
+                self.state = state
                 self._evaluation = 0
             case "forget":
                 up_to = int(event.payload)
@@ -210,6 +213,7 @@ class RobotSession:
         self._progress, self._evaluation, self.loss = about["progress"], about["evaluation"], about["loss"]
 
     def _take(self, batch: ActivationBatch, event: int) -> None:
+        self._edits.note(batch)
         quantized = unpack_activations(batch.activations)
         self._progress = batch.progress
         for row, name in enumerate(self._edits.names_now(batch)):
@@ -221,6 +225,13 @@ class RobotSession:
         self.messages_trained += 1
         while len(self._waiting) >= self._fresh_per_step:
             self._step()
+
+    def _begin_run(self, state: RobotState) -> None:
+        """Go on with the network for another run, whose edits and sessions count from 1 again."""
+        self._edits.begin_run(state.edits)
+        # Lessons of the former run cannot be taken back any more.
+        memory = [(name, place._replace(session=0)) for name, place in self._memory.all()]
+        self._memory.restore(memory, self._memory.random_state())
 
     def _flush(self) -> None:
         while self._waiting:
@@ -251,6 +262,7 @@ class RobotSession:
 
     def _evaluate(self, batch: ActivationBatch) -> None:
         self._flush()
+        self._edits.note(batch)
         if batch.evaluation != self._evaluation:
             self._evaluation = batch.evaluation
             self.held_out = HeldOut()

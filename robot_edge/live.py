@@ -79,6 +79,7 @@ class LiveNode(RobotNode):
         self._practised = 0  # steps taken since anything new was learned
         self._lesson: Lesson | None = None  # that was open when this was looked at last
         self._is_tested = True  # what was learned
+        self._saved_lesson = 0  # the last one of which a checkpoint has frames
         self._chooser = np.random.default_rng(config.seed)
         super().__init__(
             config,
@@ -163,7 +164,16 @@ class LiveNode(RobotNode):
         self._learn(batch)
         self._practised = 0
         self._practice = min(self._practice + self._config.practice * len(batch.names), MOST_PRACTICE)
+        self._save_lesson(batch.session)
         return True
+
+    def _save_lesson(self, session: int) -> None:
+        """Write a checkpoint with the first frames of a lesson, and with the last: they cannot be shown again."""
+        begins = session > 0 and session != self._saved_lesson
+        rest = self.teaching.open or self.teaching.waiting or self._batcher.filled
+        if begins or (session > 0 and not rest):
+            self.save()
+            self._saved_lesson = session
 
     def _rehearsed_with(self, fresh: int) -> int:
         # A lesson's last frames are few, and of one class. A step on them alone, or nearly, undid all other classes.
@@ -232,6 +242,8 @@ class LiveNode(RobotNode):
             self.teaching.rename(edit.name, edit.to)
         elif edit.change == "forget":
             self.teaching.forget(edit.name)
+        elif edit.change == "undo":
+            self.teaching.take_back(edit.session)
         # The rest has to make up for what the class, or its name, leaves behind.
         self._practised = 0
         self._practice = max(self._practice, SETTLING_STEPS if self._knowledge.classes else 0.0)

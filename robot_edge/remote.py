@@ -8,11 +8,12 @@ import time
 from contextlib import closing
 
 from broker import topics
-from broker.codec import check_class_name, pack, unpack_as
+from broker.codec import MAX_TEACH_SECONDS, check_class_name, pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
-from broker.link import Link, MqttLink, credentials_for
+from broker.link import Delivery, Link, MqttLink, credentials_for
 from broker.messages import Action, Command, CommandResult, RobotState
 from broker.topics import check_name
+from hierarchy.command_line import check_range
 
 # How long the broker may take to let us in, and the robot to say a first word: it finishes a training step before.
 CONNECT_SECONDS = 15.0
@@ -39,6 +40,7 @@ def give_command(
             check_class_name(one)
     except MalformedMessage as error:
         raise ConfigError(str(error)) from error
+    check_range("seconds", seconds, 0, MAX_TEACH_SECONDS)
     command = Command(id=secrets.token_hex(8), action=action, name=name, to=to, seconds=seconds)
     link = MqttLink(broker, f"{robot}-operator", credentials=credentials_for(broker, credentials))
     with closing(link):
@@ -50,15 +52,16 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
     for channel in ("state", "result"):
         link.subscribe(topics.topic("robot", robot, channel))
     give_up = time.monotonic() + CONNECT_SECONDS
+    early: list[Delivery] = []  # what came with the connection, perhaps that the robot is not there
     while not link.connected:
         if time.monotonic() > give_up:
             raise ConfigError(f"the broker cannot be reached ({link.trouble})")
-        link.receive(0.1)
+        early += filter(None, [link.receive(0.1)])
     if not link.publish(topics.topic("robot", robot, "command"), pack(command), qos=1):
         raise ConfigError(f"the broker cannot be reached ({link.trouble})")
     give_up = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < give_up:
-        delivery = link.receive(0.2)
+        delivery = early.pop(0) if early else link.receive(0.2)
         if delivery is None:
             continue
         topic = topics.parse(delivery.topic)

@@ -147,6 +147,11 @@ class Teaching:
             self._waiting = deque(frame for frame in self._waiting if frame.session != lesson.number)
             return lesson
 
+    def take_back(self, number: int) -> None:
+        """Drop the lesson of that number, if there is one: a killed process may have saved the undo, and not this."""
+        with self._lock:
+            self._lessons = [one for one in self._lessons if one.number != number]
+
     def rename(self, old: str, new: str) -> None:
         """Let a class have another name in all lessons."""
         with self._lock:
@@ -164,9 +169,13 @@ class Teaching:
             self._waiting = deque(frame for frame in self._waiting if frame.label != name)
 
     def state(self) -> dict[str, Any]:
-        """Return the lessons, as JSON can hold them; frames that wait are lost with the process."""
+        """Return the lessons, as JSON can hold them; frames that wait are lost with the process.
+
+        An open one counts as given: what was learned in it can be taken back by the next process.
+        """
         with self._lock:
-            return {"next": self._next_number, "lessons": [vars(one) for one in self._lessons]}
+            lessons = [*self._lessons, self._open] if self._open and self._open.frames else self._lessons
+            return {"next": self._next_number, "lessons": [vars(one) for one in lessons[-MOST_REMEMBERED:]]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""

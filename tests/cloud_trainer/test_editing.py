@@ -29,8 +29,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     close(fleet)
 
 
-def teach(fleet: Fleet, sequence: int, *names: str, edits: int = 0, session: int = 0) -> None:
-    batch = make_batch(names, sequence=sequence, edits=edits, session=session)
+def teach(fleet: Fleet, sequence: int, *names: str, edits: int = 0, session: int = 0, boot: str = STATE.boot) -> None:
+    batch = make_batch(names, sequence=sequence, edits=edits, session=session, boot=boot)
     assert fleet.store.append_message("r1", batch.boot, batch.sequence, pack(batch))
     fleet.robots["r1"].messages_waiting += 1
     fleet.store.commit()
@@ -38,9 +38,17 @@ def teach(fleet: Fleet, sequence: int, *names: str, edits: int = 0, session: int
 
 
 def edit(
-    fleet: Fleet, sequence: int, change: Change, name: str, *, to: str = "", session: int = 0, number: int = 1
+    fleet: Fleet,
+    sequence: int,
+    change: Change,
+    name: str,
+    *,
+    to: str = "",
+    session: int = 0,
+    number: int = 1,
+    boot: str = STATE.boot,
 ) -> None:
-    it = ClassEdit(boot=STATE.boot, sequence=sequence, number=number, change=change, name=name, to=to, session=session)
+    it = ClassEdit(boot=boot, sequence=sequence, number=number, change=change, name=name, to=to, session=session)
     assert fleet.store.append_message("r1", it.boot, it.sequence, pack(it), "edit")
     fleet.store.commit()
     train(fleet)
@@ -141,3 +149,28 @@ def test_an_edit_has_a_receipt_and_comes_once(cloud: Cloud) -> None:
     assert outcomes(cloud.say("r1", change)) == ["accepted"]
     assert outcomes(cloud.say("r1", change)) == ["duplicate"]
     assert cloud.session().trainer.classes == ("tiger", "dog")
+
+
+def test_each_run_counts_its_edits_and_lessons_anew(tmp_path: Path) -> None:
+    fleet = open_fleet(tmp_path)
+    enter(fleet, "r1", REHEARSING)
+    teach(fleet, 0, *["mug", "car"] * 4, session=1)
+    edit(fleet, 1, "rename", "mug", to="cup")
+    edit(fleet, 2, "undo", "", session=2, number=2)
+    boot = "d" * 16  # of a run that began with the weights of the first one
+    enter(fleet, "r1", replace(REHEARSING, boot=boot, run="e" * 16, former=REHEARSING.run, weights="checkpoint"))
+    teach(fleet, 0, *["mug"] * 4, session=1, boot=boot)
+    teach(fleet, 1, *["star"] * 4, session=2, boot=boot)
+    assert session_of(fleet).trainer.classes == ("cup", "car", "mug", "star"), "former edits are not of this run"
+    before = remembered(fleet)["cup"]
+    edit(fleet, 2, "undo", "mug", session=1, boot=boot)
+    assert session_of(fleet).trainer.classes == ("cup", "car", "star")
+    assert remembered(fleet)["cup"] == before > 0, "its lesson has the same number, and was another one"
+    fleet.save("r1")
+    close(fleet)
+    fleet = open_fleet(tmp_path)
+    edit(fleet, 3, "forget", "cup", number=2, boot=boot)
+    assert session_of(fleet).trainer.classes == ("car", "star")
+    fleet.save("r1")
+    assert stored_names(fleet)[0] == ["?", "car"] * 4, "what the former run taught, too"
+    close(fleet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -359,3 +360,51 @@ def test_a_robot_that_sees_a_ros_topic_tells_ros_what_it_sees(
     robot.end()
     assert robot.error is None
     assert ros.nodes == 0, "a node is left behind"
+
+
+def test_a_robot_killed_in_a_lesson_knows_it_and_takes_back_no_other(
+    start: Callable[..., Robot], tmp_path: Path
+) -> None:
+    first = start()
+    first.teach("ball", "ball")
+    first.stage.shown = "star"
+    first.link.command("teach", "star", seconds=60.0)
+    first.wait_for(lambda: first.node._saved_lesson == 2)
+    copy = tmp_path.with_name("killed")
+    shutil.copytree(tmp_path / "checkpoint", copy)
+    first.end()
+    shutil.rmtree(tmp_path / "checkpoint")
+    copy.rename(tmp_path / "checkpoint")
+    second = start(boot="d" * 16)
+    assert second.classes() == ("ball", "star")
+    assert "'star'" in second.order("undo").text
+    assert second.classes() == ("ball",)
+
+
+def test_a_lesson_is_on_the_disk_before_practice(robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot.node, "_practise", lambda: False)
+    robot.stage.shown = "ball"
+    robot.link.command("teach", "ball", seconds=2.0)
+    robot.wait_for(lambda: len(robot.link.results) == 2)
+    robot.wait_for(lambda: not robot.node.teaching.waiting and not robot.node._batcher.filled)
+    robot.wait_for(lambda: robot.node._saved_steps == robot.node._trainer.steps > 0)
+    assert robot.node._practice >= 1
+    _, about = load_checkpoint(robot.folder.checkpoint)
+    assert about["batcher"]["names"] == []
+    assert about["teaching"]["lessons"][-1]["name"] == "ball"
+
+
+def test_an_undo_that_a_kill_kept_out_of_the_checkpoint_is_not_done_twice(
+    start: Callable[..., Robot], tmp_path: Path
+) -> None:
+    first = start(practice=0.1)
+    first.teach("ball", "ball")
+    first.teach("star", "star")
+    checkpoint = tmp_path / "checkpoint" / CHECKPOINT
+    before = checkpoint.read_bytes()
+    first.order("undo")
+    first.end()
+    checkpoint.write_bytes(before)  # as a kill right behind the edit leaves it
+    second = start(boot="d" * 16)
+    assert second.classes() == ("ball",)
+    assert "'ball'" in second.order("undo").text

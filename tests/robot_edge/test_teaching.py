@@ -149,3 +149,17 @@ def test_lessons_outlast_the_process(teaching: Teaching, clock: Clock) -> None:
     again.restore(json.loads(json.dumps(teaching.state())))
     assert again.last == teaching.last
     assert again.begin("car", 10, known=False).number == 2
+
+
+def test_an_open_lesson_can_be_taken_back_by_the_next_process(teaching: Teaching, clock: Clock) -> None:
+    teaching.begin("mug", 10, known=False)
+    show(teaching, 2)
+    clock.now += 10
+    teaching.begin("star", 10, known=False)
+    show(teaching, 3)
+    again = Teaching(clock)
+    again.restore(json.loads(json.dumps(teaching.state())))
+    undone = again.undo()
+    assert undone is not None
+    assert (undone.number, undone.name, undone.frames) == (2, "star", 3)
+    assert again.begin("ball", 10, known=False).number == 3
