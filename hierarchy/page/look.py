@@ -156,7 +156,7 @@ class Curves:
         colours = (EDGE_COLOUR, CLOUD_COLOUR)
         label = {"color": AXIS_COLOUR, "fontSize": 11}
         line = {"lineStyle": {"color": AXIS_COLOUR, "opacity": 0.25}}
-        times = {**label, "hideOverlap": True, "showMinLabel": False}
+        times = {**label, "hideOverlap": True, "showMinLabel": False, "showMaxLabel": False}
         value: dict[str, Any] = {"type": "value", "axisLabel": label, "splitLine": line, "splitNumber": 4}
         if percent:
             value |= {"min": 0, "max": 100, "interval": 25, "axisLabel": {**label, "formatter": "{value} %"}}
