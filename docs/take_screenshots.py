@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -36,8 +35,8 @@ LESSONS = 2
 SHOWN_SECONDS = 16.0
 DESK, PHONE = (1280, 800), (390, 844)
 DEADLINE_SECONDS = 180.0
-# Share of held-out frames that the cloud, and confidence with which the robot, must have to be shown.
-GOOD = 0.8
+# How sure the robot must be of what it sees, in a picture. Nothing else is chosen: the figures are what they are.
+SURE = 0.8
 
 
 def main() -> None:
@@ -57,8 +56,9 @@ def main() -> None:
         page = opened(browser, robot, DESK, "light")
         for place, toy in list(enumerate(TOYS)) * LESSONS:
             teach(page, toy, began + place * SHOWN_SECONDS)
+        page.locator(".rb-lesson").wait_for(state="hidden")
         until(lambda: page.get_by_text("% right").count() == len(TOYS))
-        until(lambda: cloud_accuracy(cloud) > GOOD)
+        until(lambda: "reflexarc_robot_cloud_accuracy{" in metrics(cloud))
         IMAGES.mkdir(exist_ok=True)
         take(browser, robot, DESK, "light", IMAGES / "robot-light.png")
         take(browser, robot, DESK, "dark", IMAGES / "robot-dark.png")
@@ -74,13 +74,14 @@ def teach(page: Page, toy: str, shown_from: float) -> None:
     time.sleep(max(0.0, shown_from + 1 - time.monotonic()))
     page.get_by_label("Class name").fill(toy)
     page.get_by_role("button", name="Teach", exact=True).click()
+    page.locator(".rb-lesson", has_text=toy).wait_for()
 
 
 def take(browser: Browser, url: str, size: tuple[int, int], mode: str, path: Path) -> None:
     page = opened(browser, url, size, mode)
     page.wait_for_timeout(4000)
     if page.locator(".rb-class").count():
-        until(lambda: sees(url)["name"] in TOYS and sees(url)["confidence"] > GOOD)
+        until(lambda: sees(url)["name"] in TOYS and sees(url)["confidence"] > SURE)
     page.screenshot(path=path, full_page=size == DESK)
     page.context.close()
     print(path)
@@ -102,11 +103,10 @@ def sees(url: str) -> dict[str, Any]:
     return seen
 
 
-def cloud_accuracy(url: str) -> float:
+def metrics(url: str) -> str:
     with urllib.request.urlopen(f"{url}/metrics") as answer:  # noqa: S310
         text: str = answer.read().decode()
-    found = re.search(r"^reflexarc_robot_cloud_accuracy{.*} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    return text
 
 
 def first_frame(url: str) -> float:
