@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from ctypes import c_longlong
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from broker.server import start_local_broker
 from hierarchy.device import Compute
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
-from robot_edge.trainer import EdgeTrainer, normalise
+from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 
 CLASSES = [str(number) for number in range(10)]
 
@@ -67,9 +67,11 @@ class Node:
         lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
         return int(json.loads(lines[-1])["images"]) if lines else 0
 
-    def channels_last(self) -> bool:
-        """Whether it chose that layout at its start."""
-        return "channels last" in self.log.read_text()
+    def compute(self) -> Compute:
+        """Return how it chose to compute at its start, as its log says."""
+        log = self.log.read_text()
+        dtype = "bfloat16" if "bfloat16" in log else "float32"
+        return Compute.named(torch.device("cpu"), dtype, channels_last="channels last" in log)
 
 
 def main(settings: Settings) -> None:
@@ -85,13 +87,14 @@ def main(settings: Settings) -> None:
     with start_local_broker() as broker:
         cloud = start("cloud_trainer", folder / "cloud", broker.url, 1, [])
         node = Node(folder, source, broker.url)
-        done = context.Value("q", 0)
+        # Without a lock: a loop that is stopped while it holds one would stop us too.
+        done = context.Value("q", 0, lock=False)
         try:
             wait_until(lambda: node.images() > 0)
             cloud.send_signal(signal.SIGSTOP)
             time.sleep(settings.warm_up)
             node.process.send_signal(signal.SIGSTOP)
-            bare = context.Process(target=bare_loop, args=(config, node.channels_last(), done), daemon=True)
+            bare = context.Process(target=bare_loop, args=(config, node.compute(), done), daemon=True)
             bare.start()
             wait_until(lambda: done.value > 0)
             assert bare.pid
@@ -134,12 +137,11 @@ def start(program: str, folder: Path, broker: str, core: int, flags: list[str]) 
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def bare_loop(config: RobotConfig, channels_last: bool, done: Synchronized[int]) -> None:
+def bare_loop(config: RobotConfig, compute: Compute, done: c_longlong) -> None:
     """Train until killed, computing as the node does; done counts images."""
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
     segment, _, _ = build_edge(config)
-    compute = Compute(device=torch.device("cpu"), channels_last=channels_last)
     trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=0.01)
     segment.exit.head.grow(CLASSES, trainer.learner.optimizer)
     images = np.random.default_rng(0).integers(0, 256, (config.batch, 32, 32, 3), np.uint8)
@@ -147,7 +149,9 @@ def bare_loop(config: RobotConfig, channels_last: bool, done: Synchronized[int])
     labels = torch.arange(config.batch) % 10
     segment.train()
     while True:
-        loss = F.cross_entropy(segment.exit(segment.encode(frames)), labels)
+        with compute.autocast():
+            logits = segment.exit(segment.encode(frames))
+        loss = F.cross_entropy(logits.float(), labels)
         trainer.learner.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         trainer.learner.optimizer.step()
@@ -159,9 +163,8 @@ def measure_codec(config: RobotConfig, share: multiprocessing.Queue[float]) -> N
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
     segment, split, _ = build_edge(config)
-    trainer = EdgeTrainer(
-        segment, bits=config.bits, compute=Compute(device=torch.device("cpu")), peak_learning_rate=0.01
-    )
+    compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=torch.device("cpu"))
+    trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=0.01)
     images = np.random.default_rng(0).integers(0, 256, (config.batch, 32, 32, 3), np.uint8)
     names = [CLASSES[index % 10] for index in range(config.batch)]
     step = median_seconds(lambda: trainer.step(images, names, fresh=config.batch, progress=None), 20)

@@ -11,18 +11,14 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from broker.codec import check_class_name
 from broker.errors import MalformedMessage, SourceError
 from robot_edge.frames import NOMINAL_RATE, Frame
+from robot_edge.sources.encoded import UNREADABLE, decode
 from robot_edge.sources.replay import Replay
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
-# Pillow's other decoders, of which it has forty, get no chance at a file of unknown origin.
-FORMATS = ("JPEG", "PNG")
-# Pillow raises SyntaxError for some broken PNGs and ValueError for some broken headers.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 log = logging.getLogger("robot-edge")
 
@@ -126,8 +122,7 @@ class FolderSource(ShuffledSource[Path]):
         super().__init__(str(path), list_pictures(path), classes=classes, epochs=epochs, seed=seed)
 
     def _read(self, item: Path) -> NDArray[np.uint8]:
-        with Image.open(item, formats=FORMATS) as image:
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return decode(item.read_bytes())
 
 
 def list_pictures(path: Path) -> list[tuple[Path, str]]:

@@ -1,0 +1,59 @@
+"""JPEG and PNG files to pixels, with and without OpenCV."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robot_edge.sources import encoded
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def smooth(height: int, width: int) -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda image: saved(image, "JPEG"),
+        lambda image: saved(image, "JPEG", quality=30, subsampling=1),
+        lambda image: saved(image, "JPEG", quality=95, subsampling=0, progressive=True),
+        lambda image: saved(image.convert("L"), "JPEG"),
+        lambda image: saved(image.convert("CMYK"), "JPEG"),
+        lambda image: saved(image, "PNG"),
+    ],
+    ids=["jpeg", "4:2:2", "progressive", "grey", "cmyk", "png"],
+)
+def test_opencv_gives_the_pixels_that_pillow_gives(
+    encode: Callable[[Image.Image], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = encode(smooth(33, 47))
+    with_opencv = encoded.decode(file)
+    monkeypatch.setattr(encoded, "cv2", None)
+    np.testing.assert_array_equal(with_opencv, encoded.decode(file))
+    assert with_opencv.shape == (33, 47, 3)
+    assert with_opencv.dtype == np.uint8
+
+
+def test_a_turned_picture_stays_as_its_pixels_lie() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert encoded.decode(saved(smooth(8, 16), "JPEG", exif=turned)).shape == (8, 16, 3)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.99])
+def test_a_jpeg_that_is_cut_off_is_not_readable(share: float) -> None:
+    file = saved(smooth(64, 64), "JPEG")
+    with pytest.raises(encoded.UNREADABLE):
+        encoded.decode(file[: int(share * len(file))])
