@@ -31,7 +31,7 @@ from hierarchy.device import Compute
 BOOT = "b" * 16
 SPLIT = SplitSpec(backbone="resnet18", cut="layer2.1.relu_1", image_size=32, bits=4, bottleneck=16, shape=(16, 8, 8))
 STATE = RobotState(
-    boot=BOOT, run="c" * 16, former="", started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0
+    boot=BOOT, run="c" * 16, former="", edits=0, started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0
 )
 
 

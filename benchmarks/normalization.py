@@ -67,7 +67,15 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
     edge = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=config.learning_rate, seed=seed)
     cloud = CloudTrainer(cloud_segment, compute=compute, peak_learning_rate=config.learning_rate)
     state = RobotState(
-        boot="0" * 16, run="0" * 16, former="", started=0, online=True, split=split, weights=start, rehearse=rehearse
+        boot="0" * 16,
+        run="0" * 16,
+        former="",
+        edits=0,
+        started=0,
+        online=True,
+        split=split,
+        weights=start,
+        rehearse=rehearse,
     )
     log: dict[int, bytes] = {}
     session = RobotSession("bench", state, cloud, batch=config.batch, memory=50_000, seed=seed, read=log.__getitem__)
@@ -101,6 +109,8 @@ def message(
         evaluation=0,
         progress=progress,
         edge_version=0,
+        edits=0,
+        session=0,
         classes=classes,
         labels=np.array([classes.index(name) for name in names], np.uint16),
         activations=pack_activations(step.quantized),

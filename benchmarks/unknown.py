@@ -90,7 +90,7 @@ def scores(held_out: Seen, temperature: float) -> dict[str, Callable[[Seen], Arr
     unit_means = means / np.linalg.norm(means, axis=1, keepdims=True)
 
     def maximum(seen: Seen) -> Array:
-        return 1 - softmax(seen.logits, temperature).max(1)
+        return np.asarray(1 - softmax(seen.logits, temperature).max(1))
 
     def energy(seen: Seen) -> Array:
         result: Array = -np.logaddexp.reduce(seen.logits, axis=1)

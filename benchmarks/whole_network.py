@@ -12,9 +12,9 @@ from hierarchy.device import Compute, set_threads
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.optimizer import set_learning_rate, sgd
-from hierarchy.rehearsal import BalancedMemory
 from robot_edge.augment import augment
 from robot_edge.batches import Batcher
+from robot_edge.frame_memory import FrameMemory
 from robot_edge.sources import open_source
 from robot_edge.trainer import normalise
 
@@ -42,7 +42,9 @@ def train_whole(
     network = nn.Sequential(features.module, head)
     optimizer = sgd(network, compute)
     frames = open_source(source, image_size=image_size, epochs=epochs, images=images, seed=seed)
-    batcher = Batcher(source=frames, size=batch, image_size=image_size, held_out_every=0, held_out=BalancedMemory(0, 0))
+    batcher = Batcher(
+        source=frames, size=batch, image_size=image_size, held_out_every=0, held_out=FrameMemory(0, image_size, 0)
+    )
     steps = 0
     while (taken := batcher.next()) is not None:
         head.grow(taken.names, optimizer)
@@ -65,7 +67,7 @@ def _accuracy(network: nn.Module, head: GrowingHead, source: str, image_size: in
         size=256,
         image_size=image_size,
         held_out_every=0,
-        held_out=BalancedMemory(0, 0),
+        held_out=FrameMemory(0, image_size, 0),
     )
     result = HeldOut()
     while (taken := reader.next()) is not None:

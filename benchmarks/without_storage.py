@@ -123,8 +123,8 @@ class ListStore:
 
 
 def main() -> None:
-    robot_edge.start.Outbox = ListOutbox  # type: ignore[assignment, misc]
-    cloud_trainer.node.open_store = lambda _path, settings: ListStore(vars(settings))  # type: ignore[assignment]
+    vars(robot_edge.start)["Outbox"] = ListOutbox
+    vars(cloud_trainer.node)["open_store"] = lambda _path, settings: ListStore(dict(vars(settings)))
     program = sys.argv.pop(1)
     importlib.import_module(f"{program}.commands").main()
 

@@ -100,7 +100,8 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     catch_up: CatchUp = "oldest"
     """What goes up first when the cloud is back after an outage."""
     checkpoint_every: int = 200
-    """Training steps between two checkpoints. What a killed robot learned since the last one it learns again."""
+    """Training steps between two checkpoints. What a killed replay learned since the last one it learns again; a live
+    robot also writes one at the beginning and end of each lesson."""
 
     device: DeviceName = "auto"
     """Where to compute."""

@@ -101,6 +101,10 @@ class FrameSource(Protocol):
 class PacedSource(FrameSource, Protocol):
     """A source that can be paused, from any thread."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether frames come by ``step`` only."""
+
     def pause(self) -> None:
         """Show no further frame until ``resume`` or ``step``."""
 

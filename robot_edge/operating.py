@@ -85,10 +85,12 @@ class Commands:
                 return [_done(command, "going on")]
             case "step":
                 self._source.step()
-                return [_done(command, "one frame further")]
+                return [_done(command, "one frame further, and paused: resume lets it go on")]
 
     def _teach(self, id_: str, name: str, seconds: float) -> list[CommandResult]:
         teaching = self._must_teach()
+        if self._source.paused:
+            raise ConfigError("this robot is paused, so it sees nothing that it could learn: resume it first")
         reports = self.ended()
         lesson = teaching.begin(name, seconds, known=name in self._classes())
         asked = self._asked.setdefault(lesson.number, [])

@@ -163,6 +163,11 @@ class TaughtFrames:
         """Count from there on."""
         self.position = position
 
+    @property
+    def paused(self) -> bool:
+        """Whether the camera is."""
+        return self._camera.paused
+
     def pause(self) -> None:
         """Show no further frame of the camera."""
         self._camera.pause()

@@ -89,6 +89,11 @@ def open_source(
                 )
                 for number, classes in enumerate(shown)
             ]
+        case "sim", _, toys:
+            raise SourceError(
+                f"sim:{toys}: toys are chosen by name where they are looked at (--live), and by --phases in a replay; "
+                "sim: alone shows all of them"
+            )
         case kind, _, _ if (phases or epochs > 1) and kind in WITHOUT_PHASES:
             raise SourceError(f"{kind}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
         case "video", _, path if path:

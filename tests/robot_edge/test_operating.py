@@ -66,6 +66,17 @@ def test_a_lesson_that_saw_nothing_says_so() -> None:
     assert said(results)[1][:2] == (True, True)
 
 
+@pytest.mark.parametrize("action", ["pause", "step"])
+def test_a_paused_robot_says_so_instead_of_being_taught_nothing(action: Action) -> None:
+    robot = Robot()
+    assert "paused" in robot.obey(action)[0].text
+    (result,) = robot.obey("teach", "cup")
+    assert not result.ok
+    assert "resume it first" in result.text
+    robot.obey("resume")
+    assert robot.obey("teach", "cup")[0].ok
+
+
 def test_two_who_teach_at_once_both_hear_why() -> None:
     robot = Robot()
     robot.obey("teach", "cup")

@@ -91,10 +91,16 @@ def test_the_simulated_camera_ends_by_itself(text: str) -> None:
     assert open_source(text, image_size=16).length == SIM_FRAMES
 
 
-@pytest.mark.parametrize("text", ["", "folder", "folder:", "sim:8", "tape:x", "/data/cifar10"])
+@pytest.mark.parametrize("text", ["", "folder", "folder:", "tape:x", "/data/cifar10"])
 def test_a_source_of_no_known_kind_is_refused(text: str) -> None:
     with pytest.raises(SourceError, match=f"source {text!r}: expected camera:0, .*folder:PATH, .*sim:"):
         open_source(text, image_size=16)
+
+
+def test_toys_by_name_are_for_those_who_look() -> None:
+    with pytest.raises(SourceError, match="sim:mug,star: toys are chosen by name where they are looked at .--live"):
+        open_source("sim:mug,star", image_size=16)
+    assert open_source("sim:mug,star", image_size=16, live=True).length is None
 
 
 def test_errors_of_a_source_name_what_is_wrong(folder: str) -> None:
