@@ -98,7 +98,7 @@ def test_a_source_of_no_known_kind_is_refused(text: str) -> None:
 
 
 def test_toys_by_name_are_for_those_who_look() -> None:
-    with pytest.raises(SourceError, match="sim:mug,star: toys are chosen by name where they are looked at .--live"):
+    with pytest.raises(SourceError, match=r"sim:mug,star: toys are chosen by name where they are looked at .--live"):
         open_source("sim:mug,star", image_size=16)
     assert open_source("sim:mug,star", image_size=16, live=True).length is None
 
