@@ -49,6 +49,8 @@ class TrainerConfig(PageOptions):
     the cloud learns from moves while the robot learns."""
     rehearse_from: int = 50_000
     """Samples of each robot to rehearse from, in equal shares of its classes. They stay in the store, on disk."""
+    practice: float = 0.5
+    """Training steps on stored samples alone that each new one is worth, for when nothing arrives; 0 for none."""
     store_gb: float = 10.0
     """Room for what robots sent, in gigabytes. When it is used up, the oldest samples that were trained on are deleted;
     where all still wait for training, robots are told to wait."""
@@ -75,6 +77,7 @@ class TrainerConfig(PageOptions):
         check_range("batch", self.batch, 2, 4096)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
         check_range("rehearse-from", self.rehearse_from, 0, 10**7)
+        check_range("practice", self.practice, 0, 1000)
         check_range("store-gb", self.store_gb, 0.001, 10**6)
         check_range("checkpoint-every", self.checkpoint_every, 1, 10**6)
         check_range("most-robots", self.most_robots, 1, 10**4)

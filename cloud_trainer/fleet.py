@@ -26,6 +26,9 @@ from hierarchy.command_line import Notice
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
 NEARLY_FULL, ROOM_MADE = 0.9, 0.8
 
+# Steps on stored samples alone that are taken before looking whether anything came: a second or two on a small machine.
+IDLE_STEPS_AT_ONCE = 4
+
 # Networks of runs that their robots have left are kept in here, as in a run folder of their own.
 FORMER = "former"
 
@@ -118,7 +121,11 @@ class Fleet:
             return ""
 
     def finish_idle(self, robot: str) -> None:
-        """Where a silent robot's log is done with, train on what is left over and save what is due."""
+        """Where a silent robot's log is done with, train on what is left over, save what is due, and rehearse.
+
+        That steps are taken depends on when nothing comes. So it is an event in the log, as all that training depends
+        on.
+        """
         record = self.robots[robot]
         if record.session is None or self._has_events(robot):
             return
@@ -127,6 +134,9 @@ class Fleet:
         elif record.save_when_idle:
             record.save_when_idle = False
             self.save(robot)
+        elif due := record.session.idle_steps_due(self._config.practice):
+            count = min(due, IDLE_STEPS_AT_ONCE)
+            record.save_when_idle = self._append(robot, "rehearse", b"%d %d" % (count, due)) and count == due
 
     def save(self, robot: str) -> None:
         """Write a robot's checkpoint, if anything has changed since the last; then delete what no checkpoint needs."""
@@ -307,7 +317,7 @@ class Fleet:
             self.save(robot)
         return session.trouble
 
-    def _append(self, robot: str, kind: Literal["flush", "forget"], payload: bytes = b"") -> bool:
+    def _append(self, robot: str, kind: Literal["flush", "forget", "rehearse"], payload: bytes = b"") -> bool:
         try:
             self.store.append(robot, kind, payload)
             self.store.commit()

@@ -128,7 +128,7 @@ class TrainerNode:
         self._fleet = Fleet(config, store, folder.checkpoint, choose_device(config.device))
         self._robots = self._fleet.robots
         for record in self._robots.values():
-            record.heard = time.monotonic()  # time to come back before what waits is trained on
+            record.heard = record.fed = time.monotonic()  # time to come back before what waits is trained on
         # Not in the store yet: receipts to send, and whose batches they are about, once it is.
         self._receipts: list[tuple[str, Receipt]] = []
         self._added: list[RobotRecord] = []
@@ -161,7 +161,7 @@ class TrainerNode:
         now = time.monotonic()
         self._say_what_is_missing()
         for robot, record in self._robots.items():
-            if now > record.heard + SILENCE_SECONDS:
+            if now > record.fed + SILENCE_SECONDS:
                 self._fleet.finish_idle(robot)
         if self._link.connections != self._connection or now >= self._next_heartbeat:
             self._announce(now)
@@ -287,7 +287,7 @@ class TrainerNode:
             if record and record.state and record.state.boot == state.boot:
                 log.info("robot %s has gone", robot)
                 record.online = False
-                record.heard = now - SILENCE_SECONDS  # nothing more is coming
+                record.fed = now - SILENCE_SECONDS  # nothing more is coming
                 record.save_when_idle = True
             return
         if record is None:
@@ -309,7 +309,7 @@ class TrainerNode:
     def _take_message(
         self, robot: str, record: RobotRecord, message: ActivationBatch | ClassEdit, payload: bytes, now: float
     ) -> None:
-        record.heard = now
+        record.heard = record.fed = now
         if not self._others.name_is_free(now):
             return  # without a receipt: the robot keeps it
         if record.entered != record.state and not record.refused and not self._state.trouble:

@@ -32,10 +32,11 @@ class RobotRecord:
     what its batches are held against, of that state. start: the event that its session began with. session: its
     training, which may be events behind the log. refused: why this state of it cannot be trained for. stuck: why its
     log cannot be trained on any further, until this trainer is started again. heard: monotonic time of its last
-    message. messages_waiting: batches in the log that the session has not come to. memory: bytes that its network
-    takes. cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the session has
-    caught up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0 for none.
-    forgetting: such a decision is in the log, and what it gives up is not deleted yet.
+    message. fed: of the last one that had anything to train on. messages_waiting: batches in the log that the session
+    has not come to. memory: bytes that its network takes. cursor_saved, steps_saved: of the last checkpoint.
+    save_when_idle: a checkpoint is due once the session has caught up with the log. forget_up_to: event up to which
+    batches are deleted with the next checkpoint; 0 for none. forgetting: such a decision is in the log, and what it
+    gives up is not deleted yet.
     """
 
     state: RobotState | None = None
@@ -50,6 +51,7 @@ class RobotRecord:
     conduct: Conduct = field(default_factory=Conduct)
     rejections: deque[Rejection] = field(default_factory=lambda: deque(maxlen=MOST_REJECTIONS))
     heard: float = 0.0
+    fed: float = 0.0
     messages_waiting: int = 0
     memory: int = 0
     cursor_saved: int = 0

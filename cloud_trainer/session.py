@@ -16,11 +16,14 @@ from broker.messages import ActivationBatch, ClassEdit, RobotState, TrainerMetri
 from broker.quantize import Quantized, dequantize, unpack_activations
 from cloud_trainer.class_edits import ClassEdits
 from cloud_trainer.store import Event
-from cloud_trainer.trainer import CloudTrainer
+from cloud_trainer.trainer import CloudStep, CloudTrainer
 from hierarchy.checkpoint import Parts
 from hierarchy.evaluation import HeldOut, Prequential
 from hierarchy.rehearsal import BalancedMemory
+from hierarchy.schedule import settling
 
+# Samples that idle rehearsal may be owed for at most: it makes up for what just came, not for a week's stream.
+MOST_UNREHEARSED = 2000
 # Samples predicted at a time in an evaluation; a message may hold thousands of small ones.
 PREDICT_AT_ONCE = 256
 
@@ -83,11 +86,17 @@ class RobotSession:
         self._waiting: list[Waiting] = []
         self._progress: float | None = None
         self._evaluation = 0
+        self._unrehearsed = 0.0  # fresh samples that idle rehearsal is owed for
+        self._idle_steps = 0  # taken since the last fresh sample
 
     @property
     def waiting(self) -> int:
         """How many samples wait until there are enough for a step."""
         return len(self._waiting)
+
+    def idle_steps_due(self, per_sample: float) -> int:
+        """Return the steps of rehearsal alone that are due, where each fresh sample is worth so many."""
+        return int(self._unrehearsed * per_sample) if len(self._memory) else 0
 
     @property
     def oldest_needed(self) -> int:
@@ -129,6 +138,9 @@ class RobotSession:
                         self._wipe_up_to = event.id
             case "flush":
                 self._flush()
+            case "rehearse":
+                count, due = (int(number) for number in event.payload.split())
+                self._rehearse(count, due)
             case "rejoin":
                 self._flush()
                 state = unpack_as(RobotState, event.payload)
@@ -185,6 +197,8 @@ class RobotSession:
             "progress": self._progress,
             "evaluation": self._evaluation,
             "loss": self.loss,
+            "unrehearsed": self._unrehearsed,
+            "idle_steps": self._idle_steps,
         }
 
     def restore(self, parts: Parts, about: dict[str, Any]) -> None:
@@ -211,6 +225,7 @@ class RobotSession:
         self.held_out.restore(about["held_out"])
         self.messages_trained = about["messages_trained"]
         self._progress, self._evaluation, self.loss = about["progress"], about["evaluation"], about["loss"]
+        self._unrehearsed, self._idle_steps = about["unrehearsed"], about["idle_steps"]
 
     def _take(self, batch: ActivationBatch, event: int) -> None:
         self._edits.note(batch)
@@ -247,18 +262,38 @@ class RobotSession:
         rehearsed = self._memory.draw(round(len(fresh) * self.state.rehearse))
         names = [one.name for one in fresh] + [name for name, _ in rehearsed]
         samples = [one.activation for one in fresh]
-        samples += [self._sample(place) for _, place in rehearsed]
-        activations = np.concatenate([dequantize(sample) for sample in samples])
-        try:
-            step = self.trainer.step(activations, names, fresh=len(fresh), progress=self._progress)
-        except MalformedMessage as error:
-            self.trouble = str(error)
+        samples += self._samples(rehearsed)
+        step = self._learn(samples, names, fresh=len(fresh), progress=self._progress)
+        if step is None:
             return
         self.loss = step.loss
         self.prequential.add(step.correct)
-        if self.state.rehearse:
-            for one in fresh:
-                self._memory.add(one.name, one.place)
+        self._idle_steps = 0
+        self._unrehearsed = min(self._unrehearsed + len(fresh), MOST_UNREHEARSED)
+        for one in fresh:
+            self._memory.add(one.name, one.place)
+
+    def _rehearse(self, count: int, due: int) -> None:
+        """Take steps on stored samples alone, the first of those that are due."""
+        for left in range(due, due - count, -1):
+            drawn = self._memory.draw(self._batch)
+            samples, names = self._samples(drawn), [name for name, _ in drawn]
+            # As on the robot: a constant rate would leave the network wherever the last steps took it.
+            if not drawn or self._learn(samples, names, fresh=0, progress=settling(self._idle_steps, left)) is None:
+                break
+            self._idle_steps += 1
+        self._unrehearsed *= (due - count) / due
+
+    def _learn(
+        self, samples: list[Quantized], names: list[str], *, fresh: int, progress: float | None
+    ) -> CloudStep | None:
+        """Take a step; None, and ``trouble`` says why, where these samples would make the weights infinite."""
+        activations = np.concatenate([dequantize(sample) for sample in samples])
+        try:
+            return self.trainer.step(activations, names, fresh=fresh, progress=progress)
+        except MalformedMessage as error:
+            self.trouble = str(error)
+            return None
 
     def _evaluate(self, batch: ActivationBatch) -> None:
         self._flush()
@@ -289,6 +324,14 @@ class RobotSession:
             self._memory.forget_class(edit.name)
             self.held_out.remove(edit.name)
             self._waiting = [one for one in self._waiting if one.name != edit.name]
+
+    def _samples(self, drawn: list[tuple[str, Place]]) -> list[Quantized]:
+        """Return stored samples, reading each batch once."""
+        batches = {
+            event: unpack_activations(unpack_as(ActivationBatch, self._read(event)).activations)
+            for event in dict.fromkeys(place.event for _, place in drawn)
+        }
+        return [_one(batches[place.event], place.row) for _, place in drawn]
 
     def _sample(self, place: Place) -> Quantized:
         """Return a stored sample."""

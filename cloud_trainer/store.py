@@ -24,7 +24,7 @@ STORE = "store.db"
 # batch: an ActivationBatch as it came in. edit: a ClassEdit. flush: train on what waits, as nothing more is coming for
 # now.
 # forget: batches up to an event are about to go, as the store is full.
-Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget"]
+Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse"]
 
 # "rflx", so that another program's database is not taken for a store.
 APPLICATION_ID = 0x72666C78

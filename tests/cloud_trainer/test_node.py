@@ -139,10 +139,35 @@ def test_samples_too_few_for_a_step_are_trained_on_when_a_robot_falls_silent(clo
     cloud.work(SILENCE_SECONDS)
     assert (cloud.session().trainer.steps, cloud.session().waiting) == (0, 2)
     cloud.work(0.1)
-    assert (cloud.session().trainer.steps, cloud.session().waiting) == (1, 0)
+    assert cloud.session().waiting == 0
+    assert cloud.session().prequential.count == 2
+    cloud.work(100)
     events = cloud.store.last_event("r1")
     cloud.work(100)
     assert cloud.store.last_event("r1") == events, "nothing is left over"
+
+
+def test_what_is_stored_is_rehearsed_while_nothing_arrives_and_not_for_ever(start: Callable[..., Cloud]) -> None:
+    cloud = start(practice=1.5)
+    cloud.say("r1", STATE, *batches(4))
+    fresh, steps = cloud.session().prequential.count, cloud.session().trainer.steps
+    assert fresh >= 4
+    assert steps <= fresh, "not while more may come"
+    for _ in range(20):
+        cloud.work(SILENCE_SECONDS + 0.1)
+    session = cloud.session()
+    rehearsed = session.trainer.steps - steps - (session.prequential.count > fresh)
+    assert rehearsed == int(1.5 * session.prequential.count)
+    assert cloud.say("r1", *batches(1, first=4))
+
+
+@pytest.mark.parametrize("practice", [0.0, 0.1])
+def test_idle_rehearsal_can_be_switched_off(start: Callable[..., Cloud], practice: float) -> None:
+    cloud = start(practice=practice)
+    cloud.say("r1", STATE, make_batch(["cat", "dog", "cat", "dog"]))
+    steps = cloud.session().trainer.steps
+    cloud.work(100)
+    assert cloud.session().trainer.steps == steps
 
 
 def test_samples_too_few_for_a_step_wait_for_the_next_start(cloud: Cloud) -> None:
@@ -340,7 +365,7 @@ def test_a_store_that_is_always_nearly_full_does_not_fill_the_log(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    cloud = start(store_gb=0.001, batch=64)
+    cloud = start(store_gb=0.001, batch=64, practice=0)
     cloud.say("r1", STATE)
     began, sent, troubles = cloud.clock.now, 0, 0
     while cloud.clock.now < began + 2 * WARNING_SECONDS:

@@ -41,7 +41,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 def test_a_replay_ends_at_the_same_bits(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert replay(run / STORE, tmp_path / "again", "cpu")
     lines = said(capsys)
-    assert lines["robot r1"].endswith("equal to the checkpoint at event 20, bit for bit")
+    assert lines["robot r1"].endswith("equal to the checkpoint at event 24, bit for bit")
     assert "11 messages, 33 images" in lines["robot r1"]
     assert "bit for bit" in lines["robot r2"]
     for robot in ("r1", "r2"):
@@ -67,7 +67,7 @@ def test_a_checkpoint_from_before_the_end_is_compared_where_it_was_made(
     store.commit()
     store.close()
     assert replay(run / STORE, None, "cpu")
-    assert "at event 20, bit for bit" in said(capsys)["robot r1"]
+    assert "at event 24, bit for bit" in said(capsys)["robot r1"]
 
 
 @pytest.mark.parametrize("part", ["weights", "momentum", "random", "session"])
@@ -79,7 +79,7 @@ def test_another_byte_in_the_checkpoint_differs(run: Path, part: str, capsys: py
     flat[-1] = flat[-1] + (1 if not flat.is_floating_point() else 2**-20 + abs(flat[-1]) / 1000)
     save_checkpoint(folder, parts, about)
     assert not replay(run / STORE, None, "cpu")
-    assert "differs from the checkpoint at event 20" in said(capsys)["robot r1"]
+    assert "differs from the checkpoint at event 24" in said(capsys)["robot r1"]
 
 
 def test_another_figure_in_the_checkpoint_differs(run: Path) -> None:

@@ -14,10 +14,11 @@ from broker.errors import MalformedMessage
 from broker.messages import ActivationBatch, SplitSpec, TrainerMetrics
 from broker.quantize import dequantize, quantize
 from cloud_trainer.segment import CloudSegment
-from cloud_trainer.session import PREDICT_AT_ONCE, RobotSession
+from cloud_trainer.session import MOST_UNREHEARSED, PREDICT_AT_ONCE, RobotSession
 from cloud_trainer.store import Event, Kind
 from cloud_trainer.trainer import CloudStep, CloudTrainer
 from hierarchy.device import Compute
+from hierarchy.schedule import learning_rate
 from tests.cloud_trainer.world import CPU, STATE, TinySegment, make_batch
 
 SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=16, bits=8, bottleneck=1, shape=(1, 2))
@@ -125,6 +126,34 @@ def test_what_waits_is_trained_on_when_the_log_says_so() -> None:
     assert (robot.steps, robot.session.waiting) == ([(8, 8), (3, 3)], 0)
     robot.apply("flush")
     assert len(robot.steps) == 2
+
+
+def test_idle_rehearsal_learns_from_what_is_stored_at_a_rate_that_falls_to_nothing() -> None:
+    robot = Robot()
+    assert robot.session.idle_steps_due(0.5) == 0, "nothing is stored"
+    robot.send(8, progress=0.2)
+    assert robot.session.idle_steps_due(0.5) == 4
+    robot.apply("rehearse", b"3 4")
+    assert robot.session.idle_steps_due(0.5) == 1
+    robot.apply("rehearse", b"1 1")
+    assert robot.session.idle_steps_due(0.5) == 0
+    assert robot.steps == [(8, 8), (8, 0), (8, 0), (8, 0), (8, 0)]
+    rates = [learning_rate(1.0, steps=1000, progress=step.progress) for step in robot.trainer.recorded[1:]]
+    assert rates[0] == 1.0
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.2
+    assert robot.figures.images == 8
+    robot.send(8, progress=0.4)
+    assert robot.session.idle_steps_due(0.5) == 4
+    robot.apply("rehearse", b"1 4")
+    assert learning_rate(1.0, steps=1000, progress=robot.trainer.recorded[-1].progress) == 1.0, "it begins anew"
+
+
+def test_what_idle_rehearsal_is_owed_for_is_bounded() -> None:
+    robot = Robot(batch=100)
+    for _ in range(MOST_UNREHEARSED // 100 + 3):
+        robot.send(100)
+    assert robot.session.idle_steps_due(0.5) == MOST_UNREHEARSED // 2
 
 
 @pytest.mark.parametrize(("rehearse", "fresh"), [(0.0, 8), (1.0, 4), (3.0, 2), (16.0, 1)])
