@@ -134,20 +134,19 @@ def test_a_robot_too_many_is_told_so_and_let_in_by_a_larger_trainer(start: Start
 # A robot that goes, and one that comes back
 
 
-def test_samples_too_few_for_a_step_are_trained_on_when_a_robot_falls_silent(cloud: Cloud) -> None:
+def test_samples_too_few_for_a_step_are_trained_on_when_a_robot_falls_silent(start: Start) -> None:
+    cloud = start(practice=0)
     cloud.say("r1", STATE, make_batch(["cat", "dog"]))
     cloud.work(SILENCE_SECONDS)
     assert (cloud.session().trainer.steps, cloud.session().waiting) == (0, 2)
     cloud.work(0.1)
-    assert cloud.session().waiting == 0
-    assert cloud.session().prequential.count == 2
-    cloud.work(100)
+    assert (cloud.session().trainer.steps, cloud.session().waiting) == (1, 0)
     events = cloud.store.last_event("r1")
     cloud.work(100)
     assert cloud.store.last_event("r1") == events, "nothing is left over"
 
 
-def test_what_is_stored_is_rehearsed_while_nothing_arrives_and_not_for_ever(start: Callable[..., Cloud]) -> None:
+def test_what_is_stored_is_rehearsed_while_nothing_arrives_and_not_for_ever(start: Start) -> None:
     cloud = start(practice=1.5)
     cloud.say("r1", STATE, *batches(4))
     fresh, steps = cloud.session().prequential.count, cloud.session().trainer.steps
@@ -162,7 +161,7 @@ def test_what_is_stored_is_rehearsed_while_nothing_arrives_and_not_for_ever(star
 
 
 @pytest.mark.parametrize("practice", [0.0, 0.1])
-def test_idle_rehearsal_can_be_switched_off(start: Callable[..., Cloud], practice: float) -> None:
+def test_idle_rehearsal_can_be_switched_off(start: Start, practice: float) -> None:
     cloud = start(practice=practice)
     cloud.say("r1", STATE, make_batch(["cat", "dog", "cat", "dog"]))
     steps = cloud.session().trainer.steps
@@ -365,7 +364,7 @@ def test_a_store_that_is_always_nearly_full_does_not_fill_the_log(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    cloud = start(store_gb=0.001, batch=64, practice=0)
+    cloud = start(store_gb=0.001, batch=64, practice=0.01)
     cloud.say("r1", STATE)
     began, sent, troubles = cloud.clock.now, 0, 0
     while cloud.clock.now < began + 2 * WARNING_SECONDS:
