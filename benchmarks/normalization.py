@@ -86,8 +86,8 @@ def train(norm: str, rehearse: float, images: int, seed: int) -> tuple[float, fl
     memory = FrameMemory(5000, 32, seed)
     while (batch := batcher.next()) is not None:
         rehearsed = memory.draw(round(len(batch.names) * rehearse))
-        frames = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
-        names = batch.names + [name for name, _ in rehearsed]
+        frames = np.concatenate([batch.images, *(one.image[None] for one in rehearsed)])
+        names = batch.names + [one.name for one in rehearsed]
         step = edge.step(frames, names, fresh=len(batch.names), progress=batcher.progress)
         number = len(log) + 1
         log[number] = pack(message(step, batch.names, split, sequence=number, progress=batcher.progress))
@@ -113,7 +113,9 @@ def message(
         session=0,
         classes=classes,
         labels=np.array([classes.index(name) for name in names], np.uint16),
-        activations=pack_activations(step.quantized),
+        samples=np.zeros(len(names), np.uint32),
+        again=False,
+        activations=pack_activations(step.quantized[: len(names)]),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ def run_main_job(
     *,
     cores: tuple[int, int] | None = None,
     start: Sequence[str] = ("-m",),
+    former: Sequence[str] = (),
+    until: str = "",
 ) -> dict[str, Any]:
     """Train a robot and a cloud trainer through a real broker and return the robot's summary.json.
 
     folder: removed first; then holds robot/, cloud/ and what the three printed. cores: pins robot and trainer. start:
-    what Python is given before the name of a program.
+    what Python is given before the name of a program. former: flags of a run with whose weights the robot begins.
+    until: what the trainer has to say once more, after the robot has ended, before it is stopped.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -49,23 +53,20 @@ def run_main_job(
             ],
             stderr=cloud_log,
         )
-        try:
+
+        def run_robot(name: str, flags: Sequence[str]) -> None:
+            program = [*pins[0], sys.executable, *start, "robot_edge", "run", *common]
             subprocess.run(
-                [
-                    *pins[0],
-                    sys.executable,
-                    *start,
-                    "robot_edge",
-                    "run",
-                    *common,
-                    "--run-dir",
-                    str(folder / "robot"),
-                    *robot_flags,
-                ],
-                stdout=robot_log,
-                stderr=robot_log,
-                check=True,
+                [*program, "--run-dir", str(folder / name), *flags], stdout=robot_log, stderr=robot_log, check=True
             )
+
+        try:
+            if former:
+                run_robot("former", former)
+            run_robot("robot", [*robot_flags, *(["--weights", str(folder / "former")] if former else [])])
+            said = (folder / "cloud.log").read_text().count(until)
+            while until and (folder / "cloud.log").read_text().count(until) == said:
+                time.sleep(1)
         finally:
             cloud.terminate()
             cloud.wait()

@@ -68,8 +68,10 @@ MAX_EDITS = 10_000
 MAX_TEACH_SECONDS = 3600
 # More than any bound here needs. Python refuses to print numbers of over 4,300 digits, our errors would too.
 MAX_DIGITS = 20
-# Map keys, numbers, identifiers and msgpack's own marks of a batch, apart from names, labels and ranges.
-BATCH_OVERHEAD_BYTES = 320
+# Map keys, numbers, identifiers and msgpack's own marks of a batch, apart from names, labels, samples and ranges.
+BATCH_OVERHEAD_BYTES = 350
+# Label and number of a sample.
+SAMPLE_BYTES = 2 + 4
 
 HEXADECIMAL_16 = re.compile(r"[0-9a-f]{16}")
 # Control characters but tab and newline would reach terminals through logs; lone surrogates have no UTF-8.
@@ -138,7 +140,7 @@ def samples_per_message(split: SplitSpec, classes: int, limit: int = SEND_LIMIT_
 
     def size(samples: int, bits: int = split.bits) -> int:
         names = min(samples, classes) * name_bytes
-        return fixed + names + 2 * samples + packed_size(samples * values, bits)
+        return fixed + names + SAMPLE_BYTES * samples + packed_size(samples * values, bits)
 
     if size(1) > limit:
         fitting = next((bits for bits in range(split.bits, 0, -1) if size(1, bits) <= limit), None)
@@ -147,8 +149,8 @@ def samples_per_message(split: SplitSpec, classes: int, limit: int = SEND_LIMIT_
             f"one sample of {split.backbone} cut at {split.cut} is {size(1):,} bytes, limit {limit:,}; {advice}; "
             f"a bottleneck of fewer than {channels} channels or a later cut makes it smaller"
         )
-    # A sample takes its label and its codes at least.
-    most = min(MAX_SAMPLES, MAX_VALUES // values, 8 * limit // (16 + values * split.bits))
+    # A sample takes its label, its number and its codes at least.
+    most = min(MAX_SAMPLES, MAX_VALUES // values, 8 * limit // (8 * SAMPLE_BYTES + values * split.bits))
     return next(samples for samples in range(max(1, most), 0, -1) if size(samples) <= limit or samples == 1)
 
 
@@ -260,6 +262,8 @@ def _batch_fields(batch: ActivationBatch) -> dict[str, Any]:
         "session": batch.session,
         "classes": list(batch.classes),
         "labels": batch.labels.astype("<u2").tobytes(),
+        "samples": batch.samples.astype("<u4").tobytes(),
+        "again": batch.again,
         **_packed_fields(batch.activations),
     }
 
@@ -282,6 +286,8 @@ def _read_batch(fields: _Fields) -> ActivationBatch:
         session=fields.integer("session"),
         classes=classes,
         labels=labels,
+        samples=np.frombuffer(_sized(fields, "samples", 4 * samples), "<u4").astype(np.uint32),
+        again=fields.truth("again"),
         activations=packed,
     )
 

@@ -109,6 +109,8 @@ class ActivationBatch:
     where the stream has no end. edge_version: optimizer steps behind these activations. edits: class edits made before
     it, so that those made later still apply to it. session: of teaching, counted from 1; 0 for none.
     classes: the names that occur here. labels: uint16 (N,), indices into classes.
+    samples: uint32 (N,), the robot's number of each sample, 0 for none. again: they came before, and are encoded anew;
+    of two activations with one number the one with the higher edge_version counts.
     """
 
     boot: str
@@ -121,6 +123,8 @@ class ActivationBatch:
     session: int
     classes: tuple[str, ...]
     labels: NDArray[np.uint16]
+    samples: NDArray[np.uint32]
+    again: bool
     activations: PackedActivations
 
     @property

@@ -31,6 +31,7 @@ class ClassEdits:
         self._run = 0  # how many runs were before this one
         self._runs: dict[str, int] = {}  # whose each boot was, of those that sent anything
         self._edits: list[ClassEdit] = []
+        self._sessions: dict[tuple[int, int], tuple[int, int]] = {}  # first and last number of each one's samples
         self._early: dict[int, ClassEdit] = {}  # which came before one with a lower number
 
     def take(self, edit: ClassEdit) -> list[ClassEdit]:
@@ -53,25 +54,41 @@ class ClassEdits:
         self._early.clear()
 
     def note(self, batch: ActivationBatch) -> None:
-        """Remember whose run a batch is of, which came just now."""
-        self._runs.setdefault(batch.boot, self._run)
+        """Remember whose run a batch is of, which came just now, and which samples its session has."""
+        run = self._runs.setdefault(batch.boot, self._run)
+        numbers = batch.samples.tolist()
+        if batch.session and all(numbers):
+            first, last = self._sessions.get((run, batch.session), (numbers[0], numbers[0]))
+            self._sessions[run, batch.session] = min(first, *numbers), max(last, *numbers)
+
+    def is_of_session(self, its: int, sample: int, session: int) -> bool:
+        """Whether a sample was taught in a session of the present run. its: the one that its batch names."""
+        first, last = self._sessions.get((self._run, session), (1, 0))
+        return its == session or first <= sample <= last
 
     def names_now(self, batch: ActivationBatch) -> list[str]:
         """Return what each sample of the batch is called now; empty names for those that are no more."""
         now = {name: "" if name == WIPED else name for name in batch.classes}
+        gone: set[int] = set()  # rows of samples whose session was undone
         run = self._runs.get(batch.boot, self._run)
         for edit in self._edits:
             its = self._runs.get(edit.boot, self._run)
             if (its, edit.number) <= (run, batch.edits):
                 continue
+            if edit.change == "undo" and its == run:
+                gone |= self._rows_of_session(batch, run, edit.session)
             for name in batch.classes:
-                if edit.change == "undo" and (its, edit.session) == (run, batch.session):
-                    now[name] = ""
-                elif edit.change == "rename" and now[name] == edit.name:
+                if edit.change == "rename" and now[name] == edit.name:
                     now[name] = edit.to
                 elif edit.change == "forget" and now[name] == edit.name:
                     now[name] = ""
-        return [now[name] for name in batch.names]
+        return ["" if row in gone else now[name] for row, name in enumerate(batch.names)]
+
+    def _rows_of_session(self, batch: ActivationBatch, run: int, session: int) -> set[int]:
+        if batch.session == session:
+            return set(range(len(batch.labels)))
+        first, last = self._sessions.get((run, session), (1, 0))
+        return {row for row, sample in enumerate(batch.samples.tolist()) if first <= sample <= last}
 
     def wipe(self, batch: ActivationBatch) -> ActivationBatch | None:
         """Return the batch with nothing left of the samples that are no more; None where it has none of those.
@@ -98,14 +115,15 @@ class ClassEdits:
             "run": self._run,
             "runs": self._runs,
             "edits": [pack(edit).hex() for edit in self._edits],
+            "sessions": [[*of, *numbers] for of, numbers in self._sessions.items()],
             "early": [pack(edit).hex() for edit in self._early.values()],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self._last = state["last"]
-        # Checkpoints of former versions have neither.
-        self._run, self._runs = state.get("run", 0), dict(state.get("runs", {}))
+        self._run, self._runs = state["run"], dict(state["runs"])
+        self._sessions = {(run, session): (first, last) for run, session, first, last in state["sessions"]}
         self._edits = [unpack_as(ClassEdit, bytes.fromhex(one)) for one in state["edits"]]
         early = [unpack_as(ClassEdit, bytes.fromhex(one)) for one in state["early"]]
         self._early = {edit.number: edit for edit in early}

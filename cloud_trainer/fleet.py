@@ -311,6 +311,8 @@ class Fleet:
             record.messages_waiting -= 1
         elif event.kind == "edit":
             record.save_when_idle = True  # people want to see a class gone, on the disk too
+        elif event.kind == "rehearse" and not session.idle_steps_due(self._config.practice):
+            log.info("robot %s: rehearsed while idle%s", robot, _tested(session))
         elif event.kind == "forget":
             record.forget_up_to, record.forgetting = int(event.payload), True
         if session.trainer.steps >= record.steps_saved + self._config.checkpoint_every:
@@ -325,6 +327,11 @@ class Fleet:
             self._disk.say(str(error))
             return False
         return True
+
+
+def _tested(session: RobotSession) -> str:
+    accuracy = session.held_out.accuracy
+    return "" if accuracy is None else f", held-out accuracy {100 * accuracy:.1f} %"
 
 
 def _state(event: Event) -> RobotState:

@@ -192,9 +192,10 @@ class TrainerNode:
         reported = {robot: record.metrics for robot, record in known.items() if record.metrics}
         sessions = {robot: record.session for robot, record in known.items() if record.session}
         by_class = {robot: session.held_out.by_class for robot, session in sessions.items()}
+        rounds = {robot: session.rounds() for robot, session in sessions.items()}
         classes = {robot: session.trainer.classes for robot, session in sessions.items()}
         try:
-            self._folder.finish(fleet_summary(figures, reported, classes, by_class, self._rejected))
+            self._folder.finish(fleet_summary(figures, reported, classes, by_class, rounds, self._rejected))
         except OSError as error:
             log.error("summary and curves cannot be written: %s", error)
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from broker.codec import pack, unpack_as
 from broker.errors import MalformedMessage
 from broker.messages import ActivationBatch, ClassEdit, RobotState, TrainerMetrics
 from broker.quantize import Quantized, dequantize, unpack_activations
 from cloud_trainer.class_edits import ClassEdits
+from cloud_trainer.sample_memory import Place, SampleMemory
 from cloud_trainer.store import Event
 from cloud_trainer.trainer import CloudStep, CloudTrainer
 from hierarchy.checkpoint import Parts
+from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut, Prequential
-from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
 
 # Samples that idle rehearsal may be owed for at most: it makes up for what just came, not for a week's stream.
@@ -28,14 +30,6 @@ MOST_UNREHEARSED = 2000
 PREDICT_AT_ONCE = 256
 
 log = logging.getLogger("cloud-trainer")
-
-
-class Place(NamedTuple):
-    """Where a sample is in the log: the event that is its batch, its row in there, and its teaching session."""
-
-    event: int
-    row: int
-    session: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +69,21 @@ class RobotSession:
         self.messages_trained = 0
         self.prequential = Prequential()
         self.held_out = HeldOut()
+        self._rounds = AccuracyRounds()  # of tests before this one
         self.loss: float | None = None
         self.trouble = ""
         self._read = read
         self._batch = batch
-        self._memory: BalancedMemory[Place] = BalancedMemory(memory, seed)
+        self._memory = SampleMemory(memory, seed)
         self._edits = ClassEdits(state.edits)
         self._wipe_up_to = 0
         self._wipe: list[int] = []
         self._waiting: list[Waiting] = []
+        self._anew: list[Waiting] = []  # rehearsed by the robot, to be rehearsed here with the next steps
         self._progress: float | None = None
         self._evaluation = 0
-        self._unrehearsed = 0.0  # fresh samples that idle rehearsal is owed for
+        self._tests: list[int] = []  # events of that round
+        self._unrehearsed = 0.0  # samples that idle rehearsal is owed for
         self._idle_steps = 0  # taken since the last fresh sample
 
     @property
@@ -101,7 +98,7 @@ class RobotSession:
     @property
     def oldest_needed(self) -> int:
         """The id of the first event that training on the rest of the log still needs, apart from rehearsal."""
-        return min([self.cursor + 1, *(one.place.event for one in self._waiting)])
+        return min([self.cursor + 1, *(one.place.event for one in self._waiting + self._anew)])
 
     @property
     def wipes(self) -> tuple[int, list[int]]:
@@ -128,7 +125,7 @@ class RobotSession:
             case "batch":
                 batch = unpack_as(ActivationBatch, event.payload)
                 if batch.evaluation:
-                    self._evaluate(batch)
+                    self._evaluate(batch, event.id)
                 else:
                     self._take(batch, event.id)
             case "edit":
@@ -141,6 +138,8 @@ class RobotSession:
             case "rehearse":
                 count, due = (int(number) for number in event.payload.split())
                 self._rehearse(count, due)
+                if count == due:
+                    self._test_again()
             case "rejoin":
                 self._flush()
                 state = unpack_as(RobotState, event.payload)
@@ -150,7 +149,8 @@ class RobotSession:
                 self._evaluation = 0
             case "forget":
                 up_to = int(event.payload)
-                self._memory.forget(lambda place: place.event <= up_to)
+                self._memory.forget(lambda _, place: place.event <= up_to)
+                self._tests = [test for test in self._tests if test > up_to]
         self.cursor = event.id
 
     def figures(self, *, messages_waiting: int, rejected: int, quarantine: str) -> TrainerMetrics:
@@ -172,30 +172,38 @@ class RobotSession:
             quarantine=quarantine,
         )
 
+    def rounds(self) -> AccuracyRounds:
+        """Return how each class did in each round of tests so far."""
+        rounds = AccuracyRounds()
+        rounds.restore(self._rounds.state())
+        rounds.add(self.held_out.by_class)
+        return rounds
+
     def checkpoint(self) -> tuple[Parts, dict[str, Any]]:
         """Return all that training needs to go on behind the cursor: tensors by part and name, and JSON."""
         parts, about = self.trainer.learner.state()
-        memory = self._memory.all()
-        classes = list(dict.fromkeys(name for name, _ in memory))
-        places = [(*place, classes.index(name)) for name, place in memory]
+        memory, about_memory = self._memory.state()
         parts["session"] = {
-            "memory": torch.tensor(places, dtype=torch.int64).reshape(-1, 4),
-            "waiting": torch.tensor([one.place for one in self._waiting], dtype=torch.int64).reshape(-1, 3),
+            "memory": memory,
+            "waiting": _table([one.place for one in self._waiting]),
+            "anew": _table([one.place for one in self._anew]),
         }
         return parts, {
             **about,
             "cursor": self.cursor,
             "state": pack(self.state).decode(),
             "edits": self._edits.state(),
-            "memory_classes": classes,
+            "memory": about_memory,
             "wipes": [self._wipe_up_to, self._wipe],
             "waiting_classes": [one.name for one in self._waiting],
-            "memory_random": self._memory.random_state(),
+            "anew_classes": [one.name for one in self._anew],
             "prequential": self.prequential.state(),
             "held_out": self.held_out.state(),
+            "rounds": self._rounds.state(),
             "messages_trained": self.messages_trained,
             "progress": self._progress,
             "evaluation": self._evaluation,
+            "tests": self._tests,
             "loss": self.loss,
             "unrehearsed": self._unrehearsed,
             "idle_steps": self._idle_steps,
@@ -207,50 +215,50 @@ class RobotSession:
         Raises RuntimeError where it is another network's, and ConfigError where the store lacks what it refers to.
         """
         self.trainer.learner.restore(parts, about)
-        classes = about["memory_classes"]
-        memory = [(classes[name], Place(*place)) for *place, name in parts["session"]["memory"].tolist()]
-        self._memory.restore(memory, about["memory_random"])
-        if memory:
-            self._read(min(place.event for _, place in memory))  # the oldest go first: where it is there, all are
-        places = [Place(*place) for place in parts["session"]["waiting"].tolist()]
-        self._waiting = [
-            Waiting(name=name, place=place, activation=self._sample(place))
-            for name, place in zip(about["waiting_classes"], places, strict=True)
-        ]
+        self._memory.restore(parts["session"]["memory"], about["memory"])
+        if (oldest := self._memory.oldest_event()) is not None:
+            self._read(oldest)  # the oldest go first: where it is there, all are
+        self._waiting = self._of_table(parts["session"]["waiting"], about["waiting_classes"])
+        self._anew = self._of_table(parts["session"]["anew"], about["anew_classes"])
         self._edits.restore(about["edits"])
         self._wipe_up_to, self._wipe = about["wipes"][0], list(about["wipes"][1])
         self.cursor = about["cursor"]
         self.state = unpack_as(RobotState, about["state"].encode())
         self.prequential.restore(about["prequential"])
         self.held_out.restore(about["held_out"])
+        self._rounds.restore(about["rounds"])
         self.messages_trained = about["messages_trained"]
         self._progress, self._evaluation, self.loss = about["progress"], about["evaluation"], about["loss"]
         self._unrehearsed, self._idle_steps = about["unrehearsed"], about["idle_steps"]
+        self._tests = list(about["tests"])
 
     def _take(self, batch: ActivationBatch, event: int) -> None:
         self._edits.note(batch)
         quantized = unpack_activations(batch.activations)
         self._progress = batch.progress
-        for row, name in enumerate(self._edits.names_now(batch)):
+        version = batch.edge_version
+        for row, (name, sample) in enumerate(zip(self._edits.names_now(batch), batch.samples.tolist(), strict=True)):
             if name:
-                place = Place(event, row, batch.session)
-                self._waiting.append(Waiting(name=name, place=place, activation=_one(quantized, row)))
+                place = Place(event, row, sample, batch.session, version)
+                one = Waiting(name=name, place=place, activation=_one(quantized, row))
+                (self._anew if batch.again else self._waiting).append(one)
             elif event not in self._wipe:
                 self._wipe.append(event)
         self.messages_trained += 1
         while len(self._waiting) >= self._fresh_per_step:
             self._step()
+        # More than the next steps take, as when a robot encodes all that it has anew.
+        self._store_anew(len(self._anew) - self._batch)
 
     def _begin_run(self, state: RobotState) -> None:
         """Go on with the network for another run, whose edits and sessions count from 1 again."""
         self._edits.begin_run(state.edits)
-        # Lessons of the former run cannot be taken back any more.
-        memory = [(name, place._replace(session=0)) for name, place in self._memory.all()]
-        self._memory.restore(memory, self._memory.random_state())
+        self._memory.begin_run()  # so lessons of the former one cannot be taken back any more
 
     def _flush(self) -> None:
         while self._waiting:
             self._step()
+        self._store_anew(len(self._anew))
 
     @property
     def _fresh_per_step(self) -> int:
@@ -259,10 +267,13 @@ class RobotSession:
     def _step(self) -> None:
         fresh = self._waiting[: self._fresh_per_step]
         del self._waiting[: len(fresh)]
-        rehearsed = self._memory.draw(round(len(fresh) * self.state.rehearse))
-        names = [one.name for one in fresh] + [name for name, _ in rehearsed]
-        samples = [one.activation for one in fresh]
-        samples += self._samples(rehearsed)
+        count = round(len(fresh) * self.state.rehearse)
+        # First what the robot rehearses itself: it is as its segment encodes now.
+        anew = self._anew[:count]
+        del self._anew[:count]
+        stored = self._memory.draw(count - len(anew))
+        names = [one.name for one in fresh + anew] + [name for name, _ in stored]
+        samples = [one.activation for one in fresh + anew] + self._samples(stored)
         step = self._learn(samples, names, fresh=len(fresh), progress=self._progress)
         if step is None:
             return
@@ -270,8 +281,18 @@ class RobotSession:
         self.prequential.add(step.correct)
         self._idle_steps = 0
         self._unrehearsed = min(self._unrehearsed + len(fresh), MOST_UNREHEARSED)
-        for one in fresh:
-            self._memory.add(one.name, one.place)
+        for one in fresh + anew:
+            self._remember(one)
+
+    def _remember(self, one: Waiting) -> None:
+        self._memory.add(one.name, one.place)
+
+    def _store_anew(self, count: int) -> None:
+        """Leave samples that came again, the first so many, to idle rehearsal: no step is waiting for them."""
+        for one in self._anew[: max(0, count)]:
+            self._remember(one)
+            self._unrehearsed = min(self._unrehearsed + 1, MOST_UNREHEARSED)
+        del self._anew[: max(0, count)]
 
     def _rehearse(self, count: int, due: int) -> None:
         """Take steps on stored samples alone, the first of those that are due."""
@@ -295,12 +316,24 @@ class RobotSession:
             self.trouble = str(error)
             return None
 
-    def _evaluate(self, batch: ActivationBatch) -> None:
+    def _evaluate(self, batch: ActivationBatch, event: int) -> None:
         self._flush()
         self._edits.note(batch)
         if batch.evaluation != self._evaluation:
             self._evaluation = batch.evaluation
+            self._rounds = self.rounds()
             self.held_out = HeldOut()
+            self._tests = []
+        self._tests.append(event)
+        self._test(batch)
+
+    def _test_again(self) -> None:
+        """Predict the samples of the last round once more: rehearsal has made another network of this one."""
+        self.held_out = HeldOut()
+        for event in self._tests:
+            self._test(unpack_as(ActivationBatch, self._read(event)))
+
+    def _test(self, batch: ActivationBatch) -> None:
         quantized, names = unpack_activations(batch.activations), self._edits.names_now(batch)
         for start in range(0, len(names), PREDICT_AT_ONCE):
             part = slice(start, start + PREDICT_AT_ONCE)
@@ -314,16 +347,23 @@ class RobotSession:
             self.trainer.learner.rename(edit.name, edit.to)
             self._memory.rename(edit.name, edit.to)
             self.held_out.rename(edit.name, edit.to)
-            self._waiting = [replace(one, name=edit.to if one.name == edit.name else one.name) for one in self._waiting]
+            self._rounds.rename(edit.name, edit.to)
+            for waiting in (self._waiting, self._anew):
+                waiting[:] = [replace(one, name=edit.to if one.name == edit.name else one.name) for one in waiting]
             return
         if edit.change == "undo":
-            self._memory.forget(lambda place: place.session == edit.session)
-            self._waiting = [one for one in self._waiting if one.place.session != edit.session]
+            self._give_up(lambda name, place: self._edits.is_of_session(place.session, place.sample, edit.session))
         if edit.name:
             self.trainer.learner.remove(edit.name)
-            self._memory.forget_class(edit.name)
             self.held_out.remove(edit.name)
-            self._waiting = [one for one in self._waiting if one.name != edit.name]
+            self._rounds.remove(edit.name)
+            self._give_up(lambda name, place: name == edit.name)
+
+    def _give_up(self, gone: Callable[[str, Place], bool]) -> None:
+        """Neither train on nor rehearse samples that are gone."""
+        self._memory.forget(gone)
+        for waiting in (self._waiting, self._anew):
+            waiting[:] = [one for one in waiting if not gone(one.name, one.place)]
 
     def _samples(self, drawn: list[tuple[str, Place]]) -> list[Quantized]:
         """Return stored samples, reading each batch once."""
@@ -333,13 +373,21 @@ class RobotSession:
         }
         return [_one(batches[place.event], place.row) for _, place in drawn]
 
-    def _sample(self, place: Place) -> Quantized:
-        """Return a stored sample."""
-        batch = unpack_as(ActivationBatch, self._read(place.event))
-        return _one(unpack_activations(batch.activations), place.row)
+    def _of_table(self, table: Tensor, names: list[str]) -> list[Waiting]:
+        """Return what `_table` made a table of."""
+        drawn = [(name, Place(*row)) for name, row in zip(names, table.tolist(), strict=True)]
+        return [
+            Waiting(name=name, place=place, activation=activation)
+            for (name, place), activation in zip(drawn, self._samples(drawn), strict=True)
+        ]
 
 
 def _one(quantized: Quantized, row: int) -> Quantized:
     """Return one sample with memory of its own, so that keeping it does not keep its whole batch."""
     codes = quantized.codes[row : row + 1].copy()
     return Quantized(codes=codes, low=quantized.low, step=quantized.step, bits=quantized.bits)
+
+
+def _table(places: list[Place]) -> Tensor:
+    """Return places as a checkpoint holds them, int64 (N, 5)."""
+    return torch.tensor([astuple(place) for place in places], dtype=torch.int64).reshape(-1, 5)

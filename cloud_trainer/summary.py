@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.messages import RobotMetrics, TrainerMetrics
+from hierarchy.continual import AccuracyRounds
 
 # Figures that add up over robots; the others are averaged, each robot weighing as many images as it sent.
 SUMS = {"images", "images_per_second", "messages_sent", "messages_trained", "messages_rejected", "dropped"}
@@ -26,6 +27,7 @@ def fleet_summary(
     reported: Mapping[str, RobotMetrics],
     classes: Mapping[str, Sequence[str]],
     by_class: Mapping[str, Mapping[str, float]],
+    rounds: Mapping[str, AccuracyRounds],
     undecodable: int,
 ) -> dict[str, Any]:
     """Join what the trainer knows of each robot with what the robot last said of itself.
@@ -41,6 +43,7 @@ def fleet_summary(
             "classes": list(classes[robot]),
             **{name: values.get(name) for name in sorted(SUMS | MEANS)},
             "cloud_accuracy_by_class": dict(by_class[robot]),
+            **rounds[robot].figures("cloud"),
         }
     total: dict[str, Any] = {"classes": sorted({name for names in classes.values() for name in names})}
     for name in sorted(SUMS):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -16,6 +17,8 @@ MOST_POINTS = 2000
 
 EXIT_COLOR, CLOUD_COLOR, NEW_CLASS_COLOR = "#0b7285", "#d9480f", "#adb5bd"
 COLORS = {"exit": EXIT_COLOR, "cloud": CLOUD_COLOR}
+# Numbers written into a heat map at most: more could not be read.
+MOST_NUMBERS = 400
 # Lines of further robots in one picture.
 STYLES = ("-", "--", ":", "-.")
 
@@ -65,6 +68,28 @@ def draw_thresholds(curve: Sequence[ThresholdPoint], chosen: float, picture: Pat
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    figure.savefig(picture, dpi=120)
+
+
+def draw_accuracy_matrices(matrices: Mapping[str, Mapping[str, Any]], picture: Path) -> None:
+    """Draw heat maps into a PNG, one for each title: how well each class is known in each round of tests."""
+    tallest = max(len(matrix["rounds"]) for matrix in matrices.values())
+    figure = Figure(figsize=(9, 1.5 + min(8.0, 0.45 * tallest) * len(matrices)), layout="constrained")
+    for axes, (title, matrix) in zip(
+        figure.subplots(len(matrices), squeeze=False)[:, 0], matrices.items(), strict=True
+    ):
+        rounds = [[float("nan") if value is None else value for value in row] for row in matrix["rounds"]]
+        image = axes.imshow(rounds, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        axes.set_title(f"accuracy of each class in each round of tests: {title}", loc="left", fontsize=10)
+        axes.set_xticks(range(len(matrix["classes"])), matrix["classes"], rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(range(len(rounds)), [str(number + 1) for number in range(len(rounds))], fontsize=8)
+        if len(rounds) * len(matrix["classes"]) <= MOST_NUMBERS:
+            for y, row in enumerate(matrix["rounds"]):
+                for x, value in enumerate(row):
+                    if value is not None:
+                        color = "black" if value > 0.6 else "white"
+                        axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
+        figure.colorbar(image, ax=axes, fraction=0.02)
     figure.savefig(picture, dpi=120)
 
 

@@ -1,12 +1,9 @@
-"""A bounded, class-balanced memory of samples to rehearse.
-
-The robot keeps raw frames in it and the cloud keeps the quantized activations it was sent. Neither leaves its end.
-"""
+"""A bounded, class-balanced memory of samples to rehearse, and the draw that both ends rehearse by."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 Sample = TypeVar("Sample")
@@ -47,15 +44,7 @@ class BalancedMemory(Generic[Sample]):
 
         Each draw takes the classes in turn, so that small classes are rehearsed as often as large ones.
         """
-        left = {name: list(samples) for name, samples in self._by_class.items() if samples}
-        drawn: list[tuple[str, Sample]] = []
-        while left and len(drawn) < count:
-            for name in self._random.sample(sorted(left), len(left)):
-                if len(drawn) < count:
-                    drawn.append((name, _remove_random(left[name], self._random)))
-                if not left[name]:
-                    del left[name]
-        return drawn
+        return draw_in_turn(self._by_class, count, self._random)
 
     def forget(self, gone: Callable[[Sample], bool]) -> None:
         """Give up the samples that are gone."""
@@ -88,17 +77,42 @@ class BalancedMemory(Generic[Sample]):
 
     def random_state(self) -> list[Any]:
         """Return the state of the random numbers, as JSON can hold it; with `all` it is the state of the memory."""
-        version, numbers, gauss = self._random.getstate()
-        return [version, list(numbers), gauss]
+        return random_state(self._random)
 
-    def restore(self, samples: Iterable[tuple[str, Sample]], random_state: list[Any]) -> None:
+    def restore(self, samples: Iterable[tuple[str, Sample]], state: list[Any]) -> None:
         """Take over what `all` and `random_state` of another memory gave."""
         self._by_class.clear()
         for name, sample in samples:
             self._by_class.setdefault(name, []).append(sample)
         self._count = sum(len(its) for its in self._by_class.values())
-        version, numbers, gauss = random_state
-        self._random.setstate((version, tuple(numbers), gauss))
+        restore_random_state(self._random, state)
+
+
+def draw_in_turn(by_class: Mapping[str, Sequence[Sample]], count: int, rng: random.Random) -> list[tuple[str, Sample]]:
+    """Return ``count`` different samples with their class names, or all where there are fewer, the classes in turn.
+
+    It takes as long as the samples are many that it returns, however many there are.
+    """
+    chosen: dict[str, int] = {}
+    left = min(count, sum(len(samples) for samples in by_class.values()))
+    while left:
+        open_ones = sorted(name for name, samples in by_class.items() if chosen.get(name, 0) < len(samples))
+        for name in rng.sample(open_ones, min(left, len(open_ones))):
+            chosen[name] = chosen.get(name, 0) + 1
+            left -= 1
+    return [(name, one) for name, times in chosen.items() for one in rng.sample(by_class[name], times)]
+
+
+def random_state(rng: random.Random) -> list[Any]:
+    """Return the state of random numbers, as JSON can hold it."""
+    version, numbers, gauss = rng.getstate()
+    return [version, list(numbers), gauss]
+
+
+def restore_random_state(rng: random.Random, state: list[Any]) -> None:
+    """Go on from a state."""
+    version, numbers, gauss = state
+    rng.setstate((version, tuple(numbers), gauss))
 
 
 def _remove_random(samples: list[Sample], rng: random.Random) -> Sample:

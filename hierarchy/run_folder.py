@@ -15,7 +15,7 @@ import tomli_w
 
 from broker.errors import ConfigError
 from hierarchy.checkpoint import CHECKPOINT, write_json
-from hierarchy.curves import draw_curves
+from hierarchy.curves import draw_accuracy_matrices, draw_curves
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +25,10 @@ else:
 CONFIG, METRICS, SUMMARY, LOCK = "config.toml", "metrics.jsonl", "summary.json", "lock"
 # From the end of metrics.jsonl: a line is far shorter.
 TAIL_BYTES = 65_536
+
+
+# Robots whose heat maps a trainer draws.
+MOST_HEAT_MAPS = 8
 
 
 class RunFolder:
@@ -82,10 +86,12 @@ class RunFolder:
         (self.path / SUMMARY).unlink(missing_ok=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write summary.json and curves.png, and close. Raises OSError."""
+        """Write summary.json, curves.png and, where tests came again, forgetting.png; and close. Raises OSError."""
         self.close()
         write_json(self.path / SUMMARY, summary)
         draw_curves(self.path / METRICS, self.path / "curves.png")
+        if matrices := _matrices(summary):
+            draw_accuracy_matrices(matrices, self.path / "forgetting.png")
 
     def close(self) -> None:
         """Close the files and let others have the folder."""
@@ -106,6 +112,14 @@ def former_settings(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         advice = "choose another --run-dir, or remove it"
         raise ConfigError(f"{path} holds a run already, whose settings cannot be read ({error}): {advice}") from error
+
+
+def _matrices(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the accuracy matrices of a summary that have two rounds at least, a robot's own or a trainer's of some."""
+    found = {robot: one.get("cloud_accuracy_matrix") for robot, one in summary.get("robots", {}).items()}
+    found["exit"] = summary.get("exit_accuracy_matrix")
+    several = [(title, matrix) for title, matrix in found.items() if matrix and len(matrix["rounds"]) > 1]
+    return dict(several[:MOST_HEAT_MAPS])
 
 
 def _refuse_other_program(path: Path, config: dict[str, Any]) -> None:

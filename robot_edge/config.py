@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +83,9 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """One scene in so many is set apart when there is no --held-out, and never trained on."""
     rehearse: float = -1.0
     """Rehearsed frames for each fresh one, at both ends. Default: 0 for a shuffled folder without phases, else 1."""
+    encode_anew: bool = True
+    """Also send what is rehearsed, as the network encodes it by now; the cloud then rehearses that in place of what it
+    was sent before. About twice the bytes where each fresh frame has a rehearsed one; not while the link is behind."""
     rehearsal_mb: float = 16.0
     """Memory for raw frames to rehearse, in megabytes; they never leave the robot."""
 
@@ -149,6 +153,18 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
         if not self.phases:
             return []
         return [[name.strip() for name in phase.split(",")] for phase in self.phases.split("|")]
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the last phase lacks classes of the others: then the network must not be left as that bent it."""
+        return bool(self.phases) and not {name for phase in self.phase_classes for name in phase}.issubset(
+            self.phase_classes[-1]
+        )
+
+    def phase_of(self, names: Iterable[str]) -> int:
+        """Return the number of the phase that brings the last of those classes, from 0; 0 without phases."""
+        first = {name: number for number, phase in reversed([*enumerate(self.phase_classes)]) for name in phase}
+        return max((first.get(name, 0) for name in names), default=0)
 
     @property
     def frozen_layers(self) -> tuple[str, ...]:

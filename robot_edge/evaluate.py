@@ -63,7 +63,7 @@ def evaluate(config: EvaluateConfig) -> None:
     held_out = FrameMemory(HELD_OUT_FRAMES, run.image_size, 0)
     held_out.restore(parts.get("held_out", {}), about["held_out"])
     if frames := held_out.all():
-        predictor.calibrate(segment, np.stack([image for _, image in frames]), [name for name, _ in frames])
+        predictor.calibrate(segment, np.stack([one.image for one in frames]), [one.name for one in frames])
     else:
         log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
     looks: list[Look] = []

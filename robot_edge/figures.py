@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from broker.messages import ClassEdit, RobotMetrics
+from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut, Prequential
 from robot_edge.batches import Batcher
 from robot_edge.trainer import EdgeStep, EdgeTrainer
@@ -17,6 +18,7 @@ class RunFigures:
 
     def __init__(self, trainer: EdgeTrainer, uplink: Uplink, batcher: Batcher) -> None:
         self.held_out = HeldOut()
+        self.rounds = AccuracyRounds()  # of tests before this one
         self.evaluation = 0
         self.seconds = 0.0  # of training so far
         self._prequential = Prequential()
@@ -37,19 +39,27 @@ class RunFigures:
 
     def state(self) -> dict[str, Any]:
         """Return the state of what is counted here, as JSON can hold it."""
-        return {"prequential": self._prequential.state(), "exit_loss": self._exit_loss, "seconds": self.seconds}
+        return {
+            "prequential": self._prequential.state(),
+            "exit_loss": self._exit_loss,
+            "seconds": self.seconds,
+            "rounds": self._all_rounds().state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self._prequential.restore(state["prequential"])
         self._exit_loss, self.seconds = state["exit_loss"], state["seconds"]
+        self.rounds.restore(state["rounds"])
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to the counts what a class edit says; those of an undone session stay until the next test."""
         if edit.change == "rename":
             self.held_out.rename(edit.name, edit.to)
+            self.rounds.rename(edit.name, edit.to)
         elif edit.name:
             self.held_out.remove(edit.name)
+            self.rounds.remove(edit.name)
 
     def add(self, step: EdgeStep) -> None:
         """Take in what a training step found."""
@@ -58,8 +68,16 @@ class RunFigures:
 
     def begin_test(self) -> None:
         """Begin another round of predicting held-out frames."""
+        self.rounds = self._all_rounds()
         self.held_out = HeldOut()
         self.evaluation += 1
+
+    def _all_rounds(self) -> AccuracyRounds:
+        """Return the rounds of tests with the last one."""
+        rounds = AccuracyRounds()
+        rounds.restore(self.rounds.state())
+        rounds.add(self.held_out.by_class)
+        return rounds
 
     @property
     def cloud_has_tested(self) -> bool:
@@ -140,6 +158,7 @@ class RunFigures:
             "messages_trained": cloud.messages_trained if cloud else 0,
             "held_out_images": self.held_out.count,
             "exit_accuracy_by_class": self.held_out.by_class,
+            **self._all_rounds().figures("exit"),
             "samples_by_class": {name: counts._asdict() for name, counts in self._uplink.outbox.counts().items()},
             "deliveries_dropped": self._uplink.deliveries_dropped,
             "starts": self._uplink.outbox.starts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,17 @@ from torch import Tensor
 
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.frames import Pixels
+
+
+class KeptFrame(NamedTuple):
+    """A frame in memory: its class, uint8 (size, size, 3), and the number under which its activations go up.
+
+    The pixels are a view, good until the next `add`.
+    """
+
+    name: str
+    image: Pixels
+    sample: int
 
 
 class FrameMemory:
@@ -28,16 +39,21 @@ class FrameMemory:
         slots = max(0, limit) + 1
         self._block = np.empty((slots, size, size, 3), np.uint8)
         self._sessions = np.zeros(slots, np.int64)
+        self._samples = np.zeros(slots, np.int64)
         self._free = list(reversed(range(slots)))  # the last one is the next to be filled
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def add(self, name: str, frame: Pixels, session: int = 0) -> None:
-        """Keep a copy of a frame of the class of that name. session: of teaching, which it is from; 0 for none."""
+    def add(self, name: str, frame: Pixels, session: int = 0, sample: int = 0) -> None:
+        """Keep a copy of a frame of the class of that name.
+
+        session: of teaching, which it is from; 0 for none. sample: its number, 0 for one that is never sent.
+        """
         slot = self._free.pop()
         self._block[slot] = frame
         self._sessions[slot] = session
+        self._samples[slot] = sample
         gone = self._slots.add(name, slot)
         if gone is not None:
             self._free.append(gone)
@@ -68,16 +84,16 @@ class FrameMemory:
             self._block[slot] = 0  # nothing is left of it in the next checkpoint
         self._free.extend(sorted(slots, reverse=True))
 
-    def draw(self, count: int) -> list[tuple[str, Pixels]]:
-        """Return ``count`` different frames with their class names, or all where there are fewer: as BalancedMemory's.
+    def draw(self, count: int) -> list[KeptFrame]:
+        """Return ``count`` different frames, or all where there are fewer: as BalancedMemory's."""
+        return self._frames(self._slots.draw(count))
 
-        The frames are views, good until the next `add`.
-        """
-        return [(name, self._block[slot]) for name, slot in self._slots.draw(count)]
+    def all(self) -> list[KeptFrame]:
+        """Return every frame."""
+        return self._frames(self._slots.all())
 
-    def all(self) -> list[tuple[str, Pixels]]:
-        """Return every frame with its class name; the frames are views, good until the next `add`."""
-        return [(name, self._block[slot]) for name, slot in self._slots.all()]
+    def _frames(self, chosen: list[tuple[str, int]]) -> list[KeptFrame]:
+        return [KeptFrame(name, self._block[slot], int(self._samples[slot])) for name, slot in chosen]
 
     def one_of_each(self) -> dict[str, Pixels]:
         """Return a copy of one frame of each class; draws nothing, so what is drawn later stays the same."""
@@ -88,7 +104,7 @@ class FrameMemory:
         """Return what a checkpoint must hold, and what goes into its JSON.
 
         The tensors: frames, uint8 (slots, size, size, 3), a view of the block; and of each frame that is kept its
-        slot, its session and its label, int64 (N,).
+        slot, its session, its number and its label, int64 (N,).
         """
         held = self._slots.all()
         classes = list(dict.fromkeys(name for name, _ in held))
@@ -100,6 +116,7 @@ class FrameMemory:
             "frames": torch.from_numpy(self._block[: max(slots) + 1]),
             "slots": torch.tensor(slots),
             "sessions": torch.from_numpy(self._sessions[slots]),
+            "samples": torch.from_numpy(self._samples[slots]),
             "labels": torch.tensor([classes.index(name) for name, _ in held]),
         }, about
 
@@ -110,6 +127,7 @@ class FrameMemory:
         if tensors:
             self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
             self._sessions[slots] = tensors["sessions"].numpy()
+            self._samples[slots] = tensors["samples"].numpy()
         self._slots.restore(zip(names, slots, strict=True), about["random"])
         self._free = sorted(set(range(len(self._block))) - set(slots), reverse=True)
 

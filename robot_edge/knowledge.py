@@ -15,7 +15,7 @@ from robot_edge.trainer import EdgeTrainer
 class Knowledge:
     """The network, the frames to rehearse and the frames to test with: what a class edit applies to.
 
-    edits: how many were applied.
+    edits: how many were applied. inherited: frames of a former run, whose numbers come before those of this one's.
     """
 
     def __init__(self, trainer: EdgeTrainer, rehearsal: FrameMemory, held_out: FrameMemory) -> None:
@@ -23,15 +23,18 @@ class Knowledge:
         self.rehearsal = rehearsal
         self.held_out = held_out
         self.edits = 0
+        self.inherited = 0
 
     def inherit(self, parts: Parts, about: dict[str, Any]) -> None:
         """Keep the frames of a robot's checkpoint whose weights this one begins with.
 
         Without them it would forget what they show as soon as it learns something else. Their lessons are over.
         """
-        for memory, part in ((self.rehearsal, "rehearsal"), (self.held_out, "held_out")):
-            for name, frame in frames_in(parts.get(part, {}), about.get(part, {})):
-                memory.add(name, resize(frame, memory.size))
+        for name, frame in frames_in(parts.get("rehearsal", {}), about.get("rehearsal", {})):
+            self.inherited += 1
+            self.rehearsal.add(name, resize(frame, self.rehearsal.size), sample=self.inherited)
+        for name, frame in frames_in(parts.get("held_out", {}), about.get("held_out", {})):
+            self.held_out.add(name, resize(frame, self.held_out.size))
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from hierarchy.run_folder import RunFolder
 from hierarchy.schedule import settling
 from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
-from robot_edge.frames import Frame, FrameSource, PacedSource
-from robot_edge.node import RobotNode
+from robot_edge.frames import Frame, PacedSource
+from robot_edge.node import OpenSource, RobotNode
 from robot_edge.page.board import Board
 from robot_edge.perception import Predictor
 from robot_edge.predictions import PredictionPublisher
@@ -64,7 +64,7 @@ class LiveNode(RobotNode):
         trainer: EdgeTrainer,
         uplink: Uplink,
         camera: PacedSource,
-        held_out: FrameSource | None,
+        held_out: OpenSource | None,
         folder: RunFolder,
         stop: StopRequest,
         saved: tuple[Parts, dict[str, Any]] | None,
@@ -191,19 +191,14 @@ class LiveNode(RobotNode):
         if not remembered:
             self._practice = 0.0
             return False
-        images = np.stack([image for _, image in remembered])
-        self._trainer.step(images, [name for name, _ in remembered], fresh=0, progress=progress)
+        images = np.stack([one.image for one in remembered])
+        self._trainer.step(images, [one.name for one in remembered], fresh=0, progress=progress)
         return True
 
     def _test_what_was_taught(self) -> None:
-        """Predict some held-out frames here and in the cloud, calibrate, and save what was learned."""
-        self._figures.begin_test()
-        for batch in self._held_out_batches(TESTED_FRAMES):
-            if batch.names and self._trainer.classes:
-                predicted, quantized = self._trainer.evaluate(batch.images)
-                self._figures.held_out.add(batch.names, predicted)
-                if self._uplink.trainer_online:
-                    self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
+        """Send what is remembered as it is encoded now, test, calibrate, and save what was learned."""
+        self._send_memory_again()
+        self._test_so_far(TESTED_FRAMES)
         self._calibrate()
         self._perception.predictor.refresh(self._trainer.segment, at_once=True)
         self.save()
@@ -213,8 +208,8 @@ class LiveNode(RobotNode):
         held_out = self._knowledge.held_out.all()
         chosen = self._chooser.permutation(len(held_out))[:TESTED_FRAMES]
         if len(chosen) and self._trainer.classes:
-            images = np.stack([held_out[one][1] for one in chosen])
-            names = [held_out[one][0] for one in chosen]
+            images = np.stack([held_out[one].image for one in chosen])
+            names = [held_out[one].name for one in chosen]
             self._perception.predictor.calibrate(self._trainer.segment, images, names)
 
     def _live_line(self, seeing: Seeing) -> str:
@@ -256,7 +251,7 @@ def live_node(
     trainer: EdgeTrainer,
     uplink: Uplink,
     camera: PacedSource,
-    held_out: FrameSource | None,
+    held_out: OpenSource | None,
     folder: RunFolder,
     stop: StopRequest,
     saved: tuple[Parts, dict[str, Any]] | None,

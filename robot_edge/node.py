@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import numpy as np
 from broker.codec import unpack_as
 from broker.errors import AccessDenied, ConfigError, NameTaken
 from broker.messages import Change, ClassEdit, CommandResult
+from broker.quantize import Quantized
 from hierarchy.checkpoint import Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import Notice, StopRequest
 from hierarchy.run_folder import RunFolder
+from hierarchy.schedule import settling
 from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
 from robot_edge.figures import RunFigures
-from robot_edge.frame_memory import FrameMemory
+from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.knowledge import Knowledge
 from robot_edge.operating import Commands
@@ -43,12 +46,19 @@ HELD_OUT_FRAMES = 2000
 HELD_OUT_SEED = 1_000_000
 # Frames predicted at a time in an evaluation.
 PREDICT_AT_ONCE = 256
+# Steps on remembered frames alone, at a falling rate, behind a replay that ended on some of its classes.
+REPLAY_PRACTICE = 200
+# Remembered frames that go up once more when what was learned has settled.
+FRAMES_SENT_AGAIN = 1000
 # Between two metrics messages.
 METRICS_SECONDS = 1.0
 # How long to wait for a batch's frames before the uplink gets its turn.
 SOURCE_SECONDS = 0.2
 # How long the cloud may go without new figures while the robot waits for those of the last evaluation.
 FIGURES_SECONDS = 60.0
+
+# Opens a source of frames to test on, of the classes named beside those of the run's phases.
+OpenSource = Callable[[Sequence[str]], FrameSource]
 
 log = logging.getLogger("robot-edge")
 
@@ -62,7 +72,7 @@ class RobotNode:
         trainer: EdgeTrainer,
         uplink: Uplink,
         source: PacedSource,
-        held_out: FrameSource | None,
+        held_out: OpenSource | None,
         folder: RunFolder,
         stop: StopRequest,
         saved: tuple[Parts, dict[str, Any]] | None = None,
@@ -71,14 +81,15 @@ class RobotNode:
     ) -> None:
         """Get ready, from a checkpoint of the run where there is one.
 
-        teaching: for a robot that is taught what it sees. board: of its page.
+        held_out: opens the source of frames to test on, each time anew; None where they are set apart. teaching: for a
+        robot that is taught what it sees. board: of its page.
         Raises ConfigError where the run cannot go on from it, or is over.
         """
         self._config = config
         self._trainer = trainer
         self._uplink = uplink
         self._source = source
-        self._held_out_source = held_out
+        self._open_held_out = held_out
         self._folder = folder
         self._stop = stop
         self._notice = Notice(log)
@@ -96,6 +107,8 @@ class RobotNode:
         self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
         self._next_metrics = 0.0
+        self._phase = 0  # of the last batch
+        self._has_settled = False
         # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
         self._sent_position = uplink.outbox.position
         self._resumed = saved is not None or self._sent_position > 0
@@ -155,6 +168,7 @@ class RobotNode:
         try:
             self.wait_for_trainer()
             self.train()
+            self._settle()
             self.save()  # a test takes time, and whoever stopped the run may not wait for its end
             self.test()
         except (NameTaken, AccessDenied):
@@ -180,6 +194,7 @@ class RobotNode:
             while not self._stop.made and not self._batcher.ended:
                 batch = self._batcher.next(SOURCE_SECONDS)
                 if batch is not None:
+                    self._test_former_phase(batch.names)
                     self._learn(batch)
                     self._wait_for_room()
                 self._pump()
@@ -209,6 +224,26 @@ class RobotNode:
             self._pump()
         self._drain("held-out activations")
         self._wait_for_figures()
+
+    def _test_former_phase(self, names: Sequence[str]) -> None:
+        """Where a phase begins, test what was learned in those before it."""
+        phase = self._config.phase_of(names)
+        if phase > self._phase and self._trainer.classes:
+            self._test_so_far()
+        self._phase = max(phase, self._phase)
+
+    def _test_so_far(self, most: int = HELD_OUT_FRAMES) -> None:
+        """Predict held-out frames of the classes known by now, here and, where it is there, in the cloud."""
+        self._figures.begin_test()
+        for batch in self._held_out_batches(most):
+            rows = [row for row, name in enumerate(batch.names) if name in self._trainer.classes]
+            if rows and not self._stop.made:
+                names = [batch.names[row] for row in rows]
+                predicted, quantized = self._trainer.evaluate(batch.images[rows])
+                self._figures.held_out.add(names, predicted)
+                if self._uplink.trainer_online:
+                    self._uplink.send(quantized, names, evaluation=self._figures.evaluation)
+                self._pump()
 
     def save(self) -> None:
         """Write a checkpoint, if anything was learned and the disk takes it."""
@@ -254,7 +289,10 @@ class RobotNode:
             "batcher": about_batcher,
             "figures": self._figures.state(),
             "edits": self._knowledge.edits,
+            "inherited": self._knowledge.inherited,
             "position": self._batcher.position,
+            "phase": self._phase,
+            "settled": self._has_settled,
         }
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
@@ -263,7 +301,8 @@ class RobotNode:
         self._batcher.held_out.restore(parts.get("held_out", {}), about["held_out"])
         self._batcher.restore(about["batcher"], {name: one.numpy() for name, one in parts["batcher"].items()})
         self._figures.restore(about["figures"])
-        self._knowledge.edits = about["edits"]
+        self._knowledge.edits, self._knowledge.inherited = about["edits"], about["inherited"]
+        self._phase, self._has_settled = about["phase"], about["settled"]
         self._source.seek(about["position"])
 
     def _pump(self, timeout: float = 0.0) -> None:
@@ -307,23 +346,74 @@ class RobotNode:
     def _learn(self, batch: Batch) -> None:
         fresh = len(batch.names)
         rehearsed = self._knowledge.rehearsal.draw(self._rehearsed_with(fresh))
-        images = np.concatenate([batch.images, *(image[None] for _, image in rehearsed)])
-        names = batch.names + [name for name, _ in rehearsed]
-        step = self._trainer.step(images, names, fresh=fresh, progress=self._batcher.progress)
+        images = np.concatenate([batch.images, *(one.image[None] for one in rehearsed)])
+        names = batch.names + [one.name for one in rehearsed]
+        numbers = [self._knowledge.inherited + position for position in batch.positions]
+        step = self._trainer.step(images, names, fresh=fresh, progress=self._progress)
         self._figures.add(step)
         sent = bisect_right(batch.positions, self._sent_position)
         if sent < fresh:
+            self._send_again(step.quantized[fresh:], rehearsed)
             self._uplink.send(
-                step.quantized[sent:],
+                step.quantized[sent:fresh],
                 batch.names[sent:],
+                samples=numbers[sent:],
                 position=self._batcher.position,
-                progress=self._batcher.progress,
+                progress=self._progress,
                 edge_version=self._trainer.steps,
                 session=batch.session,
             )
         if self._config.rehearsed_per_fresh:
-            for name, image in zip(batch.names, batch.images, strict=True):
-                self._knowledge.rehearsal.add(name, image, batch.session)
+            for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
+                self._knowledge.rehearsal.add(name, image, batch.session, number)
+
+    def _send_again(self, quantized: Quantized, frames: list[KeptFrame]) -> None:
+        """Send frames that went up before as they are encoded now, unless the link has enough to do without."""
+        if frames and self._config.encode_anew and not self._uplink.is_behind:
+            self._uplink.send(
+                quantized,
+                [one.name for one in frames],
+                samples=[one.sample for one in frames],
+                again=True,
+                progress=self._progress,
+                edge_version=self._trainer.steps,
+            )
+
+    def _send_memory_again(self) -> None:
+        """Send what is remembered as it is encoded now, class-balanced, as much as is worth the link's time."""
+        frames = self._knowledge.rehearsal.draw(FRAMES_SENT_AGAIN)
+        for start in range(0, len(frames) if self._config.encode_anew else 0, PREDICT_AT_ONCE):
+            part = frames[start : start + PREDICT_AT_ONCE]
+            _, quantized = self._trainer.evaluate(np.stack([one.image for one in part]))
+            self._send_again(quantized, part)
+            self._pump()
+
+    @property
+    def _progress(self) -> float | None:
+        """The progress that sets the learning rate; None, for a constant one, where classes come one after the other.
+
+        A rate that falls over the whole run would leave nothing for the last ones.
+        """
+        return None if self._config.forgets else self._batcher.progress
+
+    def _settle(self) -> None:
+        """Where a replay ended on some of its classes: practise on all of them at a falling rate, then send them."""
+        if not self._config.forgets or self._has_settled:
+            return
+        self._test_so_far()
+        steps = min(REPLAY_PRACTICE, round(self._config.practice * self._figures.images))
+        with RunProgress(steps, "steps of practice") as progress:
+            for done in range(steps):
+                remembered = self._knowledge.rehearsal.draw(self._config.batch)
+                if self._stop.made or not remembered:
+                    return
+                images = np.stack([one.image for one in remembered])
+                names = [one.name for one in remembered]
+                loss = self._trainer.step(images, names, fresh=0, progress=settling(done, steps - done)).loss
+                self._pump()
+                progress.show(done + 1, f"exit loss {loss:.2f}")
+        self._has_settled = True
+        self._send_memory_again()
 
     def _rehearsed_with(self, fresh: int) -> int:
         """Return how many frames are rehearsed in a step with so many fresh ones."""
@@ -371,21 +461,22 @@ class RobotNode:
 
     def _held_out_batches(self, most: int = HELD_OUT_FRAMES) -> Iterator[Batch]:
         """Yield held-out frames, mixed, in batches: at most so many, or all of a source that is there for testing."""
-        if self._held_out_source is not None:
-            reader = Batcher(
-                source=self._held_out_source,
-                size=PREDICT_AT_ONCE,
-                image_size=self._config.image_size,
-                held_out_every=0,
-                held_out=FrameMemory(0, self._config.image_size, 0),
-            )
-            while (batch := reader.next()) is not None:
-                yield batch
+        if self._open_held_out is not None:
+            with closing(self._open_held_out(self._trainer.classes)) as source:
+                reader = Batcher(
+                    source=source,
+                    size=PREDICT_AT_ONCE,
+                    image_size=self._config.image_size,
+                    held_out_every=0,
+                    held_out=FrameMemory(0, self._config.image_size, 0),
+                )
+                while (batch := reader.next()) is not None:
+                    yield batch
             return
         frames = self._batcher.held_out.draw(most)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
-            yield Batch(images=np.stack([image for _, image in part]), names=[name for name, _ in part], positions=[])
+            yield Batch(images=np.stack([one.image for one in part]), names=[one.name for one in part], positions=[])
 
     def _write_metrics(self) -> None:
         # A killed process has written lines of steps that are taken again.

@@ -8,13 +8,16 @@ import logging
 import math
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from broker.codec import samples_per_message
+from broker.errors import SourceError
 from broker.link import MqttLink, credentials_for
 from broker.messages import RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint
@@ -23,6 +26,7 @@ from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.page import page_server
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.config import RobotConfig
+from robot_edge.frames import FrameSource
 from robot_edge.live import live_node
 from robot_edge.node import HELD_OUT_SEED, RobotNode
 from robot_edge.outbox import Outbox
@@ -67,16 +71,9 @@ def run(config: RobotConfig) -> None:
         seed=config.seed,
         live=config.is_live,
     )
-    shown = [list(dict.fromkeys(name for phase in config.phase_classes for name in phase))] if config.phases else []
-    held_out = None
-    if config.held_out:  # tested on no class that the phases never show
-        held_out = open_source(
-            config.held_out,
-            dataclasses.replace(config, rate="max"),
-            image_size=config.image_size,
-            phases=shown,
-            seed=config.seed + HELD_OUT_SEED,
-        )
+    held_out = partial(_open_held_out, config) if config.held_out else None
+    if held_out:
+        held_out(()).close()  # what is wrong with it should be said before anything starts
     boot = secrets.token_hex(8)
     with (
         page_server(config, config.robot) as page,
@@ -120,6 +117,27 @@ def run(config: RobotConfig) -> None:
                 uplink.close()
     if stop.made:
         raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _open_held_out(config: RobotConfig, known: Sequence[str]) -> FrameSource:
+    """Open the source of frames to test on, with phases of their classes and those known before."""
+    shown = list(dict.fromkeys([*known, *(name for phase in config.phase_classes for name in phase)]))
+    try:
+        return _held_out_of(config, shown if config.phases else [])
+    except SourceError:
+        if not known:
+            raise
+        return _open_held_out(config, ())  # a former run knew classes that this source has not
+
+
+def _held_out_of(config: RobotConfig, classes: list[str]) -> FrameSource:
+    return open_source(
+        config.held_out,
+        dataclasses.replace(config, rate="max"),
+        image_size=config.image_size,
+        phases=[classes] if classes else [],
+        seed=config.seed + HELD_OUT_SEED,
+    )
 
 
 def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from broker.errors import ConfigError
 from broker.quantize import Quantized, dequantize, quantize
 from hierarchy.checkpoint import Parts
 from hierarchy.device import Compute, fastest
 from hierarchy.learner import Learner
+from hierarchy.losses import asymmetric_cross_entropy
 from robot_edge.augment import augment
 from robot_edge.segment import EdgeSegment
 
@@ -34,7 +34,7 @@ class EdgeStep:
     """What one step found.
 
     loss: of the exit, over fresh and rehearsed frames. correct: bool (fresh,), whether the exit had each fresh frame
-    right before it learned from it. quantized: the fresh frames' activations.
+    right before it learned from it. quantized: activations of all frames, the fresh ones first.
     """
 
     loss: float
@@ -79,11 +79,11 @@ class EdgeTrainer:
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
             quantized, logits = self._predict(augment(images, self._rng))
-            loss = F.cross_entropy(logits, labels)
+            loss = asymmetric_cross_entropy(logits, labels, fresh)
             if not self.learner.descend(loss):
                 raise ConfigError("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
         correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
-        return EdgeStep(loss=loss.item(), correct=correct, quantized=quantized[:fresh])
+        return EdgeStep(loss=loss.item(), correct=correct, quantized=quantized)
 
     def state(self) -> tuple[Parts, dict[str, Any]]:
         """Return what a checkpoint must hold for training to go on."""

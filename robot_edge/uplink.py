@@ -38,6 +38,8 @@ from robot_edge.pacing import Pace
 COMMANDS_WAITING = 100
 # Different reasons for a rejection that are logged; a trainer that invents more would only fill the log.
 MOST_REASONS = 32
+# Between two receipts a robot that trains makes a few messages at most. Twice a window of them is an outage.
+MESSAGES_OF_A_LINK_THAT_KEEPS_UP = 128
 # Our own heartbeat comes back from the broker. Where it has not for this long, the broker is to blame, or our rights at
 # it, and not the trainer.
 QUIET_SECONDS = 1.5 * HEARTBEAT_SECONDS
@@ -124,6 +126,11 @@ class Uplink:
         return self._pace.goodput
 
     @property
+    def is_behind(self) -> bool:
+        """Whether more waits for the cloud than a link that keeps up would leave waiting."""
+        return len(self.outbox) > MESSAGES_OF_A_LINK_THAT_KEEPS_UP
+
+    @property
     def deliveries_dropped(self) -> int:
         """How many messages to this robot were dropped because it did not read them in time."""
         return self._link.dropped
@@ -158,6 +165,8 @@ class Uplink:
         quantized: Quantized,
         names: Sequence[str],
         *,
+        samples: Sequence[int] = (),
+        again: bool = False,
         position: int | None = None,
         evaluation: int = 0,
         progress: float | None = None,
@@ -166,8 +175,10 @@ class Uplink:
     ) -> None:
         """Put labelled activations into the outbox, as few messages as the broker's bound and the link's rate allow.
 
+        samples: the number of each, of those to train on. again: they went up before, and are encoded anew.
         position: of the source, after these frames. session: of teaching, 0 for none.
         """
+        numbers = np.array(samples or [0] * len(names), np.uint32)
         most = self._samples_per_message(len(set(names)))
         parts = -(-len(names) // most)
         for chosen in np.array_split(np.arange(len(names)), parts):
@@ -185,11 +196,13 @@ class Uplink:
                     session=session,
                     classes=classes,
                     labels=np.array([classes.index(name) for name in names[part]], np.uint16),
+                    samples=numbers[part],
+                    again=again,
                     activations=pack_activations(quantized[part]),
                 )
             )
-            samples = {} if evaluation else Counter(names[part])
-            self.outbox.put(self._sequence, payload, samples, position=position, evaluation=evaluation)
+            counted = {} if evaluation or again else Counter(names[part])
+            self.outbox.put(self._sequence, payload, counted, position=position, evaluation=evaluation)
             self._sequence += 1
 
     def send_edit(self, change: Change, name: str, *, to: str = "", session: int = 0) -> ClassEdit:

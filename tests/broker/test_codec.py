@@ -90,6 +90,8 @@ BATCH = ActivationBatch(
     session=5,
     classes=("cat", "köttur"),
     labels=np.array([0, 1, 0], np.uint16),
+    samples=np.array([70000, 12, 70001], np.uint32),
+    again=True,
     activations=PackedActivations(shape=(3, 2, 2, 3), bits=3, low=LOW, step=STEP, data=BITS_PACKED, compressed=False),
 )
 EVALUATION_BATCH = replace(
@@ -98,6 +100,8 @@ EVALUATION_BATCH = replace(
     evaluation=1,
     progress=None,
     labels=np.array([0, 1], np.uint16),
+    samples=np.zeros(2, np.uint32),
+    again=False,
     activations=PackedActivations(
         shape=(2, 2, 8, 8),
         bits=4,
@@ -321,6 +325,7 @@ def shaped(*shape: int) -> dict[str, Any]:
         "lz4": True,
         "classes": ["cat"],
         "labels": bytes(2 * shape[0]),
+        "samples": bytes(4 * shape[0]),
         "low": bytes(4 * channels),
         "step": bytes(4 * channels),
         "data": bytes(math.prod(shape) // 255 + 255),
@@ -372,6 +377,9 @@ def floats(*values: float) -> bytes:
         ({"labels": b"\0\0\1\0\2\0"}, "label 2 of 2 classes"),
         ({"labels": b"\0\0\xff\xff\0\0"}, "label 65535 of 2 classes"),
         ({"labels": [0, 1, 0]}, "'labels' is list"),
+        ({"samples": bytes(11)}, "'samples' has 11 bytes, expected 12"),
+        ({"samples": [1, 2, 3]}, "'samples' is list"),
+        ({"again": 1}, "'again' is int"),
         ({"shape": []}, "'shape' is not"),
         ({"shape": [36]}, r"shape \(36,\) is not"),
         ({"shape": [1, 1, 1, 1, 1, 36]}, "'shape' is not 1 to 5"),
@@ -415,6 +423,7 @@ def test_impossible_activations(changes: dict[str, Any], complaint: str) -> None
         {"sequence": MAX_COUNT, "edge_version": MAX_COUNT},
         {"progress": 1},
         {"progress": 0.0},
+        {"again": True, "samples": bytes(12)},
         {"classes": ["cat", "🐕" * 64]},
         {"low": floats(-1e6, 1e6)},
         {"a field of a later version": [1, 2, 3]},
@@ -565,7 +574,7 @@ def test_oversize_messages_are_not_even_looked_at(message: Message, file: str) -
 
 def test_a_short_message_cannot_declare_megabytes() -> None:
     data = msgpack.packb(raw(BATCH) | shaped(1, 1, 2048, 1024) | {"data": bytes(20)})
-    assert len(data) < 250
+    assert len(data) < 300
     with pytest.raises(MalformedMessage, match=r"needs 786,432 bytes, the message holds 20"):
         unpack(data)
 
@@ -690,6 +699,8 @@ def batches(draw: st.DrawFn) -> ActivationBatch:
         session=draw(SEQUENCES),
         classes=tuple(classes),
         labels=np.array(labels, np.uint16),
+        samples=rng.integers(0, 2**32, len(labels), np.uint32),
+        again=draw(st.booleans()),
         activations=pack_activations(quantized),
     )
 
@@ -816,6 +827,8 @@ def fullest(split: SplitSpec, classes: int, samples: int) -> ActivationBatch:
         session=MAX_COUNT,
         classes=names,
         labels=rng.integers(0, len(names), samples).astype(np.uint16),
+        samples=rng.integers(0, 2**32, samples, np.uint32),
+        again=False,
         activations=PackedActivations(
             shape=shape, bits=split.bits, low=ranges, step=ranges, data=data, compressed=False
         ),

@@ -529,7 +529,7 @@ def work_off(fleet: Fleet) -> str:
     "size", [150, 300]
 )  # of 150 samples one message fits a page of the file, and leaves half of it
 def test_a_nearly_full_store_gives_up_its_oldest_trained_samples(tmp_path: Path, size: int) -> None:
-    limit = 1_000_000
+    limit = 2_000_000
     fleet = open_fleet(tmp_path, store_gb=limit / 1e9, rehearse_from=10**6)
     enter(fleet, "idle", STATE)
     enter(fleet, "r1", REHEARSING)

@@ -75,7 +75,15 @@ def test_a_bomb_as_large_as_a_message_may_be_is_bounded(cloud: Cloud) -> None:
     cloud.say("r1", STATE, *batches(1))
     size = 4096 * 24 // 2
     whole = lz4.block.compress(bytes(size), store_size=False)
-    message = changed(sequence=5, evaluation=1, shape=[4096, 6, 2, 2], lz4=True, data=whole, labels=bytes(2 * 4096))
+    message = changed(
+        sequence=5,
+        evaluation=1,
+        shape=[4096, 6, 2, 2],
+        lz4=True,
+        data=whole,
+        labels=bytes(2 * 4096),
+        samples=bytes(4 * 4096),
+    )
 
     def send() -> None:
         cloud.publish("r1", "activations", message)
@@ -226,7 +234,7 @@ def test_activations_that_overflow_put_one_robot_in_quarantine_and_leave_all_net
 
 
 # With these seeds some robots get as far as training, and some into quarantine.
-@pytest.mark.parametrize("seed", [4, 5])
+@pytest.mark.parametrize("seed", [4, 7])
 def test_garbage_of_all_kinds_does_no_harm(seed: int, start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     cloud = start(**fuzz.SETTINGS)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from broker.codec import pack
 from broker.errors import MalformedMessage
-from broker.messages import ActivationBatch, SplitSpec, TrainerMetrics
+from broker.messages import ActivationBatch, ClassEdit, SplitSpec, TrainerMetrics
 from broker.quantize import dequantize, quantize
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import MOST_UNREHEARSED, PREDICT_AT_ONCE, RobotSession
@@ -288,3 +288,83 @@ def test_a_checkpoint_is_of_its_own_network_only() -> None:
     parts, about = tiny_session([]).checkpoint()
     with pytest.raises(RuntimeError):
         tiny_session([], bottleneck=0, shape=(7, 2, 2)).restore(parts, about)
+
+
+def again(robot: Robot, names: list[str], samples: list[int], values: float, version: int, **fields: Any) -> str:
+    """Send samples that came before as a later segment encodes them."""
+    encoded = np.full((len(names), *SPLIT.shape), values, np.float32)
+    fields = {"again": True, "sequence": len(robot.log), **fields}
+    return robot.take(make_batch(names, SPLIT, encoded, samples=samples, edge_version=version, **fields))
+
+
+def test_what_the_robot_rehearses_is_rehearsed_here_as_it_is_encoded_now() -> None:
+    robot = Robot(rehearse=1.0)
+    robot.send(4)
+    again(robot, ["dog", "cat"], [2, 1], values=7.0, version=5)
+    assert robot.steps == [(4, 4)], "that alone makes no step"
+    robot.send(4)
+    step = robot.trainer.recorded[-1]
+    assert (len(step.names), step.fresh, step.names[4:6]) == (8, 4, ["dog", "cat"])
+    assert (step.activations[4:6] == 7).all()
+    assert robot.figures.images == 8, "samples that came before count once"
+
+
+def test_a_sample_that_came_again_is_not_rehearsed_as_it_was_any_more() -> None:
+    robot = Robot(rehearse=1.0)
+    robot.send(4)
+    again(robot, ["cat", "dog", "cat", "dog"], [1, 2, 3, 4], values=7.0, version=5)
+    robot.apply("flush")
+    robot.apply("rehearse", b"1 1")
+    assert len(robot.trainer.recorded[-1].names) == 4
+    assert (robot.trainer.recorded[-1].activations == 7).all()
+
+
+def test_a_memory_that_is_sent_at_once_is_left_to_idle_rehearsal() -> None:
+    robot = Robot(rehearse=1.0)
+    robot.send(40)
+    steps = len(robot.steps)
+    robot.apply("rehearse", b"%d %d" % (20, 20))
+    assert robot.session.idle_steps_due(0.5) == 0
+    again(robot, ["cat", "dog"] * 20, list(range(1, 41)), values=7.0, version=50)
+    robot.apply("flush")
+    assert robot.session.idle_steps_due(0.5) == 20
+    assert len(robot.steps) == steps + 20, "no step waited for it"
+    robot.apply("rehearse", b"1 20")
+    assert (robot.trainer.recorded[-1].activations == 7).all()
+
+
+def test_what_comes_again_belongs_to_the_lesson_that_it_was_taught_in() -> None:
+    robot = Robot(rehearse=1.0)
+    robot.take(make_batch(["cat"] * 4, SPLIT, session=1, samples=[1, 2, 3, 4]))
+    robot.take(make_batch(["dog"] * 4, SPLIT, sequence=1, session=2, samples=[5, 6, 7, 8]))
+    again(robot, ["cat", "dog"], [2, 6], values=7.0, version=5)
+    undo = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="undo", name="", to="", session=2)
+    robot.apply("edit", pack(undo))
+    again(robot, ["cat", "dog"], [3, 7], values=8.0, version=6)  # sent before the edit, and late
+    robot.apply("flush")
+    robot.apply("rehearse", b"1 1")
+    assert set(robot.trainer.recorded[-1].names) == {"cat"}
+
+
+def test_the_last_round_is_tested_once_more_when_idle_rehearsal_is_done() -> None:
+    robot = Robot()
+    robot.send(16)
+    robot.send(6, evaluation=1)
+    robot.send(2, evaluation=1)
+    assert (robot.figures.cloud_accuracy, robot.figures.evaluated) == (0.5, 8)
+    robot.trainer.predict = lambda activations: ["dog"] * len(activations)  # type: ignore[method-assign]
+    robot.session.held_out.add(["ant"], ["cat"])
+    robot.apply("rehearse", b"1 2")
+    assert robot.figures.evaluated == 9, "it is not done yet"
+    robot.apply("rehearse", b"1 1")
+    assert (robot.figures.cloud_accuracy, robot.figures.evaluated, robot.figures.evaluation) == (0.5, 8, 1)
+    assert robot.session.held_out.by_class == {"cat": 0.0, "dog": 1.0}
+
+
+def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
+    robot = Robot()
+    robot.send(16)
+    robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=1))
+    robot.take(make_batch(["cat", "dog"], SPLIT, sequence=2, evaluation=2))
+    matrix = robot.session.rounds().figures("cloud")["cloud_accuracy_matrix"]
+    assert matrix == {"classes": ["cat", "dog"], "rounds": [[1.0, None], [1.0, 0.0]]}

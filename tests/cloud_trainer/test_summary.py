@@ -6,6 +6,7 @@ import pytest
 
 from broker.messages import RobotMetrics, TrainerMetrics
 from cloud_trainer.summary import fleet_summary
+from hierarchy.continual import AccuracyRounds
 
 
 def trained(robot: str, **figures: Any) -> TrainerMetrics:
@@ -48,6 +49,7 @@ def reported(**figures: Any) -> RobotMetrics:
     return RobotMetrics(**{**values, **figures})
 
 
+ROUNDS = {"r1": AccuracyRounds(), "r2": AccuracyRounds()}
 CLASSES = {"r1": ["cat", "dog"], "r2": ["dog", "ant"]}
 
 
@@ -57,6 +59,7 @@ def test_counts_add_up_and_shares_are_weighed_by_images() -> None:
         {"r1": reported(), "r2": reported(bytes_per_image=100.0)},
         CLASSES,
         {"r1": {"cat": 1.0, "dog": 0.8}, "r2": {}},
+        ROUNDS,
         undecodable=5,
     )
     assert summary["classes"] == ["ant", "cat", "dog"]
@@ -72,14 +75,14 @@ def test_counts_add_up_and_shares_are_weighed_by_images() -> None:
 
 
 def test_what_the_trainer_saw_itself_wins_over_what_a_robot_says() -> None:
-    summary = fleet_summary({"r1": trained("r1")}, {"r1": reported()}, CLASSES, {"r1": {}}, 0)
+    summary = fleet_summary({"r1": trained("r1")}, {"r1": reported()}, CLASSES, {"r1": {}}, ROUNDS, 0)
     assert summary["robots"]["r1"]["images"] == 100
     assert summary["robots"]["r1"]["exit_accuracy"] == 0.6
 
 
 def test_robots_that_have_not_said_a_figure_do_not_count_for_it() -> None:
     trainers = {"r1": trained("r1"), "r2": trained("r2", cloud_accuracy=None, images=900)}
-    summary = fleet_summary(trainers, {"r1": reported()}, CLASSES, {"r1": {}, "r2": {}}, 0)
+    summary = fleet_summary(trainers, {"r1": reported()}, CLASSES, {"r1": {}, "r2": {}}, ROUNDS, 0)
     assert summary["cloud_accuracy"] == pytest.approx(0.8)
     assert summary["exit_accuracy"] == pytest.approx(0.6)
     assert summary["messages_sent"] == 9
@@ -87,13 +90,13 @@ def test_robots_that_have_not_said_a_figure_do_not_count_for_it() -> None:
 
 
 def test_a_trainer_without_robots_has_a_summary_too() -> None:
-    summary = fleet_summary({}, {}, {}, {}, undecodable=3)
+    summary = fleet_summary({}, {}, {}, {}, {}, undecodable=3)
     assert (summary["images"], summary["messages_rejected"], summary["cloud_accuracy"]) == (0, 3, None)
     assert summary["classes"] == []
 
 
 def test_what_no_robot_has_said_is_not_known_rather_than_0() -> None:
-    summary = fleet_summary({"r1": trained("r1")}, {}, CLASSES, {"r1": {}, "r2": {}}, 0)
+    summary = fleet_summary({"r1": trained("r1")}, {}, CLASSES, {"r1": {}, "r2": {}}, ROUNDS, 0)
     assert summary["messages_sent"] is summary["dropped"] is None
     assert (summary["images"], summary["messages_trained"]) == (100, 7)
-    assert fleet_summary({}, {}, {}, {}, 0)["messages_sent"] == 0
+    assert fleet_summary({}, {}, {}, {}, {}, 0)["messages_sent"] == 0

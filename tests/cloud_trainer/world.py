@@ -73,6 +73,9 @@ def make_batch(
     progress: float | None = None,
     edits: int = 0,
     session: int = 0,
+    samples: Sequence[int] = (),
+    again: bool = False,
+    edge_version: int = 0,
 ) -> ActivationBatch:
     """Return a batch of one sample for each class name; a class is a higher channel, under noise."""
     classes = tuple(dict.fromkeys(names))
@@ -86,11 +89,13 @@ def make_batch(
         split=split.fingerprint,
         evaluation=evaluation,
         progress=progress,
-        edge_version=0,
+        edge_version=edge_version,
         edits=edits,
         session=session,
         classes=classes,
         labels=np.array([classes.index(name) for name in names], np.uint16),
+        samples=np.array(samples or range(1000 * sequence + 1, 1000 * sequence + 1 + len(names)), np.uint32),
+        again=again,
         activations=pack_activations(quantize(values, split.bits)),
     )
 

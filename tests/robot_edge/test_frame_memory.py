@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hierarchy.rehearsal import BalancedMemory
-from robot_edge.frame_memory import FrameMemory
+from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import Pixels
 
 SIZE, LIMIT = 64, 100
@@ -25,10 +25,10 @@ def filled(count: int, limit: int = LIMIT) -> FrameMemory:
     return memory
 
 
-def numbers(pairs: list[tuple[str, Pixels]]) -> list[tuple[str, int]]:
+def numbers(kept: list[KeptFrame]) -> list[tuple[str, int]]:
     """What is seen in frames; each shows one number, or several frames were mixed up."""
-    assert all(len(np.unique(image)) == 1 for _, image in pairs)
-    return [(name, int(image[0, 0, 0])) for name, image in pairs]
+    assert all(len(np.unique(image)) == 1 for _, image, _ in kept)
+    return [(name, int(image[0, 0, 0])) for name, image, _ in kept]
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 1, 7, LIMIT])

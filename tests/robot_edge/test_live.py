@@ -325,7 +325,9 @@ def test_each_batch_is_of_one_lesson_and_knows_the_edits_before_it(robot: Robot)
     robot.order("rename", "ball", "sphere")
     robot.teach("star", "star")
     robot.wait_for(lambda: len(robot.outbox) == 0)
-    batches = [one for one in robot.link.sent if isinstance(one, ActivationBatch) and not one.evaluation]
+    sent = [one for one in robot.link.sent if isinstance(one, ActivationBatch) and not one.evaluation]
+    assert {one.session for one in sent if one.again} == {0}
+    batches = [one for one in sent if not one.again]
     assert {(one.classes, one.session, one.edits) for one in batches} == {(("ball",), 1, 0), (("star",), 2, 1)}
     (edit,) = [one for one in robot.link.sent if isinstance(one, ClassEdit)]
     assert (edit.number, edit.change, edit.name, edit.to) == (1, "rename", "ball", "sphere")

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ class AnsweringLink(MemoryLink):
 
     def names(self, evaluation: int) -> list[str]:
         """The classes of all samples for training (0) or of an evaluation."""
-        return [name for batch in self.batches if batch.evaluation == evaluation for name in batch.names]
+        chosen = [batch for batch in self.batches if batch.evaluation == evaluation and not batch.again]
+        return [name for batch in chosen for name in batch.names]
 
 
 class WatchedTrainer(EdgeTrainer):
@@ -145,7 +147,7 @@ class Run:
             weights=start,
             rehearse=1.0,
         )
-        held_out = self._source(self.config.held_out, 6) if self.config.held_out else None
+        held_out = partial(self._held_out, 6) if self.config.held_out else None
         self.folder = RunFolder(self.path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
         saved = load_checkpoint(self.folder.checkpoint) if has_checkpoint else None
@@ -194,6 +196,9 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
+    def _held_out(self, images: int, _known: Sequence[str]) -> Paced:
+        return self._source(self.config.held_out, images)
 
     def _source(self, text: str, images: int) -> Paced:
         return open_source(text, image_size=16, images=images, phases=self.config.phase_classes)
@@ -612,8 +617,8 @@ def test_a_run_that_begins_with_anothers_weights_remembers_its_frames(tmp_path: 
     assert before.rehearsal.counts()
     assert after.classes == before.classes
     for left, right in ((before.rehearsal, after.rehearsal), (before.held_out, after.held_out)):
-        assert [name for name, _ in right.all()] == [name for name, _ in left.all()]
-        assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(left.all(), right.all(), strict=True))
+        assert [one.name for one in right.all()] == [one.name for one in left.all()]
+        assert all(np.array_equal(a.image, b.image) for a, b in zip(left.all(), right.all(), strict=True))
     assert heir.all()["images"] <= 8  # what is inherited is not counted as learned once more
 
 
@@ -625,8 +630,8 @@ def test_inherited_frames_are_scaled_and_bounded(tmp_path: Path) -> None:
     heir.node.inherit(tmp_path / "one")
     frames = heir.node._knowledge.rehearsal.all()
     assert len(frames) == 10
-    assert frames[0][1].shape == (32, 32, 3)
-    assert len({name for name, _ in frames}) > 3  # balanced, not the first or last ten
+    assert frames[0].image.shape == (32, 32, 3)
+    assert len({one.name for one in frames}) > 3  # balanced, not the first or last ten
 
 
 def test_a_former_run_that_kept_no_frames_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -64,7 +64,7 @@ def test_a_recording_gives_the_same_training_and_holds_out_the_same(tmp_path: Pa
             batcher = Batcher(source=source, size=8, image_size=24, held_out_every=3, held_out=memory)
             batches = list(iter(batcher.next, None))
             read.append([(batch.names, batch.images.tobytes(), batch.positions) for batch in batches])
-        read[-1].append(([name for name, _ in memory.all()], b"".join(one.tobytes() for _, one in memory.all()), []))
+        read[-1].append(([one.name for one in memory.all()], b"".join(one.image.tobytes() for one in memory.all()), []))
     assert read[0] == read[1]
 
 

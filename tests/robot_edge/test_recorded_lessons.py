@@ -104,7 +104,7 @@ def learned(read: Callable[[Batcher], Iterator[Any]], source: Any) -> tuple[Batc
     memory = FrameMemory(100, SIDE, 0)
     batcher = Batcher(source=source, size=4, image_size=SIDE, held_out_every=4, held_out=memory)
     batches = [(batch.names, batch.images.tobytes(), batch.session) for batch in read(batcher)]
-    return batches, [(name, image.tobytes()) for name, image in memory.all()]
+    return batches, [(one.name, one.image.tobytes()) for one in memory.all()]
 
 
 def learned_live(stage: Stage) -> tuple[Batches, list[tuple[str, bytes]]]:

@@ -1,0 +1,180 @@
+"""Continual learning on the whole network: what the divided one is measured against.
+
+One pass over a stream, in steps of as many remembered frames as fresh ones, as on our robot:
+
+- joint: every class from the start, mixed. The upper bound.
+- fine-tuning: each phase's frames alone. The lower bound.
+- ER: cross-entropy over fresh and remembered frames (Chaudhry et al., "On tiny episodic memories", 2019).
+- ER-ACE: fresh frames compete only with the classes among them (Caccia et al., "New insights on reducing abrupt
+  representation change in online continual learning", ICLR 2022).
+- DER++: remembered frames also keep the logits they were stored with (Buzzega et al., "Dark experience for general
+  continual learning", NeurIPS 2020), of the classes there were then.
+
+All of them remember class-balanced (the papers draw a reservoir, which is weaker), and network, augmentation, optimizer
+and rate are ours. After the stream each may practise on its memory at a falling rate, as our robot does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hierarchy.backbone import build_backbone
+from hierarchy.device import Compute, fastest
+from hierarchy.evaluation import HeldOut
+from hierarchy.head import GrowingHead
+from hierarchy.learner import Learner
+from hierarchy.rehearsal import BalancedMemory
+from hierarchy.schedule import settling
+from robot_edge.augment import augment
+from robot_edge.batches import Batcher
+from robot_edge.frame_memory import FrameMemory
+from robot_edge.frames import Pixels
+from robot_edge.sources import open_source
+from robot_edge.trainer import normalise
+
+Method = Literal["joint", "fine-tuning", "ER", "ER-ACE", "DER++"]
+
+# Of the DER++ paper for CIFAR-10 with 500 frames: the weight of the old logits, and of the labels.
+ALPHA, BETA = 0.2, 0.5
+
+
+@dataclass
+class Remembered:
+    """A frame in memory: uint8 (H, W, 3), and the logits (classes then) that it had when it came."""
+
+    image: Pixels
+    logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Frames in the order they are shown, and what is tested. images: uint8 (N, H, W, 3)."""
+
+    images: Pixels
+    names: list[str]
+
+    @classmethod
+    def read(
+        cls, source: str, *, phases: list[list[str]] | None = None, epochs: int = 1, images: int = 0, seed: int = 0
+    ) -> Stream:
+        """Read a source to its end, resized to 32 x 32."""
+        reader = Batcher(
+            source=open_source(source, image_size=32, phases=phases or [], epochs=epochs, images=images, seed=seed),
+            size=1024,
+            image_size=32,
+            held_out_every=0,
+            held_out=FrameMemory(0, 32, 0),
+        )
+        batches = list(iter(reader.next, None))
+        return cls(np.concatenate([one.images for one in batches]), [name for one in batches for name in one.names])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def only(self, names: Collection[str]) -> Stream:
+        """Return the frames of those classes."""
+        rows = [row for row, name in enumerate(self.names) if name in names]
+        return Stream(self.images[rows], [self.names[row] for row in rows])
+
+    def batches(self, size: int) -> Iterator[tuple[Pixels, list[str]]]:
+        """Yield the frames in their order."""
+        for start in range(0, len(self), size):
+            yield self.images[start : start + size], self.names[start : start + size]
+
+
+class WholeNetwork:
+    """One network, one method, one memory."""
+
+    def __init__(self, method: Method, *, memory: int, compute: Compute, rate: float, seed: int) -> None:
+        torch.manual_seed(seed)
+        features = build_backbone("resnet18", image_size=32, weights="none")
+        self.method = method
+        self.head = GrowingHead(features.features)
+        self.network = nn.Sequential(features.module, self.head)
+        self.learner = Learner(self.network, self.head, compute=compute, peak_learning_rate=rate, seed=seed)
+        self.memory: BalancedMemory[Remembered] = BalancedMemory(memory, seed)
+        self._rng = np.random.default_rng(seed)
+
+    def start_knowing(self, known: Stream, batch: int) -> None:
+        """Learn classes that are known from the start, in any number of epochs, and remember frames of them."""
+        for number, (images, names) in enumerate(known.batches(batch)):
+            logits = self._step(images, names, [], number * batch / len(known))
+            for name, image, its in zip(names, images, logits.detach().numpy(), strict=True):
+                self.memory.add(name, Remembered(image, its))
+
+    def learn(self, images: Pixels, names: list[str]) -> None:
+        """Take one step on fresh frames and as many remembered ones, and remember the fresh ones."""
+        count = len(names) if self.method in {"ER", "ER-ACE", "DER++"} else 0
+        remembered = self.memory.draw(2 * count if self.method == "DER++" else count)
+        logits = self._step(images, names, remembered, None)
+        for name, image, its in zip(names, images, logits.detach().numpy(), strict=True):
+            self.memory.add(name, Remembered(image, its))
+
+    def practise(self, steps: int, batch: int = 64) -> None:
+        """Learn from the memory alone, at a rate that falls to nothing."""
+        nothing = np.empty((0, 32, 32, 3), np.uint8)
+        for done in range(steps):
+            remembered = self.memory.draw(batch)
+            if remembered:
+                self._step(nothing, [], remembered, settling(done, steps - done))
+
+    def _step(
+        self, images: Pixels, names: list[str], remembered: list[tuple[str, Remembered]], progress: float | None
+    ) -> Tensor:
+        fresh = len(names)
+        everything = np.concatenate([images, *(one.image[None] for _, one in remembered)])
+        labels = self.learner.begin_step(names + [name for name, _ in remembered], progress=progress)
+        with self.learner.compute.autocast():
+            logits: Tensor = self.network(
+                self.learner.compute.tensor(normalise(augment(everything, self._rng)))
+            ).float()
+        if not self.learner.descend(self._loss(logits, labels, fresh, [one for _, one in remembered])):
+            raise RuntimeError("training has diverged")
+        return logits[:fresh]
+
+    def _loss(self, logits: Tensor, labels: Tensor, fresh: int, remembered: list[Remembered]) -> Tensor:
+        if self.method == "ER-ACE" and fresh:
+            among = torch.full((logits.shape[1],), -torch.inf)
+            among[torch.unique(labels[:fresh])] = 0
+            loss = F.cross_entropy(logits[:fresh] + among, labels[:fresh])
+            return loss + F.cross_entropy(logits[fresh:], labels[fresh:]) if remembered else loss
+        if self.method == "DER++" and remembered:
+            half = fresh + len(remembered) // 2 if fresh else 0
+            loss = F.cross_entropy(logits[:fresh], labels[:fresh]) if fresh else torch.zeros(())
+            kept = [
+                F.mse_loss(one[: len(its.logits)], torch.from_numpy(its.logits))
+                for one, its in zip(logits[fresh:], remembered, strict=True)
+            ]
+            distilled = torch.stack(kept[: half - fresh] if fresh else kept).mean()
+            return loss + ALPHA * distilled + BETA * F.cross_entropy(logits[half:], labels[half:])
+        return F.cross_entropy(logits, labels)
+
+    @torch.inference_mode()
+    def test(self, unseen: Stream) -> HeldOut:
+        """Predict frames that were never shown."""
+        self.network.eval()
+        result = HeldOut()
+        for images, names in unseen.batches(256):
+            with self.learner.compute.autocast():
+                guesses = self.network(self.learner.compute.tensor(normalise(images))).argmax(1).tolist()
+            result.add(names, [self.head.classes[index] for index in guesses])
+        return result
+
+
+def fastest_whole() -> Compute:
+    """Measure how this machine trains the whole network fastest."""
+    images, names = np.zeros((64, 32, 32, 3), np.uint8), ["cat", "dog"] * 32
+
+    def training_step(compute: Compute) -> Callable[[], object]:
+        network = WholeNetwork("fine-tuning", memory=0, compute=compute, rate=0.0, seed=0)
+        return lambda: network.learn(images, names)
+
+    return fastest(torch.device("cpu"), training_step)

@@ -1,0 +1,184 @@
+"""New classes without forgetting: the divided network against continual learning on the whole one.
+
+    python benchmarks/incremental.py --data PATH/cifar10
+
+Split CIFAR-10, class-incremental: no hint at test of the phase that a picture is from, and one pass. PATH/cifar10 holds
+train/ and test/ with one sub-folder of pictures for each class. Robot, trainer and broker are processes, as a user has
+them; the whole network is trained in this one, by the methods of continual_methods.py, on the same pictures, with the
+same memory of raw frames. Each result is kept in --out, so an interrupted benchmark goes on where it was. Prints the
+table for docs/results.md.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from accuracy import kept
+from continual_methods import Method, Stream, WholeNetwork, fastest_whole
+from three_processes import run_main_job
+
+from hierarchy.continual import AccuracyRounds
+from hierarchy.device import set_threads
+
+Scenario = Literal["5x2", "10x1", "warm"]
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+PHASES: dict[str, list[list[str]]] = {
+    "5x2": [list(CLASSES[index : index + 2]) for index in range(0, 10, 2)],
+    "10x1": [[name] for name in CLASSES],
+    "warm": [[name] for name in CLASSES[5:]],
+}
+# What a warm start has learned before, in so many epochs.
+KNOWN, KNOWN_EPOCHS = list(CLASSES[:5]), 3
+METHODS: tuple[Method, ...] = ("joint", "fine-tuning", "ER", "ER-ACE", "DER++")
+# Of a frame, uint8 (32, 32, 3).
+FRAME_BYTES = 3 * 32**2
+# Fresh frames in a step; as many are rehearsed.
+FRESH = 32
+BITS, CHANNELS = 2, 16
+# Steps on stored samples alone that the trainer takes in the end, for each of the last 2,000 samples.
+CLOUD_PRACTICE = 0.15
+# The same for a network that practises on its raw frames.
+PRACTICE_STEPS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """New classes without forgetting."""
+
+    data: Path
+    """Folder with train/ and test/."""
+    out: Path = Path("runs/benchmarks/incremental")
+    """Where results are kept."""
+    scenarios: tuple[Scenario, ...] = ("5x2",)
+    """5x2: five phases of two classes. 10x1: ten of one. warm: five classes known before, then five of one."""
+    memories: tuple[int, ...] = (1000, 200)
+    """Raw frames that are remembered."""
+    methods: tuple[Method, ...] = METHODS
+    """Methods on the whole network."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of weights, order and memory."""
+    ours: bool = True
+    """Whether to run the divided network as well."""
+    only_kept: bool = False
+    """Print the table of what is there already, and run nothing."""
+
+
+def main(settings: Settings) -> None:
+    settings.out.mkdir(parents=True, exist_ok=True)
+    set_threads(1)
+    for scenario in settings.scenarios:
+        rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        for seed in settings.seeds:
+            for memory in settings.memories:
+                if settings.ours:
+                    add(rows, ("ours", memory), settings, scenario, seed)
+                for method in settings.methods:
+                    without = method in {"joint", "fine-tuning"}
+                    if not without or memory == settings.memories[0]:
+                        add(rows, (method, 0 if without else memory), settings, scenario, seed)
+        print_table(scenario, rows)
+
+
+def add(
+    rows: dict[tuple[str, int], list[dict[str, Any]]],
+    key: tuple[str, int],
+    settings: Settings,
+    scenario: str,
+    seed: int,
+) -> None:
+    """Add one result to the rows, if it is there or may be measured."""
+    method, memory = key
+    path = settings.out / f"{scenario}-{method}-{memory}-seed{seed}.json"
+    if settings.only_kept and not path.exists():
+        return
+    print(f"{path.stem} ...", flush=True)
+    measure = divided if method == "ours" else whole
+    rows.setdefault(key, []).append(kept(path, lambda: measure(settings, scenario, method, memory, seed)))
+
+
+def whole(settings: Settings, scenario: str, method: Any, memory: int, seed: int) -> dict[str, Any]:
+    """Train the whole network by one of the methods."""
+    train, test = f"folder:{settings.data}/train", Stream.read(f"folder:{settings.data}/test")
+    phases = PHASES[scenario]
+    network = WholeNetwork(method, memory=memory, compute=fastest_whole(), rate=0.05, seed=seed)
+    known: list[str] = []
+    if scenario == "warm":
+        known = list(KNOWN)
+        network.start_knowing(Stream.read(train, phases=[KNOWN], epochs=KNOWN_EPOCHS, seed=seed), 2 * FRESH)
+    if method == "joint":
+        phases = [[*known, *(name for phase in phases for name in phase)]]
+    rounds = AccuracyRounds()
+    for number, phase in enumerate(phases):
+        for images, names in Stream.read(train, phases=[phase], seed=seed + number).batches(FRESH):
+            network.learn(images, names)
+        known += [name for name in phase if name not in known]
+        rounds.add(network.test(test.only(known)).by_class)
+    result = {"images": len(test), **rounds.figures("stream")}
+    if method not in {"joint", "fine-tuning"}:
+        network.practise(PRACTICE_STEPS)
+        rounds.add(network.test(test).by_class)
+        result |= {"practised_final_average_accuracy": rounds.figures("")["_final_average_accuracy"]}
+    return result
+
+
+def divided(settings: Settings, scenario: str, _method: str, memory: int, seed: int) -> dict[str, Any]:
+    """Train robot and cloud as a user does, through a real broker."""
+    folder = settings.out / f"{scenario}-ours-{memory}-seed{seed}"
+    common = f"--backbone resnet18 --cut layer2 --image-size 32 --bits {BITS} --bottleneck {CHANNELS} --seed {seed}"
+    common += f" --source folder:{settings.data}/train --held-out folder:{settings.data}/test"
+    common += f" --rehearsal-mb {memory * FRAME_BYTES / 1e6}"
+    trainer = ["--seed", str(seed), "--practice", str(CLOUD_PRACTICE)]
+    flags = ["--phases", "|".join(",".join(phase) for phase in PHASES[scenario])]
+    former = ["--phases", ",".join(KNOWN), "--epochs", str(KNOWN_EPOCHS)] if scenario == "warm" else []
+    summary = run_main_job(
+        folder,
+        [*common.split(), *flags],
+        trainer,
+        former=[*common.split(), *former] if former else (),
+        until="rehearsed while idle",
+    )
+    cloud = json.loads((folder / "cloud" / "summary.json").read_text())["robots"]["robot"]
+    result = {**summary, **{name: value for name, value in cloud.items() if name.startswith("cloud_")}}
+    for end in ("exit", "cloud"):
+        stream = [value for value in result[f"{end}_accuracy_matrix"]["rounds"][-2] if value is not None]
+        result[f"{end}_stream_final_average_accuracy"] = statistics.mean(stream)
+    return result
+
+
+def print_table(scenario: str, rows: dict[tuple[str, int], list[dict[str, Any]]]) -> None:
+    print(f"\n{scenario}, mean over seeds of the average accuracy over all classes in the end\n")
+    print("| | raw frames | seeds | exit | cloud | after practice: exit | cloud | forgetting | bytes an image |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for (method, memory), results in rows.items():
+        if method == "ours":
+            cells = [
+                share(results, "exit_stream_final_average_accuracy"),
+                share(results, "cloud_stream_final_average_accuracy"),
+                share(results, "exit_final_average_accuracy"),
+                share(results, "cloud_final_average_accuracy"),
+                share(results, "exit_forgetting"),
+                f"{statistics.mean(one['bytes_per_image'] for one in results):,.0f}",
+            ]
+        else:
+            stream, practised = (
+                share(results, "stream_final_average_accuracy"),
+                share(results, "practised_final_average_accuracy"),
+            )
+            cells = ["", stream, "", practised, share(results, "stream_forgetting"), ""]
+        print(f"| {method} | {memory or ''} | {len(results)} | {' | '.join(cells)} |")
+
+
+def share(results: Sequence[dict[str, Any]], name: str) -> str:
+    values = [one[name] for one in results if one.get(name) is not None]
+    return f"{100 * statistics.mean(values):.1f} %" if values else ""
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))

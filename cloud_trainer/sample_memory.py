@@ -1,0 +1,180 @@
+"""What the cloud rehearses from: where the newest activation of each sample is in the log. No I/O."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hierarchy.rehearsal import draw_in_turn, random_state, restore_random_state
+
+# An activation is rehearsed until the robot's segment has taken so many steps more for another one of its class. What
+# an older segment encoded is worth less than nothing: docs/results.md has the measurement.
+SPAN = 100
+
+
+@dataclass(slots=True, eq=False)
+class Place:
+    """Where a sample's activation is in the log: the event that is its batch, and its row in there.
+
+    sample: the robot's number of it, 0 for none. session: of teaching. version: of the segment that encoded it.
+    """
+
+    event: int
+    row: int
+    sample: int
+    session: int
+    version: int
+
+
+@dataclass(slots=True)
+class _OneClass:
+    """Places of one class, to be drawn at random from ``places`` and let go of from the oldest one on."""
+
+    places: list[Place] = field(default_factory=list)
+    slots: dict[int, int] = field(default_factory=dict)  # where each place is in there, by its identity
+    order: deque[tuple[int, Place]] = field(default_factory=deque)  # with its version when it came
+    newest: int = -1
+
+    def add(self, place: Place) -> None:
+        self.slots[id(place)] = len(self.places)
+        self.places.append(place)
+        self.note(place)
+
+    def note(self, place: Place) -> None:
+        """Note that a place is the newest."""
+        self.order.append((place.version, place))
+        self.newest = max(self.newest, place.version)
+
+    def oldest(self) -> Place:
+        """Return the place that came first, of those that are still as they came."""
+        while not self._is_as_it_came(*self.order[0]):
+            self.order.popleft()
+        return self.order[0][1]
+
+    def remove(self, place: Place) -> None:
+        """Let go of a place in constant time: the last one fills its slot."""
+        slot, last = self.slots.pop(id(place)), self.places.pop()
+        if last is not place:
+            self.places[slot] = last
+            self.slots[id(last)] = slot
+
+    def in_order(self) -> list[Place]:
+        """Return every place, the oldest first."""
+        return [place for version, place in self.order if self._is_as_it_came(version, place)]
+
+    def _is_as_it_came(self, version: int, place: Place) -> bool:
+        return id(place) in self.slots and place.version == version
+
+
+class SampleMemory:
+    """Holds at most ``limit`` places. A full one gives up the oldest of its largest class for each new one."""
+
+    def __init__(self, limit: int, seed: int) -> None:
+        self.limit = limit
+        self._random = random.Random(seed)
+        self._classes: dict[str, _OneClass] = {}
+        self._numbered: dict[int, tuple[str, Place]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def counts(self) -> dict[str, int]:
+        """Return how many places there are of each class."""
+        return {name: len(its.places) for name, its in self._classes.items()}
+
+    def add(self, name: str, place: Place) -> None:
+        """Keep where a sample is, in place of where it was, unless a newer segment had encoded it there."""
+        if self.limit <= 0:
+            return
+        name, held = self._numbered.get(place.sample, (name, None)) if place.sample else (name, None)
+        its = self._classes.setdefault(name, _OneClass())
+        if held is not None and place.version > held.version:
+            held.event, held.row, held.version = place.event, place.row, place.version
+            its.note(held)
+        elif held is None and place.version >= its.newest - SPAN:
+            its.add(place)
+            self._count += 1
+            if place.sample:
+                self._numbered[place.sample] = (name, place)
+        while its.places and its.oldest().version < its.newest - SPAN:
+            self._remove(its, its.oldest())
+        if self._count > self.limit:
+            largest = max(self._classes.values(), key=lambda one: len(one.places))
+            self._remove(largest, largest.oldest())
+
+    def draw(self, count: int) -> list[tuple[str, Place]]:
+        """Return ``count`` different places with their class names, or all where there are fewer, classes in turn."""
+        return draw_in_turn({name: its.places for name, its in self._classes.items()}, count, self._random)
+
+    def oldest_event(self) -> int | None:
+        """Return the first event that something in here refers to; None where nothing does."""
+        return min((place.event for its in self._classes.values() for place in its.places), default=None)
+
+    def forget(self, gone: Callable[[str, Place], bool]) -> None:
+        """Give up the places that are gone, by their class names and themselves."""
+        for name, its in self._classes.items():
+            for place in [one for one in its.places if gone(name, one)]:
+                self._remove(its, place)
+        # Among equal classes their order decides which gives one up, so leave none without places.
+        self._classes = {name: its for name, its in self._classes.items() if its.places}
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name, which may be that of another class."""
+        if old == new or old not in self._classes:
+            return
+        both = [*self._classes.pop(old).in_order(), *self._classes.pop(new, _OneClass()).in_order()]
+        its = self._classes[new] = _OneClass()
+        for place in sorted(both, key=lambda one: one.version):
+            its.add(place)
+            if place.sample:
+                self._numbered[place.sample] = (new, place)
+
+    def begin_run(self) -> None:
+        """Keep what is here beside what another run of the robot will send, which counts everything from 1 again."""
+        self._numbered.clear()
+        for its in self._classes.values():
+            places = its.in_order()
+            its.order.clear()
+            its.newest = -1
+            for place in places:
+                place.sample, place.session, place.version = 0, 0, -1
+                its.note(place)
+
+    def state(self) -> tuple[Tensor, dict[str, Any]]:
+        """Return what a checkpoint must hold: int64 (N, 7), a place, its slot and its class in each row; and JSON."""
+        rows = [
+            (place.event, place.row, place.sample, place.session, place.version, its.slots[id(place)], index)
+            for index, its in enumerate(self._classes.values())
+            for place in its.in_order()
+        ]
+        newest = {name: its.newest for name, its in self._classes.items()}
+        about = {"newest": newest, "random": random_state(self._random)}
+        return torch.tensor(rows, dtype=torch.int64).reshape(-1, 7), about
+
+    def restore(self, rows: Tensor, about: dict[str, Any]) -> None:
+        """Go on from a state."""
+        names = list(about["newest"])
+        self._classes = {name: _OneClass(newest=newest) for name, newest in about["newest"].items()}
+        self._numbered.clear()
+        self._count = len(rows)
+        for *place_and_slot, index in rows.tolist():
+            its, place = self._classes[names[index]], Place(*place_and_slot[:5])
+            its.slots[id(place)] = place_and_slot[5]
+            its.order.append((place.version, place))
+            if place.sample:
+                self._numbered[place.sample] = (names[index], place)
+        for its in self._classes.values():
+            its.places = sorted((place for _, place in its.order), key=lambda one: its.slots[id(one)])
+        restore_random_state(self._random, about["random"])
+
+    def _remove(self, its: _OneClass, place: Place) -> None:
+        its.remove(place)
+        self._numbered.pop(place.sample, None)
+        self._count -= 1

@@ -1,0 +1,76 @@
+"""How well classes are kept while others are learned: their accuracies in round after round of tests. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# A robot that is taught for months has no end of rounds.
+MOST_ROUNDS = 1000
+
+
+class AccuracyRounds:
+    """The accuracy of each class in each round of tests. A round has what was held out of the classes known by then."""
+
+    def __init__(self) -> None:
+        self._rounds: list[dict[str, float]] = []
+
+    def __len__(self) -> int:
+        return len(self._rounds)
+
+    def add(self, by_class: Mapping[str, float]) -> None:
+        """Add a round. Of more than MOST_ROUNDS the last ones are kept."""
+        if by_class:
+            self._rounds.append(dict(by_class))
+            del self._rounds[:-MOST_ROUNDS]
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name; what a class of that name had is given up for it."""
+        for one in self._rounds:
+            if old in one:
+                one[new] = one.pop(old)
+
+    def remove(self, name: str) -> None:
+        """Count a class no more."""
+        for one in self._rounds:
+            one.pop(name, None)
+        self._rounds = [one for one in self._rounds if one]
+
+    def state(self) -> list[dict[str, float]]:
+        """Return the state, as JSON can hold it."""
+        return [dict(one) for one in self._rounds]
+
+    def restore(self, state: list[dict[str, float]]) -> None:
+        """Go on from a state."""
+        self._rounds = [dict(one) for one in state]
+
+    def figures(self, end: str) -> dict[str, Any]:
+        """Return what summary.json says of one end, ``exit`` or ``cloud``; nothing of what takes two rounds to tell.
+
+        accuracy_matrix: a row for each round, a column for each class in the order they came, None before it came.
+        average_incremental_accuracy: mean over rounds of the mean over the classes known by then (Rebuffi et al.,
+        "iCaRL", 2017). forgetting: mean, over the classes of rounds before the last, of their best accuracy before it
+        less their last one (Chaudhry et al., "Riemannian walk", 2018). backward_transfer: the same with the first
+        accuracy, and the other sign (Lopez-Paz and Ranzato, "Gradient episodic memory", 2017).
+        """
+        if not self._rounds:
+            return {}
+        classes = list(dict.fromkeys(name for one in self._rounds for name in one))
+        last = self._rounds[-1]
+        figures: dict[str, Any] = {
+            "accuracy_matrix": {
+                "classes": classes,
+                "rounds": [[one.get(name) for name in classes] for one in self._rounds],
+            },
+            "final_average_accuracy": _mean(list(last.values())),
+            "average_incremental_accuracy": _mean([_mean(list(one.values())) for one in self._rounds]),
+        }
+        before = {name: its for name in last if (its := [one[name] for one in self._rounds[:-1] if name in one])}
+        if before:
+            figures["forgetting"] = _mean([max(its) - last[name] for name, its in before.items()])
+            figures["backward_transfer"] = _mean([last[name] - its[0] for name, its in before.items()])
+        return {f"{end}_{name}": value for name, value in figures.items()}
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hierarchy.continual import MOST_ROUNDS, AccuracyRounds
+
+
+def three_rounds() -> AccuracyRounds:
+    rounds = AccuracyRounds()
+    rounds.add({"cat": 0.9})
+    rounds.add({"cat": 0.5, "dog": 0.8})
+    rounds.add({"cat": 0.6, "dog": 0.4, "ant": 1.0})
+    return rounds
+
+
+def test_the_figures_are_those_of_their_papers() -> None:
+    figures = three_rounds().figures("exit")
+    assert figures["exit_accuracy_matrix"] == {
+        "classes": ["cat", "dog", "ant"],
+        "rounds": [[0.9, None, None], [0.5, 0.8, None], [0.6, 0.4, 1.0]],
+    }
+    assert figures["exit_final_average_accuracy"] == pytest.approx(2.0 / 3)
+    assert figures["exit_average_incremental_accuracy"] == pytest.approx((0.9 + 0.65 + 2.0 / 3) / 3)
+    assert figures["exit_forgetting"] == pytest.approx((0.9 - 0.6 + 0.8 - 0.4) / 2)
+    assert figures["exit_backward_transfer"] == pytest.approx((0.6 - 0.9 + 0.4 - 0.8) / 2)
+
+
+def test_one_round_tells_nothing_of_forgetting() -> None:
+    rounds = AccuracyRounds()
+    assert rounds.figures("exit") == {}
+    rounds.add({})
+    rounds.add({"cat": 0.5})
+    assert set(rounds.figures("cloud")) == {
+        "cloud_accuracy_matrix",
+        "cloud_final_average_accuracy",
+        "cloud_average_incremental_accuracy",
+    }
+
+
+def test_it_goes_on_from_its_state() -> None:
+    other = AccuracyRounds()
+    other.restore(json.loads(json.dumps(three_rounds().state())))
+    assert other.figures("exit") == three_rounds().figures("exit")
+
+
+def test_classes_that_are_renamed_and_forgotten() -> None:
+    rounds = three_rounds()
+    rounds.rename("cat", "kitten")
+    rounds.remove("dog")
+    assert rounds.figures("exit")["exit_accuracy_matrix"] == {
+        "classes": ["kitten", "ant"],
+        "rounds": [[0.9, None], [0.5, None], [0.6, 1.0]],
+    }
+    rounds.rename("ant", "kitten")  # merged: what is left is the last one's
+    assert rounds.figures("exit")["exit_final_average_accuracy"] == 1.0
+
+
+def test_a_round_whose_only_class_is_forgotten_is_none() -> None:
+    rounds = three_rounds()
+    rounds.remove("cat")
+    assert len(rounds) == 2
+
+
+def test_rounds_are_bounded() -> None:
+    rounds = AccuracyRounds()
+    for number in range(MOST_ROUNDS + 5):
+        rounds.add({"cat": number / 2000})
+    assert len(rounds) == MOST_ROUNDS
+    assert rounds.figures("exit")["exit_accuracy_matrix"]["rounds"][-1] == [(MOST_ROUNDS + 4) / 2000]
