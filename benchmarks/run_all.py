@@ -23,11 +23,13 @@ def main() -> int:
         ["durability.py"],
         ["live.py"],
         ["outage.py"],
+        ["stored_samples.py"],
     ]
     if data:
         runs.append(["accuracy.py", "--data", data])
+        runs.append(["incremental.py", "--data", data])
     else:
-        print("BENCH_DATA=PATH/cifar10 is not set: leaving out accuracy.py, using the simulated camera elsewhere")
+        print("BENCH_DATA=PATH/cifar10 is not set: no accuracy.py, no incremental.py, and simulated pictures")
     for script, *flags in runs:
         print(f"\n== {script} ==", flush=True)
         status = subprocess.run([sys.executable, str(HERE / script), *flags], check=False).returncode

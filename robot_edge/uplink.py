@@ -178,7 +178,7 @@ class Uplink:
         samples: the number of each, of those to train on. again: they went up before, and are encoded anew.
         position: of the source, after these frames. session: of teaching, 0 for none.
         """
-        numbers = np.array(samples or [0] * len(names), np.uint32)
+        numbers = (np.array(samples or [0] * len(names), np.int64) % 2**32).astype(np.uint32)
         most = self._samples_per_message(len(set(names)))
         parts = -(-len(names) // most)
         for chosen in np.array_split(np.arange(len(names)), parts):

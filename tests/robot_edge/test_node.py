@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import hierarchy.run_folder
 import robot_edge.node
 import robot_edge.start
+import robot_edge.uplink
 from broker import topics
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, NameTaken
@@ -92,7 +93,7 @@ class AnsweringLink(MemoryLink):
             cloud_recent=0.7,
             cloud_accuracy=0.8,
             evaluation=batch.evaluation,
-            evaluated=len(self.names(evaluation=1)),
+            evaluated=len(self.names(batch.evaluation)) if batch.evaluation else 0,
             messages_trained=len(self.batches),
             messages_waiting=0,
             quarantine="",
@@ -205,10 +206,11 @@ class Run:
 
 
 def test_a_run_trains_on_all_but_the_held_out_frames_and_tests_on_those(tmp_path: Path) -> None:
-    run = Run(tmp_path, {"images": 48, "held_out_every": 3, "phases": "mug,car|star"})
+    run = Run(tmp_path, {"images": 48, "held_out_every": 3, "phases": "mug,car|mug,car,star"})
     summary = run.all()
-    trained, tested = run.link.names(evaluation=0), run.link.names(evaluation=1)
+    trained, tested = run.link.names(evaluation=0), run.link.names(evaluation=2)
     assert len(trained) + len(tested) == 48
+    assert set(run.link.names(evaluation=1)) <= {"mug", "car"}, "tested where the second phase began"
     assert len(tested) >= 12
     assert summary["images"] == len(trained)
     assert summary["held_out_images"] == len(tested)
@@ -242,6 +244,80 @@ def test_rehearsed_frames_are_learned_from_and_never_sent(tmp_path: Path, rehear
     assert run.trainer.frames[0] == (fresh, fresh), "there is nothing to rehearse yet"
     assert run.trainer.frames[-1] == (round(fresh * (1 + rehearse)), fresh)
     assert len(run.link.names(evaluation=0)) == 24
+
+
+ONE_BY_ONE = {"images": 48, "held_out": "sim:", "phases": "mug|car|star"}
+
+
+def test_what_is_rehearsed_goes_up_again_as_it_is_encoded_now(tmp_path: Path) -> None:
+    run = Run(tmp_path, {"images": 24, "rehearse": 1.0, "held_out": "sim:"})
+    run.all()
+    fresh = [batch for batch in run.link.batches if not batch.evaluation and not batch.again]
+    again = [batch for batch in run.link.batches if batch.again]
+    assert [number for batch in fresh for number in batch.samples.tolist()] == list(range(1, 25))
+    assert sum(len(batch.labels) for batch in again) == 24 - 4, "but for the first step, which had nothing to rehearse"
+    name_of = {
+        number: name for batch in fresh for number, name in zip(batch.samples.tolist(), batch.names, strict=True)
+    }
+    for batch in again:
+        assert [name_of[number] for number in batch.samples.tolist()] == batch.names
+        assert (batch.session, batch.edge_version > 1) == (0, True)
+    assert sum(one.taken for one in run.outbox.counts().values()) == 24, "a sample counts once"
+
+
+def test_nothing_goes_up_again_where_that_is_switched_off_or_the_link_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = Run(tmp_path / "off", {**ONE_BY_ONE, "encode_anew": False})
+    off.all()
+    monkeypatch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", -1)
+    behind = Run(tmp_path / "behind", ONE_BY_ONE)
+    behind.all()
+    for run in (off, behind):
+        assert not [batch for batch in run.link.batches if batch.again]
+        assert len(run.link.names(evaluation=0)) == 48
+
+
+def test_a_replay_that_ended_on_some_of_its_classes_practises_on_all_of_them(tmp_path: Path) -> None:
+    run = Run(tmp_path, ONE_BY_ONE)
+    summary = run.all()
+    stream, practice = run.trainer.frames[:12], run.trainer.frames[12:]
+    assert {fresh for _, fresh in stream} == {4}
+    assert practice == [(8, 0)] * 24, "half a step for each image"
+    assert {batch.progress for batch in run.link.batches} == {None}, "a falling rate would leave the last class nothing"
+    last = [batch for batch in run.link.batches if batch.again][-1]
+    assert last.edge_version == 36
+    assert sorted(last.samples.tolist()) == list(range(1, 49)), "all that is remembered goes up once more"
+    rounds = summary["exit_accuracy_matrix"]["rounds"]
+    assert [sum(value is not None for value in row) for row in rounds] == [1, 2, 3, 3]
+    assert summary["exit_final_average_accuracy"] == pytest.approx(np.mean(rounds[-1]))
+    assert {"exit_forgetting", "exit_backward_transfer", "exit_average_incremental_accuracy"} <= set(summary)
+    assert (tmp_path / "forgetting.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_that_was_killed_while_it_practised_practises_once_more(tmp_path: Path) -> None:
+    first = Run(tmp_path, ONE_BY_ONE)
+    first.stop_after(20)
+    assert first.all()["interrupted"]
+    first.end()
+    second = Run(tmp_path, ONE_BY_ONE)
+    summary = second.all()
+    assert [fresh for _, fresh in second.trainer.frames] == [0] * 24
+    assert (summary["images"], len(summary["exit_accuracy_matrix"]["rounds"])) == (48, 5)
+
+
+def test_frames_of_a_former_run_have_numbers_of_their_own(tmp_path: Path) -> None:
+    former = Run(tmp_path / "one", {"images": 40})
+    former.all()
+    heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one"), "images": 40, "held_out": "sim:"})
+    heir.node.inherit(tmp_path / "one")
+    inherited = len(heir.node._knowledge.rehearsal)
+    heir.all()
+    fresh = [batch for batch in heir.link.batches if not batch.evaluation and not batch.again]
+    numbers = [number for batch in fresh for number in batch.samples.tolist()]
+    assert numbers == list(range(inherited + 1, inherited + 41))
+    again = {number for batch in heir.link.batches if batch.again for number in batch.samples.tolist()}
+    assert again & set(range(1, inherited + 1)), "and they go up as they are encoded now"
 
 
 def test_a_source_of_its_own_for_testing_leaves_all_others_to_train_on(tmp_path: Path) -> None:

@@ -661,3 +661,29 @@ def test_a_trainer_that_is_gone_is_not_taken_for_withdrawn_rights(make: MakeWorl
     for _ in range(int(4 * QUIET_SECONDS)):
         world.pump(1.0)
         assert world.uplink.waits_for.startswith("a cloud trainer")
+
+
+def test_samples_travel_with_their_numbers_and_count_once(make: MakeWorld) -> None:
+    world = make.joined(dataclasses.replace(STATE, split=LARGE))
+    names = [f"class {index % 3}" for index in range(20)]
+    world.uplink.send(sample(20, LARGE), names, samples=list(range(70_000, 70_020)), session=4)
+    world.uplink.send(sample(2, LARGE), ["class 0", "class 1"], samples=[70_001, 5], again=True)
+    world.uplink.send(sample(1, LARGE), ["class 0"], evaluation=1)
+    batches = of(ActivationBatch, world.pump())
+    assert [batch.samples.tolist() for batch in batches] == [
+        list(range(70_000, 70_010)),
+        list(range(70_010, 70_020)),
+        [70_001, 5],
+        [0],
+    ]
+    assert [(batch.again, batch.session) for batch in batches] == [(False, 4), (False, 4), (True, 0), (False, 0)]
+    outbox = world.uplink.outbox
+    assert sum(one.queued for one in outbox.counts().values()) == 20, "what comes again was counted before"
+    assert outbox.bytes_made == sum(len(pack(batch)) for batch in batches[:3]), "its bytes are training's all the same"
+
+
+def test_numbers_run_over_after_four_billion_samples(make: MakeWorld) -> None:
+    world = make.joined()
+    world.uplink.send(sample(2), ["cat", "dog"], samples=[2**32 - 1, 2**32 + 7])
+    (batch,) = of(ActivationBatch, world.pump())
+    assert batch.samples.tolist() == [2**32 - 1, 7]
