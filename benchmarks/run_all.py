@@ -20,6 +20,7 @@ def main() -> int:
         ["edge_overhead.py", *train],
         ["memory.py", *train],
         ["normalization.py"],
+        ["skewed.py"],
         ["durability.py"],
         ["live.py"],
         ["outage.py"],

@@ -106,6 +106,8 @@ def test_the_check_finds_frames_sent_as_activations(main_job: MainJob, windows: 
         codes = np.moveaxis(np.asarray(picture), 2, 0)[None]
     scales = np.ones(3, np.float32)
     frames = pack_activations(Quantized(codes=codes, low=scales, step=scales, bits=8))
-    one = dataclasses.replace(genuine, classes=("red",), labels=np.zeros(1, np.uint16), activations=frames)
+    one = dataclasses.replace(
+        genuine, classes=("red",), labels=np.zeros(1, np.uint16), samples=np.zeros(1, np.uint32), activations=frames
+    )
     planted = pack(one)
     assert any(_holds_a_frame(data, windows) for data in _inside(planted))

@@ -240,11 +240,11 @@ def _counts(outbox: Path) -> dict[str, Counter[str]]:
 
 
 def _trained(store: Path) -> Counter[str]:
-    """Count the samples in the trainer's log by class."""
+    """Count the fresh samples in the trainer's log by class."""
     trained: Counter[str] = Counter()
     with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
         for (payload,) in database.execute("SELECT payload FROM events WHERE kind = 'batch'"):
             batch = unpack_as(ActivationBatch, payload)
-            if not batch.evaluation:
+            if not batch.evaluation and not batch.again:  # what comes again was counted before
                 trained.update(batch.names)
     return trained
