@@ -15,6 +15,8 @@ from broker.codec import pack, unpack_as
 from broker.messages import ActivationBatch, ClassEdit
 from broker.quantize import pack_activations, unpack_activations
 
+# Lessons of which it is known what they showed. A person gives a few a day, and takes back the last one.
+MOST_SESSIONS = 10_000
 # What a wiped sample is called. No robot teaches a class of that name.
 WIPED = "?"
 
@@ -60,6 +62,8 @@ class ClassEdits:
         if batch.session and all(numbers):
             first, last = self._sessions.get((run, batch.session), (numbers[0], numbers[0]))
             self._sessions[run, batch.session] = min(first, *numbers), max(last, *numbers)
+            if len(self._sessions) > MOST_SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
 
     def is_of_session(self, its: int, sample: int, session: int) -> bool:
         """Whether a sample was taught in a session of the present run. its: the one that its batch names."""

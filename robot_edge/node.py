@@ -398,7 +398,7 @@ class RobotNode:
 
     def _settle(self) -> None:
         """Where a replay ended on some of its classes: practise on all of them at a falling rate, then send them."""
-        if not self._config.forgets or self._has_settled:
+        if not self._config.forgets or self._has_settled or self._stop.made:
             return
         self._test_so_far()
         steps = min(REPLAY_PRACTICE, round(self._config.practice * self._figures.images))
@@ -459,8 +459,8 @@ class RobotNode:
                     log.warning("no new figures came from the cloud within %.0f seconds", FIGURES_SECONDS)
                     return
 
-    def _held_out_batches(self, most: int = HELD_OUT_FRAMES) -> Iterator[Batch]:
-        """Yield held-out frames, mixed, in batches: at most so many, or all of a source that is there for testing."""
+    def _held_out_batches(self, most: int = 0) -> Iterator[Batch]:
+        """Yield held-out frames, mixed, in batches, at most about so many; 0 for all that are there for testing."""
         if self._open_held_out is not None:
             with closing(self._open_held_out(self._trainer.classes)) as source:
                 reader = Batcher(
@@ -470,10 +470,10 @@ class RobotNode:
                     held_out_every=0,
                     held_out=FrameMemory(0, self._config.image_size, 0),
                 )
-                while (batch := reader.next()) is not None:
+                while (not most or reader.frames_read < most) and (batch := reader.next()) is not None:
                     yield batch
             return
-        frames = self._batcher.held_out.draw(most)
+        frames = self._batcher.held_out.draw(most or HELD_OUT_FRAMES)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
             yield Batch(images=np.stack([one.image for one in part]), names=[one.name for one in part], positions=[])

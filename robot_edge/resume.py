@@ -35,6 +35,7 @@ FREE = {
     "device",
     "threads",
     "rate",
+    "encode_anew",
     "data_dir",
     "width",
     "height",

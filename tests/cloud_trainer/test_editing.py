@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import cloud_trainer.class_edits
 from broker.codec import pack, unpack_as
 from broker.messages import ActivationBatch, Change, ClassEdit
+from cloud_trainer.class_edits import ClassEdits
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE
@@ -174,3 +176,11 @@ def test_each_run_counts_its_edits_and_lessons_anew(tmp_path: Path) -> None:
     fleet.save("r1")
     assert stored_names(fleet)[0] == ["?", "car"] * 4, "what the former run taught, too"
     close(fleet)
+
+
+def test_a_robot_with_no_end_of_lessons_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud_trainer.class_edits, "MOST_SESSIONS", 3)
+    edits = ClassEdits()
+    for session in range(1, 8):
+        edits.note(make_batch(["cat"], samples=[session], session=session))
+    assert [session for session in range(1, 8) if edits.is_of_session(0, session, session)] == [5, 6, 7]
