@@ -15,7 +15,7 @@ from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import Event, Kind
 from cloud_trainer.trainer import CloudTrainer
-from hierarchy.device import Compute
+from cloud_trainer.trainer import fastest_compute as fastest_cloud
 from hierarchy.evaluation import HeldOut
 from hierarchy.schedule import settling
 from robot_edge.config import RobotConfig
@@ -23,6 +23,7 @@ from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import Pixels
 from robot_edge.segment import build_edge
 from robot_edge.trainer import EdgeTrainer
+from robot_edge.trainer import fastest_compute as fastest_edge
 
 PREDICT_AT_ONCE = 256
 
@@ -39,12 +40,20 @@ class InProcess:
         if group_norm_channels:
             use_group_norm(segment, group_norm_channels)
             use_group_norm(cloud_segment, group_norm_channels)
-        compute = Compute(device=torch.device("cpu"))
+        cpu = torch.device("cpu")
         self.config = config
         self.edge = EdgeTrainer(
-            segment, bits=config.bits, compute=compute, peak_learning_rate=config.learning_rate, seed=config.seed
+            segment,
+            bits=config.bits,
+            compute=fastest_edge(segment, image_size=config.image_size, batch=config.batch, device=cpu),
+            peak_learning_rate=config.learning_rate,
+            seed=config.seed,
         )
-        self.cloud = CloudTrainer(cloud_segment, compute=compute, peak_learning_rate=0.02)
+        self.cloud = CloudTrainer(
+            cloud_segment,
+            compute=fastest_cloud(cloud_segment, self.split.shape, config.batch, cpu),
+            peak_learning_rate=0.02,
+        )
         state = RobotState(
             boot="0" * 16,
             run="0" * 16,

@@ -2,7 +2,7 @@
 
     python benchmarks/skewed.py
 
-Toys of the simulated camera, 400 frames of each; robot and cloud in this process, without a broker. Tested on scenes of
+Toys of the simulated camera, 300 frames of each; robot and cloud in this process, without a broker. Tested on scenes of
 another seed.
 
 - mixed: six toys and the mug in any order, as the others are to be compared with.
@@ -24,7 +24,7 @@ from in_process import InProcess
 from robot_edge.config import RobotConfig
 
 TOYS, MUG = ["ball", "block", "car", "cone", "fish", "house"], "mug"
-FRAMES, RARE = 400, 10
+FRAMES, RARE = 300, 10
 WRONG = 0.1
 
 
