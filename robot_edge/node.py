@@ -360,7 +360,7 @@ class RobotNode:
                 samples=numbers[sent:],
                 position=self._batcher.position,
                 progress=self._progress,
-                edge_version=self._trainer.steps,
+                edge_version=self._trainer.version,
                 session=batch.session,
             )
         if self._config.rehearsed_per_fresh:
@@ -376,7 +376,7 @@ class RobotNode:
                 samples=[one.sample for one in frames],
                 again=True,
                 progress=self._progress,
-                edge_version=self._trainer.steps,
+                edge_version=self._trainer.version,
             )
 
     def _send_memory_again(self) -> None:

@@ -71,6 +71,12 @@ class EdgeTrainer:
         """How many steps were taken."""
         return self.learner.steps
 
+    @property
+    def version(self) -> int:
+        """Of the segment as it encodes: the steps taken, or 0 as long as nothing in front of the cut learns."""
+        encoder = (*self.segment.front.parameters(), *self.segment.bottleneck.parameters())
+        return self.steps if any(parameter.requires_grad for parameter in encoder) else 0
+
     def step(self, images: NDArray[np.uint8], names: Sequence[str], *, fresh: int, progress: float | None) -> EdgeStep:
         """Learn from images uint8 (N, H, W, 3) and their class names, of which the first ``fresh`` are new.
 

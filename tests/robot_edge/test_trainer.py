@@ -211,3 +211,22 @@ def test_measuring_leaves_the_segment_as_it_was() -> None:
     assert compute.device == CPU
     assert segment.exit.head.classes == ()
     assert all(torch.equal(value, before[name]) for name, value in segment.state_dict().items())
+
+
+def encoded_by(edge: EdgeTrainer) -> NDArray[np.uint8]:
+    images, _ = batch(4, seed=5)
+    return edge.evaluate(images)[1].codes
+
+
+@pytest.mark.parametrize(
+    ("settings", "version"),
+    [({"freeze": "stem,layer1", "bottleneck": 0}, 0), ({"freeze": "stem,layer1"}, 2), ({"freeze": "stem"}, 2)],
+    ids=["nothing learns", "the bottleneck learns", "a layer learns"],
+)
+def test_a_front_that_stands_still_stays_the_same_version(settings: dict[str, Any], version: int) -> None:
+    edge = trainer(**settings)
+    edge.step(*batch(8, seed=0), fresh=8, progress=None)
+    before = encoded_by(edge)
+    edge.step(*batch(8, seed=1), fresh=8, progress=None)
+    assert (edge.steps, edge.version) == (2, version)
+    assert version or np.array_equal(encoded_by(edge), before)
