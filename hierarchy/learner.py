@@ -33,7 +33,9 @@ class Learner:
         compute.place(module)
         self.optimizer = sgd(module, compute)
         self._largest_step = 0
-        self._buffers: list[Tensor] = []  # before the step: a forward pass moves BatchNorm's statistics
+        # And as they were before the step: a forward pass moves BatchNorm's statistics.
+        self._buffers = list(module.buffers())
+        self._before = [buffer.clone() for buffer in self._buffers]
 
     def begin_step(self, names: Sequence[str], *, progress: float | None) -> Tensor:
         """Get ready to learn from samples of those classes, and return their labels, int64 (N,).
@@ -43,7 +45,7 @@ class Learner:
         """
         self.head.grow(names, self.optimizer)
         self._largest_step = max(self._largest_step, len(names))
-        self._buffers = [buffer.clone() for buffer in self.module.buffers()]
+        _copy(self._buffers, self._before)
         self.module.train(has_statistics(len(names), self._largest_step))
         set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
         return torch.tensor(self.head.indices(names), device=self.compute.device)
@@ -52,11 +54,10 @@ class Learner:
         """Take a step down the loss. False, and nothing moved, where loss or gradient are not finite."""
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        gradients = [one.grad for one in self.module.parameters() if one.grad is not None]
+        learning = (one for group in self.optimizer.param_groups for one in group["params"])
+        gradients = [one.grad for one in learning if one.grad is not None]
         if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
-            with torch.no_grad():
-                for buffer, before in zip(self.module.buffers(), self._buffers, strict=True):
-                    buffer.copy_(before)
+            _copy(self._before, self._buffers)
             return False
         self.optimizer.step()
         self.steps += 1
@@ -103,3 +104,8 @@ def restore_weights(module: nn.Module, head: GrowingHead, parts: Parts, about: d
     """Give a network the classes and weights of a checkpoint. Raises RuntimeError where it is another network's."""
     head.grow(about["classes"], None)
     module.load_state_dict(parts["weights"])
+
+
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
