@@ -87,7 +87,8 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """Also send what is rehearsed, as the network encodes it by now; the cloud then rehearses that in place of what it
     was sent before. About twice the bytes where each fresh frame has a rehearsed one; not while the link is behind."""
     rehearsal_mb: float = 16.0
-    """Memory for raw frames to rehearse, in megabytes; they never leave the robot."""
+    """Memory for frames to rehearse, in megabytes; they never leave the robot. They lie in it as JPEG, some 2,000 of 32
+    pixels in each megabyte."""
 
     batch: int = 64
     """Frames in a training step, fresh and rehearsed together."""
@@ -237,6 +238,8 @@ class EvaluateConfig:
     """Folder for evaluation.json and threshold.png. Default: the checkpoint's run folder."""
     device: DeviceName = "auto"
     """Where to compute."""
+    threads: int = 0
+    """Processor cores for PyTorch; 0 leaves its own choice."""
     seed: int = 0
     """Seed of the order of frames."""
 
@@ -247,6 +250,7 @@ class EvaluateConfig:
             parse_broker_url(self.broker)
         check_range("deadline", self.deadline, 0.01, MAX_DEADLINE_SECONDS)
         check_range("images", self.images, 0, 10**12)
+        check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, 0, 2**32 - 1)
         if self.threshold != "auto":
             try:

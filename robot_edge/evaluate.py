@@ -19,18 +19,18 @@ from broker.errors import ConfigError
 from broker.link import MqttLink, credentials_for
 from broker.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.quantize import Quantized, pack_activations
-from hierarchy.checkpoint import Parts, load_checkpoint, write_json
+from hierarchy.checkpoint import load_checkpoint, write_json
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.curves import draw_thresholds
-from hierarchy.device import Compute, choose_device
+from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.learner import restore_weights
 from hierarchy.run_folder import former_settings
 from robot_edge.batches import resize
 from robot_edge.cascade import CloudLine
 from robot_edge.config import EvaluateConfig, RobotConfig
 from robot_edge.evaluation_report import Look, report, threshold_points
-from robot_edge.frame_memory import FrameMemory
-from robot_edge.node import HELD_OUT_FRAMES, HELD_OUT_SEED
+from robot_edge.frame_memory import KeptFrame, frames_in
+from robot_edge.node import HELD_OUT_SEED
 from robot_edge.perception import ExitPrediction, Predictor
 from robot_edge.progress import RunProgress, print_evaluation
 from robot_edge.resume import unpack_compute
@@ -55,15 +55,14 @@ def evaluate(config: EvaluateConfig) -> None:
     Raises ConfigError, SourceError, NameTaken, and SystemExit where Ctrl-C ended it; what was seen by then is written.
     """
     run = _settings(config)
-    segment, split, parts, about = _load(run, Path(config.checkpoint))
+    set_threads(config.threads)
+    segment, split, held_out, about = _load(run, Path(config.checkpoint))
     device = choose_device(config.device)
     compute = unpack_compute(about.get("compute"), device) or Compute(device=device)
     compute.place(segment)
     predictor = Predictor(segment, bits=split.bits, compute=compute)
-    held_out = FrameMemory(HELD_OUT_FRAMES, run.image_size, 0)
-    held_out.restore(parts.get("held_out", {}), about["held_out"])
-    if frames := held_out.all():
-        predictor.calibrate(segment, np.stack([one.image for one in frames]), [one.name for one in frames])
+    if held_out:
+        predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
     else:
         log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
     looks: list[Look] = []
@@ -115,17 +114,21 @@ def _settings(config: EvaluateConfig) -> RobotConfig:
     return RobotConfig(**kept)
 
 
-def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, Parts, dict[str, Any]]:
-    """Return a run's segment with what else its checkpoint holds. Raises ConfigError where they do not fit."""
+def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[KeptFrame], dict[str, Any]]:
+    """Return a run's segment, its split, the frames it set apart, and the JSON of its checkpoint.
+
+    Raises ConfigError where they do not fit.
+    """
     parts, about = load_checkpoint(folder / "checkpoint", "name another --checkpoint")
     segment, split, _ = build_edge(run)
     if json.dumps(about.get("split")) != json.dumps(dataclasses.asdict(split)):
         raise ConfigError(f"--checkpoint {folder} is of another split, {about.get('split')}, than its settings say")
     try:
         restore_weights(segment, segment.exit.head, parts, about)
-    except (RuntimeError, KeyError) as error:
-        raise ConfigError(f"--checkpoint {folder} is damaged or of another version: {error}") from error
-    return segment, split, parts, about
+        held_out = list(frames_in(parts.get("held_out", {}), about["held_out"]))
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ConfigError(f"--checkpoint {folder} is damaged or of another version: {error!r}") from error
+    return segment, split, held_out, about
 
 
 def _look(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None) -> Look:

@@ -30,11 +30,11 @@ class Knowledge:
 
         Without them it would forget what they show as soon as it learns something else. Their lessons are over.
         """
-        for name, frame in frames_in(parts.get("rehearsal", {}), about.get("rehearsal", {})):
+        for one in frames_in(parts.get("rehearsal", {}), about["rehearsal"]):
             self.inherited += 1
-            self.rehearsal.add(name, resize(frame, self.rehearsal.size), sample=self.inherited)
-        for name, frame in frames_in(parts.get("held_out", {}), about.get("held_out", {})):
-            self.held_out.add(name, resize(frame, self.held_out.size))
+            self.rehearsal.add(one.name, resize(one.image, self.rehearsal.size), sample=self.inherited)
+        for one in frames_in(parts.get("held_out", {}), about["held_out"]):
+            self.held_out.add(one.name, resize(one.image, self.held_out.size))
 
     @property
     def classes(self) -> tuple[str, ...]:

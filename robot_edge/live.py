@@ -80,7 +80,6 @@ class LiveNode(RobotNode):
         self._lesson: Lesson | None = None  # that was open when this was looked at last
         self._is_tested = True  # what was learned
         self._saved_lesson = 0  # the last one of which a checkpoint has frames
-        self._chooser = np.random.default_rng(config.seed)
         super().__init__(
             config,
             trainer,
@@ -205,12 +204,10 @@ class LiveNode(RobotNode):
 
     def _calibrate(self) -> None:
         """Let confidences be what the held-out frames say that they are."""
-        held_out = self._knowledge.held_out.all()
-        chosen = self._chooser.permutation(len(held_out))[:TESTED_FRAMES]
-        if len(chosen) and self._trainer.classes:
-            images = np.stack([held_out[one].image for one in chosen])
-            names = [held_out[one].name for one in chosen]
-            self._perception.predictor.calibrate(self._trainer.segment, images, names)
+        held_out = self._knowledge.held_out.draw(TESTED_FRAMES)
+        if held_out and self._trainer.classes:
+            images = np.stack([one.image for one in held_out])
+            self._perception.predictor.calibrate(self._trainer.segment, images, [one.name for one in held_out])
 
     def _live_line(self, seeing: Seeing) -> str:
         view, lesson = seeing.view, self.teaching.open

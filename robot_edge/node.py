@@ -102,7 +102,7 @@ class RobotNode:
             held_out_every=0 if held_out else config.held_out_every,
             held_out=FrameMemory(HELD_OUT_FRAMES, config.image_size, config.seed),
         )
-        frames = int(config.rehearsal_mb * 1e6 / self._batcher.raw_bytes_per_image)
+        frames = FrameMemory.limit_of(config.rehearsal_mb, config.image_size)
         memory = FrameMemory(frames, config.image_size, config.seed)
         self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
@@ -153,7 +153,10 @@ class RobotNode:
 
     def inherit(self, former_run: Path) -> None:
         """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
-        self._knowledge.inherit(*load_checkpoint(former_run / "checkpoint"))
+        try:
+            self._knowledge.inherit(*load_checkpoint(former_run / "checkpoint"))
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"--weights {former_run} is of another version: {error!r}") from error
         kept = self._knowledge.rehearsal.counts()
         forgettable = [name for name in self._knowledge.classes if name not in kept]
         if forgettable:

@@ -694,17 +694,18 @@ def test_a_run_that_begins_with_anothers_weights_remembers_its_frames(tmp_path: 
     assert after.classes == before.classes
     for left, right in ((before.rehearsal, after.rehearsal), (before.held_out, after.held_out)):
         assert [one.name for one in right.all()] == [one.name for one in left.all()]
-        assert all(np.array_equal(a.image, b.image) for a, b in zip(left.all(), right.all(), strict=True))
+        for one, other in zip(left.all(), right.all(), strict=True):
+            assert np.abs(one.image.astype(float) - other.image).mean() < 5  # encoded once more
     assert heir.all()["images"] <= 8  # what is inherited is not counted as learned once more
 
 
 def test_inherited_frames_are_scaled_and_bounded(tmp_path: Path) -> None:
     former = Run(tmp_path / "one", {"images": 160})
     former.all()
-    room_for_ten = {"image_size": 32, "rehearsal_mb": 10 * 3 * 32**2 / 1e6}
+    room_for_ten = {"image_size": 32, "rehearsal_mb": 10 * 3 * 32**2 / 6 / 1e6}
     heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one"), **room_for_ten})
     heir.node.inherit(tmp_path / "one")
-    frames = heir.node._knowledge.rehearsal.all()
+    frames = list(heir.node._knowledge.rehearsal.all())
     assert len(frames) == 10
     assert frames[0].image.shape == (32, 32, 3)
     assert len({one.name for one in frames}) > 3  # balanced, not the first or last ten
