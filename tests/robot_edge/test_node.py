@@ -695,7 +695,7 @@ def test_a_run_that_begins_with_anothers_weights_remembers_its_frames(tmp_path: 
     for left, right in ((before.rehearsal, after.rehearsal), (before.held_out, after.held_out)):
         assert [one.name for one in right.all()] == [one.name for one in left.all()]
         for one, other in zip(left.all(), right.all(), strict=True):
-            assert np.abs(one.image.astype(float) - other.image).mean() < 5  # encoded once more
+            assert np.abs(one.image.astype(float) - other.image).mean() < 10  # encoded once more
     assert heir.all()["images"] <= 8  # what is inherited is not counted as learned once more
 
 
