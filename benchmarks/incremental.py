@@ -2,11 +2,11 @@
 
     python benchmarks/incremental.py --data PATH/cifar10
 
-Split CIFAR-10, class-incremental: no hint at test of the phase that a picture is from, and one pass. PATH/cifar10 holds
-train/ and test/ with one sub-folder of pictures for each class. Robot, trainer and broker are processes, as a user has
-them; the whole network is trained in this one, by the methods of continual_methods.py, on the same pictures, with the
-same memory of raw frames. Each result is kept in --out, so an interrupted benchmark goes on where it was. Prints the
-table for docs/results.md.
+Split CIFAR-10, or the simulated camera's toys one at a time, class-incremental: no hint at test of the phase that a
+picture is from, and one pass. PATH/cifar10 holds train/ and test/ with one sub-folder of pictures for each class.
+Robot, trainer and broker are processes, as a user has them; the whole network is trained in this one, by the methods
+of continual_methods.py, on the same pictures, with a memory of as many bytes: it keeps raw frames, the robot JPEGs.
+Each result is kept in --out, so an interrupted benchmark goes on where it was. Prints the table for docs/results.md.
 """
 
 from __future__ import annotations
@@ -25,15 +25,20 @@ from three_processes import run_main_job
 
 from hierarchy.continual import AccuracyRounds
 from hierarchy.device import set_threads
+from robot_edge.node import HELD_OUT_SEED
+from robot_edge.sources.toys import TOY_CLASSES
 
-Scenario = Literal["5x2", "10x1", "warm"]
+Scenario = Literal["5x2", "10x1", "warm", "toys"]
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PHASES: dict[str, list[list[str]]] = {
     "5x2": [list(CLASSES[index : index + 2]) for index in range(0, 10, 2)],
     "10x1": [[name] for name in CLASSES],
     "warm": [[name] for name in CLASSES[5:]],
+    "toys": [[name] for name in TOY_CLASSES],
 }
+# Frames of all toys together, to learn from and to test on.
+TOY_FRAMES, TOY_TESTS = 300 * len(TOY_CLASSES), 80 * len(TOY_CLASSES)
 # What a warm start has learned before, in so many epochs.
 KNOWN, KNOWN_EPOCHS = list(CLASSES[:5]), 3
 METHODS: tuple[Method, ...] = ("joint", "fine-tuning", "ER", "ER-ACE", "DER++")
@@ -57,9 +62,10 @@ class Settings:
     out: Path = Path("runs/benchmarks/incremental")
     """Where results are kept."""
     scenarios: tuple[Scenario, ...] = ("5x2",)
-    """5x2: five phases of two classes. 10x1: ten of one. warm: five classes known before, then five of one."""
+    """5x2: five phases of two classes. 10x1: ten of one. warm: five classes known before, then five of one. toys: 20
+    phases of one toy."""
     memories: tuple[int, ...] = (1000, 200)
-    """Raw frames that are remembered."""
+    """The memory's size, in raw frames."""
     methods: tuple[Method, ...] = METHODS
     """Methods on the whole network."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -105,19 +111,26 @@ def add(
 
 def whole(settings: Settings, scenario: str, method: Any, memory: int, seed: int) -> dict[str, Any]:
     """Train the whole network by one of the methods."""
-    train, test = f"folder:{settings.data}/train", Stream.read(f"folder:{settings.data}/test")
     phases = PHASES[scenario]
+    if scenario == "toys":
+        train, images = "sim:", TOY_FRAMES // len(phases)
+        test = Stream.read("sim:", phases=[list(TOY_CLASSES)], images=TOY_TESTS, seed=seed + HELD_OUT_SEED)
+    else:
+        train, images = f"folder:{settings.data}/train", 0
+        test = Stream.read(f"folder:{settings.data}/test")
     network = WholeNetwork(method, memory=memory, compute=fastest_whole(), rate=0.05, seed=seed)
     known: list[str] = []
     if scenario == "warm":
         known = list(KNOWN)
         network.start_knowing(Stream.read(train, phases=[KNOWN], epochs=KNOWN_EPOCHS, seed=seed), 2 * FRESH)
     if method == "joint":
+        images *= len(phases)
         phases = [[*known, *(name for phase in phases for name in phase)]]
     rounds = AccuracyRounds()
     for number, phase in enumerate(phases):
-        for images, names in Stream.read(train, phases=[phase], seed=seed + number).batches(FRESH):
-            network.learn(images, names)
+        stream = Stream.read(train, phases=[phase], images=images, seed=seed + number)
+        for frames, names in stream.batches(FRESH):
+            network.learn(frames, names)
         known += [name for name in phase if name not in known]
         rounds.add(network.test(test.only(known)).by_class)
     result = {"images": len(test), **rounds.figures("stream")}
@@ -132,8 +145,11 @@ def divided(settings: Settings, scenario: str, _method: str, memory: int, seed: 
     """Train robot and cloud as a user does, through a real broker."""
     folder = settings.out / f"{scenario}-ours-{memory}-seed{seed}"
     common = f"--backbone resnet18 --cut layer2 --image-size 32 --bits {BITS} --bottleneck {CHANNELS} --seed {seed}"
-    common += f" --source folder:{settings.data}/train --held-out folder:{settings.data}/test"
     common += f" --rehearsal-mb {memory * FRAME_BYTES / 1e6}"
+    if scenario == "toys":
+        common += f" --source sim: --images {TOY_FRAMES} --held-out sim:"
+    else:
+        common += f" --source folder:{settings.data}/train --held-out folder:{settings.data}/test"
     trainer = ["--seed", str(seed), "--practice", str(CLOUD_PRACTICE)]
     flags = ["--phases", "|".join(",".join(phase) for phase in PHASES[scenario])]
     former = ["--phases", ",".join(KNOWN), "--epochs", str(KNOWN_EPOCHS)] if scenario == "warm" else []
