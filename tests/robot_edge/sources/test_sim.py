@@ -85,7 +85,7 @@ def test_all_toys_are_shown_about_equally_often() -> None:
     labels = [frame.label for frame in shown(SimulatedCamera(size=16, frames=300 * FRAMES_PER_SCENE))]
     counts = [labels.count(name) / FRAMES_PER_SCENE for name in TOY_CLASSES]
     assert sum(counts) == 300
-    assert min(counts) >= 10
+    assert min(counts) >= 5  # of 15
 
 
 def test_only_the_toys_asked_for_are_shown() -> None:
@@ -118,8 +118,8 @@ def test_colour_does_not_give_the_class_away() -> None:
     labels = np.array([frame.label for frame in frames])
     means = np.stack([colours[:200][labels[:200] == name].mean(axis=0) for name in TOY_CLASSES])
     nearest = ((colours[200:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
-    # Chance is 1 in 12. How much of the middle a toy fills is in its mean colour too: that gives 0.11.
-    assert np.mean(np.array(TOY_CLASSES)[nearest] == labels[200:]) < 0.2
+    # Chance is 1 in 20, and it is 0.06.
+    assert np.mean(np.array(TOY_CLASSES)[nearest] == labels[200:]) < 0.12
 
 
 @pytest.mark.parametrize(
