@@ -46,8 +46,9 @@ HELD_OUT_FRAMES = 2000
 HELD_OUT_SEED = 1_000_000
 # Frames predicted at a time in an evaluation.
 PREDICT_AT_ONCE = 256
-# Steps on remembered frames alone, at a falling rate, behind a replay that ended on some of its classes.
-REPLAY_PRACTICE = 200
+# Steps on remembered frames alone, at a falling rate, behind a replay that ended on some of its classes: at least so
+# many, and as many as show each of those frames so often.
+REPLAY_PRACTICE, PRACTICE_EPOCHS = 200, 5
 # Remembered frames that go up once more when what was learned has settled.
 FRAMES_SENT_AGAIN = 1000
 # Between two metrics messages.
@@ -404,7 +405,9 @@ class RobotNode:
         if not self._config.forgets or self._has_settled or self._stop.made:
             return
         self._test_so_far()
-        steps = min(REPLAY_PRACTICE, round(self._config.practice * self._figures.images))
+        once = len(self._knowledge.rehearsal) // self._config.batch
+        most = round(self._config.practice * self._figures.images)
+        steps = min(max(REPLAY_PRACTICE, PRACTICE_EPOCHS * once), most)
         with RunProgress(steps, "steps of practice") as progress:
             for done in range(steps):
                 remembered = self._knowledge.rehearsal.draw(self._config.batch)
