@@ -96,8 +96,13 @@ def test_the_fastest_way_is_chosen_by_its_best_step_after_the_first(monkeypatch:
 
 
 def test_a_hopeless_way_is_not_timed_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {PLAIN: [1.0] * 6, LAYOUT: [0.8] * 6, HALF: [3.0] * 2}  # a third step would raise
+    seconds = {PLAIN: [1.0] * 6, LAYOUT: [0.8] * 6, HALF: [3.0] * 4}  # a fifth step would raise
     assert fastest_of(monkeypatch, seconds) == LAYOUT
+
+
+def test_a_way_that_was_held_up_once_gets_another_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {PLAIN: [3.0] * 6, LAYOUT: [3.0] * 6, HALF: [1.0, 9, 9, 1, 1, 1]}
+    assert fastest_of(monkeypatch, seconds) == HALF
 
 
 def test_a_near_tie_keeps_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
