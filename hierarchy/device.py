@@ -19,7 +19,7 @@ from hierarchy.command_line import DeviceName
 # may use the machine too: two steps each were too few on a busy machine to tell layouts apart that differ by a fifth.
 TIMED_STEPS = 5
 # Whoever is this much slower than the fastest in so many steps is not timed again. One alone may have been held up: with
-# others on the machine bfloat16 went out that way in three of eight runs, and the run took three times as long.
+# others on the machine bfloat16 went out that way in four of eight runs, which took far longer for it.
 HOPELESS, CHANCES = 1.5, 3
 # Plain float32 stays unless another way is at least this much faster: near ties should not change with the weather.
 WORTH_CHANGING = 0.95
