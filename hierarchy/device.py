@@ -18,8 +18,8 @@ from hierarchy.command_line import DeviceName
 # Timed steps of each candidate, after one that is not timed. They take turns and the fastest of each counts, as others
 # may use the machine too: two steps each were too few on a busy machine to tell layouts apart that differ by a fifth.
 TIMED_STEPS = 5
-# Whoever is this much slower than the fastest in so many steps is not timed again. One alone may have been held up: with
-# others on the machine bfloat16 went out that way in four of eight runs, which took far longer for it.
+# Whoever is this much slower than the fastest in so many steps is not timed again. One alone may have been held up:
+# bfloat16 went out that way in four of eight runs on a busy machine.
 HOPELESS, CHANCES = 1.5, 3
 # Plain float32 stays unless another way is at least this much faster: near ties should not change with the weather.
 WORTH_CHANGING = 0.95
