@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-import robot_edge.trainer
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.losses import asymmetric_cross_entropy
@@ -101,8 +101,8 @@ class Robot:
             self._step(images, names, fresh=0, progress=settling(done, REPLAY_PRACTICE - done))
 
     def _step(self, images: Pixels, names: list[str], *, fresh: int, progress: float | None) -> None:
-        robot_edge.trainer.asymmetric_cross_entropy = self.loss  # type: ignore[attr-defined]
-        self.edge.step(images, names, fresh=fresh, progress=progress)
+        with patch("robot_edge.trainer.asymmetric_cross_entropy", self.loss):
+            self.edge.step(images, names, fresh=fresh, progress=progress)
 
     def test(self, unseen: Stream) -> float:
         result = HeldOut()
