@@ -47,9 +47,7 @@ FRAME_BYTES = 3 * 32**2
 # Fresh frames in a step; as many are rehearsed.
 FRESH = 32
 BITS, CHANNELS = 2, 16
-# Steps on stored samples alone that the trainer takes in the end, for each of the last 2,000 samples.
-CLOUD_PRACTICE = 0.15
-# The same for a network that practises on its raw frames.
+# Of a network that practises on its raw frames, as a robot does at least.
 PRACTICE_STEPS = 200
 
 
@@ -150,7 +148,7 @@ def divided(settings: Settings, scenario: str, _method: str, memory: int, seed: 
         common += f" --source sim: --images {TOY_FRAMES} --held-out sim:"
     else:
         common += f" --source folder:{settings.data}/train --held-out folder:{settings.data}/test"
-    trainer = ["--seed", str(seed), "--practice", str(CLOUD_PRACTICE)]
+    trainer = ["--seed", str(seed)]
     flags = ["--phases", "|".join(",".join(phase) for phase in PHASES[scenario])]
     former = ["--phases", ",".join(KNOWN), "--epochs", str(KNOWN_EPOCHS)] if scenario == "warm" else []
     summary = run_main_job(

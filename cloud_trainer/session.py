@@ -24,8 +24,10 @@ from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut, Prequential
 from hierarchy.schedule import settling
 
-# Samples that idle rehearsal may be owed for at most: it makes up for what just came, not for a week's stream.
-MOST_UNREHEARSED = 2000
+# Samples that idle rehearsal may be owed for at most: it lets the network settle, and is no second training. With
+# --practice 0.5 that is 100 steps. With 300 more of a robot's samples were known by heart, and fewer others recognised:
+# from some frames the robot's half has learned more than it knows of others, and the cloud learns to rely on that.
+MOST_UNREHEARSED = 200
 # Samples predicted at a time in an evaluation; a message may hold thousands of small ones.
 PREDICT_AT_ONCE = 256
 
