@@ -138,6 +138,12 @@ class RobotNode:
                 self._restore(*saved)
             except (KeyError, RuntimeError, ValueError) as error:
                 raise checkpoint_error(folder.path, error) from error
+            if uplink.outbox.is_new:
+                self._knowledge.edits = 0
+                log.warning(
+                    "the outbox of this run is gone: what it held is lost, and the cloud may train twice on what was "
+                    "sent after the last checkpoint; lessons of before can no longer be taken back in the cloud"
+                )
         # A process that was killed right behind an edit had told the outbox of it, and no checkpoint yet.
         for payload in uplink.outbox.edits_after(self._knowledge.edits):
             self._apply(unpack_as(ClassEdit, payload))
@@ -146,11 +152,6 @@ class RobotNode:
         folder.drop_summary()
         if self._resumed:
             log.info("going on with the run in %s, at %d images", folder.path, self._figures.images)
-        if saved and uplink.outbox.starts == 1:
-            log.warning(
-                "the outbox of this run is gone: what it held is lost, and the cloud may train twice on what was sent "
-                "after the last checkpoint"
-            )
 
     def inherit(self, former_run: Path) -> None:
         """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""

@@ -211,6 +211,11 @@ class Outbox:
         return self._totals["position"]
 
     @property
+    def is_new(self) -> bool:
+        """Whether this process is the first to open it."""
+        return self.starts == 1
+
+    @property
     def starts(self) -> int:
         """How many processes have opened it, this one included."""
         return self._totals["starts"]

@@ -42,6 +42,19 @@ def run_identity(folder: Path, weights: str) -> RunIdentity:
     return identity
 
 
+def go_on_as_another(folder: Path) -> RunIdentity:
+    """Make of a folder's run one that goes on from it, and return its identity. Raises ConfigError.
+
+    For a run whose outbox is gone: it numbers its class edits from 1 again, as only another run may.
+    """
+    identity = RunIdentity(run=secrets.token_hex(8), former=_read(folder).run)
+    try:
+        write_json(folder / RUN, asdict(identity))
+    except OSError as error:
+        raise ConfigError(f"{folder / RUN}: {error}") from error
+    return identity
+
+
 def _read(folder: Path) -> RunIdentity:
     try:
         identity = RunIdentity(**json.loads((folder / RUN).read_text()))

@@ -32,7 +32,7 @@ from robot_edge.node import HELD_OUT_SEED, RobotNode
 from robot_edge.outbox import Outbox
 from robot_edge.page.board import Board
 from robot_edge.resume import check_same_run, unpack_compute, without_checkpoint
-from robot_edge.run_identity import run_identity
+from robot_edge.run_identity import go_on_as_another, run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeTrainer, fastest_compute
@@ -90,6 +90,8 @@ def run(config: RobotConfig) -> None:
         )
         former_run = Path(config.weights) if config.weights not in {"none", "default"} else None
         identity = run_identity(folder.path, config.weights)
+        if saved and outbox.is_new:
+            identity = go_on_as_another(folder.path)
         state = RobotState(
             boot=boot,
             run=identity.run,

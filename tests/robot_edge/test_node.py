@@ -506,10 +506,14 @@ def test_an_outbox_that_is_gone_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     first = Run(tmp_path, STREAM)
     first.stop_after(3)
     first.all()
+    first.node._knowledge.edits = 3
+    first.node.save()
     first.end()
     for part in tmp_path.glob("outbox.db*"):
         part.unlink()
-    Run(tmp_path, STREAM, boot=LATER).end()
+    second = Run(tmp_path, STREAM, boot=LATER)
+    assert second.node._knowledge.edits == 0, "they are numbered from 1 again, and a kill must not lose the first three"
+    second.end()
     assert "the outbox of this run is gone" in caplog.text
 
 

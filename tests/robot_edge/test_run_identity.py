@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError
-from robot_edge.run_identity import RUN, run_identity
+from robot_edge.run_identity import RUN, go_on_as_another, run_identity
 
 
 def test_a_folder_keeps_its_identity_and_each_has_another(tmp_path: Path) -> None:
@@ -41,3 +41,11 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, damaged: str) -
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.json"):
         run_identity(tmp_path / "missing", "none")
+
+
+def test_a_run_that_lost_its_outbox_goes_on_as_another_behind_it(tmp_path: Path) -> None:
+    before = run_identity(tmp_path, "none")
+    after = go_on_as_another(tmp_path)
+    assert after.run != before.run
+    assert after.former == before.run
+    assert run_identity(tmp_path, "none") == after
