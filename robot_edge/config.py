@@ -59,8 +59,8 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """See as through a camera, the newest frame only, and learn what `robot-edge teach` says that it shows; labels of
     the source are not looked at. Cameras and streams always are."""
     practice: float = 0.5
-    """When live: training steps on remembered frames alone that each taught frame is worth, for when nothing new
-    comes."""
+    """Training steps on remembered frames alone that each frame is worth: of a live robot, when nothing new comes; at
+    most, at the end of a replay that ended on some of its classes."""
     threshold: float = 0.8
     """When live: the calibrated confidence from which the exit's answer stands; the cloud is asked about other
     frames. 0 asks about none."""

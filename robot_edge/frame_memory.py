@@ -60,11 +60,10 @@ class FrameMemory:
         slot = self._free.pop()
         gone = self._slots.add(name, slot)
         if gone is not None:
-            self._free.append(gone)
+            self._let_go(gone)
         if gone != slot:
             quality, body = self._codec.encode(frame)
             self._block[slot, : len(body)] = np.frombuffer(body, np.uint8)
-            self._block[slot, len(body) :] = 0
             self._about[slot] = session, sample, quality, len(body)
 
     def counts(self) -> dict[str, int]:
@@ -89,8 +88,12 @@ class FrameMemory:
 
     def _forget(self, slots: set[int]) -> None:
         self._slots.forget(lambda slot: slot in slots)
-        self._free.extend(sorted(slots, reverse=True))
-        self._block[self._free] = 0  # nothing is left of them in the next checkpoint
+        for slot in sorted(slots, reverse=True):
+            self._let_go(slot)
+
+    def _let_go(self, slot: int) -> None:
+        self._block[slot] = 0  # nothing is left of it in the next checkpoint
+        self._free.append(slot)
 
     def draw(self, count: int) -> list[KeptFrame]:
         """Return ``count`` different frames, or all where there are fewer: as BalancedMemory's."""

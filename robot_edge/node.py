@@ -47,7 +47,7 @@ HELD_OUT_SEED = 1_000_000
 # Frames predicted at a time in an evaluation.
 PREDICT_AT_ONCE = 256
 # Steps on remembered frames alone, at a falling rate, behind a replay that ended on some of its classes: at least so
-# many, and as many as show each of those frames so often.
+# many, and as many as show each of those frames so often, but not more than the replay itself took.
 REPLAY_PRACTICE, PRACTICE_EPOCHS = 200, 5
 # Remembered frames that go up once more when what was learned has settled.
 FRAMES_SENT_AGAIN = 1000
@@ -408,7 +408,7 @@ class RobotNode:
         self._test_so_far()
         once = len(self._knowledge.rehearsal) // self._config.batch
         most = round(self._config.practice * self._figures.images)
-        steps = min(max(REPLAY_PRACTICE, PRACTICE_EPOCHS * once), most)
+        steps = min(max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, self._trainer.steps)), most)
         with RunProgress(steps, "steps of practice") as progress:
             for done in range(steps):
                 remembered = self._knowledge.rehearsal.draw(self._config.batch)
