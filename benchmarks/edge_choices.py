@@ -256,7 +256,7 @@ class RawCodec(FrameCodec):
     def encode(self, frame: Pixels) -> tuple[int, bytes]:
         return 0, frame.tobytes()
 
-    def decode(self, quality: int, body: bytes) -> Pixels:
+    def decode(self, head: int, body: bytes) -> Pixels:
         return np.frombuffer(body, np.uint8).reshape(self.size, self.size, 3)
 
 

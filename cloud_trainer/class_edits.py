@@ -17,6 +17,8 @@ from broker.quantize import pack_activations, unpack_activations
 
 # Lessons of which it is known what they showed. A person gives a few a day, and takes back the last one.
 MOST_SESSIONS = 10_000
+# Boots of which it is known whose run they were; what comes of others is taken for the present run's.
+MOST_BOOTS = 10_000
 # What a wiped sample is called. No robot teaches a class of that name.
 WIPED = "?"
 
@@ -38,7 +40,7 @@ class ClassEdits:
 
     def take(self, edit: ClassEdit) -> list[ClassEdit]:
         """Take in an edit, and return what is to be done now, in the order in which the robot made it."""
-        if self._runs.setdefault(edit.boot, self._run) != self._run:
+        if self._run_of(edit.boot) != self._run:
             return []
         if edit.number > self._last:
             self._early[edit.number] = edit
@@ -49,6 +51,12 @@ class ClassEdits:
         self._edits += due
         return due
 
+    def knows(self, edit: ClassEdit) -> bool:
+        """Whether taking an edit in, once more or at all, would change nothing."""
+        if self._runs.get(edit.boot, self._run) != self._run:
+            return True
+        return edit.number <= self._last or edit.number in self._early
+
     def begin_run(self, before: int) -> None:
         """Hear the edits of another run from now on. before: the number of its last one that was dealt with."""
         self._run += 1
@@ -57,13 +65,19 @@ class ClassEdits:
 
     def note(self, batch: ActivationBatch) -> None:
         """Remember whose run a batch is of, which came just now, and which samples its session has."""
-        run = self._runs.setdefault(batch.boot, self._run)
+        run = self._run_of(batch.boot)
         numbers = batch.samples.tolist()
         if batch.session and all(numbers):
             first, last = self._sessions.get((run, batch.session), (numbers[0], numbers[0]))
             self._sessions[run, batch.session] = min(first, *numbers), max(last, *numbers)
             if len(self._sessions) > MOST_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
+
+    def _run_of(self, boot: str) -> int:
+        run = self._runs.setdefault(boot, self._run)
+        if len(self._runs) > MOST_BOOTS:
+            del self._runs[next(iter(self._runs))]
+        return run
 
     def is_of_session(self, its: int, sample: int, session: int) -> bool:
         """Whether a sample was taught in a session of the present run. its: the one that its batch names."""

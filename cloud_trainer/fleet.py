@@ -13,7 +13,7 @@ import torch
 
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, StorageError
-from broker.messages import ActivationBatch, RobotMetrics, RobotState
+from broker.messages import ActivationBatch, ClassEdit, RobotMetrics, RobotState
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.intake import Intake
 from cloud_trainer.robot_record import RobotRecord
@@ -163,6 +163,11 @@ class Fleet:
         except (OSError, StorageError) as error:
             self._disk.say(f"no checkpoint could be written, training goes on without: {error}")
 
+    def knows_edit(self, robot: str, edit: ClassEdit) -> bool:
+        """Whether an edit need not be stored."""
+        session = self.robots[robot].session
+        return session is not None and session.knows_edit(edit)
+
     def make_room(self) -> str:
         """Give up the oldest trained samples where the store is nearly full. Return why it takes no more, if so."""
         limit = self._config.store_gb * 1e9
@@ -232,6 +237,7 @@ class Fleet:
                 advice = self._without_checkpoint(robot)
                 raise ConfigError(f"the checkpoint {folder} is of another network ({error}): {advice}") from error
             record.cursor_saved, record.steps_saved = cursor, record.session.trainer.steps
+            record.save_when_idle = record.session.wipes != (0, [])  # a killed process may not have come to it
         elif not self.store.is_whole(robot):
             log.warning(
                 "robot %s has no checkpoint, and its oldest samples were given up: starting from the rest", robot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.errors import MalformedMessage
-from broker.messages import ActivationBatch, SplitSpec
+from broker.messages import ActivationBatch, ClassEdit, SplitSpec
 from broker.quantize import unpack_activations
 
 
@@ -28,8 +28,17 @@ class Intake:
             raise MalformedMessage(
                 f"{packed.shape[1:]} at {packed.bits} bits; the split has {split.shape} at {split.bits}"
             )
-        classes = self._classes.union(batch.classes)
-        if len(classes) > self._most_classes:
-            raise MalformedMessage(f"{len(classes):,} classes, limit {self._most_classes:,} (--most-classes)")
+        classes = self._with(batch.classes)
         unpack_activations(packed)  # what is stored and receipted must be readable
         self._classes = classes
+
+    def check_edit(self, edit: ClassEdit) -> None:
+        """Raise MalformedMessage, which says why, where an edit gives one class too many a name."""
+        if edit.change == "rename":
+            self._classes = self._with((edit.to,))
+
+    def _with(self, classes: tuple[str, ...]) -> set[str]:
+        together = self._classes.union(classes)
+        if len(together) > self._most_classes:
+            raise MalformedMessage(f"{len(together):,} classes, limit {self._most_classes:,} (--most-classes)")
+        return together

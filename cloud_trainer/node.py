@@ -317,16 +317,19 @@ class TrainerNode:
             self._enter(robot, record)
         if record.refused or record.stuck or record.intake is None or self._state.trouble:
             return  # without a receipt: the robot keeps it
+        known = False
         try:
             if isinstance(message, ActivationBatch):
                 record.intake.check(message)
+            elif not (known := self._fleet.knows_edit(robot, message)):
+                record.intake.check_edit(message)
         except MalformedMessage as error:
             receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="rejected", reason=str(error)[:400])
             self._receipts.append((robot, receipt))
             raise
         record.conduct.good(now)
         kind: Literal["batch", "edit"] = "batch" if isinstance(message, ActivationBatch) else "edit"
-        added = self._fleet.store.append_message(robot, message.boot, message.sequence, payload, kind)
+        added = not known and self._fleet.store.append_message(robot, message.boot, message.sequence, payload, kind)
         if added and kind == "batch":
             self._added.append(record)
         outcome: Outcome = "accepted" if added else "duplicate"

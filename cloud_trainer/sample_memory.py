@@ -16,6 +16,8 @@ from hierarchy.rehearsal import draw_in_turn, random_state, restore_random_state
 # An activation is rehearsed until the robot's segment has taken so many steps more for another one of its class. What
 # an older segment encoded is worth less than nothing: docs/results.md has the measurement.
 SPAN = 100
+# Entries of places as they were before, beside as many as there are places.
+SLACK = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +52,8 @@ class _OneClass:
         """Note that a place is the newest."""
         self.order.append((place.version, place))
         self.newest = max(self.newest, place.version)
+        if len(self.order) > 2 * len(self.places) + SLACK:  # places that came again and again
+            self.order = deque(one for one in self.order if self._is_as_it_came(*one))
 
     def oldest(self) -> Place:
         """Return the place that came first, of those that are still as they came."""

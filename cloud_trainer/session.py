@@ -24,6 +24,8 @@ from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut, Prequential
 from hierarchy.schedule import settling
 
+# Samples of a round of tests, and those of one message more, that are predicted once more behind idle rehearsal.
+MOST_TESTED_AGAIN = 4000
 # Samples that idle rehearsal may be owed for at most: it lets the network settle, and is no second training. With
 # --practice 0.5 that is 100 steps. With 300 more of a robot's samples were known by heart, and fewer others recognised:
 # from some frames the robot's half has learned more than it knows of others, and the cloud learns to rely on that.
@@ -90,12 +92,16 @@ class RobotSession:
 
     @property
     def waiting(self) -> int:
-        """How many samples wait until there are enough for a step."""
-        return len(self._waiting)
+        """How many samples wait for a step, or until there are enough for one."""
+        return len(self._waiting) + len(self._anew)
 
     def idle_steps_due(self, per_sample: float) -> int:
         """Return the steps of rehearsal alone that are due, where each fresh sample is worth so many."""
         return int(self._unrehearsed * per_sample) if len(self._memory) else 0
+
+    def knows_edit(self, edit: ClassEdit) -> bool:
+        """Whether an edit is in the log already, or not of this run."""
+        return self._edits.knows(edit)
 
     @property
     def oldest_needed(self) -> int:
@@ -326,11 +332,15 @@ class RobotSession:
             self._rounds = self.rounds()
             self.held_out = HeldOut()
             self._tests = []
-        self._tests.append(event)
+        if self.held_out.count < MOST_TESTED_AGAIN:
+            self._tests.append(event)
         self._test(batch)
 
     def _test_again(self) -> None:
-        """Predict the samples of the last round once more: rehearsal has made another network of this one."""
+        """Predict samples of the last round once more: rehearsal has made another network of this one.
+
+        Of a large round the first MOST_TESTED_AGAIN, as other robots have to wait meanwhile.
+        """
         self.held_out = HeldOut()
         for event in self._tests:
             self._test(unpack_as(ActivationBatch, self._read(event)))

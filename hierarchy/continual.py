@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# A robot that is taught for months has no end of rounds.
-MOST_ROUNDS = 1000
+# A robot that is taught for months has no end of rounds. And the accuracies in all of them: a checkpoint holds them.
+MOST_ROUNDS, MOST_ACCURACIES = 1000, 50_000
 
 
 class AccuracyRounds:
@@ -19,10 +19,13 @@ class AccuracyRounds:
         return len(self._rounds)
 
     def add(self, by_class: Mapping[str, float]) -> None:
-        """Add a round. Of more than MOST_ROUNDS the last ones are kept."""
+        """Add a round. Of more than MOST_ROUNDS, or MOST_ACCURACIES in all, the last ones are kept."""
         if by_class:
             self._rounds.append(dict(by_class))
             del self._rounds[:-MOST_ROUNDS]
+            total = sum(len(one) for one in self._rounds)
+            while total > MOST_ACCURACIES and len(self._rounds) > 1:
+                total -= len(self._rounds.pop(0))
 
     def rename(self, old: str, new: str) -> None:
         """Give a class another name; what a class of that name had is given up for it."""

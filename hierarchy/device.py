@@ -98,6 +98,8 @@ def fastest(device: torch.device, training_step: Callable[[Compute], Callable[[]
         try:
             step()
         except RuntimeError:  # this device has no kernel for that dtype or layout
+            if candidate == plain:
+                raise
             continue
         steps[candidate] = step
     best: dict[Compute, float] = {}

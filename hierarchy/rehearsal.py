@@ -58,10 +58,6 @@ class BalancedMemory(Generic[Sample]):
         if old != new and old in self._by_class:
             self._by_class.setdefault(new, []).extend(self._by_class.pop(old))
 
-    def forget_class(self, name: str) -> None:
-        """Give up all samples of a class."""
-        self._count -= len(self._by_class.pop(name, ()))
-
     def counts(self) -> dict[str, int]:
         """Return how many samples there are of each class."""
         return {name: len(samples) for name, samples in self._by_class.items()}

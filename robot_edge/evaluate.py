@@ -37,6 +37,7 @@ from robot_edge.resume import unpack_compute
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.sources import open_source
+from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.start import open_outbox
 from robot_edge.uplink import Uplink, will
 
@@ -126,7 +127,7 @@ def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[
     try:
         restore_weights(segment, segment.exit.head, parts, about)
         held_out = list(frames_in(parts.get("held_out", {}), about["held_out"]))
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, IndexError, *UNREADABLE) as error:
         raise ConfigError(f"--checkpoint {folder} is damaged or of another version: {error!r}") from error
     return segment, split, held_out, about
 

@@ -22,31 +22,35 @@ class FrameCodec:
     """Encodes frames of one size, uint8 (size, size, 3), into at most ``room`` bytes each.
 
     All JPEGs of one size and quality begin with the same 600 bytes of tables, more than a small picture itself takes.
-    They are kept once. heads: those bytes by quality, which whoever keeps encoded frames has to keep, too: another
-    machine's library might write them in another order.
+    They are kept once. heads: those that were met, which whoever keeps encoded frames has to keep, too: another
+    machine's library might write others.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         raw = 3 * size**2
         self.room = max(raw // SQUEEZED, min(raw, LEAST_ROOM))
-        self.heads: dict[int, bytes] = {}
+        self.heads: list[bytes] = []
 
     def encode(self, frame: Pixels) -> tuple[int, bytes]:
-        """Return the quality and what remains of the JPEG: the best that fits. What fits at none is smoothed first."""
+        """Return which of the heads it has, and what remains of the JPEG, of the best quality that fits.
+
+        What fits at none is smoothed first.
+        """
         picture, side = Image.fromarray(frame), self.size
         while True:
             for quality in QUALITIES:
                 head, body = _split(_jpeg(picture, quality))
                 if len(body) <= self.room:
-                    self.heads.setdefault(quality, head)
-                    return quality, body
+                    if head not in self.heads:
+                        self.heads.append(head)
+                    return self.heads.index(head), body
             side = max(1, side // 2)  # with one colour it fits
             picture = picture.resize((side, side), Image.Resampling.BOX).resize((self.size, self.size))
 
-    def decode(self, quality: int, body: bytes) -> Pixels:
-        """Return the frame."""
-        return decode(self.heads[quality] + body)
+    def decode(self, head: int, body: bytes) -> Pixels:
+        """Return the frame. Raises one of UNREADABLE where the bytes are none of this codec's."""
+        return decode(self.heads[head] + body)
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:

@@ -13,8 +13,8 @@ from hierarchy.rehearsal import BalancedMemory
 from robot_edge.frame_codec import FrameCodec
 from robot_edge.frames import Pixels
 
-# What is known of each frame: the session it is from, its number, the JPEG's quality, and its bytes.
-COLUMNS = ("session", "sample", "quality", "length")
+# What is known of each frame: the session it is from, its number, which head its JPEG has, and its bytes.
+COLUMNS = ("session", "sample", "head", "length")
 SESSION, SAMPLE = 0, 1
 
 
@@ -62,9 +62,9 @@ class FrameMemory:
         if gone is not None:
             self._let_go(gone)
         if gone != slot:
-            quality, body = self._codec.encode(frame)
+            head, body = self._codec.encode(frame)
             self._block[slot, : len(body)] = np.frombuffer(body, np.uint8)
-            self._about[slot] = session, sample, quality, len(body)
+            self._about[slot] = session, sample, head, len(body)
 
     def counts(self) -> dict[str, int]:
         """Return how many frames there are of each class."""
@@ -108,8 +108,8 @@ class FrameMemory:
             yield KeptFrame(name, self._frame(slot), int(self._about[slot, SAMPLE]))
 
     def _frame(self, slot: int) -> Pixels:
-        _, _, quality, length = self._about[slot].tolist()
-        return self._codec.decode(quality, self._block[slot, :length].tobytes())
+        _, _, head, length = self._about[slot].tolist()
+        return self._codec.decode(head, self._block[slot, :length].tobytes())
 
     def one_of_each(self) -> dict[str, Pixels]:
         """Return one frame of each class; draws nothing, so what is drawn later stays the same."""
@@ -124,7 +124,7 @@ class FrameMemory:
         """
         held = self._slots.all()
         classes = list(dict.fromkeys(name for name, _ in held))
-        heads = {str(quality): head.hex() for quality, head in self._codec.heads.items()}
+        heads = [head.hex() for head in self._codec.heads]
         about = {"size": self.size, "classes": classes, "heads": heads, "random": self._slots.random_state()}
         if not held:
             return {}, about
@@ -141,7 +141,7 @@ class FrameMemory:
         if about["size"] != self.size:
             raise ValueError(f"these frames are {about['size']} pixels wide, not {self.size}")
         slots = tensors["slots"].tolist() if tensors else []
-        self._codec.heads = {int(quality): bytes.fromhex(head) for quality, head in about["heads"].items()}
+        self._codec.heads = [bytes.fromhex(head) for head in about["heads"]]
         if tensors:
             self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
             self._about[slots] = tensors["columns"].numpy()

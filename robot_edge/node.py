@@ -36,6 +36,7 @@ from robot_edge.resume import (
     checkpoint_parts,
     pack_compute,
 )
+from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.teaching import Teaching
 from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
@@ -46,8 +47,9 @@ HELD_OUT_FRAMES = 2000
 HELD_OUT_SEED = 1_000_000
 # Frames predicted at a time in an evaluation.
 PREDICT_AT_ONCE = 256
-# Steps on remembered frames alone, at a falling rate, behind a replay that ended on some of its classes: at least so
-# many, and as many as show each of those frames so often, but not more than the replay itself took.
+# Steps on remembered frames alone, at a falling rate, behind a replay that ended on some of its classes: as many as
+# show each of those frames so often, but not more than the replay itself took, or so many if that is more. A small
+# replay has fewer, as --practice says.
 REPLAY_PRACTICE, PRACTICE_EPOCHS = 200, 5
 # Remembered frames that go up once more when what was learned has settled.
 FRAMES_SENT_AGAIN = 1000
@@ -157,7 +159,9 @@ class RobotNode:
         """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
         try:
             self._knowledge.inherit(*load_checkpoint(former_run / "checkpoint"))
-        except (KeyError, ValueError) as error:
+            for payload in self._uplink.outbox.edits_after(0):  # before there was a checkpoint to hold what they did
+                self._apply(unpack_as(ClassEdit, payload))
+        except (KeyError, IndexError, *UNREADABLE) as error:
             raise ConfigError(f"--weights {former_run} is of another version: {error!r}") from error
         kept = self._knowledge.rehearsal.counts()
         forgettable = [name for name in self._knowledge.classes if name not in kept]
@@ -354,25 +358,26 @@ class RobotNode:
         images = np.concatenate([batch.images, *(one.image[None] for one in rehearsed)])
         names = batch.names + [one.name for one in rehearsed]
         numbers = [self._knowledge.inherited + position for position in batch.positions]
+        version = self._trainer.version  # of the segment that encodes them
         step = self._trainer.step(images, names, fresh=fresh, progress=self._progress)
         self._figures.add(step)
         sent = bisect_right(batch.positions, self._sent_position)
         if sent < fresh:
-            self._send_again(step.quantized[fresh:], rehearsed)
+            self._send_again(step.quantized[fresh:], rehearsed, version)
             self._uplink.send(
                 step.quantized[sent:fresh],
                 batch.names[sent:],
                 samples=numbers[sent:],
                 position=self._batcher.position,
                 progress=self._progress,
-                edge_version=self._trainer.version,
+                edge_version=version,
                 session=batch.session,
             )
         if self._config.rehearsed_per_fresh:
             for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
                 self._knowledge.rehearsal.add(name, image, batch.session, number)
 
-    def _send_again(self, quantized: Quantized, frames: list[KeptFrame]) -> None:
+    def _send_again(self, quantized: Quantized, frames: list[KeptFrame], version: int) -> None:
         """Send frames that went up before as they are encoded now, unless the link has enough to do without."""
         if frames and self._config.encode_anew and not self._uplink.is_behind:
             self._uplink.send(
@@ -381,7 +386,7 @@ class RobotNode:
                 samples=[one.sample for one in frames],
                 again=True,
                 progress=self._progress,
-                edge_version=self._trainer.version,
+                edge_version=version,
             )
 
     def _send_memory_again(self) -> None:
@@ -390,7 +395,7 @@ class RobotNode:
         for start in range(0, len(frames) if self._config.encode_anew else 0, PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
             _, quantized = self._trainer.evaluate(np.stack([one.image for one in part]))
-            self._send_again(quantized, part)
+            self._send_again(quantized, part, self._trainer.version)
             self._pump()
 
     @property
@@ -420,6 +425,7 @@ class RobotNode:
                 self._pump()
                 progress.show(done + 1, f"exit loss {loss:.2f}")
         self._has_settled = True
+        self._drain("activations")  # while the link is behind, nothing goes up again
         self._send_memory_again()
 
     def _rehearsed_with(self, fresh: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from broker.messages import Change, ClassEdit
 from broker.quantize import unpack_activations
-from cloud_trainer.class_edits import WIPED, ClassEdits
+from cloud_trainer.class_edits import MOST_BOOTS, WIPED, ClassEdits
 from tests.cloud_trainer.world import STATE, make_batch
 
 
@@ -80,3 +80,20 @@ def test_nothing_is_left_of_a_wiped_sample_and_the_others_stay_where_they_are() 
     assert edits.wipe(wiped) is None, "there is no more to wipe"
     assert edits.wipe(make_batch(["car"])) is None
     assert edits.names_now(wiped) == ["" if name == "mug" else name for name in names]
+
+
+def test_edits_that_would_change_nothing_are_known() -> None:
+    edits = ClassEdits()
+    assert not edits.knows(CHAIN[0])
+    edits.take(CHAIN[0])
+    edits.take(CHAIN[2])  # early
+    assert [edits.knows(one) for one in CHAIN] == [True, False, True]
+    edits.begin_run(0)
+    assert edits.knows(CHAIN[1]), "of the run before"
+
+
+def test_boots_are_bounded() -> None:
+    edits = ClassEdits()
+    for number in range(MOST_BOOTS + 5):
+        edits.note(make_batch(["cat"], boot=f"{number:016x}"))
+    assert len(edits._runs) == MOST_BOOTS

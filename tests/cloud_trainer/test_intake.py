@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from broker.errors import MalformedMessage
-from broker.messages import SplitSpec
+from broker.messages import ClassEdit, SplitSpec
 from cloud_trainer.intake import Intake
 from tests.cloud_trainer.world import make_batch
 
@@ -52,3 +52,13 @@ def test_what_is_rejected_uses_up_no_class() -> None:
     with pytest.raises(MalformedMessage):
         intake.check(dataclasses.replace(batch, activations=broken))
     intake.check(make_batch(["cat"], SPLIT))
+
+
+def test_new_names_count_as_classes_too() -> None:
+    intake = Intake(SPLIT, most_classes=2)
+    intake.check(make_batch(["cat", "dog"], SPLIT))
+    edit = ClassEdit(boot="1" * 16, sequence=1, number=1, change="rename", name="cat", to="dog", session=0)
+    intake.check_edit(edit)
+    with pytest.raises(MalformedMessage, match="3 classes, limit 2"):
+        intake.check_edit(dataclasses.replace(edit, to="eel"))
+    intake.check_edit(dataclasses.replace(edit, change="forget", to=""))

@@ -10,7 +10,7 @@ import pytest
 
 from broker import topics
 from broker.codec import pack
-from broker.messages import Receipt, RobotMetrics, TrainerMetrics, TrainerState
+from broker.messages import ClassEdit, Receipt, RobotMetrics, TrainerMetrics, TrainerState
 from cloud_trainer.conduct import FIRST_SECONDS
 from cloud_trainer.node import RETRY_SECONDS, SILENCE_SECONDS, WARNING_SECONDS
 from hierarchy.checkpoint import load_checkpoint
@@ -426,3 +426,13 @@ def test_a_trainer_that_no_robot_came_to_writes_its_summary_too(cloud: Cloud, ca
     cloud.work()
     assert caplog.messages == ["connected; waiting for robots", "waiting for the broker (gone)"]
     assert cloud.finish()["images"] == 0
+
+
+def test_edits_that_come_again_under_other_numbers_are_not_stored_again(cloud: Cloud) -> None:
+    cloud.say("r1", STATE, *batches(2))
+    edit = ClassEdit(boot=STATE.boot, sequence=10, number=1, change="rename", name="cat", to="cow", session=0)
+    assert outcomes(cloud.say("r1", edit)) == ["accepted"]
+    stored = cloud.store.last_event("r1")
+    again = [dataclasses.replace(edit, sequence=sequence) for sequence in range(11, 31)]
+    assert outcomes(cloud.say("r1", *again)) == ["duplicate"] * 20
+    assert cloud.store.last_event("r1") == stored

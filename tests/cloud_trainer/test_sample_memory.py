@@ -7,7 +7,7 @@ from dataclasses import astuple
 
 import pytest
 
-from cloud_trainer.sample_memory import SPAN, Place, SampleMemory
+from cloud_trainer.sample_memory import SLACK, SPAN, Place, SampleMemory
 
 
 def place(sample: int, *, version: int = 0, event: int | None = None, session: int = 0) -> Place:
@@ -150,3 +150,15 @@ def test_it_keeps_no_trace_of_what_was_superseded() -> None:
             memory.add("cat", place(number, version=step))
     assert len(memory) == 49
     assert len(memory._classes["cat"].order) < 50 * (SPAN // 10 + 2)
+
+
+def test_places_that_come_again_and_again_take_no_more_room() -> None:
+    memory = SampleMemory(100, seed=0)
+    memory.add("cat", place(1))
+    for version in range(1, 10 * SPAN):
+        for sample in (2, 3, 4):
+            memory.add("cat", place(sample, version=version))
+        memory.add("cat", place(1, version=version - 1))  # so the oldest entry stays in front of all others
+    its = memory._classes["cat"]
+    assert len(its.order) <= 2 * len(memory) + SLACK
+    assert samples(memory) == {"cat": [1, 2, 3, 4]}

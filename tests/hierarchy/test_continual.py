@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hierarchy.continual import MOST_ROUNDS, AccuracyRounds
+from hierarchy.continual import MOST_ACCURACIES, MOST_ROUNDS, AccuracyRounds
 
 
 def three_rounds() -> AccuracyRounds:
@@ -69,3 +69,11 @@ def test_rounds_are_bounded() -> None:
         rounds.add({"cat": number / 2000})
     assert len(rounds) == MOST_ROUNDS
     assert rounds.figures("exit")["exit_accuracy_matrix"]["rounds"][-1] == [(MOST_ROUNDS + 4) / 2000]
+
+
+def test_so_are_their_accuracies() -> None:
+    rounds = AccuracyRounds()
+    for number in range(60):
+        rounds.add({f"class {index}": number / 60 for index in range(1000)})
+    assert len(rounds) == MOST_ACCURACIES // 1000
+    assert rounds.state()[-1]["class 0"] == 59 / 60

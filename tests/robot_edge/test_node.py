@@ -721,3 +721,20 @@ def test_a_former_run_that_kept_no_frames_is_said(tmp_path: Path, caplog: pytest
     with caplog.at_level("WARNING"):
         heir.node.inherit(tmp_path / "one")
     assert "kept no frames to rehearse of" in caplog.text
+
+
+def test_a_class_that_is_forgotten_before_anything_is_learned_stays_forgotten(tmp_path: Path) -> None:
+    Run(tmp_path / "one", {"images": 160}).all()
+    settings = {"source": "sim:", "weights": str(tmp_path / "one"), "images": 8}
+    first = Run(tmp_path / "two", settings)
+    first.node.inherit(tmp_path / "one")
+    gone = first.node._knowledge.classes[0]
+    first.node._edit("forget", gone, "", 0)
+    first.outbox.sync(0.0)
+    first.end()
+    second = Run(tmp_path / "two", settings, boot=LATER)
+    second.node.inherit(tmp_path / "one")
+    knowledge = second.node._knowledge
+    assert knowledge.samples_of(gone) == 0
+    assert gone not in knowledge.classes
+    second.end()
