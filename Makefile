@@ -28,9 +28,10 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 bench: .venv/ready-test  ## measure speed, memory and accuracy
 	$(BIN)/python benchmarks/run_all.py
 
-soak: .venv/ready-test  ## kill, cut, stall and repeat for ten minutes and more, then count what was trained on
+soak: .venv/ready-test  ## kill, cut, stall and repeat, then count what was trained on; leave pages open: 45 minutes
 	$(BIN)/python -m tests.soak
 	$(BIN)/python -m tests.cloud_trainer.fuzz 100000
+	$(BIN)/python -m tests.soak.open_page --hours 0.5
 
 format: .venv/ready-test  ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix

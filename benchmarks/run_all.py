@@ -29,6 +29,7 @@ def main() -> int:
     if data:
         runs.append(["accuracy.py", "--data", data])
         runs.append(["incremental.py", "--data", data])
+        runs.append(["edge_choices.py", "--data", data])
     else:
         print("BENCH_DATA=PATH/cifar10 is not set: no accuracy.py, no incremental.py, and simulated pictures")
     for script, *flags in runs:
