@@ -31,7 +31,6 @@ from hierarchy.losses import asymmetric_cross_entropy
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
 from robot_edge.config import RobotConfig
-from robot_edge.frame_codec import FrameCodec
 from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import Pixels
 from robot_edge.node import REPLAY_PRACTICE
@@ -241,23 +240,10 @@ class RawFrames(Robot):
 
     def __init__(self, seed: int, frames: int) -> None:
         super().__init__(seed, frames)
-        self.memory._codec = RawCodec(32)
-        self.memory._block = np.empty((len(self.memory._block), self.memory._codec.room), np.uint8)
+        self.memory = FrameMemory(self.limit, 32, seed, exact=True)
 
     def room(self, frames: int) -> int:
         return frames
-
-
-class RawCodec(FrameCodec):
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.room = 3 * size**2
-
-    def encode(self, frame: Pixels) -> tuple[int, bytes]:
-        return 0, frame.tobytes()
-
-    def decode(self, head: int, body: bytes) -> Pixels:
-        return np.frombuffer(body, np.uint8).reshape(self.size, self.size, 3)
 
 
 VARIANTS: dict[str, type[Robot]] = {

@@ -1,9 +1,10 @@
-"""A frame in a fixed, small number of bytes: JPEG at the highest quality that fits, without its tables. Pure."""
+"""A frame in a fixed number of bytes: JPEG without its tables, at the highest quality that fits, or as it is. Pure."""
 
 from __future__ import annotations
 
 import io
 
+import numpy as np
 from PIL import Image
 
 from robot_edge.frames import Pixels
@@ -13,16 +14,16 @@ from robot_edge.sources.encoded import decode
 SQUEEZED = 6
 # Frames so small that a few blocks are all they have get this much, or what they take raw.
 LEAST_ROOM = 384
-# JPEG's quality, and how much less densely colour lies than light (2: half as dense). Tried in turn. At the first two,
-# network and eye see no difference; the last ones are for noise.
-ENCODINGS = ((90, 0), (90, 2), (75, 2), (50, 2), (25, 2), (10, 2), (1, 2))
+# Tried in turn. At the first, network and eye see no difference; the last ones are for noise. Colour lies as densely as
+# light at all of them: at half the density vivid little things lose more (3 dB) than the bytes are worth in quality.
+QUALITIES = (90, 75, 50, 25, 10, 1)
 START_OF_SCAN = b"\xff\xda"
 
 
 class FrameCodec:
     """Encodes frames of one size, uint8 (size, size, 3), into at most ``room`` bytes each.
 
-    All JPEGs of one size and encoding begin with the same 600 bytes of tables, more than a small picture itself takes.
+    All JPEGs of one size and quality begin with the same 600 bytes of tables, more than a small picture itself takes.
     They are kept once. heads: those that were met, which whoever keeps encoded frames has to keep, too: another
     machine's library might write others.
     """
@@ -40,8 +41,8 @@ class FrameCodec:
         """
         picture, side = Image.fromarray(frame), self.size
         while True:
-            for quality, subsampling in ENCODINGS:
-                head, body = _split(_jpeg(picture, quality, subsampling))
+            for quality in QUALITIES:
+                head, body = _split(_jpeg(picture, quality))
                 if len(body) <= self.room:
                     if head not in self.heads:
                         self.heads.append(head)
@@ -54,9 +55,23 @@ class FrameCodec:
         return decode(self.heads[head] + body)
 
 
-def _jpeg(picture: Image.Image, quality: int, subsampling: int) -> bytes:
+class ExactCodec(FrameCodec):
+    """Frames as they are."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.room = 3 * size**2
+
+    def encode(self, frame: Pixels) -> tuple[int, bytes]:
+        return 0, frame.tobytes()
+
+    def decode(self, head: int, body: bytes) -> Pixels:
+        return np.frombuffer(body, np.uint8).reshape(self.size, self.size, 3)
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, subsampling=subsampling)
+    picture.save(file, "JPEG", quality=quality, subsampling=0)
     return file.getvalue()
 
 

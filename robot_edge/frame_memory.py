@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hierarchy.rehearsal import BalancedMemory
-from robot_edge.frame_codec import FrameCodec
+from robot_edge.frame_codec import ExactCodec, FrameCodec
 from robot_edge.frames import Pixels
 
 # What is known of each frame: the session it is from, its number, which head its JPEG has, and its bytes.
@@ -29,14 +29,17 @@ class KeptFrame(NamedTuple):
 class FrameMemory:
     """A BalancedMemory of frames, uint8 (size, size, 3), each in a sixth of its bytes.
 
+    exact: as they are, to test on: an accuracy on JPEGs is not that on a camera's frames.
+
     The frames lie in one block, which is reserved at the start and filled as they come. As arrays of their own they
     would come and go between those of the training steps, and a checkpoint would stack them all into one more: the
     heap fell to pieces of that, and a robot's resident memory grew while what it used stayed the same.
     """
 
-    def __init__(self, limit: int, size: int, seed: int) -> None:
+    def __init__(self, limit: int, size: int, seed: int, *, exact: bool = False) -> None:
         self.size = size
-        self._codec = FrameCodec(size)
+        self._exact = exact
+        self._codec = ExactCodec(size) if exact else FrameCodec(size)
         self._slots: BalancedMemory[int] = BalancedMemory(limit, seed)
         # One more than may stay, for a new frame comes in before it is known which one goes.
         slots = max(0, limit) + 1
@@ -125,7 +128,8 @@ class FrameMemory:
         held = self._slots.all()
         classes = list(dict.fromkeys(name for name, _ in held))
         heads = [head.hex() for head in self._codec.heads]
-        about = {"size": self.size, "classes": classes, "heads": heads, "random": self._slots.random_state()}
+        about = {"size": self.size, "exact": self._exact, "heads": heads, "classes": classes}
+        about["random"] = self._slots.random_state()
         if not held:
             return {}, about
         slots = [slot for _, slot in held]
@@ -138,8 +142,8 @@ class FrameMemory:
 
     def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
         """Go on from a state. Raises ValueError where it is of frames of another size."""
-        if about["size"] != self.size:
-            raise ValueError(f"these frames are {about['size']} pixels wide, not {self.size}")
+        if (about["size"], about["exact"]) != (self.size, self._exact):
+            raise ValueError(f"these frames are {about['size']} pixels wide, not {self.size}, or kept otherwise")
         slots = tensors["slots"].tolist() if tensors else []
         self._codec.heads = [bytes.fromhex(head) for head in about["heads"]]
         if tensors:
@@ -152,6 +156,6 @@ class FrameMemory:
 
 def frames_in(tensors: dict[str, Tensor], about: dict[str, Any]) -> Iterator[KeptFrame]:
     """Yield the frames of a memory's state."""
-    memory = FrameMemory(len(tensors.get("frames", ())), about["size"], 0)
+    memory = FrameMemory(len(tensors.get("frames", ())), about["size"], 0, exact=about["exact"])
     memory.restore(tensors, about)
     return memory.all()

@@ -103,7 +103,7 @@ class RobotNode:
             size=config.fresh_per_batch,
             image_size=config.image_size,
             held_out_every=0 if held_out else config.held_out_every,
-            held_out=FrameMemory(HELD_OUT_FRAMES, config.image_size, config.seed),
+            held_out=FrameMemory(HELD_OUT_FRAMES, config.image_size, config.seed, exact=True),
         )
         frames = FrameMemory.limit_of(config.rehearsal_mb, config.image_size)
         memory = FrameMemory(frames, config.image_size, config.seed)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from robot_edge.frame_codec import ENCODINGS, LEAST_ROOM, FrameCodec
+from robot_edge.frame_codec import LEAST_ROOM, QUALITIES, ExactCodec, FrameCodec
 from robot_edge.frames import Pixels
 
 # Of a JPEG in colour: its length, three components with their tables, and all coefficients.
@@ -21,9 +21,9 @@ def scene(size: int) -> Pixels:
     return np.stack(channels, axis=2).astype(np.uint8)
 
 
-def head_of(size: int, quality: int, subsampling: int) -> bytes:
+def head_of(size: int, quality: int) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (size, size)).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    Image.new("RGB", (size, size)).save(file, "JPEG", quality=quality, subsampling=0)
     tables, marker, _ = file.getvalue().partition(b"\xff\xda")
     return tables + marker + SCAN
 
@@ -36,7 +36,7 @@ def error(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 def test_a_scene_comes_back_nearly_the_same_from_a_sixth_of_the_bytes(size: int) -> None:
     codec, frame = FrameCodec(size), scene(size)
     head, body = codec.encode(frame)
-    assert codec.heads[head] in [head_of(size, *one) for one in ENCODINGS[:2]]
+    assert codec.heads[head] in [head_of(size, quality) for quality in QUALITIES[:2]]
     assert len(body) <= codec.room
     assert codec.room <= max(3 * size**2 / 6, LEAST_ROOM)
     back = codec.decode(head, body)
@@ -44,9 +44,9 @@ def test_a_scene_comes_back_nearly_the_same_from_a_sixth_of_the_bytes(size: int)
     assert error(back, frame) < 5
 
 
-def test_every_encoding_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    for quality, subsampling in ENCODINGS:
-        monkeypatch.setattr("robot_edge.frame_codec.ENCODINGS", ((quality, subsampling),))
+def test_every_quality_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for quality in QUALITIES:
+        monkeypatch.setattr("robot_edge.frame_codec.QUALITIES", (quality,))
         codec = FrameCodec(32)
         assert error(codec.decode(*codec.encode(scene(32))), scene(32)) < 3 + 200 / quality
 
@@ -54,7 +54,7 @@ def test_every_encoding_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_noise_gets_a_lower_quality_and_what_still_is_too_large_is_smoothed() -> None:
     codec, noise = FrameCodec(32), np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
     head, body = codec.encode(noise)
-    assert codec.heads[head] in [head_of(32, *one) for one in ENCODINGS[2:]]
+    assert codec.heads[head] in [head_of(32, quality) for quality in QUALITIES[1:]]
     assert len(body) <= codec.room
     codec.room = 40
     head, body = codec.encode(noise)
@@ -73,3 +73,8 @@ def test_frames_of_another_library_come_back_beside_ones_own(monkeypatch: pytest
     assert len(ours.heads) == 2
     for one in (encoded, new):
         assert error(ours.decode(*one), scene(32)) < 5
+
+
+def test_exactly_as_it_was() -> None:
+    codec, noise = ExactCodec(17), np.random.default_rng(0).integers(0, 256, (17, 17, 3)).astype(np.uint8)
+    assert np.array_equal(codec.decode(*codec.encode(noise)), noise)

@@ -9,7 +9,7 @@ import pytest
 
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.frame_codec import FrameCodec
-from robot_edge.frame_memory import COLUMNS, FrameMemory, KeptFrame
+from robot_edge.frame_memory import COLUMNS, FrameMemory, KeptFrame, frames_in
 from robot_edge.frames import Pixels
 
 SIZE, LIMIT = 64, 100
@@ -45,6 +45,15 @@ def test_it_keeps_and_draws_what_a_balanced_memory_does(limit: int, count: int) 
     assert len(memory) == len(plain)
     assert numbers(memory.all()) == plain.all()
     assert numbers(memory.draw(5)) == plain.draw(5)
+
+
+def test_what_is_tested_on_stays_exact() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    memory = FrameMemory(LIMIT, SIZE, seed=0, exact=True)
+    memory.add("cat", noise)
+    tensors, about = memory.state()
+    for (kept,) in (list(memory.all()), list(frames_in(tensors, json.loads(json.dumps(about))))):
+        assert np.array_equal(kept.image, noise)
 
 
 def test_a_frame_that_is_changed_later_stays_as_it_was() -> None:
