@@ -10,7 +10,7 @@ from PIL import Image
 from robot_edge.frames import Pixels
 from robot_edge.sources.encoded import decode
 
-# Bytes of a raw frame for each byte of room. A 32-pixel photograph at quality 90 takes 430 of its 3,072 bytes.
+# Bytes of a raw frame for each byte of room. A 32-pixel photograph at quality 90 takes 500 of its 3,072 bytes.
 SQUEEZED = 6
 # Frames so small that a few blocks are all they have get this much, or what they take raw.
 LEAST_ROOM = 384

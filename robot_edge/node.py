@@ -159,10 +159,11 @@ class RobotNode:
         """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
         try:
             self._knowledge.inherit(*load_checkpoint(former_run / "checkpoint"))
-            for payload in self._uplink.outbox.edits_after(0):  # before there was a checkpoint to hold what they did
-                self._apply(unpack_as(ClassEdit, payload))
         except (KeyError, IndexError, *UNREADABLE) as error:
             raise ConfigError(f"--weights {former_run} is of another version: {error!r}") from error
+        # Made before there was a checkpoint to hold what they did: these frames come from before them.
+        for payload in self._uplink.outbox.edits_after(0):
+            self._apply(unpack_as(ClassEdit, payload))
         kept = self._knowledge.rehearsal.counts()
         forgettable = [name for name in self._knowledge.classes if name not in kept]
         if forgettable:

@@ -24,16 +24,12 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from broker.server import start_local_broker
 from tests.conftest import find_chromium
+from tests.end_to_end.test_pages import PICTURE
 from tests.ports import free_port
 
 PATIENCE_MS = 30_000
 # The heap counts after a collection: what only waits for one is no leak.
 HEAP = "() => { window.gc(); return performance.memory.usedJSHeapSize; }"
-PICTURE = """() => {
-  const canvas = document.createElement('canvas');
-  canvas.getContext('2d').drawImage(document.querySelector('.rb-view img'), 0, 0);
-  return canvas.toDataURL();
-}"""
 
 
 @dataclass(frozen=True, kw_only=True)
