@@ -378,12 +378,15 @@ class RobotSession:
             waiting[:] = [one for one in waiting if not gone(one.name, one.place)]
 
     def _samples(self, drawn: list[tuple[str, Place]]) -> list[Quantized]:
-        """Return stored samples, reading each batch once."""
-        batches = {
-            event: unpack_activations(unpack_as(ActivationBatch, self._read(event)).activations)
-            for event in dict.fromkeys(place.event for _, place in drawn)
-        }
-        return [_one(batches[place.event], place.row) for _, place in drawn]
+        """Return stored samples. Each batch is read once, and none is held beside another: they may be large."""
+        rows: dict[int, set[int]] = {}
+        for _, place in drawn:
+            rows.setdefault(place.event, set()).add(place.row)
+        found: dict[tuple[int, int], Quantized] = {}
+        for event, wanted in rows.items():
+            quantized = unpack_activations(unpack_as(ActivationBatch, self._read(event)).activations)
+            found |= {(event, row): _one(quantized, row) for row in wanted}
+        return [found[place.event, place.row] for _, place in drawn]
 
     def _of_table(self, table: Tensor, names: list[str]) -> list[Waiting]:
         """Return what `_table` made a table of."""
