@@ -31,7 +31,6 @@ from hierarchy.device import Compute, fastest
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.learner import Learner
-from hierarchy.losses import DISTILLATION_WEIGHT, distillation
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
 from robot_edge.augment import augment
@@ -43,8 +42,8 @@ from robot_edge.trainer import normalise
 
 Method = Literal["joint", "fine-tuning", "ER", "ER-ACE", "DER++"]
 
-# Of the DER++ paper for CIFAR-10 with 500 frames: the weight of the remembered labels, beside that of the logits.
-LABELS_WEIGHT = 0.5
+# Of the DER++ paper for CIFAR-10 with 500 frames: the weight of the old logits, and of the labels.
+ALPHA, BETA = 0.2, 0.5
 
 
 @dataclass
@@ -150,11 +149,12 @@ class WholeNetwork:
         if self.method == "DER++" and remembered:
             half = fresh + len(remembered) // 2 if fresh else 0
             loss = F.cross_entropy(logits[:fresh], labels[:fresh]) if fresh else torch.zeros(())
-            before = torch.full((len(remembered), logits.shape[1]), torch.nan)
-            for row, one in enumerate(remembered):
-                before[row, : len(one.logits)] = torch.from_numpy(one.logits)
-            moved = distillation(logits[fresh:half], before[: half - fresh]) if fresh else distillation(logits, before)
-            return loss + DISTILLATION_WEIGHT * moved + LABELS_WEIGHT * F.cross_entropy(logits[half:], labels[half:])
+            kept = [
+                F.mse_loss(one[: len(its.logits)], torch.from_numpy(its.logits))
+                for one, its in zip(logits[fresh:], remembered, strict=True)
+            ]
+            distilled = torch.stack(kept[: half - fresh] if fresh else kept).mean()
+            return loss + ALPHA * distilled + BETA * F.cross_entropy(logits[half:], labels[half:])
         return F.cross_entropy(logits, labels)
 
     @torch.inference_mode()

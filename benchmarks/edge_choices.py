@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import tyro
 from accuracy import kept
-from continual_methods import Stream
+from continual_methods import ALPHA, Stream
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -31,11 +31,11 @@ from hierarchy.losses import asymmetric_cross_entropy
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
 from robot_edge.config import RobotConfig
-from robot_edge.frame_memory import FrameMemory, together
+from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import Pixels
 from robot_edge.node import REPLAY_PRACTICE
 from robot_edge.segment import build_edge
-from robot_edge.trainer import EdgeStep, EdgeTrainer, fastest_compute, normalise
+from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PHASES = [list(CLASSES[index : index + 2]) for index in range(0, 10, 2)]
@@ -71,6 +71,8 @@ class Robot:
         self.edge = EdgeTrainer(segment, bits=2, compute=compute, peak_learning_rate=config.learning_rate, seed=seed)
         self.limit = self.room(frames)
         self.memory = FrameMemory(self.limit, 32, seed)
+        self.rehearsed: list[KeptFrame] = []
+        self._position = 0
 
     def room(self, frames: int) -> int:
         """Return how many frames the memory has room for."""
@@ -80,25 +82,26 @@ class Robot:
         return asymmetric_cross_entropy(logits, labels, fresh)
 
     def learn(self, images: Pixels, names: list[str]) -> None:
-        frames, labels, before = images, names, None
-        if drawn := self.memory.draw(len(names)):
-            remembered, their_names, before = together(drawn)
-            frames, labels = np.concatenate([images, remembered]), names + their_names
-        logits = self._step(frames, labels, fresh=len(names), progress=None, before=before).logits
-        for name, image, its in zip(names, images, logits, strict=True):
-            self.memory.add(name, image, logits=its)
+        self.rehearsed = self.memory.draw(len(names))
+        frames = np.concatenate([images, *(one.image[None] for one in self.rehearsed)])
+        self._step(frames, names + [one.name for one in self.rehearsed], fresh=len(names), progress=None)
+        for name, image in zip(names, images, strict=True):
+            self._position += 1
+            self.memory.add(name, image, sample=self._position)
 
     def end_phase(self, phase: Stream) -> None:
         """Be told that a phase is over."""
 
     def practise(self) -> None:
         for done in range(REPLAY_PRACTICE):
-            images, names, before = together(self.memory.draw(2 * FRESH))
-            self._step(images, names, fresh=0, progress=settling(done, REPLAY_PRACTICE - done), before=before)
+            self.rehearsed = self.memory.draw(2 * FRESH)
+            images = np.stack([one.image for one in self.rehearsed])
+            names = [one.name for one in self.rehearsed]
+            self._step(images, names, fresh=0, progress=settling(done, REPLAY_PRACTICE - done))
 
-    def _step(self, images: Pixels, names: list[str], **how: Any) -> EdgeStep:
+    def _step(self, images: Pixels, names: list[str], *, fresh: int, progress: float | None) -> None:
         with patch("robot_edge.trainer.asymmetric_cross_entropy", self.loss):
-            return self.edge.step(images, names, **how)
+            self.edge.step(images, names, fresh=fresh, progress=progress)
 
     def test(self, unseen: Stream) -> float:
         result = HeldOut()
@@ -124,11 +127,20 @@ class PlainLoss(Robot):
         return F.cross_entropy(logits, labels)
 
 
-class LabelsAlone(Robot):
-    """What is remembered has nothing but its label."""
+class Distilled(Robot):
+    """What is remembered also keeps the logits that it had when it came, as in DER++, beside our loss."""
 
-    def _step(self, images: Pixels, names: list[str], **how: Any) -> EdgeStep:
-        return super()._step(images, names, **how | {"before": None})
+    def __init__(self, seed: int, frames: int) -> None:
+        super().__init__(seed, frames)
+        self._logits: dict[int, Tensor] = {}
+
+    def loss(self, logits: Tensor, labels: Tensor, fresh: int) -> Tensor:
+        loss = super().loss(logits, labels, fresh)
+        for row in range(fresh):
+            self._logits[self._position + 1 + row] = logits[row].detach().clone()
+        before = [self._logits[one.sample] for one in self.rehearsed]
+        moved = [F.mse_loss(now[: len(its)], its) for now, its in zip(logits[fresh:], before, strict=True)]
+        return loss + ALPHA * torch.stack(moved).mean() if moved else loss
 
 
 class CosineHead(GrowingHead):
@@ -240,7 +252,7 @@ VARIANTS: dict[str, type[Robot]] = {
     "reservoir": Reservoir,
     "herding": Herding,
     "plain cross-entropy": PlainLoss,
-    "labels alone, no logits of before": LabelsAlone,
+    "with the logits of before (DER++)": Distilled,
     "cosine exit": CosineExit,
     "new rows at class means": MeanRows,
 }

@@ -19,7 +19,7 @@ from cloud_trainer.trainer import fastest_compute as fastest_cloud
 from hierarchy.evaluation import HeldOut
 from hierarchy.schedule import settling
 from robot_edge.config import RobotConfig
-from robot_edge.frame_memory import FrameMemory, KeptFrame, together
+from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import Pixels
 from robot_edge.segment import build_edge
 from robot_edge.trainer import EdgeTrainer
@@ -75,24 +75,23 @@ class InProcess:
     def learn(self, images: Pixels, names: list[str], *, progress: float | None) -> None:
         """Take one step on fresh frames and those that are rehearsed, and send what goes up."""
         rehearsed = self._memory.draw(round(len(names) * self.config.rehearsed_per_fresh))
-        before = np.stack([one.logits for one in rehearsed]) if rehearsed else None
         frames = np.concatenate([images, *(one.image[None] for one in rehearsed)])
         labels = names + [one.name for one in rehearsed]
-        step = self.edge.step(frames, labels, fresh=len(names), progress=progress, before=before)
+        step = self.edge.step(frames, labels, fresh=len(names), progress=progress)
         numbers = list(range(self._numbered + 1, self._numbered + len(names) + 1))
         self._numbered += len(names)
         if rehearsed and self.config.encode_anew:
             self._send_again(step.quantized[len(names) :], rehearsed, progress)
         self._send(step.quantized[: len(names)], names, numbers, progress)
-        for name, image, number, logits in zip(names, images, numbers, step.logits, strict=True):
-            self._memory.add(name, image, sample=number, logits=logits)
+        for name, image, number in zip(names, images, numbers, strict=True):
+            self._memory.add(name, image, sample=number)
 
     def settle(self, *, steps: int = 200, cloud_steps: int = 200) -> None:
         """Practise on what is remembered, send it as it is encoded then, and let the cloud practise on that."""
         for done in range(steps):
             drawn = self._memory.draw(self.config.batch)
-            images, labels, before = together(drawn)
-            self.edge.step(images, labels, fresh=0, progress=settling(done, steps - done), before=before)
+            images = np.stack([one.image for one in drawn])
+            self.edge.step(images, [one.name for one in drawn], fresh=0, progress=settling(done, steps - done))
         kept = self._memory.draw(1000)
         for start in range(0, len(kept) if self.config.encode_anew else 0, PREDICT_AT_ONCE):
             part = kept[start : start + PREDICT_AT_ONCE]

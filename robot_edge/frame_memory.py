@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hierarchy.rehearsal import BalancedMemory
@@ -17,27 +16,18 @@ from robot_edge.frames import Pixels
 # What is known of each frame: the session it is from, its number, which head its JPEG has, and its bytes.
 COLUMNS = ("session", "sample", "head", "length")
 SESSION, SAMPLE = 0, 1
-# And the exit's logits for so many classes, the first ones it learned: half floats, so 64 bytes beside a JPEG's 512.
-LOGITS = 32
-
-Logits = NDArray[np.floating[Any]]
 
 
 class KeptFrame(NamedTuple):
-    """A frame out of memory.
-
-    name: of its class. image: uint8 (size, size, 3). sample: the number under which its activations go up. logits:
-    float16 (LOGITS,), the exit's when the frame was new, NaN where there was no class.
-    """
+    """A frame out of memory: its class, uint8 (size, size, 3), and the number under which its activations go up."""
 
     name: str
     image: Pixels
     sample: int
-    logits: Logits
 
 
 class FrameMemory:
-    """A BalancedMemory of frames, uint8 (size, size, 3), each in a sixth of its bytes, with what the exit made of it.
+    """A BalancedMemory of frames, uint8 (size, size, 3), each in a sixth of its bytes.
 
     exact: as they are, to test on: an accuracy on JPEGs is not that on a camera's frames.
 
@@ -55,24 +45,20 @@ class FrameMemory:
         slots = max(0, limit) + 1
         self._block = np.empty((slots, self._codec.room), np.uint8)
         self._about = np.zeros((slots, len(COLUMNS)), np.int64)
-        self._logits = np.full((slots, LOGITS), np.nan, np.float16)
         self._free = list(reversed(range(slots)))  # the last one is the next to be filled
 
     @staticmethod
     def limit_of(megabytes: float, size: int) -> int:
         """Return how many frames of that size, in pixels, fit into so many megabytes."""
-        return int(megabytes * 1e6 / (FrameCodec(size).room + 2 * LOGITS))
+        return int(megabytes * 1e6 / FrameCodec(size).room)
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def add(
-        self, name: str, frame: Pixels, session: int = 0, sample: int = 0, logits: Logits | Sequence[float] = ()
-    ) -> None:
+    def add(self, name: str, frame: Pixels, session: int = 0, sample: int = 0) -> None:
         """Keep a copy of a frame of the class of that name.
 
-        session: of teaching, which it is from; 0 for none. sample: its number, 0 for one that is never sent. logits:
-        the exit's, a number for each class in their order.
+        session: of teaching, which it is from; 0 for none. sample: its number, 0 for one that is never sent.
         """
         slot = self._free.pop()
         gone = self._slots.add(name, slot)
@@ -82,8 +68,6 @@ class FrameMemory:
             head, body = self._codec.encode(frame)
             self._block[slot, : len(body)] = np.frombuffer(body, np.uint8)
             self._about[slot] = session, sample, head, len(body)
-            self._logits[slot] = np.nan
-            self._logits[slot, : len(logits)] = logits[:LOGITS]
 
     def counts(self) -> dict[str, int]:
         """Return how many frames there are of each class."""
@@ -96,15 +80,6 @@ class FrameMemory:
     def rename(self, old: str, new: str) -> None:
         """Give a class another name, which may be that of another class."""
         self._slots.rename(old, new)
-
-    def forget_logit(self, name: str, index: int) -> None:
-        """Be told that the exit has no logit for that class any more, and those behind it have moved up.
-
-        Frames of the class, which may get another name, have none then: they were not taken for what they are now.
-        """
-        self._logits[[slot for its, slot in self._slots.all() if its == name]] = np.nan
-        self._logits[:, index:-1] = self._logits[:, index + 1 :]
-        self._logits[:, -1:] = np.nan
 
     def forget_class(self, name: str) -> None:
         """Give up all frames of a class."""
@@ -133,7 +108,7 @@ class FrameMemory:
 
     def _frames(self, chosen: list[tuple[str, int]]) -> Iterator[KeptFrame]:
         for name, slot in chosen:
-            yield KeptFrame(name, self._frame(slot), int(self._about[slot, SAMPLE]), self._logits[slot].copy())
+            yield KeptFrame(name, self._frame(slot), int(self._about[slot, SAMPLE]))
 
     def _frame(self, slot: int) -> Pixels:
         _, _, head, length = self._about[slot].tolist()
@@ -148,7 +123,7 @@ class FrameMemory:
         """Return what a checkpoint must hold, and what goes into its JSON.
 
         The tensors: frames, uint8 (slots, room), a view of the block; and of each frame that is kept its slot and its
-        label, int64 (N,), its COLUMNS, int64 (N, columns), and its logits, float16 (N, LOGITS).
+        label, int64 (N,), and its COLUMNS, int64 (N, columns).
         """
         held = self._slots.all()
         classes = list(dict.fromkeys(name for name, _ in held))
@@ -162,7 +137,6 @@ class FrameMemory:
             "frames": torch.from_numpy(self._block[: max(slots) + 1]),
             "slots": torch.tensor(slots),
             "columns": torch.from_numpy(self._about[slots]),
-            "logits": torch.from_numpy(self._logits[slots]),
             "labels": torch.tensor([classes.index(name) for name, _ in held]),
         }, about
 
@@ -175,16 +149,9 @@ class FrameMemory:
         if tensors:
             self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
             self._about[slots] = tensors["columns"].numpy()
-            self._logits[slots] = tensors["logits"].numpy()
         names = [about["classes"][label] for label in tensors["labels"].tolist()] if tensors else []
         self._slots.restore(zip(names, slots, strict=True), about["random"])
         self._free = sorted(set(range(len(self._block))) - set(slots), reverse=True)
-
-
-def together(frames: Sequence[KeptFrame]) -> tuple[Pixels, list[str], Logits]:
-    """Return images uint8 (N, size, size, 3) and class names of the frames, N > 0, and their logits (N, LOGITS)."""
-    logits = np.stack([one.logits for one in frames])
-    return np.stack([one.image for one in frames]), [one.name for one in frames], logits
 
 
 def frames_in(tensors: dict[str, Tensor], about: dict[str, Any]) -> Iterator[KeptFrame]:

@@ -32,8 +32,7 @@ class Knowledge:
         """
         for one in frames_in(parts.get("rehearsal", {}), about["rehearsal"]):
             self.inherited += 1
-            image = resize(one.image, self.rehearsal.size)
-            self.rehearsal.add(one.name, image, sample=self.inherited, logits=one.logits)
+            self.rehearsal.add(one.name, resize(one.image, self.rehearsal.size), sample=self.inherited)
         for one in frames_in(parts.get("held_out", {}), about["held_out"]):
             self.held_out.add(one.name, resize(one.image, self.held_out.size))
 
@@ -62,8 +61,6 @@ class Knowledge:
     def apply(self, edit: ClassEdit) -> None:
         """Do to network and frames what the edit says."""
         learner, memories = self.trainer.learner, (self.rehearsal, self.held_out)
-        if edit.name in self.classes and (edit.change != "rename" or edit.to in self.classes):
-            self.rehearsal.forget_logit(edit.name, self.classes.index(edit.name))
         if edit.change == "rename":
             learner.rename(edit.name, edit.to)
             for memory in memories:

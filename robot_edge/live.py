@@ -19,7 +19,6 @@ from hierarchy.run_folder import RunFolder
 from hierarchy.schedule import settling
 from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
-from robot_edge.frame_memory import together
 from robot_edge.frames import Frame, PacedSource
 from robot_edge.node import OpenSource, RobotNode
 from robot_edge.page.board import Board
@@ -191,8 +190,8 @@ class LiveNode(RobotNode):
         if not remembered:
             self._practice = 0.0
             return False
-        images, names, before = together(remembered)
-        self._trainer.step(images, names, fresh=0, progress=progress, before=before)
+        images = np.stack([one.image for one in remembered])
+        self._trainer.step(images, [one.name for one in remembered], fresh=0, progress=progress)
         return True
 
     def _test_what_was_taught(self) -> None:

@@ -24,7 +24,7 @@ from hierarchy.schedule import settling
 from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
 from robot_edge.figures import RunFigures
-from robot_edge.frame_memory import FrameMemory, KeptFrame, together
+from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.knowledge import Knowledge
 from robot_edge.operating import Commands
@@ -38,7 +38,7 @@ from robot_edge.resume import (
 )
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.teaching import Teaching
-from robot_edge.trainer import EdgeStep, EdgeTrainer
+from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
 
 # Held-out frames kept for the end: a percentage point of accuracy is 20 of them.
@@ -356,9 +356,11 @@ class RobotNode:
     def _learn(self, batch: Batch) -> None:
         fresh = len(batch.names)
         rehearsed = self._knowledge.rehearsal.draw(self._rehearsed_with(fresh))
+        images = np.concatenate([batch.images, *(one.image[None] for one in rehearsed)])
+        names = batch.names + [one.name for one in rehearsed]
         numbers = [self._knowledge.inherited + position for position in batch.positions]
         version = self._trainer.version  # of the segment that encodes them
-        step = self._step(batch, rehearsed)
+        step = self._trainer.step(images, names, fresh=fresh, progress=self._progress)
         self._figures.add(step)
         sent = bisect_right(batch.positions, self._sent_position)
         if sent < fresh:
@@ -373,21 +375,8 @@ class RobotNode:
                 session=batch.session,
             )
         if self._config.rehearsed_per_fresh:
-            for name, image, number, logits in zip(batch.names, batch.images, numbers, step.logits, strict=True):
-                self._knowledge.rehearsal.add(name, image, batch.session, number, logits)
-
-    def _step(self, batch: Batch, rehearsed: list[KeptFrame]) -> EdgeStep:
-        fresh = len(batch.names)
-        if not rehearsed:
-            return self._trainer.step(batch.images, batch.names, fresh=fresh, progress=self._progress)
-        images, names, before = together(rehearsed)
-        return self._trainer.step(
-            np.concatenate([batch.images, images]),
-            batch.names + names,
-            fresh=fresh,
-            progress=self._progress,
-            before=before,
-        )
+            for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
+                self._knowledge.rehearsal.add(name, image, batch.session, number)
 
     def _send_again(self, quantized: Quantized, frames: list[KeptFrame], version: int) -> None:
         """Send frames that went up before as they are encoded now, unless the link has enough to do without."""
@@ -431,9 +420,9 @@ class RobotNode:
                 remembered = self._knowledge.rehearsal.draw(self._config.batch)
                 if self._stop.made or not remembered:
                     return
-                images, names, before = together(remembered)
-                rate = settling(done, steps - done)
-                loss = self._trainer.step(images, names, fresh=0, progress=rate, before=before).loss
+                images = np.stack([one.image for one in remembered])
+                names = [one.name for one in remembered]
+                loss = self._trainer.step(images, names, fresh=0, progress=settling(done, steps - done)).loss
                 self._pump()
                 progress.show(done + 1, f"exit loss {loss:.2f}")
         self._has_settled = True

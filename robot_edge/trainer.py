@@ -17,7 +17,7 @@ from broker.quantize import Quantized, dequantize, quantize
 from hierarchy.checkpoint import Parts
 from hierarchy.device import Compute, fastest
 from hierarchy.learner import Learner
-from hierarchy.losses import DISTILLATION_WEIGHT, asymmetric_cross_entropy, distillation
+from hierarchy.losses import asymmetric_cross_entropy
 from robot_edge.augment import augment
 from robot_edge.segment import EdgeSegment
 
@@ -34,13 +34,11 @@ class EdgeStep:
     """What one step found.
 
     loss: of the exit, over fresh and rehearsed frames. correct: bool (fresh,), whether the exit had each fresh frame
-    right before it learned from it. logits: float32 (fresh, classes), of them then. quantized: activations of all
-    frames, the fresh ones first.
+    right before it learned from it. quantized: activations of all frames, the fresh ones first.
     """
 
     loss: float
     correct: NDArray[np.bool_]
-    logits: NDArray[np.float32]
     quantized: Quantized
 
 
@@ -79,31 +77,19 @@ class EdgeTrainer:
         encoder = (*self.segment.front.parameters(), *self.segment.bottleneck.parameters())
         return self.steps if any(parameter.requires_grad for parameter in encoder) else 0
 
-    def step(
-        self,
-        images: NDArray[np.uint8],
-        names: Sequence[str],
-        *,
-        fresh: int,
-        progress: float | None,
-        before: NDArray[np.floating[Any]] | None = None,
-    ) -> EdgeStep:
+    def step(self, images: NDArray[np.uint8], names: Sequence[str], *, fresh: int, progress: float | None) -> EdgeStep:
         """Learn from images uint8 (N, H, W, 3) and their class names, of which the first ``fresh`` are new.
 
-        A class met for the first time grows the exit. before: logits that the others had when they were new,
-        (N - fresh, any number of classes), NaN where there was none. Raises ConfigError where training has diverged.
+        A class met for the first time grows the exit. Raises ConfigError where training has diverged.
         """
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
             quantized, logits = self._predict(augment(images, self._rng))
             loss = asymmetric_cross_entropy(logits, labels, fresh)
-            if before is not None:
-                loss = loss + DISTILLATION_WEIGHT * distillation(logits[fresh:], torch.from_numpy(before).to(logits))
             if not self.learner.descend(loss):
                 raise ConfigError("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
         correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
-        seen = logits[:fresh].detach().cpu().numpy()
-        return EdgeStep(loss=loss.item(), correct=correct, logits=seen, quantized=quantized)
+        return EdgeStep(loss=loss.item(), correct=correct, quantized=quantized)
 
     def state(self) -> tuple[Parts, dict[str, Any]]:
         """Return what a checkpoint must hold for training to go on."""

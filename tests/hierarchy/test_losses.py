@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hierarchy.losses import asymmetric_cross_entropy, distillation
+from hierarchy.losses import asymmetric_cross_entropy
 
 LOGITS = torch.tensor([[1.0, 0.0, 5.0], [0.0, 2.0, 5.0], [0.5, 0.5, 0.0], [1.0, 1.0, 1.0]])
 
@@ -37,19 +37,3 @@ def test_it_is_the_mean_over_all_samples() -> None:
 def test_else_it_is_the_plain_loss(labels: list[int], fresh: int) -> None:
     plain = F.cross_entropy(LOGITS, torch.tensor(labels))
     assert torch.equal(asymmetric_cross_entropy(LOGITS, torch.tensor(labels), fresh), plain)
-
-
-def test_samples_are_held_to_the_logits_they_had_of_the_classes_there_were() -> None:
-    nan = torch.nan
-    before = torch.tensor([[1.0, 0.0, nan, nan], [2.0, nan, nan, nan], [nan] * 4, [1.0, 1.0, 3.0, nan]])
-    logits = LOGITS.clone().requires_grad_()
-    loss = distillation(logits, before)
-    assert loss.item() == pytest.approx((0 + 2**2 + 2**2 / 3) / 3)  # the third has nothing that it could be held to
-    torch.autograd.backward(loss)
-    assert logits.grad is not None
-    assert (logits.grad != 0).tolist() == [[False] * 3, [True, False, False], [False] * 3, [False, False, True]]
-    assert torch.isfinite(logits.grad).all()
-
-
-def test_without_any_logits_nothing_is_held() -> None:
-    assert distillation(LOGITS, torch.full((4, 2), torch.nan)).item() == 0

@@ -91,7 +91,7 @@ def test_held_out_scenes_are_never_trained_on_in_any_epoch(held_out_every: int) 
     scenes_met = [scene for scene in range(20) for _ in range(3)]  # three frames of each
     reader = batcher([frame(scene) for scene in scenes_met * 3], held_out_every=held_out_every, keep=1000)
     trained = {scene for batch in read(reader) for scene in scenes(batch.images)}
-    held_out = {int(one.image[0, 0, 0]) for one in reader.held_out.all()}
+    held_out = {int(image[0, 0, 0]) for _, image, _ in reader.held_out.all()}
     assert held_out == set(range(0, 20, held_out_every))
     assert trained == set(range(20)) - held_out
 

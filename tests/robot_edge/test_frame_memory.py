@@ -9,7 +9,7 @@ import pytest
 
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.frame_codec import FrameCodec
-from robot_edge.frame_memory import COLUMNS, LOGITS, FrameMemory, KeptFrame, frames_in, together
+from robot_edge.frame_memory import COLUMNS, FrameMemory, KeptFrame, frames_in
 from robot_edge.frames import Pixels
 
 SIZE, LIMIT = 64, 100
@@ -31,8 +31,8 @@ def filled(count: int, limit: int = LIMIT) -> FrameMemory:
 def numbers(kept: Iterable[KeptFrame]) -> list[tuple[str, int]]:
     """What is seen in frames; each shows one number, or several frames were mixed up."""
     seen = list(kept)
-    assert all(len(np.unique(one.image)) == 1 for one in seen)
-    return [(one.name, int(one.image[0, 0, 0])) for one in seen]
+    assert all(len(np.unique(image)) == 1 for _, image, _ in seen)
+    return [(name, int(image[0, 0, 0])) for name, image, _ in seen]
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 1, 7, LIMIT])
@@ -103,42 +103,3 @@ def test_neither_frames_nor_checkpoints_of_a_full_memory_take_more() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < PILLOWS_BUFFER + 2 * FRAME_BYTES < LIMIT * FrameCodec(SIZE).room
-
-
-def logits_of(memory: FrameMemory) -> dict[str, list[float]]:
-    return {one.name: one.logits[np.isfinite(one.logits)].tolist() for one in memory.all()}
-
-
-def test_frames_keep_their_logits_also_through_a_checkpoint() -> None:
-    one, other = FrameMemory(LIMIT, SIZE, seed=0), FrameMemory(LIMIT, SIZE, seed=0)
-    many = list(range(LOGITS + 5))
-    one.add("cat", frame(1), logits=[0.5, -2.0])
-    one.add("dog", frame(2), logits=many)
-    one.add("bee", frame(3))
-    other.restore(*one.state())
-    for memory in (one, other):
-        assert logits_of(memory) == {"cat": [0.5, -2.0], "dog": many[:LOGITS], "bee": []}
-    images, names, logits = together(list(one.all()))
-    assert (images.shape, names, logits.shape) == ((3, SIZE, SIZE, 3), ["cat", "dog", "bee"], (3, LOGITS))
-
-
-def test_a_place_that_is_taken_again_has_no_logits_of_before() -> None:
-    memory = FrameMemory(1, SIZE, seed=0)
-    for logits in ([1.0, 2.0], [3.0], []) * 4:
-        memory.add("cat", frame(1), logits=logits)
-        kept = next(iter(memory.all())).logits
-        assert kept[np.isfinite(kept)].tolist() in ([1.0, 2.0], [3.0], [])
-    memory.forget_class("cat")
-    memory.add("dog", frame(1))
-    assert logits_of(memory) == {"dog": []}
-
-
-def test_the_logit_of_a_class_that_goes_leaves_no_gap() -> None:
-    memory = FrameMemory(LIMIT, SIZE, seed=0)
-    memory.add("cat", frame(1), logits=[1, 2, 3])
-    memory.add("dog", frame(2), logits=[4, 5])
-    memory.add("bee", frame(3), logits=range(LOGITS))
-    memory.forget_logit("dog", 1)
-    assert logits_of(memory) == {"cat": [1, 3], "dog": [], "bee": [0, *range(2, LOGITS)]}
-    memory.forget_logit("of none", LOGITS + 3)
-    assert logits_of(memory)["bee"] == [0, *range(2, LOGITS)]

@@ -258,9 +258,9 @@ def test_every_step_is_full_and_practice_settles_after_a_lesson(robot: Robot) ->
     steps: list[tuple[int, int, float | None]] = []
     step = robot.node._trainer.step
 
-    def noted(images: Any, names: Any, *, fresh: int, progress: float | None, **rest: Any) -> EdgeStep:
+    def noted(images: Any, names: Any, *, fresh: int, progress: float | None) -> EdgeStep:
         steps.append((len(images), fresh, progress))
-        return step(images, names, fresh=fresh, progress=progress, **rest)
+        return step(images, names, fresh=fresh, progress=progress)
 
     robot.node._trainer.step = noted  # type: ignore[method-assign]
     robot.teach("star", "star")
