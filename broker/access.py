@@ -20,7 +20,7 @@ class Grant(NamedTuple):
 
 def grants(role: Role, name: str) -> list[Grant]:
     """Return the rights of an identity. Reading includes what is retained."""
-    said: tuple[Channel, ...] = ("state", "activations", "metrics", "ask")
+    said: tuple[Channel, ...] = ("state", "activations", "metrics", "ask", "probe")
     if role == "robot":
         return [
             *(Grant("write", topic("robot", name, channel)) for channel in (*said, "prediction", "result")),
@@ -30,13 +30,13 @@ def grants(role: Role, name: str) -> list[Grant]:
             # own predictions and results: what acts on them runs on the robot too.
             *(
                 Grant("read", topic("robot", name, channel))
-                for channel in ("state", "receipt", "answer", "prediction", "result")
+                for channel in ("state", "receipt", "answer", "probe-result", "prediction", "result")
             ),
             *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
         ]
     return [
         *(Grant("read", topic("robot", ANYONE, channel)) for channel in said),
-        *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer")),
+        *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer", "probe-result")),
         *(Grant("write", topic("trainer", name, channel)) for channel in ("state", "metrics")),
         # Its own, as a robot does, and others: all of them train for every robot.
         Grant("read", topic("trainer", ANYONE, "state")),

@@ -32,6 +32,8 @@ from broker.messages import (
     Message,
     Outcome,
     Prediction,
+    Probe,
+    ProbeResult,
     Receipt,
     RobotMetrics,
     RobotState,
@@ -97,6 +99,10 @@ def pack(message: Message) -> bytes:
             return _msgpack({"kind": "ask", **_ask_fields(message)})
         case Answer():
             return _msgpack({"kind": "answer", **dataclasses.asdict(message)})
+        case Probe():
+            return _msgpack({"kind": "probe", **dataclasses.asdict(message)})
+        case ProbeResult():
+            return _msgpack({"kind": "probe-result", **dataclasses.asdict(message)})
         case RobotState():
             return _json({"kind": "robot-state", **dataclasses.asdict(message)})
         case TrainerState():
@@ -176,6 +182,9 @@ class _Fields:
     def has(self, name: str) -> bool:
         return name in self._values
 
+    def is_none(self, name: str) -> bool:
+        return self._values.get(name) is None
+
     def text(self, name: str, limit: int = MAX_TEXT, *, default: str | None = None) -> str:
         if default is not None and not self.has(name):
             return default
@@ -211,7 +220,7 @@ class _Fields:
         return _within(name, self._take(name, (int, float)), low, high)
 
     def number_or_none(self, name: str, low: float = -1e18, high: float = 1e18) -> float | None:
-        return None if self._values.get(name) is None else self.number(name, low, high)
+        return None if self.is_none(name) else self.number(name, low, high)
 
     def numbers(self, name: str, count: int, low: float, high: float) -> tuple[float, ...]:
         values = self._take(name, list)
@@ -340,6 +349,25 @@ def _read_prediction(fields: _Fields) -> Prediction:
         confidence=fields.number("confidence", 0, 1),
         by=fields.choice("by", get_args(AnsweredBy)),
         latency=fields.number("latency", 0),
+    )
+
+
+def _read_probe(fields: _Fields) -> Probe:
+    return Probe(
+        boot=fields.identifier("boot"),
+        number=fields.integer("number"),
+        split=_read_split(fields.inner("split")) if not fields.is_none("split") else None,
+        rest=fields.data("rest"),
+    )
+
+
+def _read_probe_result(fields: _Fields) -> ProbeResult:
+    return ProbeResult(
+        boot=fields.identifier("boot"),
+        number=fields.integer("number"),
+        seconds=fields.number("seconds", 0, 1e9),
+        samples=fields.integer("samples", 0, MAX_SAMPLES),
+        trouble=fields.text("trouble"),
     )
 
 
@@ -498,6 +526,8 @@ READERS: dict[str, Callable[[_Fields], Message]] = {
     "receipt": _read_receipt,
     "ask": _read_ask,
     "answer": _read_answer,
+    "probe": _read_probe,
+    "probe-result": _read_probe_result,
     "robot-state": _read_robot_state,
     "trainer-state": _read_trainer_state,
     "robot-metrics": _figures_reader(RobotMetrics),

@@ -266,6 +266,35 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A robot's request to be answered, so that it knows the link, or to be told how long training here takes.
+
+    boot: of who asks. number: of the probe, from 0. split: whose cloud half to time; None for the link alone. rest:
+    bytes that mean nothing, to fill the link.
+    """
+
+    boot: str
+    number: int
+    split: SplitSpec | None
+    rest: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """What a probe found.
+
+    boot, number: as in the probe. seconds: of a training step of so many samples, at the trainer's batch; 0 samples
+    where nothing was timed. trouble: why not, though it was asked for, for people.
+    """
+
+    boot: str
+    number: int
+    seconds: float
+    samples: int
+    trouble: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a robot takes a frame for, for whoever acts on it.
 
@@ -295,4 +324,6 @@ Message = (
     | RobotMetrics
     | TrainerMetrics
     | Prediction
+    | Probe
+    | ProbeResult
 )

@@ -1,6 +1,7 @@
 """Topic names: built and parsed here and nowhere else.
 
-    reflexarc/1/robot/<robot>/state | activations | receipt | metrics | ask | answer | prediction | command | result
+    reflexarc/1/robot/<robot>/state | activations | receipt | metrics | ask | answer | probe | probe-result
+    reflexarc/1/robot/<robot>/prediction | command | result
     reflexarc/1/trainer/<trainer>/state | metrics
 
 The 1 is the protocol's version. AWS IoT Core allows seven slashes; these have four.
@@ -14,7 +15,19 @@ from typing import Literal, NamedTuple, get_args
 from broker.errors import ConfigError, MalformedMessage
 
 Role = Literal["robot", "trainer"]
-Channel = Literal["state", "activations", "receipt", "metrics", "ask", "answer", "prediction", "command", "result"]
+Channel = Literal[
+    "state",
+    "activations",
+    "receipt",
+    "metrics",
+    "ask",
+    "answer",
+    "probe",
+    "probe-result",
+    "prediction",
+    "command",
+    "result",
+]
 
 PREFIX = "reflexarc/1"
 ANYONE = "+"

@@ -259,10 +259,14 @@ class Fleet:
     def _open(self, robot: str, start: bytes) -> RobotSession:
         return open_session(robot, SessionStart.unpack(start), self._settings, self._device, self.store.batch)
 
+    def network_room(self, robot: str = "") -> int:
+        """Return the bytes that are left for networks, apart from that robot's own."""
+        others = sum(record.memory for name, record in self.robots.items() if name != robot)
+        return round(self._config.networks_gb * 1e9) - others
+
     def _new_start(self, robot: str, state: RobotState) -> SessionStart:
         needed = memory_needed(state.split, self._settings.batch)
-        others = sum(record.memory for name, record in self.robots.items() if name != robot)
-        room = round(self._config.networks_gb * 1e9) - others
+        room = self.network_room(robot)
         if needed > room:
             raise ConfigError(f"its network takes {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB are left (--networks-gb)")
         record = self.robots[robot]

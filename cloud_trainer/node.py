@@ -31,6 +31,7 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet, goes_on
 from cloud_trainer.other_trainers import TAKEOVER_SECONDS, OtherTrainers
 from cloud_trainer.page.board import Board, FleetState, Rows
+from cloud_trainer.probes import Probes
 from cloud_trainer.robot_record import MOST_REJECTIONS, Rejection, RobotRecord
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE, Store, damage_explained, open_store
@@ -86,6 +87,7 @@ def run(config: TrainerConfig) -> None:
         board = Board(config.trainer) if page else None
         node = TrainerNode(config, state, link, folder, store, board)
         node.answerer.start()
+        node.probes.start()
         try:
             if page and board:
                 _show(page, board)
@@ -95,6 +97,7 @@ def run(config: TrainerConfig) -> None:
             farewell = None  # the state at the broker is the other's
             raise
         finally:
+            node.probes.close()
             node.answerer.close()
             node.finish()
             link.close(farewell)
@@ -151,6 +154,7 @@ class TrainerNode:
         for channel in ("state", "metrics", "activations"):
             link.subscribe(topics.topic("robot", topics.ANYONE, channel))
         self.answerer = Answerer(link)
+        self.probes = Probes(link, config.batch, choose_device(config.device))
 
     def turn(self, timeout: float) -> None:
         """Store what came, waiting up to timeout seconds for it where there is nothing to train on, and train a bit."""
@@ -158,6 +162,7 @@ class TrainerNode:
         if robot := self._fleet.next_to_train():
             self._train(robot)
         self.answerer.update(self._who_may_be_answered)
+        self.probes.time_next(self._fleet.network_room())
         now = time.monotonic()
         self._say_what_is_missing()
         for robot, record in self._robots.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,6 +24,8 @@ TIMED_STEPS = 5
 HOPELESS, CHANCES = 1.5, 3
 # Plain float32 stays unless another way is at least this much faster: near ties should not change with the weather.
 WORTH_CHANGING = 0.95
+# Of which a median says something.
+LEAST_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +115,18 @@ def fastest(device: torch.device, training_step: Callable[[Compute], Callable[[]
             best[candidate] = min(time.perf_counter() - start, best.get(candidate, float("inf")))
     fastest_other = min(best, key=best.__getitem__)
     return fastest_other if best[fastest_other] < WORTH_CHANGING * best[plain] else plain
+
+
+def step_seconds(step: Callable[[], object], seconds: float, until: Callable[[], bool] = lambda: True) -> float:
+    """Return the median time that a step takes, of those in so many seconds, and of LEAST_STEPS at least.
+
+    until: steps go on until it says so, too.
+    """
+    step()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < LEAST_STEPS or time.perf_counter() < end or not until():
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -12,6 +12,7 @@ from tyro.extras import SubcommandApp
 from broker.messages import Action
 from hierarchy.command_line import EXIT_ERROR, run_program
 from robot_edge.config import EvaluateConfig, RobotConfig
+from robot_edge.planning.config import PlanConfig
 from robot_edge.record import RecordConfig
 from robot_edge.record import record as record_source_of
 
@@ -28,6 +29,17 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     from robot_edge.start import run  # torch takes seconds to import: --help should not
 
     run(config)
+
+
+@app.command(name="plan")
+def plan(config: Annotated[PlanConfig, tyro.conf.arg(name="")]) -> None:
+    """Measure this robot, the link and the trainer, and find where to cut, at how many bits, to train fastest.
+
+    A trainer has to run: it times its half. Writes the settings that it finds as a TOML file for `robot-edge run`.
+    """
+    from robot_edge.planning.planner import plan
+
+    plan(config)
 
 
 @app.command(name="evaluate")

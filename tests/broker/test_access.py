@@ -31,7 +31,7 @@ def test_a_robot_writes_only_its_own_and_reads_no_other_robot() -> None:
 def test_a_trainer_writes_what_is_for_robots_and_its_own() -> None:
     written = {grant.topic for grant in grants("trainer", "t1") if grant.right == "write"}
     its_own = {f"{PREFIX}/trainer/t1/state", f"{PREFIX}/trainer/t1/metrics"}
-    assert written == its_own | {f"{PREFIX}/robot/+/receipt", f"{PREFIX}/robot/+/answer"}
+    assert written == its_own | {f"{PREFIX}/robot/+/{channel}" for channel in ("receipt", "answer", "probe-result")}
 
 
 def test_nobody_but_the_robot_says_what_it_sees() -> None:

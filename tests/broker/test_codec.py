@@ -48,6 +48,8 @@ from broker.messages import (
     CommandResult,
     Message,
     Prediction,
+    Probe,
+    ProbeResult,
     Receipt,
     RobotMetrics,
     RobotState,
@@ -129,6 +131,8 @@ ASK = Ask(
     ),
 )
 ANSWER = Answer(boot=BOOT, number=5, classes=("köttur", "cat"), probabilities=(0.75, 0.125), images=6208)
+PROBE = Probe(boot=BOOT, number=6, split=SPLIT, rest=bytes([0, 255, 7]))
+PROBE_RESULT = ProbeResult(boot=BOOT, number=6, seconds=0.25, samples=64, trouble="")
 PREDICTION = Prediction(boot=BOOT, time=1767225600.5, name="köttur", confidence=0.75, by="cloud", latency=0.04)
 
 # What is said, and the file that holds its bytes.
@@ -198,6 +202,9 @@ TABLE: list[tuple[Message, str]] = [
         "trainer-metrics.json",
     ),
     (PREDICTION, "prediction.json"),
+    (PROBE, "probe.bin"),
+    (replace(PROBE, number=7, split=None), "probe-link.bin"),
+    (PROBE_RESULT, "probe-result.bin"),
 ]
 EVERY_MESSAGE = pytest.mark.parametrize(("message", "file"), [pytest.param(*row, id=row[1]) for row in TABLE])
 BATCHES = pytest.mark.parametrize("batch", [BATCH, EVALUATION_BATCH], ids=["plain", "lz4"])
@@ -736,6 +743,15 @@ MESSAGES = st.one_of(
     batches(),
     asks(),
     answers(),
+    st.builds(Probe, boot=BOOTS, number=SEQUENCES, split=st.none() | SPLITS, rest=st.binary(max_size=100)),
+    st.builds(
+        ProbeResult,
+        boot=BOOTS,
+        number=SEQUENCES,
+        seconds=st.floats(0, 1e9),
+        samples=st.integers(0, codec.MAX_SAMPLES),
+        trouble=st.just("") | NAMES,
+    ),
     st.builds(
         Prediction,
         boot=BOOTS,

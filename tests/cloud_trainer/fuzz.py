@@ -28,7 +28,19 @@ MOST_ROBOTS = 5
 SETTINGS = {"most_robots": MOST_ROBOTS, "most_classes": 20, "store_gb": 0.01}
 ROBOTS = ["r1", "r2", "r3", "R-_9", "x" * 64]
 NO_ROBOTS = ["x" * 65, "no name", "", "ö", "a/b", "+", "#"]
-CHANNELS = ["state", "activations", "metrics", "receipt", "ask", "answer", "prediction", "command", "unknown", ""]
+CHANNELS = [
+    "state",
+    "activations",
+    "metrics",
+    "receipt",
+    "ask",
+    "answer",
+    "probe",
+    "prediction",
+    "command",
+    "unknown",
+    "",
+]
 NASTY: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 255, 65_535, MAX_COUNT, MAX_COUNT + 1, 2**63, 2**64 - 1, -(2**63)),
     *(0.5, -0.0, 1e6, 1e17, 1e300, float("inf"), float("-inf"), float("nan")),

@@ -1,0 +1,1 @@
+"""Where to cut, at how many bits, through how narrow a bottleneck: `robot-edge plan`."""

@@ -1,0 +1,58 @@
+"""Settings of `robot-edge plan`: those of a run, and what the plan has to keep to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from broker.errors import ConfigError
+from hierarchy.command_line import check_range
+from robot_edge.config import RobotConfig
+from robot_edge.planning.runtime_model import Bounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(RobotConfig):
+    """Settings of `robot-edge plan`: the run's own, of which cut, bits and bottleneck are what it finds."""
+
+    out: str = "plan.toml"
+    """File for the settings that it finds, which `robot-edge run --config FILE` takes."""
+    most_memory_mb: float = 0.0
+    """Memory on the robot that training may take, in megabytes: weights, gradients, momentum and activations; 0 for no
+    bound."""
+    least_share: float = 1 / 16
+    """Bytes to send of an image at least, before compression, as a share of its raw ones. With fewer than 1/16 the
+    cloud's half loses accuracy (docs/results.md)."""
+    cuts: str = ""
+    """Layers to cut after, separated by commas. Default: the last of each size, at most a quarter as wide as the
+    image, as an exit behind the very first layers learns little."""
+    mbit: float = 0.0
+    """The link's rate in Mbit/s, to plan for another than there is now; 0 measures it."""
+    verify: bool = False
+    """Then run the plan, and print how fast it is beside how fast it should be."""
+    verify_images: int = 4000
+    """Images that --verify trains on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("most-memory-mb", self.most_memory_mb, 0, 10**6)
+        check_range("least-share", self.least_share, 0, 1)
+        check_range("mbit", self.mbit, 0, 10**6)
+        check_range("verify-images", self.verify_images, 1000, 10**7)
+        if Path(self.out).is_dir():
+            raise ConfigError(f"--out {self.out} is a folder: name a file, such as plan.toml")
+
+    @property
+    def chosen_cuts(self) -> tuple[str, ...]:
+        """The names in --cuts."""
+        return tuple(name.strip() for name in self.cuts.split(",") if name.strip())
+
+    @property
+    def bounds(self) -> Bounds:
+        """What an option has to keep to."""
+        return {"most_memory": self.most_memory_mb * 1e6, "least_codes": self.least_share * 3 * self.image_size**2}
+
+    def run_with(self, cut: str, bits: int, bottleneck: int) -> RobotConfig:
+        """Return the settings of a run that is divided like that."""
+        settings = {one.name: getattr(self, one.name) for one in fields(RobotConfig)}
+        return RobotConfig(**settings | {"cut": cut, "bits": bits, "bottleneck": bottleneck})

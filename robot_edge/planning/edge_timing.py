@@ -1,0 +1,138 @@
+"""What each way to divide costs this robot: time, memory and bytes, measured on a few of its own frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from broker.quantize import MAX_BITS, pack_activations, packed_size, quantize
+from hierarchy.backbone import build_backbone
+from hierarchy.cut import cut_points, divide
+from hierarchy.device import Compute, choose_device, step_seconds
+from robot_edge.config import RobotConfig
+from robot_edge.segment import EdgeSegment, build_edge
+from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
+
+# The bottleneck that is measured, beside none. Others take as long within what can be measured here: a convolution to
+# 64 channels is a hundredth of what is before and behind it.
+NARROW = 16
+# An exit behind layers that have not yet made the image so many times narrower sees edges and colours.
+NARROWED = 4
+# What one bit costs in accuracy was not measured.
+LEAST_BITS = 2
+# How long a forward pass is timed, and a step at least.
+FORWARD_SECONDS, STEP_SECONDS = 0.5, 2.0
+# Float32 weights, gradients and momentum.
+BYTES_PER_PARAMETER = 12
+
+
+class Way(NamedTuple):
+    """A cut, the channels that it has, and those of the bottleneck behind it, 0 for none."""
+
+    cut: str
+    channels: int
+    bottleneck: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeCost:
+    """What a training step takes: seconds of its forward pass and of all of it, bytes of memory.
+
+    compressed: what is left of a byte of codes as it goes up, by bits.
+    """
+
+    forward: float
+    step: float
+    memory: int
+    compressed: dict[int, float]
+
+
+def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[Way]:
+    """Return the cuts to look at, by name, without a bottleneck and with one.
+
+    cuts: names, or none for all that make sense. Raises CutError where a name is no cut.
+    """
+    backbone = build_backbone(config.backbone, image_size=config.image_size, weights="none")
+    if cuts:
+        shapes = {cut: divide(backbone, cut).shape for cut in cuts}
+    else:
+        deep = {
+            point.shape: point.module  # the last of each size
+            for point in cut_points(backbone)
+            if point.module and max(point.shape[1:], default=1) * NARROWED <= config.image_size
+        }
+        shapes = {cut: shape for shape, cut in deep.items()}
+    return [
+        Way(cut, shape[0], bottleneck)
+        for cut, shape in shapes.items()
+        for bottleneck in (0, NARROW)
+        if bottleneck < shape[0]
+    ]
+
+
+class EdgeTiming:
+    """The robot's half of one way to divide, ready to be timed."""
+
+    def __init__(self, config: RobotConfig, compute: Compute | None = None) -> None:
+        """compute: how, where that is known already; else the fastest way is measured."""
+        torch.manual_seed(config.seed)
+        self.compute = compute
+        self._config = config
+        self._segment, self.split, _ = build_edge(config)
+
+    def measure(
+        self, images: NDArray[np.uint8], names: Sequence[str], begin: Callable[[], Callable[[], bool]]
+    ) -> EdgeCost:
+        """Take steps on images uint8 (N, H, W, 3) of those classes.
+
+        begin: called when steps are about to be timed, to let the trainer's begin, too: on one machine each slows the
+        other down. Returns what says whether these may end.
+        """
+        config, segment = self._config, self._segment
+        compute = self.compute or fastest_compute(
+            segment, image_size=config.image_size, batch=len(names), device=choose_device(config.device)
+        )
+        self.compute = compute
+        trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=config.learning_rate)
+
+        def step() -> None:
+            pack_activations(trainer.step(images, names, fresh=len(names), progress=None).quantized)
+
+        step()
+        forward = step_seconds(lambda: trainer.evaluate(images), FORWARD_SECONDS)
+        seconds = step_seconds(step, STEP_SECONDS, begin())
+        memory = _memory(segment, compute, images)
+        return EdgeCost(forward=forward, step=seconds, memory=memory, compressed=_compressed(segment, compute, images))
+
+
+@torch.inference_mode()
+def _compressed(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> dict[int, float]:
+    segment.eval()
+    with compute.autocast():
+        values = segment.encode(compute.tensor(normalise(images))).float().cpu().contiguous().numpy()
+    return {
+        bits: len(pack_activations(quantize(values, bits)).data) / packed_size(values.size, bits)
+        for bits in range(LEAST_BITS, MAX_BITS + 1)
+    }
+
+
+def _memory(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> int:
+    """Return the bytes of weights, gradients and momentum, and of what a step keeps for its backward pass."""
+    kept: dict[int, int] = {}
+    weights = {parameter.data_ptr() for parameter in segment.parameters()}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    segment.train()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), compute.autocast():
+        segment.exit(segment.encode(compute.tensor(normalise(images))))
+    parameters = sum(parameter.numel() for parameter in segment.parameters() if parameter.requires_grad)
+    return BYTES_PER_PARAMETER * parameters + sum(kept.values())

@@ -1,0 +1,54 @@
+"""What a person sees of a plan."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from robot_edge.planning.config import PlanConfig
+from robot_edge.planning.probing import LinkRate
+from robot_edge.planning.runtime_model import Option, choose, fits
+
+# Rows of the table; the rest are slower.
+SHOWN = 20
+
+
+def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: Option) -> None:
+    """Print the best number of bits for each cut and bottleneck, the fastest first."""
+    bounds = config.bounds
+    fitting = [one for one in found if fits(one, **bounds)]
+    best_bits = [
+        choose([one for one in fitting if (one.cut, one.bottleneck) == way], **bounds)
+        for way in dict.fromkeys((one.cut, one.bottleneck) for one in fitting)
+    ]
+    left_out = f"at least {bounds['least_codes']:,.0f} bytes of codes an image (--least-share)"
+    if config.most_memory_mb:
+        left_out += f", at most {config.most_memory_mb:g} MB on the robot (--most-memory-mb)"
+    table = Table(
+        title=f"{config.backbone}, {config.image_size} pixels; link {rate.goodput * 8 / 1e6:.2f} Mbit/s"
+        f"{' (--mbit)' if config.mbit else ''}, round trip {rate.round_trip * 1e3:.0f} ms",
+        title_justify="left",
+        caption=left_out,
+        caption_justify="left",
+    )
+    for column in ("cut", "channels", "bits", "bytes", "MB", "images/s", "in turn", "slowest"):
+        table.add_column(column, justify="left" if column in {"cut", "slowest"} else "right", no_wrap=True)
+    for one in best_bits[:SHOWN]:
+        table.add_row(
+            one.cut,
+            str(one.bottleneck or "all"),
+            str(one.bits),
+            f"{one.sent:,.0f}",
+            f"{one.memory / 1e6:.1f}",
+            f"{one.pipelined:,.0f}",
+            f"{one.serial:,.0f}",
+            one.limit,
+            style="bold" if one == best else None,
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        "bytes: sent for an image. MB: weights, gradients, momentum and activations on the robot. images/s: robot, "
+        "link and cloud at the same time; in turn: one batch after the other.",
+        highlight=False,
+    )

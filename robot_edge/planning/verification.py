@@ -1,0 +1,83 @@
+"""Whether a plan keeps what it promises: it is run, and what trainer and robot say of it is watched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+from broker import topics
+from broker.codec import unpack_as
+from broker.errors import ConfigError, MalformedMessage
+from broker.link import MqttLink, credentials_for
+from broker.messages import TrainerMetrics
+from hierarchy.command_line import StopRequest
+from robot_edge.planning.config import PlanConfig
+
+# How near a prediction should be.
+NEAR = 0.15
+
+
+def verify(config: PlanConfig, plan: Path, predicted: float, stop: StopRequest) -> None:
+    """Run the plan, and print the images a second that the cloud has learned from beside what was predicted.
+
+    Raises ConfigError where the run fails.
+    """
+    link = MqttLink(
+        config.broker, f"{config.robot}-verify", credentials=credentials_for(config.broker, config.credentials)
+    )
+    with closing(link), tempfile.TemporaryDirectory() as folder:
+        link.subscribe(topics.topic("trainer", topics.ANYONE, "metrics"))
+        log = Path(folder) / "log"
+        command = [sys.executable, "-m", "robot_edge", "run", "--config", str(plan)]
+        command += ["--images", str(config.verify_images), "--run-dir", f"{folder}/run"]
+        print(f"Verifying: {config.verify_images:,} images ...", flush=True)
+        with log.open("w") as output:
+            run = subprocess.Popen(command, stdout=output, stderr=output)
+            try:
+                seen = _watch(link, config.robot, run, stop)
+            finally:
+                run.terminate()
+                run.wait()
+        if stop.made:
+            raise KeyboardInterrupt
+        if run.returncode:
+            raise ConfigError(f"the run failed:\n{log.read_text()[-2000:]}")
+    observed = steady_rate(seen)
+    difference = observed / predicted - 1
+    verdict = "as predicted" if abs(difference) <= NEAR else "not as predicted: is something else running?"
+    print(f"predicted {predicted:,.0f} images/s, observed {observed:,.0f} ({difference:+.0%}): {verdict}", flush=True)
+
+
+def _watch(link: MqttLink, robot: str, run: subprocess.Popen[bytes], stop: StopRequest) -> list[tuple[float, int]]:
+    """Return when the trainer had learned from how many images, until the run ends."""
+    seen: list[tuple[float, int]] = []
+    while run.poll() is None and not stop.made:
+        if (delivery := link.receive(0.2)) is None:
+            continue
+        try:
+            figures = unpack_as(TrainerMetrics, delivery.payload)
+        except MalformedMessage:
+            continue
+        if figures.robot == robot and (not seen or figures.images != seen[-1][1]):
+            seen.append((time.monotonic(), figures.images))
+    return seen
+
+
+def steady_rate(seen: list[tuple[float, int]]) -> float:
+    """Return images a second between the first and the last change; the metrics of a former run come before them.
+
+    Raises ConfigError where too little was seen.
+    """
+    start = max(
+        (place for place, (_, images) in enumerate(seen) if place == 0 or images < seen[place - 1][1]), default=0
+    )
+    seen = [one for one in seen[start:] if one[1] > 0]
+    if len(seen) < 3:
+        raise ConfigError("the trainer told too little of the run to know its rate: use more --verify-images")
+    # What was measured on the way, not where it starts and ends.
+    (begin, first), (end, last) = seen[0], seen[-1]
+    return (last - first) / (end - begin)

@@ -1,0 +1,68 @@
+"""`robot-edge plan` as a user starts it, beside a trainer at a real broker, and a run of what it found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.end_to_end.conftest import Launcher
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--backbone", "resnet18", "--image-size", "16", "--batch", "16", "--threads", "1", "--rehearse", "0"]
+
+
+def plan(*flags: str) -> tuple[int, str]:
+    arguments = [sys.executable, "-m", "robot_edge", "plan", "--robot", "planner", *SMALL, *flags]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", name="world")
+def _world(mosquitto_url: str, launcher: Launcher) -> str:
+    """A broker with a trainer."""
+    trainer = launcher.trainer(mosquitto_url)
+    trainer.until_it_says("waiting for robots")
+    return mosquitto_url
+
+
+def test_a_plan_is_found_written_and_kept(world: str, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.toml"
+    source = ["--source", f"folder:{pictures}/train", "--epochs", "20"]
+    status, printed = plan("--broker", world, *source, "--cuts", "layer2,layer3", "--out", str(out), "--verify")
+    assert status == 0, printed
+    settings = tomllib.loads(out.read_text())
+    assert settings["cut"] in {"layer2", "layer3"}
+    assert 2 <= settings["bits"] <= 8
+    assert "verify" not in settings
+    assert "Mbit/s" in printed
+    verdict = next(line for line in printed.splitlines() if line.startswith("predicted"))
+    assert float(verdict.split("observed ")[1].split()[0].replace(",", "")) > 1
+
+
+def test_a_slow_link_and_little_memory_lead_to_another_plan(world: str, tmp_path: Path) -> None:
+    out = tmp_path / "plan.toml"
+    few = ["--broker", world, "--source", "sim:", "--cuts", "layer2", "--out", str(out)]
+    status, printed = plan(*few, "--mbit", "0.05")
+    assert status == 0, printed
+    assert tomllib.loads(out.read_text())["bottleneck"] > 0
+    assert "link" in printed
+    status, printed = plan(*few, "--most-memory-mb", "0.5")
+    assert status == 2
+    assert "--most-memory-mb" in printed
+
+
+def test_without_a_trainer_it_says_what_to_start(amqtt_url: str, tmp_path: Path) -> None:
+    status, printed = plan("--broker", amqtt_url, "--source", "sim:", "--out", str(tmp_path / "plan.toml"))
+    assert status == 2
+    assert "no cloud trainer answers" in printed
+    assert not (tmp_path / "plan.toml").exists()

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from broker.errors import CutError
+from hierarchy.device import Compute
+from robot_edge.config import RobotConfig
+from robot_edge.planning import edge_timing
+from robot_edge.planning.config import PlanConfig
+from robot_edge.planning.edge_timing import EdgeTiming, Way, candidates
+
+CONFIG = RobotConfig(source="sim:", image_size=16, batch=8)
+
+
+def test_the_last_cut_of_each_size_is_looked_at_with_a_bottleneck_and_without() -> None:
+    ways = candidates(CONFIG, ())
+    assert Way("layer1", 64, 0) not in ways, "an exit behind 8 x 8 of 16 pixels sees edges"
+    assert [way for way in ways if way.cut == "layer2"] == [Way("layer2", 128, 0), Way("layer2", 128, 16)]
+    assert {way.cut for way in ways} == {"layer2", "layer3", "avgpool"}, "layer4 is as large as avgpool"
+
+
+def test_cuts_that_are_asked_for_are_looked_at_wherever_they_are() -> None:
+    assert {way.cut for way in candidates(CONFIG, ("layer1",))} == {"layer1"}
+    with pytest.raises(CutError, match="layer9"):
+        candidates(CONFIG, ("layer1", "layer9"))
+
+
+def test_what_a_way_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_timing, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(edge_timing, "FORWARD_SECONDS", 0.0)
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    asked: list[int] = []
+
+    def asked_enough() -> bool:
+        asked.append(0)
+        return len(asked) == 6
+
+    whole = EdgeTiming(CONFIG)
+    cost = whole.measure(images, ["a", "b"] * 4, lambda: asked_enough)
+    assert len(asked) == 6, "steps go on until the trainer is done"
+    assert 0 < cost.forward < cost.step
+    assert set(cost.compressed) == set(range(2, 9))
+    assert all(0.1 < share <= 1.01 for share in cost.compressed.values())
+    narrow = EdgeTiming(PlanConfig(source="sim:", image_size=16, batch=8).run_with("layer3", 4, 16), whole.compute)
+    assert narrow.split.shape == (16, 2, 2)
+    later = narrow.measure(images, ["a", "b"] * 4, lambda: lambda: True)
+    assert later.memory > cost.memory + 12 * 2_000_000, "layer3 has two million weights"
+
+
+def test_memory_counts_weights_gradients_momentum_and_what_the_backward_pass_needs() -> None:
+    timing = EdgeTiming(CONFIG)
+    weights = sum(one.numel() for one in timing._segment.parameters())
+    compute = Compute(device=torch.device("cpu"))
+    few, many = (
+        edge_timing._memory(timing._segment, compute, np.zeros((count, 16, 16, 3), np.uint8)) for count in (4, 8)
+    )
+    assert few > 12 * weights
+    assert many - 12 * weights == pytest.approx(2 * (few - 12 * weights), rel=0.1)

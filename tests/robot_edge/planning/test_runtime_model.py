@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from broker.errors import ConfigError
+from robot_edge.planning.runtime_model import Cost, choose, options
+
+NO_BOUNDS = {"most_memory": 0.0, "least_codes": 0.0}
+
+
+def cost(cut: str = "layer2", **changes: object) -> Cost:
+    """A step of 4 ms of which 1 ms is forward, 2 ms in the cloud, 500 or 1,000 bytes."""
+    settings = {
+        "cut": cut,
+        "bottleneck": 0,
+        "forward": 0.001,
+        "step": 0.004,
+        "cloud": 0.002,
+        "sent": {2: 500.0, 4: 1000.0},
+        "codes": {2: 600, 4: 1200},
+        "memory": 10_000_000,
+    }
+    return Cost(**settings | changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("goodput", "limit", "pipelined", "serial"),
+    [
+        # At 2 bits the upload takes 0.5 ms: 1 + max(3, 2.5) ms one by one.
+        (1e6, "robot", 250, 250),
+        # 5 ms: 1 + max(3, 7).
+        (1e5, "link", 200, 125),
+    ],
+)
+def test_a_pipeline_is_as_fast_as_its_slowest_stage(
+    goodput: float, limit: str, pipelined: float, serial: float
+) -> None:
+    two_bits = next(one for one in options([cost()], goodput) if one.bits == 2)
+    assert two_bits.limit == limit
+    assert two_bits.pipelined == pytest.approx(pipelined)
+    assert two_bits.serial == pytest.approx(serial)
+
+
+def test_the_cloud_may_be_the_slowest() -> None:
+    slow = options([cost(cloud=0.02)], 1e6)[0]
+    assert slow.limit == "cloud"
+    assert slow.pipelined == pytest.approx(50)
+
+
+def test_the_fastest_comes_first_and_is_chosen() -> None:
+    found = options([cost("slow", step=0.01), cost("fast"), cost("slower", step=0.02)], 1e6)
+    assert [one.cut for one in found] == ["fast", "fast", "slow", "slow", "slower", "slower"]
+    assert choose(found, **NO_BOUNDS).cut == "fast"
+
+
+def test_of_those_as_fast_the_one_that_sends_least_is_chosen() -> None:
+    found = options([cost("a"), cost("b", step=0.00405, sent={2: 400.0}, codes={2: 600})], 1e6)
+    assert choose(found, **NO_BOUNDS).cut == "b"
+    found = options([cost("a"), cost("b", step=0.0045, sent={2: 400.0}, codes={2: 600})], 1e6)
+    assert (choose(found, **NO_BOUNDS).cut, choose(found, **NO_BOUNDS).bits) == ("a", 2)
+
+
+def test_what_breaks_a_bound_is_not_chosen() -> None:
+    found = options([cost("large", memory=50_000_000), cost("small", step=0.02, memory=5_000_000)], 1e6)
+    assert choose(found, most_memory=10e6, least_codes=0).cut == "small"
+    assert choose(found, most_memory=0, least_codes=1000).bits == 4
+    with pytest.raises(ConfigError, match=r"takes 5.0 MB at least .*1,200 bytes an image are the most"):
+        choose(found, most_memory=1e6, least_codes=0)
