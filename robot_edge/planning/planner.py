@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from robot_edge.batches import resize
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeTiming, Way, candidates
-from robot_edge.planning.probing import LinkRate, Prober
+from robot_edge.planning.probing import Prober
 from robot_edge.planning.runtime_model import Cost, choose, options
 from robot_edge.planning.table import print_table
 from robot_edge.planning.verification import verify
@@ -49,7 +48,8 @@ def plan(config: PlanConfig) -> None:
         with closing(link):
             prober = Prober(link, config.robot)
             prober.reach()
-            rate = _link_rate(config, prober)
+            log.info("measuring the link")
+            rate = prober.link_rate(config.mbit * 1e6 / 8)
             measured: list[Cost] = []
             compute: Compute | None = None  # the same for all cuts of a network, and seconds to find
             with RunProgress(len(ways), "ways to divide measured") as progress:
@@ -82,12 +82,6 @@ def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
         raise ConfigError(f"--source {config.source} showed no frame within {FRAME_SECONDS:.0f} s")
     rows = np.resize(np.arange(len(images)), config.batch)
     return np.stack(images)[rows], [str(row % 10) for row in range(config.batch)]
-
-
-def _link_rate(config: PlanConfig, prober: Prober) -> LinkRate:
-    log.info("measuring the link for some seconds")
-    rate = prober.link_rate()
-    return dataclasses.replace(rate, goodput=config.mbit * 1e6 / 8) if config.mbit else rate
 
 
 def _measure(
