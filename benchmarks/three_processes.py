@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from shaped_link import shaped_link
 
 from broker.server import start_local_broker
 
@@ -20,25 +23,28 @@ def run_main_job(
     trainer_flags: Sequence[str] = (),
     *,
     cores: tuple[int, int] | None = None,
+    mbit: float | None = None,
     start: Sequence[str] = ("-m",),
     former: Sequence[str] = (),
     until: str = "",
 ) -> dict[str, Any]:
     """Train a robot and a cloud trainer through a real broker and return the robot's summary.json.
 
-    folder: removed first; then holds robot/, cloud/ and what the three printed. cores: pins robot and trainer. start:
-    what Python is given before the name of a program. former: flags of a run with whose weights the robot begins.
-    until: what the trainer has to say once more, after the robot has ended, before it is stopped.
+    folder: removed first; then holds robot/, cloud/ and what the three printed. cores: pins robot and trainer. mbit:
+    that a link between them carries each way, 0 for no limit, None for no link at all. start: what Python is given
+    before the name of a program. former: flags of a run with whose weights the robot begins. until: what the trainer
+    has to say once more, after the robot has ended, before it is stopped.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     pins = [["taskset", "-c", str(core)] for core in cores] if cores else [[], []]
     with (
-        start_local_broker(log=folder / "broker.log") as broker,
+        start_local_broker(log=folder / "broker.log", bind="127.0.0.1" if mbit is None else "0.0.0.0") as broker,
+        nullcontext(None) if mbit is None else shaped_link(broker.port, mbit) as link,
         (folder / "cloud.log").open("w") as cloud_log,
         (folder / "robot.log").open("w") as robot_log,
     ):
-        common = ["--broker", broker.url, "--threads", "1"]
+        common = ["--threads", "1", "--broker"]
         cloud = subprocess.Popen(
             [
                 *pins[1],
@@ -47,6 +53,7 @@ def run_main_job(
                 "cloud_trainer",
                 "run",
                 *common,
+                f"mqtt://127.0.0.1:{broker.port}",
                 "--run-dir",
                 str(folder / "cloud"),
                 *trainer_flags,
@@ -56,6 +63,7 @@ def run_main_job(
 
         def run_robot(name: str, flags: Sequence[str]) -> None:
             program = [*pins[0], sys.executable, *start, "robot_edge", "run", *common]
+            program = [*link.prefix, *program, link.url] if link else [*program, broker.url]
             subprocess.run(
                 [*program, "--run-dir", str(folder / name), *flags], stdout=robot_log, stderr=robot_log, check=True
             )

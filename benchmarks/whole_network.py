@@ -2,21 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hierarchy.backbone import build_backbone
-from hierarchy.device import Compute, set_threads
+from hierarchy.device import Compute, fastest, set_threads
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
-from hierarchy.optimizer import set_learning_rate, sgd
+from hierarchy.learner import Learner
 from robot_edge.augment import augment
 from robot_edge.batches import Batcher
 from robot_edge.frame_memory import FrameMemory
+from robot_edge.frames import Pixels
+from robot_edge.planning.edge_timing import training_memory
 from robot_edge.sources import open_source
 from robot_edge.trainer import normalise
+
+
+class WholeTrainer:
+    """Trains one network in one place, as fast as this machine can."""
+
+    def __init__(self, backbone: str, *, image_size: int, batch: int, peak_learning_rate: float, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.image_size = image_size
+        compute = fastest(torch.device("cpu"), lambda one: _training_step(backbone, image_size, batch, one))
+        torch.manual_seed(seed)
+        self.network, self.learner = _network(backbone, image_size, compute, peak_learning_rate, seed)
+        self._rng = np.random.default_rng(seed)
+
+    def step(self, images: Pixels, names: Sequence[str], *, progress: float | None) -> float:
+        """Learn from images uint8 (N, H, W, 3) and their class names; return the loss."""
+        loss = _step(self.network, self.learner, augment(images, self._rng), names, progress)
+        return loss.item()
+
+    @torch.inference_mode()
+    def accuracy(self, source: str) -> float:
+        """Return the share of a source's frames that it names right."""
+        self.network.eval()
+        result = HeldOut()
+        reader = frames_of(source, self.image_size, batch=256)
+        while (taken := reader.next()) is not None:
+            with self.learner.compute.autocast():
+                logits = self.network(self.learner.compute.tensor(normalise(taken.images)))
+            result.add(taken.names, [self.learner.head.classes[index] for index in logits.argmax(1).tolist()])
+        assert result.accuracy is not None, "the held-out source is empty"
+        return result.accuracy
+
+    def memory(self, batch: int) -> int:
+        """Return the bytes that training takes: weights, gradients, momentum, and what the backward pass needs."""
+        images = self.learner.compute.tensor(np.zeros((batch, 3, self.image_size, self.image_size), np.float32))
+        self.network.train()
+
+        def forward() -> None:
+            with self.learner.compute.autocast():
+                self.network(images)
+
+        return training_memory(self.network, forward)
+
+
+def frames_of(source: str, image_size: int, *, batch: int, epochs: int = 1, images: int = 0, seed: int = 0) -> Batcher:
+    """Return a reader of a source's frames in batches."""
+    return Batcher(
+        source=open_source(source, image_size=image_size, epochs=epochs, images=images, seed=seed),
+        size=batch,
+        image_size=image_size,
+        held_out_every=0,
+        held_out=FrameMemory(0, image_size, 0),
+    )
 
 
 def train_whole(
@@ -34,44 +90,36 @@ def train_whole(
 ) -> float:
     """Train on a source and return the accuracy on the held-out one."""
     set_threads(threads)
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    compute = Compute(device=torch.device("cpu"))
+    trainer = WholeTrainer(
+        backbone, image_size=image_size, batch=batch, peak_learning_rate=peak_learning_rate, seed=seed
+    )
+    reader = frames_of(source, image_size, batch=batch, epochs=epochs, images=images, seed=seed)
+    while (taken := reader.next()) is not None:
+        trainer.step(taken.images, taken.names, progress=reader.progress)
+    return trainer.accuracy(held_out)
+
+
+def _network(
+    backbone: str, image_size: int, compute: Compute, peak_learning_rate: float, seed: int
+) -> tuple[nn.Module, Learner]:
     features = build_backbone(backbone, image_size=image_size, weights="none")
     head = GrowingHead(features.features)
     network = nn.Sequential(features.module, head)
-    optimizer = sgd(network, compute)
-    frames = open_source(source, image_size=image_size, epochs=epochs, images=images, seed=seed)
-    batcher = Batcher(
-        source=frames, size=batch, image_size=image_size, held_out_every=0, held_out=FrameMemory(0, image_size, 0)
-    )
-    steps = 0
-    while (taken := batcher.next()) is not None:
-        head.grow(taken.names, optimizer)
-        network.train(len(taken.names) > 1)
-        set_learning_rate(optimizer, peak_learning_rate, steps=steps, progress=batcher.progress)
-        logits = network(compute.tensor(normalise(augment(taken.images, rng))))
-        loss = F.cross_entropy(logits, torch.tensor(head.indices(taken.names)))
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        steps += 1
-    return _accuracy(network, head, held_out, image_size)
+    return network, Learner(network, head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed)
 
 
-@torch.inference_mode()
-def _accuracy(network: nn.Module, head: GrowingHead, source: str, image_size: int) -> float:
-    network.eval()
-    reader = Batcher(
-        source=open_source(source, image_size=image_size),
-        size=256,
-        image_size=image_size,
-        held_out_every=0,
-        held_out=FrameMemory(0, image_size, 0),
-    )
-    result = HeldOut()
-    while (taken := reader.next()) is not None:
-        guesses = network(torch.from_numpy(normalise(taken.images))).argmax(1).tolist()
-        result.add(taken.names, [head.classes[index] for index in guesses])
-    assert result.accuracy is not None, "the held-out source is empty"
-    return result.accuracy
+def _step(network: nn.Module, learner: Learner, images: Pixels, names: Sequence[str], progress: float | None) -> Tensor:
+    labels = learner.begin_step(names, progress=progress)
+    with learner.compute.autocast():
+        logits = network(learner.compute.tensor(normalise(images))).float()
+    loss = F.cross_entropy(logits, labels)
+    if not learner.descend(loss):
+        raise RuntimeError("training has diverged")
+    return loss
+
+
+def _training_step(backbone: str, image_size: int, batch: int, compute: Compute) -> Callable[[], object]:
+    network, learner = _network(backbone, image_size, compute, 0.0, 0)
+    images = np.zeros((batch, image_size, image_size, 3), np.uint8)
+    names = [str(index % 2) for index in range(batch)]
+    return lambda: _step(network, learner, images, names, None)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from broker.errors import MalformedMessage
 from cloud_trainer.segment import CloudSegment
-from hierarchy.device import Compute, fastest
+from hierarchy.device import TIMED_AT_ONCE, Compute, fastest
 from hierarchy.learner import Learner
 
 
@@ -79,6 +79,7 @@ class CloudTrainer:
 
 def fastest_compute(segment: CloudSegment, shape: tuple[int, ...], batch: int, device: torch.device) -> Compute:
     """Measure how this machine trains the segment fastest on batches of samples of that shape (C, ...)."""
+    batch = min(batch, TIMED_AT_ONCE)
     activations = np.zeros((batch, *shape), np.float32)
 
     def training_step(compute: Compute) -> Callable[[], object]:

@@ -19,6 +19,8 @@ from hierarchy.command_line import DeviceName
 # Timed steps of each candidate, after one that is not timed. They take turns and the fastest of each counts, as others
 # may use the machine too: two steps each were too few on a busy machine to tell layouts apart that differ by a fifth.
 TIMED_STEPS = 5
+# Samples in a timed step at most. Half a step tells as much, and a robot's first samples wait for it at the trainer.
+TIMED_AT_ONCE = 32
 # Whoever is this much slower than the fastest in so many steps is not timed again. One alone may have been held up:
 # bfloat16 went out that way in four of eight runs on a busy machine.
 HOPELESS, CHANCES = 1.5, 3

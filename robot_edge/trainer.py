@@ -15,7 +15,7 @@ from torch import Tensor
 from broker.errors import ConfigError
 from broker.quantize import Quantized, dequantize, quantize
 from hierarchy.checkpoint import Parts
-from hierarchy.device import Compute, fastest
+from hierarchy.device import TIMED_AT_ONCE, Compute, fastest
 from hierarchy.learner import Learner
 from hierarchy.losses import asymmetric_cross_entropy
 from robot_edge.augment import augment
@@ -146,6 +146,7 @@ def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def fastest_compute(segment: EdgeSegment, *, image_size: int, batch: int, device: torch.device) -> Compute:
     """Measure how this machine trains the segment fastest; the segment stays as it is."""
+    batch = min(batch, TIMED_AT_ONCE)
     images = np.zeros((batch, image_size, image_size, 3), np.uint8)
 
     def training_step(compute: Compute) -> Callable[[], object]:

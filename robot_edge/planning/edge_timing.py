@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from broker.quantize import MAX_BITS, pack_activations, packed_size, quantize
 from hierarchy.backbone import build_backbone
@@ -121,18 +122,33 @@ def _compressed(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8
     }
 
 
-def _memory(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> int:
-    """Return the bytes of weights, gradients and momentum, and of what a step keeps for its backward pass."""
-    kept: dict[int, int] = {}
-    weights = {parameter.data_ptr() for parameter in segment.parameters()}
+def memory_of(config: RobotConfig) -> int:
+    """Return the bytes that training the robot's half takes, in float32."""
+    segment, _, _ = build_edge(config)
+    images = np.zeros((config.batch, config.image_size, config.image_size, 3), np.uint8)
+    return _memory(segment, Compute(device=torch.device("cpu")), images)
 
-    def note(tensor: torch.Tensor) -> torch.Tensor:
+
+def _memory(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> int:
+    def forward() -> None:
+        with compute.autocast():
+            segment.exit(segment.encode(compute.tensor(normalise(images))))
+
+    segment.train()
+    return training_memory(segment, forward)
+
+
+def training_memory(module: nn.Module, forward: Callable[[], object]) -> int:
+    """Return the bytes of weights, gradients and momentum, and of what a forward pass keeps for its backward pass."""
+    kept: dict[int, int] = {}
+    weights = {parameter.data_ptr() for parameter in module.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
         if tensor.data_ptr() not in weights:
             kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    segment.train()
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), compute.autocast():
-        segment.exit(segment.encode(compute.tensor(normalise(images))))
-    parameters = sum(parameter.numel() for parameter in segment.parameters() if parameter.requires_grad)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    parameters = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     return BYTES_PER_PARAMETER * parameters + sum(kept.values())
