@@ -25,11 +25,13 @@ def main() -> int:
         ["live.py"],
         ["outage.py"],
         ["stored_samples.py"],
+        ["codec.py"],
     ]
     if data:
         runs.append(["accuracy.py", "--data", data])
         runs.append(["incremental.py", "--data", data])
         runs.append(["edge_choices.py", "--data", data])
+        runs.append(["paper.py", "--data", data])
     else:
         print("BENCH_DATA=PATH/cifar10 is not set: no accuracy.py, no incremental.py, and simulated pictures")
     for script, *flags in runs:

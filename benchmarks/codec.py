@@ -1,0 +1,204 @@
+"""What the wire does to activations: how small they get, beside their entropy, and how fast, beside memcpy.
+
+    python benchmarks/codec.py [--source folder:PATH]
+
+On activations of a network that was trained on the source for a while; with zstandard installed it is compared, too.
+Prints the tables for docs/results.md.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import lz4.block
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from whole_network import frames_of
+
+from broker.quantize import (
+    PackedActivations,
+    _pack_bits,
+    dequantize,
+    pack_activations,
+    packed_size,
+    quantize,
+    unpack_activations,
+)
+from robot_edge.config import RobotConfig
+from robot_edge.segment import build_edge
+from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
+
+Codes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Size and speed on the wire."""
+
+    source: str = "sim:"
+    steps: int = 300
+    """Training steps before activations are looked at."""
+    samples: int = 64
+    """In a message, as a step sends them."""
+    bits: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    bottlenecks: tuple[int, ...] = (0, 16)
+    seconds: float = 0.3
+    """How long each speed is measured."""
+
+
+class Codec(NamedTuple):
+    """Codes of so many bits to bytes."""
+
+    name: str
+    encode: Callable[[Codes, int], bytes]
+
+
+def main(settings: Settings) -> None:
+    torch.set_num_threads(1)
+    for channels in settings.bottlenecks:
+        values = activations(settings, channels)
+        print(
+            f"\n{settings.source}, ResNet-18 after layer2, {channels or 'all'} channels, {settings.samples} samples, "
+            f"{values[0].size:,} values each\n"
+        )
+        ratios(settings, values)
+        print()
+        speeds(settings, values)
+
+
+def activations(settings: Settings, channels: int) -> NDArray[np.float32]:
+    """Train for a while, and return activations float32 (samples, C, H, W) of frames that come next."""
+    torch.manual_seed(0)
+    config = RobotConfig(source=settings.source, bottleneck=channels)
+    segment, _, _ = build_edge(config)
+    cpu = torch.device("cpu")
+    compute = fastest_compute(segment, image_size=32, batch=config.batch, device=cpu)
+    trainer = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.05)
+    images = config.batch * settings.steps + settings.samples
+    reader = frames_of(settings.source, 32, batch=config.batch, images=images, epochs=1000)
+    while trainer.steps < settings.steps and (taken := reader.next()) is not None:
+        trainer.step(taken.images, taken.names, fresh=len(taken.names), progress=trainer.steps / settings.steps)
+    last = reader.next()
+    assert last is not None, "the source is too short"
+    segment.eval()
+    with torch.inference_mode(), compute.autocast():
+        encoded = segment.encode(compute.tensor(normalise(last.images)))
+    return encoded.float().contiguous().numpy()
+
+
+def ratios(settings: Settings, values: NDArray[np.float32]) -> None:
+    """Print by how much each codec shortens packed codes."""
+    print("| bits | order-0 entropy | " + " | ".join(one.name for one in codecs()) + " |")
+    print("| --- " * (2 + len(codecs())) + "|")
+    for bits in settings.bits:
+        codes = quantize(values, bits).codes
+        packed = packed_size(codes.size, bits)
+        cells = [f"{bits / max(entropy(codes), 1e-9):.2f}"]
+        for one in codecs():
+            length = len(one.encode(codes, bits))
+            rate = packed / seconds_of(partial(one.encode, codes, bits), settings) / 1e9
+            cells.append(f"{packed / length:.2f} ({rate:.2f} GB/s)")
+        print(f"| {bits} | {' | '.join(cells)} |", flush=True)
+
+
+def speeds(settings: Settings, values: NDArray[np.float32]) -> None:
+    """Print how fast the way to the wire and back is, in bytes of float32, beside copying them."""
+    print("| bits | quantize, pack, lz4: GB/s | of memcpy | back: GB/s | of memcpy |\n| --- | --- | --- | --- | --- |")
+    target = np.empty_like(values)
+    copying = seconds_of(lambda: np.copyto(target, values), settings)
+    for bits in settings.bits:
+        packed = to_wire(values, bits)
+        there = seconds_of(partial(to_wire, values, bits), settings)
+        back = seconds_of(partial(from_wire, packed), settings)
+        cells = [f"{values.nbytes / one / 1e9:.2f} | {copying / one:.3f}" for one in (there, back)]
+        print(f"| {bits} | {' | '.join(cells)} |", flush=True)
+
+
+def to_wire(values: NDArray[np.float32], bits: int) -> PackedActivations:
+    return pack_activations(quantize(values, bits))
+
+
+def from_wire(packed: PackedActivations) -> NDArray[np.float32]:
+    return dequantize(unpack_activations(packed))
+
+
+def codecs() -> list[Codec]:
+    known = [
+        Codec("lz4 (ours)", lambda codes, bits: lz4.block.compress(pack(codes, bits), store_size=False)),
+        Codec(
+            "lz4, high compression", lambda codes, bits: lz4.block.compress(pack(codes, bits), mode="high_compression")
+        ),
+        Codec("zlib 1", lambda codes, bits: zlib.compress(pack(codes, bits), 1)),
+        Codec("bit planes, lz4", lambda codes, bits: lz4.block.compress(planes(codes, bits), store_size=False)),
+        Codec("bit planes, zlib 1", lambda codes, bits: zlib.compress(planes(codes, bits), 1)),
+        Codec("bit planes, zlib 6", lambda codes, bits: zlib.compress(planes(codes, bits), 6)),
+        Codec("channel by channel, lz4", lambda codes, bits: lz4.block.compress(pack(by_channel(codes), bits))),
+        Codec(
+            "difference to the sample before, lz4",
+            lambda codes, bits: lz4.block.compress(pack(deltas(codes, bits), bits)),
+        ),
+    ]
+    try:
+        import zstandard  # type: ignore[import-not-found]
+    except ImportError:
+        return known
+    squeeze = zstandard.ZstdCompressor(level=1)
+    return [
+        *known,
+        Codec("zstd 1", lambda codes, bits: squeeze.compress(pack(codes, bits))),
+        Codec("bit planes, zstd 1", lambda codes, bits: squeeze.compress(planes(codes, bits))),
+    ]
+
+
+def pack(codes: Codes, bits: int) -> bytes:
+    """Return codes bit-packed as on the wire, before compression."""
+    return _pack_bits(codes.reshape(-1), bits).tobytes()
+
+
+def planes(codes: Codes, bits: int) -> bytes:
+    """Return all lowest bits, then all next ones, and so on: bitshuffle."""
+    flat = codes.reshape(-1)
+    return b"".join(np.packbits((flat >> np.uint8(bit)) & 1).tobytes() for bit in range(bits))
+
+
+def by_channel(codes: Codes) -> Codes:
+    """Return codes (C, N, ...): all that a channel says lies together."""
+    return np.ascontiguousarray(np.moveaxis(codes, 1, 0))
+
+
+def deltas(codes: Codes, bits: int) -> Codes:
+    """Return the difference of each sample's codes to those before, modulo the number of levels."""
+    result = codes.copy()
+    result[1:] -= codes[:-1]
+    return result & np.uint8(2**bits - 1)
+
+
+def entropy(codes: Codes) -> float:
+    """Return the order-0 entropy of the codes, in bits."""
+    shares = np.bincount(codes.reshape(-1)) / codes.size
+    shares = shares[shares > 0]
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def seconds_of(work: Callable[[], object], settings: Settings) -> float:
+    """Return the median time of a call."""
+    work()
+    times: list[float] = []
+    end = time.perf_counter() + settings.seconds
+    while time.perf_counter() < end or len(times) < 3:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
