@@ -270,7 +270,9 @@ class Fleet:
         if needed > room:
             raise ConfigError(f"its network takes {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB are left (--networks-gb)")
         record = self.robots[robot]
-        start = new_start(robot, state, self._settings, self._device, former=record.start, room=room - needed)
+        starts = [record.start, *(other.start for other in self.robots.values())]
+        known = filter(None, starts)  # none before the first event
+        start = new_start(robot, state, self._settings, self._device, known=known, room=room - needed)
         record.memory = needed
         log.info(
             "robot %s: %s from %s on, %s", robot, state.split.backbone, state.split.cut, start.compute(self._device)

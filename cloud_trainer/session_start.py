@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,12 +66,19 @@ class SessionStart:
 
 
 def new_start(
-    robot: str, state: RobotState, settings: TrainingSettings, device: torch.device, *, former: bytes, room: int
+    robot: str,
+    state: RobotState,
+    settings: TrainingSettings,
+    device: torch.device,
+    *,
+    known: Iterable[bytes],
+    room: int,
 ) -> SessionStart:
     """Return what to enter for a robot that starts a network, which is built on trial.
 
-    The fastest way to compute is measured, unless it is known from the robot's former start, or the copies that
-    measuring takes do not fit into room, in bytes. Raises ConfigError where the network cannot be trained.
+    The fastest way to compute is measured, unless it is known from a start of the same split, or the copies that
+    measuring takes do not fit into room, in bytes. known: payloads of starts on this machine, of this robot or others,
+    for whom the measurement would hold everything up. Raises ConfigError where the network cannot be trained.
     """
     segment, run = _build(robot, state, settings, device)
     if run and run not in {state.run, state.former}:
@@ -80,9 +87,9 @@ def new_start(
             robot,
             settings.weights,
         )
-    before = SessionStart.unpack(former) if former else None
-    if before and before.state.split == state.split:
-        return replace(before, state=state)
+    for before in map(SessionStart.unpack, known):
+        if before.state.split == state.split:
+            return replace(before, state=state)
     if MEASURING_BYTES_PER_PARAMETER * sum(one.numel() for one in segment.parameters()) > room:
         return SessionStart(state=state)
     compute = fastest_compute(segment, state.split.shape, settings.batch, device)

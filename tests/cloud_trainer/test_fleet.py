@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session_start import SessionStart
 from cloud_trainer.store import STORE, Kind, Store, open_store
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
+from hierarchy.device import Compute
 from hierarchy.learner import Learner
 from tests.cloud_trainer.world import CLASSES, CPU, STATE, TinySegment, batches, make_batch
 
@@ -434,6 +436,23 @@ def test_a_run_that_begins_with_the_weights_of_another_finds_its_network(
     train(fleet)
     assert fleet.robots["r1"].steps == 2
     assert not caplog.messages
+
+
+def test_the_second_robot_of_a_kind_need_not_be_measured(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(fleet, "r1", STATE)
+    send(fleet, "r1", 1)
+    train(fleet)
+    measured: list[object] = []
+
+    def measure(*_: object) -> Compute:
+        measured.append(0)
+        return Compute(device=torch.device("cpu"))
+
+    monkeypatch.setattr("cloud_trainer.session_start.fastest_compute", measure)
+    enter(fleet, "r2", replace(STATE, boot="d" * 16, run="e" * 16))
+    assert not measured
+    enter(fleet, "r3", replace(STATE, boot="f" * 16, run="a" * 16, split=replace(STATE.split, bits=3)))
+    assert len(measured) == 1
 
 
 def test_what_cannot_be_built_is_refused_with_its_reason_and_leaves_no_event(fleet: Fleet) -> None:

@@ -28,9 +28,9 @@ BFLOAT = Compute(device=CPU, dtype=torch.bfloat16, channels_last=True)
 
 
 def started(
-    state: RobotState, *, settings: TrainingSettings = SETTINGS, former: bytes = b"", room: int = 10**9
+    state: RobotState, *, settings: TrainingSettings = SETTINGS, known: tuple[bytes, ...] = (), room: int = 10**9
 ) -> SessionStart:
-    return new_start("r1", state, settings, CPU, former=former, room=room)
+    return new_start("r1", state, settings, CPU, known=known, room=room)
 
 
 def weights(start: SessionStart, settings: TrainingSettings = SETTINGS) -> dict[str, torch.Tensor]:
@@ -73,9 +73,9 @@ def test_the_fastest_way_is_measured_once_for_a_split(monkeypatch: pytest.Monkey
     first = started(STATE)
     assert first == SessionStart(state=STATE, dtype="bfloat16", channels_last=True)
     back = replace(STATE, boot="c" * 16)
-    assert started(back, former=first.pack()) == replace(first, state=back)
+    assert started(back, known=(first.pack(),)) == replace(first, state=back)
     assert len(times) == 1
-    started(replace(back, split=replace(SPLIT, bits=3)), former=first.pack())
+    started(replace(back, split=replace(SPLIT, bits=3)), known=(first.pack(),))
     assert len(times) == 2
     assert started(STATE, room=1000) == SessionStart(state=STATE), "there is no room for copies to measure with"
     assert len(times) == 2
@@ -111,7 +111,7 @@ def test_a_former_run_without_this_robot_or_of_another_split_is_refused_before_i
     save_checkpoint(tmp_path / "checkpoint" / "r1", *session.checkpoint())
     state, later = replace(STATE, split=replace(SPLIT, **change)), replace(SETTINGS, weights=str(tmp_path))
     with pytest.raises(ConfigError, match=reason):
-        new_start(robot, state, later, CPU, former=b"", room=10**9)
+        new_start(robot, state, later, CPU, known=(), room=10**9)
 
 
 def test_a_real_network_is_built_and_measured() -> None:
