@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from broker.errors import ConfigError
 from broker.quantize import MAX_BITS, pack_activations, packed_size, quantize
 from hierarchy.backbone import build_backbone
-from hierarchy.cut import cut_points, divide
+from hierarchy.cut import CutPoint, cut_points, divide
 from hierarchy.device import Compute, choose_device, step_seconds
 from robot_edge.config import RobotConfig
 from robot_edge.segment import EdgeSegment, build_edge
@@ -24,6 +26,8 @@ from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 NARROW = 16
 # An exit behind layers that have not yet made the image so many times narrower sees edges and colours.
 NARROWED = 4
+# A network with fewer sizes than these has most of its layers at one.
+FEW_SIZES = 3
 # What one bit costs in accuracy was not measured.
 LEAST_BITS = 2
 # How long a forward pass is timed, and a step at least.
@@ -56,24 +60,36 @@ class EdgeCost:
 def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[Way]:
     """Return the cuts to look at, by name, without a bottleneck and with one.
 
-    cuts: names, or none for all that make sense. Raises CutError where a name is no cut.
+    cuts: names, or none for all that make sense. Raises CutError where a name is no cut, and ConfigError
+    where none makes sense.
     """
     backbone = build_backbone(config.backbone, image_size=config.image_size, weights="none")
     if cuts:
         shapes = {cut: divide(backbone, cut).shape for cut in cuts}
     else:
-        deep = {
-            point.shape: point.module  # the last of each size
-            for point in cut_points(backbone)
-            if point.module and max(point.shape[1:], default=1) * NARROWED <= config.image_size
-        }
-        shapes = {cut: shape for shape, cut in deep.items()}
+        points = [point for point in cut_points(backbone) if _width(point.shape) * NARROWED <= config.image_size]
+        chosen = _chosen([point for point in points if point.module])
+        shapes = {point.module or point.name: point.shape for point in chosen}
+    if not shapes:
+        raise ConfigError(f"{config.backbone} gets nowhere as narrow as a quarter of the image: name some --cuts")
     return [
         Way(cut, shape[0], bottleneck)
         for cut, shape in shapes.items()
         for bottleneck in (0, NARROW)
         if bottleneck < shape[0]
     ]
+
+
+def _width(shape: tuple[int, ...]) -> int:
+    """Return how many columns a sample (C, ...) has; of a transformer's tokens, those of the square that they are."""
+    return math.isqrt(shape[1]) if len(shape) == 2 else max(shape[1:], default=1)
+
+
+def _chosen(points: list[CutPoint]) -> list[CutPoint]:
+    """Return the last cut of each size, and some more where nearly all are of one size, as a transformer's."""
+    last = {point.shape: point for point in points}
+    spread = points[len(points) // 4 :: max(1, len(points) // 4)] if len(last) < FEW_SIZES else []
+    return list({point.name: point for point in [*spread, *last.values()]}.values())
 
 
 class EdgeTiming:

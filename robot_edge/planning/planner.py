@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from broker.errors import ConfigError
 from broker.link import MqttLink, credentials_for
 from broker.messages import ProbeResult
-from hierarchy.command_line import StopRequest
 from hierarchy.device import Compute, set_threads
 from robot_edge.batches import resize
 from robot_edge.planning.config import PlanConfig
@@ -38,37 +37,36 @@ log = logging.getLogger("robot-edge")
 
 def plan(config: PlanConfig) -> None:
     """Measure, print the table, and write the settings of the fastest way. Raises ConfigError and CutError."""
+    if not Path(config.out).absolute().parent.is_dir():
+        raise ConfigError(f"--out {config.out}: there is no such folder")
     set_threads(config.threads)
     ways = candidates(config, config.chosen_cuts)
     images, names = _frames(config)
     link = MqttLink(
         config.broker, f"{config.robot}-plan", credentials=credentials_for(config.broker, config.credentials)
     )
-    with StopRequest() as stop:
-        with closing(link):
-            prober = Prober(link, config.robot)
-            prober.reach()
-            log.info("measuring the link")
-            rate = prober.link_rate(config.mbit * 1e6 / 8)
-            measured: list[Cost] = []
-            compute: Compute | None = None  # the same for all cuts of a network, and seconds to find
-            with RunProgress(len(ways), "ways to divide measured") as progress:
-                for done, way in enumerate(ways):
-                    if stop.made:
-                        raise KeyboardInterrupt
-                    progress.show(done, f"{way.cut}, {'a' if way.bottleneck else 'no'} bottleneck")
-                    timing = EdgeTiming(config.run_with(way.cut, config.bits, way.bottleneck), compute)
-                    measured += _measure(config, way, timing, images, names, prober)
-                    compute = timing.compute
-                progress.show(len(ways))
-        if not measured:
-            raise ConfigError("the trainer could time none of these networks: see its log, and --networks-gb there")
-        found = options(measured, rate.goodput)
-        best = choose(found, **config.bounds)
-        print_table(config, rate, found, best)
-        _write(config, config.run_with(best.cut, best.bits, best.bottleneck).as_toml())
-        if config.verify:
-            verify(config, Path(config.out), best.pipelined, stop)
+    with closing(link):
+        prober = Prober(link, config.robot)
+        prober.reach()
+        log.info("measuring the link")
+        rate = prober.link_rate(config.mbit * 1e6 / 8)
+        measured: list[Cost] = []
+        compute: Compute | None = None  # the same for all cuts of a network, and seconds to find
+        with RunProgress(len(ways), "ways to divide measured") as progress:
+            for done, way in enumerate(ways):
+                progress.show(done, f"{way.cut}, {'a' if way.bottleneck else 'no'} bottleneck")
+                timing = EdgeTiming(config.run_with(way.cut, config.bits, way.bottleneck), compute)
+                measured += _measure(config, way, timing, images, names, prober)
+                compute = timing.compute
+            progress.show(len(ways))
+    if not measured:
+        raise ConfigError("the trainer could time none of these networks: see its log, and --networks-gb there")
+    found = options(measured, rate.goodput)
+    best = choose(found, **config.bounds)
+    print_table(config, rate, found, best)
+    _write(config, config.run_with(best.cut, best.bits, best.bottleneck).as_toml())
+    if config.verify:
+        verify(config, Path(config.out), best.pipelined)
 
 
 def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
@@ -103,8 +101,9 @@ def _measure(
     edge = timing.measure(images, names, begin)
     if not results:
         raise ConfigError("the trainer stopped answering: is it still running, and the link up?")
-    if results[0].trouble:
-        log.warning("%s with %s channels: %s", way.cut, way.bottleneck or "all", results[0].trouble)
+    if results[0].trouble or not results[0].samples:
+        trouble = results[0].trouble or "the trainer timed nothing"
+        log.warning("%s with %s channels: %s", way.cut, way.bottleneck or "all", trouble)
         return []
     return costs(config, way, timing.split, edge, results[0])
 

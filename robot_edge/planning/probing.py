@@ -103,7 +103,8 @@ class Prober:
     def _send(self, size: int = 0, split: SplitSpec | None = None) -> int:
         # Noise, or whatever compresses on the way would make the link look faster than it is.
         probe = Probe(boot=self._boot, number=self._number, split=split, rest=secrets.token_bytes(size))
-        self._link.publish(topics.topic("robot", self._robot, "probe"), pack(probe))
+        # A lost one is nothing to the link's rate, but a network's would be waited for.
+        self._link.publish(topics.topic("robot", self._robot, "probe"), pack(probe), qos=1 if split else 0)
         self._number += 1
         return self._number - 1
 

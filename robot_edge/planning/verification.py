@@ -14,14 +14,13 @@ from broker.codec import unpack_as
 from broker.errors import ConfigError, MalformedMessage
 from broker.link import MqttLink, credentials_for
 from broker.messages import TrainerMetrics
-from hierarchy.command_line import StopRequest
 from robot_edge.planning.config import PlanConfig
 
 # How near a prediction should be.
 NEAR = 0.15
 
 
-def verify(config: PlanConfig, plan: Path, predicted: float, stop: StopRequest) -> None:
+def verify(config: PlanConfig, plan: Path, predicted: float) -> None:
     """Run the plan, and print the images a second that the cloud has learned from beside what was predicted.
 
     Raises ConfigError where the run fails.
@@ -38,12 +37,10 @@ def verify(config: PlanConfig, plan: Path, predicted: float, stop: StopRequest) 
         with log.open("w") as output:
             run = subprocess.Popen(command, stdout=output, stderr=output)
             try:
-                seen = _watch(link, config.robot, run, stop)
+                seen = _watch(link, config.robot, run)
             finally:
                 run.terminate()
                 run.wait()
-        if stop.made:
-            raise KeyboardInterrupt
         if run.returncode:
             raise ConfigError(f"the run failed:\n{log.read_text()[-2000:]}")
     observed = steady_rate(seen)
@@ -52,10 +49,10 @@ def verify(config: PlanConfig, plan: Path, predicted: float, stop: StopRequest) 
     print(f"predicted {predicted:,.0f} images/s, observed {observed:,.0f} ({difference:+.0%}): {verdict}", flush=True)
 
 
-def _watch(link: MqttLink, robot: str, run: subprocess.Popen[bytes], stop: StopRequest) -> list[tuple[float, int]]:
+def _watch(link: MqttLink, robot: str, run: subprocess.Popen[bytes]) -> list[tuple[float, int]]:
     """Return when the trainer had learned from how many images, until the run ends."""
     seen: list[tuple[float, int]] = []
-    while run.poll() is None and not stop.made:
+    while run.poll() is None:
         if (delivery := link.receive(0.2)) is None:
             continue
         try:
@@ -78,6 +75,5 @@ def steady_rate(seen: list[tuple[float, int]]) -> float:
     seen = [one for one in seen[start:] if one[1] > 0]
     if len(seen) < 3:
         raise ConfigError("the trainer told too little of the run to know its rate: use more --verify-images")
-    # What was measured on the way, not where it starts and ends.
     (begin, first), (end, last) = seen[0], seen[-1]
     return (last - first) / (end - begin)

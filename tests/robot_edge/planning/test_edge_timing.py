@@ -21,6 +21,13 @@ def test_the_last_cut_of_each_size_is_looked_at_with_a_bottleneck_and_without() 
     assert {way.cut for way in ways} == {"layer2", "layer3", "avgpool"}, "layer4 is as large as avgpool"
 
 
+def test_a_transformer_whose_layers_are_all_of_one_size_is_cut_at_several() -> None:
+    transformer = RobotConfig(source="sim:", backbone="vit_b_16", image_size=32)
+    cuts = {way.cut for way in candidates(transformer, ())}
+    assert len(cuts) > 3
+    assert any("layer_3" in cut or "layer_2" in cut for cut in cuts)
+
+
 def test_cuts_that_are_asked_for_are_looked_at_wherever_they_are() -> None:
     assert {way.cut for way in candidates(CONFIG, ("layer1",))} == {"layer1"}
     with pytest.raises(CutError, match="layer9"):
