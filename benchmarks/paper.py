@@ -21,6 +21,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -92,8 +93,9 @@ def measure(settings: Settings, backbone: str, method: str, mbit: float, number:
 
 
 def alone(settings: Settings, backbone: str, folder: Path, number: int) -> dict[str, Any]:
-    script(settings, backbone, number, ["--mode", "alone", "--out", str(folder / "alone.json")], core=0).wait()
-    found = json.loads((folder / "alone.json").read_text())
+    file = folder / "alone.json"
+    finish(script(settings, backbone, number, ["--mode", "alone", "--out", str(file)], core=0))
+    found = json.loads(file.read_text())
     return {"seconds": found["end"] - found["begin"], "accuracy": found["accuracy"], "robot_memory": found["memory"]}
 
 
@@ -106,8 +108,7 @@ def in_the_cloud(
         cloud = script(settings, backbone, number, ["--mode", "train", *near], core=1)
         far = ["--broker", link.url, "--form", form, "--out", str(robot_file)]
         robot = script(settings, backbone, number, ["--mode", "send", *far], core=0, prefix=link.prefix)
-        if robot.wait() or cloud.wait():
-            raise RuntimeError("a process failed")
+        finish(robot, cloud)
         kind = link.kind
     trained, sent = json.loads(cloud_file.read_text()), json.loads(robot_file.read_text())
     return {
@@ -136,6 +137,21 @@ def ours(settings: Settings, backbone: str, mbit: float, folder: Path, number: i
         "bytes": summary["bytes_per_image"],
         "robot_memory": memory_of(config),
     }
+
+
+def finish(*processes: subprocess.Popen[bytes]) -> None:
+    """Wait for all; where one fails the others are stopped. Raises RuntimeError."""
+    try:
+        while any(process.poll() is None for process in processes):
+            if any(process.poll() for process in processes):
+                break
+            time.sleep(0.2)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+    if any(process.returncode for process in processes):
+        raise RuntimeError("a process failed")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

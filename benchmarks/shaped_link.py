@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-NAMESPACE, ROBOT_SIDE, CLOUD_SIDE = "reflexarc-robot", "reflexarc-r", "reflexarc-c"
-CLOUD_ADDRESS, ROBOT_ADDRESS = "10.77.31.1", "10.77.31.2"
+# Of this process, as another benchmark may run. An interface's name has 15 characters at most.
+OWN = os.getpid() % 10**6
+NAMESPACE, ROBOT_SIDE, CLOUD_SIDE = f"reflexarc-{OWN}", f"reflex-r{OWN}", f"reflex-c{OWN}"
+CLOUD_ADDRESS, ROBOT_ADDRESS = (f"10.77.{OWN // 64 % 256}.{OWN % 64 * 4 + host}" for host in (1, 2))
 # What the kernel lets through at once, and how long it queues.
 BURST, QUEUE = "16kb", "400ms"
 # What the proxy passes on at a time.
@@ -55,9 +57,9 @@ def _namespace(mbit: float) -> Iterator[None]:
         f"ip netns add {NAMESPACE}",
         f"ip link add {ROBOT_SIDE} type veth peer name {CLOUD_SIDE}",
         f"ip link set {ROBOT_SIDE} netns {NAMESPACE}",
-        f"ip addr add {CLOUD_ADDRESS}/24 dev {CLOUD_SIDE}",
+        f"ip addr add {CLOUD_ADDRESS}/30 dev {CLOUD_SIDE}",
         f"ip link set {CLOUD_SIDE} up",
-        f"{inside} ip addr add {ROBOT_ADDRESS}/24 dev {ROBOT_SIDE}",
+        f"{inside} ip addr add {ROBOT_ADDRESS}/30 dev {ROBOT_SIDE}",
         f"{inside} ip link set {ROBOT_SIDE} up",
         f"{inside} ip link set lo up",
     ]

@@ -87,16 +87,36 @@ class Fleet:
             log.info("robot %s is back, going on from its checkpoint", robot)
             self.store.append(robot, "rejoin", pack(state))
         else:
-            try:
-                start = self._new_start(robot, state)
-            except ConfigError as error:
-                log.warning("robot %s cannot be trained for: %s", robot, error)
-                record.refused = str(error)[:400]
+            self._prepare(robot, record, state)
+            if record.prepared is None:
                 return
+            start, record.prepared = record.prepared, None
+            record.memory = memory_needed(state.split, self._settings.batch)
             self._say_what_is_given_up(robot, record, state)
             self.store.append(robot, "start", start.pack())
             record.intake = Intake(state.split, most_classes=self._config.most_classes)
         record.entered = state
+
+    def prepare(self, robot: str) -> None:
+        """Find out how a network that a robot is about to begin is computed fastest, while that does so itself."""
+        record = self.robots[robot]
+        state = record.state
+        if state is None or record.refused or record.stuck or record.entered == state:
+            return
+        if not (record.entered and goes_on(state, record.entered)):
+            self._prepare(robot, record, state)
+
+    def _prepare(self, robot: str, record: RobotRecord, state: RobotState) -> None:
+        """Set the record's ``prepared``, or why there is none."""
+        if record.prepared and record.prepared.state == state:
+            return
+        record.prepared = None
+        try:
+            record.prepared = self._new_start(robot, state)
+        # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
+        except (ConfigError, MalformedMessage, RuntimeError, ValueError, MemoryError) as error:
+            log.warning("robot %s cannot be trained for: %s", robot, error)
+            record.refused = (str(error) or type(error).__name__)[:400]
 
     def next_to_train(self) -> str:
         """Return the robot whose turn it is: the next one, in a circle, with events left; empty where there is none."""
@@ -270,10 +290,10 @@ class Fleet:
         if needed > room:
             raise ConfigError(f"its network takes {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB are left (--networks-gb)")
         record = self.robots[robot]
-        starts = [record.start, *(other.start for other in self.robots.values())]
+        prepared = [other.prepared.pack() for other in self.robots.values() if other.prepared]
+        starts = [record.start, *(other.start for other in self.robots.values()), *prepared]
         known = filter(None, starts)  # none before the first event
         start = new_start(robot, state, self._settings, self._device, known=known, room=room - needed)
-        record.memory = needed
         log.info(
             "robot %s: %s from %s on, %s", robot, state.split.backbone, state.split.cut, start.compute(self._device)
         )

@@ -136,6 +136,7 @@ class TrainerNode:
         self._receipts: list[tuple[str, Receipt]] = []
         self._added: list[RobotRecord] = []
         self._rejected = 0  # messages of nobody we know
+        self._new_states: set[str] = set()  # robots that said one since they were last looked at
         self._strangers: deque[Rejection] = deque(maxlen=MOST_REJECTIONS)
         self._board = board
         self._rows = Rows(folder.checkpoint)
@@ -162,8 +163,12 @@ class TrainerNode:
         if robot := self._fleet.next_to_train():
             self._train(robot)
         self.answerer.update(self._who_may_be_answered)
-        self.probes.time_next(self._fleet.network_room())
         now = time.monotonic()
+        if self._new_states and self._others.name_is_free(now):
+            robot = self._new_states.pop()
+            self._fleet.prepare(robot)  # it measures, too, and its first activations come seconds later
+        training = any(record.session and now < record.fed + SILENCE_SECONDS for record in self._robots.values())
+        self.probes.time_next(self._fleet.network_room(), training=training, may_ask=self._may_ask)
         self._say_what_is_missing()
         for robot, record in self._robots.items():
             if now > record.fed + SILENCE_SECONDS:
@@ -309,6 +314,7 @@ class TrainerNode:
         record.heard, record.online = now, True
         if record.state is None or record.state.boot != state.boot:
             record.state, record.refused = state, ""
+            self._new_states.add(robot)
         elif record.state.split != state.split:
             self._reject(robot, "it changed its split while it ran", now, grave=True)
 
@@ -388,6 +394,10 @@ class TrainerNode:
         # A robot that only asks enters nothing into the log.
         newest = {record.state.boot} if goes_on(record.state, session.state) else set()
         return session, frozenset({session.state.boot, *newest})
+
+    def _may_ask(self, robot: str) -> bool:
+        record = self._robots.get(robot)
+        return record is None or not record.conduct.quarantine(time.monotonic())
 
     # What goes out
 

@@ -6,6 +6,7 @@ networks, between two steps, as building one draws random numbers that training 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -17,11 +18,10 @@ import torch
 
 from broker import topics
 from broker.codec import pack, unpack_as
-from broker.errors import ConfigError, MalformedMessage
+from broker.errors import ConfigError, MalformedMessage, ReflexarcError
 from broker.link import Delivery, Link
-from broker.mailbox import Mailbox
 from broker.messages import Probe, ProbeResult, SplitSpec
-from broker.quantize import Quantized, dequantize, pack_activations, unpack_activations
+from broker.quantize import MAX_BITS, Quantized, dequantize, pack_activations, unpack_activations
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session_start import MEASURING_BYTES_PER_PARAMETER, memory_needed
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
@@ -29,8 +29,10 @@ from hierarchy.command_line import SparseLog
 from hierarchy.device import Compute, step_seconds
 from hierarchy.random_state import TorchRandom
 
-# Networks that wait to be timed. A robot asks for one after the other.
-MOST_WAITING = 4
+# Robots that wait for a network to be timed; each for one, as it asks for one after the other.
+MOST_WAITING = 16
+# Results that are kept, in case the robot asks again as the first did not reach it.
+MOST_RESULTS = 64
 # Networks of which the fastest way to compute is remembered.
 MOST_NETWORKS = 32
 # How long a network's steps are timed.
@@ -50,9 +52,11 @@ class Probes:
         self._device = device
         self._clock = clock
         self._mailbox = link.mailbox(topics.topic("robot", topics.ANYONE, "probe"))
-        self._waiting: Mailbox[tuple[str, Probe]] = Mailbox(MOST_WAITING)
+        self._waiting: OrderedDict[str, Probe] = OrderedDict()
+        self._results: OrderedDict[str, ProbeResult] = OrderedDict()
+        self._lock = threading.Lock()  # of the two above
         self._rest_until = float("-inf")
-        self._computes: OrderedDict[tuple[str, int], Compute] = OrderedDict()
+        self._computes: OrderedDict[SplitSpec, Compute] = OrderedDict()
         self._garbage = SparseLog(log)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probes", daemon=True)
@@ -67,19 +71,32 @@ class Probes:
         if self._thread.is_alive():
             self._thread.join()
 
-    def time_next(self, room: int) -> bool:
-        """Time one network, if one is due, and tell its robot; whether there was one. room: bytes for its weights."""
-        if self._clock() < self._rest_until or (asked := self._waiting.take(0.0)) is None:
+    def time_next(self, room: int, *, training: bool, may_ask: Callable[[str], bool] = lambda robot: True) -> bool:
+        """Time one network, if one is due, and tell its robot; whether there was one.
+
+        room: bytes for its weights. training: whether robots train, for whom half of the time is kept. may_ask: whether
+        a robot is to be answered.
+        """
+        with self._lock:
+            if not self._waiting or (training and self._clock() < self._rest_until):
+                return False
+            robot, probe = self._waiting.popitem(last=False)
+        if not may_ask(robot):
             return False
-        robot, probe = asked
         assert probe.split is not None
         begun, seconds, trouble = self._clock(), 0.0, ""
         try:
             seconds = self._training_seconds(probe.split, room)
-        except (ConfigError, RuntimeError) as error:
-            trouble = str(error)[:200]
-        self._rest_until = 2 * self._clock() - begun  # half of the time stays for those that train
-        self._answer(robot, probe, seconds=seconds, samples=0 if trouble else self._batch, trouble=trouble)
+        # What a robot asks for is built from its own words: whatever building, or a step, makes of them is its trouble.
+        except (ReflexarcError, RuntimeError, ValueError, MemoryError) as error:
+            trouble = str(error)[:200] or type(error).__name__
+        self._rest_until = 2 * self._clock() - begun
+        result = _result(probe, seconds=seconds, samples=0 if trouble else self._batch, trouble=trouble)
+        with self._lock:
+            self._results[robot] = result
+            if len(self._results) > MOST_RESULTS:
+                self._results.popitem(last=False)
+        self._publish(robot, result)
         return True
 
     def _training_seconds(self, split: SplitSpec, room: int) -> float:
@@ -95,7 +112,7 @@ class Probes:
                 raise ConfigError("this trainer has no room to time it (--networks-gb)")
             compute = self._compute(segment, split)
             trainer = CloudTrainer(segment, compute=compute, peak_learning_rate=0.0)
-        codes = np.random.default_rng(0).integers(0, 2**split.bits, (self._batch, *split.shape)).astype(np.uint8)
+        codes = np.random.default_rng(0).integers(0, 2**split.bits, (self._batch, *split.shape), np.uint8)
         spread = np.full(split.shape[0], 2 / 2**split.bits, np.float32)
         packed = pack_activations(Quantized(codes=codes, low=-spread, step=spread, bits=split.bits))
         names = [str(index % 2) for index in range(self._batch)]
@@ -106,8 +123,8 @@ class Probes:
         return step_seconds(step, TIMING_SECONDS)
 
     def _compute(self, segment: CloudSegment, split: SplitSpec) -> Compute:
-        """Return the fastest way to compute, which is the same for all cuts of a network, and takes seconds to find."""
-        network = split.backbone, split.image_size
+        """Return the fastest way to compute, which takes seconds to find, and does not depend on the number of bits."""
+        network = dataclasses.replace(split, bits=MAX_BITS)
         if network not in self._computes:
             self._computes[network] = fastest_compute(segment, split.shape, self._batch, self._device)
             if len(self._computes) > MOST_NETWORKS:
@@ -127,15 +144,30 @@ class Probes:
         except MalformedMessage as error:
             self._garbage.warn(f"ignoring a probe: {error}")
             return
-        if probe.split:
-            self._waiting.put((robot, probe))
-        else:
-            self._answer(robot, probe, seconds=0.0, samples=0, trouble="")
+        result = self._wait(robot, probe) if probe.split else _result(probe)
+        if result:
+            self._publish(robot, result)
 
-    def _answer(self, robot: str, probe: Probe, *, seconds: float, samples: int, trouble: str) -> None:
-        result = ProbeResult(boot=probe.boot, number=probe.number, seconds=seconds, samples=samples, trouble=trouble)
+    def _wait(self, robot: str, probe: Probe) -> ProbeResult | None:
+        """Let a network wait for the main thread, in place of the robot's last one; or return what is known of it."""
+        with self._lock:
+            known = self._results.get(robot)
+            if known and (known.boot, known.number) == (probe.boot, probe.number):
+                return known
+            if robot not in self._waiting and len(self._waiting) >= MOST_WAITING:
+                return _result(probe, trouble="this trainer has too many networks to time: try again in some minutes")
+            self._waiting[robot] = probe
+        return None
+
+    def _publish(self, robot: str, result: ProbeResult) -> None:
         self._link.publish(topics.topic("robot", robot, "probe-result"), pack(result))
 
 
+def _result(probe: Probe, *, seconds: float = 0.0, samples: int = 0, trouble: str = "") -> ProbeResult:
+    return ProbeResult(boot=probe.boot, number=probe.number, seconds=seconds, samples=samples, trouble=trouble)
+
+
 def _read(delivery: Delivery) -> tuple[str, Probe]:
+    if delivery.retained:
+        raise MalformedMessage("it was kept by the broker, and whoever asked is not waiting any more")
     return topics.parse(delivery.topic).name, unpack_as(Probe, delivery.payload)

@@ -9,6 +9,7 @@ from broker.messages import RobotMetrics, RobotState, TrainerMetrics
 from cloud_trainer.conduct import Conduct
 from cloud_trainer.intake import Intake
 from cloud_trainer.session import RobotSession
+from cloud_trainer.session_start import SessionStart
 
 # Rejected messages of a robot that are remembered, with reasons, for people to see.
 MOST_REJECTIONS = 20
@@ -29,7 +30,8 @@ class RobotRecord:
 
     state: the last that it said of itself; None for one that is only known from the store. online: what it said last,
     that it is there or that it is gone. entered: the last state in its log. boots: of all states in its log. intake:
-    what its batches are held against, of that state. start: the event that its session began with. session: its
+    what its batches are held against, of that state. prepared: the start of a session for ``state`` that is not entered
+    yet. start: the event that its session began with. session: its
     training, which may be events behind the log. refused: why this state of it cannot be trained for. stuck: why its
     log cannot be trained on any further, until this trainer is started again. heard: monotonic time of its last
     message. fed: of the last one that had anything to train on. messages_waiting: batches in the log that the session
@@ -44,6 +46,7 @@ class RobotRecord:
     entered: RobotState | None = None
     boots: set[str] = field(default_factory=set)
     intake: Intake | None = None
+    prepared: SessionStart | None = None
     start: bytes = b""
     session: RobotSession | None = None
     refused: str = ""

@@ -80,7 +80,8 @@ class CloudTrainer:
 def fastest_compute(segment: CloudSegment, shape: tuple[int, ...], batch: int, device: torch.device) -> Compute:
     """Measure how this machine trains the segment fastest on batches of samples of that shape (C, ...)."""
     batch = min(batch, TIMED_AT_ONCE)
-    activations = np.zeros((batch, *shape), np.float32)
+    # Not zeros: all alike, they have no variance, and normalisation behind normalisation makes that infinite gradients.
+    activations = np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
 
     def training_step(compute: Compute) -> Callable[[], object]:
         trainer = CloudTrainer(copy.deepcopy(segment), compute=compute, peak_learning_rate=0.0)

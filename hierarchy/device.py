@@ -24,6 +24,8 @@ TIMED_AT_ONCE = 32
 # Whoever is this much slower than the fastest in so many steps is not timed again. One alone may have been held up:
 # bfloat16 went out that way in four of eight runs on a busy machine.
 HOPELESS, CHANCES = 1.5, 3
+# No round is begun after so many seconds: a robot's first samples wait for the measurement, as all else at the trainer.
+MOST_SECONDS = 5.0
 # Plain float32 stays unless another way is at least this much faster: near ties should not change with the weather.
 WORTH_CHANGING = 0.95
 # Of which a median says something.
@@ -108,7 +110,10 @@ def fastest(device: torch.device, training_step: Callable[[Compute], Callable[[]
             continue
         steps[candidate] = step
     best: dict[Compute, float] = {}
+    end = time.perf_counter() + MOST_SECONDS
     for taken in range(TIMED_STEPS):
+        if taken and time.perf_counter() > end:
+            break
         for candidate, step in steps.items():
             if taken >= CHANCES and best[candidate] > HOPELESS * min(best.values()):
                 continue

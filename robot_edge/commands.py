@@ -35,7 +35,8 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
 def plan(config: Annotated[PlanConfig, tyro.conf.arg(name="")]) -> None:
     """Measure this robot, the link and the trainer, and find where to cut, at how many bits, to train fastest.
 
-    A trainer has to run: it times its half. Writes the settings that it finds as a TOML file for `robot-edge run`.
+    A trainer has to run: it times its half. Writes the settings that it finds as a TOML file for `robot-edge run`; what
+    --cut, --bits and --bottleneck say is not read.
     """
     from robot_edge.planning.planner import plan
 

@@ -41,6 +41,9 @@ from robot_edge.uplink import Uplink, will
 if TYPE_CHECKING:
     from hierarchy.page.server import PageServer
 
+# How long a broker and a trainer are looked for before this machine is measured.
+GREETING_SECONDS = 1.0
+
 log = logging.getLogger("robot-edge")
 
 
@@ -81,13 +84,6 @@ def run(config: RobotConfig) -> None:
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
         saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
-        trainer = EdgeTrainer(
-            segment,
-            bits=config.bits,
-            compute=_compute(config, segment, device, saved),
-            peak_learning_rate=config.learning_rate,
-            seed=config.seed,
-        )
         former_run = Path(config.weights) if config.weights not in {"none", "default"} else None
         identity = run_identity(folder.path, config.weights)
         if saved and outbox.is_new:
@@ -108,6 +104,14 @@ def run(config: RobotConfig) -> None:
             uplink = Uplink(link, config.robot, state, outbox)
             board = Board(config.robot, uplink.commands) if page else None
             try:
+                uplink.greet(GREETING_SECONDS)  # a trainer gets its half ready, too, while this one is measured
+                trainer = EdgeTrainer(
+                    segment,
+                    bits=config.bits,
+                    compute=_compute(config, segment, device, saved),
+                    peak_learning_rate=config.learning_rate,
+                    seed=config.seed,
+                )
                 parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
                 node = live_node(link, *parts, board) if config.is_live else RobotNode(*parts, board=board)
                 if former_run and not saved:

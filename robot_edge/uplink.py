@@ -160,6 +160,12 @@ class Uplink:
             self._announce(now)
         self._turn_outbox(now, may_send)
 
+    def greet(self, seconds: float) -> None:
+        """Announce this robot where a trainer is there, waiting up to so many seconds for one. Raises NameTaken."""
+        give_up = self._clock() + seconds
+        while not self._joined and self._clock() < give_up:
+            self.pump(0.05)
+
     def send(
         self,
         quantized: Quantized,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from broker.errors import ConfigError
+from broker.topics import check_name
 from hierarchy.command_line import check_range
 from robot_edge.config import RobotConfig
 from robot_edge.planning.runtime_model import Bounds
@@ -13,7 +14,7 @@ from robot_edge.planning.runtime_model import Bounds
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig(RobotConfig):
-    """Settings of `robot-edge plan`: the run's own, of which cut, bits and bottleneck are what it finds."""
+    """Settings of `robot-edge plan`: the run's own. It finds cut, bits and bottleneck, so those given are not read."""
 
     out: str = "plan.toml"
     """File for the settings that it finds, which `robot-edge run --config FILE` takes."""
@@ -32,13 +33,23 @@ class PlanConfig(RobotConfig):
     """Then run the plan, and print how fast it is beside how fast it should be."""
     verify_images: int = 4000
     """Images that --verify trains on."""
+    verify_as: str = ""
+    """The robot's name meanwhile. The trainer begins a new network for that name, and gives up one that it has.
+    Default: ROBOT-verify."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_name(self.verifying_robot, "--verify-as")
         check_range("most-memory-mb", self.most_memory_mb, 0, 10**6)
         check_range("least-share", self.least_share, 0, 1)
         check_range("mbit", self.mbit, 0, 10**6)
         check_range("verify-images", self.verify_images, 1000, 10**7)
+        if self.weights not in {"none", "default"}:
+            raise ConfigError(f"--weights {self.weights} is divided already: plan without it, for a network to begin")
+        if self.verify and self.is_live:
+            raise ConfigError("--verify needs labels, which a camera has none of: plan with a folder:, a bag or sim:")
+        if self.verify and self.mbit:
+            raise ConfigError("--verify runs over the link that there is, not over one of --mbit: leave one out")
         if Path(self.out).is_dir():
             raise ConfigError(f"--out {self.out} is a folder: name a file, such as plan.toml")
 
@@ -46,6 +57,11 @@ class PlanConfig(RobotConfig):
     def chosen_cuts(self) -> tuple[str, ...]:
         """The names in --cuts."""
         return tuple(name.strip() for name in self.cuts.split(",") if name.strip())
+
+    @property
+    def verifying_robot(self) -> str:
+        """The robot's name while a plan is verified."""
+        return self.verify_as or f"{self.robot}-verify"
 
     @property
     def bounds(self) -> Bounds:

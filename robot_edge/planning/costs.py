@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from broker.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES, SEND_LIMIT_BYTES
+from broker.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES, SEND_LIMIT_BYTES, samples_per_message
+from broker.errors import PayloadTooLarge
 from broker.messages import ProbeResult, SplitSpec
 from broker.quantize import packed_size
 from robot_edge.config import RobotConfig
@@ -27,7 +28,7 @@ def costs(config: RobotConfig, way: Way, split: SplitSpec, edge: EdgeCost, cloud
 def _cost(config: RobotConfig, way: Way, split: SplitSpec, edge: EdgeCost, cloud: ProbeResult) -> Cost:
     # Rehearsed images come along at both ends, and go up again.
     fresh, each = config.fresh_per_batch, 1 + config.rehearsed_per_fresh
-    codes = {bits: packed_size(split.values, bits) for bits in edge.compressed}
+    codes = {bits: packed_size(split.values, bits) for bits in edge.compressed if _goes_up(split, bits)}
     sent = {}
     for bits, size in codes.items():
         messages = -(-fresh * size // SEND_LIMIT_BYTES)
@@ -43,3 +44,12 @@ def _cost(config: RobotConfig, way: Way, split: SplitSpec, edge: EdgeCost, cloud
         codes=codes,
         memory=edge.memory,
     )
+
+
+def _goes_up(split: SplitSpec, bits: int) -> bool:
+    """Whether one sample of so many bits fits a message: a run refuses what does not."""
+    try:
+        samples_per_message(dataclasses.replace(split, bits=bits), classes=1)
+    except PayloadTooLarge:
+        return False
+    return True

@@ -48,8 +48,10 @@ class Way(NamedTuple):
 class EdgeCost:
     """What a training step takes: seconds of its forward pass and of all of it, bytes of memory.
 
-    compressed: what is left of a byte of codes as it goes up, by bits.
+    compute: how it is computed. compressed: what is left of a byte of codes as it goes up, by bits.
     """
+
+    compute: Compute
 
     forward: float
     step: float
@@ -98,7 +100,7 @@ class EdgeTiming:
     def __init__(self, config: RobotConfig, compute: Compute | None = None) -> None:
         """compute: how, where that is known already; else the fastest way is measured."""
         torch.manual_seed(config.seed)
-        self.compute = compute
+        self._compute = compute
         self._config = config
         self._segment, self.split, _ = build_edge(config)
 
@@ -111,10 +113,9 @@ class EdgeTiming:
         other down. Returns what says whether these may end.
         """
         config, segment = self._config, self._segment
-        compute = self.compute or fastest_compute(
+        compute = self._compute or fastest_compute(
             segment, image_size=config.image_size, batch=len(names), device=choose_device(config.device)
         )
-        self.compute = compute
         trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=config.learning_rate)
 
         def step() -> None:
@@ -124,7 +125,8 @@ class EdgeTiming:
         forward = step_seconds(lambda: trainer.evaluate(images), FORWARD_SECONDS)
         seconds = step_seconds(step, STEP_SECONDS, begin())
         memory = _memory(segment, compute, images)
-        return EdgeCost(forward=forward, step=seconds, memory=memory, compressed=_compressed(segment, compute, images))
+        compressed = _compressed(segment, compute, images)
+        return EdgeCost(compute=compute, forward=forward, step=seconds, memory=memory, compressed=compressed)
 
 
 @torch.inference_mode()
@@ -157,11 +159,12 @@ def _memory(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -
 def training_memory(module: nn.Module, forward: Callable[[], object]) -> int:
     """Return the bytes of weights, gradients and momentum, and of what a forward pass keeps for its backward pass."""
     kept: dict[int, int] = {}
-    weights = {parameter.data_ptr() for parameter in module.parameters()}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
 
     def note(tensor: Tensor) -> Tensor:
-        if tensor.data_ptr() not in weights:
-            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()  # of which several views may be kept
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,22 +15,22 @@ from numpy.typing import NDArray
 
 from broker.errors import ConfigError
 from broker.link import MqttLink, credentials_for
-from broker.messages import ProbeResult
 from hierarchy.device import Compute, set_threads
 from robot_edge.batches import resize
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeTiming, Way, candidates
 from robot_edge.planning.probing import Prober
+from robot_edge.planning.question import Question
 from robot_edge.planning.runtime_model import Cost, choose, options
 from robot_edge.planning.table import print_table
-from robot_edge.planning.verification import verify
+from robot_edge.planning.verification import check_name_to_verify, verify
 from robot_edge.progress import RunProgress
 from robot_edge.sources import open_source
 
 # Frames for the measurement are waited for so long, from a camera.
 FRAME_SECONDS = 15.0
-# A trainer builds a network first, and may be in a step of another robot's.
+# A trainer builds a network first, may be in a step of another robot's, and time others' networks before.
 TIMING_SECONDS = 120.0
 
 log = logging.getLogger("robot-edge")
@@ -37,30 +38,28 @@ log = logging.getLogger("robot-edge")
 
 def plan(config: PlanConfig) -> None:
     """Measure, print the table, and write the settings of the fastest way. Raises ConfigError and CutError."""
-    if not Path(config.out).absolute().parent.is_dir():
-        raise ConfigError(f"--out {config.out}: there is no such folder")
+    _check_writable(Path(config.out).absolute())
+    credentials = credentials_for(config.broker, config.credentials)
+    if config.verify:
+        check_name_to_verify(config, credentials)
     set_threads(config.threads)
     ways = candidates(config, config.chosen_cuts)
     images, names = _frames(config)
-    link = MqttLink(
-        config.broker, f"{config.robot}-plan", credentials=credentials_for(config.broker, config.credentials)
-    )
+    link = MqttLink(config.broker, f"{config.robot}-plan", credentials=credentials)
     with closing(link):
         prober = Prober(link, config.robot)
         prober.reach()
         log.info("measuring the link")
         rate = prober.link_rate(config.mbit * 1e6 / 8)
         measured: list[Cost] = []
-        compute: Compute | None = None  # the same for all cuts of a network, and seconds to find
+        computes: dict[str, Compute] = {}  # by cut; a bottleneck changes nothing that could be measured
         with RunProgress(len(ways), "ways to divide measured") as progress:
             for done, way in enumerate(ways):
                 progress.show(done, f"{way.cut}, {'a' if way.bottleneck else 'no'} bottleneck")
-                timing = EdgeTiming(config.run_with(way.cut, config.bits, way.bottleneck), compute)
-                measured += _measure(config, way, timing, images, names, prober)
-                compute = timing.compute
+                measured += _measure(config, way, computes, images, names, prober)
             progress.show(len(ways))
     if not measured:
-        raise ConfigError("the trainer could time none of these networks: see its log, and --networks-gb there")
+        raise ConfigError("none of these networks could be measured: the lines above say why")
     found = options(measured, rate.goodput)
     best = choose(found, **config.bounds)
     print_table(config, rate, found, best)
@@ -72,9 +71,12 @@ def plan(config: PlanConfig) -> None:
 def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
     """Return a batch of frames to measure with; of a source that shows fewer, the same ones again."""
     images: list[NDArray[np.uint8]] = []
+    give_up = time.monotonic() + FRAME_SECONDS
     source = open_source(config.source, config, image_size=config.image_size, seed=config.seed, live=config.is_live)
     with closing(source):
-        while len(images) < config.batch and (frame := source.next(FRAME_SECONDS)) is not None:
+        while len(images) < config.batch and (wait := give_up - time.monotonic()) > 0:
+            if (frame := source.next(wait)) is None:
+                break
             images.append(resize(frame.image, config.image_size))
     if not images:
         raise ConfigError(f"--source {config.source} showed no frame within {FRAME_SECONDS:.0f} s")
@@ -83,29 +85,44 @@ def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def _measure(
-    config: PlanConfig, way: Way, timing: EdgeTiming, images: NDArray[np.uint8], names: list[str], prober: Prober
+    config: PlanConfig,
+    way: Way,
+    computes: dict[str, Compute],
+    images: NDArray[np.uint8],
+    names: list[str],
+    prober: Prober,
 ) -> list[Cost]:
-    """Measure one way to divide at both ends at the same time; nothing comes of it where the trainer cannot."""
-    results: list[ProbeResult] = []
+    """Measure one way to divide at both ends at the same time; nothing comes of it where one of them cannot.
+
+    computes: the fastest way to compute, by cut, as far as it is known.
+    """
+    name = f"{way.cut} with {way.bottleneck or 'all'} channels"
+    try:
+        timing = EdgeTiming(config.run_with(way.cut, config.bits, way.bottleneck), computes.get(way.cut))
+    except ConfigError as error:  # a layer to freeze that is behind the cut, say
+        log.warning("%s: %s", name, error)
+        return []
+    questions: list[Question] = []
 
     def begin() -> Callable[[], bool]:
-        number, give_up = prober.ask(timing.split), time.monotonic() + TIMING_SECONDS
-
-        def answered() -> bool:
-            if not results and (result := prober.result(number)) is not None:
-                results.append(result)
-            return bool(results) or time.monotonic() > give_up
-
-        return answered
+        questions.append(Question(prober, timing.split, TIMING_SECONDS))
+        return questions[0].over
 
     edge = timing.measure(images, names, begin)
-    if not results:
-        raise ConfigError("the trainer stopped answering: is it still running, and the link up?")
-    if results[0].trouble or not results[0].samples:
-        trouble = results[0].trouble or "the trainer timed nothing"
-        log.warning("%s with %s channels: %s", way.cut, way.bottleneck or "all", trouble)
+    computes[way.cut] = edge.compute
+    result = questions[0].result
+    if result is None or not result.samples:
+        trouble = (result and result.trouble) or f"the trainer did not time it within {TIMING_SECONDS:.0f} s"
+        log.warning("%s: %s", name, trouble)
         return []
-    return costs(config, way, timing.split, edge, results[0])
+    return costs(config, way, timing.split, edge, result)
+
+
+def _check_writable(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no such folder")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise ConfigError(f"--out {out} cannot be written")
 
 
 def _write(config: PlanConfig, settings: dict[str, object]) -> None:

@@ -22,6 +22,8 @@ ROUND_TRIPS = 7
 FILL_SECONDS, BURST_SECONDS = 6.0, 2.0
 # Probes on the way at a time, each about so long as the link takes in a quarter of a second.
 UNDER_WAY, PROBE_SECONDS, FIRST_BYTES = 8, 0.25, 2000
+# When nothing at all has come for so long, what was on the way is lost: a broker drops messages where it is full.
+LOST_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +35,18 @@ class LinkRate:
 
 
 class Prober:
-    """Sends probes and reads what comes back."""
+    """Sends probes and reads what comes back.
+
+    heard_at: when a trainer last answered, by time.monotonic(); at first, when this began.
+    """
 
     def __init__(self, link: Link, robot: str) -> None:
         self._link = link
         self._robot = robot
         self._boot = secrets.token_hex(8)
         self._number = 0
-        self._results: dict[int, ProbeResult] = {}
+        self.heard_at = time.monotonic()
+        self._open: dict[int, ProbeResult | None] = {}  # what was asked and not read yet
         link.subscribe(topics.topic("robot", robot, "probe-result"))
 
     def reach(self) -> None:
@@ -49,10 +55,10 @@ class Prober:
         while not self._link.connected:
             if time.monotonic() > give_up:
                 raise ConfigError(f"the broker cannot be reached ({self._link.trouble})")
-            self._read(0.1)
+            self.read(0.1)
         give_up = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < give_up:
-            if self._await(self._send(), 1.0):
+            if self._round_trip(1.0) is not None:
                 return
         raise ConfigError(
             "no cloud trainer answers: start cloud-trainer run --broker with the same URL. One that runs already, but "
@@ -62,14 +68,21 @@ class Prober:
 
     def link_rate(self, goodput: float = 0.0) -> LinkRate:
         """Measure the link by filling it for some seconds. goodput: bytes a second, to take as given instead."""
-        trips = []
-        for _ in range(ROUND_TRIPS):
-            sent_at = time.monotonic()
-            if self._await(self._send(), ANSWER_SECONDS):
-                trips.append(time.monotonic() - sent_at)
+        trips = [trip for _ in range(ROUND_TRIPS) if (trip := self._round_trip(ANSWER_SECONDS)) is not None]
         if not trips:
             raise ConfigError("the trainer stopped answering: is the link up?")
         return LinkRate(goodput=goodput or self._goodput(), round_trip=statistics.median(trips))
+
+    def _round_trip(self, seconds: float) -> float | None:
+        """Return how long an answer takes; None where none comes within so many seconds."""
+        begin = time.monotonic()
+        probe = self.probe()
+        if not self.send(probe):
+            self.read(0.1)
+            return None
+        while self.result(probe) is None and time.monotonic() < begin + seconds:
+            self.read(max(0.0, begin + seconds - time.monotonic()))
+        return time.monotonic() - begin if self._open.pop(probe.number) else None
 
     def _goodput(self) -> float:
         """Return the bytes a second that arrive while always some are on the way."""
@@ -78,12 +91,23 @@ class Prober:
         size, begin = FIRST_BYTES, time.monotonic()
         while time.monotonic() < begin + FILL_SECONDS:
             while len(under_way) < UNDER_WAY:
-                under_way[self._send(size)] = size
-            self._read(0.05)
+                # Noise, or whatever compresses on the way would make the link look faster than it is.
+                probe = self.probe(rest=secrets.token_bytes(size))
+                if not self.send(probe):
+                    break
+                under_way[probe.number] = size
+            self.read(0.05)
             now = time.monotonic()
-            arrivals += [(now, under_way.pop(number)) for number in [*under_way] if self._results.pop(number, None)]
+            arrived = [number for number in under_way if self._open[number]]
+            arrivals += [(now, under_way[number]) for number in arrived]
+            # They come in the order in which they were sent, so what is older than an arrival was lost.
+            lost_up_to = max(under_way, default=0) if now > self.heard_at + LOST_SECONDS else max(arrived, default=-1)
+            for number in [number for number in under_way if number <= lost_up_to]:
+                del under_way[number], self._open[number]
             rate = sum(its for _, its in arrivals) / (now - begin)
             size = round(min(SEND_LIMIT_BYTES - 1000, max(FIRST_BYTES, rate * PROBE_SECONDS)))
+        for number in under_way:
+            del self._open[number]
         steady = [arrival for arrival in arrivals if arrival[0] >= begin + BURST_SECONDS]
         if len(steady) > 1 and steady[-1][0] > steady[0][0]:
             return sum(its for _, its in steady[1:]) / (steady[-1][0] - steady[0][0])
@@ -91,35 +115,33 @@ class Prober:
             raise ConfigError("the link carried nothing within some seconds: is it up?")
         return sum(its for _, its in arrivals) / FILL_SECONDS
 
-    def ask(self, split: SplitSpec) -> int:
-        """Ask the trainer to time its half; return the number of the probe."""
-        return self._send(split=split)
-
-    def result(self, number: int) -> ProbeResult | None:
-        """Return what a probe found, without waiting; None as long as that is not known."""
-        self._read(0.0)
-        return self._results.pop(number, None)
-
-    def _send(self, size: int = 0, split: SplitSpec | None = None) -> int:
-        # Noise, or whatever compresses on the way would make the link look faster than it is.
-        probe = Probe(boot=self._boot, number=self._number, split=split, rest=secrets.token_bytes(size))
-        # A lost one is nothing to the link's rate, but a network's would be waited for.
-        self._link.publish(topics.topic("robot", self._robot, "probe"), pack(probe), qos=1 if split else 0)
+    def probe(self, split: SplitSpec | None = None, rest: bytes = b"") -> Probe:
+        """Return the next probe to send."""
         self._number += 1
-        return self._number - 1
+        return Probe(boot=self._boot, number=self._number - 1, split=split, rest=rest)
 
-    def _await(self, number: int, seconds: float) -> ProbeResult | None:
-        give_up = time.monotonic() + seconds
-        while number not in self._results and time.monotonic() < give_up:
-            self._read(max(0.0, give_up - time.monotonic()))
-        return self._results.pop(number, None)
+    def send(self, probe: Probe) -> bool:
+        """Publish a probe, perhaps again; False where the link is down."""
+        # Nobody misses a lost one that measures the link, but a network's would be waited for.
+        topic = topics.topic("robot", self._robot, "probe")
+        sent = self._link.publish(topic, pack(probe), qos=1 if probe.split else 0)
+        if sent:
+            self._open.setdefault(probe.number, None)
+        return sent
 
-    def _read(self, timeout: float) -> None:
+    def result(self, probe: Probe) -> ProbeResult | None:
+        """Return what a probe found, as far as was read; None as long as that is not known."""
+        return self._open.get(probe.number)
+
+    def read(self, timeout: float) -> None:
+        """Take in what has come, waiting up to timeout seconds for something."""
         while (delivery := self._link.receive(timeout)) is not None:
             timeout = 0.0
             try:
                 result = unpack_as(ProbeResult, delivery.payload)
             except MalformedMessage:
                 continue
-            if result.boot == self._boot and result.number < self._number:
-                self._results[result.number] = result
+            # Of several trainers' the first counts.
+            if result.boot == self._boot and self._open.get(result.number, result) is None:
+                self._open[result.number] = result
+                self.heard_at = time.monotonic()

@@ -96,6 +96,8 @@ def choose(found: list[Option], *, most_memory: float, least_codes: float) -> Op
 
     Raises ConfigError where there is none.
     """
+    if not found:
+        raise ConfigError("one sample of any of these cuts is too large for a message: try later ones (--cuts)")
     fitting = [one for one in found if fits(one, most_memory=most_memory, least_codes=least_codes)]
     if not fitting:
         smallest, most = min(one.memory for one in found), max(one.codes for one in found)

@@ -14,12 +14,13 @@ SHOWN = 20
 
 
 def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: Option) -> None:
-    """Print the best number of bits for each cut and bottleneck, the fastest first."""
+    """Print the best number of bits for each cut and bottleneck: the plan, then the others, the fastest first."""
     bounds = config.bounds
     fitting = [one for one in found if fits(one, **bounds)]
-    best_bits = [
+    best_bits = [best] + [
         choose([one for one in fitting if (one.cut, one.bottleneck) == way], **bounds)
         for way in dict.fromkeys((one.cut, one.bottleneck) for one in fitting)
+        if way != (best.cut, best.bottleneck)
     ]
     left_out = f"at least {bounds['least_codes']:,.0f} bytes of codes an image (--least-share)"
     if config.most_memory_mb:

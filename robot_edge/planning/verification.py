@@ -11,6 +11,7 @@ from pathlib import Path
 
 from broker import topics
 from broker.codec import unpack_as
+from broker.credentials import Credentials
 from broker.errors import ConfigError, MalformedMessage
 from broker.link import MqttLink, credentials_for
 from broker.messages import TrainerMetrics
@@ -18,6 +19,15 @@ from robot_edge.planning.config import PlanConfig
 
 # How near a prediction should be.
 NEAR = 0.15
+
+
+def check_name_to_verify(config: PlanConfig, credentials: Credentials) -> None:
+    """Raise ConfigError where a broker that knows this robot by its credentials would not know it by another name."""
+    if not config.verify_as and (credentials.username is not None or credentials.certificate):
+        raise ConfigError(
+            f"--verify trains under the name {config.verifying_robot}, which these credentials may not use: give "
+            f"--verify-as {config.robot} where the trainer has no network of this robot's yet, as it gives that up"
+        )
 
 
 def verify(config: PlanConfig, plan: Path, predicted: float) -> None:
@@ -33,11 +43,12 @@ def verify(config: PlanConfig, plan: Path, predicted: float) -> None:
         log = Path(folder) / "log"
         command = [sys.executable, "-m", "robot_edge", "run", "--config", str(plan)]
         command += ["--images", str(config.verify_images), "--run-dir", f"{folder}/run"]
+        command += ["--robot", config.verifying_robot]
         print(f"Verifying: {config.verify_images:,} images ...", flush=True)
         with log.open("w") as output:
             run = subprocess.Popen(command, stdout=output, stderr=output)
             try:
-                seen = _watch(link, config.robot, run)
+                seen = _watch(link, config.verifying_robot, run)
             finally:
                 run.terminate()
                 run.wait()
@@ -50,8 +61,8 @@ def verify(config: PlanConfig, plan: Path, predicted: float) -> None:
 
 
 def _watch(link: MqttLink, robot: str, run: subprocess.Popen[bytes]) -> list[tuple[float, int]]:
-    """Return when the trainer had learned from how many images, until the run ends."""
-    seen: list[tuple[float, int]] = []
+    """Return when the trainer had learned from how many images, until the run ends; of several the most talkative."""
+    by_trainer: dict[str, list[tuple[float, int]]] = {}
     while run.poll() is None:
         if (delivery := link.receive(0.2)) is None:
             continue
@@ -59,9 +70,10 @@ def _watch(link: MqttLink, robot: str, run: subprocess.Popen[bytes]) -> list[tup
             figures = unpack_as(TrainerMetrics, delivery.payload)
         except MalformedMessage:
             continue
+        seen = by_trainer.setdefault(delivery.topic, [])
         if figures.robot == robot and (not seen or figures.images != seen[-1][1]):
             seen.append((time.monotonic(), figures.images))
-    return seen
+    return max(by_trainer.values(), key=len, default=[])
 
 
 def steady_rate(seen: list[tuple[float, int]]) -> float:
@@ -74,6 +86,9 @@ def steady_rate(seen: list[tuple[float, int]]) -> float:
     )
     seen = [one for one in seen[start:] if one[1] > 0]
     if len(seen) < 3:
-        raise ConfigError("the trainer told too little of the run to know its rate: use more --verify-images")
+        raise ConfigError(
+            "the trainer told too little of the run to know its rate: use more --verify-images, and --epochs where the "
+            "source has fewer"
+        )
     (begin, first), (end, last) = seen[0], seen[-1]
     return (last - first) / (end - begin)

@@ -11,6 +11,8 @@ import torch
 
 from broker import topics
 from broker.codec import pack
+from broker.errors import MalformedMessage
+from broker.link import Delivery
 from broker.messages import Probe, ProbeResult
 from cloud_trainer import probes as probes_module
 from cloud_trainer.probes import MOST_WAITING
@@ -33,9 +35,9 @@ class Probing:
         self.probes._clock = cloud.clock.monotonic
         cloud.robots.subscribe(topics.topic("robot", topics.ANYONE, "probe-result"))
 
-    def send(self, *probes: Probe) -> list[ProbeResult]:
+    def send(self, *probes: Probe, robot: str = "r1") -> list[ProbeResult]:
         for probe in probes:
-            self.cloud.publish("r1", "probe", pack(probe))
+            self.cloud.publish(robot, "probe", pack(probe))
             self.probes.work(timeout=0)
         return self.results()
 
@@ -58,22 +60,23 @@ def test_the_links_probes_are_answered_at_once(probing: Probing) -> None:
 
 def test_a_network_is_timed_by_the_main_thread(probing: Probing) -> None:
     assert probing.send(make_probe(4, split=SPLIT)) == []
-    assert probing.probes.time_next(ROOM)
+    assert probing.probes.time_next(ROOM, training=True)
     (result,) = probing.results()
     assert (result.number, result.samples, result.trouble) == (4, probing.cloud.config.batch, "")
     assert 0 < result.seconds < 60
-    assert not probing.probes.time_next(ROOM)
+    assert not probing.probes.time_next(ROOM, training=True)
 
 
 def test_timing_leaves_the_random_numbers_of_training_alone(probing: Probing) -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
     probing.send(make_probe(split=SPLIT))
-    probing.probes.time_next(ROOM)
+    probing.probes.time_next(ROOM, training=True)
+    assert probing.results()[0].samples
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_half_of_the_time_is_left_for_training(probing: Probing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_time_is_left_for_those_that_train(probing: Probing, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = probing.cloud.clock
 
     def slow(*_: object) -> float:
@@ -81,17 +84,81 @@ def test_half_of_the_time_is_left_for_training(probing: Probing, monkeypatch: py
         return 0.1
 
     monkeypatch.setattr(probing.probes, "_training_seconds", slow)
-    probing.send(make_probe(0, split=SPLIT), make_probe(1, split=SPLIT))
-    assert probing.probes.time_next(ROOM)
-    assert not probing.probes.time_next(ROOM)
+    probing.send(make_probe(0, split=SPLIT))
+    assert probing.probes.time_next(ROOM, training=True)
+    probing.send(make_probe(1, split=SPLIT))
+    assert not probing.probes.time_next(ROOM, training=True)
+    assert probing.probes.time_next(ROOM, training=False), "where nobody trains there is nothing to wait for"
+    probing.send(make_probe(2, split=SPLIT))
     clock.now += 3.0
-    assert probing.probes.time_next(ROOM)
+    assert probing.probes.time_next(ROOM, training=True)
 
 
-def test_a_flood_of_networks_is_dropped(probing: Probing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_network_of_each_robot_waits_the_last_that_it_asked_for(
+    probing: Probing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probing.probes, "_training_seconds", lambda *_: 0.1)
-    probing.send(*(make_probe(number, split=SPLIT) for number in range(3 * MOST_WAITING)))
-    assert sum(probing.probes.time_next(ROOM) for _ in range(3 * MOST_WAITING)) == MOST_WAITING
+    assert probing.send(*(make_probe(number, split=SPLIT) for number in range(50))) == []
+    assert probing.probes.time_next(ROOM, training=False)
+    assert not probing.probes.time_next(ROOM, training=False)
+    assert [result.number for result in probing.results()] == [49]
+
+
+def test_more_robots_than_can_wait_are_told_so(probing: Probing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing.probes, "_training_seconds", lambda *_: 0.1)
+    for number in range(MOST_WAITING):
+        assert probing.send(make_probe(split=SPLIT), robot=f"r{number}") == []
+    (result,) = probing.send(make_probe(split=SPLIT), robot="late")
+    assert "try again" in result.trouble
+    assert sum(probing.probes.time_next(ROOM, training=False) for _ in range(2 * MOST_WAITING)) == MOST_WAITING
+
+
+def test_who_asks_again_is_told_the_same(probing: Probing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing.probes, "_training_seconds", lambda *_: 0.1)
+    probing.send(make_probe(7, split=SPLIT))
+    probing.probes.time_next(ROOM, training=False)
+    (first,) = probing.results()
+    assert probing.send(make_probe(7, split=SPLIT)) == [first]
+    assert not probing.probes.time_next(ROOM, training=False)
+
+
+def test_a_robot_that_is_not_listened_to_is_not_answered(probing: Probing) -> None:
+    probing.send(make_probe(split=SPLIT))
+    assert not probing.probes.time_next(ROOM, training=False, may_ask=lambda robot: robot != "r1")
+    assert probing.results() == []
+
+
+def test_a_probe_that_the_broker_kept_is_not_answered(probing: Probing) -> None:
+    topic = topics.topic("robot", "r1", "probe")
+    probing.probes._mailbox.put(Delivery(topic, pack(make_probe()), retained=True))
+    probing.probes.work(timeout=0)
+    assert probing.results() == []
+
+
+# Zeros alone, normalised twice, have no variance: their gradient was infinite, and that ended the trainer.
+EFFICIENTNET = dataclasses.replace(SPLIT, backbone="efficientnet_b0", cut="features.3", bottleneck=0, shape=(40, 4, 4))
+
+
+def test_a_network_that_normalises_all_it_is_given_is_timed(probing: Probing) -> None:
+    probing.send(make_probe(split=EFFICIENTNET))
+    assert probing.probes.time_next(ROOM, training=False)
+    (result,) = probing.results()
+    assert (result.trouble, result.samples) == ("", probing.cloud.config.batch)
+
+
+@pytest.mark.parametrize("error", [MalformedMessage("bad"), RuntimeError("no room"), MemoryError(), ValueError("?")])
+def test_whatever_goes_wrong_is_the_robots_trouble(
+    probing: Probing, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object) -> float:
+        raise error
+
+    monkeypatch.setattr(probing.probes, "_training_seconds", fails)
+    probing.send(make_probe(split=SPLIT))
+    assert probing.probes.time_next(ROOM, training=False)
+    (result,) = probing.results()
+    assert result.trouble
+    assert result.samples == 0
 
 
 @pytest.mark.parametrize(
@@ -104,7 +171,7 @@ def test_a_flood_of_networks_is_dropped(probing: Probing, monkeypatch: pytest.Mo
 )
 def test_what_cannot_be_timed_is_said(probing: Probing, split: object, room: int, trouble: str) -> None:
     probing.send(make_probe(split=split))
-    probing.probes.time_next(room)
+    probing.probes.time_next(room, training=True)
     (result,) = probing.results()
     assert trouble in result.trouble
     assert (result.seconds, result.samples) == (0.0, 0)

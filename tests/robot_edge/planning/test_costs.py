@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from broker.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES
 from broker.messages import ProbeResult, SplitSpec
+from hierarchy.device import Compute
 from robot_edge.config import RobotConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeCost, Way
 
-EDGE = EdgeCost(forward=0.064, step=0.32, memory=1000, compressed={2: 1.0, 4: 0.5})
+CPU = Compute(device=torch.device("cpu"))
+EDGE = EdgeCost(compute=CPU, forward=0.064, step=0.32, memory=1000, compressed={2: 1.0, 4: 0.5})
 CLOUD = ProbeResult(boot="0" * 16, number=0, seconds=0.3, samples=100, trouble="")
 
 
@@ -45,3 +48,9 @@ def test_one_bottleneck_stands_for_all_that_are_narrower_than_the_cut() -> None:
     assert [one.bottleneck for one in found] == [32, 16, 8]
     assert [one.codes[2] for one in found] == [512, 256, 128]
     assert len({one.step for one in found}) == 1
+
+
+def test_what_fits_no_message_is_left_out() -> None:
+    wide = SplitSpec(backbone="vgg16", cut="features.4", image_size=128, bits=4, bottleneck=0, shape=(64, 64, 64))
+    (one,) = costs(config(), Way("features.4", 64, 0), wide, EDGE, CLOUD)
+    assert set(one.sent) == {2}, "65,536 bytes at 2 bits, 131,072 at 4"

@@ -50,7 +50,7 @@ def test_what_a_way_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < cost.forward < cost.step
     assert set(cost.compressed) == set(range(2, 9))
     assert all(0.1 < share <= 1.01 for share in cost.compressed.values())
-    narrow = EdgeTiming(PlanConfig(source="sim:", image_size=16, batch=8).run_with("layer3", 4, 16), whole.compute)
+    narrow = EdgeTiming(PlanConfig(source="sim:", image_size=16, batch=8).run_with("layer3", 4, 16), cost.compute)
     assert narrow.split.shape == (16, 2, 2)
     later = narrow.measure(images, ["a", "b"] * 4, lambda: lambda: True)
     assert later.memory > cost.memory + 12 * 2_000_000, "layer3 has two million weights"

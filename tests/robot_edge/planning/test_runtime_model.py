@@ -66,3 +66,8 @@ def test_what_breaks_a_bound_is_not_chosen() -> None:
     assert choose(found, most_memory=0, least_codes=1000).bits == 4
     with pytest.raises(ConfigError, match=r"takes 5.0 MB at least .*1,200 bytes an image are the most"):
         choose(found, most_memory=1e6, least_codes=0)
+
+
+def test_nothing_to_choose_from_is_said() -> None:
+    with pytest.raises(ConfigError, match="--cuts"):
+        choose([], **NO_BOUNDS)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+
+from robot_edge.planning.config import PlanConfig
+from robot_edge.planning.probing import LinkRate
+from robot_edge.planning.runtime_model import Cost, choose, options
+from robot_edge.planning.table import SHOWN, print_table
+
+
+def test_the_plan_is_in_the_table_however_many_are_faster(capsys: pytest.CaptureFixture[str]) -> None:
+    # All within 3 %, of which the slowest sends least.
+    costs = [
+        Cost(
+            cut=f"layer{number}",
+            bottleneck=0,
+            forward=0.001,
+            step=0.004 * (1 + number / 1000),
+            cloud=0.002,
+            sent={2: 1000.0 - number, 4: 2000.0},
+            codes={2: 1200, 4: 2400},
+            memory=1000,
+        )
+        for number in range(SHOWN + 5)
+    ]
+    config = PlanConfig(source="sim:")
+    found = options(costs, 1e7)
+    best = choose(found, **config.bounds)
+    assert best.cut == f"layer{SHOWN + 4}"
+    print_table(config, LinkRate(goodput=1e7, round_trip=0.01), found, best)
+    printed = capsys.readouterr().out
+    assert f"{best.cut} " in printed
+    assert "link 80.00 Mbit/s, round trip 10 ms" in printed
