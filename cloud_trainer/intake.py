@@ -24,9 +24,9 @@ class Intake:
         packed, split = batch.activations, self.split
         if batch.split != split.fingerprint:
             raise MalformedMessage(f"split {batch.split} is not the one in the robot's state, {split.fingerprint}")
-        if packed.shape[1:] != split.shape or packed.bits != split.bits:
+        if packed.shape[1:] != split.shape or packed.bits > split.bits:
             raise MalformedMessage(
-                f"{packed.shape[1:]} at {packed.bits} bits; the split has {split.shape} at {split.bits}"
+                f"{packed.shape[1:]} at {packed.bits} bits; the split has {split.shape} at {split.bits} at most"
             )
         classes = self._with(batch.classes)
         unpack_activations(packed)  # what is stored and receipted must be readable

@@ -44,6 +44,9 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """The layer after which the network is cut, by its name in torchvision; a wrong one lists those that do."""
     bits: int = 4
     """Bits of each value sent, 1 to 8."""
+    least_bits: int = 2
+    """Where the link cannot carry them, they become fewer while the robot runs, one at a time, down to these; and more
+    again when it can. As --bits or more: always as --bits."""
     bottleneck: int = 0
     """Channels sent, made from the cut's by a learned 1x1 convolution; 0 sends all."""
     image_size: int = 32
@@ -121,6 +124,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
         check_name(self.robot, "--robot")
         parse_broker_url(self.broker)
         check_range("bits", self.bits, MIN_BITS, MAX_BITS)
+        check_range("least-bits", self.least_bits, MIN_BITS, MAX_BITS)
         check_range("bottleneck", self.bottleneck, 0, 8192)
         check_range("image-size", self.image_size, 8, 1024)
         check_range("epochs", self.epochs, 1, 100_000)

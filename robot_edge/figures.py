@@ -120,6 +120,7 @@ class RunFigures:
             "cloud_loss": cloud.cloud_loss if cloud else None,
             "cloud_prequential": cloud.cloud_recent if cloud else None,
             "queued": len(self._uplink.outbox),
+            "bits": self._trainer.bits,
         }
 
     def live_line(self) -> str:
@@ -138,7 +139,7 @@ class RunFigures:
                 f"exit {_percent(self._prequential.recent)} loss {_loss(self._exit_loss)}",
                 f"cloud {_percent(cloud_recent)} loss {_loss(cloud_loss)}",
                 f"{own.images_per_second:.0f} images/s",
-                f"{own.bytes_per_image or 0:.0f} B/image",
+                f"{own.bytes_per_image or 0:.0f} B/image, {self._trainer.bits} bits",
                 f"{link}, {own.queued} queued" + (f", {own.dropped} dropped" if own.dropped else ""),
                 *troubles,
             ]

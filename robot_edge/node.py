@@ -38,6 +38,7 @@ from robot_edge.resume import (
 )
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.teaching import Teaching
+from robot_edge.thrift import Thrift
 from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
 
@@ -109,6 +110,7 @@ class RobotNode:
         memory = FrameMemory(frames, config.image_size, config.seed)
         self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
+        self._thrift = Thrift(most=trainer.bits, least=min(config.least_bits, trainer.bits))
         self._next_metrics = 0.0
         self._phase = 0  # of the last batch
         self._has_settled = False
@@ -353,7 +355,24 @@ class RobotNode:
                 f"{self._folder.path} to start from its weights, or show it more with larger --epochs or --images"
             )
 
+    def _spare_the_link(self) -> None:
+        """Take fewer bits for a value where the link cannot carry them, or more again."""
+        uplink = self._uplink
+        changed = self._thrift.review(
+            time.monotonic(),
+            queued=len(uplink.outbox),
+            behind=uplink.is_behind and not uplink.waits_for,  # an outage is no reason: its queue will shrink
+            made=uplink.outbox.bytes_made,
+            goodput=uplink.goodput,
+        )
+        if changed:
+            fewer = self._thrift.bits < self._trainer.bits
+            reason = "the link is behind" if fewer else "the link has room again"
+            log.info("%s: values go up with %d bits from now on", reason, self._thrift.bits)
+            self._trainer.bits = self._thrift.bits
+
     def _learn(self, batch: Batch) -> None:
+        self._spare_the_link()
         fresh = len(batch.names)
         rehearsed = self._knowledge.rehearsal.draw(self._rehearsed_with(fresh))
         images = np.concatenate([batch.images, *(one.image[None] for one in rehearsed)])

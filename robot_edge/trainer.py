@@ -43,7 +43,10 @@ class EdgeStep:
 
 
 class EdgeTrainer:
-    """Trains an edge segment and its exit on the exit's own loss."""
+    """Trains an edge segment and its exit on the exit's own loss.
+
+    bits: of a value in what it trains with and sends; at first, and always in tests, as many as the split has.
+    """
 
     def __init__(
         self,
@@ -55,7 +58,7 @@ class EdgeTrainer:
         seed: int = 0,
     ) -> None:
         self.segment = segment
-        self.bits = bits
+        self.bits = self._bits_of_split = bits
         self.learner = Learner(
             segment, segment.exit.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed
         )
@@ -84,7 +87,7 @@ class EdgeTrainer:
         """
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
-            quantized, logits = self._predict(augment(images, self._rng))
+            quantized, logits = self._predict(augment(images, self._rng), self.bits)
             loss = asymmetric_cross_entropy(logits, labels, fresh)
             if not self.learner.descend(loss):
                 raise ConfigError("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
@@ -108,11 +111,11 @@ class EdgeTrainer:
         Raises ConfigError where training has diverged.
         """
         self.segment.eval()
-        quantized, logits = self._predict(images)
+        quantized, logits = self._predict(images, self._bits_of_split)
         return [self.classes[index] for index in logits.argmax(1).tolist()], quantized
 
-    def _predict(self, images: NDArray[np.uint8]) -> tuple[Quantized, Tensor]:
-        return run_segment(self.segment, images, bits=self.bits, compute=self.learner.compute)
+    def _predict(self, images: NDArray[np.uint8], bits: int) -> tuple[Quantized, Tensor]:
+        return run_segment(self.segment, images, bits=bits, compute=self.learner.compute)
 
 
 def run_segment(

@@ -25,7 +25,7 @@ def test_a_batch_that_lies_about_its_split_is_rejected(change: dict[str, Any]) -
     lie = dataclasses.replace(make_batch(["cat"], other), split=SPLIT.fingerprint)
     with pytest.raises(MalformedMessage) as error:
         Intake(SPLIT, most_classes=9).check(lie)
-    assert f"{other.shape} at {other.bits} bits; the split has (2, 3, 3) at 4" in str(error.value)
+    assert f"{other.shape} at {other.bits} bits; the split has (2, 3, 3) at 4 at most" in str(error.value)
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 9, b"\x10x", b""])
@@ -62,3 +62,8 @@ def test_new_names_count_as_classes_too() -> None:
     with pytest.raises(MalformedMessage, match="3 classes, limit 2"):
         intake.check_edit(dataclasses.replace(edit, to="eel"))
     intake.check_edit(dataclasses.replace(edit, change="forget", to=""))
+
+
+def test_a_robot_whose_link_is_behind_may_send_fewer_bits() -> None:
+    fewer = make_batch(["cat"], dataclasses.replace(SPLIT, bits=1))
+    Intake(SPLIT, most_classes=9).check(dataclasses.replace(fewer, split=SPLIT.fingerprint))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import hierarchy.run_folder
 import robot_edge.node
 import robot_edge.start
+import robot_edge.thrift
 import robot_edge.uplink
 from broker import topics
 from broker.codec import pack, unpack_as
@@ -229,6 +230,34 @@ def test_a_run_trains_on_all_but_the_held_out_frames_and_tests_on_those(tmp_path
     _, about = load_checkpoint(tmp_path / "checkpoint")
     assert about["classes"] == summary["classes"]
     assert [line["classes"] for line in run.metrics()][-1] == len(summary["classes"])
+
+
+class SlowLink(AnsweringLink):
+    """Carries nothing back until values come with two bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[ActivationBatch] = []
+
+    def _take(self, batch: ActivationBatch) -> None:
+        self._held.append(batch)
+        if min(one.activations.bits for one in [*self.batches, *self._held]) == 2:
+            for one in self._held:
+                super()._take(one)
+            self._held.clear()
+
+
+def test_where_the_link_is_behind_values_go_up_with_fewer_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", 3)
+    monkeypatch.setattr(robot_edge.thrift, "REVIEW_SECONDS", 0.0)
+    run = Run(tmp_path, {"images": 100, "least_bits": 2, "when_full": "block"}, link=SlowLink())
+    run.all()
+    bits = [batch.activations.bits for batch in run.link.batches if not batch.evaluation]
+    assert bits[0] == 4
+    assert {after - before for before, after in zip(bits, bits[1:], strict=False)} <= {0, -1, 1}
+    assert min(bits) == 2
+    assert {batch.activations.bits for batch in run.link.batches if batch.evaluation} == {4}
+    assert min(line["bits"] for line in run.metrics()) == 2
 
 
 def by_weight(summary: dict[str, Any], names: Sequence[str]) -> list[float]:
