@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +254,7 @@ def test_where_the_link_is_behind_values_go_up_with_fewer_bits(tmp_path: Path, m
     run.all()
     bits = [batch.activations.bits for batch in run.link.batches if not batch.evaluation]
     assert bits[0] == 4
-    assert {after - before for before, after in zip(bits, bits[1:], strict=False)} <= {0, -1, 1}
+    assert {after - before for before, after in pairwise(bits)} <= {0, -1, 1}
     assert min(bits) == 2
     assert {batch.activations.bits for batch in run.link.batches if batch.evaluation} == {4}
     assert min(line["bits"] for line in run.metrics()) == 2
