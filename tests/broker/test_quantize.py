@@ -259,7 +259,7 @@ def test_a_wrong_byte_in_compressed_data(seed: int, place: int, wrong: int, bits
         return
     assert codes.shape == (4, 2, 8, 8)
     assert (codes < 2**bits).all()
-    # lz4 has no checksum; in a zlib stream only what says how much memory it takes to read is free to change.
+    # lz4 has no checksum; in a zlib stream a byte may only be wrong where it makes no difference.
     assert packed.codec == "lz4" or (codes == quantized.codes).all()
 
 
