@@ -3,8 +3,9 @@
     python benchmarks/codec.py [--source folder:PATH]
 
 On activations of a network that was trained on the source for a while. "Ours" is what goes up; beside it are other
-codecs of the same bit planes, the same codes in other orders, and codes that lie in a row, each with all its bits. With
-zstandard installed it is compared, too. Prints the tables for docs/results.md.
+codecs of the same bit planes, bit planes of the codes in another form or order, and codes in a row, each with all its
+bits. "Zlib runs" looks for runs of one byte only, as ours does up to 4 bits. Zstandard is compared where installed.
+Prints the tables for docs/results.md.
 """
 
 from __future__ import annotations
@@ -138,13 +139,12 @@ def codecs() -> list[Codec]:
         Codec("bit planes, lz4", lambda codes, bits: lz4.block.compress(pack_planes(codes, bits), store_size=False)),
         Codec("bit planes, zlib 1", lambda codes, bits: zlib.compress(pack_planes(codes, bits), 1)),
         Codec("bit planes, zlib 6", lambda codes, bits: zlib.compress(pack_planes(codes, bits), 6)),
+        Codec("bit planes, zlib runs", lambda codes, bits: runs(pack_planes(codes, bits))),
+        Codec("Gray-coded, zlib runs", lambda codes, bits: runs(pack_planes(gray(codes), bits))),
+        Codec("channel by channel, zlib runs", lambda codes, bits: runs(pack_planes(by_channel(codes), bits))),
         Codec(
-            "bit planes channel by channel, zlib 1",
-            lambda codes, bits: zlib.compress(pack_planes(by_channel(codes), bits), 1),
-        ),
-        Codec(
-            "bit planes of the difference to the sample before, zlib 1",
-            lambda codes, bits: zlib.compress(pack_planes(deltas(codes, bits), bits), 1),
+            "difference to the sample before, zlib runs",
+            lambda codes, bits: runs(pack_planes(deltas(codes, bits), bits)),
         ),
         Codec("in a row, lz4", lambda codes, bits: lz4.block.compress(in_a_row(codes, bits), store_size=False)),
         Codec(
@@ -171,10 +171,21 @@ def ours(codes: Codes, bits: int) -> bytes:
     return pack_activations(Quantized(codes=codes, low=any_range, step=any_range, bits=bits)).data
 
 
+def runs(data: bytes) -> bytes:
+    """Return a zlib stream whose matches are all runs of one byte."""
+    stream = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return stream.compress(data) + stream.flush()
+
+
 def in_a_row(codes: Codes, bits: int) -> bytes:
     """Return the codes one after another, each with all its bits."""
     each = np.unpackbits(codes.reshape(-1, 1), axis=1, count=bits, bitorder="little")
     return np.packbits(each, bitorder="little").tobytes()
+
+
+def gray(codes: Codes) -> Codes:
+    """Return codes of which two neighbouring levels differ in one bit: those of the middle no longer differ in all."""
+    return codes ^ (codes >> np.uint8(1))
 
 
 def by_channel(codes: Codes) -> Codes:
