@@ -33,9 +33,10 @@ SMALLEST_STEP = 1e-30
 # What the data of a message is compressed with.
 Codec = Literal["none", "lz4", "zlib"]
 
-# zlib up to here, which has an entropy coder; lz4 above, which has none and takes a sixth of the time. What zlib would
-# save with more bits, too, is in docs/results.md, "What the codec makes of activations".
-ZLIB_MOST_BITS = 4
+# zlib up to here, which has an entropy coder; lz4 above, which has none and takes a sixth of the time. Who sends 7 or 8
+# bits has a link that is hardly the bottleneck. What zlib would save there, too, is in docs/results.md, "What the codec
+# makes of activations".
+ZLIB_MOST_BITS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Quantized:
 class PackedActivations:
     """Quantized activations as they travel.
 
-    shape: (N, C, ...). low, step: float32 (C,). data: the codes as bit planes, compressed as codec says.
+    shape: (N, C, ...). low, step: float32 (C,). data: the codes as Gray-coded bit planes, compressed as codec says.
     """
 
     shape: tuple[int, ...]
@@ -126,22 +127,26 @@ def packed_size(values: int, bits: int) -> int:
 
 
 def pack_planes(codes: NDArray[np.uint8], bits: int) -> bytes:
-    """Return the lowest bits of all codes, eight to a byte and the first one lowest, then all next bits, and so on.
+    """Return bit planes of the codes in Gray code, the lowest bits first; eight to a byte, the first code's lowest.
 
     A byte is then eight neighbours of a map that are often alike, which compresses better than whole codes do (the
-    "bitshuffle" of Masui et al., 2015).
+    "bitshuffle" of Masui et al., 2015). In Gray code (F. Gray, US patent 2,632,058, 1953) levels next to each other
+    differ in one bit; as plain numbers the two in the middle, where a bottleneck's values crowd, differ in all.
     """
     flat = codes.reshape(-1)
     # packbits takes whatever is not 0 for a 1, so a plane need not be shifted down.
-    planes = (np.packbits(flat & np.uint8(1 << bit), bitorder="little") for bit in range(bits))
-    return b"".join(plane.tobytes() for plane in planes)
+    planes = np.stack([np.packbits(flat & np.uint8(1 << bit), bitorder="little") for bit in range(bits)])
+    planes[:-1] ^= planes[1:]  # codes ^ (codes >> 1), eight at a time
+    return planes.tobytes()
 
 
 def unpack_planes(data: bytes, values: int, bits: int) -> NDArray[np.uint8]:
     """Return the codes, uint8 (values,), of which these are the planes. data: packed_size(values, bits) bytes."""
     planes = np.frombuffer(data, np.uint8).reshape(bits, -1)
-    codes = np.unpackbits(planes[-1], count=values, bitorder="little")
-    for plane in planes[-2::-1]:
+    plane = planes[-1].copy()  # both as Gray code and as a number the highest bit is the same
+    codes = np.unpackbits(plane, count=values, bitorder="little")
+    for gray in planes[-2::-1]:
+        plane ^= gray
         codes += codes  # numpy adds 16 bytes and more at a time, but shifts them one by one
         codes |= np.unpackbits(plane, count=values, bitorder="little")
     return codes
@@ -167,7 +172,7 @@ def _decompress(packed: PackedActivations, size: int) -> bytes:
 
 def _deflate(planes: bytes) -> bytes:
     # Planes hardly repeat themselves but for runs of one byte. To look for nothing else takes half the time, and gives
-    # 2 to 8 % less: longer matches would be seldom worth their bits.
+    # 2 to 6 % less: longer matches would be seldom worth their bits.
     stream = zlib.compressobj(1, strategy=zlib.Z_RLE)
     return stream.compress(planes) + stream.flush()
 

@@ -78,8 +78,9 @@ SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=32, bits=3, bott
 
 CODES = (np.arange(36, dtype=np.uint8) % 8).reshape(3, 2, 2, 3)
 LOW, STEP = np.array([-1.0, 0.0], np.float32), np.array([0.25, 0.5], np.float32)
-# The lowest bit of each code, 0 1 0 1 0 1 0 1 and so on, the first in the lowest bit of its byte; then the next bits.
-PLANES = bytes.fromhex("aa aa aa aa 0a  cc cc cc cc 0c  f0 f0 f0 f0 00")
+# 0 to 7 in Gray code are 0 1 3 2 6 7 5 4. The lowest bit of each, 0 1 1 0 0 1 1 0 and so on, the first in the lowest
+# bit of its byte; then the next bits, 0 0 1 1 1 1 0 0; then the highest, 0 0 0 0 1 1 1 1.
+PLANES = bytes.fromhex("66 66 66 66 06  3c 3c 3c 3c 0c  f0 f0 f0 f0 00")
 
 BATCH = ActivationBatch(
     boot=BOOT,
@@ -138,7 +139,7 @@ ASK = Ask(
         low=LOW,
         step=STEP,
         codec="none",
-        data=bytes.fromhex("aa 0a  cc 0c  f0 00"),
+        data=bytes.fromhex("66 06  3c 0c  f0 00"),
     ),
 )
 ANSWER = Answer(boot=BOOT, number=5, classes=("köttur", "cat"), probabilities=(0.75, 0.125), images=6208)
@@ -287,8 +288,9 @@ def test_the_golden_activations_are_what_they_say() -> None:
     assert pack_activations(quantized).data == PLANES
     assert dequantize(quantized)[0, :, 0].tolist() == [[-1.0, -0.75, -0.5], [3.0, 3.5, 0.0]]
     for batch in (EVALUATION_BATCH, LZ4_BATCH):
-        # The last 8 bytes of the highest plane are not 0: in the last 64 codes a single bit may be 1.
-        codes, highest = unpack_activations(batch.activations).codes.reshape(-1), 2 ** (batch.activations.bits - 1)
+        # The last 8 bytes of the highest plane are not 0: in the last 64 Gray codes a single bit may be 1, the highest,
+        # which is that of the highest level.
+        codes, highest = unpack_activations(batch.activations).codes.reshape(-1), 2**batch.activations.bits - 1
         last = [highest * (byte >> place & 1) for byte in range(8) for place in range(8)]
         assert codes.tolist() == [0] * 192 + last
     assert BATCH.names == ["cat", "köttur", "cat"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import replace
+from itertools import pairwise
 
 import lz4.block
 import numpy as np
@@ -92,7 +93,7 @@ def test_packing_loses_nothing_and_never_grows(shape: tuple[int, ...], bits: int
 
 @settings(max_examples=100, deadline=None)
 @given(codes=hnp.arrays(np.uint8, st.integers(1, 70)), bits=BITS)
-def test_plane_k_holds_bit_k_of_every_code_the_first_one_lowest(codes: NDArray[np.uint8], bits: int) -> None:
+def test_plane_k_holds_bit_k_of_every_gray_code_the_first_one_lowest(codes: NDArray[np.uint8], bits: int) -> None:
     codes &= np.uint8(2**bits - 1)
     data = pack_planes(codes, bits)
     assert len(data) == packed_size(len(codes), bits)
@@ -100,10 +101,27 @@ def test_plane_k_holds_bit_k_of_every_code_the_first_one_lowest(codes: NDArray[n
     length = math.ceil(len(codes) / 8)
     expected = bytearray(bits * length)
     for place, code in enumerate(codes.tolist()):
+        gray = code ^ code >> 1
         for bit in range(bits):
-            expected[bit * length + place // 8] |= (code >> bit & 1) << place % 8
+            expected[bit * length + place // 8] |= (gray >> bit & 1) << place % 8
     assert data == expected
     np.testing.assert_array_equal(unpack_planes(data, len(codes), bits), codes, strict=True)
+
+
+@pytest.mark.parametrize("bits", EVERY_BITS)
+def test_levels_next_to_each_other_differ_in_one_bit(bits: int) -> None:
+    packed = [pack_planes(np.array([level], np.uint8), bits) for level in range(2**bits)]
+    assert all(sum(a != b for a, b in zip(*pair, strict=True)) == 1 for pair in pairwise(packed))
+    for level, planes in enumerate(packed):
+        assert unpack_planes(planes, 1, bits).tolist() == [level]
+
+
+def test_bits_behind_the_last_code_are_ignored() -> None:
+    codes = np.arange(11, dtype=np.uint8)
+    data = bytearray(pack_planes(codes, 4))
+    for last in range(1, 8, 2):
+        data[last] |= 0b1111_1000
+    np.testing.assert_array_equal(unpack_planes(bytes(data), 11, 4), codes)
 
 
 def test_codes_that_lie_scattered_are_packed_in_order() -> None:
