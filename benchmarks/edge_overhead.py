@@ -82,7 +82,7 @@ def main(settings: Settings) -> None:
     context = multiprocessing.get_context("spawn")
     share = context.Queue()
     context.Process(target=measure_codec, args=(config, share)).start()
-    print(f"quantize, dequantize, pack and lz4: {100 * share.get():.2f} % of a training step", flush=True)
+    print(f"quantize, dequantize, pack and compress: {100 * share.get():.2f} % of a training step", flush=True)
 
     with start_local_broker() as broker:
         cloud = start("cloud_trainer", folder / "cloud", broker.url, 1, [])
@@ -159,7 +159,7 @@ def bare_loop(config: RobotConfig, compute: Compute, done: c_longlong) -> None:
 
 
 def measure_codec(config: RobotConfig, share: multiprocessing.Queue[float]) -> None:
-    """Measure the time of quantize, dequantize, pack and lz4 over that of a whole EdgeTrainer step."""
+    """Measure the time of quantize, dequantize, pack and compress over that of a whole EdgeTrainer step."""
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
     segment, split, _ = build_edge(config)

@@ -28,7 +28,7 @@ Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse"
 
 # "rflx", so that another program's database is not taken for a store.
 APPLICATION_ID = 0x72666C78
-FORMAT = 3
+FORMAT = 4
 # A robot's sequences are counted without gaps, so a start of its process leaves one range behind. A peer that sends
 # every second number would fill the disk with ranges: beyond this many, those next to each other are joined.
 MOST_RANGES = 10_000
