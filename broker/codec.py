@@ -60,6 +60,9 @@ MAX_DIMENSIONS = 5
 MAX_CHANNELS = 16_384
 # A class name is shown on pages and in tables.
 MAX_CLASS_NAME = 64
+# What a trainer's store calls samples that were forgotten, so no class may be called that. Messages that hold it can be
+# read all the same: the store keeps batches as they came in.
+FORGOTTEN = "?"
 MAX_TEXT = 400
 MAX_IMAGE_SIZE = 4096
 # Classes in an answer: what a person would look at, and no more bytes than a receipt with its reason.
@@ -164,6 +167,13 @@ def samples_per_message(split: SplitSpec, classes: int, limit: int = SEND_LIMIT_
 
 
 def check_class_name(name: str) -> None:
+    """Raise MalformedMessage unless a class may have that name: a readable one, and not FORGOTTEN."""
+    _check_readable_name(name)
+    if name == FORGOTTEN:
+        raise MalformedMessage(f"class name {name!r} is what forgotten samples are called: use another one")
+
+
+def _check_readable_name(name: str) -> None:
     """Raise MalformedMessage unless the name is 1 to 64 printable characters without blanks at its ends."""
     if not (1 <= len(name) <= MAX_CLASS_NAME and name.isprintable() and name == name.strip()):
         raise MalformedMessage(f"class name {name[:80]!r}: use 1 to {MAX_CLASS_NAME} printable characters")
@@ -249,7 +259,7 @@ class _Fields:
     def class_name(self, name: str, *, or_empty: bool = False) -> str:
         value = self.text(name)
         if value or not or_empty:
-            check_class_name(value)
+            _check_readable_name(value)
         return value
 
     def class_names(self, name: str, most: int) -> tuple[str, ...]:
@@ -257,7 +267,7 @@ class _Fields:
         for one in names:
             if not isinstance(one, str):
                 raise MalformedMessage(f"field {name!r} holds a {type(one).__name__}")
-            check_class_name(one)
+            _check_readable_name(one)
         if len(names) > most or len(set(names)) != len(names):
             raise MalformedMessage(f"field {name!r} has {len(names)} class names, limit {most}, or one twice")
         return tuple(names)
@@ -345,7 +355,7 @@ def _read_answer(fields: _Fields) -> Answer:
 def _read_prediction(fields: _Fields) -> Prediction:
     name = fields.text("name")
     if name:
-        check_class_name(name)
+        _check_readable_name(name)
     return Prediction(
         boot=fields.identifier("boot"),
         time=fields.number("time", 0),

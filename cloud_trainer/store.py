@@ -22,9 +22,10 @@ STORE = "store.db"
 
 # start: a new network, for a robot's state. rejoin: the robot has started again and goes on with the network it has.
 # batch: an ActivationBatch as it came in. edit: a ClassEdit. flush: train on what waits, as nothing more is coming for
-# now.
+# now. rehearse: take steps on stored samples alone, the first so many of those that are due. settle: the same, and
+# these are the last for now, so let the rate fall to its end.
 # forget: batches up to an event are about to go, as the store is full.
-Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse"]
+Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse", "settle"]
 
 # "rflx", so that another program's database is not taken for a store.
 APPLICATION_ID = 0x72666C78

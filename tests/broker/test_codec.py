@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from broker import codec
 from broker.codec import (
     BATCH_OVERHEAD_BYTES,
+    FORGOTTEN,
     MAX_CHANNELS,
     MAX_COUNT,
     MAX_EDITS,
@@ -628,6 +629,15 @@ def test_class_names(name: str) -> None:
 def test_what_is_no_class_name(name: str) -> None:
     with pytest.raises(MalformedMessage, match="use 1 to 64 printable characters"):
         check_class_name(name)
+
+
+def test_no_class_is_called_as_forgotten_samples_are_and_those_can_be_read() -> None:
+    with pytest.raises(
+        MalformedMessage, match=r"class name '\?' is what forgotten samples are called: use another one"
+    ):
+        check_class_name(FORGOTTEN)
+    batch = replace(BATCH, classes=(FORGOTTEN, *BATCH.classes[1:]))
+    assert unpack_as(ActivationBatch, pack(batch)).classes == batch.classes
 
 
 # Anything at all

@@ -47,6 +47,15 @@ def test_classes_are_bounded_over_all_messages_and_known_ones_still_welcome() ->
     intake.check(make_batch(["ant", "bee", "cat", "dog"], SPLIT))
 
 
+def test_what_forgotten_samples_are_called_is_no_class() -> None:
+    intake = Intake(SPLIT, most_classes=4)
+    with pytest.raises(MalformedMessage, match="use another one"):
+        intake.check(make_batch(["cat", "?"], SPLIT))
+    edit = ClassEdit(boot="1" * 16, sequence=1, number=1, change="rename", name="cat", to="?", session=0)
+    with pytest.raises(MalformedMessage, match="use another one"):
+        intake.check_edit(edit)
+
+
 def test_what_is_rejected_uses_up_no_class() -> None:
     intake = Intake(SPLIT, most_classes=1)
     batch = make_batch(["dog"], SPLIT)
