@@ -70,8 +70,12 @@ class Node:
     def compute(self) -> Compute:
         """Return how it chose to compute at its start, as its log says."""
         log = self.log.read_text()
-        dtype = "bfloat16" if "bfloat16" in log else "float32"
-        return Compute.named(torch.device("cpu"), dtype, channels_last="channels last" in log)
+        return Compute(
+            device=torch.device("cpu"),
+            dtype=torch.bfloat16 if "bfloat16" in log else torch.float32,
+            channels_last="channels last" in log,
+            small_maps="small maps" in log,
+        )
 
 
 def main(settings: Settings) -> None:
