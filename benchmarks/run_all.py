@@ -26,6 +26,7 @@ def main() -> int:
         ["outage.py"],
         ["stored_samples.py"],
         ["codec.py"],
+        ["compute.py"],
         ["fleet.py"],
     ]
     if data:

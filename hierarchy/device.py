@@ -106,18 +106,24 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def candidates(device: torch.device) -> list[Compute]:
+    """Return the ways to compute that are worth trying there, plain float32 first."""
+    plain = Compute(device=device)
+    half = Compute(device=device, channels_last=True, dtype=torch.bfloat16)
+    found = [plain, Compute(device=device, channels_last=True), half]
+    if device.type == "cpu":  # a GPU's library has better ways
+        found += [replace(plain, small_maps=True), replace(half, small_maps=True)]
+    return found
+
+
 def fastest(device: torch.device, training_step: Callable[[Compute], Callable[[], object]]) -> Compute:
     """Return the way to compute that takes a training step in the least time on this machine.
 
     training_step: given a way, returns a function that takes one step; the measurement calls it a few times.
     """
-    plain = Compute(device=device)
-    half = Compute(device=device, channels_last=True, dtype=torch.bfloat16)
-    candidates = [plain, Compute(device=device, channels_last=True), half]
-    if device.type == "cpu":  # a GPU's library has better ways
-        candidates += [replace(plain, small_maps=True), replace(half, small_maps=True)]
+    plain, *_ = candidates(device)
     steps = {}
-    for candidate in candidates:
+    for candidate in candidates(device):
         step = training_step(candidate)
         try:
             step()
