@@ -35,6 +35,7 @@ def main() -> int:
         runs.append(["edge_choices.py", "--data", data])
         runs.append(["selection.py", "--data", data])
         runs.append(["pipeline.py", "--data", data])
+        runs.append(["narrow_link.py", "--data", data])
         runs.append(["paper.py", "--data", data])
     else:
         print("BENCH_DATA=PATH/cifar10 is not set: no accuracy.py, no paper.py and the like, simulated pictures")
