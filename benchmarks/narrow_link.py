@@ -1,4 +1,4 @@
-"""A link that cannot carry all bits: how far the cloud falls behind with a fixed number of them, and with fewer on demand.
+"""A link that cannot carry all bits: how far the cloud falls behind, with a fixed number of them or fewer on demand.
 
     python benchmarks/narrow_link.py --data PATH/cifar10
 
