@@ -453,6 +453,8 @@ def test_the_second_robot_of_a_kind_need_not_be_measured(fleet: Fleet, monkeypat
     assert not measured
     enter(fleet, "r3", replace(STATE, boot="f" * 16, run="a" * 16, split=replace(STATE.split, bits=3)))
     assert len(measured) == 1
+    enter(fleet, "r4", replace(STATE, boot="a" * 16, run="b" * 16, split=replace(STATE.split, bits=3)))
+    assert len(measured) == 1, "r3 has not been trained for yet"
 
 
 def test_what_cannot_be_built_is_refused_with_its_reason_and_leaves_no_event(fleet: Fleet) -> None:
