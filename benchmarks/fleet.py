@@ -2,9 +2,10 @@
 
     python benchmarks/fleet.py --workers 1 2
 
-A real trainer and a real broker; the robots only talk, in one process. One sends a message of made-up activations a
-second; the others together send more than is trained on, so that work piles up at the trainer. With several workers the
-slow robot shares one of them with fast ones. Prints the table for docs/results.md.
+A real trainer and a real broker; the robots only talk, in one process. One of several sends a message of made-up
+activations every few seconds, less than its share of the trainer; the others together send more than is trained on, so
+that work piles up. With several workers the slow robot shares one of them with fast ones. Prints the table for
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=32, bits=2, bott
 SAMPLES, CLASSES = 64, 10
 # Messages that a robot keeps on the way, seconds between two of the slow one, and between two of all others together:
 # 1,600 images a second.
-WINDOW, SLOW_SECONDS, FAST_SECONDS = 4, 1.0, 0.04
+WINDOW, SLOW_SECONDS, FAST_SECONDS = 4, 8.0, 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,9 @@ class TalkingRobot:
         if now >= self.heartbeat_at:
             self.heartbeat_at = now + HEARTBEAT_SECONDS
             self.link.publish(topics.topic("robot", self.name, "state"), pack(self.state), qos=1, retain=True)
-        if now >= self.next_at and len(self.under_way) < WINDOW:
+        # Before it counts one message is enough to have its network made; more would wait when the measurement begins.
+        due = now >= self.next_at and len(self.under_way) < WINDOW and (self.counted_from or not self.sequence)
+        if due:
             self.next_at = now + self.interval
             self.under_way[self.sequence] = now
             self.sent_at.append(time.time())
@@ -156,6 +159,7 @@ def measure(settings: Settings, count: int, workers: int) -> list[str]:
             intervals = [FAST_SECONDS * fast] * fast + [SLOW_SECONDS] * (count - fast)
             robots = [TalkingRobot(broker.url, f"r{number}", each) for number, each in enumerate(intervals)]
             talk(robots, until=lambda: all(robot.latencies for robot in robots), seconds=settings.warm_up * count)
+            begin = time.time()
             before = {name: images for name, images, _ in trained(folder)}
             for robot in robots:
                 robot.latencies.clear()
@@ -171,7 +175,7 @@ def measure(settings: Settings, count: int, workers: int) -> list[str]:
     learned = {name: images - before.get(name, 0) for name, images, _ in lines}  # the last line of each counts
     latencies = [one for robot in robots[:fast] for one in robot.latencies]
     slow = [one for robot in robots[fast:] for one in robot.latencies]
-    lags = [lag for robot in robots[fast:] for lag in training_lags(robot, lines)[before.get(robot.name, 0) // SAMPLES :]]
+    lags = [lag for robot in robots[fast:] for lag in training_lags(robot, lines, begin)]
     each = [learned.get(robot.name, 0) for robot in robots[:fast]]
     stored = sum(path.stat().st_size for path in folder.rglob("store.db*")) / (
         SAMPLES * sum(r.sequence for r in robots)
@@ -191,9 +195,10 @@ def measure(settings: Settings, count: int, workers: int) -> list[str]:
     ]
 
 
-def training_lags(robot: TalkingRobot, lines: list[tuple[str, int, float]]) -> list[float]:
-    """Return how many seconds after it was sent each message was trained on."""
-    return [when - robot.sent_at[images // SAMPLES - 1] for name, images, when in lines if name == robot.name]
+def training_lags(robot: TalkingRobot, lines: list[tuple[str, int, float]], begin: float) -> list[float]:
+    """Return how many seconds after it was sent each message was trained on, of those sent from a Unix time on."""
+    trained_at = [(robot.sent_at[images // SAMPLES - 1], when) for name, images, when in lines if name == robot.name]
+    return [when - sent for sent, when in trained_at if sent >= begin]
 
 
 def memory_of_workers(parent: int) -> float:
