@@ -1,9 +1,11 @@
-"""Many robots on one trainer: images a second, and how long a receipt takes, for a fast robot and for a slow one.
+"""Many robots on one trainer: images a second, and how long receipts and training take, for fast robots and a slow one.
 
-    python benchmarks/fleet.py
+    python benchmarks/fleet.py --workers 1 2
 
-A real trainer and a real broker; the robots only talk, in one process: each keeps some messages of made-up activations
-on the way, but for one of them, which sends one a second. Prints the table for docs/results.md.
+A real trainer and a real broker; the robots only talk, in one process. One of several sends a message of made-up
+activations every few seconds, less than its share of the trainer; the others together send more than is trained on, so
+that work piles up. With several workers the slow robot shares one of them with fast ones. Prints the table for
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 import tyro
 
 from broker import topics
@@ -31,8 +34,9 @@ from broker.server import start_local_broker
 
 SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=32, bits=2, bottleneck=16, shape=(16, 8, 8))
 SAMPLES, CLASSES = 64, 10
-# Messages that a fast robot keeps on the way, and seconds between two of the slow one.
-WINDOW, SLOW_SECONDS = 4, 1.0
+# Messages that a robot keeps on the way, seconds between two of the slow one, and between two of all others together:
+# 1,600 images a second.
+WINDOW, SLOW_SECONDS, FAST_SECONDS = 4, 8.0, 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +44,16 @@ class Settings:
     """Robots on one trainer."""
 
     robots: tuple[int, ...] = (1, 4, 16)
+    workers: tuple[int, ...] = (1,)
+    """Each number of robots is measured with each number of workers."""
+    threads: int = 1
+    """Of each worker."""
     seconds: float = 60.0
     """How long each number of robots is measured, behind the start of their networks."""
     warm_up: float = 30.0
     """Seconds for that, for each robot at most."""
-    core: int = 1
-    """Of the trainer."""
+    cores: str = ""
+    """Processor cores of the trainer, as taskset takes them; empty for all."""
     out: Path = Path("runs/benchmarks/fleet")
 
 
@@ -57,6 +65,7 @@ class TalkingRobot:
     name: str
     interval: float
     latencies: list[float] = field(default_factory=list)
+    sent_at: list[float] = field(default_factory=list)  # each message's Unix time
     sequence: int = 0
     next_at: float = 0.0
     heartbeat_at: float = 0.0
@@ -93,9 +102,12 @@ class TalkingRobot:
         if now >= self.heartbeat_at:
             self.heartbeat_at = now + HEARTBEAT_SECONDS
             self.link.publish(topics.topic("robot", self.name, "state"), pack(self.state), qos=1, retain=True)
-        if now >= self.next_at and len(self.under_way) < WINDOW:
+        # Before it counts one message is enough to have its network made; more would wait when the measurement begins.
+        due = now >= self.next_at and len(self.under_way) < WINDOW and (self.counted_from or not self.sequence)
+        if due:
             self.next_at = now + self.interval
             self.under_way[self.sequence] = now
+            self.sent_at.append(time.time())
             self.link.publish(topics.topic("robot", self.name, "activations"), pack(self._batch()), qos=1)
             self.sequence += 1
 
@@ -120,49 +132,80 @@ class TalkingRobot:
 
 
 def main(settings: Settings) -> None:
-    print("| robots | images/s | receipt, median | p99 | p99, slow robot | images of the fast robots |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| robots | workers | images/s | receipt, median | p99 | slow robot: p99 | trained on after, median | at most ",
+        end="",
+    )
+    print("| images of the fast robots | memory of a worker | store, bytes an image |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for count in settings.robots:
-        print(f"| {' | '.join(measure(settings, count))} |", flush=True)
+        for workers in settings.workers:
+            print(f"| {' | '.join(measure(settings, count, workers))} |", flush=True)
 
 
-def measure(settings: Settings, count: int) -> list[str]:
-    folder = settings.out / str(count)
+def measure(settings: Settings, count: int, workers: int) -> list[str]:
+    folder = settings.out / f"{count}-{workers}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with start_local_broker() as broker, (folder / "log").open("w") as log:
-        command = ["taskset", "-c", str(settings.core), sys.executable, "-m", "cloud_trainer", "run", "--threads", "1"]
+        command = ["taskset", "-c", settings.cores] if settings.cores else []
+        command += [sys.executable, "-m", "cloud_trainer", "run", "--threads", str(settings.threads)]
         command += ["--broker", broker.url, "--run-dir", str(folder / "cloud"), "--practice", "0"]
+        command += ["--workers", str(workers)]
         trainer = subprocess.Popen(command, stderr=log)
         try:
-            _wait_for_trainer(broker.url)
-            intervals = [0.0] * (count - 1) + [SLOW_SECONDS if count > 1 else 0.0]
+            _wait_for_trainers(broker.url, workers)
+            fast = max(1, count - 1)
+            intervals = [FAST_SECONDS * fast] * fast + [SLOW_SECONDS] * (count - fast)
             robots = [TalkingRobot(broker.url, f"r{number}", each) for number, each in enumerate(intervals)]
             talk(robots, until=lambda: all(robot.latencies for robot in robots), seconds=settings.warm_up * count)
-            before = dict(trained(folder))
+            begin = time.time()
+            before = {name: images for name, images, _ in trained(folder)}
             for robot in robots:
                 robot.latencies.clear()
                 robot.counted_from = time.monotonic()  # what waited for another robot's start does not count
             talk(robots, until=lambda: False, seconds=settings.seconds)
-            after = dict(trained(folder))
+            lines = list(trained(folder))
+            memory = memory_of_workers(trainer.pid)
             for robot in robots:
                 robot.link.close()
         finally:
             trainer.terminate()
             trainer.wait()
-    learned = {name: after[name] - before.get(name, 0) for name in after}
-    fast = [robot for robot in robots if not robot.interval]
-    all_latencies = [one for robot in fast for one in robot.latencies]
-    slow = [one for robot in robots if robot.interval for one in robot.latencies]
-    each = [learned.get(robot.name, 0) for robot in fast]
+    learned = {name: images - before.get(name, 0) for name, images, _ in lines}  # the last line of each counts
+    latencies = [one for robot in robots[:fast] for one in robot.latencies]
+    slow = [one for robot in robots[fast:] for one in robot.latencies]
+    lags = [lag for robot in robots[fast:] for lag in training_lags(robot, lines, begin)]
+    each = [learned.get(robot.name, 0) for robot in robots[:fast]]
+    stored = sum(path.stat().st_size for path in folder.rglob("store.db*")) / (
+        SAMPLES * sum(r.sequence for r in robots)
+    )
     return [
         str(count),
+        str(workers),
         f"{sum(learned.values()) / settings.seconds:,.0f}",
-        f"{1e3 * statistics.median(all_latencies):,.0f} ms",
-        f"{1e3 * np.percentile(all_latencies, 99):,.0f} ms",
+        f"{1e3 * statistics.median(latencies):,.0f} ms",
+        f"{1e3 * np.percentile(latencies, 99):,.0f} ms",
         f"{1e3 * np.percentile(slow, 99):,.0f} ms" if slow else "",
+        f"{statistics.median(lags):.1f} s" if lags else "",
+        f"{max(lags):.1f} s" if lags else "",
         f"{min(each):,} to {max(each):,}",
+        f"{memory / 1e6:,.0f} MB",
+        f"{stored:,.0f}",
     ]
+
+
+def training_lags(robot: TalkingRobot, lines: list[tuple[str, int, float]], begin: float) -> list[float]:
+    """Return how many seconds after it was sent each message was trained on, of those sent from a Unix time on."""
+    trained_at = [(robot.sent_at[images // SAMPLES - 1], when) for name, images, when in lines if name == robot.name]
+    return [when - sent for sent, when in trained_at if sent >= begin]
+
+
+def memory_of_workers(parent: int) -> float:
+    """Return the bytes that a worker holds for itself, on average."""
+    trainer = psutil.Process(parent)
+    workers = [one for one in trainer.children() if "--multiprocessing-fork" in one.cmdline()] or [trainer]
+    return statistics.mean(worker.memory_full_info().uss for worker in workers)
 
 
 def talk(robots: list[TalkingRobot], *, until: Callable[[], bool], seconds: float) -> None:
@@ -173,18 +216,22 @@ def talk(robots: list[TalkingRobot], *, until: Callable[[], bool], seconds: floa
         time.sleep(0.002)
 
 
-def trained(folder: Path) -> Iterator[tuple[str, int]]:
-    """Yield each robot's name and the images that the trainer had learned from, the last line last."""
-    for line in (folder / "cloud" / "metrics.jsonl").read_text().splitlines():
-        fields = json.loads(line)
-        yield fields["robot"], fields["images"]
+def trained(folder: Path) -> Iterator[tuple[str, int, float]]:
+    """Yield a robot's name, the images that the trainer had learned from, and when: all lines, a robot's in order."""
+    for path in (folder / "cloud").rglob("metrics.jsonl"):
+        for line in path.read_text().splitlines(keepends=True):
+            if line.endswith("\n"):  # else it is just being written
+                fields = json.loads(line)
+                yield fields["robot"], fields["images"], fields["time"]
 
 
-def _wait_for_trainer(url: str) -> None:
+def _wait_for_trainers(url: str, workers: int) -> None:
     link = MqttLink(url, "bench")
     link.subscribe(topics.topic("trainer", topics.ANYONE, "state"))
-    while (delivery := link.receive(0.5)) is None or not isinstance(unpack(delivery.payload), TrainerState):
-        pass
+    there: set[str] = set()
+    while len(there) < workers:
+        if (delivery := link.receive(0.5)) and isinstance(unpack(delivery.payload), TrainerState):
+            there.add(delivery.topic)
     link.close()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from broker.topics import ANYONE, Channel, Role, topic
+from broker.topics import ANYONE, MOST_WORKERS, Channel, Role, topic, worker_name
 
 
 class Grant(NamedTuple):
@@ -34,12 +34,17 @@ def grants(role: Role, name: str) -> list[Grant]:
             ),
             *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
         ]
+    itself_and_workers = (name, *(worker_name(name, number) for number in range(MOST_WORKERS)))
     return [
         *(Grant("read", topic("robot", ANYONE, channel)) for channel in said),
         *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer", "probe-result")),
-        *(Grant("write", topic("trainer", name, channel)) for channel in ("state", "metrics")),
         # Its own, as a robot does, and others: all of them train for every robot.
         Grant("read", topic("trainer", ANYONE, "state")),
+        *(
+            Grant("write", topic("trainer", one, channel))
+            for one in itself_and_workers
+            for channel in ("state", "metrics")
+        ),
     ]
 
 

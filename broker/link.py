@@ -48,6 +48,11 @@ class Delivery(NamedTuple):
     retained: bool
 
 
+def everything(_topic: str, /) -> bool:
+    """Want every message, whatever its topic."""
+    return True
+
+
 class Link(Protocol):
     """Publishes and receives. Nothing here waits for the network except receive(), for as long as it is told.
 
@@ -124,12 +129,14 @@ class MqttLink:
         name: str,
         will: tuple[str, bytes] | None = None,
         credentials: Credentials | None = None,
+        wanted: Callable[[str], bool] = everything,
     ) -> None:
         """Start connecting, and go on trying until closed.
 
         name: what the broker's log shows. A random part makes it a client id that nobody can guess: whoever connects
         under the same one ends our connection.
         will: topic and payload of the retained message that the broker publishes when we are gone without a word.
+        wanted: given the topic of what came in, whether it is to be delivered; called on the link's thread.
         Raises ConfigError where the URL is none or the credentials do not fit it.
         """
         self.address = parse_broker_url(url)
@@ -146,6 +153,7 @@ class MqttLink:
         self._greeted = False  # whether the broker said a word of MQTT on this connection
         self._asked: dict[int | None, str] = {}  # subscriptions without an answer yet
         self._denied = ""
+        self._wanted = wanted
         self._own_topic = will[0] if will else None
         self._announcement: mqtt.MQTTMessageInfo | None = None
         self._reminder: mqtt.MQTTMessageInfo | None = None  # an announcement made when the echo was overdue
@@ -290,6 +298,8 @@ class MqttLink:
         # amqtt greets a client with all that is retained for the subscriptions of others.
         if not any(mqtt.topic_matches_sub(one, message.topic) for one in self._filters):
             return
+        if not self._wanted(message.topic):
+            return
         mailbox = _mailbox_for(message.topic, self._mailboxes, self._inbox)
         if len(message.payload) > RECEIVE_LIMIT_BYTES:
             mailbox.dropped += 1
@@ -365,12 +375,14 @@ class MemoryBroker:
 class MemoryLink:
     """A Link without a network. ``connected`` may be set to False to try what an outage does."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, broker: MemoryBroker, wanted: Callable[[str], bool] = everything) -> None:
+        """wanted: as of an MqttLink."""
         self.connected = True
         self.connections = 1
         self.trouble = ""
         self.heard_at = time.monotonic()
         self._broker = broker
+        self._wanted = wanted
         self._filters: list[str] = []
         self._mailboxes: dict[str, Mailbox[Delivery]] = {}
         self._inbox: Mailbox[Delivery] = Mailbox(INBOX_LIMIT)
@@ -398,7 +410,7 @@ class MemoryLink:
         """Take in a message that some link published, if a filter matches."""
         if self.connected and any(mqtt.topic_matches_sub(one, delivery.topic) for one in self._filters):
             self.heard_at = time.monotonic()
-            _mailbox_for(delivery.topic, self._mailboxes, self._inbox).put(delivery)
+            self._put(delivery)
 
     def receive(self, timeout: float) -> Delivery | None:
         return self._inbox.take(timeout)
@@ -419,4 +431,8 @@ class MemoryLink:
     def _take_retained(self, topic_filter: str) -> None:
         for topic, payload in list(self._broker.retained.items()):
             if mqtt.topic_matches_sub(topic_filter, topic):
-                _mailbox_for(topic, self._mailboxes, self._inbox).put(Delivery(topic, payload, retained=True))
+                self._put(Delivery(topic, payload, retained=True))
+
+    def _put(self, delivery: Delivery) -> None:
+        if self._wanted(delivery.topic):
+            _mailbox_for(delivery.topic, self._mailboxes, self._inbox).put(delivery)

@@ -4,6 +4,7 @@
     reflexarc/1/robot/<robot>/prediction | command | result
     reflexarc/1/trainer/<trainer>/state | metrics
 
+A trainer's workers are trainers named <trainer>-0, <trainer>-1 and so on.
 The 1 is the protocol's version. AWS IoT Core allows seven slashes; these have four.
 """
 
@@ -32,6 +33,9 @@ Channel = Literal[
 PREFIX = "reflexarc/1"
 ANYONE = "+"
 
+# Processes that a trainer may be spread over. Access rules have no wildcard within a level, so they name each.
+MOST_WORKERS = 16
+
 # A name becomes a topic level, a folder and a client id, so it is kept to what all three allow.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -56,6 +60,11 @@ def parse(text: str) -> Topic:
     if not known or topic(role, name, channel) != text:  # type: ignore[arg-type]
         raise MalformedMessage(f"topic {text[:200]!r} is not one of ours")
     return Topic(role, name, channel)  # type: ignore[arg-type]
+
+
+def worker_name(trainer: str, number: int) -> str:
+    """Return the name under which a trainer's worker speaks."""
+    return f"{trainer}-{number}"
 
 
 def check_name(name: str, what: str) -> None:

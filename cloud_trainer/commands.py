@@ -23,9 +23,15 @@ def run(config: Annotated[TrainerConfig, tyro.conf.arg(name="")]) -> None:
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
     launch/cloud.toml); flags win over it.
     """
-    from cloud_trainer.node import run  # torch takes seconds to import: --help should not
+    from cloud_trainer.workers import keep_number_of_workers, run_workers
 
-    run(config)
+    keep_number_of_workers(config.run_path, config.workers)
+    if config.workers > 1:
+        run_workers(config)
+    else:
+        from cloud_trainer.node import run  # torch takes seconds to import: --help should not
+
+        run(config)
 
 
 @app.command(name="replay")

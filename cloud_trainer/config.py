@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.address import parse_broker_url
-from broker.topics import check_name
+from broker.topics import MOST_WORKERS, check_name
 from hierarchy.command_line import DeviceName, check_range
 from hierarchy.page.options import PageOptions
 
@@ -42,6 +42,9 @@ class TrainerConfig(PageOptions):
     """Where robots start from: none, or the run folder of a former run of this trainer, which has a checkpoint for each
     robot's name. (Pretrained weights are the robot's choice.)"""
 
+    workers: int = 1
+    """Processes that robots are spread over, each robot on one of them. --store-gb, --networks-gb and the processor's
+    cores are shared out among them. A run keeps its number of workers (docs/scale.md)."""
     batch: int = 64
     """Samples in a training step, fresh and rehearsed together."""
     learning_rate: float = 0.02
@@ -57,7 +60,7 @@ class TrainerConfig(PageOptions):
     checkpoint_every: int = 200
     """Steps between two checkpoints of a robot's network. After a crash as many steps at most are taken again."""
     most_robots: int = 64
-    """Robots to train for; further ones are told that there is no room."""
+    """Robots to train for, by each worker; further ones are told that there is no room."""
     networks_gb: float = 8.0
     """Memory for weights, gradients and momentum of all robots' networks, in gigabytes. A robot names its network, so
     without a bound any robot could use up this machine."""
@@ -66,7 +69,7 @@ class TrainerConfig(PageOptions):
     device: DeviceName = "auto"
     """Where to compute."""
     threads: int = 0
-    """Processor cores for PyTorch; 0 leaves its own choice."""
+    """Processor cores for PyTorch, in each worker; 0 leaves its own choice."""
     seed: int = 0
     """Seed of weights and rehearsal."""
 
@@ -74,6 +77,7 @@ class TrainerConfig(PageOptions):
         self.check_page()
         check_name(self.trainer, "--trainer")
         parse_broker_url(self.broker)
+        check_range("workers", self.workers, 1, MOST_WORKERS)
         check_range("batch", self.batch, 2, 4096)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
         check_range("rehearse-from", self.rehearse_from, 0, 10**7)

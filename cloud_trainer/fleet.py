@@ -96,7 +96,8 @@ class Fleet:
             start, record.prepared = record.prepared, None
             record.memory = memory_needed(state.split, self._settings.batch)
             self._say_what_is_given_up(robot, record, state)
-            self.store.append(robot, "start", start.pack())
+            record.start_entered = start.pack()
+            self.store.append(robot, "start", record.start_entered)
             record.intake = Intake(state.split, most_classes=self._config.most_classes)
         record.entered = state
 
@@ -309,9 +310,11 @@ class Fleet:
         if needed > room:
             raise ConfigError(f"its network takes {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB are left (--networks-gb)")
         record = self.robots[robot]
-        prepared = [other.prepared.pack() for other in self.robots.values() if other.prepared]
-        starts = [record.start, *(other.start for other in self.robots.values()), *prepared]
-        known = filter(None, starts)  # none before the first event
+        others = self.robots.values()
+        prepared = [other.prepared.pack() for other in others if other.prepared]
+        # Those entered count too: robots that come together are all entered before any of them is trained for.
+        entered = [start for other in others for start in (other.start, other.start_entered)]
+        known = filter(None, [record.start, *entered, *prepared])  # none before the first event
         start = new_start(robot, state, self._settings, self._device, known=known, room=room - needed)
         log.info(
             "robot %s: %s from %s on, %s", robot, state.split.backbone, state.split.cut, start.compute(self._device)

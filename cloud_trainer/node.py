@@ -7,7 +7,9 @@ import logging
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -15,7 +17,7 @@ import torch
 from broker import topics
 from broker.codec import pack, unpack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, NameTaken, StorageError
-from broker.link import Delivery, Link, MqttLink, credentials_for, redial_if_silent
+from broker.link import Delivery, Link, MqttLink, credentials_for, everything, redial_if_silent
 from broker.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
@@ -68,6 +70,13 @@ def run(config: TrainerConfig) -> None:
 
     Raises ConfigError, and NameTaken where another trainer with this name is online.
     """
+    with StopRequest() as stop:
+        path = train(config, lambda: stop.made)
+    log.info("the run is in %s; the same --run-dir goes on from here", path)
+
+
+def train(config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[str], bool] = everything) -> Path:
+    """Do the same until ``stopped`` says so, for robots whose topics are ``wanted``. Return the run's folder."""
     credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
     choose_device(config.device)  # a missing one should be said before a folder is made
@@ -82,13 +91,12 @@ def run(config: TrainerConfig) -> None:
             "choose another --run-dir"
         )
     with (
-        StopRequest() as stop,
         damage_explained(config.run_path / STORE),
         page_server(config, config.trainer) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
     ):
-        link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials)
+        link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials, wanted=wanted)
         board = Board(config.trainer) if page else None
         node = TrainerNode(config, state, link, folder, store, board)
         node.answerer.start()
@@ -96,7 +104,7 @@ def run(config: TrainerConfig) -> None:
         try:
             if page and board:
                 _show(page, board)
-            while not stop.made:
+            while not stopped():
                 node.turn(timeout=0.2)
             node.settle()
         except NameTaken:
@@ -111,7 +119,7 @@ def run(config: TrainerConfig) -> None:
             if whole:
                 node.finish()
             link.close(farewell)
-    log.info("the run is in %s; the same --run-dir goes on from here", config.run_path)
+    return folder.path
 
 
 def _show(server: PageServer, board: Board) -> None:

@@ -31,14 +31,14 @@ class RobotRecord:
     state: the last that it said of itself; None for one that is only known from the store. online: what it said last,
     that it is there or that it is gone. entered: the last state in its log. boots: of all states in its log. intake:
     what its batches are held against, of that state. prepared: the start of a session for ``state`` that is not entered
-    yet. start: the event that its session began with. session: its
-    training, which may be events behind the log. refused: why this state of it cannot be trained for. stuck: why its
-    log cannot be trained on any further, until this trainer is started again. heard: monotonic time of its last
-    message. fed: of the last one that had anything to train on. messages_waiting: batches in the log that the session
-    has not come to. memory: bytes that its network takes. cursor_saved, steps_saved: of the last checkpoint.
-    save_when_idle: a checkpoint is due once the session has caught up with the log. forget_up_to: event up to which
-    batches are deleted with the next checkpoint; 0 for none. forgetting: such a decision is in the log, and what it
-    gives up is not deleted yet.
+    yet. start: the event that its session began with. start_entered: the last such event that this process entered,
+    which its session may not have come to. session: its training, which may be events behind the log. refused: why this
+    state of it cannot be trained for. stuck: why its log cannot be trained on any further, until this trainer is
+    started again. heard: monotonic time of its last message. fed: of the last one that had anything to train on.
+    messages_waiting: batches in the log that the session has not come to. memory: bytes that its network takes.
+    cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the session has caught
+    up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0 for none.
+    forgetting: such a decision is in the log, and what it gives up is not deleted yet.
     """
 
     state: RobotState | None = None
@@ -48,6 +48,7 @@ class RobotRecord:
     intake: Intake | None = None
     prepared: SessionStart | None = None
     start: bytes = b""
+    start_entered: bytes = b""
     session: RobotSession | None = None
     refused: str = ""
     stuck: str = ""

@@ -17,9 +17,10 @@ from broker.messages import RobotState, SplitSpec
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
+from cloud_trainer.share import worker_folders
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.backbone import count_parameters
-from hierarchy.checkpoint import load_checkpoint
+from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.device import Compute
 from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
@@ -118,7 +119,7 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
         segment = CloudSegment(state.split, pretrained=state.weights == "default")
         if settings.weights != "none":
             parts, about = load_checkpoint(
-                Path(settings.weights) / "checkpoint" / robot, "--weights FOLDER needs one for each robot's name"
+                _checkpoint_in(Path(settings.weights), robot), "--weights FOLDER needs one for each robot's name"
             )
             try:
                 restore_weights(segment, segment.head, parts, about)
@@ -126,6 +127,12 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
                 raise ConfigError(f"--weights {settings.weights}: not of this split: {error}") from error
             run = unpack_as(RobotState, about["state"].encode()).run
     return segment, run
+
+
+def _checkpoint_in(run: Path, robot: str) -> Path:
+    """Return the folder of a robot's checkpoint in a trainer's run, whichever of its workers had the robot."""
+    places = [folder / "checkpoint" / robot for folder in (run, *worker_folders(run))]
+    return next((place for place in places if (place / CHECKPOINT).exists()), places[0])
 
 
 def memory_needed(split: SplitSpec, batch: int) -> int:

@@ -24,10 +24,12 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 # What a shell reports for a program that Ctrl-C ended, and for one that could not do what it was asked.
 EXIT_INTERRUPTED, EXIT_ERROR = startup.EXIT_INTERRUPTED, 2
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
     """Run a program on sys.argv: its errors become one line and an exit code, SIGTERM is Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    start_log()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         startup.let_ctrl_c_interrupt()
@@ -37,6 +39,12 @@ def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def start_log(speaker: str = "") -> None:
+    """Log to the terminal. speaker: named in every line, where several processes share the terminal."""
+    who = f"%(name)s {speaker}" if speaker else "%(name)s"
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {who}: %(message)s", datefmt="%H:%M:%S")
 
 
 def with_config_file(arguments: Sequence[str]) -> list[str]:
@@ -86,12 +94,12 @@ class StopRequest:
         self.made = False
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, self._make)
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             signal.signal(number, signal.default_int_handler)
 
     def _make(self, number: int, frame: object) -> None:

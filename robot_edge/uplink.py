@@ -75,6 +75,7 @@ class Uplink:
         self._pace = Pace()
         self._trainers: dict[str, TrainerState] = {}
         self._heard: dict[str, float] = {}  # when each trainer last said its state
+        self._own_trainer = ""  # the one that last told us how our training goes
         self._namesake: RobotState | None = None
         self._namesake_until = 0.0
         self._connection = 0
@@ -97,7 +98,7 @@ class Uplink:
     @property
     def trainer_online(self) -> bool:
         """Whether a trainer is there to send to."""
-        return self._link.connected and any(self._is_present(name) for name in self._trainers)
+        return self._link.connected and bool(self._present_trainers)
 
     @property
     def waits_for(self) -> str:
@@ -108,7 +109,7 @@ class Uplink:
             return "the broker (connected, but it passes nothing on: perhaps it refuses us access by now)"
         if not self.trainer_online:
             return "a cloud trainer (cloud-trainer run --broker with the same URL)"
-        troubles = [trainer.trouble for name, trainer in self._trainers.items() if self._is_present(name)]
+        troubles = [self._trainers[name].trouble for name in self._present_trainers]
         if all(troubles):
             return f"the cloud trainer ({troubles[0]})"
         if self._namesake:
@@ -259,8 +260,16 @@ class Uplink:
         answered = float("-inf") < self._announced_at <= heard_at  # the former is just being dialled again
         return self._joined and not answered and self._clock() - heard_at > QUIET_SECONDS
 
-    def _is_present(self, name: str) -> bool:
-        return self._trainers[name].online and self._clock() - self._heard[name] <= AWAY_SECONDS
+    @property
+    def _present_trainers(self) -> list[str]:
+        """Those to send for: the one that trains for this robot, or all that are there while that one is not."""
+        now = self._clock()
+        there = [
+            name
+            for name, trainer in self._trainers.items()
+            if trainer.online and now - self._heard[name] <= AWAY_SECONDS
+        ]
+        return [self._own_trainer] if self._own_trainer in there else there
 
     def _turn_outbox(self, now: float, may_send: bool) -> None:
         """Let the outbox write down what it holds, and send what is due."""
@@ -301,6 +310,7 @@ class Uplink:
             case "trainer", "metrics":
                 figures = unpack_as(TrainerMetrics, delivery.payload)
                 if (figures.robot, figures.boot) == (self._robot, self.state.boot):
+                    self._own_trainer = topic.name
                     self._read_figures(figures)
 
     def _read_namesake(self, other: RobotState, retained: bool) -> None:
@@ -320,10 +330,11 @@ class Uplink:
             )
 
     def _read_trainer(self, name: str, trainer: TrainerState) -> None:
-        before = self._trainers.get(name)
-        stayed = before is not None and before.boot == trainer.boot and self._is_present(name)
+        before, present = self._trainers.get(name), self._present_trainers
+        stayed = before is not None and before.boot == trainer.boot and name in present
+        concerns_us = name == self._own_trainer or self._own_trainer not in present
         self._trainers[name], self._heard[name] = trainer, self._clock()
-        if trainer.online and not stayed:
+        if trainer.online and not stayed and concerns_us:
             # It has come, or come back. What was on the way is lost with its connection, or ours, or the broker; and a
             # new trainer process has not seen what the old one took but did not store.
             self._next_heartbeat = 0.0

@@ -97,6 +97,31 @@ def _connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
         yield connect
 
 
+@pytest.mark.parametrize("kind", ["memory", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
+def test_what_is_not_wanted_is_not_delivered(kind: str, request: pytest.FixtureRequest) -> None:
+    def wanted(topic: str) -> bool:
+        return "/r2/" not in topic
+
+    with ExitStack() as links:
+        link: Link
+        if kind == "memory":
+            link = MemoryLink(MemoryBroker(), wanted)
+        else:
+            link = connected(MqttLink(request.getfixturevalue(f"{kind}_url"), "wanting", wanted=wanted))
+        links.callback(link.close)
+        asks = link.mailbox("wanted/+/ask")
+        link.subscribe("wanted/+/state")
+        assert settle(link, "wanted/settled") == []
+        for name in ("r2", "r1"):
+            link.publish(f"wanted/{name}/ask", b"", qos=1)
+            link.publish(f"wanted/{name}/state", END, qos=1)
+        assert receive(link).topic == "wanted/r1/state"
+        found = asks.take(TIMEOUT_S)
+        assert found is not None
+        assert found.topic == "wanted/r1/ask"
+        assert (asks.dropped, link.dropped) == (0, 0)
+
+
 def test_what_is_published_arrives(connect: Connect) -> None:
     robot, trainer = connect(), connect()
     trainer.subscribe("arrives/robot/+/activations")

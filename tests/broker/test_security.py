@@ -20,7 +20,7 @@ from broker.credentials import Credentials, load_credentials
 from broker.errors import AccessDenied, ConfigError
 from broker.link import Delivery, MqttLink
 from broker.provision import provision
-from broker.topics import ANYONE, topic
+from broker.topics import ANYONE, MOST_WORKERS, topic, worker_name
 from tests.broker.secure_broker import TIMEOUT_S, SecureBroker, authority_in
 
 pytestmark = pytest.mark.mosquitto
@@ -118,6 +118,32 @@ def test_a_robot_and_its_trainer_understand_each_other(broker: SecureBroker, con
     trainer.publish(topic("robot", "r1", "receipt"), b"taken", qos=1)
     assert receive(robot).payload == b"taken"
     assert robot.receive(0) is None
+
+
+def test_a_worker_speaks_with_its_trainers_login(broker: SecureBroker, connect: Connect) -> None:
+    own = topic("trainer", worker_name("t1", MOST_WORKERS - 1), "state")
+    worker = connected(connect(broker.certificate_url, login(broker, "t1"), own=own))
+    worker.subscribe(own)
+    worker.publish(own, b"here", qos=1)
+    assert receive(worker) == Delivery(own, b"here", retained=False)
+
+
+def test_a_trainer_may_be_left_the_rights_to_some_robots(tmp_path: Path, connect: Connect) -> None:
+    """As docs/scale.md advises for several trainers: the wildcard that it subscribes to stays."""
+    provision(tmp_path, robots=["r1", "r2"], trainers=["t1"])
+    rules = tmp_path / "broker" / "acl"
+    rules.write_text(rules.read_text().replace("/robot/+/", "/robot/r1/"))
+    broker = SecureBroker(tmp_path)
+    try:
+        trainer = connected(connect(broker.certificate_url, login(broker, "t1")))
+        trainer.subscribe(topic("robot", ANYONE, "activations"))
+        for name in ("r2", "r1"):
+            robot = connected(connect(broker.certificate_url, login(broker, name)))
+            robot.publish(topic("robot", name, "activations"), b"codes", qos=1)
+            wait_until("message", lambda: "Received PUBLISH" in broker.log)  # r2's first
+        assert receive(trainer).topic == topic("robot", "r1", "activations")
+    finally:
+        broker.stop()
 
 
 def test_a_silent_link_can_be_dialled_again(broker: SecureBroker, connect: Connect) -> None:

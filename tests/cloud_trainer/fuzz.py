@@ -25,7 +25,7 @@ from tests.cloud_trainer.world import SPLIT, STATE, Cloud, batches, is_finite, m
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MOST_ROBOTS = 5
-SETTINGS = {"most_robots": MOST_ROBOTS, "most_classes": 20, "store_gb": 0.01}
+SETTINGS: dict[str, Any] = {"most_robots": MOST_ROBOTS, "most_classes": 20, "store_gb": 0.01}
 ROBOTS = ["r1", "r2", "r3", "R-_9", "x" * 64]
 NO_ROBOTS = ["x" * 65, "no name", "", "ö", "a/b", "+", "#"]
 CHANNELS = [

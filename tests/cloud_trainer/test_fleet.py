@@ -453,6 +453,8 @@ def test_the_second_robot_of_a_kind_need_not_be_measured(fleet: Fleet, monkeypat
     assert not measured
     enter(fleet, "r3", replace(STATE, boot="f" * 16, run="a" * 16, split=replace(STATE.split, bits=3)))
     assert len(measured) == 1
+    enter(fleet, "r4", replace(STATE, boot="a" * 16, run="b" * 16, split=replace(STATE.split, bits=3)))
+    assert len(measured) == 1, "r3 has not been trained for yet"
 
 
 def test_a_robot_is_measured_when_it_says_what_it_is_and_not_again_when_it_sends(

@@ -6,7 +6,7 @@ A trainer in here reads the time from a clock that stands still until a test mov
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ import hierarchy.run_folder
 from broker import topics
 from broker.codec import pack, unpack
 from broker.errors import ConfigError
-from broker.link import Delivery, MemoryBroker, MemoryLink
+from broker.link import Delivery, MemoryBroker, MemoryLink, everything
 from broker.messages import (
     ActivationBatch,
     ClassEdit,
@@ -145,8 +145,15 @@ class Clock:
 class Cloud:
     """A trainer at a broker in memory, and the robots' end of that broker."""
 
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        wanted: Callable[[str], bool] = everything,
+        **settings: Any,
+    ) -> None:
         self.path = path
+        self._wanted = wanted
         clock = vars(cloud_trainer.node)["time"]
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
         for module in (broker.link, cloud_trainer.node):  # they compare what they read
@@ -165,7 +172,7 @@ class Cloud:
             topics.topic("trainer", "t1", "metrics"),
         ):
             self.robots.subscribe(filter_)
-        self.link = MemoryLink(broker)
+        self.link = MemoryLink(broker, self._wanted)
         (self.path / "metrics.jsonl").unlink(missing_ok=True)
         self.folder = RunFolder(self.path, {})
         self.store = open_store(self.path / STORE, self.config.training(1))

@@ -23,6 +23,7 @@ from PIL import Image
 
 from broker.codec import unpack
 from broker.messages import Message
+from cloud_trainer.share import worker_folder
 from tests.warm_start import Process, WarmStart
 
 # Only a failure takes this long.
@@ -45,6 +46,14 @@ class Program:
         self.run_dir = run_dir
         self._process = process
         self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def worker(self, number: int) -> Program:
+        """The same program, with the run of one of its workers."""
+        return Program(self._process, self._log, worker_folder(self.run_dir, number))
 
     @property
     def printed(self) -> str:

@@ -572,6 +572,36 @@ def test_a_trainer_in_trouble_gets_nothing_until_it_is_out_of_it(make: MakeWorld
     assert sequences(world.pump()) == [0]
 
 
+def test_of_several_trainers_the_one_that_trains_it_must_be_well(make: MakeWorld) -> None:
+    world = make.joined()
+    troubled = pack(dataclasses.replace(TRAINER, boot="2" * 16, trouble="its disk is full"))
+    world.cloud.publish(topics.topic("trainer", "t2", "state"), troubled)
+    send(world, 1)
+    assert sequences(world.pump()) == [0], "it may be the other one's robot"
+    world.cloud.publish(topics.topic("trainer", "t2", "metrics"), pack(figures("r1", STATE.boot, 64)))
+    world.pump()
+    send(world, 1)
+    assert world.pump() == []
+    assert world.uplink.waits_for == "the cloud trainer (its disk is full)"
+    world.cloud.publish(topics.topic("trainer", "t2", "state"), pack(dataclasses.replace(TRAINER, online=False)))
+    assert sequences(world.pump()) == [1], "t1 may be there in its place"
+
+
+def test_a_trainer_that_comes_beside_its_own_is_no_reason_to_send_again(make: MakeWorld) -> None:
+    world = make.joined()
+    send(world, 1)
+    assert sequences(world.pump()) == [0]
+    other = pack(dataclasses.replace(TRAINER, boot="2" * 16))
+    world.cloud.publish(topics.topic("trainer", "t2", "state"), other)
+    assert sequences(world.pump()) == [0], "t1 may not be its own"
+    world.cloud.publish(topics.topic("trainer", "t1", "metrics"), pack(figures("r1", STATE.boot, 64)))
+    world.pump()
+    world.cloud.publish(topics.topic("trainer", "t3", "state"), other)
+    assert sequences(world.pump()) == []
+    world.trainer(dataclasses.replace(TRAINER, boot="3" * 16))
+    assert sequences(world.pump()) == [0], "its own has started anew"
+
+
 def test_a_quarantine_is_said_once_and_shown(make: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
     world = make.joined()
     own = dataclasses.replace(figures("r1", STATE.boot, 64), quarantine="20 bad messages")

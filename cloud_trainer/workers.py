@@ -1,0 +1,161 @@
+"""`cloud-trainer run --workers N`: processes that are a trainer each, for their share of the robots.
+
+The parent starts them, waits, and ends them; it has no broker, no torch and no data. Workers never hear of each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import tomli_w
+
+from broker.errors import ConfigError, ReflexarcError
+from cloud_trainer.config import TrainerConfig
+from cloud_trainer.share import Share, worker_folder, worker_folders
+from cloud_trainer.store import STORE
+from hierarchy.command_line import EXIT_ERROR, STOP_SIGNALS, StopRequest, start_log
+
+# As hierarchy/run_folder.py has it, which imports torch.
+CONFIG = "config.toml"
+# What Python itself reports for a program that crashed. Not EXIT_ERROR: that is for settings, which no restart mends.
+EXIT_CRASHED = 1
+# How soon Ctrl-C is noticed.
+POLL_SECONDS = 0.2
+
+# Not fork, as libraries have threads. Not forkserver: where all processes of a service are sent SIGTERM its server dies
+# of it, and with that go the exit statuses of workers that are still writing.
+_processes = multiprocessing.get_context("spawn")
+
+log = logging.getLogger("cloud-trainer")
+
+
+def keep_number_of_workers(run: Path, workers: int) -> None:
+    """Raise ConfigError where a run was made with another number: robots would not find their networks again."""
+    before = len(worker_folders(run)) or ((run / STORE).exists() and 1)
+    if before and before != workers:
+        raise ConfigError(
+            f"{run} was made with --workers {before}, now it is {workers}, and robots would be looked for in the wrong "
+            f"place: use --workers {before}, or another --run-dir, with --weights {run} to begin with its networks"
+        )
+
+
+def worker_configs(config: TrainerConfig, run: Path) -> list[TrainerConfig]:
+    """Return each worker's own settings. Raises ConfigError where there is no room for one, as for a page's port."""
+    count = config.workers
+    cores = max(1, (os.cpu_count() or 1) // count)
+    return [
+        replace(
+            config,
+            trainer=Share(trainer=config.trainer, number=number, workers=count).name,
+            run_dir=str(worker_folder(run, number)),
+            workers=1,
+            threads=config.threads or cores,
+            page=config.page and config.page + number,
+            store_gb=config.store_gb / count,
+            networks_gb=config.networks_gb / count,
+        )
+        for number in range(count)
+    ]
+
+
+def run_workers(config: TrainerConfig) -> None:
+    """Train with several workers until Ctrl-C, which ends each of them as it would a single trainer.
+
+    Where one of them ends before, the others are ended likewise, and so is this process, with an exit status.
+    Raises ConfigError.
+    """
+    run = config.run_path  # once: by default it has the time in it
+    configs = worker_configs(config, run)
+    _make_folders(config, run, configs)
+    with StopRequest() as stop:
+        listening, speaking = _processes.Pipe(duplex=False)
+        with speaking:  # closed in any case, or workers would outlast this process
+            workers = _start(configs, config.trainer, listening)
+            try:
+                ended = _wait_for_end(workers, stop)
+                log.info("the workers write everything down; a second Ctrl-C ends them at once")
+                speaking.close()
+                for worker in workers:
+                    worker.join()
+            except KeyboardInterrupt:  # the second
+                for worker in workers:
+                    worker.kill()
+                raise
+    if failed := ended or [worker for worker in workers if worker.exitcode]:
+        sys.exit(_say_what_failed(failed))
+    log.info("the run is in %s; the same --run-dir and --workers go on from here", run)
+
+
+def _make_folders(config: TrainerConfig, run: Path, configs: Sequence[TrainerConfig]) -> None:
+    """Make all folders before there is anything in one, for keep_number_of_workers; config.toml is for --config."""
+    try:
+        for one in configs:
+            one.run_path.mkdir(parents=True, exist_ok=True)
+        (run / CONFIG).write_text(tomli_w.dumps(config.as_toml()))
+    except OSError as error:
+        raise ConfigError(f"--run-dir {run}: {error}") from error
+
+
+def _wait_for_end(workers: Sequence[SpawnProcess], stop: StopRequest) -> list[SpawnProcess]:
+    """Wait until we are asked to stop, or workers end by themselves; return those."""
+    while not stop.made:
+        wait([worker.sentinel for worker in workers], POLL_SECONDS)
+        if ended := [worker for worker in workers if not worker.is_alive()]:
+            return ended
+    return []
+
+
+def _start(configs: Sequence[TrainerConfig], trainer: str, stop: Connection) -> list[SpawnProcess]:
+    workers = []
+    with _signals_ignored(), stop:
+        for number, config in enumerate(configs):
+            share = Share(trainer=trainer, number=number, workers=len(configs))
+            workers.append(_processes.Process(target=_work, args=(config, share, stop), name=share.name))
+            workers[-1].start()
+    return workers
+
+
+@contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """Let processes that are started in here never know of Ctrl-C and SIGTERM.
+
+    A terminal sends Ctrl-C to all processes of a program and systemd SIGTERM to all of a service, so each would be told
+    twice, by the parent too, and the second one ends at once.
+    """
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _work(config: TrainerConfig, share: Share, stop: Connection) -> None:
+    """Be a worker, until the other end of the pipe is closed: by the parent, or because it is dead."""
+    from cloud_trainer.node import train  # torch takes seconds to import, and the parent can do without
+
+    start_log(config.trainer)
+    try:
+        train(config, stopped=stop.poll, wanted=share.wants)
+    except ReflexarcError as error:
+        print(f"cloud-trainer {config.trainer}: {error}", file=sys.stderr)
+        sys.exit(EXIT_ERROR)
+
+
+def _say_what_failed(failed: Sequence[SpawnProcess]) -> int:
+    """Name the workers that ended by themselves; return the exit status for that."""
+    statuses = [worker.exitcode or 0 for worker in failed]
+    for worker, status in zip(failed, statuses, strict=True):
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
+        log.error("worker %s %s: the others were stopped; the same --run-dir goes on from here", worker.name, how)
+    return EXIT_ERROR if EXIT_ERROR in statuses else EXIT_CRASHED

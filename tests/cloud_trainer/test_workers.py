@@ -1,0 +1,67 @@
+"""What workers are started with. How they run and end is tested in end_to_end/test_workers.py."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.errors import ConfigError
+from cloud_trainer import session_start
+from cloud_trainer.config import TrainerConfig
+from cloud_trainer.share import worker_folder
+from cloud_trainer.store import STORE
+from cloud_trainer.workers import keep_number_of_workers, worker_configs
+from hierarchy.checkpoint import CHECKPOINT
+
+CONFIG = TrainerConfig(trainer="cloud", workers=4, store_gb=10, networks_gb=6, most_robots=5, batch=16, page=8000)
+
+
+def test_workers_share_out_what_the_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 9)
+    assert worker_configs(CONFIG, tmp_path)[3] == replace(
+        CONFIG,
+        trainer="cloud-3",
+        run_dir=str(tmp_path / "worker-3"),
+        workers=1,
+        threads=2,
+        store_gb=2.5,
+        networks_gb=1.5,
+        page=8003,
+    )
+    assert {one.threads for one in worker_configs(replace(CONFIG, threads=7), tmp_path)} == {7}
+    assert {one.page for one in worker_configs(replace(CONFIG, page=0), tmp_path)} == {0}
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert {one.threads for one in worker_configs(CONFIG, tmp_path)} == {1}
+
+
+def test_what_leaves_no_room_for_a_worker_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--page 65536"):
+        worker_configs(replace(CONFIG, page=65_533), tmp_path)
+    with pytest.raises(ConfigError, match=r"--trainer 'a{63}-0'"):
+        worker_configs(replace(CONFIG, trainer="a" * 63), tmp_path)
+
+
+def test_a_run_keeps_its_number_of_workers(tmp_path: Path) -> None:
+    one, two, none = tmp_path / "one", tmp_path / "two", tmp_path / "none"
+    one.mkdir()
+    (one / STORE).touch()
+    for number in range(2):
+        worker_folder(two, number).mkdir(parents=True)
+    for run, workers in ((one, 1), (two, 2), (none, 1), (none, 3)):
+        keep_number_of_workers(run, workers)
+    for run, before, now in ((one, 1, 2), (two, 2, 1), (two, 2, 3)):
+        advice = rf"was made with --workers {before}, now it is {now},.* or another --run-dir, with --weights {run} to"
+        with pytest.raises(ConfigError, match=advice):
+            keep_number_of_workers(run, now)
+
+
+def test_networks_are_found_in_whichever_worker_had_them(tmp_path: Path) -> None:
+    its = worker_folder(tmp_path, 1) / "checkpoint" / "r1"
+    worker_folder(tmp_path, 0).mkdir()
+    assert session_start._checkpoint_in(tmp_path, "r1") == tmp_path / "checkpoint" / "r1", "as the error should say"
+    its.mkdir(parents=True)
+    (its / CHECKPOINT).touch()
+    assert session_start._checkpoint_in(tmp_path, "r1") == its
