@@ -68,7 +68,7 @@ def hierarchical(settings: Settings, bits: int, channels: int) -> dict[str, Any]
     name = f"{bits}-bits-{channels or 'all'}-channels"
     flags = f"--source folder:{settings.data}/train --held-out folder:{settings.data}/test --backbone resnet18"
     flags += f" --cut layer2 --image-size 32 --bits {bits} --bottleneck {channels} --epochs {settings.epochs}"
-    flags += f" --images {settings.images} --seed {settings.seed}"
+    flags += f" --images {settings.images} --seed {settings.seed} --least-bits 8"
     return kept(
         settings.out / f"{name}.json",
         lambda: {

@@ -70,8 +70,12 @@ class Node:
     def compute(self) -> Compute:
         """Return how it chose to compute at its start, as its log says."""
         log = self.log.read_text()
-        dtype = "bfloat16" if "bfloat16" in log else "float32"
-        return Compute.named(torch.device("cpu"), dtype, channels_last="channels last" in log)
+        return Compute(
+            device=torch.device("cpu"),
+            dtype=torch.bfloat16 if "bfloat16" in log else torch.float32,
+            channels_last="channels last" in log,
+            small_maps="small maps" in log,
+        )
 
 
 def main(settings: Settings) -> None:
@@ -82,7 +86,7 @@ def main(settings: Settings) -> None:
     context = multiprocessing.get_context("spawn")
     share = context.Queue()
     context.Process(target=measure_codec, args=(config, share)).start()
-    print(f"quantize, dequantize, pack and lz4: {100 * share.get():.2f} % of a training step", flush=True)
+    print(f"quantize, dequantize, pack and compress: {100 * share.get():.2f} % of a training step", flush=True)
 
     with start_local_broker() as broker:
         cloud = start("cloud_trainer", folder / "cloud", broker.url, 1, [])
@@ -159,7 +163,7 @@ def bare_loop(config: RobotConfig, compute: Compute, done: c_longlong) -> None:
 
 
 def measure_codec(config: RobotConfig, share: multiprocessing.Queue[float]) -> None:
-    """Measure the time of quantize, dequantize, pack and lz4 over that of a whole EdgeTrainer step."""
+    """Measure the time of quantize, dequantize, pack and compress over that of a whole EdgeTrainer step."""
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
     segment, split, _ = build_edge(config)

@@ -26,15 +26,19 @@ def main() -> int:
         ["outage.py"],
         ["stored_samples.py"],
         ["codec.py"],
+        ["compute.py"],
         ["fleet.py"],
     ]
     if data:
         runs.append(["accuracy.py", "--data", data])
         runs.append(["incremental.py", "--data", data])
         runs.append(["edge_choices.py", "--data", data])
+        runs.append(["selection.py", "--data", data])
+        runs.append(["pipeline.py", "--data", data])
+        runs.append(["narrow_link.py", "--data", data])
         runs.append(["paper.py", "--data", data])
     else:
-        print("BENCH_DATA=PATH/cifar10 is not set: no accuracy.py, no incremental.py, and simulated pictures")
+        print("BENCH_DATA=PATH/cifar10 is not set: no accuracy.py, no paper.py and the like, simulated pictures")
     for script, *flags in runs:
         print(f"\n== {script} ==", flush=True)
         status = subprocess.run([sys.executable, str(HERE / script), *flags], check=False).returncode

@@ -42,14 +42,17 @@ from broker.messages import (
     TrainerState,
     Weights,
 )
-from broker.quantize import MAX_BITS, MIN_BITS, PackedActivations, packed_size
+from broker.quantize import MAX_BITS, MIN_BITS, Codec, PackedActivations, packed_size
 
 # What we send at most: AWS IoT Core takes 128 KB, other brokers 1 MB and more.
 SEND_LIMIT_BYTES = 128_000
 # What we read at most: EMQX's default packet limit, the largest that a robot could be set to.
 RECEIVE_LIMIT_BYTES = 1_048_576
-# 4 Mi values are 16 MB as float32: 4 bits uncompressed fill the receive limit twice, lz4 then has room for 8 times.
+# 4 Mi values are 16 MB as float32. At 4 bits that is twice what fits the receive limit, if not compressed.
 MAX_VALUES = 4 * 1024 * 1024
+# What a byte can stand for at most. In an lz4 block one makes a match 255 bytes longer; in deflate two bits are a match
+# of 258 bytes (RFC 1951), so eight are four of them.
+MOST_EXPANSION: dict[Codec, int] = {"none": 1, "lz4": 255, "zlib": 1032}
 MAX_SAMPLES = 4096
 # (samples, channels, and up to three more); a video backbone has four after the samples.
 MAX_DIMENSIONS = 5
@@ -57,6 +60,9 @@ MAX_DIMENSIONS = 5
 MAX_CHANNELS = 16_384
 # A class name is shown on pages and in tables.
 MAX_CLASS_NAME = 64
+# What a trainer's store calls samples that were forgotten, so no class may be called that. Messages that hold it can be
+# read all the same: the store keeps batches as they came in.
+FORGOTTEN = "?"
 MAX_TEXT = 400
 MAX_IMAGE_SIZE = 4096
 # Classes in an answer: what a person would look at, and no more bytes than a receipt with its reason.
@@ -161,6 +167,13 @@ def samples_per_message(split: SplitSpec, classes: int, limit: int = SEND_LIMIT_
 
 
 def check_class_name(name: str) -> None:
+    """Raise MalformedMessage unless a class may have that name: a readable one, and not FORGOTTEN."""
+    _check_readable_name(name)
+    if name == FORGOTTEN:
+        raise MalformedMessage(f"class name {name!r} is what forgotten samples are called: use another one")
+
+
+def _check_readable_name(name: str) -> None:
     """Raise MalformedMessage unless the name is 1 to 64 printable characters without blanks at its ends."""
     if not (1 <= len(name) <= MAX_CLASS_NAME and name.isprintable() and name == name.strip()):
         raise MalformedMessage(f"class name {name[:80]!r}: use 1 to {MAX_CLASS_NAME} printable characters")
@@ -175,8 +188,9 @@ class _Fields:
     def _take(self, name: str, kind: type | tuple[type, ...]) -> Any:
         value = self._values.get(name)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            found = "missing" if name not in self._values else type(value).__name__
-            raise MalformedMessage(f"field {name!r} is {found}")
+            if name not in self._values:
+                raise MalformedMessage(f"field {name!r} is missing: run the same version of Reflexarc at both ends")
+            raise MalformedMessage(f"field {name!r} is {type(value).__name__}")
         return value
 
     def has(self, name: str) -> bool:
@@ -245,7 +259,7 @@ class _Fields:
     def class_name(self, name: str, *, or_empty: bool = False) -> str:
         value = self.text(name)
         if value or not or_empty:
-            check_class_name(value)
+            _check_readable_name(value)
         return value
 
     def class_names(self, name: str, most: int) -> tuple[str, ...]:
@@ -253,7 +267,7 @@ class _Fields:
         for one in names:
             if not isinstance(one, str):
                 raise MalformedMessage(f"field {name!r} holds a {type(one).__name__}")
-            check_class_name(one)
+            _check_readable_name(one)
         if len(names) > most or len(set(names)) != len(names):
             raise MalformedMessage(f"field {name!r} has {len(names)} class names, limit {most}, or one twice")
         return tuple(names)
@@ -341,7 +355,7 @@ def _read_answer(fields: _Fields) -> Answer:
 def _read_prediction(fields: _Fields) -> Prediction:
     name = fields.text("name")
     if name:
-        check_class_name(name)
+        _check_readable_name(name)
     return Prediction(
         boot=fields.identifier("boot"),
         time=fields.number("time", 0),
@@ -377,7 +391,7 @@ def _packed_fields(packed: PackedActivations) -> dict[str, Any]:
         "bits": packed.bits,
         "low": packed.low.astype("<f4").tobytes(),
         "step": packed.step.astype("<f4").tobytes(),
-        "lz4": packed.compressed,
+        "codec": packed.codec,
         "data": packed.data,
     }
 
@@ -387,18 +401,19 @@ def _read_packed(fields: _Fields) -> PackedActivations:
     if len(shape) < 2 or shape[0] > MAX_SAMPLES or shape[1] > MAX_CHANNELS:
         raise MalformedMessage(f"shape {shape} is not (samples <= {MAX_SAMPLES}, channels <= {MAX_CHANNELS}, ...)")
     bits = fields.integer("bits", MIN_BITS, MAX_BITS)
-    data, compressed = fields.data("data"), fields.truth("lz4")
+    codec: Codec = fields.choice("codec", get_args(Codec))
+    data = fields.data("data")
     size = packed_size(math.prod(shape), bits)
-    # lz4 cannot shrink below 1/255: a short message that declares more than that is lying about its size.
-    if size > 255 * len(data) if compressed else size != len(data):
+    # A short message that declares more than its codec can make of it is lying about its size.
+    if size > MOST_EXPANSION[codec] * len(data) or (codec == "none" and size != len(data)):
         raise MalformedMessage(f"shape {shape} at {bits} bits needs {size:,} bytes, the message holds {len(data):,}")
     return PackedActivations(
         shape=shape,
         bits=bits,
         low=_ranges(fields, "low", shape[1]),
         step=_ranges(fields, "step", shape[1]),
+        codec=codec,
         data=data,
-        compressed=compressed,
     )
 
 

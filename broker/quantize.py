@@ -7,7 +7,9 @@ Uniform quantization with one range per channel, shared by the samples of a mess
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import lz4.block
 import numpy as np
@@ -28,8 +30,13 @@ RANGE_SAMPLE = 2048
 # Below this a step counts as none, the channel as constant: the reciprocal of a subnormal float32 is infinite.
 SMALLEST_STEP = 1e-30
 
-# A byte holds fields of 8, 4, 2 or 1 bits without a remainder; other widths are stored as a sum of these.
-FIELD_WIDTHS = (8, 4, 2, 1)
+# What the data of a message is compressed with.
+Codec = Literal["none", "lz4", "zlib"]
+
+# zlib up to here, which has an entropy coder; lz4 above, which has none and takes a sixth of the time. Who sends 7 or 8
+# bits has a link that is hardly the bottleneck. What zlib would save there, too, is in docs/results.md, "What the codec
+# makes of activations".
+ZLIB_MOST_BITS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +62,15 @@ class Quantized:
 class PackedActivations:
     """Quantized activations as they travel.
 
-    shape: (N, C, ...). low, step: float32 (C,). data: the bit-packed codes, lz4-compressed where that is shorter.
+    shape: (N, C, ...). low, step: float32 (C,). data: the codes as Gray-coded bit planes, compressed as codec says.
     """
 
     shape: tuple[int, ...]
     bits: int
     low: NDArray[np.float32]
     step: NDArray[np.float32]
+    codec: Codec
     data: bytes
-    compressed: bool
 
 
 def quantize(values: NDArray[np.float32], bits: int) -> Quantized:
@@ -88,39 +95,94 @@ def dequantize(quantized: Quantized) -> NDArray[np.float32]:
 
 
 def pack_activations(quantized: Quantized) -> PackedActivations:
-    """Bit-pack the codes and compress them with lz4 where that makes them shorter."""
-    packed = _pack_bits(quantized.codes.reshape(-1), quantized.bits).tobytes()
-    squeezed = lz4.block.compress(packed, store_size=False)
-    compressed = len(squeezed) < len(packed)
+    """Lay the codes out in bit planes, and compress these where that makes them shorter."""
+    planes = pack_planes(quantized.codes, quantized.bits)
+    codec: Codec = "zlib" if quantized.bits <= ZLIB_MOST_BITS else "lz4"
+    squeezed = _deflate(planes) if codec == "zlib" else lz4.block.compress(planes, store_size=False)
+    shorter = len(squeezed) < len(planes)
     return PackedActivations(
         shape=quantized.codes.shape,
         bits=quantized.bits,
         low=quantized.low,
         step=quantized.step,
-        data=squeezed if compressed else packed,
-        compressed=compressed,
+        codec=codec if shorter else "none",
+        data=squeezed if shorter else planes,
     )
 
 
 def unpack_activations(packed: PackedActivations) -> Quantized:
     """Return the codes again. Raises MalformedMessage where the data is not what its header declares."""
-    size = packed_size(math.prod(packed.shape), packed.bits)
-    data = packed.data
-    if packed.compressed:
-        try:
-            # The size comes from the header, which codec.py has bounded: lz4 never writes past it.
-            data = lz4.block.decompress(data, uncompressed_size=size)
-        except lz4.block.LZ4BlockError as error:
-            raise MalformedMessage(f"activations do not decompress: {error}") from error
+    values = math.prod(packed.shape)
+    size = packed_size(values, packed.bits)
+    data = _decompress(packed, size)
     if len(data) != size:
         raise MalformedMessage(f"activations of shape {packed.shape} need {size} bytes, got {len(data)}")
-    codes = _unpack_bits(np.frombuffer(data, np.uint8), math.prod(packed.shape), packed.bits)
+    codes = unpack_planes(data, values, packed.bits)
     return Quantized(codes=codes.reshape(packed.shape), low=packed.low, step=packed.step, bits=packed.bits)
 
 
 def packed_size(values: int, bits: int) -> int:
     """Return how many bytes that many codes take before compression."""
-    return sum(-(-values * width // 8) for width, _ in _fields(bits))
+    return bits * -(-values // 8)
+
+
+def pack_planes(codes: NDArray[np.uint8], bits: int) -> bytes:
+    """Return bit planes of the codes in Gray code, the lowest bits first; eight to a byte, the first code's lowest.
+
+    A byte is then eight neighbours of a map that are often alike, which compresses better than whole codes do (the
+    "bitshuffle" of Masui et al., 2015). In Gray code (F. Gray, US patent 2,632,058, 1953) levels next to each other
+    differ in one bit; as plain numbers the two in the middle, where a bottleneck's values crowd, differ in all.
+    """
+    flat = codes.reshape(-1)
+    # packbits takes whatever is not 0 for a 1, so a plane need not be shifted down.
+    planes = np.stack([np.packbits(flat & np.uint8(1 << bit), bitorder="little") for bit in range(bits)])
+    planes[:-1] ^= planes[1:]  # codes ^ (codes >> 1), eight at a time
+    return planes.tobytes()
+
+
+def unpack_planes(data: bytes, values: int, bits: int) -> NDArray[np.uint8]:
+    """Return the codes, uint8 (values,), of which these are the planes. data: packed_size(values, bits) bytes."""
+    planes = np.frombuffer(data, np.uint8).reshape(bits, -1)
+    plane = planes[-1].copy()  # both as Gray code and as a number the highest bit is the same
+    codes = np.unpackbits(plane, count=values, bitorder="little")
+    for gray in planes[-2::-1]:
+        plane ^= gray
+        codes += codes  # numpy adds 16 bytes and more at a time, but shifts them one by one
+        codes |= np.unpackbits(plane, count=values, bitorder="little")
+    return codes
+
+
+def _decompress(packed: PackedActivations, size: int) -> bytes:
+    """Return the data as it was before compression; where it is longer than size, at most size + 1 bytes of it.
+
+    size: by the header, whose bounds codec.py has checked.
+    """
+    try:
+        match packed.codec:
+            case "none":
+                return packed.data
+            case "lz4":
+                planes: bytes = lz4.block.decompress(packed.data, uncompressed_size=size)
+                return planes
+            case "zlib":
+                return _inflate(packed.data, size)
+    except (lz4.block.LZ4BlockError, zlib.error) as error:
+        raise MalformedMessage(f"activations do not decompress: {error}") from error
+
+
+def _deflate(planes: bytes) -> bytes:
+    # Planes hardly repeat themselves but for runs of one byte. To look for nothing else takes half the time, and gives
+    # 2 to 6 % less: longer matches would be seldom worth their bits.
+    stream = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    return stream.compress(planes) + stream.flush()
+
+
+def _inflate(data: bytes, size: int) -> bytes:
+    stream = zlib.decompressobj()
+    planes = stream.decompress(data, size + 1)  # one byte more than it should have shows that there is more
+    if not stream.eof or stream.unused_data:
+        raise MalformedMessage(f"activations are not one whole zlib stream of {size:,} bytes, and nothing else")
+    return planes
 
 
 def _channel_ranges(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -151,46 +213,3 @@ def _stride(count: int) -> int:
     while math.gcd(stride, count) > 1:
         stride -= 1
     return stride
-
-
-def _fields(bits: int) -> list[tuple[int, int]]:
-    """Split a code of ``bits`` bits into (width, shift) fields that fill whole bytes: 7 -> 4 + 2 + 1."""
-    fields, shift = [], 0
-    for width in FIELD_WIDTHS:
-        if bits & width:
-            fields.append((width, shift))
-            shift += width
-    return fields
-
-
-def _pack_bits(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    packed = []
-    for width, shift in _fields(bits):
-        field = codes if width == bits else (codes >> np.uint8(shift)) & np.uint8(2**width - 1)
-        per_byte = 8 // width
-        length = packed_size(len(codes), width)
-        if len(field) < length * per_byte:
-            field = np.pad(field, (0, length * per_byte - len(field)))
-        # Byte i holds codes i, i + length, i + 2 * length, ...: contiguous reads, both ways.
-        sections = field.reshape(per_byte, length)
-        total = sections[0].copy()
-        for place in range(1, per_byte):
-            total |= sections[place] << np.uint8(place * width)
-        packed.append(total)
-    return packed[0] if len(packed) == 1 else np.concatenate(packed)
-
-
-def _unpack_bits(packed: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8]:
-    codes = np.zeros(count, np.uint8)
-    start = 0
-    for width, shift in _fields(bits):
-        per_byte = 8 // width
-        length = packed_size(count, width)
-        total = packed[start : start + length]
-        start += length
-        sections = np.empty((per_byte, length), np.uint8)
-        for place in range(per_byte):
-            np.right_shift(total, np.uint8(place * width), out=sections[place])
-        sections &= np.uint8(2**width - 1)
-        codes |= sections.reshape(-1)[:count] << np.uint8(shift)
-    return codes

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from broker.codec import pack, unpack_as
+from broker.codec import FORGOTTEN, pack, unpack_as
 from broker.messages import ActivationBatch, ClassEdit
 from broker.quantize import pack_activations, unpack_activations
 
@@ -19,8 +19,6 @@ from broker.quantize import pack_activations, unpack_activations
 MOST_SESSIONS = 10_000
 # Boots of which it is known whose run they were; what comes of others is taken for the present run's.
 MOST_BOOTS = 10_000
-# What a wiped sample is called. No robot teaches a class of that name.
-WIPED = "?"
 
 
 class ClassEdits:
@@ -86,7 +84,7 @@ class ClassEdits:
 
     def names_now(self, batch: ActivationBatch) -> list[str]:
         """Return what each sample of the batch is called now; empty names for those that are no more."""
-        now = {name: "" if name == WIPED else name for name in batch.classes}
+        now = {name: "" if name == FORGOTTEN else name for name in batch.classes}
         gone: set[int] = set()  # rows of samples whose session was undone
         run = self._runs.get(batch.boot, self._run)
         for edit in self._edits:
@@ -114,10 +112,10 @@ class ClassEdits:
         The rest keeps its place: the rehearsal memory refers to it.
         """
         now = self.names_now(batch)
-        gone = [row for row, name in enumerate(now) if not name and batch.names[row] != WIPED]
+        gone = [row for row, name in enumerate(now) if not name and batch.names[row] != FORGOTTEN]
         if not gone:
             return None
-        names = [name if current else WIPED for name, current in zip(batch.names, now, strict=True)]
+        names = [name if current else FORGOTTEN for name, current in zip(batch.names, now, strict=True)]
         quantized = unpack_activations(batch.activations)
         codes = quantized.codes.copy()
         codes[gone] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker.codec import check_class_name
 from broker.errors import MalformedMessage
 from broker.messages import ActivationBatch, ClassEdit, SplitSpec
 from broker.quantize import unpack_activations
@@ -38,6 +39,8 @@ class Intake:
             self._classes = self._with((edit.to,))
 
     def _with(self, classes: tuple[str, ...]) -> set[str]:
+        for name in classes:
+            check_class_name(name)
         together = self._classes.union(classes)
         if len(together) > self._most_classes:
             raise MalformedMessage(f"{len(together):,} classes, limit {self._most_classes:,} (--most-classes)")

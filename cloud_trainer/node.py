@@ -51,6 +51,8 @@ REPORT_SECONDS = 5.0
 PAGE_SECONDS = 1.0
 # Samples that wait for a full step are trained on when a robot has been silent for this long.
 SILENCE_SECONDS = 3.0
+# After Ctrl-C, no robot's idle rehearsal is brought to an end later than this: people wait, and checkpoints take time.
+SETTLING_SECONDS = 10.0
 # Messages stored with one flush of the disk. A flush takes milliseconds; a receipt should not wait for more of them.
 TAKE_AT_ONCE = 256
 # After the disk refused to take something it is tried again this often; robots hold their data meanwhile.
@@ -63,6 +65,8 @@ log = logging.getLogger("cloud-trainer")
 
 def run(config: TrainerConfig) -> None:
     """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves.
+
+    A second Ctrl-C ends it at once; nothing that has a receipt is lost.
 
     Raises ConfigError, and NameTaken where another trainer with this name is online.
     """
@@ -80,6 +84,7 @@ def train(config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[
     topic = topics.topic("trainer", config.trainer, "state")
     will = (topic, pack(dataclasses.replace(state, online=False)))
     farewell: tuple[str, bytes] | None = will
+    whole = True  # no step was broken off
     if (config.run_path / METRICS).exists() and not (config.run_path / STORE).exists():
         raise ConfigError(
             f"{config.run_path} holds a run, but not a trainer's, or one whose {STORE} is gone: put that back, or "
@@ -101,13 +106,18 @@ def train(config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[
                 _show(page, board)
             while not stopped():
                 node.turn(timeout=0.2)
+            node.settle()
         except NameTaken:
             farewell = None  # the state at the broker is the other's
+            raise
+        except KeyboardInterrupt:  # the second Ctrl-C
+            whole = False  # what no checkpoint holds is in the log, for the next start
             raise
         finally:
             node.probes.close()
             node.answerer.close()
-            node.finish()
+            if whole:
+                node.finish()
             link.close(farewell)
     return folder.path
 
@@ -195,6 +205,13 @@ class TrainerNode:
             self._next_report = now + REPORT_SECONDS
             self._report()
             self._mind_the_disk(now)
+
+    def settle(self) -> None:
+        """Let no network be saved as idle rehearsal in the middle of it has bent it, as far as there is time."""
+        until = time.monotonic() + SETTLING_SECONDS
+        for robot in self._robots:
+            if time.monotonic() < until:
+                self._fleet.settle(robot)
 
     def finish(self) -> None:
         """Write everything down. What is stored but not trained on yet waits for the next start."""

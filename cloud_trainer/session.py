@@ -99,6 +99,11 @@ class RobotSession:
         """Return the steps of rehearsal alone that are due, where each fresh sample is worth so many."""
         return int(self._unrehearsed * per_sample) if len(self._memory) else 0
 
+    @property
+    def rehearses(self) -> bool:
+        """Whether idle rehearsal was the last that it learned from."""
+        return self._idle_steps > 0
+
     def knows_edit(self, edit: ClassEdit) -> bool:
         """Whether an edit is in the log already, or not of this run."""
         return self._edits.knows(edit)
@@ -143,10 +148,12 @@ class RobotSession:
                         self._wipe_up_to = event.id
             case "flush":
                 self._flush()
-            case "rehearse":
+            case "rehearse" | "settle":
                 count, due = (int(number) for number in event.payload.split())
-                self._rehearse(count, due)
-                if count == due:
+                last = count if event.kind == "settle" else due
+                self._rehearse(count, last)
+                self._unrehearsed *= (due - count) / due
+                if count == last:
                     self._test_again()
             case "rejoin":
                 self._flush()
@@ -302,16 +309,15 @@ class RobotSession:
             self._unrehearsed = min(self._unrehearsed + 1, MOST_UNREHEARSED)
         del self._anew[: max(0, count)]
 
-    def _rehearse(self, count: int, due: int) -> None:
-        """Take steps on stored samples alone, the first of those that are due."""
-        for left in range(due, due - count, -1):
+    def _rehearse(self, count: int, last: int) -> None:
+        """Take steps on stored samples alone, at a rate that falls to its end with the last one, counted from here."""
+        for left in range(last, last - count, -1):
             drawn = self._memory.draw(self._batch)
             samples, names = self._samples(drawn), [name for name, _ in drawn]
             # As on the robot: a constant rate would leave the network wherever the last steps took it.
             if not drawn or self._learn(samples, names, fresh=0, progress=settling(self._idle_steps, left)) is None:
                 break
             self._idle_steps += 1
-        self._unrehearsed *= (due - count) / due
 
     def _learn(
         self, samples: list[Quantized], names: list[str], *, fresh: int, progress: float | None

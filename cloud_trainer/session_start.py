@@ -48,22 +48,23 @@ class SessionStart:
     state: RobotState
     dtype: str = "float32"
     channels_last: bool = False
+    small_maps: bool = False
 
     def pack(self) -> bytes:
         """Return the event's payload."""
         state = json.loads(pack(self.state))
-        return json.dumps({"state": state, "dtype": self.dtype, "channels_last": self.channels_last}).encode()
+        return json.dumps({**vars(self), "state": state}).encode()
 
     @classmethod
     def unpack(cls, payload: bytes) -> SessionStart:
         """Return what a payload says."""
         fields = json.loads(payload)
         state = unpack_as(RobotState, json.dumps(fields["state"]).encode())
-        return cls(state=state, dtype=fields["dtype"], channels_last=fields["channels_last"])
+        return cls(**{**fields, "state": state})
 
     def compute(self, device: torch.device) -> Compute:
         """Return the way to compute on a device."""
-        return Compute.named(device, self.dtype, channels_last=self.channels_last)
+        return Compute.from_settings(device, vars(self))
 
 
 def new_start(
@@ -94,7 +95,7 @@ def new_start(
     if MEASURING_BYTES_PER_PARAMETER * sum(one.numel() for one in segment.parameters()) > room:
         return SessionStart(state=state)
     compute = fastest_compute(segment, state.split.shape, settings.batch, device)
-    return SessionStart(state=state, dtype=compute.dtype_name, channels_last=compute.channels_last)
+    return SessionStart(state=state, **compute.settings)
 
 
 def open_session(

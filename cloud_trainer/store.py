@@ -22,13 +22,14 @@ STORE = "store.db"
 
 # start: a new network, for a robot's state. rejoin: the robot has started again and goes on with the network it has.
 # batch: an ActivationBatch as it came in. edit: a ClassEdit. flush: train on what waits, as nothing more is coming for
-# now.
+# now. rehearse: take steps on stored samples alone, the first so many of those that are due. settle: the same, and
+# these are the last for now, so let the rate fall to its end.
 # forget: batches up to an event are about to go, as the store is full.
-Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse"]
+Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse", "settle"]
 
 # "rflx", so that another program's database is not taken for a store.
 APPLICATION_ID = 0x72666C78
-FORMAT = 3
+FORMAT = 4
 # A robot's sequences are counted without gaps, so a start of its process leaves one range behind. A peer that sends
 # every second number would fill the disk with ranges: beyond this many, those next to each other are joined.
 MOST_RANGES = 10_000

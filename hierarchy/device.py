@@ -6,7 +6,8 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from broker.errors import ConfigError
 from hierarchy.command_line import DeviceName
+from hierarchy.small_maps import multiply_small_maps
 
 # Timed steps of each candidate, after one that is not timed. They take turns and the fastest of each counts, as others
 # may use the machine too: two steps each were too few on a busy machine to tell layouts apart that differ by a fifth.
@@ -34,31 +36,47 @@ LEAST_STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """How a segment is computed."""
+    """How a segment is computed.
+
+    small_maps: convolutions with a small output as matrix products.
+    """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
+    small_maps: bool = False
 
     def __str__(self) -> str:
         layout = ", channels last" if self.channels_last else ""
-        return f"{self.device.type}, {self.dtype_name}{layout}"
+        products = ", small maps as matrices" if self.small_maps else ""
+        return f"{self.device.type}, {self.dtype_name}{layout}{products}"
 
     @property
     def dtype_name(self) -> str:
         """The dtype as a checkpoint or a log holds it, such as float32."""
         return str(self.dtype).removeprefix("torch.")
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the device, as JSON can hold it."""
+        return {"dtype": self.dtype_name, "channels_last": self.channels_last, "small_maps": self.small_maps}
+
     @classmethod
-    def named(cls, device: torch.device, dtype_name: str, *, channels_last: bool) -> Compute:
-        """Return the way to compute with a dtype of that name."""
-        return cls(device=device, dtype=getattr(torch, dtype_name), channels_last=channels_last)
+    def from_settings(cls, device: torch.device, settings: dict[str, Any]) -> Compute:
+        """Return the way to compute on a device, of such settings."""
+        return cls(
+            device=device,
+            dtype=getattr(torch, settings["dtype"]),
+            channels_last=settings["channels_last"],
+            small_maps=settings["small_maps"],
+        )
 
     def place(self, module: nn.Module) -> nn.Module:
-        """Move a module to the device and into the memory format, in place."""
+        """Move a module to the device and into the memory format, in place, and have its convolutions computed so."""
         module.to(self.device)
         if self.channels_last:
             module.to(memory_format=torch.channels_last)
+        multiply_small_maps(module, yes=self.small_maps)
         return module
 
     def tensor(self, values: NDArray[np.float32]) -> Tensor:
@@ -88,19 +106,24 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
+def candidates(device: torch.device) -> list[Compute]:
+    """Return the ways to compute that are worth trying there, plain float32 first."""
+    plain = Compute(device=device)
+    half = Compute(device=device, channels_last=True, dtype=torch.bfloat16)
+    found = [plain, Compute(device=device, channels_last=True), half]
+    if device.type == "cpu":  # a GPU's library has better ways
+        found += [replace(plain, small_maps=True), replace(half, small_maps=True)]
+    return found
+
+
 def fastest(device: torch.device, training_step: Callable[[Compute], Callable[[], object]]) -> Compute:
     """Return the way to compute that takes a training step in the least time on this machine.
 
     training_step: given a way, returns a function that takes one step; the measurement calls it a few times.
     """
-    plain = Compute(device=device)
-    candidates = [
-        plain,
-        Compute(device=device, channels_last=True),
-        Compute(device=device, channels_last=True, dtype=torch.bfloat16),
-    ]
+    plain, *_ = candidates(device)
     steps = {}
-    for candidate in candidates:
+    for candidate in candidates(device):
         step = training_step(candidate)
         try:
             step()

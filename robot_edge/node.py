@@ -113,6 +113,7 @@ class RobotNode:
         self._thrift = Thrift(most=trainer.bits, least=min(config.least_bits, trainer.bits))
         self._next_metrics = 0.0
         self._phase = 0  # of the last batch
+        self._practised = 0  # steps of the practice behind a replay
         self._has_settled = False
         # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
         self._sent_position = uplink.outbox.position
@@ -304,6 +305,7 @@ class RobotNode:
             "inherited": self._knowledge.inherited,
             "position": self._batcher.position,
             "phase": self._phase,
+            "practised": self._practised,
             "settled": self._has_settled,
         }
 
@@ -314,7 +316,7 @@ class RobotNode:
         self._batcher.restore(about["batcher"], {name: one.numpy() for name, one in parts["batcher"].items()})
         self._figures.restore(about["figures"])
         self._knowledge.edits, self._knowledge.inherited = about["edits"], about["inherited"]
-        self._phase, self._has_settled = about["phase"], about["settled"]
+        self._phase, self._practised, self._has_settled = about["phase"], about["practised"], about["settled"]
         self._source.seek(about["position"])
 
     def _pump(self, timeout: float = 0.0) -> None:
@@ -430,23 +432,31 @@ class RobotNode:
         """Where a replay ended on some of its classes: practise on all of them at a falling rate, then send them."""
         if not self._config.forgets or self._has_settled or self._stop.made:
             return
-        self._test_so_far()
-        once = len(self._knowledge.rehearsal) // self._config.batch
+        if not self._practised:  # else that was before a stop
+            self._test_so_far()
+        kept = len(self._knowledge.rehearsal)
+        once = kept // self._config.batch
         most = round(self._config.practice * self._figures.images)
-        steps = min(max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, self._trainer.steps)), most)
-        with RunProgress(steps, "steps of practice") as progress:
-            for done in range(steps):
-                remembered = self._knowledge.rehearsal.draw(self._config.batch)
-                if self._stop.made or not remembered:
-                    return
-                images = np.stack([one.image for one in remembered])
-                names = [one.name for one in remembered]
-                loss = self._trainer.step(images, names, fresh=0, progress=settling(done, steps - done)).loss
-                self._pump()
-                progress.show(done + 1, f"exit loss {loss:.2f}")
+        learned = self._trainer.steps - self._practised
+        steps = min(max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, learned)), most) if kept else 0
+        self._practise_up_to(steps)
+        if self._practised < steps:
+            return  # the rest at the next start
         self._has_settled = True
         self._drain("activations")  # while the link is behind, nothing goes up again
         self._send_memory_again()
+
+    def _practise_up_to(self, steps: int) -> None:
+        """Take what is missing of so many steps on remembered frames alone, until a stop is asked for."""
+        with RunProgress(steps, "steps of practice") as progress:
+            while self._practised < steps and not self._stop.made:
+                remembered = self._knowledge.rehearsal.draw(self._config.batch)
+                images, names = np.stack([one.image for one in remembered]), [one.name for one in remembered]
+                falling = settling(self._practised, steps - self._practised)
+                loss = self._trainer.step(images, names, fresh=0, progress=falling).loss
+                self._practised += 1
+                self._pump()
+                progress.show(self._practised, f"exit loss {loss:.2f}")
 
     def _rehearsed_with(self, fresh: int) -> int:
         """Return how many frames are rehearsed in a step with so many fresh ones."""

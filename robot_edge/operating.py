@@ -9,7 +9,7 @@ from broker.errors import ConfigError, MalformedMessage
 from broker.messages import Action, Change, ClassEdit, Command, CommandResult
 from hierarchy.command_line import check_range
 from robot_edge.frames import PacedSource
-from robot_edge.teaching import RESERVED, Lesson, Teaching
+from robot_edge.teaching import Lesson, Teaching
 
 # Makes a class edit known to everybody who has to do with the class, and to the cloud.
 Edit = Callable[[Change, str, str, int], ClassEdit]
@@ -129,8 +129,6 @@ class Commands:
 
     def _must_be_free(self, name: str) -> None:
         check_class_name(name)
-        if name == RESERVED:
-            raise ConfigError(f"no class may be called {RESERVED!r}")
         if name in self._classes():
             raise ConfigError(f"there is a class {name!r} already: merge makes one of both")
 

@@ -37,7 +37,7 @@ LIVE_SECONDS = 10.0
 
 # "rflo", so that another program's database is not taken for an outbox.
 APPLICATION_ID = 0x72666C6F
-FORMAT = 3
+FORMAT = 4
 # sqlite's own, and its smallest unit: a message takes whole pages.
 PAGE_BYTES = 4096
 # What sqlite's log is cut back to; it comes on top of the limit.

@@ -36,6 +36,7 @@ FREE = {
     "threads",
     "rate",
     "encode_anew",
+    "least_bits",
     "data_dir",
     "width",
     "height",
@@ -66,14 +67,14 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
 
 def pack_compute(compute: Compute) -> dict[str, Any]:
     """Return how the network is computed, as JSON can hold it."""
-    return {"device": compute.device.type, "dtype": compute.dtype_name, "channels_last": compute.channels_last}
+    return {"device": compute.device.type, **compute.settings}
 
 
 def unpack_compute(about: dict[str, Any] | None, device: torch.device) -> Compute | None:
     """Return how the network was computed; None where that was on another kind of device, or is not known."""
     if about is None or about["device"] != device.type:
         return None
-    return Compute.named(device, about["dtype"], channels_last=about["channels_last"])
+    return Compute.from_settings(device, about)
 
 
 def checkpoint_error(folder: Path, error: Exception) -> ConfigError:

@@ -20,8 +20,6 @@ from robot_edge.thinning import Thinning
 MOST_WAITING = 1000
 # Lessons that can be taken back, the last one first.
 MOST_REMEMBERED = 100
-# What the cloud calls a sample that was forgotten, so no class may be called that.
-RESERVED = "?"
 
 
 class TeachingRefused(ConfigError):
@@ -86,8 +84,6 @@ class Teaching:
             check_class_name(name)
         except MalformedMessage as error:
             raise TeachingRefused(str(error)) from error
-        if name == RESERVED:
-            raise TeachingRefused(f"no class may be called {RESERVED!r}")
         if not 0 < seconds <= MAX_TEACH_SECONDS:
             raise TeachingRefused(f"teach for more than 0 and up to {MAX_TEACH_SECONDS} seconds, not {seconds:g}")
         with self._lock:
@@ -120,7 +116,7 @@ class Teaching:
         """Take in a frame that the camera saw. Return whether it is one to learn from."""
         with self._lock:
             lesson = self._open if self._open and self._clock() < self._ends else None
-            labelled = self._trusts_source and frame.label not in {None, RESERVED}
+            labelled = self._trusts_source and frame.label is not None
             if len(self._waiting) >= MOST_WAITING or not (lesson or labelled):
                 return False
             if not self._thinning.keep(frame.image):

@@ -8,7 +8,7 @@ from broker.errors import ConfigError
 from broker.messages import ProbeResult, SplitSpec
 from robot_edge.planning.probing import Prober
 
-# How often it is asked again, how often for a sign of life, and for how long there may be none: a step may take seconds.
+# How often it is asked again, how often for a sign of life, and for how long there may be none; a step takes seconds.
 AGAIN_SECONDS, KNOCK_SECONDS, DEAD_SECONDS = 20.0, 5.0, 45.0
 
 

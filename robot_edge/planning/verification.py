@@ -15,6 +15,7 @@ from broker.credentials import Credentials
 from broker.errors import ConfigError, MalformedMessage
 from broker.link import MqttLink, credentials_for
 from broker.messages import TrainerMetrics
+from broker.quantize import MAX_BITS
 from robot_edge.planning.config import PlanConfig
 
 # How near a prediction should be.
@@ -43,7 +44,7 @@ def verify(config: PlanConfig, plan: Path, predicted: float) -> None:
         log = Path(folder) / "log"
         command = [sys.executable, "-m", "robot_edge", "run", "--config", str(plan)]
         command += ["--images", str(config.verify_images), "--run-dir", f"{folder}/run"]
-        command += ["--robot", config.verifying_robot]
+        command += ["--robot", config.verifying_robot, "--least-bits", str(MAX_BITS)]  # as many as were planned
         print(f"Verifying: {config.verify_images:,} images ...", flush=True)
         with log.open("w") as output:
             run = subprocess.Popen(command, stdout=output, stderr=output)

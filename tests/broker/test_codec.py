@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from broker import codec
 from broker.codec import (
     BATCH_OVERHEAD_BYTES,
+    FORGOTTEN,
     MAX_CHANNELS,
     MAX_COUNT,
     MAX_EDITS,
@@ -78,8 +79,9 @@ SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=32, bits=3, bott
 
 CODES = (np.arange(36, dtype=np.uint8) % 8).reshape(3, 2, 2, 3)
 LOW, STEP = np.array([-1.0, 0.0], np.float32), np.array([0.25, 0.5], np.float32)
-# Two bits of each code, byte i holding those of codes i, i + 9, i + 18 and i + 27, then the third bit of each code.
-BITS_PACKED = bytes.fromhex("e4 39 4e 93 e4 39 4e 93 e4  5a 52 16 34 25")
+# 0 to 7 in Gray code are 0 1 3 2 6 7 5 4. The lowest bit of each, 0 1 1 0 0 1 1 0 and so on, the first in the lowest
+# bit of its byte; then the next bits, 0 0 1 1 1 1 0 0; then the highest, 0 0 0 0 1 1 1 1.
+PLANES = bytes.fromhex("66 66 66 66 06  3c 3c 3c 3c 0c  f0 f0 f0 f0 00")
 
 BATCH = ActivationBatch(
     boot=BOOT,
@@ -94,7 +96,7 @@ BATCH = ActivationBatch(
     labels=np.array([0, 1, 0], np.uint16),
     samples=np.array([70000, 12, 70001], np.uint32),
     again=True,
-    activations=PackedActivations(shape=(3, 2, 2, 3), bits=3, low=LOW, step=STEP, data=BITS_PACKED, compressed=False),
+    activations=PackedActivations(shape=(3, 2, 2, 3), bits=3, low=LOW, step=STEP, codec="none", data=PLANES),
 )
 EVALUATION_BATCH = replace(
     BATCH,
@@ -109,9 +111,20 @@ EVALUATION_BATCH = replace(
         bits=4,
         low=LOW,
         step=STEP,
-        # An lz4 block: 1 zero, 119 more copied from 1 back, then the 8 bytes 0 .. 7.
-        data=bytes.fromhex("1f 00 01 00 64 80 00 01 02 03 04 05 06 07"),
-        compressed=True,
+        codec="zlib",
+        # A zlib stream: its header, deflate with fixed codes (2 zeros, 119 more copied from 1 back, then the 7 bytes
+        # 1 .. 7), and the checksum of these 128 bytes.
+        data=bytes.fromhex("78 01  63 60 18 20 c0 c8 c4 cc c2 ca c6 0e 00  00 d4 00 1d"),
+    ),
+)
+LZ4_BATCH = replace(
+    EVALUATION_BATCH,
+    activations=replace(
+        EVALUATION_BATCH.activations,
+        bits=5,
+        codec="lz4",
+        # An lz4 block: 1 zero, 151 more copied from 1 back, then the 8 bytes 0 .. 7.
+        data=bytes.fromhex("1f 00 01 00 84 80 00 01 02 03 04 05 06 07"),
     ),
 )
 
@@ -126,8 +139,8 @@ ASK = Ask(
         bits=3,
         low=LOW,
         step=STEP,
-        data=bytes.fromhex("6c b1 c6  0c 0c"),
-        compressed=False,
+        codec="none",
+        data=bytes.fromhex("66 06  3c 0c  f0 00"),
     ),
 )
 ANSWER = Answer(boot=BOOT, number=5, classes=("köttur", "cat"), probabilities=(0.75, 0.125), images=6208)
@@ -138,7 +151,8 @@ PREDICTION = Prediction(boot=BOOT, time=1767225600.5, name="köttur", confidence
 # What is said, and the file that holds its bytes.
 TABLE: list[tuple[Message, str]] = [
     (BATCH, "activations.bin"),
-    (EVALUATION_BATCH, "activations-lz4.bin"),
+    (EVALUATION_BATCH, "activations-zlib.bin"),
+    (LZ4_BATCH, "activations-lz4.bin"),
     (
         ClassEdit(boot=BOOT, sequence=9, number=3, change="rename", name="köttur", to="cat", session=0),
         "class-edit.bin",
@@ -207,7 +221,7 @@ TABLE: list[tuple[Message, str]] = [
     (PROBE_RESULT, "probe-result.bin"),
 ]
 EVERY_MESSAGE = pytest.mark.parametrize(("message", "file"), [pytest.param(*row, id=row[1]) for row in TABLE])
-BATCHES = pytest.mark.parametrize("batch", [BATCH, EVALUATION_BATCH], ids=["plain", "lz4"])
+BATCHES = pytest.mark.parametrize("batch", [BATCH, EVALUATION_BATCH, LZ4_BATCH], ids=["plain", "zlib", "lz4"])
 
 
 def plain(value: object) -> object:
@@ -272,11 +286,14 @@ def test_every_kind_of_message_has_golden_bytes() -> None:
 def test_the_golden_activations_are_what_they_say() -> None:
     np.testing.assert_array_equal(unpack_activations(BATCH.activations).codes, CODES)
     quantized = Quantized(codes=CODES, low=LOW, step=STEP, bits=3)
-    assert pack_activations(quantized).data == BITS_PACKED
+    assert pack_activations(quantized).data == PLANES
     assert dequantize(quantized)[0, :, 0].tolist() == [[-1.0, -0.75, -0.5], [3.0, 3.5, 0.0]]
-    compressed = unpack_activations(EVALUATION_BATCH.activations).codes.reshape(-1)
-    # Byte i holds codes i and i + 128.
-    assert compressed.tolist() == [0] * 120 + list(range(8)) + [0] * 128
+    for batch in (EVALUATION_BATCH, LZ4_BATCH):
+        # The last 8 bytes of the highest plane are not 0: in the last 64 Gray codes a single bit may be 1, the highest,
+        # which is that of the highest level.
+        codes, highest = unpack_activations(batch.activations).codes.reshape(-1), 2**batch.activations.bits - 1
+        last = [highest * (byte >> place & 1) for byte in range(8) for place in range(8)]
+        assert codes.tolist() == [0] * 192 + last
     assert BATCH.names == ["cat", "köttur", "cat"]
     np.testing.assert_array_equal(unpack_activations(ASK.activations).codes, CODES[:1])
 
@@ -329,7 +346,7 @@ def shaped(*shape: int) -> dict[str, Any]:
     channels = shape[1] if len(shape) > 1 else 1
     return {
         "shape": list(shape),
-        "lz4": True,
+        "codec": "lz4",
         "classes": ["cat"],
         "labels": bytes(2 * shape[0]),
         "samples": bytes(4 * shape[0]),
@@ -395,24 +412,29 @@ def floats(*values: float) -> bytes:
         ({"shape": [3, 2, 6.0]}, "'shape' is not"),
         ({"shape": [3, 2, True, 6]}, "'shape' is not"),
         ({"shape": [2**63, 2**63, 2**63, 2**63]}, "'shape' holds .* values, limit"),
-        ({"shape": [3, 2, 2, 4]}, "needs 18 bytes, the message holds 14"),
+        ({"shape": [3, 2, 2, 4]}, "needs 18 bytes, the message holds 15"),
         (shaped(MAX_SAMPLES + 1, 1), "is not .samples <= 4096"),
         (shaped(1, MAX_CHANNELS + 1), "channels <= 16384"),
         (shaped(4, 1024, 32, 33), "limit 4,194,304"),
         ({"bits": 0}, "'bits' is 0, not in 1..8"),
         ({"bits": 9}, "'bits' is 9"),
         ({"bits": True}, "'bits' is bool"),
-        ({"bits": 4}, "needs 18 bytes"),
+        ({"bits": 4}, "needs 20 bytes"),
         ({"low": bytes(4)}, "'low' has 4 bytes, expected 8"),
         ({"low": floats(0, math.nan)}, "'low' has values that are not finite"),
         ({"low": floats(0, math.inf)}, "'low' has values"),
         ({"low": floats(-1.1e6, 0)}, "'low' has values"),
         ({"step": floats(3e38, 0)}, "'step' has values"),
         ({"step": "steps"}, "'step' is str"),
-        ({"lz4": 1}, "'lz4' is int"),
-        ({"data": BITS_PACKED + b"\0"}, "needs 14 bytes, the message holds 15"),
+        ({"codec": True}, "'codec' is bool"),
+        ({"codec": "zstd"}, "'codec' is 'zstd', not one of none, lz4, zlib"),
+        ({"codec": ""}, "'codec' is '', not one of"),
+        ({"data": PLANES + b"\0"}, "needs 15 bytes, the message holds 16"),
         ({"data": b""}, "the message holds 0"),
-        ({"data": b"", "lz4": True}, "the message holds 0"),
+        ({"data": b"", "codec": "lz4"}, "the message holds 0"),
+        ({"data": b"", "codec": "zlib"}, "the message holds 0"),
+        (shaped(1, 681) | {"data": bytes(1)}, "needs 258 bytes, the message holds 1"),
+        (shaped(1, 2753) | {"codec": "zlib", "data": bytes(1)}, "needs 1,035 bytes, the message holds 1"),
         ({"kind": "frame"}, "kind 'frame' is none of activations, class-edit, "),
         ({"kind": None}, "'kind' is NoneType"),
         ({"kind": "x" * 401}, "'kind' has 401 characters"),
@@ -434,6 +456,8 @@ def test_impossible_activations(changes: dict[str, Any], complaint: str) -> None
         {"classes": ["cat", "🐕" * 64]},
         {"low": floats(-1e6, 1e6)},
         {"a field of a later version": [1, 2, 3]},
+        shaped(1, 680) | {"data": bytes(1)},
+        shaped(1, 2752) | {"codec": "zlib", "data": bytes(1)},
         shaped(MAX_SAMPLES, 1),
         shaped(3, 4096, 11, 31),
         shaped(1, MAX_CHANNELS),
@@ -510,7 +534,7 @@ def test_impossible_states_and_metrics(file: str, right: str, wrong: str, compla
         (ASK, {"number": -1}, "'number' is -1"),
         (ASK, {"split": ""}, "'split' is not 16 hexadecimal"),
         (ASK, {"shape": [2, 2, 1, 3]}, r"shape \(2, 2, 1, 3\) is not of one sample"),
-        (ASK, {"shape": [1, 2, 2, 4]}, "needs 6 bytes, the message holds 5"),
+        (ASK, {"shape": [1, 2, 3, 3]}, "needs 9 bytes, the message holds 6"),
         (ASK, {"low": floats(0, math.inf)}, "'low' has values"),
         (ANSWER, {"classes": [], "probabilities": []}, "of 0 classes are none"),
         (ANSWER, {"classes": ["cat", "cat"]}, "or one twice"),
@@ -605,6 +629,15 @@ def test_class_names(name: str) -> None:
 def test_what_is_no_class_name(name: str) -> None:
     with pytest.raises(MalformedMessage, match="use 1 to 64 printable characters"):
         check_class_name(name)
+
+
+def test_no_class_is_called_as_forgotten_samples_are_and_those_can_be_read() -> None:
+    with pytest.raises(
+        MalformedMessage, match=r"class name '\?' is what forgotten samples are called: use another one"
+    ):
+        check_class_name(FORGOTTEN)
+    batch = replace(BATCH, classes=(FORGOTTEN, *BATCH.classes[1:]))
+    assert unpack_as(ActivationBatch, pack(batch)).classes == batch.classes
 
 
 # Anything at all
@@ -845,9 +878,7 @@ def fullest(split: SplitSpec, classes: int, samples: int) -> ActivationBatch:
         labels=rng.integers(0, len(names), samples).astype(np.uint16),
         samples=rng.integers(0, 2**32, samples, np.uint32),
         again=False,
-        activations=PackedActivations(
-            shape=shape, bits=split.bits, low=ranges, step=ranges, data=data, compressed=False
-        ),
+        activations=PackedActivations(shape=shape, bits=split.bits, low=ranges, step=ranges, codec="none", data=data),
     )
 
 

@@ -140,9 +140,10 @@ def test_only_the_last_askers_have_copies(start: Callable[..., Cloud]) -> None:
         make_ask(activations=pack_activations(quantize(np.ones((1, 6, 2, 2), np.float32), 5))),
         make_ask(activations=pack_activations(quantize(np.ones((1, 6, 2, 3), np.float32), 4))),
         make_ask(activations=pack_activations(quantize(np.ones((1, 7, 2, 2), np.float32), 4))),
-        make_ask(activations=dataclasses.replace(make_ask().activations, data=b"\x00" * 12, compressed=True)),
+        make_ask(activations=dataclasses.replace(make_ask().activations, data=b"\x00" * 12, codec="lz4")),
+        make_ask(activations=dataclasses.replace(make_ask().activations, data=b"\x00" * 12, codec="zlib")),
     ],
-    ids=["another boot", "another split", "other bits", "other size", "other channels", "no lz4"],
+    ids=["another boot", "another split", "other bits", "other size", "other channels", "no lz4", "no zlib"],
 )
 def test_what_is_not_answered(answering: Answering, ask: Ask) -> None:
     answering.wake()

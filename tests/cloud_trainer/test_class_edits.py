@@ -7,9 +7,10 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from broker.codec import FORGOTTEN
 from broker.messages import Change, ClassEdit
 from broker.quantize import unpack_activations
-from cloud_trainer.class_edits import MOST_BOOTS, WIPED, ClassEdits
+from cloud_trainer.class_edits import MOST_BOOTS, ClassEdits
 from tests.cloud_trainer.world import STATE, make_batch
 
 
@@ -71,7 +72,7 @@ def test_nothing_is_left_of_a_wiped_sample_and_the_others_stay_where_they_are() 
     batch = make_batch(names)
     wiped = edits.wipe(batch)
     assert wiped is not None
-    assert wiped.names == [WIPED if name == "mug" else name for name in names]
+    assert wiped.names == [FORGOTTEN if name == "mug" else name for name in names]
     assert "mug" not in wiped.classes
     before, after = unpack_activations(batch.activations).codes, unpack_activations(wiped.activations).codes
     for row, name in enumerate(names):

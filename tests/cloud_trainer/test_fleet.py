@@ -457,6 +457,43 @@ def test_the_second_robot_of_a_kind_need_not_be_measured(fleet: Fleet, monkeypat
     assert len(measured) == 1, "r3 has not been trained for yet"
 
 
+def test_a_robot_is_measured_when_it_says_what_it_is_and_not_again_when_it_sends(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[object] = []
+
+    def measure(*_: object) -> Compute:
+        measured.append(0)
+        return Compute(device=torch.device("cpu"))
+
+    monkeypatch.setattr("cloud_trainer.session_start.fastest_compute", measure)
+    record = fleet.robots["r1"] = RobotRecord(state=STATE)
+    fleet.prepare("r1")
+    fleet.prepare("r1")
+    assert (len(measured), record.entered, record.memory, fleet.store.robots()) == (1, None, 0, [])
+    fleet.enter("r1")
+    assert (len(measured), record.entered, record.prepared) == (1, STATE, None)
+    assert record.memory > 0
+    fleet.prepare("r1")
+    record.state = replace(STATE, boot="d" * 16, weights="checkpoint")
+    fleet.prepare("r1")
+    assert len(measured) == 1, "one that goes on, or only asks, begins no network"
+
+
+def test_what_was_prepared_for_another_state_does_not_count(fleet: Fleet) -> None:
+    record = fleet.robots["r1"] = RobotRecord(state=STATE)
+    fleet.prepare("r1")
+    record.state = replace(STATE, boot="d" * 16, split=replace(STATE.split, bits=3))
+    fleet.enter("r1")
+    assert SessionStart.unpack(fleet.store.next_event("r1", 0).payload).state == record.state  # type: ignore[union-attr]
+
+
+def test_what_cannot_be_built_is_said_before_anything_is_sent(fleet: Fleet) -> None:
+    record = fleet.robots["r1"] = RobotRecord(state=replace(STATE, split=replace(STATE.split, shape=(7, 2, 2))))
+    fleet.prepare("r1")
+    assert "says that (7, 2, 2) crosses" in record.refused
+
+
 def test_what_cannot_be_built_is_refused_with_its_reason_and_leaves_no_event(fleet: Fleet) -> None:
     enter(fleet, "r1", replace(STATE, split=replace(STATE.split, shape=(7, 2, 2))))
     record = fleet.robots["r1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 import cloud_trainer.session_start
 from broker import topics
-from broker.codec import pack
+from broker.codec import RECEIVE_LIMIT_BYTES, pack
 from broker.messages import SplitSpec
 from cloud_trainer.conduct import FIRST_SECONDS, REJECTIONS
 from tests.cloud_trainer import fuzz
@@ -36,7 +37,7 @@ Start = Callable[..., Cloud]
 
 
 def peak(work: Callable[[], object]) -> int:
-    """Return the most bytes that Python, numpy and lz4 held at once meanwhile."""
+    """Return the most bytes that Python, numpy, lz4 and zlib held at once meanwhile."""
     tracemalloc.start()
     try:
         work()
@@ -50,11 +51,15 @@ def changed(**fields: Any) -> bytes:
     return bytes(msgpack.packb({**msgpack.unpackb(pack(batches(1)[0])), **fields}))
 
 
-def test_a_short_message_that_declares_much_takes_little_memory(cloud: Cloud) -> None:
+SHORT = {"lz4": b"\x1f\0\1\0" + b"\xff" * 30, "zlib": zlib.compress(bytes(30_000), 9)}
+
+
+@pytest.mark.parametrize("codec", SHORT)
+def test_a_short_message_that_declares_much_takes_little_memory(cloud: Cloud, codec: str) -> None:
     cloud.say("r1", STATE, *batches(1))
     for shape in ([4096, 6, 2, 2], [4, 6, 418, 418], [4096, 1024], [2**60, 2, 2], [16, 6, 2, 2]):
         ranges = b"\0" * (4 * min(shape[1], 6))
-        message = changed(sequence=5, shape=shape, lz4=True, data=b"\x1f\0\1\0" + b"\xff" * 30, low=ranges, step=ranges)
+        message = changed(sequence=5, shape=shape, codec=codec, data=SHORT[codec], low=ranges, step=ranges)
         assert len(message) < 400
 
         def send(message: bytes = message) -> None:
@@ -68,19 +73,28 @@ def test_a_short_message_that_declares_much_takes_little_memory(cloud: Cloud) ->
 def test_the_measure_above_would_notice_64_megabytes() -> None:
     small = lz4.block.compress(bytes(64_000_000), store_size=False)
     assert peak(lambda: lz4.block.decompress(small, uncompressed_size=64_000_000)) > 60_000_000
+    deflated = zlib.compress(bytes(64_000_000), 1)
+    assert peak(lambda: zlib.decompress(deflated)) > 60_000_000
     assert peak(lambda: np.zeros(64_000_000, np.uint8)) > 60_000_000
 
 
-def test_a_bomb_as_large_as_a_message_may_be_is_bounded(cloud: Cloud) -> None:
+def zeros(size: int, codec: str) -> bytes:
+    """Return so many of them, compressed."""
+    if codec == "zlib":
+        return zlib.compress(bytes(size))
+    block: bytes = lz4.block.compress(bytes(size), store_size=False)
+    return block
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zlib"])
+def test_a_bomb_as_large_as_a_message_may_be_is_bounded(cloud: Cloud, codec: str) -> None:
     cloud.say("r1", STATE, *batches(1))
-    size = 4096 * 24 // 2
-    whole = lz4.block.compress(bytes(size), store_size=False)
     message = changed(
         sequence=5,
         evaluation=1,
         shape=[4096, 6, 2, 2],
-        lz4=True,
-        data=whole,
+        codec=codec,
+        data=zeros(4096 * 24 // 2, codec),
         labels=bytes(2 * 4096),
         samples=bytes(4 * 4096),
     )
@@ -91,6 +105,21 @@ def test_a_bomb_as_large_as_a_message_may_be_is_bounded(cloud: Cloud) -> None:
 
     assert peak(send) < 20_000_000
     assert cloud.figures().evaluated == 4096, "it is a valid message after all"
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zlib"])
+def test_a_bomb_that_hides_its_size_is_bounded(cloud: Cloud, codec: str) -> None:
+    cloud.say("r1", STATE, *batches(1))
+    message = changed(sequence=5, codec=codec, data=zeros(200_000_000, codec))
+    assert len(message) < RECEIVE_LIMIT_BYTES
+
+    def send() -> None:
+        cloud.publish("r1", "activations", message)
+        cloud.work()
+
+    assert peak(send) < 5_000_000
+    assert cloud.figures().messages_rejected == 1
+    assert cloud.figures().images == 4
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from broker.errors import MalformedMessage
 from broker.messages import ClassEdit, SplitSpec
+from broker.quantize import Codec
 from cloud_trainer.intake import Intake
 from tests.cloud_trainer.world import make_batch
 
@@ -28,10 +29,11 @@ def test_a_batch_that_lies_about_its_split_is_rejected(change: dict[str, Any]) -
     assert f"{other.shape} at {other.bits} bits; the split has (2, 3, 3) at 4 at most" in str(error.value)
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zlib"])
 @pytest.mark.parametrize("data", [b"\xff" * 9, b"\x10x", b""])
-def test_a_batch_that_cannot_be_read_is_rejected_before_it_is_stored(data: bytes) -> None:
+def test_a_batch_that_cannot_be_read_is_rejected_before_it_is_stored(data: bytes, codec: Codec) -> None:
     batch = make_batch(["cat"] * 8, SPLIT)
-    lie = dataclasses.replace(batch, activations=dataclasses.replace(batch.activations, compressed=True, data=data))
+    lie = dataclasses.replace(batch, activations=dataclasses.replace(batch.activations, codec=codec, data=data))
     with pytest.raises(MalformedMessage):
         Intake(SPLIT, most_classes=9).check(lie)
 
@@ -45,10 +47,19 @@ def test_classes_are_bounded_over_all_messages_and_known_ones_still_welcome() ->
     intake.check(make_batch(["ant", "bee", "cat", "dog"], SPLIT))
 
 
+def test_what_forgotten_samples_are_called_is_no_class() -> None:
+    intake = Intake(SPLIT, most_classes=4)
+    with pytest.raises(MalformedMessage, match="use another one"):
+        intake.check(make_batch(["cat", "?"], SPLIT))
+    edit = ClassEdit(boot="1" * 16, sequence=1, number=1, change="rename", name="cat", to="?", session=0)
+    with pytest.raises(MalformedMessage, match="use another one"):
+        intake.check_edit(edit)
+
+
 def test_what_is_rejected_uses_up_no_class() -> None:
     intake = Intake(SPLIT, most_classes=1)
     batch = make_batch(["dog"], SPLIT)
-    broken = dataclasses.replace(batch.activations, compressed=True, data=b"\xff" * 9)
+    broken = dataclasses.replace(batch.activations, codec="lz4", data=b"\xff" * 9)
     with pytest.raises(MalformedMessage):
         intake.check(dataclasses.replace(batch, activations=broken))
     intake.check(make_batch(["cat"], SPLIT))

@@ -12,7 +12,10 @@ from broker import topics
 from broker.codec import pack
 from broker.messages import ClassEdit, Receipt, RobotMetrics, TrainerMetrics, TrainerState
 from cloud_trainer.conduct import FIRST_SECONDS
-from cloud_trainer.node import RETRY_SECONDS, SILENCE_SECONDS, WARNING_SECONDS
+from cloud_trainer.fleet import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
+from cloud_trainer.node import RETRY_SECONDS, SETTLING_SECONDS, SILENCE_SECONDS, WARNING_SECONDS
+from cloud_trainer.replay import replay
+from cloud_trainer.store import STORE
 from hierarchy.checkpoint import load_checkpoint
 from hierarchy.command_line import SparseLog
 from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
@@ -158,6 +161,83 @@ def test_what_is_stored_is_rehearsed_while_nothing_arrives_and_not_for_ever(star
     rehearsed = session.trainer.steps - steps - (session.prequential.count > fresh)
     assert rehearsed == int(1.5 * session.prequential.count)
     assert cloud.say("r1", *batches(1, first=4))
+
+
+def last_rate(cloud: Cloud) -> float:
+    """The learning rate of the last step, as a share of its peak."""
+    rate: float = cloud.session().trainer.learner.optimizer.param_groups[0]["lr"]
+    return rate / cloud.config.learning_rate
+
+
+def rehearse(cloud: Cloud) -> None:
+    """Let a silent robot's first steps of idle rehearsal be taken; the next ones are in the log already."""
+    cloud.clock.now += SILENCE_SECONDS + 0.1
+    for _ in range(1 + len(cloud.node._robots)):
+        cloud.node.turn(timeout=0)
+    assert {record.session.rehearses for record in cloud.node._robots.values() if record.session} == {True}
+
+
+def test_a_stop_in_the_middle_of_idle_rehearsal_saves_a_settled_network(start: Start) -> None:
+    cloud = start(practice=2)
+    cloud.say("r1", STATE, *batches(20))
+    rehearse(cloud)
+    due, steps = cloud.session().idle_steps_due(2), cloud.session().trainer.steps
+    assert (due, steps) == (160 - IDLE_STEPS_AT_ONCE, 20 + IDLE_STEPS_AT_ONCE)
+    assert last_rate(cloud) > 0.9
+    cloud.finish()
+    assert last_rate(cloud) < 0.02
+    _, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
+    assert about["steps"] == steps + IDLE_STEPS_AT_ONCE + SETTLING_STEPS
+    assert replay(cloud.path / STORE, None, "cpu")
+
+    cloud.start()
+    cloud.work(SILENCE_SECONDS + 0.1)
+    assert cloud.session().trainer.steps == 20 + 160, "the rest comes at the next start"
+    assert last_rate(cloud) < 0.02
+    cloud.finish()
+    assert replay(cloud.path / STORE, None, "cpu")
+
+
+def test_a_stop_when_nothing_was_rehearsed_yet_or_all_was_ends_at_once(start: Start) -> None:
+    for number, silence in enumerate([0, 20]):
+        cloud = start(f"cloud{number}", practice=1)
+        cloud.say("r1", STATE, *batches(2))
+        cloud.work(silence)
+        steps = cloud.session().trainer.steps
+        cloud.finish()
+        assert cloud.session().trainer.steps == steps
+
+
+def test_a_stop_with_messages_to_train_on_leaves_them_and_the_rate_to_the_next_start(start: Start) -> None:
+    cloud = start(practice=5)
+    cloud.say("r1", STATE, *batches(10))
+    rehearse(cloud)
+    cloud.publish("r1", "activations", pack(batches(1, first=10)[0]))
+    cloud.node._take_in(0)
+    assert cloud.node._robots["r1"].messages_waiting == 1
+    steps = cloud.session().trainer.steps
+    cloud.finish()
+    assert cloud.session().trainer.steps == steps
+
+
+def test_ctrl_c_is_not_held_up_by_many_robots(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = start(practice=5)
+    robots = ("r1", "r2", "r3")
+    for robot in robots:
+        cloud.say(robot, STATE, *batches(10))
+    rehearse(cloud)
+    settle = cloud.node._fleet.settle
+    settled: list[str] = []
+
+    def settle_slowly(robot: str) -> None:
+        settle(robot)
+        settled.append(robot)
+        cloud.clock.now += 0.6 * SETTLING_SECONDS
+
+    monkeypatch.setattr(cloud.node._fleet, "settle", settle_slowly)
+    cloud.finish()
+    assert settled == ["r1", "r2"]
+    assert replay(cloud.path / STORE, None, "cpu")
 
 
 @pytest.mark.parametrize("practice", [0.0, 0.1])

@@ -149,6 +149,21 @@ def test_idle_rehearsal_learns_from_what_is_stored_at_a_rate_that_falls_to_nothi
     assert learning_rate(1.0, steps=1000, progress=robot.trainer.recorded[-1].progress) == 1.0, "it begins anew"
 
 
+def test_idle_rehearsal_that_is_cut_short_settles_and_the_rest_of_it_stays_due() -> None:
+    robot = Robot()
+    robot.send(80)
+    robot.apply("rehearse", b"4 40")
+    robot.apply("settle", b"10 36")
+    rates = [learning_rate(1.0, steps=1000, progress=step.progress) for step in robot.trainer.recorded[10:]]
+    assert len(rates) == 14
+    assert rates == sorted(rates, reverse=True)
+    assert rates[3] > 0.9
+    assert rates[-1] < 0.02
+    assert robot.session.idle_steps_due(0.5) == 26
+    robot.apply("rehearse", b"1 26")
+    assert learning_rate(1.0, steps=1000, progress=robot.trainer.recorded[-1].progress) > 0.5, "it goes on"
+
+
 def test_what_idle_rehearsal_is_owed_for_is_bounded() -> None:
     robot = Robot(batch=100)
     for _ in range(MOST_UNREHEARSED // 100 + 3):

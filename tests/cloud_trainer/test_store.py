@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from broker.errors import ConfigError, StorageError
 from cloud_trainer.config import TrainingSettings
-from cloud_trainer.store import APPLICATION_ID, Range, Store, join_ranges, open_store
+from cloud_trainer.store import APPLICATION_ID, FORMAT, Range, Store, join_ranges, open_store
 from tests.cloud_trainer.world import limit_pages
 
 SETTINGS = TrainingSettings(batch=4, learning_rate=0.1, rehearse_from=10, weights="none", seed=0, threads=1)
@@ -272,10 +273,10 @@ def foreign(path: Path) -> None:
     database.close()
 
 
-def newer(path: Path) -> None:
+def of_format(number: int, path: Path) -> None:
     open_store(path, SETTINGS).close()
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 99")
+        database.execute(f"PRAGMA user_version = {number}")
     database.close()
 
 
@@ -291,11 +292,12 @@ def torn(path: Path) -> None:
     [
         (lambda path: path.write_text("text, and more than a header of sqlite holds " * 40), "put a copy of it back"),
         (foreign, "is no store of this version of cloud-trainer: use another --run-dir"),
-        (newer, "is no store of this version of cloud-trainer: use another --run-dir"),
+        (partial(of_format, FORMAT - 1), "is no store of this version of cloud-trainer: use another --run-dir"),
+        (partial(of_format, FORMAT + 1), "is no store of this version of cloud-trainer: use another --run-dir"),
         (torn, "choose another --run-dir to start anew"),
         (Path.mkdir, "cannot be opened"),
     ],
-    ids=["text", "foreign", "newer", "torn", "folder"],
+    ids=["text", "foreign", "older", "newer", "torn", "folder"],
 )
 def test_a_file_that_is_no_store_is_left_alone_and_the_next_step_said(
     path: Path, spoil: Callable[[Path], object], says: str

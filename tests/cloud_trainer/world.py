@@ -226,7 +226,8 @@ class Cloud:
         return found[-1]
 
     def finish(self) -> dict[str, Any]:
-        """End the run and return its summary."""
+        """End the run, as Ctrl-C does, and return its summary."""
+        self.node.settle()
         self.node.finish()
         self.store.close()
         self._open = False

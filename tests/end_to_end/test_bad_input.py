@@ -199,7 +199,8 @@ def _garbage(recorder: Recorder) -> list[tuple[str, bytes]]:
         pack(dataclasses.replace(batch, activations=few)),
         pack(dataclasses.replace(batch, activations=other_shape)),
         pack(dataclasses.replace(batch, split="0" * 16)),
-        pack(dataclasses.replace(batch, activations=dataclasses.replace(packed, data=b"\xff" * 500, compressed=True))),
+        pack(dataclasses.replace(batch, activations=dataclasses.replace(packed, data=b"\xff" * 500, codec="lz4"))),
+        pack(dataclasses.replace(batch, activations=dataclasses.replace(packed, data=b"\xff" * 500, codec="zlib"))),
     ]
     return [*(("honest", payload) for payload in as_honest), ("nobody", b"who am I?")]
 

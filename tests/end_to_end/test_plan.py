@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,8 +46,11 @@ def test_a_plan_is_found_written_and_kept(world: str, pictures: Path, tmp_path: 
     assert 2 <= settings["bits"] <= 8
     assert "verify" not in settings
     assert "Mbit/s" in printed
-    verdict = next(line for line in printed.splitlines() if line.startswith("predicted"))
-    assert float(verdict.split("observed ")[1].split()[0].replace(",", "")) > 1
+    verdict = re.search(r"predicted ([\d,]+) images/s, observed ([\d,]+) \(([+-]\d+)%\)", printed)
+    assert verdict, printed
+    predicted, observed = (float(one.replace(",", "")) for one in verdict.groups()[:2])
+    assert int(verdict[3]) == pytest.approx(100 * (observed / predicted - 1), abs=1 + 100 / predicted)
+    assert predicted > 10, "it is of images, not of steps"
 
 
 def test_a_slow_link_is_planned_for(world: str, tmp_path: Path) -> None:
@@ -55,7 +59,10 @@ def test_a_slow_link_is_planned_for(world: str, tmp_path: Path) -> None:
     status, printed = plan(*few, "--mbit", "0.05")
     assert status == 0, printed
     assert tomllib.loads(out.read_text())["bottleneck"] > 0
-    assert "link" in printed
+    assert "link 0.05 Mbit/s (--mbit)" in printed
+    rows = [line for line in printed.splitlines() if line.startswith("│ layer2")]
+    assert rows
+    assert all("│ link " in row for row in rows), "6 kB a second are the slowest stage whatever crosses"
 
 
 def test_without_a_trainer_it_says_what_to_start(amqtt_url: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import hierarchy.device
 from broker.errors import ConfigError
 from hierarchy.device import Compute, choose_device, fastest, set_threads
 
@@ -69,15 +71,22 @@ def test_a_forward_pass_runs_in_the_dtype(compute: Compute, dtype: torch.dtype) 
 
 def test_it_reads_well_in_a_log() -> None:
     assert [str(one) for one in (PLAIN, HALF)] == ["cpu, float32", "cpu, bfloat16, channels last"]
+    assert str(Compute(device=CPU, small_maps=True)) == "cpu, float32, small maps as matrices"
 
 
-def fastest_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[float]]) -> Compute:
+@pytest.mark.parametrize("compute", [PLAIN, LAYOUT, HALF, Compute(device=CPU, small_maps=True)])
+def test_its_settings_are_all_of_it(compute: Compute) -> None:
+    assert Compute.from_settings(CPU, json.loads(json.dumps(compute.settings))) == compute
+
+
+def fastest_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[float]], *, limit: float = 1e9) -> Compute:
     """Let each way take these seconds a step, one after the other; without any it has no kernel."""
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(hierarchy.device, "MOST_SECONDS", limit)
 
     def training_step(compute: Compute) -> Callable[[], object]:
-        left = list(seconds[compute])
+        left = list(seconds.get(compute, []))
 
         def step() -> None:
             nonlocal now
@@ -107,6 +116,11 @@ def test_a_way_that_was_held_up_once_gets_another_chance(monkeypatch: pytest.Mon
 
 def test_a_near_tie_keeps_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fastest_of(monkeypatch, {PLAIN: [1.0] * 6, LAYOUT: [0.97] * 6, HALF: [0.96] * 6}) == PLAIN
+
+
+def test_a_machine_that_is_slow_is_not_measured_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {PLAIN: [20.0] * 2, LAYOUT: [10.0] * 2, HALF: [30.0] * 2}  # a third step would raise
+    assert fastest_of(monkeypatch, seconds, limit=5) == LAYOUT
 
 
 def test_a_way_that_the_device_cannot_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
         ["", "prediction", "~/prediction", "/a_1/b"],
         ["/", "a//b", "a/", "/1a", "a-b", "~a", "a b", "é"],
     ),
-    ("phases", ["a,b|c", "a , b"], ["a,,b", "|a", "a|", "x" * 65, "a\tb"]),
+    ("phases", ["a,b|c", "a , b"], ["a,,b", "|a", "a|", "x" * 65, "a\tb", "a,?"]),
 ]
 
 

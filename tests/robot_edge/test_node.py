@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +254,7 @@ def test_where_the_link_is_behind_values_go_up_with_fewer_bits(tmp_path: Path, m
     run.all()
     bits = [batch.activations.bits for batch in run.link.batches if not batch.evaluation]
     assert bits[0] == 4
-    assert {after - before for before, after in zip(bits, bits[1:], strict=False)} <= {0, -1, 1}
+    assert {after - before for before, after in pairwise(bits)} <= {0, -1, 1}
     assert min(bits) == 2
     assert {batch.activations.bits for batch in run.link.batches if batch.evaluation} == {4}
     assert min(line["bits"] for line in run.metrics()) == 2
@@ -324,15 +324,34 @@ def test_a_replay_that_ended_on_some_of_its_classes_practises_on_all_of_them(tmp
     assert (tmp_path / "forgetting.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_that_was_killed_while_it_practised_practises_once_more(tmp_path: Path) -> None:
-    first = Run(tmp_path, ONE_BY_ONE)
+def test_a_run_that_was_stopped_while_it_practised_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole = Run(tmp_path / "whole", ONE_BY_ONE)
+    whole.all()
+    first = Run(tmp_path / "stopped", ONE_BY_ONE)
     first.stop_after(20)
     assert first.all()["interrupted"]
+    assert len(first.trainer.frames) == 20
     first.end()
-    second = Run(tmp_path, ONE_BY_ONE)
+    second = Run(tmp_path / "stopped", ONE_BY_ONE)
     summary = second.all()
-    assert [fresh for _, fresh in second.trainer.frames] == [0] * 24
-    assert (summary["images"], len(summary["exit_accuracy_matrix"]["rounds"])) == (48, 5)
+    assert [fresh for _, fresh in second.trainer.frames] == [0] * 16, "of 24, 8 were taken before"
+    assert (summary["images"], len(summary["exit_accuracy_matrix"]["rounds"])) == (48, 4)
+    for (name, left), right in zip(whole.weights().items(), second.weights().values(), strict=True):
+        assert torch.equal(left, right), name
+
+
+def test_where_no_frames_are_kept_there_is_nothing_to_practise_on_and_that_is_not_asked_again(tmp_path: Path) -> None:
+    settings = {**ONE_BY_ONE, "rehearsal_mb": 0}
+    first = Run(tmp_path, settings)
+    first.node.train()
+    first.node._settle()
+    first.stop.made = True
+    rounds = len(first.finish()["exit_accuracy_matrix"]["rounds"])
+    assert len(first.trainer.frames) == 12
+    first.end()
+    second = Run(tmp_path, settings)
+    second.node._settle()
+    assert len(second.finish()["exit_accuracy_matrix"]["rounds"]) == rounds, "it is not tested once more for it"
 
 
 def test_frames_of_a_former_run_have_numbers_of_their_own(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_classes_change(arguments: Any, edit: Any) -> None:
         (("rename", "cup", "mug"), "no class 'cup'; there are: car, mug"),
         (("rename", "mug", "car"), "there is a class 'car' already: merge"),
         (("rename", "mug", ""), "class name ''"),
-        (("rename", "mug", "?"), "no class may be called"),
+        (("rename", "mug", "?"), "forgotten samples"),
         (("merge", "mug", "mug"), "one class already"),
         (("merge", "mug", "cup"), "no class 'cup'"),
         (("forget", "cup"), "no class 'cup'"),

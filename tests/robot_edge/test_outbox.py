@@ -16,7 +16,16 @@ import psutil
 import pytest
 
 from broker.errors import ConfigError
-from robot_edge.outbox import COMMIT_SECONDS, LIVE_SECONDS, LOG_BYTES, PAGE_BYTES, RETRY_SECONDS, ClassCounts, Outbox
+from robot_edge.outbox import (
+    COMMIT_SECONDS,
+    FORMAT,
+    LIVE_SECONDS,
+    LOG_BYTES,
+    PAGE_BYTES,
+    RETRY_SECONDS,
+    ClassCounts,
+    Outbox,
+)
 
 BOOT = "b" * 16
 LATER = "c" * 16
@@ -307,6 +316,16 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path, open_outbox
     other = sqlite3.connect(tmp_path / "outbox.db")
     assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
     other.close()
+
+
+@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
+def test_an_outbox_of_another_version_is_left_alone(tmp_path: Path, open_outbox: Open, number: int) -> None:
+    open_outbox().close()
+    other = sqlite3.connect(tmp_path / "outbox.db")
+    other.execute(f"PRAGMA user_version = {number}")
+    other.close()
+    with pytest.raises(ConfigError, match="is no outbox of this version of robot-edge: move it away"):
+        open_outbox()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, open_outbox: Open) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from robot_edge.thrift import CALM_SECONDS, MOST_LOAD, REVIEW_SECONDS, Thrift
@@ -45,7 +47,7 @@ def test_bits_become_so_few_that_the_queue_no_longer_grows(goodput: float, bits:
     link = Link(goodput=goodput)
     found = link.pass_time(600)
     assert found[-1] == bits
-    assert all(before - after in (0, 1) for before, after in zip(found, found[1:], strict=False)), "one at a time"
+    assert all(before - after in (0, 1) for before, after in itertools.pairwise(found)), "one at a time"
 
 
 def test_no_fewer_than_the_least() -> None:

@@ -143,8 +143,8 @@ def test_an_unknown_class_names_those_there_are(folder: Path) -> None:
         FolderSource(folder, classes=["cat", "cow"])
 
 
-@pytest.mark.parametrize("name", ["x" * 65, "two\nlines", "blank "])
+@pytest.mark.parametrize("name", ["x" * 65, "two\nlines", "blank ", "?"])
 def test_a_class_that_no_message_could_carry_is_refused_at_once(folder: Path, name: str) -> None:
     (folder / "dog").rename(folder / name)
-    with pytest.raises(SourceError, match=r"class name .*: use 1 to 64 printable characters"):
+    with pytest.raises(SourceError, match=r"class name .*: use (1 to 64 printable characters|another one)"):
         FolderSource(folder)
