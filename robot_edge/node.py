@@ -124,6 +124,7 @@ class RobotNode:
             classes=lambda: self._knowledge.classes,
             has_other=self._knowledge.has_other,
             edit=self._edit,
+            edits=lambda: uplink.outbox.edits,
         )
         self._board = board
         self._posting = (

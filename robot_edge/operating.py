@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker.codec import MAX_TEACH_SECONDS, check_class_name
+from broker.codec import MAX_EDITS, MAX_TEACH_SECONDS, check_class_name
 from broker.errors import ConfigError, MalformedMessage
 from broker.messages import Action, Change, ClassEdit, Command, CommandResult
 from hierarchy.command_line import check_range
 from robot_edge.frames import PacedSource
 from robot_edge.teaching import Lesson, Teaching
+
+# What changes classes that there are.
+EDITING: frozenset[Action] = frozenset({"undo", "rename", "merge", "forget"})
 
 # Makes a class edit known to everybody who has to do with the class, and to the cloud.
 Edit = Callable[[Change, str, str, int], ClassEdit]
@@ -19,7 +22,7 @@ class Commands:
     """Does what a command says, or says why not.
 
     teaching: None for a robot that only replays. classes: returns the classes known. has_other: whether frames of a
-    class are kept that another session taught. edit: carries out a class edit.
+    class are kept that another session taught. edit: carries out a class edit. edits: returns how many there were.
     """
 
     def __init__(
@@ -30,12 +33,14 @@ class Commands:
         classes: Callable[[], tuple[str, ...]],
         has_other: Callable[[str, int], bool],
         edit: Edit,
+        edits: Callable[[], int],
     ) -> None:
         self._teaching = teaching
         self._source = source
         self._classes = classes
         self._has_other = has_other
         self._edit = edit
+        self._edits = edits
         self._asked: dict[int, list[str]] = {}  # who asked for a lesson, by its number
 
     def obey(self, command: Command) -> list[CommandResult]:
@@ -52,6 +57,11 @@ class Commands:
 
     def _obey(self, command: Command) -> list[CommandResult]:
         name, to = command.name.strip(), command.to.strip()
+        if command.action in EDITING and self._edits() >= MAX_EDITS:
+            raise ConfigError(
+                f"this run's classes were edited {MAX_EDITS:,} times, a trainer takes no more: begin another run, with "
+                "--weights of this one"
+            )
         match command.action:
             case "teach":
                 return self._teach(command.id, name, command.seconds)

@@ -50,6 +50,7 @@ class RecordedLessons:
             classes=lambda: tuple(dict.fromkeys(name for name, _ in self._kept)),
             has_other=lambda name, session: any(one == name and other != session for one, other in self._kept),
             edit=self._edit,
+            edits=lambda: self._edits,
         )
 
     def obey(self) -> list[CommandResult]:

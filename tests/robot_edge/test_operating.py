@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from broker.codec import MAX_EDITS
 from broker.messages import Action, Change, ClassEdit, Command, CommandResult
 from robot_edge.frames import Frame
 from robot_edge.operating import Commands
@@ -20,6 +21,7 @@ class Robot:
         self.now = 0.0
         self.classes: tuple[str, ...] = ("mug", "car")
         self.others: set[tuple[str, int]] = set()
+        self.edited = 0
         self.edits: list[tuple[Change, str, str, int]] = []
         self.source = Paced(SimulatedCamera(frames=9))
         self.teaching = Teaching(lambda: self.now)
@@ -29,6 +31,7 @@ class Robot:
             classes=lambda: self.classes,
             has_other=lambda name, session: (name, session) in self.others,
             edit=self._edit,
+            edits=lambda: self.edited,
         )
 
     def obey(self, action: Action, name: str = "", to: str = "", *, seconds: float = 10.0) -> list[CommandResult]:
@@ -158,3 +161,18 @@ def test_a_replay_is_paused_stepped_and_resumed() -> None:
     assert robot.source.next(0.0) is None
     assert robot.obey("resume")[0].ok
     assert robot.source.next(0.0) is not None
+
+
+@pytest.mark.parametrize("action", ["undo", "rename", "merge", "forget"])
+def test_more_edits_than_a_trainer_takes_are_refused_and_change_nothing(action: Action) -> None:
+    robot = Robot()
+    robot.obey("teach", "cup")
+    robot.see(1)
+    robot.obey("stop")
+    robot.edited = MAX_EDITS
+    ((ok, done, text),) = said(robot.obey(action, "mug", "car"))
+    assert (ok, done) == (False, True)
+    assert "--weights" in text
+    assert robot.edits == []
+    robot.edited -= 1
+    assert said(robot.obey("undo"))[-1][0], "the lesson is there to be taken back"
