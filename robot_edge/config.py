@@ -105,8 +105,9 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     durable: bool = False
     """Write the outbox so that nothing in it is lost, or sent twice, after a power cut. Costs some milliseconds ten
     times a second; a kill loses nothing either way."""
-    catch_up: CatchUp = "oldest"
-    """What goes up first when the cloud is back after an outage."""
+    catch_up: CatchUp | Literal["auto"] = "auto"
+    """What goes up first when the cloud is back after an outage, or where the link cannot carry all: oldest, newest, or
+    rarest, samples of classes that there are few of. Default: oldest, and rarest when live, behind what is seen now."""
     checkpoint_every: int = 200
     """Training steps between two checkpoints. What a killed replay learned since the last one it learns again; a live
     robot also writes one at the beginning and end of each lesson."""
@@ -193,6 +194,13 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
         if self.when_full == "auto":
             return "balanced" if self.is_live else "block"
         return self.when_full
+
+    @property
+    def catches_up(self) -> CatchUp:
+        """What --catch-up comes to."""
+        if self.catch_up == "auto":
+            return "rarest" if self.is_live else "oldest"
+        return self.catch_up
 
     @property
     def rehearsed_per_fresh(self) -> float:

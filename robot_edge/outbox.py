@@ -20,8 +20,9 @@ from broker.errors import ConfigError
 # class that has most.
 WhenFull = Literal["block", "drop-oldest", "balanced"]
 
-# Which messages go up first once the trainer is back.
-CatchUp = Literal["oldest", "newest"]
+# Which messages go up first once the trainer is back, or where the link cannot carry all: the oldest, the newest, or
+# those of classes that few samples were taken of.
+CatchUp = Literal["oldest", "newest", "rarest"]
 
 # What came of a message.
 Outcome = Literal["receipted", "rejected", "dropped"]
@@ -48,8 +49,9 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {FORMAT};
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY, boot TEXT NOT NULL, sequence INTEGER NOT NULL, evaluation INTEGER NOT NULL,
-    size INTEGER NOT NULL, payload BLOB NOT NULL
+    size INTEGER NOT NULL, commonness REAL NOT NULL, payload BLOB NOT NULL
 );
+CREATE INDEX messages_by_rarity ON messages (commonness, id);
 -- What may have reached the trainer: no more than a window of messages, and never evicted.
 CREATE TABLE sent (id INTEGER PRIMARY KEY);
 CREATE TABLE samples (
@@ -65,7 +67,7 @@ CREATE TABLE edits (number INTEGER PRIMARY KEY, message INTEGER, payload BLOB NO
 CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
 
-# What was never sent, in three orders.
+# What was never sent, in four orders.
 LIVE = "SELECT id, boot, sequence, size FROM messages WHERE id >= ? AND id NOT IN (SELECT id FROM sent) ORDER BY id"
 BACKLOG: dict[CatchUp, str] = {
     "oldest": """
@@ -73,6 +75,10 @@ BACKLOG: dict[CatchUp, str] = {
     """,
     "newest": """
         SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent) ORDER BY id DESC
+    """,
+    "rarest": """
+        SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent)
+        ORDER BY commonness, id
     """,
 }
 OLDEST = """
@@ -128,6 +134,7 @@ class _Put(NamedTuple):
     payload: bytes
     samples: Mapping[str, int]
     evaluation: int
+    commonness: float
     edit: int = 0
 
 
@@ -281,13 +288,13 @@ class Outbox:
         if self.trouble and self.when_full != "block":
             self._count("dropped", samples)
             return
-        self._puts.append(_Put(sequence, payload, samples, evaluation))
+        self._puts.append(_Put(sequence, payload, samples, evaluation, self._commonness(samples)))
         self._hold(len(payload), +1)
 
     def put_edit(self, sequence: int, payload: bytes) -> None:
         """Keep a class edit of this boot until its receipt. None is ever given up for others: it is a hundred bytes."""
         self._totals["edits"] += 1
-        self._puts.append(_Put(sequence, payload, {}, 0, edit=self._totals["edits"]))
+        self._puts.append(_Put(sequence, payload, {}, 0, 0.0, edit=self._totals["edits"]))
         self._hold(len(payload), +1)
 
     def edits_after(self, number: int) -> list[bytes]:
@@ -370,8 +377,8 @@ class Outbox:
         many("UPDATE edits SET message = NULL WHERE message = ?", gone)
         for number, put in enumerate(self._puts, self._newest + 1):
             run(
-                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)",
-                (number, self._boot, put.sequence, put.evaluation, len(put.payload), put.payload),
+                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (number, self._boot, put.sequence, put.evaluation, len(put.payload), put.commonness, put.payload),
             )
             many("INSERT INTO samples VALUES (?, ?, ?)", [(number, *one) for one in put.samples.items()])
             if put.edit:
@@ -448,6 +455,12 @@ class Outbox:
         self._gone.add(row.id)
         self._hold(row.size, -1)
         self._count(outcome, samples)
+
+    def _commonness(self, samples: Mapping[str, int]) -> float:
+        """Return how much more often than the mean class those of a message were taken; 0 for one without samples."""
+        mean = sum(counts["taken"] for counts in self._classes.values()) / max(1, len(self._classes))
+        of_each = sum(count * self._classes[name]["taken"] for name, count in samples.items())
+        return of_each / sum(samples.values()) / mean if samples else 0.0
 
     def _hold(self, size: int, sign: int) -> None:
         self._messages += sign

@@ -153,7 +153,7 @@ def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
         boot=boot,
         limit=int(config.outbox_mb * 1e6),
         when_full=config.when_outbox_full,
-        catch_up=config.catch_up,
+        catch_up=config.catches_up,
         durable=config.durable,
     )
 

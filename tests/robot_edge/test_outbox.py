@@ -206,6 +206,20 @@ def test_the_backlog_may_come_newest_first(open_outbox: Open, clock: Clock) -> N
     assert live_order(outbox, clock) == [5, 6, 7, 8, 9, 4, 3, 2, 1, 0]
 
 
+def test_the_backlog_may_come_with_what_is_rare_first(open_outbox: Open, clock: Clock) -> None:
+    outbox = open_outbox(catch_up="rarest")
+    for number, samples in enumerate([CATS, CATS, {"dog": 1}, CATS, {"cat": 3, "dog": 1}, {"eel": 2}]):
+        outbox.put(number, json.dumps(number).encode(), samples)
+    outbox.put_edit(6, b"6")
+    outbox.put(7, b"7", {}, evaluation=1)
+    under_way: set[int] = set()
+    order = [number for _ in range(8) for number in clock.take(outbox, 1, under_way=under_way)]
+    assert order[:2] == [6, 7], "what was edited, and what is only tested, waits for nobody"
+    assert order.index(2) < order.index(4) < order.index(3), "dogs, some dogs, cats"
+    assert order.index(5) < order.index(3)
+    assert sorted(order) == list(range(8))
+
+
 def test_a_replay_comes_in_order(open_outbox: Open, clock: Clock) -> None:
     assert live_order(open_outbox(), clock) == list(range(10))
 
