@@ -56,13 +56,13 @@ def test_a_plan_is_found_written_and_kept(world: str, pictures: Path, tmp_path: 
 def test_a_slow_link_is_planned_for(world: str, tmp_path: Path) -> None:
     out = tmp_path / "plan.toml"
     few = ["--broker", world, "--source", "sim:", "--cuts", "layer2", "--out", str(out)]
-    status, printed = plan(*few, "--mbit", "0.05")
+    status, printed = plan(*few, "--mbit", "0.01")
     assert status == 0, printed
     assert tomllib.loads(out.read_text())["bottleneck"] > 0
-    assert "link 0.05 Mbit/s (--mbit)" in printed
+    assert "link 0.01 Mbit/s (--mbit)" in printed
     rows = [line for line in printed.splitlines() if line.startswith("│ layer2")]
     assert rows
-    assert all("│ link " in row for row in rows), "6 kB a second are the slowest stage whatever crosses"
+    assert all("│ link " in row for row in rows), "1,250 bytes a second are the slowest stage whatever crosses"
 
 
 def test_without_a_trainer_it_says_what_to_start(amqtt_url: str, tmp_path: Path) -> None:
