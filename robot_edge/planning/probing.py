@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from broker import topics
@@ -22,6 +23,8 @@ ROUND_TRIPS = 7
 FILL_SECONDS, BURST_SECONDS = 6.0, 2.0
 # Probes on the way at a time, each about so long as the link takes in a quarter of a second.
 UNDER_WAY, PROBE_SECONDS, FIRST_BYTES = 8, 0.25, 2000
+# How long what is still on the way then is waited for: whatever is sent next would stand behind it.
+DRAIN_SECONDS = 15.0
 # When nothing at all has come for so long, what was on the way is lost: a broker drops messages where it is full.
 LOST_SECONDS = 2.0
 
@@ -105,15 +108,27 @@ class Prober:
             for number in [number for number in under_way if number <= lost_up_to]:
                 del under_way[number], self._open[number]
             rate = sum(its for _, its in arrivals) / (now - begin)
-            size = round(min(SEND_LIMIT_BYTES - 1000, max(FIRST_BYTES, rate * PROBE_SECONDS)))
-        for number in under_way:
-            del self._open[number]
+            # No more than twice what has arrived: after a burst the rate looks a hundred times what it is.
+            most = min(SEND_LIMIT_BYTES - 1000, 2 * max((its for _, its in arrivals), default=0))
+            size = round(max(FIRST_BYTES, min(most, rate * PROBE_SECONDS)))
+        self._drain(under_way)
         steady = [arrival for arrival in arrivals if arrival[0] >= begin + BURST_SECONDS]
         if len(steady) > 1 and steady[-1][0] > steady[0][0]:
             return sum(its for _, its in steady[1:]) / (steady[-1][0] - steady[0][0])
         if not arrivals:
             raise ConfigError("the link carried nothing within some seconds: is it up?")
         return sum(its for _, its in arrivals) / FILL_SECONDS
+
+    def _drain(self, under_way: Collection[int]) -> None:
+        """Wait for what is on the way, or until it is lost."""
+        give_up = time.monotonic() + DRAIN_SECONDS
+        while any(self._open[number] is None for number in under_way):
+            now = time.monotonic()
+            if now > give_up or now > self.heard_at + LOST_SECONDS:
+                break
+            self.read(0.05)
+        for number in under_way:
+            del self._open[number]
 
     def probe(self, split: SplitSpec | None = None, rest: bytes = b"") -> Probe:
         """Return the next probe to send."""

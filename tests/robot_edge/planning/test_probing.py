@@ -52,6 +52,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "FILL_SECONDS": 0.6,
         "BURST_SECONDS": 0.2,
         "LOST_SECONDS": 0.1,
+        "DRAIN_SECONDS": 1.0,
     }.items():
         monkeypatch.setattr(probing_module, name, seconds)
     for name, seconds in {"AGAIN_SECONDS": 0.2, "KNOCK_SECONDS": 0.1, "DEAD_SECONDS": 0.5}.items():
@@ -81,6 +82,38 @@ def test_a_link_that_loses_all_for_a_while_is_gone_on_with(monkeypatch: pytest.M
     prober, _ = prober_with(deaf_for_a_while)
     assert prober._goodput() > 1000
     assert prober._open == {}, "nothing is remembered of what was lost"
+
+
+def test_a_burst_at_first_does_not_flood_a_slow_link() -> None:
+    answered: list[Probe] = []
+
+    def burst(probe: Probe) -> list[ProbeResult]:
+        answered.append(probe)
+        return [result(probe)] if len(answered) <= 8 else []
+
+    prober, trainer = prober_with(burst)
+    prober._goodput()
+    assert max(len(probe.rest) for probe in trainer.asked) <= 2 * max(len(probe.rest) for probe in answered[:8])
+
+
+def test_what_is_on_the_way_is_waited_for_before_anything_else_is_sent() -> None:
+    held: list[Probe] = []
+    prober, trainer = prober_with(lambda probe: [])
+    for _ in range(3):
+        held.append(prober.probe())
+        assert prober.send(held[-1])
+    reads: list[float] = []
+    read = prober.read
+
+    def answering(timeout: float) -> None:
+        reads.append(timeout)
+        one = held.pop()
+        trainer.publish(topics.topic("robot", "r1", "probe-result"), pack(result(one)))
+        read(0.0)
+
+    prober.read = answering  # type: ignore[method-assign]
+    prober._drain([0, 1, 2])
+    assert (len(reads), prober._open) == (3, {})
 
 
 def test_a_link_that_carries_nothing_is_said() -> None:
