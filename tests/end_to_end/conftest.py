@@ -230,7 +230,8 @@ def _main_job(request: pytest.FixtureRequest, launcher: Launcher, pictures: Path
     url: str = request.getfixturevalue(f"{request.param}_url")
     recorder = Recorder(url)
     try:
-        trainer = launcher.trainer(url)
+        # Without practice: with it the trainer ends with another network than the robot was told of.
+        trainer = launcher.trainer(url, "--practice", "0")
         robot = launcher.robot(url, "main", f"folder:{pictures}/train", "--held-out", f"folder:{pictures}/test")
         robot_status = robot.wait()
         trainer.until_it_says("robot main has gone")

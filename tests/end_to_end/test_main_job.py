@@ -151,10 +151,8 @@ def test_both_summaries_hold_every_figure(main_job: MainJob) -> None:
         assert 0 < summary["bytes_per_image"] < summary["jpeg_bytes_per_image"]
         assert summary["bytes_per_image"] < summary["raw_bytes_per_image"] / 4
     robot, cloud = (program.summary for program in _both(main_job))
-    told = FIGURES - {"classes", "cloud_accuracy"}
+    told = FIGURES - {"classes"}
     assert {name: robot[name] for name in told} == {name: cloud[name] for name in told}
-    # When the robot has gone the trainer practises, and settles when it is stopped in the middle of that.
-    assert cloud["cloud_accuracy"] >= robot["cloud_accuracy"] - 0.03
     assert robot["held_out_images"] == HELD_OUT
     assert not robot["interrupted"]
 
