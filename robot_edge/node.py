@@ -31,6 +31,7 @@ from robot_edge.operating import Commands
 from robot_edge.page.board import Board
 from robot_edge.page.posting import Posting
 from robot_edge.progress import RunProgress, print_summary
+from robot_edge.rate_control import RateControl
 from robot_edge.resume import (
     checkpoint_error,
     checkpoint_parts,
@@ -38,7 +39,6 @@ from robot_edge.resume import (
 )
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.teaching import Teaching
-from robot_edge.thrift import Thrift
 from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
 
@@ -110,7 +110,7 @@ class RobotNode:
         memory = FrameMemory(frames, config.image_size, config.seed)
         self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
-        self._thrift = Thrift(most=trainer.bits, least=min(config.least_bits, trainer.bits))
+        self._rate_control = RateControl(most=trainer.bits, least=min(config.least_bits, trainer.bits))
         self._next_metrics = 0.0
         self._phase = 0  # of the last batch
         self._practised = 0  # steps of the practice behind a replay
@@ -139,25 +139,30 @@ class RobotNode:
             if board
             else None
         )
+        self._take_up(saved)
+        self._saved_steps = trainer.steps
+        self._refuse_finished_run()
+        folder.drop_summary()
+        if self._resumed:
+            log.info("going on with the run in %s, at %d images", folder.path, self._figures.images)
+
+    def _take_up(self, saved: tuple[Parts, dict[str, Any]] | None) -> None:
+        """Go on from a checkpoint, where there is one, and from what the outbox knows beyond it. Raises ConfigError."""
+        outbox = self._uplink.outbox
         if saved:
             try:
                 self._restore(*saved)
             except (KeyError, RuntimeError, ValueError) as error:
-                raise checkpoint_error(folder.path, error) from error
-            if uplink.outbox.is_new:
+                raise checkpoint_error(self._folder.path, error) from error
+            if outbox.is_new:
                 self._knowledge.edits = 0
                 log.warning(
                     "the outbox of this run is gone: what it held is lost, and the cloud may train twice on what was "
                     "sent after the last checkpoint; lessons of before can no longer be taken back in the cloud"
                 )
         # A process that was killed right behind an edit had told the outbox of it, and no checkpoint yet.
-        for payload in uplink.outbox.edits_after(self._knowledge.edits):
+        for payload in outbox.edits_after(self._knowledge.edits):
             self._apply(unpack_as(ClassEdit, payload))
-        self._saved_steps = trainer.steps
-        self._refuse_finished_run()
-        folder.drop_summary()
-        if self._resumed:
-            log.info("going on with the run in %s, at %d images", folder.path, self._figures.images)
 
     def inherit(self, former_run: Path) -> None:
         """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
@@ -361,7 +366,7 @@ class RobotNode:
     def _spare_the_link(self) -> None:
         """Take fewer bits for a value where the link cannot carry them, or more again."""
         uplink = self._uplink
-        changed = self._thrift.review(
+        changed = self._rate_control.review(
             time.monotonic(),
             queued=len(uplink.outbox),
             behind=uplink.is_behind and not uplink.waits_for,  # an outage is no reason: its queue will shrink
@@ -369,10 +374,10 @@ class RobotNode:
             goodput=uplink.goodput,
         )
         if changed:
-            fewer = self._thrift.bits < self._trainer.bits
+            fewer = self._rate_control.bits < self._trainer.bits
             reason = "the link is behind" if fewer else "the link has room again"
-            log.info("%s: values go up with %d bits from now on", reason, self._thrift.bits)
-            self._trainer.bits = self._thrift.bits
+            log.info("%s: values go up with %d bits from now on", reason, self._rate_control.bits)
+            self._trainer.bits = self._rate_control.bits
 
     def _learn(self, batch: Batch) -> None:
         self._spare_the_link()

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 import hierarchy.run_folder
 import robot_edge.node
+import robot_edge.rate_control
 import robot_edge.start
-import robot_edge.thrift
 import robot_edge.uplink
 from broker import topics
 from broker.codec import pack, unpack_as
@@ -249,7 +249,7 @@ class SlowLink(AnsweringLink):
 
 def test_where_the_link_is_behind_values_go_up_with_fewer_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", 3)
-    monkeypatch.setattr(robot_edge.thrift, "REVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.rate_control, "REVIEW_SECONDS", 0.0)
     run = Run(tmp_path, {"images": 100, "least_bits": 2, "when_full": "block"}, link=SlowLink())
     run.all()
     bits = [batch.activations.bits for batch in run.link.batches if not batch.evaluation]

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from robot_edge.thrift import CALM_SECONDS, MOST_LOAD, REVIEW_SECONDS, Thrift
+from robot_edge.rate_control import CALM_SECONDS, MOST_LOAD, REVIEW_SECONDS, RateControl
 
 
 class Link:
@@ -13,7 +13,7 @@ class Link:
     LONG = 10_000.0
 
     def __init__(self, *, goodput: float, per_bit: float = 1000.0, most: int = 8, least: int = 1) -> None:
-        self.thrift = Thrift(most=most, least=least)
+        self.control = RateControl(most=most, least=least)
         self.goodput = goodput
         self.per_bit = per_bit  # bytes a second for each bit of a value
         self.now = self.made = self.waiting = 0.0
@@ -24,17 +24,17 @@ class Link:
         self.history = []
         for _ in range(round(seconds / REVIEW_SECONDS)):
             self.now += REVIEW_SECONDS
-            made = self.thrift.bits * self.per_bit * REVIEW_SECONDS
+            made = self.control.bits * self.per_bit * REVIEW_SECONDS
             self.made += made
             self.waiting = max(0.0, self.waiting + made - self.goodput * REVIEW_SECONDS)
-            self.thrift.review(
+            self.control.review(
                 self.now,
                 queued=round(self.waiting),
                 behind=self.waiting > self.LONG,
                 made=round(self.made),
                 goodput=self.goodput,
             )
-            self.history.append(self.thrift.bits)
+            self.history.append(self.control.bits)
         return self.history
 
 
@@ -71,19 +71,19 @@ def test_a_link_with_room_for_half_a_bit_more_is_not_tried_again_and_again() -> 
 
 
 def test_nothing_is_decided_between_two_reviews() -> None:
-    thrift = Thrift(most=4, least=1)
+    control = RateControl(most=4, least=1)
     changes = [
-        thrift.review(0.001 * step, queued=10_000 + step, behind=True, made=step, goodput=1.0)
+        control.review(0.001 * step, queued=10_000 + step, behind=True, made=step, goodput=1.0)
         for step in range(round(REVIEW_SECONDS / 0.001))
     ]
     assert not any(changes)
 
 
 def test_without_goodput_known_a_short_queue_is_enough() -> None:
-    thrift = Thrift(most=4, least=1)
+    control = RateControl(most=4, least=1)
     for review in range(3):
-        thrift.review(review * REVIEW_SECONDS, queued=1000 * review, behind=True, made=0, goodput=None)
-    assert thrift.bits == 2
+        control.review(review * REVIEW_SECONDS, queued=1000 * review, behind=True, made=0, goodput=None)
+    assert control.bits == 2
     for review in range(3, 100):
-        thrift.review(review * REVIEW_SECONDS, queued=0, behind=False, made=0, goodput=None)
-    assert thrift.bits == 4
+        control.review(review * REVIEW_SECONDS, queued=0, behind=False, made=0, goodput=None)
+    assert control.bits == 4

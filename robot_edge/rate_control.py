@@ -6,7 +6,7 @@ it. Both are slow on purpose: goodput is an average, and each change takes secon
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 # How often the queue is looked at: a few steps of training, and as long as a message may take.
 REVIEW_SECONDS = 3.0
@@ -16,16 +16,22 @@ CALM_SECONDS = 15.0
 MOST_LOAD = 0.8
 
 
-class Thrift:
+class _Review(NamedTuple):
+    """When the queue was looked at, what waited in it, and the bytes put into it until then."""
+
+    time: float
+    queued: int
+    made: int
+
+
+class RateControl:
     """Decides on the number of bits; ``bits`` is what the last review came to."""
 
     def __init__(self, *, most: int, least: int) -> None:
         self.bits = most
         self._most = most
         self._least = least
-        self._next_review = -math.inf
-        self._queued = 0
-        self._made = 0
+        self._last: _Review | None = None
         self._calm_since: float | None = None
 
     def review(self, now: float, *, queued: int, behind: bool, made: int, goodput: float | None) -> bool:
@@ -35,22 +41,22 @@ class Thrift:
         put into the queue since the beginning. goodput: bytes a second that the link carries; None where that is not
         known.
         """
-        if now < self._next_review:
+        last = self._last
+        if last and now < last.time + REVIEW_SECONDS:
             return False
-        seconds = now - self._next_review + REVIEW_SECONDS  # nonsense the first time, when nothing is compared
-        rate, grown = (made - self._made) / seconds, queued >= self._queued
-        first = self._next_review == -math.inf
-        self._next_review, self._queued, self._made = now + REVIEW_SECONDS, queued, made
-        if behind or first:
+        self._last = _Review(now, queued, made)
+        if last is None:
+            return False
+        before = self.bits
+        if behind:
             self._calm_since = None
+            if queued >= last.queued:
+                self.bits = max(self._least, self.bits - 1)
         elif self._calm_since is None:
             self._calm_since = now
-        before = self.bits
-        if behind and grown and not first:
-            self.bits = max(self._least, self.bits - 1)
-        elif self._calm_since is not None and now - self._calm_since >= CALM_SECONDS:
-            fits = goodput is None or rate * (self.bits + 1) / self.bits <= MOST_LOAD * goodput
-            self.bits = min(self._most, self.bits + fits)
-        if self.bits != before:
-            self._calm_since = None
+        elif now >= self._calm_since + CALM_SECONDS:
+            needed = (made - last.made) / (now - last.time) * (self.bits + 1) / self.bits
+            if goodput is None or needed <= MOST_LOAD * goodput:
+                self.bits = min(self._most, self.bits + 1)
+                self._calm_since = None
         return self.bits != before
