@@ -40,6 +40,8 @@ COMMANDS_WAITING = 100
 MOST_REASONS = 32
 # Between two receipts a robot that trains makes a few messages at most. Twice a window of them is an outage.
 MESSAGES_OF_A_LINK_THAT_KEEPS_UP = 128
+# Nor does such a link need so long for what waits: three windows. A slow one needs minutes for far fewer messages.
+SECONDS_OF_A_LINK_THAT_KEEPS_UP = 10.0
 # Our own heartbeat comes back from the broker. Where it has not for this long, the broker is to blame, or our rights at
 # it, and not the trainer.
 QUIET_SECONDS = 1.5 * HEARTBEAT_SECONDS
@@ -129,7 +131,8 @@ class Uplink:
     @property
     def is_behind(self) -> bool:
         """Whether more waits for the cloud than a link that keeps up would leave waiting."""
-        return len(self.outbox) > MESSAGES_OF_A_LINK_THAT_KEEPS_UP
+        seconds = self.outbox.bytes_held / self.goodput if self.goodput else 0.0
+        return len(self.outbox) > MESSAGES_OF_A_LINK_THAT_KEEPS_UP or seconds > SECONDS_OF_A_LINK_THAT_KEEPS_UP
 
     @property
     def deliveries_dropped(self) -> int:

@@ -518,6 +518,17 @@ def test_messages_get_smaller_on_a_slow_link(make: MakeWorld) -> None:
     assert world.uplink.outbox.messages_made == before + 4, "of four samples each, 33 kB"
 
 
+def test_a_slow_link_is_behind_with_far_fewer_messages(make: MakeWorld) -> None:
+    world = make.joined(dataclasses.replace(STATE, split=LARGE))
+    slow_link(world, rate=20_000)
+    behind = [world.uplink.is_behind]
+    for _ in range(10):
+        world.uplink.send(sample(4, LARGE), ["cat"] * 4)
+        behind.append(world.uplink.is_behind)
+    assert 4 <= behind.index(True) <= 8, "messages of 33 kB, where the link carries 200 kB in ten seconds"
+    assert behind == sorted(behind)
+
+
 def test_on_the_slowest_link_a_message_holds_one_sample(make: MakeWorld) -> None:
     world = make.joined(dataclasses.replace(STATE, split=LARGE))
     slow_link(world, rate=2_000)
