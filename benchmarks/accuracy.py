@@ -19,7 +19,8 @@ from three_processes import run_main_job
 from whole_network import train_whole
 
 # (bits, bottleneck channels): those that decide first.
-CONFIGURATIONS = [(4, 16), (4, 0), (2, 16), (4, 8), (8, 16), (1, 16), (2, 8), (8, 0), (2, 0), (1, 0), (8, 8), (1, 8)]
+CONFIGURATIONS = [(2, 12), (4, 16), (4, 0), (2, 16), (4, 8), (8, 16), (1, 16), (2, 8), (8, 0), (2, 0), (1, 0), (8, 8)]
+CONFIGURATIONS += [(1, 8), (2, 4), (1, 4)]
 
 
 @dataclass(frozen=True, kw_only=True)

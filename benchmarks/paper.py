@@ -31,7 +31,7 @@ from typing import Any
 import tyro
 from accuracy import kept
 from shaped_link import shaped_link
-from three_processes import run_main_job
+from three_processes import begin_of, learned_at, metrics_of, run_main_job
 
 from broker.server import start_local_broker
 from robot_edge.config import RobotConfig
@@ -126,12 +126,10 @@ def ours(settings: Settings, backbone: str, mbit: float, folder: Path, number: i
     summary = run_main_job(
         folder / "ours", flags.split(), ["--seed", str(number), "--practice", "0"], cores=settings.cores, mbit=mbit
     )
-    robot, cloud = (lines(folder / "ours" / end / "metrics.jsonl") for end in ("robot", "cloud"))
-    first_step = 2 * robot[0]["time"] - robot[1]["time"]  # a line is written behind its step
-    end = next(line["time"] for line in cloud if line["images"] >= settings.images)
+    robot, cloud = (metrics_of(folder / "ours" / end) for end in ("robot", "cloud"))
     config = RobotConfig(source="sim:", backbone=backbone, cut=CUTS[backbone], bits=BITS, bottleneck=CHANNELS)
     return {
-        "seconds": end - first_step,
+        "seconds": learned_at(cloud, settings.images) - begin_of(robot),
         "accuracy": summary["cloud_accuracy"],
         "exit_accuracy": summary["exit_accuracy"],
         "bytes": summary["bytes_per_image"],
@@ -152,10 +150,6 @@ def finish(*processes: subprocess.Popen[bytes]) -> None:
             process.wait()
     if any(process.returncode for process in processes):
         raise RuntimeError("a process failed")
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def script(

@@ -80,3 +80,18 @@ def run_main_job(
             cloud.wait()
     summary: dict[str, Any] = json.loads((folder / "robot" / "summary.json").read_text())
     return summary
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def begin_of(robot: list[dict[str, Any]]) -> float:
+    """Return when a robot's first step began: a line is written behind its step."""
+    return float(2 * robot[0]["time"] - robot[1]["time"])
+
+
+def learned_at(metrics: list[dict[str, Any]], images: int) -> float:
+    """Return when so many images had been learned from."""
+    return float(next(line["time"] for line in metrics if line["images"] >= images))

@@ -65,7 +65,7 @@ def plan(config: PlanConfig) -> None:
     print_table(config, rate, found, best)
     _write(config, config.run_with(best.cut, best.bits, best.bottleneck).as_toml())
     if config.verify:
-        verify(config, Path(config.out), best.pipelined)
+        verify(config, credentials, Path(config.out), best.pipelined)
 
 
 def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:

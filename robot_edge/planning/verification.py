@@ -13,7 +13,7 @@ from broker import topics
 from broker.codec import unpack_as
 from broker.credentials import Credentials
 from broker.errors import ConfigError, MalformedMessage
-from broker.link import MqttLink, credentials_for
+from broker.link import MqttLink
 from broker.messages import TrainerMetrics
 from broker.quantize import MAX_BITS
 from robot_edge.planning.config import PlanConfig
@@ -31,14 +31,12 @@ def check_name_to_verify(config: PlanConfig, credentials: Credentials) -> None:
         )
 
 
-def verify(config: PlanConfig, plan: Path, predicted: float) -> None:
+def verify(config: PlanConfig, credentials: Credentials, plan: Path, predicted: float) -> None:
     """Run the plan, and print the images a second that the cloud has learned from beside what was predicted.
 
     Raises ConfigError where the run fails.
     """
-    link = MqttLink(
-        config.broker, f"{config.robot}-verify", credentials=credentials_for(config.broker, config.credentials)
-    )
+    link = MqttLink(config.broker, f"{config.robot}-verify", credentials=credentials)
     with closing(link), tempfile.TemporaryDirectory() as folder:
         link.subscribe(topics.topic("trainer", topics.ANYONE, "metrics"))
         log = Path(folder) / "log"
