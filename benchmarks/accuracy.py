@@ -1,6 +1,7 @@
-"""Accuracy of the divided network against the whole one, same budget, over bits and bottleneck.
+"""Accuracy of the divided network against the whole one, same budget, over bits, bottleneck and cut.
 
     python benchmarks/accuracy.py --data PATH/cifar10
+    python benchmarks/accuracy.py --data PATH/cifar10 --configurations layer3:1:12 layer3:2:8
 
 PATH/cifar10 holds train/ and test/ with one sub-folder of pictures for each class. Each result is kept in --out, so an
 interrupted benchmark goes on where it was. Prints the table for docs/results.md.
@@ -18,14 +19,16 @@ import tyro
 from three_processes import run_main_job
 from whole_network import train_whole
 
-# (bits, bottleneck channels): those that decide first.
-CONFIGURATIONS = [(2, 12), (4, 16), (4, 0), (2, 16), (4, 8), (8, 16), (1, 16), (2, 8), (8, 0), (2, 0), (1, 0), (8, 8)]
-CONFIGURATIONS += [(1, 8), (2, 4), (1, 4)]
+# Cut, bits, channels of the bottleneck (0 for none): those that decide first.
+CONFIGURATIONS = tuple(
+    f"layer2:{one}"
+    for one in "2:12 4:16 4:0 2:16 4:8 8:16 1:16 2:8 8:0 2:0 1:0 8:8 1:8 2:4 1:4 1:3".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Accuracy over bits and bottleneck."""
+    """Accuracy over bits, bottleneck and cut."""
 
     data: Path
     """Folder with train/ and test/."""
@@ -34,8 +37,8 @@ class Settings:
     epochs: int = 3
     images: int = 0
     """Images in all, to cut a trial short; 0 for all epochs."""
-    configurations: int = len(CONFIGURATIONS)
-    """How many of the configurations to run."""
+    configurations: tuple[str, ...] = CONFIGURATIONS
+    """Which to run: cut, bits and channels of the bottleneck."""
     parallel: int = 1
     """Runs at the same time; each keeps two cores busy, the trainer more than the robot."""
     seed: int = 0
@@ -43,16 +46,15 @@ class Settings:
 
 def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
-    chosen = CONFIGURATIONS[: settings.configurations]
     with ProcessPoolExecutor(settings.parallel) as pool:
         whole = pool.submit(whole_network, settings)
-        divided = [pool.submit(hierarchical, settings, bits, channels) for bits, channels in chosen]
+        divided = [pool.submit(hierarchical, settings, *one.split(":")) for one in settings.configurations]
         print_table(whole.result(), [one.result() for one in divided])
 
 
 def whole_network(settings: Settings) -> dict[str, Any]:
     return kept(
-        settings.out / "whole.json",
+        settings.out / f"whole-{settings.seed}.json",
         lambda: {
             "accuracy": train_whole(
                 f"folder:{settings.data}/train",
@@ -65,16 +67,17 @@ def whole_network(settings: Settings) -> dict[str, Any]:
     )
 
 
-def hierarchical(settings: Settings, bits: int, channels: int) -> dict[str, Any]:
-    name = f"{bits}-bits-{channels or 'all'}-channels"
+def hierarchical(settings: Settings, cut: str, bits: str, channels: str) -> dict[str, Any]:
+    name = f"{cut}-{bits}-bits-{channels}-channels-{settings.seed}"
     flags = f"--source folder:{settings.data}/train --held-out folder:{settings.data}/test --backbone resnet18"
-    flags += f" --cut layer2 --image-size 32 --bits {bits} --bottleneck {channels} --epochs {settings.epochs}"
+    flags += f" --cut {cut} --image-size 32 --bits {bits} --bottleneck {channels} --epochs {settings.epochs}"
     flags += f" --images {settings.images} --seed {settings.seed} --least-bits 8"
     return kept(
         settings.out / f"{name}.json",
         lambda: {
-            "bits": bits,
-            "channels": channels,
+            "cut": cut,
+            "bits": int(bits),
+            "channels": int(channels),
             **run_main_job(settings.out / name, flags.split(), ["--seed", str(settings.seed)]),
         },
     )
@@ -90,13 +93,13 @@ def kept(path: Path, measure: Any) -> dict[str, Any]:
 
 
 def print_table(whole: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    print("| bits | bottleneck | exit | cloud | cloud - whole | bytes an image | of raw | of JPEG |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    print(f"| whole network, uncut | | | {100 * whole['accuracy']:.1f} % | | | | |")
+    print("| cut | bits | bottleneck | exit | cloud | cloud - whole | bytes an image | of raw | of JPEG |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"| whole network, uncut | | | | {100 * whole['accuracy']:.1f} % | | | | |")
     for row in rows:
         sent = row["bytes_per_image"]
         print(
-            f"| {row['bits']} | {row['channels'] or 'none'} | {100 * row['exit_accuracy']:.1f} % "
+            f"| {row['cut']} | {row['bits']} | {row['channels'] or 'none'} | {100 * row['exit_accuracy']:.1f} % "
             f"| {100 * row['cloud_accuracy']:.1f} % "
             f"| {100 * (row['cloud_accuracy'] - whole['accuracy']):+.1f} | {sent:,.0f} "
             f"| {sent / row['raw_bytes_per_image']:.2f} | {sent / row['jpeg_bytes_per_image']:.2f} |"
