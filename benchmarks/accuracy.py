@@ -22,7 +22,24 @@ from whole_network import train_whole
 # Cut, bits, channels of the bottleneck (0 for none): those that decide first.
 CONFIGURATIONS = tuple(
     f"layer2:{one}"
-    for one in "2:12 4:16 4:0 2:16 4:8 8:16 1:16 2:8 8:0 2:0 1:0 8:8 1:8 2:4 1:4 1:3".split()
+    for one in (
+        "2:12",
+        "4:16",
+        "4:0",
+        "2:16",
+        "4:8",
+        "8:16",
+        "1:16",
+        "2:8",
+        "8:0",
+        "2:0",
+        "1:0",
+        "8:8",
+        "1:8",
+        "2:4",
+        "1:4",
+        "1:3",
+    )
 )
 
 
