@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class WholeTrainer:
     def __init__(self, backbone: str, *, image_size: int, batch: int, peak_learning_rate: float, seed: int) -> None:
         torch.manual_seed(seed)
         self.image_size = image_size
-        compute = fastest(torch.device("cpu"), lambda one: _training_step(backbone, image_size, batch, one))
+        compute = fastest(torch.device("cpu"), partial(_training_step, backbone, image_size), batch)
         torch.manual_seed(seed)
         self.network, self.learner = _network(backbone, image_size, compute, peak_learning_rate, seed)
         self._rng = np.random.default_rng(seed)
@@ -118,8 +119,8 @@ def _step(network: nn.Module, learner: Learner, images: Pixels, names: Sequence[
     return loss
 
 
-def _training_step(backbone: str, image_size: int, batch: int, compute: Compute) -> Callable[[], object]:
+def _training_step(backbone: str, image_size: int, compute: Compute, count: int) -> Callable[[], object]:
     network, learner = _network(backbone, image_size, compute, 0.0, 0)
-    images = np.zeros((batch, image_size, image_size, 3), np.uint8)
-    names = [str(index % 2) for index in range(batch)]
+    images = np.zeros((count, image_size, image_size, 3), np.uint8)
+    names = [str(index % 2) for index in range(count)]
     return lambda: _step(network, learner, images, names, None)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from broker.errors import MalformedMessage
 from cloud_trainer.segment import CloudSegment
-from hierarchy.device import TIMED_AT_ONCE, Compute, fastest
+from hierarchy.device import Compute, fastest
 from hierarchy.learner import Learner
 
 
@@ -79,13 +79,12 @@ class CloudTrainer:
 
 def fastest_compute(segment: CloudSegment, shape: tuple[int, ...], batch: int, device: torch.device) -> Compute:
     """Measure how this machine trains the segment fastest on batches of samples of that shape (C, ...)."""
-    batch = min(batch, TIMED_AT_ONCE)
-    # Not zeros: all alike, they have no variance, and normalisation behind normalisation makes that infinite gradients.
-    activations = np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
 
-    def training_step(compute: Compute) -> Callable[[], object]:
+    def training_step(compute: Compute, count: int) -> Callable[[], object]:
         trainer = CloudTrainer(copy.deepcopy(segment), compute=compute, peak_learning_rate=0.0)
-        names = [str(index % 2) for index in range(batch)]
-        return lambda: trainer.step(activations, names, fresh=batch, progress=None)
+        # Not zeros: all alike, they have no variance, and normalisation behind normalisation makes that infinite.
+        activations = np.random.default_rng(0).standard_normal((count, *shape), np.float32)
+        names = [str(index % 2) for index in range(count)]
+        return lambda: trainer.step(activations, names, fresh=count, progress=None)
 
-    return fastest(device, training_step)
+    return fastest(device, training_step, batch)

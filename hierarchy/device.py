@@ -18,15 +18,18 @@ from broker.errors import ConfigError
 from hierarchy.command_line import DeviceName
 from hierarchy.small_maps import multiply_small_maps
 
-# Timed steps of each candidate, after one that is not timed. They take turns and the fastest of each counts, as others
+# Timed steps of each candidate, after one to warm up. They take turns and the fastest of each counts, as others
 # may use the machine too: two steps each were too few on a busy machine to tell layouts apart that differ by a fifth.
 TIMED_STEPS = 5
 # Samples in a timed step at most. Half a step tells as much, and a robot's first samples wait for it at the trainer.
 TIMED_AT_ONCE = 32
+# At least, as normalisation over one sample's only pixel has no variance.
+LEAST_AT_ONCE = 2
 # Whoever is this much slower than the fastest in so many steps is not timed again. One alone may have been held up:
 # bfloat16 went out that way in four of eight runs on a busy machine.
 HOPELESS, CHANCES = 1.5, 3
-# No round is begun after so many seconds: a robot's first samples wait for the measurement, as all else at the trainer.
+# No step is begun after so many seconds: a robot's first samples wait for the measurement, as all else at the trainer,
+# whom robots take for gone after 20.
 MOST_SECONDS = 5.0
 # Plain float32 stays unless another way is at least this much faster: near ties should not change with the weather.
 WORTH_CHANGING = 0.95
@@ -116,35 +119,51 @@ def candidates(device: torch.device) -> list[Compute]:
     return found
 
 
-def fastest(device: torch.device, training_step: Callable[[Compute], Callable[[], object]]) -> Compute:
+def fastest(
+    device: torch.device, training_step: Callable[[Compute, int], Callable[[], object]], samples: int
+) -> Compute:
     """Return the way to compute that takes a training step in the least time on this machine.
 
-    training_step: given a way, returns a function that takes one step; the measurement calls it a few times.
+    training_step: given a way and a number of samples, returns a function that takes one step; the measurement calls
+    it a few times. samples: of a step as it will be; fewer where they are many, or slow.
     """
-    plain, *_ = candidates(device)
-    steps = {}
-    for candidate in candidates(device):
-        step = training_step(candidate)
+    plain, *others = candidates(device)
+    count = min(samples, TIMED_AT_ONCE)
+    step = training_step(plain, count)
+    seconds = _seconds(step)
+    end = time.perf_counter() + MOST_SECONDS
+    most = MOST_SECONDS / (2 * (1 + len(others)))  # for two steps of each way
+    if seconds > most:
+        count = max(LEAST_AT_ONCE, int(count * most / seconds))
+        step = training_step(plain, count)
+        seconds = _seconds(step)
+    steps, first = {plain: step}, {plain: seconds}
+    for candidate in others:
+        if time.perf_counter() > end:
+            break
         try:
-            step()
+            step = training_step(candidate, count)
+            first[candidate] = _seconds(step)
         except RuntimeError:  # this device has no kernel for that dtype or layout
-            if candidate == plain:
-                raise
             continue
         steps[candidate] = step
     best: dict[Compute, float] = {}
-    end = time.perf_counter() + MOST_SECONDS
     for taken in range(TIMED_STEPS):
-        if taken and time.perf_counter() > end:
-            break
         for candidate, step in steps.items():
+            if time.perf_counter() > end:
+                break
             if taken >= CHANCES and best[candidate] > HOPELESS * min(best.values()):
                 continue
-            start = time.perf_counter()
-            step()
-            best[candidate] = min(time.perf_counter() - start, best.get(candidate, float("inf")))
+            best[candidate] = min(_seconds(step), best.get(candidate, float("inf")))
+    best = first | best  # a first step is slower than others, and better than nothing
     fastest_other = min(best, key=best.__getitem__)
     return fastest_other if best[fastest_other] < WORTH_CHANGING * best[plain] else plain
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 def step_seconds(step: Callable[[], object], seconds: float, until: Callable[[], bool] = lambda: True) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 from broker.errors import ConfigError
 from broker.quantize import Quantized, dequantize, quantize
 from hierarchy.checkpoint import Parts
-from hierarchy.device import TIMED_AT_ONCE, Compute, fastest
+from hierarchy.device import Compute, fastest
 from hierarchy.learner import Learner
 from hierarchy.losses import asymmetric_cross_entropy
 from robot_edge.augment import augment
@@ -149,12 +149,11 @@ def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def fastest_compute(segment: EdgeSegment, *, image_size: int, batch: int, device: torch.device) -> Compute:
     """Measure how this machine trains the segment fastest; the segment stays as it is."""
-    batch = min(batch, TIMED_AT_ONCE)
-    images = np.zeros((batch, image_size, image_size, 3), np.uint8)
 
-    def training_step(compute: Compute) -> Callable[[], object]:
+    def training_step(compute: Compute, count: int) -> Callable[[], object]:
         trainer = EdgeTrainer(copy.deepcopy(segment), bits=8, compute=compute, peak_learning_rate=0.0)
-        names = [str(index % 2) for index in range(batch)]
-        return lambda: trainer.step(images, names, fresh=batch, progress=None)
+        images = np.zeros((count, image_size, image_size, 3), np.uint8)
+        names = [str(index % 2) for index in range(count)]
+        return lambda: trainer.step(images, names, fresh=count, progress=None)
 
-    return fastest(device, training_step)
+    return fastest(device, training_step, batch)

@@ -80,23 +80,32 @@ def test_its_settings_are_all_of_it(compute: Compute) -> None:
 
 
 def fastest_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[float]], *, limit: float = 1e9) -> Compute:
-    """Let each way take these seconds a step, one after the other; without any it has no kernel."""
+    """Let each way take these seconds for a step of 32 samples, one after the other; without any it has no kernel."""
+    return measured(monkeypatch, seconds, limit=limit)[0]
+
+
+def measured(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[float]], *, limit: float = 1e9, samples: int = 64
+) -> tuple[Compute, float, list[int]]:
+    """Return the fastest of those ways, how long that took to find out, and how many samples each step had."""
     now = 0.0
+    counts: list[int] = []
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monkeypatch.setattr(hierarchy.device, "MOST_SECONDS", limit)
 
-    def training_step(compute: Compute) -> Callable[[], object]:
+    def training_step(compute: Compute, count: int) -> Callable[[], object]:
         left = list(seconds.get(compute, []))
 
         def step() -> None:
             nonlocal now
             if not left:
                 raise RuntimeError("not implemented for this dtype")
-            now += left.pop(0)
+            now += left.pop(0) * count / 32
+            counts.append(count)
 
         return step
 
-    return fastest(CPU, training_step)
+    return fastest(CPU, training_step, samples), now, counts
 
 
 def test_the_fastest_way_is_chosen_by_its_best_step_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +128,24 @@ def test_a_near_tie_keeps_plain_float32(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_machine_that_is_slow_is_not_measured_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {PLAIN: [20.0] * 2, LAYOUT: [10.0] * 2, HALF: [30.0] * 2}  # a third step would raise
-    assert fastest_of(monkeypatch, seconds, limit=5) == LAYOUT
+    seconds = {PLAIN: [20.0] * 9, LAYOUT: [10.0] * 9, HALF: [30.0] * 9}
+    best, taken, counts = measured(monkeypatch, seconds, limit=5)
+    assert best == LAYOUT
+    assert taken <= 20 + 5 + 30 * 2 / 32, "a whole step, the limit, and one more step of the least samples"
+    assert counts == [32] + [2] * (len(counts) - 1)
+
+
+def test_where_there_is_no_time_for_all_ways_the_first_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {PLAIN: [79.0] * 2, LAYOUT: [64.0] * 2, HALF: [1.0] * 2}
+    best, taken, _ = measured(monkeypatch, seconds, limit=5)
+    assert best == LAYOUT, "by its first step, which took what was left of the time"
+    assert taken == 79 + 79 / 16 + 64 / 16
+
+
+@pytest.mark.parametrize(("samples", "most"), [(64, 32), (20, 20)])
+def test_a_step_has_no_more_samples_than_it_will_have(monkeypatch: pytest.MonkeyPatch, samples: int, most: int) -> None:
+    _, _, counts = measured(monkeypatch, {PLAIN: [1.0] * 6}, samples=samples)
+    assert set(counts) == {most}
 
 
 def test_a_way_that_the_device_cannot_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

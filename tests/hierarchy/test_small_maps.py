@@ -23,24 +23,33 @@ def _seed() -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
-@pytest.mark.parametrize("shape", [(2, 2), (4, 3), (6, 6), (9, 9)])
+@pytest.mark.parametrize("shape", [(3, 2, 2), (3, 4, 3), (3, 6, 6), (1, 9, 9), (3, 1, 2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-4), (True, 0.05)])
 def test_values_and_gradients_are_a_convolutions(
-    layer: nn.Conv2d, shape: tuple[int, int], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+    layer: nn.Conv2d,
+    shape: tuple[int, int, int],
+    layout: torch.memory_format,
+    half: bool,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hierarchy.small_maps.MOST_PIXELS", 1000)
+    monkeypatch.setattr("hierarchy.small_maps.MOST_PIXELS_HALF", 1000)
     product = copy.deepcopy(layer)
     multiply_small_maps(product, yes=True)
-    images = torch.randn(3, 5, *shape).to(memory_format=layout)
+    count, *pixels = shape
+    images = torch.randn(count, 5, *pixels).to(memory_format=layout)
     found = []
     for one in (layer, product):
         given = images.clone().requires_grad_()
-        output = one(given)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            output = one(given)
         one.zero_grad()
-        output.square().sum().backward()
+        output.float().square().mean().backward()
         found.append([output, given.grad, one.weight.grad, *([] if one.bias is None else [one.bias.grad])])
     for expected, got in zip(*found, strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(("half", "most"), [(False, MOST_PIXELS), (True, MOST_PIXELS_HALF)])
