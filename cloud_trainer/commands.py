@@ -23,9 +23,9 @@ def run(config: Annotated[TrainerConfig, tyro.conf.arg(name="")]) -> None:
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
     launch/cloud.toml); flags win over it.
     """
-    from cloud_trainer.workers import keep_number_of_workers, run_workers
+    from cloud_trainer.workers import check_folder, run_workers
 
-    keep_number_of_workers(config.run_path, config.workers)
+    check_folder(config.run_path, config.workers)
     if config.workers > 1:
         run_workers(config)
     else:

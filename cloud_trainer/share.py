@@ -57,4 +57,4 @@ def worker_folder(run: Path, number: int) -> Path:
 
 def worker_folders(run: Path) -> list[Path]:
     """Return the run folders of all workers that a run has had; none where it was a single process."""
-    return sorted(run.glob("worker-*"))
+    return sorted(one for one in run.glob("worker-*") if one.name.removeprefix("worker-").isdecimal())

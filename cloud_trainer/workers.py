@@ -25,8 +25,8 @@ from cloud_trainer.share import Share, worker_folder, worker_folders
 from cloud_trainer.store import STORE
 from hierarchy.command_line import EXIT_ERROR, STOP_SIGNALS, StopRequest, start_log
 
-# As hierarchy/run_folder.py has it, which imports torch.
-CONFIG = "config.toml"
+# As hierarchy/run_folder.py has them, which imports torch.
+CONFIG, METRICS = "config.toml", "metrics.jsonl"
 # What Python itself reports for a program that crashed. Not EXIT_ERROR: that is for settings, which no restart mends.
 EXIT_CRASHED = 1
 # How soon Ctrl-C is noticed.
@@ -39,8 +39,18 @@ _processes = multiprocessing.get_context("spawn")
 log = logging.getLogger("cloud-trainer")
 
 
-def keep_number_of_workers(run: Path, workers: int) -> None:
-    """Raise ConfigError where a run was made with another number: robots would not find their networks again."""
+def check_folder(run: Path, workers: int) -> None:
+    """Raise ConfigError where a folder is no place for so many workers.
+
+    Where a run was made with another number, robots would not find their networks again.
+    """
+    if run.resolve() in worker_folders(run.resolve().parent):
+        raise ConfigError(
+            f"{run} is the folder of one worker, and on its own it would train for all robots: use --run-dir "
+            f"{run.parent} --workers {len(worker_folders(run.parent))}"
+        )
+    if workers > 1 and (run / METRICS).exists() and not (run / STORE).exists():
+        raise ConfigError(f"{run} holds a run, but none of workers: choose another --run-dir")
     before = len(worker_folders(run)) or ((run / STORE).exists() and 1)
     if before and before != workers:
         raise ConfigError(
@@ -97,7 +107,7 @@ def run_workers(config: TrainerConfig) -> None:
 
 
 def _make_folders(config: TrainerConfig, run: Path, configs: Sequence[TrainerConfig]) -> None:
-    """Make all folders before there is anything in one, for keep_number_of_workers; config.toml is for --config."""
+    """Make all folders before there is anything in one, for check_folder; config.toml is for --config."""
     try:
         for one in configs:
             one.run_path.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,9 @@ from cloud_trainer import session_start
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import worker_folder
 from cloud_trainer.store import STORE
-from cloud_trainer.workers import keep_number_of_workers, worker_configs
+from cloud_trainer.workers import check_folder, worker_configs
 from hierarchy.checkpoint import CHECKPOINT
+from hierarchy.run_folder import RunFolder
 
 CONFIG = TrainerConfig(trainer="cloud", workers=4, store_gb=10, networks_gb=6, most_robots=5, batch=16, page=8000)
 
@@ -51,11 +52,23 @@ def test_a_run_keeps_its_number_of_workers(tmp_path: Path) -> None:
     for number in range(2):
         worker_folder(two, number).mkdir(parents=True)
     for run, workers in ((one, 1), (two, 2), (none, 1), (none, 3)):
-        keep_number_of_workers(run, workers)
+        check_folder(run, workers)
     for run, before, now in ((one, 1, 2), (two, 2, 1), (two, 2, 3)):
         advice = rf"was made with --workers {before}, now it is {now},.* or another --run-dir, with --weights {run} to"
         with pytest.raises(ConfigError, match=advice):
-            keep_number_of_workers(run, now)
+            check_folder(run, now)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    robot, cloud = tmp_path / "r1", tmp_path / "cloud"
+    RunFolder(robot, {"robot": "r1"}).close()
+    with pytest.raises(ConfigError, match=r"r1 holds a run, but none of workers: choose another --run-dir"):
+        check_folder(robot, 2)
+    for folder in (worker_folder(cloud, 0), worker_folder(cloud, 1), cloud / "worker-0.bak"):
+        folder.mkdir(parents=True)
+    check_folder(cloud, 2)
+    with pytest.raises(ConfigError, match=rf"of one worker, .* use --run-dir {cloud} --workers 2"):
+        check_folder(worker_folder(cloud, 0), 1)
 
 
 def test_networks_are_found_in_whichever_worker_had_them(tmp_path: Path) -> None:
