@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
@@ -74,6 +75,7 @@ class Fleet:
         self._device = device
         self._disk = Notice(log)
         self._last = ""
+        self._idle_seconds: dict[str, float] = {}  # that a step of idle rehearsal took last, by robot
         self._refuse_strange_checkpoints()
         self.robots = {robot: self._load(robot) for robot in store.robots()}
 
@@ -94,7 +96,7 @@ class Fleet:
             self._prepare(robot, record, state)
             if record.prepared is None:
                 return
-            start, record.prepared = record.prepared, None
+            start, record.prepared = replace(record.prepared, state=state), None
             record.memory = memory_needed(state.split, self._settings.batch)
             self._say_what_is_given_up(robot, record, state)
             record.start_entered = start.pack()
@@ -106,22 +108,21 @@ class Fleet:
         """Find out how a network that a robot is about to begin is computed fastest, while that does so itself."""
         record = self.robots[robot]
         state = record.state
-        if state is None or record.refused or record.stuck or record.entered == state:
+        if state is None or record.refused or record.stuck or record.is_entered:
             return
         if not (record.entered and goes_on(state, record.entered)):
             self._prepare(robot, record, state)
 
     def _prepare(self, robot: str, record: RobotRecord, state: RobotState) -> None:
         """Set the record's ``prepared``, or why there is none."""
-        if record.prepared and record.prepared.state == state:
-            return
-        record.prepared = None
         try:
-            record.prepared = self._new_start(robot, state)
+            room = self._room_behind(robot, state)  # again: what was prepared holds none, and others may have come
+            if record.prepared is None or record.prepared.state.boot != state.boot:
+                record.prepared = self._new_start(robot, state, room)
         # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
         except (ConfigError, MalformedMessage, RuntimeError, ValueError, MemoryError) as error:
             log.warning("robot %s cannot be trained for: %s", robot, error)
-            record.refused = (str(error) or type(error).__name__)[:400]
+            record.prepared, record.refused = None, (str(error) or type(error).__name__)[:400]
 
     def next_to_train(self) -> str:
         """Return the robot whose turn it is: the next one, in a circle, with events left; empty where there is none."""
@@ -138,16 +139,21 @@ class Fleet:
         record = self.robots[robot]
         event = self.store.next_event(robot, record.cursor)
         assert event is not None
+        begin = time.perf_counter()
         try:
             return self._apply(robot, record, event)
         except (ConfigError, MalformedMessage) as error:
             log.error("robot %s: training cannot go on: %s", robot, error)
             record.session, record.stuck = None, f"training cannot go on: {error}"[:400]
             return ""
+        finally:
+            if event.kind == "rehearse":
+                self._idle_seconds[robot] = (time.perf_counter() - begin) / int(event.payload.split()[0])
 
     def finish_idle(self, robot: str) -> None:
         """Where a silent robot's log is done with, train on what is left over, save what is due, and rehearse.
 
+        Rehearsal waits while there is anything to train on, of whatever robot: it is what an idle trainer does.
         That steps are taken depends on when nothing comes. So it is an event in the log, as all that training depends
         on.
         """
@@ -159,14 +165,15 @@ class Fleet:
         elif record.save_when_idle:
             record.save_when_idle = False
             self.save(robot)
-        elif due := record.session.idle_steps_due(self._config.practice):
+        elif not self.next_to_train() and (due := record.session.idle_steps_due(self._config.practice)):
             count = min(due, IDLE_STEPS_AT_ONCE)
             record.save_when_idle = self._append(robot, "rehearse", b"%d %d" % (count, due)) and count == due
 
-    def settle(self, robot: str) -> None:
+    def settle(self, robot: str, seconds: float = math.inf) -> None:
         """Where idle rehearsal is in the middle, end it for now, in a few steps; the rest waits for the next start.
 
         Its rate begins at the peak, which leaves a network wherever the last steps took it.
+        seconds: to take fewer steps in, where they are slow, and not to test what comes of them; but one at least.
         """
         record = self.robots[robot]
         if record.messages_waiting:
@@ -176,16 +183,21 @@ class Fleet:
         session = record.session
         if session and session.rehearses and (due := session.idle_steps_due(self._config.practice)):
             log.info("robot %s: a few last steps of idle rehearsal before its network is saved", robot)
-            if self._append(robot, "settle", b"%d %d" % (min(due, SETTLING_STEPS), due)):
+            step = self._idle_seconds.get(robot, 0.0)
+            most = seconds / step if step else math.inf
+            count = max(1, min(due, SETTLING_STEPS, int(min(most, SETTLING_STEPS))))
+            test = most >= count + SETTLING_STEPS  # a test takes about as long as so many
+            if self._append(robot, "settle", b"%d %d %d" % (count, due, test)):
                 self.train(robot)
 
     def save(self, robot: str) -> None:
         """Write a robot's checkpoint, if anything has changed since the last; then delete what no checkpoint needs."""
         record = self.robots[robot]
         session = record.session
-        if session is None or (
-            session.cursor == record.cursor_saved and not record.forget_up_to and session.wipes == (0, [])
-        ):
+        # Where an event was broken off the log has it still, and the former checkpoint is what it goes on from.
+        if session is None or session.is_torn:
+            return
+        if session.cursor == record.cursor_saved and not record.forget_up_to and session.wipes == (0, []):
             return
         record.steps_saved = session.trainer.steps  # where it fails, not again at every step
         try:
@@ -271,7 +283,7 @@ class Fleet:
                     f"the checkpoint {folder} was made with another store than the one beside it: put back the store "
                     "that belongs to it, or move the checkpoint away"
                 )
-            record.session = self._open(robot, record.start)
+            record.session = self._open(robot, record.start, restored=True)
             try:
                 record.session.restore(parts, about)
             except (RuntimeError, KeyError) as error:
@@ -297,26 +309,37 @@ class Fleet:
             record.metrics = unpack_as(RobotMetrics, metrics)
         return record
 
-    def _open(self, robot: str, start: bytes) -> RobotSession:
-        return open_session(robot, SessionStart.unpack(start), self._settings, self._device, self.store.batch)
+    def _open(self, robot: str, start: bytes, *, restored: bool = False) -> RobotSession:
+        """Return a session at the beginning of its training. Raises ConfigError where there can be none."""
+        parts = (SessionStart.unpack(start), self._settings, self._device, self.store.batch)
+        try:
+            return open_session(robot, *parts, restored=restored)
+        except (RuntimeError, MemoryError) as error:  # it was built on trial, but there was more room then
+            raise ConfigError(
+                f"the network of robot {robot} cannot be built: {str(error) or 'out of memory'}"
+            ) from error
 
     def network_room(self, robot: str = "") -> int:
         """Return the bytes that are left for networks, apart from that robot's own."""
         others = sum(record.memory for name, record in self.robots.items() if name != robot)
         return round(self._config.networks_gb * 1e9) - others
 
-    def _new_start(self, robot: str, state: RobotState) -> SessionStart:
+    def _room_behind(self, robot: str, state: RobotState) -> int:
+        """Return the bytes that are left for networks behind the robot's own. Raises ConfigError for less than none."""
         needed = memory_needed(state.split, self._settings.batch)
         room = self.network_room(robot)
         if needed > room:
             raise ConfigError(f"its network takes {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB are left (--networks-gb)")
+        return room - needed
+
+    def _new_start(self, robot: str, state: RobotState, room: int) -> SessionStart:
         record = self.robots[robot]
         others = self.robots.values()
         prepared = [other.prepared.pack() for other in others if other.prepared]
         # Those entered count too: robots that come together are all entered before any of them is trained for.
         entered = [start for other in others for start in (other.start, other.start_entered)]
         known = filter(None, [record.start, *entered, *prepared])  # none before the first event
-        start = new_start(robot, state, self._settings, self._device, known=known, room=room - needed)
+        start = new_start(robot, state, self._settings, self._device, known=known, room=room)
         log.info(
             "robot %s: %s from %s on, %s", robot, state.split.backbone, state.split.cut, start.compute(self._device)
         )

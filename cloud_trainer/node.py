@@ -155,6 +155,7 @@ class TrainerNode:
         self._added: list[RobotRecord] = []
         self._rejected = 0  # messages of nobody we know
         self._new_states: set[str] = set()  # robots that said one since they were last looked at
+        self._rest_until = 0.0  # before that no network is prepared
         self._strangers: deque[Rejection] = deque(maxlen=MOST_REJECTIONS)
         self._board = board
         self._rows = Rows(folder.checkpoint)
@@ -182,9 +183,10 @@ class TrainerNode:
             self._train(robot)
         self.answerer.update(self._who_may_be_answered)
         now = time.monotonic()
-        if self._new_states and self._others.name_is_free(now):
+        if self._new_states and now >= self._rest_until and self._others.name_is_free(now):
             robot = self._new_states.pop()
             self._fleet.prepare(robot)  # it measures, too, and its first activations come seconds later
+            self._rest_until = 2 * time.monotonic() - now  # half of the time for all else
         training = any(record.session and now < record.fed + SILENCE_SECONDS for record in self._robots.values())
         self.probes.time_next(self._fleet.network_room(), training=training, may_ask=self._may_ask)
         self._say_what_is_missing()
@@ -210,8 +212,8 @@ class TrainerNode:
         """Let no network be saved as idle rehearsal in the middle of it has bent it, as far as there is time."""
         until = time.monotonic() + SETTLING_SECONDS
         for robot in self._robots:
-            if time.monotonic() < until:
-                self._fleet.settle(robot)
+            if (left := until - time.monotonic()) > 0:
+                self._fleet.settle(robot, left)
 
     def finish(self) -> None:
         """Write everything down. What is stored but not trained on yet waits for the next start."""
@@ -340,6 +342,8 @@ class TrainerNode:
         if record.state is None or record.state.boot != state.boot:
             record.state, record.refused = state, ""
             self._new_states.add(robot)
+        elif not record.is_entered and record.state.split == state.split:
+            record.state = state  # more of its edits may have been taken meanwhile, by the trainer before this one
         elif record.state.split != state.split:
             self._reject(robot, "it changed its split while it ran", now, grave=True)
 
@@ -349,7 +353,7 @@ class TrainerNode:
         record.heard = record.fed = now
         if not self._others.name_is_free(now):
             return  # without a receipt: the robot keeps it
-        if record.entered != record.state and not record.refused and not self._state.trouble:
+        if not record.is_entered and not record.refused and not self._state.trouble:
             self._enter(robot, record)
         if record.refused or record.stuck or record.intake is None or self._state.trouble:
             return  # without a receipt: the robot keeps it

@@ -23,7 +23,7 @@ from broker.link import Delivery, Link
 from broker.messages import Probe, ProbeResult, SplitSpec
 from broker.quantize import MAX_BITS, Quantized, dequantize, pack_activations, unpack_activations
 from cloud_trainer.segment import CloudSegment
-from cloud_trainer.session_start import MEASURING_BYTES_PER_PARAMETER, memory_needed
+from cloud_trainer.session_start import measuring_bytes, memory_needed
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.command_line import SparseLog
 from hierarchy.device import Compute, step_seconds
@@ -108,7 +108,7 @@ class Probes:
             raise ConfigError(f"this trainer has {max(0, room) / 1e9:.2f} GB left for networks (--networks-gb)")
         with TorchRandom(0, self._device):
             segment = CloudSegment(split, pretrained=False)
-            if MEASURING_BYTES_PER_PARAMETER * sum(one.numel() for one in segment.parameters()) > room:
+            if measuring_bytes(segment, self._device) > room:
                 raise ConfigError("this trainer has no room to time it (--networks-gb)")
             compute = self._compute(segment, split)
             trainer = CloudTrainer(segment, compute=compute, peak_learning_rate=0.0)

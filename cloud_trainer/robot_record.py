@@ -68,6 +68,11 @@ class RobotRecord:
     published: TrainerMetrics | None = None
 
     @property
+    def is_entered(self) -> bool:
+        """Whether its state is in the log. A state is a process's: only the number of edits in it ever changes."""
+        return bool(self.entered and self.state and self.entered.boot == self.state.boot)
+
+    @property
     def cursor(self) -> int:
         """The id of the last event that was trained on."""
         return self.session.cursor if self.session else 0

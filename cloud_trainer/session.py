@@ -76,6 +76,7 @@ class RobotSession:
         self._rounds = AccuracyRounds()  # of tests before this one
         self.loss: float | None = None
         self.trouble = ""
+        self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
         self._read = read
         self._batch = batch
         self._memory = SampleMemory(memory, seed)
@@ -86,6 +87,7 @@ class RobotSession:
         self._anew: list[Waiting] = []  # rehearsed by the robot, to be rehearsed here with the next steps
         self._progress: float | None = None
         self._evaluation = 0
+        self._evaluated = 0  # samples of that round, each counted once however often it was predicted
         self._tests: list[int] = []  # events of that round
         self._unrehearsed = 0.0  # samples that idle rehearsal is owed for
         self._idle_steps = 0  # taken since the last fresh sample
@@ -134,6 +136,7 @@ class RobotSession:
         Raises MalformedMessage for a batch that no intake would have let into the log.
         """
         self.trouble = ""
+        self.is_torn = True
         match event.kind:
             case "batch":
                 batch = unpack_as(ActivationBatch, event.payload)
@@ -148,12 +151,17 @@ class RobotSession:
                         self._wipe_up_to = event.id
             case "flush":
                 self._flush()
-            case "rehearse" | "settle":
+            case "rehearse":
                 count, due = (int(number) for number in event.payload.split())
-                last = count if event.kind == "settle" else due
-                self._rehearse(count, last)
+                self._rehearse(count, due)
                 self._unrehearsed *= (due - count) / due
-                if count == last:
+                if count == due:
+                    self._test_again()
+            case "settle":
+                count, due, test = (int(number) for number in event.payload.split())
+                self._rehearse(count, count)
+                self._unrehearsed *= (due - count) / due
+                if test:
                     self._test_again()
             case "rejoin":
                 self._flush()
@@ -167,6 +175,7 @@ class RobotSession:
                 self._memory.forget(lambda _, place: place.event <= up_to)
                 self._tests = [test for test in self._tests if test > up_to]
         self.cursor = event.id
+        self.is_torn = False
 
     def figures(self, *, messages_waiting: int, rejected: int, quarantine: str) -> TrainerMetrics:
         """Return how the session is doing. The parameters are what only its caller knows."""
@@ -180,7 +189,7 @@ class RobotSession:
             cloud_recent=self.prequential.recent,
             cloud_accuracy=self.held_out.accuracy,
             evaluation=self._evaluation,
-            evaluated=self.held_out.count,
+            evaluated=self._evaluated,
             messages_trained=self.messages_trained,
             messages_waiting=messages_waiting,
             messages_rejected=rejected,
@@ -218,6 +227,7 @@ class RobotSession:
             "messages_trained": self.messages_trained,
             "progress": self._progress,
             "evaluation": self._evaluation,
+            "evaluated": self._evaluated,
             "tests": self._tests,
             "loss": self.loss,
             "unrehearsed": self._unrehearsed,
@@ -245,20 +255,25 @@ class RobotSession:
         self.messages_trained = about["messages_trained"]
         self._progress, self._evaluation, self.loss = about["progress"], about["evaluation"], about["loss"]
         self._unrehearsed, self._idle_steps = about["unrehearsed"], about["idle_steps"]
-        self._tests = list(about["tests"])
+        self._evaluated, self._tests = about["evaluated"], list(about["tests"])
 
     def _take(self, batch: ActivationBatch, event: int) -> None:
         self._edits.note(batch)
         quantized = unpack_activations(batch.activations)
         self._progress = batch.progress
         version = batch.edge_version
+        gone: set[int] = set()
         for row, (name, sample) in enumerate(zip(self._edits.names_now(batch), batch.samples.tolist(), strict=True)):
+            if not name and not batch.again and sample:
+                gone.add(sample)
             if name:
                 place = Place(event, row, sample, batch.session, version)
                 one = Waiting(name=name, place=place, activation=_one(quantized, row))
                 (self._anew if batch.again else self._waiting).append(one)
             elif event not in self._wipe:
                 self._wipe.append(event)
+        if gone:  # encoded anew they may have come before it was known that these are their numbers
+            self._give_up(lambda _, place: place.sample in gone)
         self.messages_trained += 1
         while len(self._waiting) >= self._fresh_per_step:
             self._step()
@@ -333,14 +348,18 @@ class RobotSession:
     def _evaluate(self, batch: ActivationBatch, event: int) -> None:
         self._flush()
         self._edits.note(batch)
-        if batch.evaluation != self._evaluation:
-            self._evaluation = batch.evaluation
+        if batch.evaluation < self._evaluation:
+            return  # the rest of a round that a later one has overtaken
+        if batch.evaluation > self._evaluation:
+            self._evaluation, self._evaluated = batch.evaluation, 0
             self._rounds = self.rounds()
             self.held_out = HeldOut()
             self._tests = []
-        if self.held_out.count < MOST_TESTED_AGAIN:
+        if self._evaluated < MOST_TESTED_AGAIN:
             self._tests.append(event)
+        before = self.held_out.count
         self._test(batch)
+        self._evaluated += self.held_out.count - before
 
     def _test_again(self) -> None:
         """Predict samples of the last round once more: rehearsal has made another network of this one.

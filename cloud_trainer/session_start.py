@@ -21,14 +21,14 @@ from cloud_trainer.share import worker_folders
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.backbone import count_parameters
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
-from hierarchy.device import Compute
+from hierarchy.device import Compute, candidates
 from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
 
 # Weights, gradients and momentum of float32, and weights and momentum once more while a checkpoint is written.
 BYTES_PER_PARAMETER = 20
-# Measuring trains three copies of a network, each with gradients and momentum.
-MEASURING_BYTES_PER_PARAMETER = 36
+# Weights, gradients and momentum of float32, in each copy that measuring trains.
+BYTES_PER_COPIED_PARAMETER = 12
 # Tracing a network where it is to be cut runs two pictures through it; for VGG, the widest at full size, it is half of
 # this. A state may ask for 4096 x 4096 pixels, which would be 34 GB.
 BYTES_PER_PIXEL = 2048
@@ -92,18 +92,37 @@ def new_start(
     for before in map(SessionStart.unpack, known):
         if before.state.split == state.split:
             return replace(before, state=state)
-    if MEASURING_BYTES_PER_PARAMETER * sum(one.numel() for one in segment.parameters()) > room:
+    if measuring_bytes(segment, device) > room:
         return SessionStart(state=state)
     compute = fastest_compute(segment, state.split.shape, settings.batch, device)
     return SessionStart(state=state, **compute.settings)
 
 
+def measuring_bytes(segment: CloudSegment, device: torch.device) -> int:
+    """Return what it takes to measure how a network is computed fastest: a copy of it is trained in each way."""
+    copies = len(candidates(device))
+    return copies * BYTES_PER_COPIED_PARAMETER * sum(one.numel() for one in segment.parameters())
+
+
 def open_session(
-    robot: str, start: SessionStart, settings: TrainingSettings, device: torch.device, read: Callable[[int], bytes]
+    robot: str,
+    start: SessionStart,
+    settings: TrainingSettings,
+    device: torch.device,
+    read: Callable[[int], bytes],
+    *,
+    restored: bool = False,
 ) -> RobotSession:
-    """Return a session at the beginning of its training. Raises ConfigError where it cannot be trained."""
+    """Return a session at the beginning of its training.
+
+    restored: a checkpoint's weights are about to replace those that the network began with, which may be gone by now.
+    Raises ConfigError where it cannot be trained.
+    """
     state = start.state
+    if restored:
+        state, settings = replace(state, weights="none"), replace(settings, weights="none")
     segment, _ = _build(robot, state, settings, device)
+    state = start.state
     trainer = CloudTrainer(
         segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
     )

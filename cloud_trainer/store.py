@@ -29,10 +29,11 @@ Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse"
 
 # "rflx", so that another program's database is not taken for a store.
 APPLICATION_ID = 0x72666C78
-FORMAT = 4
-# A robot's sequences are counted without gaps, so a start of its process leaves one range behind. A peer that sends
-# every second number would fill the disk with ranges: beyond this many, those next to each other are joined.
-MOST_RANGES = 10_000
+FORMAT = 5
+# Of sequences whose batches were given up. What waits at a robot leaves gaps between them, as messages do not come in
+# their order, but it has no more messages than its outbox holds: 65,000 in 256 MB. A peer that sends every second
+# number would fill the disk with ranges: beyond this many, those next to each other are joined.
+MOST_RANGES = 100_000
 
 # The store alone is not to be moved away: checkpoints without their log are refused.
 AFTER_DAMAGE = "put a copy of it back, or choose another --run-dir to start anew"

@@ -13,19 +13,19 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.codec import pack
+from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
-from broker.messages import RobotState
+from broker.messages import ActivationBatch, ClassEdit, RobotState
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import NEARLY_FULL, Fleet, fair_share
 from cloud_trainer.replay import digest
 from cloud_trainer.robot_record import RobotRecord
-from cloud_trainer.session_start import SessionStart
+from cloud_trainer.session_start import SessionStart, measuring_bytes
 from cloud_trainer.store import STORE, Kind, Store, open_store
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.device import Compute
 from hierarchy.learner import Learner
-from tests.cloud_trainer.world import CLASSES, CPU, STATE, TinySegment, batches, make_batch
+from tests.cloud_trainer.world import CLASSES, CPU, STATE, TinySegment, batches, make_batch, use_tiny_networks
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -112,21 +112,27 @@ def test_robots_take_turns_however_much_one_sends(fleet: Fleet) -> None:
 Entry = tuple[str, Kind, bytes, tuple[str, int] | None]
 
 
+KINDS: dict[str, float] = {
+    **{"batch": 20, "again": 4, "evaluate": 1, "flush": 2, "rejoin": 1, "start": 0.4, "forget": 3},
+    **{"edit": 1.5, "rehearse": 2, "settle": 2},
+}
+
+
 def scripted(seed: int) -> list[Entry]:
-    """Return the entries of a log of two robots: batches of all sizes, rejoins, flushes, evaluations, forgetting."""
+    """Return the entries of a log of two robots: batches of all sizes and kinds, edits, and all that is not a batch."""
     rng = random.Random(seed)
     states = {
         robot: replace(STATE, boot=robot[1] * 16, rehearse=rehearse) for robot, rehearse in (("r1", 1.0), ("r2", 3.0))
     }
     log: list[Entry] = [(robot, "start", SessionStart(state=state).pack(), None) for robot, state in states.items()]
-    sequences = dict.fromkeys(states, 0)
+    sequences, edits = dict.fromkeys(states, 0), dict.fromkeys(states, 0)
     sent: dict[str, list[int]] = {robot: [] for robot in states}
     trained: dict[str, list[int]] = {robot: [] for robot in states}  # what no step waits for any more
     for number in range(34):
         robot = rng.choice(["r1", "r1", "r2"])
         event = len(log) + 1
-        what = rng.choices(["batch", "evaluate", "flush", "rejoin", "start", "forget"], [20, 1, 2, 1, 0.4, 3])[0]
-        if what in ("batch", "evaluate"):
+        what = rng.choices(list(KINDS), list(KINDS.values()))[0]
+        if what in ("batch", "evaluate", "again"):
             names = rng.choices(CLASSES[: 2 + (number > 12)], k=rng.randrange(1, 8))
             sequences[robot] += 1
             batch = make_batch(
@@ -134,17 +140,35 @@ def scripted(seed: int) -> list[Entry]:
                 boot=states[robot].boot,
                 sequence=sequences[robot],
                 evaluation=int(what == "evaluate"),
+                samples=[1000 * rng.randrange(1, sequences[robot] + 1) + 1 + row for row in range(len(names))],
+                again=what == "again",
+                edge_version=number,
+                session=number // 9,
+                edits=edits[robot],
                 progress=rng.choice([None, number / 40]),
             )
             log.append((robot, "batch", pack(batch), (batch.boot, batch.sequence)))
             sent[robot].append(event)
             if what == "evaluate":
                 trained[robot] = list(sent[robot])
+        elif what == "edit":
+            sequences[robot] += 1
+            edits[robot] += 1
+            change = rng.choice(["rename", "forget", "undo"])
+            its = {"boot": states[robot].boot, "sequence": sequences[robot], "number": edits[robot]}
+            edit = ClassEdit(
+                **its, change=change, name="cat", to="dog" if change == "rename" else "", session=number // 9
+            )
+            log.append((robot, "edit", pack(edit), (edit.boot, edit.sequence)))
+        elif what in ("rehearse", "settle"):
+            due = rng.randrange(2, 5)
+            payload = b"2 %d" % due if what == "rehearse" else b"2 %d 1" % due
+            log.append((robot, what, payload, None))
         elif what == "forget":
             if trained[robot]:
                 log.append((robot, "forget", str(rng.choice(trained[robot])).encode(), None))
         else:
-            states[robot] = replace(states[robot], rehearse=rng.choice([0.0, 1.0, 3.0]))
+            states[robot] = replace(states[robot], rehearse=rng.choice([0.0, 1.0, 3.0]), edits=edits[robot])
             start = SessionStart(state=states[robot]).pack()
             payload = {"flush": b"", "rejoin": pack(states[robot]), "start": start}[what]
             log.append((robot, {"flush": "flush", "rejoin": "rejoin", "start": "start"}[what], payload, None))  # type: ignore[arg-type]
@@ -155,7 +179,7 @@ def scripted(seed: int) -> list[Entry]:
 def write(store: Store, log: Sequence[Entry]) -> None:
     for robot, kind, payload, name in log:
         if name:
-            assert store.append_message(robot, *name, payload)
+            assert store.append_message(robot, *name, payload, "edit" if kind == "edit" else "batch")
         else:
             store.append(robot, kind, payload)
     store.commit()
@@ -214,9 +238,10 @@ def test_killed_anywhere_it_ends_at_the_same_bits(data: st.DataObject) -> None:
 
 def test_the_logs_above_hold_what_makes_resuming_hard() -> None:
     kinds = [kind for log in LOGS for _, kind, _, _ in log]
-    assert {kind: kinds.count(kind) > 3 for kind in ("flush", "rejoin", "forget", "start")} == {
-        **{"flush": True, "rejoin": True, "forget": True, "start": True}
-    }
+    rare = ("flush", "rejoin", "forget", "start", "edit", "rehearse", "settle")
+    assert {kind: kinds.count(kind) for kind in rare if kinds.count(kind) < 3} == {}
+    batches = [unpack_as(ActivationBatch, payload) for log in LOGS for _, kind, payload, _ in log if kind == "batch"]
+    assert sum(batch.again for batch in batches) > 3
     assert all(any(robot == "r2" for robot, *_ in log) for log in LOGS)
 
 
@@ -515,6 +540,25 @@ def test_networks_share_a_bounded_memory(tmp_path: Path) -> None:
     close(fleet)
 
 
+def test_robots_that_come_together_share_that_memory_too(tmp_path: Path) -> None:
+    fleet = open_fleet(tmp_path, networks_gb=0.06)
+    robots = ("r1", "r2", "r3")
+    for robot in robots:  # all say what they are before the first of them sends anything
+        fleet.robots[robot] = RobotRecord(state=STATE)
+        fleet.prepare(robot)
+    for robot in robots:
+        fleet.enter(robot)
+    assert [bool(fleet.robots[robot].entered) for robot in robots] == [True, True, False]
+    assert "(--networks-gb)" in fleet.robots["r3"].refused
+    close(fleet)
+
+
+def test_measuring_takes_memory_for_a_copy_of_each_way_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = torch.nn.Linear(9, 10)
+    monkeypatch.setattr("cloud_trainer.session_start.candidates", lambda _: [CPU] * 7)
+    assert measuring_bytes(segment, CPU) == 7 * 100 * (4 + 4 + 4)  # type: ignore[arg-type]
+
+
 def test_a_refused_robot_hears_so_under_its_new_boot(fleet: Fleet) -> None:
     enter(fleet, "r1", STATE)
     send(fleet, "r1", 1)
@@ -554,6 +598,122 @@ def test_what_cannot_be_opened_any_more_is_stuck_and_others_go_on(
     fleet = open_fleet(tmp_path)
     train(fleet)
     assert fleet.robots["r2"].steps == 2
+    close(fleet)
+
+
+def test_weights_that_a_checkpoint_replaces_need_not_be_there_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former, now = tmp_path / "former", tmp_path / "now"
+    for folder, flags in ((former, {}), (now, {"weights": str(former)})):
+        folder.mkdir()
+        fleet = open_fleet(folder, **flags)
+        enter(fleet, "r1", replace(STATE, weights="default"))
+        send(fleet, "r1", 2)
+        train(fleet)
+        fleet.save("r1")
+        before = state_of(fleet, "r1")
+        close(fleet)
+    shutil.rmtree(former)
+
+    def no_download(split: Any, *, pretrained: bool) -> TinySegment:
+        if pretrained:
+            raise ConfigError("pretrained weights cannot be downloaded")
+        return TinySegment(split, pretrained=pretrained)
+
+    monkeypatch.setattr("cloud_trainer.session_start.CloudSegment", no_download)
+    fleet = open_fleet(now, weights=str(former))
+    assert state_of(fleet, "r1") == before
+    close(fleet)
+
+
+def test_a_network_that_cannot_be_built_any_more_is_stuck(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(fleet, "r1", STATE)
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cloud_trainer.session_start.CloudSegment", full)
+    train(fleet)
+    assert "cannot be built: out of memory" in fleet.robots["r1"].stuck
+
+
+def test_a_network_that_was_broken_off_in_an_event_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = open_fleet(tmp_path, checkpoint_every=10**6)
+    for robot in ("r1", "r2"):
+        enter(fleet, robot, REHEARSING)
+        send(fleet, robot, 3, size=6)
+    train(fleet, 4)
+    step, steps = Learner.descend, 0
+
+    def fails_at_the_second(learner: Learner, loss: torch.Tensor) -> bool:
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            raise RuntimeError("out of memory")
+        return step(learner, loss)
+
+    monkeypatch.setattr(Learner, "descend", fails_at_the_second)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fleet.train("r1")
+    monkeypatch.undo()
+    use_tiny_networks(monkeypatch)
+    for robot in ("r1", "r2"):
+        fleet.save(robot)
+    close(fleet)
+    assert not (tmp_path / "checkpoint" / "r1").exists()
+    assert (tmp_path / "checkpoint" / "r2" / CHECKPOINT).exists(), "it has no part in it"
+    fleet = open_fleet(tmp_path)
+    train(fleet)
+    ends = {robot: state_of(fleet, robot) for robot in fleet.robots}
+    close(fleet)
+    (undisturbed := tmp_path / "undisturbed").mkdir()
+    shutil.copy(tmp_path / STORE, undisturbed / STORE)
+    fleet = open_fleet(undisturbed)
+    train(fleet)
+    assert ends == {robot: state_of(fleet, robot) for robot in fleet.robots}
+    close(fleet)
+
+
+# Idle rehearsal
+
+
+def rehearsing(folder: Path, *robots: str) -> Fleet:
+    """Return a fleet in which idle rehearsal of those robots is due."""
+    fleet = open_fleet(folder, practice=5, checkpoint_every=10**6)
+    for robot in robots:
+        enter(fleet, robot, STATE)
+        send(fleet, robot, 20)
+    train(fleet)
+    return fleet
+
+
+def test_idle_rehearsal_waits_while_there_is_anything_to_train_on(tmp_path: Path) -> None:
+    fleet = rehearsing(tmp_path, "r1", "r2", "live")
+    send(fleet, "live", 1, first=20)
+    fleet.finish_idle("r1")
+    assert train(fleet) == ["live"]
+    for robot in ("r1", "r2"):
+        fleet.finish_idle(robot)
+    assert train(fleet) == ["r1"], "one robot's at a time"
+    close(fleet)
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "event"),
+    [(0.01, 10.0, "30 396 1"), (0.2, 10.0, "30 396 0"), (1.0, 10.0, "10 396 0"), (60.0, 10.0, "1 396 0")],
+)
+def test_a_stop_settles_a_network_in_the_time_there_is(tmp_path: Path, step: float, seconds: float, event: str) -> None:
+    fleet = rehearsing(tmp_path, "r1")
+    fleet.finish_idle("r1")
+    train(fleet)
+    fleet._idle_seconds["r1"] = step
+    fleet.settle("r1", seconds)
+    last = fleet.store.next_event("r1", fleet.robots["r1"].cursor - 1)
+    assert last
+    assert (last.kind, last.payload.decode()) == ("settle", event)
     close(fleet)
 
 

@@ -123,6 +123,37 @@ def test_an_impossible_split_gets_no_receipt_and_its_reason_and_others_go_on(
     assert cloud.finish()["images"] == 8
 
 
+def test_a_state_with_more_edits_is_the_same_one(cloud: Cloud) -> None:
+    cloud.say("r1", STATE)
+    cloud.say("r1", dataclasses.replace(STATE, edits=2))  # that a trainer before this one has taken
+    assert outcomes(cloud.say("r1", *batches(1))) == ["accepted"]
+    edit = ClassEdit(boot=STATE.boot, sequence=1, number=3, change="rename", name="cat", to="tiger", session=0)
+    cloud.say("r1", edit)
+    assert cloud.session().trainer.classes == ("tiger", "dog")
+    cloud.say("r1", dataclasses.replace(STATE, edits=3))
+    assert outcomes(cloud.say("r1", *batches(1, first=2))) == ["accepted"]
+    assert [event.kind for event in cloud.store.states("r1")] == ["start"]
+
+
+def test_between_two_measurements_there_is_time_for_all_else(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = start()
+    prepared: list[str] = []
+
+    def prepare(robot: str) -> None:
+        prepared.append(robot)
+        cloud.clock.now += 4
+
+    monkeypatch.setattr(cloud.node._fleet, "prepare", prepare)
+    for robot in ("r1", "r2"):
+        cloud.publish(robot, "state", pack(STATE))
+    cloud.work()
+    assert len(prepared) == 1
+    cloud.work(3.9)
+    assert len(prepared) == 1
+    cloud.work(0.2)
+    assert set(prepared) == {"r1", "r2"}
+
+
 def test_a_robot_too_many_is_told_so_and_let_in_by_a_larger_trainer(start: Start) -> None:
     cloud = start(most_robots=1)
     cloud.say("r1", STATE)
@@ -170,11 +201,13 @@ def last_rate(cloud: Cloud) -> float:
 
 
 def rehearse(cloud: Cloud) -> None:
-    """Let a silent robot's first steps of idle rehearsal be taken; the next ones are in the log already."""
+    """Let each silent robot's first steps of idle rehearsal be taken; the next ones are in the log already."""
     cloud.clock.now += SILENCE_SECONDS + 0.1
-    for _ in range(1 + len(cloud.node._robots)):
-        cloud.node.turn(timeout=0)
-    assert {record.session.rehearses for record in cloud.node._robots.values() if record.session} == {True}
+    for robot in cloud.node._robots:
+        while not cloud.session(robot).rehearses:
+            cloud.node._fleet.finish_idle(robot)
+            cloud.node._train(robot)
+    cloud.node.turn(timeout=0)
 
 
 def test_a_stop_in_the_middle_of_idle_rehearsal_saves_a_settled_network(start: Start) -> None:
@@ -229,8 +262,8 @@ def test_ctrl_c_is_not_held_up_by_many_robots(start: Start, monkeypatch: pytest.
     settle = cloud.node._fleet.settle
     settled: list[str] = []
 
-    def settle_slowly(robot: str) -> None:
-        settle(robot)
+    def settle_slowly(robot: str, seconds: float) -> None:
+        settle(robot, seconds)
         settled.append(robot)
         cloud.clock.now += 0.6 * SETTLING_SECONDS
 

@@ -153,7 +153,7 @@ def test_idle_rehearsal_that_is_cut_short_settles_and_the_rest_of_it_stays_due()
     robot = Robot()
     robot.send(80)
     robot.apply("rehearse", b"4 40")
-    robot.apply("settle", b"10 36")
+    robot.apply("settle", b"10 36 1")
     rates = [learning_rate(1.0, steps=1000, progress=step.progress) for step in robot.trainer.recorded[10:]]
     assert len(rates) == 14
     assert rates == sorted(rates, reverse=True)
@@ -361,6 +361,35 @@ def test_what_comes_again_belongs_to_the_lesson_that_it_was_taught_in() -> None:
     assert set(robot.trainer.recorded[-1].names) == {"cat"}
 
 
+def test_a_lesson_is_gone_although_what_came_again_of_it_arrived_first() -> None:
+    robot = Robot(rehearse=1.0)
+    robot.take(make_batch(["cat"] * 4, SPLIT, samples=[1, 2, 3, 4], session=1))
+    # A link that was down: what is encoded anew, and the edit, go up before the lesson itself.
+    again(robot, ["dog", "cat"], [6, 3], values=7.0, version=5)
+    again(robot, ["dog"] * 4, [5, 6, 7, 8], values=8.0, version=6)
+    robot.apply("flush")
+    undo = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="undo", name="", to="", session=2)
+    robot.apply("edit", pack(undo))
+    again(robot, ["dog"], [8], values=9.0, version=7)
+    robot.take(make_batch(["dog"] * 4, SPLIT, sequence=1, session=2, samples=[5, 6, 7, 8]))
+    robot.apply("flush")
+    robot.apply("rehearse", b"1 1")
+    assert set(robot.trainer.recorded[-1].names) == {"cat"}
+
+
+def test_an_event_that_is_broken_off_leaves_a_torn_session() -> None:
+    robot = Robot()
+
+    def out_of_memory(*_: object, **__: object) -> CloudStep:
+        raise RuntimeError("out of memory")
+
+    assert not robot.session.is_torn
+    robot.trainer.step = out_of_memory  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError):
+        robot.send(8)
+    assert robot.session.is_torn
+
+
 def test_the_last_round_is_tested_once_more_when_idle_rehearsal_is_done() -> None:
     robot = Robot()
     robot.send(16)
@@ -370,10 +399,38 @@ def test_the_last_round_is_tested_once_more_when_idle_rehearsal_is_done() -> Non
     robot.trainer.predict = lambda activations: ["dog"] * len(activations)  # type: ignore[method-assign]
     robot.session.held_out.add(["ant"], ["cat"])
     robot.apply("rehearse", b"1 2")
-    assert robot.figures.evaluated == 9, "it is not done yet"
+    assert robot.session.held_out.count == 9, "it is not done yet"
     robot.apply("rehearse", b"1 1")
     assert (robot.figures.cloud_accuracy, robot.figures.evaluated, robot.figures.evaluation) == (0.5, 8, 1)
     assert robot.session.held_out.by_class == {"cat": 0.0, "dog": 1.0}
+    robot.trainer.predict = lambda activations: ["cat"] * len(activations)  # type: ignore[method-assign]
+    for test, right in ((0, {"cat": 0.0, "dog": 1.0}), (1, {"cat": 1.0, "dog": 0.0})):
+        robot.send(16)
+        robot.apply("settle", b"1 8 %d" % test)
+        assert robot.session.held_out.by_class == right, "where there was time for it"
+
+
+def test_a_round_that_is_larger_than_what_is_tested_again_still_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_trainer.session.MOST_TESTED_AGAIN", 5)
+    robot = Robot()
+    robot.send(16)
+    for _ in range(3):
+        robot.send(4, evaluation=1)
+    robot.apply("rehearse", b"1 1")  # the robot was silent for a moment
+    assert robot.session.held_out.count == 8
+    robot.send(4, evaluation=1)
+    assert robot.figures.evaluated == 16
+
+
+def test_the_rest_of_a_round_that_another_has_overtaken_is_nobodys() -> None:
+    robot = Robot()
+    robot.send(16)
+    robot.send(4, evaluation=1)
+    robot.send(4, evaluation=2)
+    robot.send(4, evaluation=1)
+    robot.send(4, evaluation=2)
+    assert (robot.figures.evaluation, robot.figures.evaluated) == (2, 8)
+    assert len(robot.session.rounds().figures("cloud")["cloud_accuracy_matrix"]["rounds"]) == 2
 
 
 def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
