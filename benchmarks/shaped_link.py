@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 # Of this process, as another benchmark may run. An interface's name has 15 characters at most.
@@ -85,15 +85,24 @@ def _proxy(port: int, mbit: float) -> Iterator[int]:
 
     async def serve(near_reader: asyncio.StreamReader, near_writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(_pass_on(near_reader, far_writer, mbit), _pass_on(far_reader, near_writer, mbit))
+        with suppress(asyncio.CancelledError, OSError):  # at the end, or where a side has gone
+            await asyncio.gather(_pass_on(near_reader, far_writer, mbit), _pass_on(far_reader, near_writer, mbit))
 
     server = asyncio.run_coroutine_threadsafe(asyncio.start_server(serve, "127.0.0.1", 0), loop).result()
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(_end(server), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+async def _end(server: asyncio.Server) -> None:
+    server.close()
+    connections = asyncio.all_tasks() - {asyncio.current_task()}
+    for one in connections:
+        one.cancel()
+    await asyncio.gather(*connections, return_exceptions=True)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mbit: float) -> None:
