@@ -194,6 +194,7 @@ class RobotNode:
             self.save()  # and no summary: nobody would look for the error behind it
             raise
         except BaseException:
+            self.save()  # what a step that broke off was to learn may be all that is new
             self.finish()
             raise
         self.finish()
@@ -404,6 +405,7 @@ class RobotNode:
         if self._config.rehearsed_per_fresh:
             for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
                 self._knowledge.rehearsal.add(name, image, batch.session, number)
+        self._batcher.learned()
 
     def _send_again(self, quantized: Quantized, frames: list[KeptFrame], version: int) -> None:
         """Send frames that went up before as they are encoded now, unless the link has enough to do without."""

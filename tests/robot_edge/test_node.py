@@ -628,6 +628,32 @@ def test_without_a_cloud_everything_is_counted(tmp_path: Path) -> None:
         assert one["queued"] > 0
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ConfigError("training has diverged"), NameTaken("r1")])
+@pytest.mark.parametrize("saved", [0, 1], ids=["behind a step", "behind a checkpoint"])
+def test_what_a_step_that_broke_off_was_to_learn_is_learned_and_sent_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, saved: int
+) -> None:
+    settings = {"images": 48, "held_out": "sim:", "checkpoint_every": 3 if saved else 1000}
+    first = Run(tmp_path, settings)
+    step = first.trainer.step
+
+    def break_off(*arguments: Any, **more: Any) -> EdgeStep:
+        if first.trainer.steps == 3:
+            raise error
+        return step(*arguments, **more)
+
+    monkeypatch.setattr(first.trainer, "step", break_off)
+    with pytest.raises(type(error)):
+        first.node.run()
+    first.end()
+    second = Run(tmp_path, settings, boot=LATER)
+    summary = second.all()
+    taken = {(one.boot, one.sequence): one for run in (first, second) for one in run.link.batches if not one.evaluation}
+    numbers = [number for one in taken.values() if not one.again for number in one.samples.tolist()]
+    assert sorted(numbers) == list(range(1, 49))
+    assert sum(one["receipted"] for one in summary["samples_by_class"].values()) == summary["images"] == 48
+
+
 class FullDisk:
     """A disk that takes no checkpoint while it is full."""
 
