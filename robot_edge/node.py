@@ -367,12 +367,15 @@ class RobotNode:
     def _spare_the_link(self) -> None:
         """Take fewer bits for a value where the link cannot carry them, or more again."""
         uplink = self._uplink
+        if uplink.waits_for:
+            self._rate_control.pause()  # an outage is no reason: its queue will shrink
+            return
         changed = self._rate_control.review(
             time.monotonic(),
             queued=len(uplink.outbox),
-            behind=uplink.is_behind and not uplink.waits_for,  # an outage is no reason: its queue will shrink
+            behind=uplink.is_behind,
             made=uplink.outbox.bytes_made,
-            goodput=uplink.goodput,
+            capacity=uplink.capacity,
         )
         if changed:
             fewer = self._rate_control.bits < self._trainer.bits

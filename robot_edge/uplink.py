@@ -129,6 +129,11 @@ class Uplink:
         return self._pace.goodput
 
     @property
+    def capacity(self) -> float | None:
+        """Bytes a second that the link can carry; None where it was not full lately."""
+        return self._pace.capacity(self._clock())
+
+    @property
     def is_behind(self) -> bool:
         """Whether more waits for the cloud than a link that keeps up would leave waiting."""
         seconds = self.outbox.bytes_held / self.goodput if self.goodput else 0.0
@@ -277,7 +282,7 @@ class Uplink:
     def _turn_outbox(self, now: float, may_send: bool) -> None:
         """Let the outbox write down what it holds, and send what is due."""
         self._pace.expire(now)
-        admission = self._pace.admission(live=self.outbox.has_live)
+        admission = self._pace.admission(now, live=self.outbox.has_live)
         admit = admission if may_send else nothing
         topic = topics.topic("robot", self._robot, "activations")
         for message in self.outbox.take(now, admit, self._pace.under_way):

@@ -260,6 +260,21 @@ def test_where_the_link_is_behind_values_go_up_with_fewer_bits(tmp_path: Path, m
     assert min(line["bits"] for line in run.metrics()) == 2
 
 
+def test_in_an_outage_values_are_given_no_bits_and_lose_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", 3)
+    monkeypatch.setattr(robot_edge.rate_control, "REVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.rate_control, "CALM_SECONDS", 0.0)
+    run = Run(tmp_path, {"images": 100, "least_bits": 2, "when_full": "block"})
+    run.node.wait_for_trainer()
+    run.node._rate_control.bits = run.trainer.bits = 3
+    run.link.connected = False
+    run.node.train()
+    assert len(run.outbox) > 10
+    assert {line["bits"] for line in run.metrics()} == {3}
+    run.stop.made = True
+    run.finish()
+
+
 def by_weight(summary: dict[str, Any], names: Sequence[str]) -> list[float]:
     """The exit's accuracy on the class of each sample."""
     return [summary["exit_accuracy_by_class"][name] for name in names]
