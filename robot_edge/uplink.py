@@ -217,7 +217,7 @@ class Uplink:
                 )
             )
             counted = {} if evaluation or again else Counter(names[part])
-            self.outbox.put(self._sequence, payload, counted, position=position, evaluation=evaluation)
+            self.outbox.put(self._sequence, payload, counted, again=again, position=position, evaluation=evaluation)
             self._sequence += 1
 
     def send_edit(self, change: Change, name: str, *, to: str = "", session: int = 0) -> ClassEdit:
