@@ -298,7 +298,9 @@ class Uplink:
 
     def _announce(self, now: float) -> None:
         topic = topics.topic("robot", self._robot, "state")
-        if self._link.publish(topic, pack(self.state), qos=1, retain=True):
+        # A trainer that takes over would wait for ever for edits that only the one before it was told of.
+        state = dataclasses.replace(self.state, edits=self.outbox.edits_taken)
+        if self._link.publish(topic, pack(state), qos=1, retain=True):
             self._joined_connection = self._link.connections
             self._next_heartbeat = now + HEARTBEAT_SECONDS
             self._announced_at = now

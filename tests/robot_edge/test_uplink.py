@@ -19,6 +19,7 @@ from broker.messages import (
     AWAY_SECONDS,
     HEARTBEAT_SECONDS,
     ActivationBatch,
+    ClassEdit,
     Message,
     Outcome,
     Receipt,
@@ -215,6 +216,22 @@ def test_its_state_is_said_again_as_a_heartbeat_and_on_every_connection(make: Ma
     assert world.pump(1) == []
     world.reconnect()
     assert world.pump(1) == [STATE]
+
+
+def test_its_state_says_which_edits_a_trainer_was_told_of(make: MakeWorld) -> None:
+    world = make.joined()
+    for name in ("cat", "dog"):
+        world.uplink.send_edit("forget", name)
+    assert [edit.number for edit in of(ClassEdit, world.pump())] == [1, 2]
+    world.receipt(0)
+    world.pump()
+    (state,) = of(RobotState, world.pump(HEARTBEAT_SECONDS))
+    assert state.edits == 1
+    world.receipt(1)
+    world.pump()
+    world.trainer(dataclasses.replace(TRAINER, boot="2" * 16))
+    (state,) = of(RobotState, world.pump())
+    assert state.edits == 2, "another trainer hears of neither"
 
 
 def test_another_trainer_that_leaves_stops_nothing(make: MakeWorld) -> None:
