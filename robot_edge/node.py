@@ -314,6 +314,7 @@ class RobotNode:
             "phase": self._phase,
             "practised": self._practised,
             "settled": self._has_settled,
+            "bits": self._trainer.bits,
         }
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
@@ -324,6 +325,8 @@ class RobotNode:
         self._figures.restore(about["figures"])
         self._knowledge.edits, self._knowledge.inherited = about["edits"], about["inherited"]
         self._phase, self._practised, self._has_settled = about["phase"], about["practised"], about["settled"]
+        self._rate_control.go_on(about["bits"])
+        self._trainer.bits = self._rate_control.bits
         self._source.seek(about["position"])
 
     def _pump(self, timeout: float = 0.0) -> None:

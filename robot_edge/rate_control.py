@@ -41,6 +41,10 @@ class RateControl:
         self._calm_seconds = CALM_SECONDS
         self._raised_at: float | None = None  # when bits last went up, until they come down
 
+    def go_on(self, bits: int) -> None:
+        """Begin with what a former process ended with, as far as that is allowed now."""
+        self.bits = min(self._most, max(self._least, bits))
+
     def pause(self) -> None:
         """Forget the queue: what it was in an outage, or before, says nothing about the link."""
         self._last = self._calm_since = None

@@ -260,13 +260,30 @@ def test_where_the_link_is_behind_values_go_up_with_fewer_bits(tmp_path: Path, m
     assert min(line["bits"] for line in run.metrics()) == 2
 
 
+def test_a_killed_robot_goes_on_with_the_bits_that_the_link_could_carry(tmp_path: Path) -> None:
+    settings = {"images": 48, "held_out": "sim:", "least_bits": 1, "checkpoint_every": 4}
+    first = Run(tmp_path, settings)
+    first.stop_after(8)
+    first.node._rate_control.go_on(2)
+    first.trainer.bits = 2
+    first.node.wait_for_trainer()
+    first.node.train()
+    first.end()
+    second = Run(tmp_path, settings, boot=LATER)
+    second.all()
+    bits = [batch.activations.bits for batch in second.link.batches if not batch.evaluation and batch.boot == LATER]
+    assert set(bits) == {2}
+    assert {batch.activations.bits for batch in second.link.batches if batch.evaluation} == {4}
+
+
 def test_in_an_outage_values_are_given_no_bits_and_lose_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", 3)
     monkeypatch.setattr(robot_edge.rate_control, "REVIEW_SECONDS", 0.0)
     monkeypatch.setattr(robot_edge.rate_control, "CALM_SECONDS", 0.0)
     run = Run(tmp_path, {"images": 100, "least_bits": 2, "when_full": "block"})
     run.node.wait_for_trainer()
-    run.node._rate_control.bits = run.trainer.bits = 3
+    run.node._rate_control.go_on(3)
+    run.trainer.bits = 3
     run.link.connected = False
     run.node.train()
     assert len(run.outbox) > 10

@@ -149,7 +149,7 @@ class PacedLink:
 @pytest.mark.parametrize(("interval", "latency"), [(0.3, 0.2), (0.3, 0.4), (0.3, 1.0), (1.0, 0.6), (0.5, 2.0)])
 def test_bits_come_up_again_however_long_receipts_take(interval: float, latency: float) -> None:
     link = PacedLink(rate=10e6, interval=interval, latency=latency)
-    link.control.bits = 2
+    link.control.go_on(2)
     link.run(120)
     assert link.control.bits == 4
 
@@ -161,6 +161,14 @@ def test_more_bits_that_are_too_many_are_tried_less_and_less_often() -> None:
     assert len(gaps) > 5, "it may have room by now"
     assert all(after > 0.9 * before for before, after in itertools.pairwise(gaps))
     assert gaps[-1] > MOST_CALM_SECONDS
+
+
+def test_it_goes_on_with_as_many_bits_as_are_allowed_now() -> None:
+    control = RateControl(most=6, least=3)
+    assert control.bits == 6
+    for before, now in ((4, 4), (1, 3), (8, 6)):
+        control.go_on(before)
+        assert control.bits == now
 
 
 def test_an_outage_says_nothing_about_the_link() -> None:
