@@ -340,13 +340,18 @@ def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
 
 
 class _Client(mqtt.Client):
-    """A paho client that says why a connection failed: in a thread of its own, paho only tries again."""
+    """A paho client that says why a connection failed: in a thread of its own, paho only tries again.
+
+    What was on the way when a connection broke is gone with it. paho would send all of it again with the next one, before
+    anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
+    """
 
     def __init__(self, failed: Callable[[OSError | UnicodeError], None], client_id: str) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311, clean_session=True)
         self._failed = failed
 
     def reconnect(self) -> MQTTErrorCode:
+        self.drop_out_messages()
         try:
             return super().reconnect()
         except UnicodeError as error:  # a name that no DNS could hold; it would end paho's thread

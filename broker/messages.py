@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -71,15 +71,16 @@ class RobotState:
     """A robot's presence (retained; its last will says online=False).
 
     boot: 16 hexadecimal digits, new at each start. run: 16 more, the same at every start on one run folder. former: the
-    run whose weights this one began with, empty for none. edits: class edits before this start that a trainer was told
-    of. started: Unix time in seconds. rehearse: the rehearsed
-    samples that the stream wants for each fresh one, at both ends (0 for a shuffled replay, 1 for a live camera).
+    run whose weights this one began with, empty for none. edits: class edits that a trainer was told of by now, so
+    that one that comes later waits for none of them; states that differ in nothing else are equal. started: Unix time in
+    seconds. rehearse: the rehearsed samples that the stream wants for each fresh one, at both ends (0 for a shuffled
+    replay, 1 for a live camera).
     """
 
     boot: str
     run: str
     former: str
-    edits: int
+    edits: int = field(compare=False)
     started: float
     online: bool
     split: SplitSpec

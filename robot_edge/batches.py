@@ -38,6 +38,8 @@ class Batch:
 class Batcher:
     """Reads a source batch by batch.
 
+    A batch that was given out stays in ``state`` until ``learned`` is called, or the next one is asked for: its frames
+    may not come again.
     held_out_every: one scene in so many goes to ``held_out`` and is never trained on; 0 for none.
     """
 
@@ -50,17 +52,18 @@ class Batcher:
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
     _held_out_met: set[int] = field(default_factory=set)
-    # Of the batch that is not full yet.
+    # Of the batch that is not full yet, or is given out and not learned yet.
     _images: list[Pixels] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _positions: list[int] = field(default_factory=list)
     _session: int = 0
-    _ahead: Frame | None = None  # of another session than the batch that is not full yet
+    _is_in_hand: bool = False  # whether that batch is given out
+    _ahead: Frame | None = None  # of another session than that batch
 
     @property
     def ended(self) -> bool:
         """Whether no further batch will come."""
-        return self.source.ended and not self._images and self._ahead is None
+        return self.source.ended and not self.filled and self._ahead is None
 
     @property
     def position(self) -> int:
@@ -70,12 +73,13 @@ class Batcher:
     @property
     def filled(self) -> int:
         """How many frames the batch that is not full yet has."""
-        return len(self._images)
+        return 0 if self._is_in_hand else len(self._images)
 
     def next(self, timeout: float | None = None) -> Batch | None:
         """Return the next batch, or a smaller one at the end of the source; None after it, or where a batch does not
         get full within about so many seconds: its frames are kept for the next call. Raises SourceError.
         """
+        self.learned()
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while len(self._images) < self.size:
             frame, self._ahead = self._ahead, None
@@ -105,17 +109,22 @@ class Batcher:
 
     def finish(self) -> Batch | None:
         """Return the batch as full as it is; None where it is empty."""
-        if not self._images:
+        if not self.filled:
             return None
-        batch = Batch(
+        self._is_in_hand = True
+        return Batch(
             images=np.stack(self._images), names=self._names, positions=self._positions, session=self._session
         )
-        self._images, self._names, self._positions = [], [], []
-        return batch
+
+    def learned(self) -> None:
+        """Let go of the batch that was given out, if there is one: what came of it is kept elsewhere."""
+        if self._is_in_hand:
+            self._is_in_hand = False
+            self._images, self._names, self._positions = [], [], []
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return where it stands, as JSON can hold it, and as arrays the marks of held-out pictures that may come
-        again, and the pictures of a batch that is not full yet.
+        again, and the pictures of a batch that is not full yet, or not learned yet: it is the next one to come.
         """
         about = {
             "frames_read": self.frames_read,
@@ -138,7 +147,7 @@ class Batcher:
         self._session = about["session"]
 
     def apply(self, edit: ClassEdit) -> None:
-        """Do to the batch that is not full yet what a class edit says."""
+        """Do to the batch that is not full yet, or not learned yet, what a class edit says."""
         if self._ahead is not None:
             label = relabelled(self._ahead.label, self._ahead.session, edit)
             self._ahead = replace(self._ahead, label=label)

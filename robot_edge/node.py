@@ -194,6 +194,7 @@ class RobotNode:
             self.save()  # and no summary: nobody would look for the error behind it
             raise
         except BaseException:
+            self.save()  # what a step that broke off was to learn may be all that is new
             self.finish()
             raise
         self.finish()
@@ -313,6 +314,7 @@ class RobotNode:
             "phase": self._phase,
             "practised": self._practised,
             "settled": self._has_settled,
+            "bits": self._trainer.bits,
         }
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
@@ -323,6 +325,8 @@ class RobotNode:
         self._figures.restore(about["figures"])
         self._knowledge.edits, self._knowledge.inherited = about["edits"], about["inherited"]
         self._phase, self._practised, self._has_settled = about["phase"], about["practised"], about["settled"]
+        self._rate_control.go_on(about["bits"])
+        self._trainer.bits = self._rate_control.bits
         self._source.seek(about["position"])
 
     def _pump(self, timeout: float = 0.0) -> None:
@@ -366,12 +370,15 @@ class RobotNode:
     def _spare_the_link(self) -> None:
         """Take fewer bits for a value where the link cannot carry them, or more again."""
         uplink = self._uplink
+        if uplink.waits_for:
+            self._rate_control.pause()  # an outage is no reason: its queue will shrink
+            return
         changed = self._rate_control.review(
             time.monotonic(),
             queued=len(uplink.outbox),
-            behind=uplink.is_behind and not uplink.waits_for,  # an outage is no reason: its queue will shrink
+            behind=uplink.is_behind,
             made=uplink.outbox.bytes_made,
-            goodput=uplink.goodput,
+            capacity=uplink.capacity,
         )
         if changed:
             fewer = self._rate_control.bits < self._trainer.bits
@@ -404,6 +411,7 @@ class RobotNode:
         if self._config.rehearsed_per_fresh:
             for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
                 self._knowledge.rehearsal.add(name, image, batch.session, number)
+        self._batcher.learned()
 
     def _send_again(self, quantized: Quantized, frames: list[KeptFrame], version: int) -> None:
         """Send frames that went up before as they are encoded now, unless the link has enough to do without."""

@@ -7,6 +7,7 @@ the source had been read when it was made. So a robot that is killed at any mome
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -35,6 +36,9 @@ RETRY_SECONDS = 1.0
 WARNING_SECONDS = 60.0
 # What is younger is live, what is older is backlog.
 LIVE_SECONDS = 10.0
+
+# Commonness of samples that went up before: they are the last to go up, and the first to be given up.
+ENCODED_ANEW = math.inf
 
 # "rflo", so that another program's database is not taken for an outbox.
 APPLICATION_ID = 0x72666C6F
@@ -81,6 +85,10 @@ BACKLOG: dict[CatchUp, str] = {
         ORDER BY commonness, id
     """,
 }
+# What may be given up.
+OF_COMMONNESS = """
+    SELECT id, boot, sequence, size FROM messages WHERE commonness = ? AND id NOT IN (SELECT id FROM sent) ORDER BY id
+"""
 OLDEST = """
     SELECT id, boot, sequence, size FROM messages
     WHERE id > ? AND id NOT IN (SELECT id FROM sent)
@@ -272,12 +280,14 @@ class Outbox:
         payload: bytes,
         samples: Mapping[str, int],
         *,
+        again: bool = False,
         position: int | None = None,
         evaluation: int = 0,
     ) -> None:
         """Keep a message of this boot until its receipt.
 
-        samples: training samples by class; those of an evaluation are none. position: of the source, after them.
+        samples: training samples by class; those of an evaluation, or that went up before, are none. again: whether
+        they did. position: of the source, after them.
         """
         if position is not None:
             self._totals["position"] = position
@@ -288,7 +298,8 @@ class Outbox:
         if self.trouble and self.when_full != "block":
             self._count("dropped", samples)
             return
-        self._puts.append(_Put(sequence, payload, samples, evaluation, self._commonness(samples)))
+        commonness = ENCODED_ANEW if again else self._commonness(samples)
+        self._puts.append(_Put(sequence, payload, samples, evaluation, commonness))
         self._hold(len(payload), +1)
 
     def put_edit(self, sequence: int, payload: bytes) -> None:
@@ -433,23 +444,27 @@ class Outbox:
         What may have reached the trainer stays: whether it counts as trained or as dropped could not be told.
         """
         while self.when_full != "block" and self.bytes_held > self.limit and not self.trouble:
-            row = self._victim()
-            if row is not None:
-                self._let_go(row, self._samples(row.id), "dropped")
-                continue
-            put = next((put for put in self._puts if not put.edit), None)
-            if put is None:
-                return
-            self._puts.remove(put)
-            self._hold(len(put.payload), -1)
-            self._count("dropped", put.samples)
+            match next(self._victims(), None):
+                case None:
+                    return
+                case _Row() as row:
+                    self._let_go(row, self._samples(row.id), "dropped")
+                case put:
+                    self._puts.remove(put)
+                    self._hold(len(put.payload), -1)
+                    self._count("dropped", put.samples)
 
-    def _victim(self) -> _Row | None:
+    def _victims(self) -> Iterator[_Row | _Put]:
+        """Yield what may go, in the order in which it goes."""
+        yield from self._rows(OF_COMMONNESS, ENCODED_ANEW)
+        yield from (put for put in self._puts if put.commonness == ENCODED_ANEW)
         if self.when_full == "drop-oldest":
-            return next(self._rows(OLDEST, 0), None)
-        # A message holds several classes: that one goes which has most of the largest class.
-        largest = max(self._classes, key=lambda name: _queued(self._classes[name]), default="")
-        return next(self._rows(OF_CLASS, largest), None)
+            yield from self._rows(OLDEST, 0)
+        else:
+            # A message holds several classes: that one goes which has most of the largest class.
+            largest = max(self._classes, key=lambda name: _queued(self._classes[name]), default="")
+            yield from self._rows(OF_CLASS, largest)
+        yield from (put for put in self._puts if not put.edit)
 
     def _let_go(self, row: _Row, samples: Mapping[str, int], outcome: Outcome) -> None:
         self._gone.add(row.id)

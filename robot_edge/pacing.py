@@ -45,12 +45,21 @@ class Pace:
         self.under_way: dict[int, _Flight] = {}
         self._received = self._busy = 0.0  # bytes and seconds, both forgotten at the same rate
         self._last_arrival = -math.inf
+        self._full_at = -math.inf  # when the window last held a message back
         self._patience = RESEND_SECONDS
 
     @property
     def goodput(self) -> float | None:
         """Bytes a second while something is on the way; None while nothing is known."""
         return self._received / self._busy if self._busy >= LEAST_BUSY_SECONDS else None
+
+    def capacity(self, now: float) -> float | None:
+        """Bytes a second that the link can carry; None where the window was not full lately.
+
+        Where receipts take longer than the time between two messages, something is always on the way, however fast the
+        link is; goodput then is only what was asked of it.
+        """
+        return self.goodput if now < self._full_at + SMOOTHING_SECONDS else None
 
     @property
     def message_limit(self) -> int:
@@ -89,18 +98,24 @@ class Pace:
         self.under_way.clear()
         self._patience = RESEND_SECONDS
 
-    def admission(self, *, live: bool) -> Admission:
+    def was_full(self, now: float) -> None:
+        """Note that the window held a message back."""
+        self._full_at = now
+
+    def admission(self, now: float, *, live: bool) -> Admission:
         """Return what decides about the next messages. live: whether live data needs a place in the window."""
         goodput = self.goodput
         if goodput is None:
-            return Admission(self, FIRST_MESSAGES, FIRST_MESSAGES * SEND_LIMIT_BYTES, live)
-        return Admission(self, MOST_MESSAGES, goodput * WINDOW_SECONDS, live)
+            return Admission(self, now, FIRST_MESSAGES, FIRST_MESSAGES * SEND_LIMIT_BYTES, live)
+        return Admission(self, now, MOST_MESSAGES, goodput * WINDOW_SECONDS, live)
 
 
 class Admission:
     """Decides which messages may be sent next, one after the other."""
 
-    def __init__(self, pace: Pace, messages: int, size: float, live: bool) -> None:
+    def __init__(self, pace: Pace, now: float, messages: int, size: float, live: bool) -> None:
+        self._pace = pace
+        self._now = now
         self._window = (messages, size)
         # Half of the window stays free for what is live, or it would wait behind the backlog.
         self._backlog_window = (messages // 2, size / 2) if live else self._window
@@ -111,9 +126,9 @@ class Admission:
 
     def __call__(self, size: int, /, *, backlog: bool) -> bool:
         """Whether a message of so many bytes may be on the way too; if so, it counts as being there."""
-        if not self._all.fits(size, *self._window):
-            return False
-        if backlog and not self._backlog.fits(size, *self._backlog_window):
+        fits = self._all.fits(size, *self._window)
+        if not fits or (backlog and not self._backlog.fits(size, *self._backlog_window)):
+            self._pace.was_full(self._now)
             return False
         self._all.add(size)
         if backlog:

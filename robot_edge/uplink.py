@@ -129,6 +129,11 @@ class Uplink:
         return self._pace.goodput
 
     @property
+    def capacity(self) -> float | None:
+        """Bytes a second that the link can carry; None where it was not full lately."""
+        return self._pace.capacity(self._clock())
+
+    @property
     def is_behind(self) -> bool:
         """Whether more waits for the cloud than a link that keeps up would leave waiting."""
         seconds = self.outbox.bytes_held / self.goodput if self.goodput else 0.0
@@ -212,7 +217,7 @@ class Uplink:
                 )
             )
             counted = {} if evaluation or again else Counter(names[part])
-            self.outbox.put(self._sequence, payload, counted, position=position, evaluation=evaluation)
+            self.outbox.put(self._sequence, payload, counted, again=again, position=position, evaluation=evaluation)
             self._sequence += 1
 
     def send_edit(self, change: Change, name: str, *, to: str = "", session: int = 0) -> ClassEdit:
@@ -277,7 +282,7 @@ class Uplink:
     def _turn_outbox(self, now: float, may_send: bool) -> None:
         """Let the outbox write down what it holds, and send what is due."""
         self._pace.expire(now)
-        admission = self._pace.admission(live=self.outbox.has_live)
+        admission = self._pace.admission(now, live=self.outbox.has_live)
         admit = admission if may_send else nothing
         topic = topics.topic("robot", self._robot, "activations")
         for message in self.outbox.take(now, admit, self._pace.under_way):
@@ -293,7 +298,9 @@ class Uplink:
 
     def _announce(self, now: float) -> None:
         topic = topics.topic("robot", self._robot, "state")
-        if self._link.publish(topic, pack(self.state), qos=1, retain=True):
+        # A trainer that takes over would wait for ever for edits that only the one before it was told of.
+        state = dataclasses.replace(self.state, edits=self.outbox.edits_taken)
+        if self._link.publish(topic, pack(state), qos=1, retain=True):
             self._joined_connection = self._link.connections
             self._next_heartbeat = now + HEARTBEAT_SECONDS
             self._announced_at = now

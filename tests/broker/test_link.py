@@ -22,6 +22,7 @@ from broker.credentials import Credentials
 from broker.errors import AccessDenied, ConfigError
 from broker.link import Delivery, Link, MemoryBroker, MemoryLink, MqttLink
 from broker.server import Backend, find_mosquitto, start_local_broker
+from tests.soak.proxy import LinkProxy
 
 BACKENDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"]
 TIMEOUT_S = 30
@@ -46,6 +47,10 @@ def wait_until(what: str, condition: Callable[[], bool]) -> None:
 def connected(link: MqttLink) -> MqttLink:
     wait_until("connection", lambda: link.connected)
     return link
+
+
+def wait_for_connection(link: MqttLink, number: int) -> None:
+    wait_until(f"connection {number}", lambda: link.connected and link.connections == number)
 
 
 def receive(link: Link) -> Delivery:
@@ -280,6 +285,28 @@ def test_a_silent_link_can_be_dialled_again(connect: Connect) -> None:
     assert link.heard_at > heard
     wait_until("retained message", lambda: link.receive(0) == Delivery("silent/state", b"before", retained=True))
     assert settle(link, "silent/settled again") == []
+
+
+def test_what_was_on_the_way_when_a_connection_broke_is_not_sent_again(broker_url: str) -> None:
+    proxy = LinkProxy(parse_broker_url(broker_url).port)
+    with ExitStack() as links:
+        links.callback(proxy.close)
+        trainer = MqttLink(broker_url, "flap-trainer")
+        links.callback(trainer.close)
+        trainer.subscribe("flap/activations")
+        robot = MqttLink(f"mqtt://127.0.0.1:{proxy.port}", "flap-robot")
+        links.callback(robot.close)
+        settle(connected(trainer), "flap/settled")
+        for connection in (1, 2):
+            wait_for_connection(robot, connection)
+            proxy.stall()
+            for _ in range(30):  # more than paho has on the way at a time
+                assert robot.publish("flap/activations", b"old", qos=1)
+            proxy.cut()
+            proxy.heal()
+        wait_for_connection(robot, 3)
+        assert robot.publish("flap/activations", END, qos=1)
+        assert receive_until_end(trainer) == []
 
 
 # Lets everybody in, but not to the topic "top-secret", and says so in its answer to a subscription.

@@ -125,6 +125,7 @@ def test_it_goes_on_where_another_one_stopped() -> None:
     one = batcher(frames, held_out_every=3, length=300)
     for _ in range(12):
         one.next()
+        one.learned()
     other = batcher(frames[one.frames_read :], held_out_every=3, length=300)
     about, marks = one.state()
     other.restore(json.loads(json.dumps(about)), marks)
@@ -157,6 +158,22 @@ def test_a_batch_that_is_not_full_outlives_its_process() -> None:
     batch = other.next()
     assert batch is not None
     assert scenes(batch.images) == [1, 2, 3, 4]
+
+
+def test_a_batch_that_is_not_learned_yet_outlives_its_process() -> None:
+    frames = [lesson(scene, session) for scene, session in enumerate([1, 1, 2, 2, 2])]
+    one = batcher(frames, size=3)
+    batch = one.next()
+    assert batch is not None
+    about, arrays = one.state()
+    other = batcher(frames[one.position :], size=3)
+    other.restore(json.loads(json.dumps(about)), arrays)
+    assert [scenes(batch.images) for batch in read(other)] == [[0, 1], [2, 3, 4]]
+    assert (one.filled, scenes(batch.images)) == (0, [0, 1])
+    one.learned()
+    about, arrays = one.state()
+    assert (about["names"], "images" in arrays) == ([], False)
+    assert [scenes(batch.images) for batch in read(one)] == [[2, 3, 4]]
 
 
 def test_pictures_are_known_again_in_another_process() -> None:
@@ -222,6 +239,7 @@ def test_who_goes_on_behind_a_batch_loses_no_frame_of_the_next_lesson() -> None:
     assert batch is not None
     assert scenes(batch.images) == [0, 1]
     assert first.position == 3
+    first.learned()
     about, arrays = first.state()
     second = batcher(frames[first.position :])
     second.restore(about, arrays)
@@ -239,6 +257,7 @@ def test_an_edit_reaches_a_frame_that_waits_for_the_next_batch(
 ) -> None:
     reader = batcher([lesson(0, 1), lesson(1, 2)])
     reader.next()
+    reader.learned()
     reader.apply(
         ClassEdit(boot="0" * 16, sequence=0, number=1, change=change, name=name, to=to, session=session),
     )

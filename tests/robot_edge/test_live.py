@@ -157,8 +157,7 @@ class Robot:
         try:
             self._build()
             self._ready.set()
-            self.node.train()
-            self.node.save()
+            self.node.run()
         except BaseException as error:
             self.error = error
         finally:
@@ -381,6 +380,31 @@ def test_a_robot_killed_in_a_lesson_knows_it_and_takes_back_no_other(
     assert second.classes() == ("ball", "star")
     assert "'star'" in second.order("undo").text
     assert second.classes() == ("ball",)
+
+
+def test_a_step_that_broke_off_loses_nothing_that_was_shown(
+    start: Callable[..., Robot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start()
+    first.teach("ball", "ball")
+    before = first.outbox.counts()
+    lost: list[str] = []
+
+    def break_off(_images: Any, names: list[str], *, fresh: int, progress: float | None) -> EdgeStep:
+        lost.extend(names[:fresh])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first.node._trainer, "step", break_off)
+    first.stage.shown = "star"
+    first.link.command("teach", "star", seconds=LESSON_SECONDS)
+    first.thread.join(PATIENCE)
+    assert isinstance(first.error, KeyboardInterrupt)
+    assert set(lost) == {"star"}
+    second = start(boot="d" * 16)
+    second.wait_for(lambda: second.node._trainer.steps and not second.node.is_busy)
+    second.wait_for(lambda: "star" in second.classes())
+    counts = second.outbox.counts()
+    assert (counts["star"].taken, counts["ball"].taken) == (len(lost), before["ball"].taken)
 
 
 def test_a_lesson_is_on_the_disk_before_practice(robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,6 +260,38 @@ def test_where_the_link_is_behind_values_go_up_with_fewer_bits(tmp_path: Path, m
     assert min(line["bits"] for line in run.metrics()) == 2
 
 
+def test_a_killed_robot_goes_on_with_the_bits_that_the_link_could_carry(tmp_path: Path) -> None:
+    settings = {"images": 48, "held_out": "sim:", "least_bits": 1, "checkpoint_every": 4}
+    first = Run(tmp_path, settings)
+    first.stop_after(8)
+    first.node._rate_control.go_on(2)
+    first.trainer.bits = 2
+    first.node.wait_for_trainer()
+    first.node.train()
+    first.end()
+    second = Run(tmp_path, settings, boot=LATER)
+    second.all()
+    bits = [batch.activations.bits for batch in second.link.batches if not batch.evaluation and batch.boot == LATER]
+    assert set(bits) == {2}
+    assert {batch.activations.bits for batch in second.link.batches if batch.evaluation} == {4}
+
+
+def test_in_an_outage_values_are_given_no_bits_and_lose_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", 3)
+    monkeypatch.setattr(robot_edge.rate_control, "REVIEW_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.rate_control, "CALM_SECONDS", 0.0)
+    run = Run(tmp_path, {"images": 100, "least_bits": 2, "when_full": "block"})
+    run.node.wait_for_trainer()
+    run.node._rate_control.go_on(3)
+    run.trainer.bits = 3
+    run.link.connected = False
+    run.node.train()
+    assert len(run.outbox) > 10
+    assert {line["bits"] for line in run.metrics()} == {3}
+    run.stop.made = True
+    run.finish()
+
+
 def by_weight(summary: dict[str, Any], names: Sequence[str]) -> list[float]:
     """The exit's accuracy on the class of each sample."""
     return [summary["exit_accuracy_by_class"][name] for name in names]
@@ -626,6 +658,32 @@ def test_without_a_cloud_everything_is_counted(tmp_path: Path) -> None:
     for one in by_class:
         assert one["taken"] == one["queued"] + one["dropped"]
         assert one["queued"] > 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ConfigError("training has diverged"), NameTaken("r1")])
+@pytest.mark.parametrize("saved", [0, 1], ids=["behind a step", "behind a checkpoint"])
+def test_what_a_step_that_broke_off_was_to_learn_is_learned_and_sent_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, saved: int
+) -> None:
+    settings = {"images": 48, "held_out": "sim:", "checkpoint_every": 3 if saved else 1000}
+    first = Run(tmp_path, settings)
+    step = first.trainer.step
+
+    def break_off(*arguments: Any, **more: Any) -> EdgeStep:
+        if first.trainer.steps == 3:
+            raise error
+        return step(*arguments, **more)
+
+    monkeypatch.setattr(first.trainer, "step", break_off)
+    with pytest.raises(type(error)):
+        first.node.run()
+    first.end()
+    second = Run(tmp_path, settings, boot=LATER)
+    summary = second.all()
+    taken = {(one.boot, one.sequence): one for run in (first, second) for one in run.link.batches if not one.evaluation}
+    numbers = [number for one in taken.values() if not one.again for number in one.samples.tolist()]
+    assert sorted(numbers) == list(range(1, 49))
+    assert sum(one["receipted"] for one in summary["samples_by_class"].values()) == summary["images"] == 48
 
 
 class FullDisk:

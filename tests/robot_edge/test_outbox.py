@@ -220,6 +220,37 @@ def test_the_backlog_may_come_with_what_is_rare_first(open_outbox: Open, clock: 
     assert sorted(order) == list(range(8))
 
 
+def fill_anew(outbox: Outbox, numbers: range) -> None:
+    """Put messages of samples that went up before, of one page each."""
+    for number in numbers:
+        outbox.put(number, b"%d " % number + bytes(1000), {}, again=True)
+
+
+def test_what_is_encoded_anew_goes_up_behind_the_most_common_class(open_outbox: Open, clock: Clock) -> None:
+    outbox = open_outbox(when_full="balanced", catch_up="rarest")
+    fill_anew(outbox, range(3))
+    fill(outbox, range(3, 6))
+    fill(outbox, range(6, 7), {"dog": 1})
+    clock.take(outbox, 0)
+    clock.now += LIVE_SECONDS + 1
+    under_way: set[int] = set()
+    assert [number for _ in range(7) for number in clock.take(outbox, 1, under_way=under_way)] == [6, 3, 4, 5, 0, 1, 2]
+
+
+@pytest.mark.parametrize("policy", ["drop-oldest", "balanced"])
+def test_what_is_encoded_anew_is_the_first_to_be_given_up(open_outbox: Open, clock: Clock, policy: str) -> None:
+    outbox = open_outbox(limit=5 * PAGE_BYTES, when_full=policy)
+    fill_anew(outbox, range(1))
+    assert clock.take(outbox) == [0], "and may have reached the trainer"
+    fill(outbox, range(1, 3))
+    fill_anew(outbox, range(3, 5))
+    clock.take(outbox, 0)
+    fill(outbox, range(5, 6))
+    fill_anew(outbox, range(6, 8))
+    assert clock.take(outbox) == [0, 1, 2, 5, 7]
+    assert counts(outbox).dropped == 0
+
+
 def test_a_replay_comes_in_order(open_outbox: Open, clock: Clock) -> None:
     assert live_order(open_outbox(), clock) == list(range(10))
 

@@ -36,7 +36,7 @@ class SimulatedLink:
                 if arrival <= self.now:
                     del self._arrivals[message]
                     self.pace.arrived(message, arrival)
-            admit = self.pace.admission(live=live)
+            admit = self.pace.admission(self.now, live=live)
             while admit(size, backlog=backlog):
                 self.send(size, backlog=backlog)
             self.now += look_every
@@ -119,12 +119,25 @@ def test_a_message_takes_two_seconds_at_most() -> None:
     assert fast.pace.message_limit == SEND_LIMIT_BYTES
 
 
+def test_what_a_link_can_carry_is_known_while_it_is_full() -> None:
+    link = SimulatedLink(100_000)
+    link.run(30, size=10_000)
+    assert link.pace.capacity(link.now) == link.pace.goodput == pytest.approx(100_000, rel=0.3)
+    full_until = link.now
+    while link.now < full_until + 2 * SMOOTHING_SECONDS:  # a message every second, whose receipt takes longer
+        link.now += 1
+        link.pace.sent(round(1000 + link.now), 10_000, link.now)
+        link.pace.arrived(round(1000 + link.now) - 2, link.now)
+    assert link.pace.goodput is not None
+    assert link.pace.capacity(link.now) is None
+
+
 def test_the_backlog_leaves_half_of_the_window_to_what_is_live() -> None:
     link = SimulatedLink(100_000)
     link.run(60, size=10_000, live=True, backlog=True)
     _, size = link.on_the_way
     assert 0.6 * WINDOW_SECONDS * 50_000 < size <= 1.1 * WINDOW_SECONDS * 50_000
-    assert link.pace.admission(live=True)(10_000, backlog=False)
+    assert link.pace.admission(link.now, live=True)(10_000, backlog=False)
     link.run(60, size=10_000, live=False, backlog=True)
     assert link.on_the_way[1] > 1.5 * size
 

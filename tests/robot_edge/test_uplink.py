@@ -19,6 +19,7 @@ from broker.messages import (
     AWAY_SECONDS,
     HEARTBEAT_SECONDS,
     ActivationBatch,
+    ClassEdit,
     Message,
     Outcome,
     Receipt,
@@ -28,7 +29,7 @@ from broker.messages import (
     TrainerState,
 )
 from broker.quantize import Quantized, dequantize, quantize, unpack_activations
-from robot_edge.outbox import COMMIT_SECONDS, ClassCounts, Outbox
+from robot_edge.outbox import COMMIT_SECONDS, LIVE_SECONDS, PAGE_BYTES, ClassCounts, Outbox
 from robot_edge.pacing import FIRST_MESSAGES, RESEND_SECONDS
 from robot_edge.uplink import MOST_REASONS, QUIET_SECONDS, Uplink, will
 
@@ -215,6 +216,22 @@ def test_its_state_is_said_again_as_a_heartbeat_and_on_every_connection(make: Ma
     assert world.pump(1) == []
     world.reconnect()
     assert world.pump(1) == [STATE]
+
+
+def test_its_state_says_which_edits_a_trainer_was_told_of(make: MakeWorld) -> None:
+    world = make.joined()
+    for name in ("cat", "dog"):
+        world.uplink.send_edit("forget", name)
+    assert [edit.number for edit in of(ClassEdit, world.pump())] == [1, 2]
+    world.receipt(0)
+    world.pump()
+    (state,) = of(RobotState, world.pump(HEARTBEAT_SECONDS))
+    assert state.edits == 1
+    world.receipt(1)
+    world.pump()
+    world.trainer(dataclasses.replace(TRAINER, boot="2" * 16))
+    (state,) = of(RobotState, world.pump())
+    assert state.edits == 2, "another trainer hears of neither"
 
 
 def test_another_trainer_that_leaves_stops_nothing(make: MakeWorld) -> None:
@@ -721,6 +738,18 @@ def test_samples_travel_with_their_numbers_and_count_once(make: MakeWorld) -> No
     outbox = world.uplink.outbox
     assert sum(one.queued for one in outbox.counts().values()) == 20, "what comes again was counted before"
     assert outbox.bytes_made == sum(len(pack(batch)) for batch in batches[:3]), "its bytes are training's all the same"
+
+
+def test_a_small_outbox_full_of_what_went_up_before_has_room_for_what_is_new(make: MakeWorld) -> None:
+    world = make(when_full="balanced", catch_up="rarest", limit=10 * PAGE_BYTES)
+    for count, again in ((12, True), (8, False)):
+        for _ in range(count):
+            world.uplink.send(sample(), ["cat"], samples=[7], again=again)
+        world.pump()
+    assert world.uplink.outbox.counts()["cat"] == ClassCounts(taken=8, queued=8, receipted=0, rejected=0, dropped=0)
+    world.pump(LIVE_SECONDS + 1)
+    world.trainer()
+    assert [batch.again for batch in of(ActivationBatch, world.pump())] == [False] * 8 + [True] * 2
 
 
 def test_numbers_run_over_after_four_billion_samples(make: MakeWorld) -> None:
