@@ -342,8 +342,8 @@ def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
 class _Client(mqtt.Client):
     """A paho client that says why a connection failed: in a thread of its own, paho only tries again.
 
-    What was on the way when a connection broke is gone with it. paho would send all of it again with the next one, before
-    anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
+    What was on the way when a connection broke is gone with it. paho would send all of it again with the next one,
+    before anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
     """
 
     def __init__(self, failed: Callable[[OSError | UnicodeError], None], client_id: str) -> None:

@@ -455,8 +455,8 @@ class RobotNode:
         steps = min(max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, learned)), most) if kept else 0
         self._practise_up_to(steps)
         self._drain("activations")  # while the link is behind, nothing goes up again
-        if self._stop.made:
-            return  # the rest at the next start
+        if self._practised < steps or len(self._uplink.outbox):
+            return  # stopped: the rest at the next start
         self._send_memory_again()
         self._has_settled = True
 

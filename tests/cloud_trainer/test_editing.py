@@ -158,7 +158,7 @@ def test_edits_go_on_where_a_trainer_takes_a_running_robot_over(
 ) -> None:
     forget = ClassEdit(boot=STATE.boot, sequence=1, number=1, change="forget", name="cat", to="", session=0)
     rename = replace(forget, sequence=3, number=2, change="rename", name="dog", to="hound")
-    behind = [replace(STATE, edits=1), make_batch(["dog", "ant"] * 2, sequence=2, edits=1), rename]
+    behind = (replace(STATE, edits=1), make_batch(["dog", "ant"] * 2, sequence=2, edits=1), rename)
     for folder in ("one", "other"):
         (tmp_path / folder).mkdir()
     one = Cloud(tmp_path / "one", monkeypatch)

@@ -3,10 +3,11 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
-from broker.messages import ActivationBatch, ClassEdit, RobotState
+from broker.messages import ActivationBatch, Change, ClassEdit, RobotState
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import NEARLY_FULL, Fleet, fair_share
 from cloud_trainer.replay import digest
@@ -112,6 +113,7 @@ def test_robots_take_turns_however_much_one_sends(fleet: Fleet) -> None:
 Entry = tuple[str, Kind, bytes, tuple[str, int] | None]
 
 
+CHANGES: list[Change] = ["rename", "forget", "undo"]
 KINDS: dict[str, float] = {
     **{"batch": 20, "again": 4, "evaluate": 1, "flush": 2, "rejoin": 1, "start": 0.4, "forget": 3},
     **{"edit": 1.5, "rehearse": 2, "settle": 2},
@@ -154,16 +156,21 @@ def scripted(seed: int) -> list[Entry]:
         elif what == "edit":
             sequences[robot] += 1
             edits[robot] += 1
-            change = rng.choice(["rename", "forget", "undo"])
-            its = {"boot": states[robot].boot, "sequence": sequences[robot], "number": edits[robot]}
+            change: Change = rng.choice(CHANGES)
             edit = ClassEdit(
-                **its, change=change, name="cat", to="dog" if change == "rename" else "", session=number // 9
+                boot=states[robot].boot,
+                sequence=sequences[robot],
+                number=edits[robot],
+                change=change,
+                name="cat",
+                to="dog" if change == "rename" else "",
+                session=number // 9,
             )
             log.append((robot, "edit", pack(edit), (edit.boot, edit.sequence)))
-        elif what in ("rehearse", "settle"):
-            due = rng.randrange(2, 5)
-            payload = b"2 %d" % due if what == "rehearse" else b"2 %d 1" % due
-            log.append((robot, what, payload, None))
+        elif what == "rehearse":
+            log.append((robot, "rehearse", b"2 %d" % rng.randrange(2, 5), None))
+        elif what == "settle":
+            log.append((robot, "settle", b"2 %d 1" % rng.randrange(2, 5), None))
         elif what == "forget":
             if trained[robot]:
                 log.append((robot, "forget", str(rng.choice(trained[robot])).encode(), None))
@@ -237,9 +244,9 @@ def test_killed_anywhere_it_ends_at_the_same_bits(data: st.DataObject) -> None:
 
 
 def test_the_logs_above_hold_what_makes_resuming_hard() -> None:
-    kinds = [kind for log in LOGS for _, kind, _, _ in log]
-    rare = ("flush", "rejoin", "forget", "start", "edit", "rehearse", "settle")
-    assert {kind: kinds.count(kind) for kind in rare if kinds.count(kind) < 3} == {}
+    kinds = Counter(kind for log in LOGS for _, kind, _, _ in log)
+    assert set(kinds) == set(get_args(Kind))
+    assert min(kinds.values()) >= 3
     batches = [unpack_as(ActivationBatch, payload) for log in LOGS for _, kind, payload, _ in log if kind == "batch"]
     assert sum(batch.again for batch in batches) > 3
     assert all(any(robot == "r2" for robot, *_ in log) for log in LOGS)
