@@ -454,11 +454,11 @@ class RobotNode:
         learned = self._trainer.steps - self._practised
         steps = min(max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, learned)), most) if kept else 0
         self._practise_up_to(steps)
-        if self._practised < steps:
-            return  # the rest at the next start
-        self._has_settled = True
         self._drain("activations")  # while the link is behind, nothing goes up again
+        if self._stop.made:
+            return  # the rest at the next start
         self._send_memory_again()
+        self._has_settled = True
 
     def _practise_up_to(self, steps: int) -> None:
         """Take what is missing of so many steps on remembered frames alone, until a stop is asked for."""

@@ -372,6 +372,30 @@ def test_a_run_that_was_stopped_while_it_practised_goes_on_where_it_was(tmp_path
         assert torch.equal(left, right), name
 
 
+def test_what_is_remembered_goes_up_at_the_next_start_where_a_stop_came_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Run(tmp_path, ONE_BY_ONE)
+    drain = first.node._drain
+
+    def stop_meanwhile(what: str) -> None:
+        first.stop.made = True
+        drain(what)
+
+    monkeypatch.setattr(first.node, "_drain", stop_meanwhile)
+    with monkeypatch.context() as patch:
+        patch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", -1)  # it is behind, so there is a while
+        assert first.all()["interrupted"]
+    assert len(first.trainer.frames) == 36, "all of the practice is done"
+    first.end()
+    second = Run(tmp_path, ONE_BY_ONE)
+    summary = second.all()
+    assert second.trainer.frames == []
+    last = [batch for batch in second.link.batches if batch.again][-1]
+    assert sorted(last.samples.tolist()) == list(range(1, 49))
+    assert (last.edge_version, len(summary["exit_accuracy_matrix"]["rounds"])) == (36, 4)
+
+
 def test_where_no_frames_are_kept_there_is_nothing_to_practise_on_and_that_is_not_asked_again(tmp_path: Path) -> None:
     settings = {**ONE_BY_ONE, "rehearsal_mb": 0}
     first = Run(tmp_path, settings)
