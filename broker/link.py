@@ -29,8 +29,8 @@ KEEPALIVE_SECONDS = 60
 RECONNECT_SECONDS = (1, 30)
 # Deliveries not yet read. A robot's window is a few messages, so a trainer has room for a good hundred robots.
 INBOX_LIMIT = 1024
-# The same in bytes: five hundred of the largest messages that a robot sends. Others may send a megabyte each, and a step
-# that takes long should not cost a gigabyte.
+# The same in bytes: five hundred of the largest messages that a robot sends. Others may send a megabyte each, and a
+# step that takes long should not cost a gigabyte.
 INBOX_BYTES = 64_000_000
 # The same for a mailbox of its own, which a thread of its own reads at once: what it holds is soon too old.
 MAILBOX_LIMIT = 64
@@ -349,8 +349,8 @@ def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
 class _Client(mqtt.Client):
     """A paho client that says why a connection failed: in a thread of its own, paho only tries again.
 
-    What was on the way when a connection broke is gone with it. paho would send all of it again with the next one, before
-    anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
+    What was on the way when a connection broke is gone with it. paho would send all of it again with the next one,
+    before anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
     """
 
     def __init__(self, failed: Callable[[OSError | UnicodeError], None], client_id: str) -> None:

@@ -72,8 +72,8 @@ class RobotState:
 
     boot: 16 hexadecimal digits, new at each start. run: 16 more, the same at every start on one run folder. former: the
     run whose weights this one began with, empty for none. edits: class edits that a trainer was told of by now, so
-    that one that comes later waits for none of them; states that differ in nothing else are equal. started: Unix time in
-    seconds. rehearse: the rehearsed samples that the stream wants for each fresh one, at both ends (0 for a shuffled
+    that one that comes later waits for none of them; states that differ in nothing else are equal. started: Unix time
+    in seconds. rehearse: the rehearsed samples that the stream wants for each fresh one, at both ends (0 for a shuffled
     replay, 1 for a live camera).
     """
 

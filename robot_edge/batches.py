@@ -112,9 +112,7 @@ class Batcher:
         if not self.filled:
             return None
         self._is_in_hand = True
-        return Batch(
-            images=np.stack(self._images), names=self._names, positions=self._positions, session=self._session
-        )
+        return Batch(images=np.stack(self._images), names=self._names, positions=self._positions, session=self._session)
 
     def learned(self) -> None:
         """Let go of the batch that was given out, if there is one: what came of it is kept elsewhere."""

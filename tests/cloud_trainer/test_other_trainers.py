@@ -69,7 +69,7 @@ def test_one_that_was_there_before_us_was_first_whatever_the_clocks_say(others: 
         others.hear("t1", YOUNGER, 101, retained=False)
 
 
-def test_one_that_gave_no_sign_of_life_before_we_spoke_is_the_younger_one_when_it_is_back(others: OtherTrainers) -> None:
+def test_one_that_gave_no_sign_of_life_is_the_younger_one_when_it_is_back(others: OtherTrainers) -> None:
     others.hear("t1", YOUNGER, 100, retained=True)
     assert others.name_is_free(100 + TAKEOVER_SECONDS)
     others.hear("t1", TRAINER, 120, retained=False)  # our own, as it comes back from the broker

@@ -378,9 +378,9 @@ def test_what_is_remembered_goes_up_at_the_next_start_where_a_stop_came_before_i
     first = Run(tmp_path, ONE_BY_ONE)
     drain = first.node._drain
 
-    def stop_meanwhile(what: str) -> None:
+    def stop_meanwhile(what: str) -> bool:
         first.stop.made = True
-        drain(what)
+        return drain(what)
 
     monkeypatch.setattr(first.node, "_drain", stop_meanwhile)
     with monkeypatch.context() as patch:

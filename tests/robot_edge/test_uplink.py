@@ -555,7 +555,8 @@ def test_small_messages_are_behind_by_the_time_that_they_need_on_the_link(make: 
     while not world.uplink.is_behind:
         send(world, 1)
     message = (outbox.bytes_made - before) / len(outbox)
-    assert len(outbox) == SECONDS_OF_A_LINK_THAT_KEEPS_UP * goodput // message + 1, "however many pages they take on disk"
+    carried = SECONDS_OF_A_LINK_THAT_KEEPS_UP * goodput // message
+    assert len(outbox) == carried + 1, "however many pages they take on disk"
 
 
 def test_on_the_slowest_link_a_message_holds_one_sample(make: MakeWorld) -> None:
