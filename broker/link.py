@@ -29,6 +29,9 @@ KEEPALIVE_SECONDS = 60
 RECONNECT_SECONDS = (1, 30)
 # Deliveries not yet read. A robot's window is a few messages, so a trainer has room for a good hundred robots.
 INBOX_LIMIT = 1024
+# The same in bytes: five hundred of the largest messages that a robot sends. Others may send a megabyte each, and a
+# step that takes long should not cost a gigabyte.
+INBOX_BYTES = 64_000_000
 # The same for a mailbox of its own, which a thread of its own reads at once: what it holds is soon too old.
 MAILBOX_LIMIT = 64
 # An echo comes within a round trip. A broker may lose the first, sent while it still digests our subscription, so there
@@ -144,7 +147,7 @@ class MqttLink:
         context = tls_context(self.address, self._credentials)
         if self._credentials.password and not self.address.tls and not is_loopback(self.address.host):
             log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", self.address)
-        self._inbox: Mailbox[Delivery] = Mailbox(INBOX_LIMIT)
+        self._inbox = _inbox()
         self._filters: list[str] = []
         self._mailboxes: dict[str, Mailbox[Delivery]] = {}
         self._connections = 0
@@ -320,6 +323,10 @@ class MqttLink:
             self._trouble = silent_end(self.address)
 
 
+def _inbox() -> Mailbox[Delivery]:
+    return Mailbox(INBOX_LIMIT, limit_bytes=INBOX_BYTES, size=lambda delivery: len(delivery.payload))
+
+
 def _mailbox_for(topic: str, mailboxes: dict[str, Mailbox[Delivery]], inbox: Mailbox[Delivery]) -> Mailbox[Delivery]:
     """Return the mailbox for a topic, which is the inbox for all that have none of their own."""
     # A copy: the link's thread reads what another may be adding to.
@@ -390,7 +397,7 @@ class MemoryLink:
         self._wanted = wanted
         self._filters: list[str] = []
         self._mailboxes: dict[str, Mailbox[Delivery]] = {}
-        self._inbox: Mailbox[Delivery] = Mailbox(INBOX_LIMIT)
+        self._inbox = _inbox()
         broker.links.append(self)
 
     @property

@@ -15,12 +15,17 @@ log = logging.getLogger("cloud-trainer")
 
 
 class OtherTrainers:
-    """What they said so far. Of two trainers with one name the one that started first stays."""
+    """What they said so far. Of two trainers with one name the one that started first stays.
+
+    Clocks may be wrong, as before the first NTP: who was there before we said a word was first, whatever it says.
+    """
 
     def __init__(self, name: str, state: TrainerState) -> None:
         self._name = name
         self._age = (state.started, state.boot)
         self._free_at = -math.inf
+        self._has_spoken = False
+        self._first = ""  # boot of one that was there before we spoke, until we do
         self._known: dict[str, str] = {}  # boot by name, of those that the log names
 
     def name_is_free(self, now: float) -> bool:
@@ -33,14 +38,17 @@ class OtherTrainers:
         Raises NameTaken where a trainer that started before us has our name.
         """
         if other.boot == self._age[1]:
+            self._has_spoken, self._first = True, ""
             return False
         if name != self._name:
             if not retained:  # else it may be gone
                 self._note(name, other)
             return False
+        if retained and not self._has_spoken:
+            self._first = other.boot
         if not other.online:
             self._free_at = -math.inf
-        elif (other.started, other.boot) > self._age:
+        elif other.boot != self._first and (other.started, other.boot) > self._age:
             if not retained and self._known.get(name) != other.boot:
                 self._known[name] = other.boot
                 log.warning("another trainer named %r has started: it ends, as this one was first", name)

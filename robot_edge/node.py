@@ -454,9 +454,9 @@ class RobotNode:
         learned = self._trainer.steps - self._practised
         steps = min(max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, learned)), most) if kept else 0
         self._practise_up_to(steps)
-        self._drain("activations")  # while the link is behind, nothing goes up again
-        if self._practised < steps or len(self._uplink.outbox):
-            return  # stopped: the rest at the next start
+        # While the link is behind, nothing goes up again.
+        if self._practised < steps or not self._drain("activations"):
+            return  # the rest at the next start
         self._send_memory_again()
         self._has_settled = True
 
@@ -485,7 +485,8 @@ class RobotNode:
             reason = f"cannot be written ({outbox.trouble})" if outbox.trouble else f"is full; waiting for {missing}"
             self._notice.say(f"the outbox {reason}")
 
-    def _drain(self, what: str) -> None:
+    def _drain(self, what: str) -> bool:
+        """Wait until the cloud has taken all; return False where a stop was asked for."""
         total, figures = len(self._uplink.outbox), self._uplink.figures
         with RunProgress(total, f"messages of {what} taken by the cloud") as progress:
             while len(self._uplink.outbox) and not self._stop.made:
@@ -496,6 +497,7 @@ class RobotNode:
                     self._write_metrics()
                 missing = self._uplink.waits_for or self._uplink.quarantine or self._uplink.outbox.trouble
                 self._notice.say(f"waiting for {missing} to take {what}; Ctrl-C ends without it" if missing else "")
+        return not self._stop.made
 
     def _wait_for_figures(self) -> None:
         """Wait for the cloud to learn and test, as long as it gets on."""

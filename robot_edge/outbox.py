@@ -164,6 +164,7 @@ class Outbox:
     What is put in goes onto the disk with the next commit; only then it may be sent, or a robot that is killed could
     give its sequence number to another message. The counts and ``position`` are as of now, the file is as of the last
     commit.
+    bytes_held: what the messages take of the limit, in whole pages. payload_held: what they take of a link.
     """
 
     def __init__(
@@ -368,10 +369,12 @@ class Outbox:
             name: Counter(taken=taken, receipted=receipted, rejected=rejected, dropped=dropped)
             for name, taken, receipted, rejected, dropped in run("SELECT * FROM classes")
         }
-        messages, held, newest = run(
-            "SELECT count(*), total((size + ?) / ?), coalesce(max(id), 0) FROM messages", (PAGE_BYTES - 1, PAGE_BYTES)
+        messages, pages, payload, newest = run(
+            "SELECT count(*), total((size + ?) / ?), total(size), coalesce(max(id), 0) FROM messages",
+            (PAGE_BYTES - 1, PAGE_BYTES),
         ).fetchone()
-        self._messages, self.bytes_held, self._newest = int(messages), int(held) * PAGE_BYTES, int(newest)
+        self._messages, self._newest = int(messages), int(newest)
+        self.bytes_held, self.payload_held = int(pages) * PAGE_BYTES, int(payload)
         rows = [_Row(*row) for row in run("SELECT id, boot, sequence, size FROM sent JOIN messages USING (id)")]
         self._sent = {(row.boot, row.sequence): _Sent(row, self._samples(row.id)) for row in rows}
 
@@ -480,6 +483,7 @@ class Outbox:
     def _hold(self, size: int, sign: int) -> None:
         self._messages += sign
         self.bytes_held += sign * -(-size // PAGE_BYTES) * PAGE_BYTES
+        self.payload_held += sign * size
 
     def _count(self, what: str, samples: Mapping[str, int]) -> None:
         for name, count in samples.items():

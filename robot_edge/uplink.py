@@ -136,7 +136,7 @@ class Uplink:
     @property
     def is_behind(self) -> bool:
         """Whether more waits for the cloud than a link that keeps up would leave waiting."""
-        seconds = self.outbox.bytes_held / self.goodput if self.goodput else 0.0
+        seconds = self.outbox.payload_held / self.goodput if self.goodput else 0.0
         return len(self.outbox) > MESSAGES_OF_A_LINK_THAT_KEEPS_UP or seconds > SECONDS_OF_A_LINK_THAT_KEEPS_UP
 
     @property

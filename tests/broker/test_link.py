@@ -430,6 +430,19 @@ def test_unread_deliveries_are_bounded(amqtt_url: str, monkeypatch: pytest.Monke
     link.close()
 
 
+def test_unread_deliveries_are_bounded_in_bytes_too(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "INBOX_BYTES", 3 * len(PAYLOAD))
+    link = connect()
+    link.subscribe("unread/bytes")
+    settle(link, "unread/bytes-settled")
+    for _ in range(5):
+        link.publish("unread/bytes", PAYLOAD, qos=1)
+    wait_until("dropping", lambda: link.dropped == 2)
+    assert [receive(link).payload for _ in range(3)] == [PAYLOAD] * 3
+    link.publish("unread/bytes", END, qos=1)
+    assert receive_until_end(link) == []
+
+
 @pytest.mark.mosquitto
 def test_passwords(tmp_path: Path) -> None:
     mosquitto, mosquitto_passwd = find_mosquitto(), shutil.which("mosquitto_passwd")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from broker.mailbox import Mailbox
 
 TIMEOUT_S = 20
@@ -35,6 +37,18 @@ def test_a_full_one_may_drop_its_oldest_instead() -> None:
         mailbox.put(item)
     assert mailbox.dropped == 2
     assert [mailbox.take(0) for _ in range(3)] == [3, 4, None]
+
+
+@pytest.mark.parametrize(("newest_wins", "kept"), [(False, ["aaaa", "bbbb", "e"]), (True, ["cccc", "dddd", "e"])])
+def test_one_is_full_by_bytes_too(newest_wins: bool, kept: list[str]) -> None:
+    mailbox: Mailbox[str] = Mailbox(100, newest_wins=newest_wins, limit_bytes=9, size=len)
+    for item in ("aaaa", "bbbb", "cccc", "dddd", "e"):
+        mailbox.put(item)
+    assert [mailbox.take(0) for _ in kept] == kept
+    assert (mailbox.take(0), mailbox.dropped) == (None, 5 - len(kept))
+    for item in ("large as life", "f"):
+        mailbox.put(item)
+    assert mailbox.take(0) == ("f" if newest_wins else "large as life"), "one alone always fits"
 
 
 def test_nothing_came() -> None:

@@ -158,19 +158,19 @@ def test_edits_go_on_where_a_trainer_takes_a_running_robot_over(
 ) -> None:
     forget = ClassEdit(boot=STATE.boot, sequence=1, number=1, change="forget", name="cat", to="", session=0)
     rename = replace(forget, sequence=3, number=2, change="rename", name="dog", to="hound")
-    behind = (replace(STATE, edits=1), make_batch(["dog", "ant"] * 2, sequence=2, edits=1), rename)
+    later = make_batch(["dog", "ant"] * 2, sequence=2, edits=1)
     for folder in ("one", "other"):
         (tmp_path / folder).mkdir()
     one = Cloud(tmp_path / "one", monkeypatch)
     one.say("r1", STATE, make_batch(["cat", "dog"] * 2), forget)
     one.kill()
     one.start()  # its own network goes on, although the state has changed
-    assert outcomes(one.say("r1", *behind)) == ["accepted", "accepted"]
+    assert outcomes(one.say("r1", replace(STATE, edits=1), later, rename)) == ["accepted", "accepted"]
     assert one.session().trainer.classes == ("hound", "ant")
     assert one.session().prequential.count == 8
     one.kill()
     other = Cloud(tmp_path / "other", monkeypatch)  # one that was never told of the first edit does not wait for it
-    assert outcomes(other.say("r1", *behind)) == ["accepted", "accepted"]
+    assert outcomes(other.say("r1", replace(STATE, edits=1), later, rename)) == ["accepted", "accepted"]
     assert other.session().trainer.classes == ("hound", "ant")
     other.kill()
 

@@ -62,6 +62,22 @@ def test_what_is_left_of_a_dead_one_holds_us_up_for_a_while(others: OtherTrainer
     assert others.name_is_free(101)
 
 
+def test_one_that_was_there_before_us_was_first_whatever_the_clocks_say(others: OtherTrainers) -> None:
+    assert not others.hear("t1", YOUNGER, 100, retained=True)
+    assert not others.name_is_free(100 + TAKEOVER_SECONDS - 0.1)
+    with pytest.raises(NameTaken):
+        others.hear("t1", YOUNGER, 101, retained=False)
+
+
+def test_one_that_gave_no_sign_of_life_is_the_younger_one_when_it_is_back(others: OtherTrainers) -> None:
+    others.hear("t1", YOUNGER, 100, retained=True)
+    assert others.name_is_free(100 + TAKEOVER_SECONDS)
+    others.hear("t1", TRAINER, 120, retained=False)  # our own, as it comes back from the broker
+    assert others.hear("t1", YOUNGER, 130, retained=False)
+    assert not others.hear("t1", YOUNGER, 140, retained=True), "which we have overwritten"
+    assert others.name_is_free(140)
+
+
 def test_we_and_our_past_are_no_other(others: OtherTrainers, caplog: pytest.LogCaptureFixture) -> None:
     for state in (TRAINER, gone(TRAINER), gone(OLDER)):
         others.hear("t1", state, 0, retained=True)

@@ -182,6 +182,7 @@ def _garbage(recorder: Recorder) -> list[tuple[str, bytes]]:
     batch = dataclasses.replace(genuine, sequence=FORGED)
     packed = batch.activations
     few = dataclasses.replace(packed, shape=(1, *packed.shape[1:]))
+    too_large = dataclasses.replace(packed, shape=(4096, 16, 4, 16), data=packed.data[:500])
     other_shape = dataclasses.replace(packed, shape=(*packed.shape[:2], packed.shape[3] * packed.shape[2], 1))
     not_finite = np.full_like(packed.low, np.nan)
     as_honest = [
@@ -195,7 +196,7 @@ def _garbage(recorder: Recorder) -> list[tuple[str, bytes]]:
         pack(dataclasses.replace(batch, labels=batch.labels + 4)),
         pack(dataclasses.replace(batch, activations=dataclasses.replace(packed, low=not_finite))),
         pack(dataclasses.replace(batch, activations=dataclasses.replace(packed, step=not_finite + np.inf))),
-        pack(dataclasses.replace(batch, activations=dataclasses.replace(packed, shape=(4096, 16, 4, 16)))),
+        pack(dataclasses.replace(batch, activations=too_large)),
         pack(dataclasses.replace(batch, activations=few)),
         pack(dataclasses.replace(batch, activations=other_shape)),
         pack(dataclasses.replace(batch, split="0" * 16)),

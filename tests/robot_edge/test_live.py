@@ -402,7 +402,7 @@ def test_a_step_that_broke_off_loses_nothing_that_was_shown(
     assert set(lost) == {"star"}
     second = start(boot="d" * 16)
     second.wait_for(lambda: second.node._trainer.steps and not second.node.is_busy)
-    second.wait_for(lambda: "star" in second.classes())
+    second.wait_for(lambda: "star" in second.outbox.counts())
     counts = second.outbox.counts()
     assert (counts["star"].taken, counts["ball"].taken) == (len(lost), before["ball"].taken)
 

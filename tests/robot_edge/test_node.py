@@ -378,12 +378,14 @@ def test_what_is_remembered_goes_up_at_the_next_start_where_a_stop_came_before_i
     first = Run(tmp_path, ONE_BY_ONE)
     drain = first.node._drain
 
-    def stop_meanwhile(what: str) -> None:
+    def stop_meanwhile(what: str) -> bool:
         first.stop.made = True
-        drain(what)
+        return drain(what)
 
     monkeypatch.setattr(first.node, "_drain", stop_meanwhile)
-    assert first.all()["interrupted"]
+    with monkeypatch.context() as patch:
+        patch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", -1)  # it is behind, so there is a while
+        assert first.all()["interrupted"]
     assert len(first.trainer.frames) == 36, "all of the practice is done"
     first.end()
     second = Run(tmp_path, ONE_BY_ONE)

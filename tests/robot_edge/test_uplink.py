@@ -31,7 +31,7 @@ from broker.messages import (
 from broker.quantize import Quantized, dequantize, quantize, unpack_activations
 from robot_edge.outbox import COMMIT_SECONDS, LIVE_SECONDS, PAGE_BYTES, ClassCounts, Outbox
 from robot_edge.pacing import FIRST_MESSAGES, RESEND_SECONDS
-from robot_edge.uplink import MOST_REASONS, QUIET_SECONDS, Uplink, will
+from robot_edge.uplink import MOST_REASONS, QUIET_SECONDS, SECONDS_OF_A_LINK_THAT_KEEPS_UP, Uplink, will
 
 AnyMessage = TypeVar("AnyMessage")
 
@@ -516,7 +516,7 @@ def test_only_figures_of_this_robot_and_boot_are_its_own(make: MakeWorld) -> Non
 def slow_link(world: World, rate: float) -> None:
     """Let so many bytes a second be carried for a while, by receipts that come when they may."""
     for _ in range(40):
-        world.uplink.send(sample(4, LARGE), ["cat"] * 4)
+        world.uplink.send(sample(4, world.state.split), ["cat"] * 4)
         for batch in of(ActivationBatch, world.pump()):
             world.now += len(pack(batch)) / rate
             world.trainer()
@@ -544,6 +544,19 @@ def test_a_slow_link_is_behind_with_far_fewer_messages(make: MakeWorld) -> None:
         behind.append(world.uplink.is_behind)
     assert 4 <= behind.index(True) <= 8, "messages of 33 kB, where the link carries 200 kB in ten seconds"
     assert behind == sorted(behind)
+
+
+def test_small_messages_are_behind_by_the_time_that_they_need_on_the_link(make: MakeWorld) -> None:
+    world = make.joined()
+    slow_link(world, rate=500)
+    goodput, outbox = world.uplink.goodput, world.uplink.outbox
+    assert goodput is not None
+    before = outbox.bytes_made
+    while not world.uplink.is_behind:
+        send(world, 1)
+    message = (outbox.bytes_made - before) / len(outbox)
+    carried = SECONDS_OF_A_LINK_THAT_KEEPS_UP * goodput // message
+    assert len(outbox) == carried + 1, "however many pages they take on disk"
 
 
 def test_on_the_slowest_link_a_message_holds_one_sample(make: MakeWorld) -> None:
