@@ -33,6 +33,8 @@ def run(*, port: int = 1883, bind: str = "127.0.0.1", backend: Literal["auto", "
         backend: Program that serves; auto is mosquitto where it is found, else amqtt.
 
     """
+    if not 0 <= port <= 65_535:  # else the system takes what is left of it in 16 bits
+        raise ConfigError(f"--port {port}: use 0 to 65535")
     try:
         with start_local_broker(port=port, bind=bind, backend=backend) as broker:
             _announce(broker, bind)

@@ -44,10 +44,11 @@ def check_folder(run: Path, workers: int) -> None:
 
     Where a run was made with another number, robots would not find their networks again.
     """
-    if run.resolve() in worker_folders(run.resolve().parent):
+    parent = run.resolve().parent
+    if run.resolve() in (siblings := worker_folders(parent)):
         raise ConfigError(
-            f"{run} is the folder of one worker, and on its own it would train for all robots: use --run-dir "
-            f"{run.parent} --workers {len(worker_folders(run.parent))}"
+            f"{run} is the folder of one worker, and on its own it would train for all robots: use --run-dir {parent} "
+            f"--workers {len(siblings)}"
         )
     if workers > 1 and (run / METRICS).exists() and not (run / STORE).exists():
         raise ConfigError(f"{run} holds a run, but none of workers: choose another --run-dir")
@@ -93,7 +94,9 @@ def run_workers(config: TrainerConfig) -> None:
             workers = _start(configs, config.trainer, listening)
             try:
                 ended = _wait_for_end(workers, stop)
-                log.info("the workers write everything down; a second Ctrl-C ends them at once")
+                names = ", ".join(worker.name for worker in ended)
+                begin = f"{names} has ended, so the others" if ended else "the workers"
+                log.info("%s write everything down; a second Ctrl-C ends them at once", begin)
                 speaking.close()
                 for worker in workers:
                     worker.join()

@@ -33,7 +33,9 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
         caption_justify="left",
     )
     for column in ("cut", "channels", "bits", "bytes", "MB", "images/s", "in turn", "slowest"):
-        table.add_column(column, justify="left" if column in {"cut", "slowest"} else "right", no_wrap=True)
+        # Only the name of a cut may take several lines: it is the long one, and is to be copied.
+        folds = {"overflow": "fold"} if column == "cut" else {"no_wrap": True}
+        table.add_column(column, justify="left" if column in {"cut", "slowest"} else "right", **folds)
     for one in best_bits[:SHOWN]:
         table.add_row(
             one.cut,
@@ -41,8 +43,8 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
             str(one.bits),
             f"{one.sent:,.0f}",
             f"{one.memory / 1e6:.1f}",
-            f"{one.pipelined:,.0f}",
-            f"{one.serial:,.0f}",
+            _rate(one.pipelined),
+            _rate(one.serial),
             one.limit,
             style="bold" if one == best else None,
         )
@@ -53,3 +55,7 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
         "link and cloud at the same time; in turn: one batch after the other.",
         highlight=False,
     )
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:,.0f}" if per_second >= 10 else f"{per_second:.2g}"

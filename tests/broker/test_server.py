@@ -20,7 +20,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from broker import server
-from broker.errors import BrokerUnavailable
+from broker.commands import run
+from broker.errors import BrokerUnavailable, ConfigError
 from broker.server import Backend, start_local_broker
 
 BACKENDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"]
@@ -238,6 +239,12 @@ def test_command_line_reports_a_broker_that_died() -> None:
         _, errors = command.process.communicate(timeout=TIMEOUT_S)
         assert command.process.returncode == 2
         assert "amqtt ended by itself, status -9" in errors
+
+
+@pytest.mark.parametrize("port", [-5, 70_000])
+def test_command_line_refuses_a_port_that_there_is_not(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"--port {port}: use 0 to 65535"):
+        run(port=port)
 
 
 def test_command_line_reports_a_taken_port(taken_port: int) -> None:

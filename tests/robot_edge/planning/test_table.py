@@ -8,6 +8,29 @@ from robot_edge.planning.runtime_model import Cost, choose, options
 from robot_edge.planning.table import SHOWN, print_table
 
 
+def test_numbers_are_whole_beside_a_long_name_and_slow_ones_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    cut = "features.denseblock2.denselayer12.conv2"
+    cost = Cost(
+        cut=cut,
+        bottleneck=128,
+        forward=2.0,
+        step=20.0,
+        cloud=8.0,
+        sent={8: 123456.0},
+        codes={8: 131072},
+        memory=1_200_000_000,
+    )
+    found = options([cost], 1e7)
+    print_table(PlanConfig(source="sim:"), LinkRate(goodput=1e7, round_trip=0.01), found, found[0])
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    for number in ("123,456", " 1200.0 ", " 0.05 "):
+        assert number in printed
+
+
 def test_the_plan_is_in_the_table_however_many_are_faster(capsys: pytest.CaptureFixture[str]) -> None:
     # All within 3 %, of which the slowest sends least.
     costs = [
