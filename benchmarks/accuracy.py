@@ -21,25 +21,9 @@ from whole_network import train_whole
 
 # Cut, bits, channels of the bottleneck (0 for none): those that decide first.
 CONFIGURATIONS = tuple(
-    f"layer2:{one}"
-    for one in (
-        "2:12",
-        "4:16",
-        "4:0",
-        "2:16",
-        "4:8",
-        "8:16",
-        "1:16",
-        "2:8",
-        "8:0",
-        "2:0",
-        "1:0",
-        "8:8",
-        "1:8",
-        "2:4",
-        "1:4",
-        "1:3",
-    )
+    f"layer2:{bits}:{channels}"
+    for channels, all_bits in ((12, "2"), (16, "4281"), (0, "4821"), (8, "4281"), (4, "21"), (3, "1"))
+    for bits in all_bits
 )
 
 

@@ -75,7 +75,6 @@ class Fleet:
         self._device = device
         self._disk = Notice(log)
         self._last = ""
-        self._idle_seconds: dict[str, float] = {}  # that a step of idle rehearsal took last, by robot
         self._refuse_strange_checkpoints()
         self.robots = {robot: self._load(robot) for robot in store.robots()}
 
@@ -108,7 +107,7 @@ class Fleet:
         """Find out how a network that a robot is about to begin is computed fastest, while that does so itself."""
         record = self.robots[robot]
         state = record.state
-        if state is None or record.refused or record.stuck or record.is_entered:
+        if state is None or record.refused or record.stuck or record.entered == state:
             return
         if not (record.entered and goes_on(state, record.entered)):
             self._prepare(robot, record, state)
@@ -117,7 +116,7 @@ class Fleet:
         """Set the record's ``prepared``, or why there is none."""
         try:
             room = self._room_behind(robot, state)  # again: what was prepared holds none, and others may have come
-            if record.prepared is None or record.prepared.state.boot != state.boot:
+            if record.prepared is None or record.prepared.state != state:
                 record.prepared = self._new_start(robot, state, room)
         # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
         except (ConfigError, MalformedMessage, RuntimeError, ValueError, MemoryError) as error:
@@ -148,7 +147,7 @@ class Fleet:
             return ""
         finally:
             if event.kind == "rehearse":
-                self._idle_seconds[robot] = (time.perf_counter() - begin) / int(event.payload.split()[0])
+                record.idle_seconds = (time.perf_counter() - begin) / int(event.payload.split()[0])
 
     def finish_idle(self, robot: str) -> None:
         """Where a silent robot's log is done with, train on what is left over, save what is due, and rehearse.
@@ -183,8 +182,7 @@ class Fleet:
         session = record.session
         if session and session.rehearses and (due := session.idle_steps_due(self._config.practice)):
             log.info("robot %s: a few last steps of idle rehearsal before its network is saved", robot)
-            step = self._idle_seconds.get(robot, 0.0)
-            most = seconds / step if step else math.inf
+            most = seconds / record.idle_seconds if record.idle_seconds else math.inf
             count = max(1, min(due, SETTLING_STEPS, int(min(most, SETTLING_STEPS))))
             test = most >= count + SETTLING_STEPS  # a test takes about as long as so many
             if self._append(robot, "settle", b"%d %d %d" % (count, due, test)):

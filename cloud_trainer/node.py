@@ -342,7 +342,7 @@ class TrainerNode:
         if record.state is None or record.state.boot != state.boot:
             record.state, record.refused = state, ""
             self._new_states.add(robot)
-        elif not record.is_entered and record.state.split == state.split:
+        elif record.entered != state and record.state.split == state.split:
             record.state = state  # more of its edits may have been taken meanwhile, by the trainer before this one
         elif record.state.split != state.split:
             self._reject(robot, "it changed its split while it ran", now, grave=True)
@@ -353,7 +353,7 @@ class TrainerNode:
         record.heard = record.fed = now
         if not self._others.name_is_free(now):
             return  # without a receipt: the robot keeps it
-        if not record.is_entered and not record.refused and not self._state.trouble:
+        if record.entered != record.state and not record.refused and not self._state.trouble:
             self._enter(robot, record)
         if record.refused or record.stuck or record.intake is None or self._state.trouble:
             return  # without a receipt: the robot keeps it

@@ -38,7 +38,8 @@ class RobotRecord:
     messages_waiting: batches in the log that the session has not come to. memory: bytes that its network takes.
     cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the session has caught
     up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0 for none.
-    forgetting: such a decision is in the log, and what it gives up is not deleted yet.
+    forgetting: such a decision is in the log, and what it gives up is not deleted yet. idle_seconds: that a step of
+    idle rehearsal took last; 0 before the first.
     """
 
     state: RobotState | None = None
@@ -64,13 +65,9 @@ class RobotRecord:
     forget_up_to: int = 0
     forgetting: bool = False
     images_reported: int = 0
+    idle_seconds: float = 0.0
     metrics: RobotMetrics | None = None
     published: TrainerMetrics | None = None
-
-    @property
-    def is_entered(self) -> bool:
-        """Whether its state is in the log. A state is a process's: only the number of edits in it ever changes."""
-        return bool(self.entered and self.state and self.entered.boot == self.state.boot)
 
     @property
     def cursor(self) -> int:

@@ -118,11 +118,10 @@ def open_session(
     restored: a checkpoint's weights are about to replace those that the network began with, which may be gone by now.
     Raises ConfigError where it cannot be trained.
     """
-    state = start.state
+    state, began, weights = start.state, start.state, settings
     if restored:
-        state, settings = replace(state, weights="none"), replace(settings, weights="none")
-    segment, _ = _build(robot, state, settings, device)
-    state = start.state
+        began, weights = replace(began, weights="none"), replace(weights, weights="none")
+    segment, _ = _build(robot, began, weights, device)
     trainer = CloudTrainer(
         segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
     )

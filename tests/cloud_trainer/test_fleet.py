@@ -716,7 +716,7 @@ def test_a_stop_settles_a_network_in_the_time_there_is(tmp_path: Path, step: flo
     fleet = rehearsing(tmp_path, "r1")
     fleet.finish_idle("r1")
     train(fleet)
-    fleet._idle_seconds["r1"] = step
+    fleet.robots["r1"].idle_seconds = step
     fleet.settle("r1", seconds)
     last = fleet.store.next_event("r1", fleet.robots["r1"].cursor - 1)
     assert last
