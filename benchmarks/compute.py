@@ -20,7 +20,7 @@ from torch import nn
 
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.trainer import CloudTrainer
-from hierarchy.device import Compute, candidates
+from hierarchy.device import Compute, ways_to_compute
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
 from robot_edge.trainer import EdgeTrainer
@@ -40,7 +40,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     torch.set_num_threads(1)
-    ways = candidates(torch.device("cpu"))
+    ways = ways_to_compute(torch.device("cpu"))
     print(f"| network | half | {' | '.join(str(way) for way in ways)} |\n{'| --- ' * (2 + len(ways))}|", flush=True)
     for network in settings.networks:
         backbone, cut = network.split(":")

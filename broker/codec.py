@@ -444,6 +444,7 @@ def _read_receipt(fields: _Fields) -> Receipt:
         sequence=fields.integer("sequence"),
         outcome=fields.choice("outcome", get_args(Outcome)),
         reason=fields.text("reason"),
+        held=fields.number("held", 0.0),
     )
 
 

@@ -9,7 +9,8 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -43,12 +44,18 @@ REMINDER_SECONDS = 1.0
 log = logging.getLogger("link")
 
 
-class Delivery(NamedTuple):
-    """One message as it came in. retained: the broker kept it from before we subscribed."""
+@dataclass(frozen=True)
+class Delivery:
+    """One message as it came in.
+
+    retained: the broker kept it from before we subscribed. arrived: by time.monotonic(), which may be long before
+    somebody reads it.
+    """
 
     topic: str
     payload: bytes
     retained: bool
+    arrived: float = field(default_factory=time.monotonic, compare=False)
 
 
 def everything(_topic: str, /) -> bool:

@@ -179,12 +179,16 @@ class CommandResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """The cloud's word that one message is dealt with, so the robot may let go of it."""
+    """The cloud's word that one message is dealt with, so the robot may let go of it.
+
+    held: seconds from when the message came in until this was sent, which tell nothing of the link.
+    """
 
     boot: str
     sequence: int
     outcome: Outcome
     reason: str
+    held: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,8 +150,8 @@ class TrainerNode:
         self._robots = self._fleet.robots
         for record in self._robots.values():
             record.heard = record.fed = time.monotonic()  # time to come back before what waits is trained on
-        # Not in the store yet: receipts to send, and whose batches they are about, once it is.
-        self._receipts: list[tuple[str, Receipt]] = []
+        # Not in the store yet: receipts to send once it is, and when what they are about came; and whose batches it is.
+        self._receipts: list[tuple[str, Receipt, float]] = []
         self._added: list[RobotRecord] = []
         self._rejected = 0  # messages of nobody we know
         self._new_states: set[str] = set()  # robots that said one since they were last looked at
@@ -261,7 +261,8 @@ class TrainerNode:
         if self._added and self._trouble_said:  # not before something was stored: to try is not to succeed
             self._trouble_said = ""
             log.info("taking activations again")
-        for robot, receipt in self._receipts:
+        for robot, receipt, arrived in self._receipts:
+            receipt = dataclasses.replace(receipt, held=time.monotonic() - arrived)
             self._link.publish(topics.topic("robot", robot, "receipt"), pack(receipt), qos=1)
         self._added.clear()
         self._receipts.clear()
@@ -296,7 +297,7 @@ class TrainerNode:
                     if not isinstance(message, ActivationBatch | ClassEdit):
                         raise MalformedMessage(f"ActivationBatch or ClassEdit expected, got {type(message).__name__}")
                     if record and record.state:  # else it comes again, once its state has come
-                        self._take_message(robot, record, message, delivery.payload, now)
+                        self._take_message(robot, record, message, delivery, now)
         except MalformedMessage as error:
             self._reject(robot, str(error), now)
 
@@ -348,7 +349,7 @@ class TrainerNode:
             self._reject(robot, "it changed its split while it ran", now, grave=True)
 
     def _take_message(
-        self, robot: str, record: RobotRecord, message: ActivationBatch | ClassEdit, payload: bytes, now: float
+        self, robot: str, record: RobotRecord, message: ActivationBatch | ClassEdit, delivery: Delivery, now: float
     ) -> None:
         record.heard = record.fed = now
         if not self._others.name_is_free(now):
@@ -364,18 +365,22 @@ class TrainerNode:
             elif not (known := self._fleet.knows_edit(robot, message)):
                 record.intake.check_edit(message)
         except MalformedMessage as error:
-            receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="rejected", reason=str(error)[:400])
-            self._receipts.append((robot, receipt))
+            self._receipt(robot, message, "rejected", delivery.arrived, str(error)[:400])
             raise
         record.conduct.good(now)
         kind: Literal["batch", "edit"] = "batch" if isinstance(message, ActivationBatch) else "edit"
-        added = not known and self._fleet.store.append_message(robot, message.boot, message.sequence, payload, kind)
+        append = self._fleet.store.append_message
+        added = not known and append(robot, message.boot, message.sequence, delivery.payload, kind)
         if added and kind == "batch":
             self._added.append(record)
-        outcome: Outcome = "accepted" if added else "duplicate"
-        self._receipts.append(
-            (robot, Receipt(boot=message.boot, sequence=message.sequence, outcome=outcome, reason=""))
-        )
+        self._receipt(robot, message, "accepted" if added else "duplicate", delivery.arrived)
+
+    def _receipt(
+        self, robot: str, message: ActivationBatch | ClassEdit, outcome: Outcome, arrived: float, reason: str = ""
+    ) -> None:
+        """Have a receipt sent for a message that came in then, once all that came before it is in the store."""
+        receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome=outcome, reason=reason, held=0.0)
+        self._receipts.append((robot, receipt, arrived))
 
     def _enter(self, robot: str, record: RobotRecord) -> None:
         entered, intake = record.entered, record.intake

@@ -21,7 +21,7 @@ from cloud_trainer.share import worker_folders
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.backbone import count_parameters
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
-from hierarchy.device import Compute, candidates
+from hierarchy.device import Compute, ways_to_compute
 from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
 
@@ -100,7 +100,7 @@ def new_start(
 
 def measuring_bytes(segment: CloudSegment, device: torch.device) -> int:
     """Return what it takes to measure how a network is computed fastest: a copy of it is trained in each way."""
-    copies = len(candidates(device))
+    copies = len(ways_to_compute(device))
     return copies * BYTES_PER_COPIED_PARAMETER * sum(one.numel() for one in segment.parameters())
 
 

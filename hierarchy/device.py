@@ -109,7 +109,7 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def candidates(device: torch.device) -> list[Compute]:
+def ways_to_compute(device: torch.device) -> list[Compute]:
     """Return the ways to compute that are worth trying there, plain float32 first."""
     plain = Compute(device=device)
     half = Compute(device=device, channels_last=True, dtype=torch.bfloat16)
@@ -127,7 +127,7 @@ def fastest(
     training_step: given a way and a number of samples, returns a function that takes one step; the measurement calls
     it a few times. samples: of a step as it will be; fewer where they are many, or slow.
     """
-    plain, *others = candidates(device)
+    plain, *others = ways_to_compute(device)
     count = min(samples, TIMED_AT_ONCE)
     step = training_step(plain, count)
     seconds = _seconds(step)

@@ -1,7 +1,8 @@
 """How much may be on the way to the trainer, measured by what arrives. Pure: time is an argument.
 
-Goodput is what was receipted in each second in which something was on the way. It sets the window and the size of the
-messages, so that a slow link is neither choked nor a fast one idle.
+Goodput is what arrived in each second in which something was on the way. It sets the size of the messages, and tells
+whether the link keeps up. The window follows what was receipted meanwhile: that counts a trainer's steps, too, during
+which receipts wait, so that robots with a fast link do not swamp one that is slow.
 """
 
 from __future__ import annotations
@@ -38,20 +39,41 @@ class _Flight:
     sent_at: float
 
 
+class _Rate:
+    """Bytes a second while something was on the way."""
+
+    def __init__(self) -> None:
+        self._bytes = self._busy = 0.0  # both forgotten at the same rate
+        self._last_arrival = -math.inf
+
+    @property
+    def value(self) -> float | None:
+        """None while nothing is known."""
+        return self._bytes / self._busy if self._busy >= LEAST_BUSY_SECONDS else None
+
+    def add(self, flight: _Flight, arrived: float) -> None:
+        # Since this one left, or since the link was done with the one before. What got lost on the way, and is only
+        # waited for, does not count.
+        elapsed = max(0.0, arrived - max(self._last_arrival, flight.sent_at))
+        kept = math.exp(-elapsed / SMOOTHING_SECONDS)
+        self._busy = self._busy * kept + elapsed
+        self._bytes = self._bytes * kept + flight.size
+        self._last_arrival = max(arrived, self._last_arrival)
+
+
 class Pace:
     """Knows what is on the way, and what the link has carried."""
 
     def __init__(self) -> None:
         self.under_way: dict[int, _Flight] = {}
-        self._received = self._busy = 0.0  # bytes and seconds, both forgotten at the same rate
-        self._last_arrival = -math.inf
+        self._arrived, self._receipted = _Rate(), _Rate()
         self._full_at = -math.inf  # when the window last held a message back
         self._patience = RESEND_SECONDS
 
     @property
     def goodput(self) -> float | None:
         """Bytes a second while something is on the way; None while nothing is known."""
-        return self._received / self._busy if self._busy >= LEAST_BUSY_SECONDS else None
+        return self._arrived.value
 
     def capacity(self, now: float) -> float | None:
         """Bytes a second that the link can carry; None where the window was not full lately.
@@ -71,18 +93,13 @@ class Pace:
         """Note that a message of so many bytes has left."""
         self.under_way[message] = _Flight(size, backlog, now)
 
-    def arrived(self, message: int, now: float) -> None:
-        """Note a message's receipt."""
+    def arrived(self, message: int, now: float, *, held: float = 0.0) -> None:
+        """Note a message's receipt, which its trainer held back for so many seconds."""
         flight = self.under_way.pop(message, None)
         if flight is None:
             return  # sent in another life of the link: who knows how long it took
-        # Since this one left, or since the link was done with the one before. What got lost on the way, and is only
-        # waited for, does not count.
-        elapsed = max(0.0, now - max(self._last_arrival, flight.sent_at))
-        kept = math.exp(-elapsed / SMOOTHING_SECONDS)
-        self._busy = self._busy * kept + elapsed
-        self._received = self._received * kept + flight.size
-        self._last_arrival = max(now, self._last_arrival)
+        self._arrived.add(flight, now - held)
+        self._receipted.add(flight, now)
         self._patience = RESEND_SECONDS
 
     def expire(self, now: float) -> None:
@@ -104,10 +121,10 @@ class Pace:
 
     def admission(self, now: float, *, live: bool) -> Admission:
         """Return what decides about the next messages. live: whether live data needs a place in the window."""
-        goodput = self.goodput
-        if goodput is None:
+        rate = self._receipted.value
+        if rate is None:
             return Admission(self, now, FIRST_MESSAGES, FIRST_MESSAGES * SEND_LIMIT_BYTES, live)
-        return Admission(self, now, MOST_MESSAGES, goodput * WINDOW_SECONDS, live)
+        return Admission(self, now, MOST_MESSAGES, rate * WINDOW_SECONDS, live)
 
 
 class Admission:

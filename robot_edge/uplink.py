@@ -314,7 +314,7 @@ class Uplink:
                 if not delivery.retained:  # a broker that keeps one would have it done again at every start
                     self.commands.put(unpack_as(Command, delivery.payload))
             case "robot", "receipt":
-                self._read_receipt(unpack_as(Receipt, delivery.payload))
+                self._read_receipt(unpack_as(Receipt, delivery.payload), delivery.arrived)
             case "trainer", "state":
                 self._read_trainer(topic.name, unpack_as(TrainerState, delivery.payload))
             case "trainer", "metrics":
@@ -356,13 +356,13 @@ class Uplink:
             log.warning("the trainer takes nothing from this robot for now: %s", figures.quarantine)
         self._quarantine = figures.quarantine
 
-    def _read_receipt(self, receipt: Receipt) -> None:
+    def _read_receipt(self, receipt: Receipt, arrived: float) -> None:
         rejected = receipt.outcome == "rejected"
         message = self.outbox.receipted(receipt.boot, receipt.sequence, "rejected" if rejected else "receipted")
         if message is None:
             return
-        # When it came in, as nearly as the link can tell: a robot that is busy with a step for seconds is no slow link.
-        self._pace.arrived(message, min(self._clock(), self._link.heard_at))
+        # A robot or a trainer that is busy with a step for seconds is no slow link.
+        self._pace.arrived(message, arrived, held=receipt.held)
         if rejected and receipt.reason not in self._reasons and len(self._reasons) < MOST_REASONS:
             self._reasons.add(receipt.reason)
             log.warning("the trainer rejects what we send: %s", receipt.reason)

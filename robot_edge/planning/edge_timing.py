@@ -16,7 +16,7 @@ from broker.errors import ConfigError
 from broker.quantize import MAX_BITS, pack_activations, packed_size, quantize
 from hierarchy.backbone import build_backbone
 from hierarchy.cut import CutPoint, cut_points, divide
-from hierarchy.device import Compute, choose_device, step_seconds
+from hierarchy.device import Compute, choose_device, step_seconds, ways_to_compute
 from robot_edge.config import RobotConfig
 from robot_edge.segment import EdgeSegment, build_edge
 from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
@@ -71,9 +71,10 @@ def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[Way]:
     else:
         points = [point for point in cut_points(backbone) if _width(point.shape) * NARROWED <= config.image_size]
         chosen = _chosen([point for point in points if point.module])
-        shapes = {point.module or point.name: point.shape for point in chosen}
+        # Behind the last map the cloud would have nothing but a classifier.
+        shapes = {point.module or point.name: point.shape for point in chosen if _width(point.shape) > 1}
     if not shapes:
-        raise ConfigError(f"{config.backbone} gets nowhere as narrow as a quarter of the image: name some --cuts")
+        raise ConfigError(f"{config.backbone} has no map at most a quarter as wide as the image: name some --cuts")
     return [
         Way(cut, shape[0], bottleneck)
         for cut, shape in shapes.items()
@@ -103,6 +104,11 @@ class EdgeTiming:
         self._compute = compute
         self._config = config
         self._segment, self.split, _ = build_edge(config)
+
+    def least_memory(self, images: NDArray[np.uint8]) -> int:
+        """Return the bytes that training on such images takes, in whatever precision takes least."""
+        known = [self._compute] if self._compute else ways_to_compute(choose_device(self._config.device))
+        return min(_memory(self._segment, compute, images) for compute in {one.dtype: one for one in known}.values())
 
     def measure(
         self, images: NDArray[np.uint8], names: Sequence[str], begin: Callable[[], Callable[[], bool]]

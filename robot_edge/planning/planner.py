@@ -33,11 +33,17 @@ FRAME_SECONDS = 15.0
 # A trainer builds a network first, may be in a step of another robot's, and time others' networks before.
 TIMING_SECONDS = 120.0
 
+# The exit status of a plan that did not keep what it promised.
+EXIT_MISSED = 1
+
 log = logging.getLogger("robot-edge")
 
 
 def plan(config: PlanConfig) -> None:
-    """Measure, print the table, and write the settings of the fastest way. Raises ConfigError and CutError."""
+    """Measure, print the table, and write the settings of the fastest way.
+
+    Raises ConfigError and CutError, and SystemExit where --verify shows another rate than was predicted.
+    """
     _check_writable(Path(config.out).absolute())
     credentials = credentials_for(config.broker, config.credentials)
     if config.verify:
@@ -64,16 +70,28 @@ def plan(config: PlanConfig) -> None:
     best = choose(found, **config.bounds)
     print_table(config, rate, found, best)
     _write(config, config.run_with(best.cut, best.bits, best.bottleneck).as_toml())
-    if config.verify:
-        verify(config, credentials, Path(config.out), best.pipelined)
+    if config.verify and not verify(config, credentials, Path(config.out), best.pipelined):
+        raise SystemExit(EXIT_MISSED)
 
 
 def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
     """Return a batch of frames to measure with; of a source that shows fewer, the same ones again."""
     images: list[NDArray[np.uint8]] = []
     give_up = time.monotonic() + FRAME_SECONDS
-    source = open_source(config.source, config, image_size=config.image_size, seed=config.seed, live=config.is_live)
+    source = open_source(
+        config.source,
+        config,
+        image_size=config.image_size,
+        epochs=config.epochs,
+        seed=config.seed,
+        live=config.is_live,
+    )
     with closing(source):
+        if config.verify and source.length is not None and source.length < config.verify_images:
+            raise ConfigError(
+                f"--verify trains on {config.verify_images:,} images, and --source {config.source} has "
+                f"{source.length:,}: give more --epochs, or fewer --verify-images"
+            )
         while len(images) < config.batch and (wait := give_up - time.monotonic()) > 0:
             if (frame := source.next(wait)) is None:
                 break
@@ -101,6 +119,10 @@ def _measure(
         timing = EdgeTiming(config.run_with(way.cut, config.bits, way.bottleneck), computes.get(way.cut))
     except ConfigError as error:  # a layer to freeze that is behind the cut, say
         log.warning("%s: %s", name, error)
+        return []
+    bound, least = config.most_memory_mb, timing.least_memory(images) / 1e6
+    if bound and least > bound:
+        log.info("%s: left out, as training takes %.1f MB at least (--most-memory-mb %g)", name, least, bound)
         return []
     questions: list[Question] = []
 

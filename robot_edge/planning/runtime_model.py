@@ -100,10 +100,17 @@ def choose(found: list[Option], *, most_memory: float, least_codes: float) -> Op
         raise ConfigError("one sample of any of these cuts is too large for a message: try later ones (--cuts)")
     fitting = [one for one in found if fits(one, most_memory=most_memory, least_codes=least_codes)]
     if not fitting:
-        smallest, most = min(one.memory for one in found), max(one.codes for one in found)
-        raise ConfigError(
-            f"no cut keeps to the bounds: training takes {smallest / 1e6:.1f} MB at least (--most-memory-mb), and "
-            f"{most:,} bytes an image are the most that any would send ({least_codes:,.0f} wanted, --least-share)"
-        )
+        raise ConfigError(f"no cut keeps to the bounds: {_too_much(found, most_memory, least_codes)}")
     fastest = max(one.pipelined for one in fitting)
     return min((one for one in fitting if one.pipelined >= AS_FAST * fastest), key=lambda one: (one.sent, one.memory))
+
+
+def _too_much(found: list[Option], most_memory: float, least_codes: float) -> str:
+    """Return which bound nothing keeps to, and what would; where each has something, what keeps to the other."""
+    small = [one for one in found if fits(one, most_memory=most_memory, least_codes=0)]
+    large = [one for one in found if fits(one, most_memory=0, least_codes=least_codes)]
+    memory = min(one.memory for one in large or found)
+    if small and not large:
+        return f"{max(one.codes for one in found):,} bytes an image are the most to send (--least-share)"
+    wanted = f" where {least_codes:,.0f} bytes of an image are sent (--least-share)" if small else ""
+    return f"training takes {memory / 1e6:.1f} MB at least{wanted} (--most-memory-mb)"

@@ -31,10 +31,10 @@ def check_name_to_verify(config: PlanConfig, credentials: Credentials) -> None:
         )
 
 
-def verify(config: PlanConfig, credentials: Credentials, plan: Path, predicted: float) -> None:
+def verify(config: PlanConfig, credentials: Credentials, plan: Path, predicted: float) -> bool:
     """Run the plan, and print the images a second that the cloud has learned from beside what was predicted.
 
-    Raises ConfigError where the run fails.
+    Return whether that was near. Raises ConfigError where the run fails.
     """
     link = MqttLink(config.broker, f"{config.robot}-verify", credentials=credentials)
     with closing(link), tempfile.TemporaryDirectory() as folder:
@@ -55,8 +55,10 @@ def verify(config: PlanConfig, credentials: Credentials, plan: Path, predicted: 
             raise ConfigError(f"the run failed:\n{log.read_text()[-2000:]}")
     observed = steady_rate(seen)
     difference = observed / predicted - 1
-    verdict = "as predicted" if abs(difference) <= NEAR else "not as predicted: is something else running?"
+    near = abs(difference) <= NEAR
+    verdict = "as predicted" if near else "not as predicted: is something else running?"
     print(f"predicted {predicted:,.0f} images/s, observed {observed:,.0f} ({difference:+.0%}): {verdict}", flush=True)
+    return near
 
 
 def _watch(link: MqttLink, robot: str, run: subprocess.Popen[bytes]) -> list[tuple[float, int]]:

@@ -159,7 +159,7 @@ TABLE: list[tuple[Message, str]] = [
     ),
     (Command(id="a1", action="teach", name="köttur", to="", seconds=10.0), "command.json"),
     (CommandResult(id="a1", ok=True, done=False, text="teaching 'köttur' for 10 s"), "command-result.json"),
-    (Receipt(boot=BOOT, sequence=7, outcome="rejected", reason="a gap"), "receipt.bin"),
+    (Receipt(boot=BOOT, sequence=7, outcome="rejected", reason="a gap", held=0.25), "receipt.bin"),
     (ASK, "ask.bin"),
     (ANSWER, "answer.bin"),
     (
@@ -800,6 +800,7 @@ MESSAGES = st.one_of(
         sequence=SEQUENCES,
         outcome=st.sampled_from(["accepted", "duplicate", "rejected"]),
         reason=st.just("") | NAMES | st.just("one line\n\tand another"),
+        held=st.floats(0, 1e18),
     ),
     st.builds(
         RobotState,

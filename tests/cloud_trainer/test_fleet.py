@@ -562,7 +562,7 @@ def test_robots_that_come_together_share_that_memory_too(tmp_path: Path) -> None
 
 def test_measuring_takes_memory_for_a_copy_of_each_way_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     segment = torch.nn.Linear(9, 10)
-    monkeypatch.setattr("cloud_trainer.session_start.candidates", lambda _: [CPU] * 7)
+    monkeypatch.setattr("cloud_trainer.session_start.ways_to_compute", lambda _: [CPU] * 7)
     assert measuring_bytes(segment, CPU) == 7 * 100 * (4 + 4 + 4)  # type: ignore[arg-type]
 
 

@@ -192,7 +192,7 @@ def _garbage(recorder: Recorder) -> list[tuple[str, bytes]]:
         b"{" * 100_000,
         pack(genuine)[:-50],
         pack(honest),
-        pack(Receipt(boot=honest.boot, sequence=0, outcome="accepted", reason="")),
+        pack(Receipt(boot=honest.boot, sequence=0, outcome="accepted", reason="", held=0.0)),
         pack(dataclasses.replace(batch, labels=batch.labels + 4)),
         pack(dataclasses.replace(batch, activations=dataclasses.replace(packed, low=not_finite))),
         pack(dataclasses.replace(batch, activations=dataclasses.replace(packed, step=not_finite + np.inf))),

@@ -40,7 +40,6 @@ def test_a_plan_is_found_written_and_kept(world: str, pictures: Path, tmp_path: 
     out = tmp_path / "plan.toml"
     source = ["--source", f"folder:{pictures}/train", "--epochs", "20"]
     status, printed = plan("--broker", world, *source, "--cuts", "layer3", "--out", str(out), "--verify")
-    assert status == 0, printed
     settings = tomllib.loads(out.read_text())
     assert settings["cut"] == "layer3"
     assert 2 <= settings["bits"] <= 8
@@ -51,6 +50,29 @@ def test_a_plan_is_found_written_and_kept(world: str, pictures: Path, tmp_path: 
     predicted, observed = (float(one.replace(",", "")) for one in verdict.groups()[:2])
     assert int(verdict[3]) == pytest.approx(100 * (observed / predicted - 1), abs=1 + 100 / predicted)
     assert predicted > 10, "it is of images, not of steps"
+    assert status == int("not as predicted" in printed), printed
+
+
+def test_too_few_images_to_verify_with_are_said_before_anything_is_measured(
+    world: str, pictures: Path, tmp_path: Path
+) -> None:
+    source = ["--source", f"folder:{pictures}/train", "--out", str(tmp_path / "plan.toml")]
+    status, printed = plan("--broker", world, *source, "--verify")
+    assert status == 2
+    assert re.search(r"trains on 4,000 images, and --source folder:\S+ has [\d,]+: give more --epochs", printed)
+    assert "measuring" not in printed
+
+
+def test_what_no_memory_is_left_for_is_not_measured(world: str, tmp_path: Path) -> None:
+    few = ["--broker", world, "--source", "sim:", "--mbit", "1", "--out", str(tmp_path / "plan.toml")]
+    status, printed = plan(*few, "--cuts", "layer2,layer4", "--most-memory-mb", "40")
+    assert status == 0, printed
+    assert "layer4 with all channels: left out, as training takes" in printed
+    assert "│ layer2" in printed
+    assert "│ layer4" not in printed
+    status, printed = plan(*few, "--cuts", "layer4", "--most-memory-mb", "40")
+    assert status == 2
+    assert "the lines above say why" in printed
 
 
 def test_a_slow_link_is_planned_for(world: str, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class FakeTrainer:
             self.batches[name] = batch
             return  # the robot dies before it gets this receipt
         self.batches[name] = batch
-        receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="accepted", reason="")
+        receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="accepted", reason="", held=0.0)
         self._client.publish(f"{ROBOT}/receipt", pack(receipt), qos=1)
 
     def _figures(self, boot: str) -> TrainerMetrics:

@@ -86,7 +86,7 @@ class World(MemoryLink):
         match message := unpack(payload):
             case ActivationBatch() | ClassEdit():
                 self.sent.append(message)
-                receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="accepted", reason="")
+                receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="accepted", reason="", held=0.0)
                 self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
             case CommandResult():
                 self.results.append(message)

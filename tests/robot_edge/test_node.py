@@ -82,7 +82,7 @@ class AnsweringLink(MemoryLink):
 
     def _take(self, batch: ActivationBatch) -> None:
         self.batches.append(batch)
-        receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="accepted", reason="")
+        receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="accepted", reason="", held=0.0)
         self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
         figures = TrainerMetrics(
             robot="r1",

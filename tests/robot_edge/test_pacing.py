@@ -66,6 +66,25 @@ def test_goodput_is_what_the_link_carries(rate: float, latency: float) -> None:
     assert 0.7 * reachable < goodput <= 1.05 * rate
 
 
+def test_a_trainer_that_is_slow_makes_the_window_small_and_not_the_link_slow() -> None:
+    pace = Pace()
+    for number in range(60):  # a message a second, and each takes 16 ms
+        pace.sent(number, 16_000, float(number))
+        pace.arrived(number, number + 1.0, held=0.984)
+    assert pace.goodput == pytest.approx(1_000_000, rel=0.01)
+    admit = pace.admission(60.0, live=False)
+    assert sum(admit(16_000, backlog=False) for _ in range(MOST_MESSAGES)) <= WINDOW_SECONDS
+
+
+def test_no_trainer_makes_a_link_faster_than_anything() -> None:
+    pace = Pace()
+    for number in range(100):
+        pace.sent(number, 16_000, float(number))
+        pace.arrived(number, number + 1.0, held=1e18)
+    assert pace.goodput is None
+    assert pace.message_limit == SEND_LIMIT_BYTES
+
+
 def test_goodput_follows_a_link_that_changes() -> None:
     link = SimulatedLink(1_000_000)
     link.run(30, size=16_000)

@@ -64,7 +64,7 @@ class ClockedLink(MemoryLink):
 
     def offer(self, delivery: Delivery) -> None:
         if not self.silent:
-            super().offer(delivery)
+            super().offer(dataclasses.replace(delivery, arrived=self._clock()))
             self.heard_at = self._clock()
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
@@ -113,9 +113,16 @@ class World:
         self.cloud.publish(topics.topic("robot", "r1", "state"), pack(state), retain=True)
         self.heard()
 
-    def receipt(self, sequence: int, outcome: Outcome = "accepted", boot: str = STATE.boot, reason: str = "") -> None:
+    def receipt(
+        self,
+        sequence: int,
+        outcome: Outcome = "accepted",
+        boot: str = STATE.boot,
+        reason: str = "",
+        held: float = 0.0,
+    ) -> None:
         """Let the trainer say what became of a message."""
-        receipt = Receipt(boot=boot, sequence=sequence, outcome=outcome, reason=reason)
+        receipt = Receipt(boot=boot, sequence=sequence, outcome=outcome, reason=reason, held=held)
         self.cloud.publish(topics.topic("robot", "r1", "receipt"), pack(receipt))
 
     def pump(self, after: float = 2 * COMMIT_SECONDS) -> list[Message]:
@@ -578,6 +585,23 @@ def test_a_robot_that_is_busy_for_seconds_has_no_slow_link(make: MakeWorld) -> N
         world.now += 4.5  # a step of training
     world.pump()
     assert world.uplink.goodput == pytest.approx(8 * 8192 / 0.5, rel=0.2)
+
+
+def test_behind_a_trainer_that_is_busy_for_seconds_there_is_no_slow_link(make: MakeWorld) -> None:
+    world = make.joined(dataclasses.replace(STATE, split=LARGE))
+    for _ in range(20):
+        world.uplink.send(sample(8, LARGE), ["cat"] * 8)
+        (batch,) = of(ActivationBatch, world.pump())
+        world.now += 0.5
+        world.now += 4.5  # a step of training
+        world.trainer()
+        world.receipt(batch.sequence, held=4.5)
+        world.pump()
+    assert world.uplink.goodput == pytest.approx(8 * 8192 / 0.5, rel=0.2)
+    for _ in range(3):
+        world.uplink.send(sample(8, LARGE), ["cat"] * 8)
+    world.pump()
+    assert not world.uplink.is_behind
 
 
 def test_a_trainer_that_falls_silent_is_away(make: MakeWorld) -> None:

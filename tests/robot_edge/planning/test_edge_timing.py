@@ -18,7 +18,7 @@ def test_the_last_cut_of_each_size_is_looked_at_with_a_bottleneck_and_without() 
     ways = candidates(CONFIG, ())
     assert Way("layer1", 64, 0) not in ways, "an exit behind 8 x 8 of 16 pixels sees edges"
     assert [way for way in ways if way.cut == "layer2"] == [Way("layer2", 128, 0), Way("layer2", 128, 16)]
-    assert {way.cut for way in ways} == {"layer2", "layer3", "avgpool"}, "layer4 is as large as avgpool"
+    assert {way.cut for way in ways} == {"layer2", "layer3"}, "behind layer4, 1 x 1, there is a classifier alone"
 
 
 def test_a_transformer_whose_layers_are_all_of_one_size_is_cut_at_several() -> None:
@@ -45,7 +45,9 @@ def test_what_a_way_costs(monkeypatch: pytest.MonkeyPatch) -> None:
         return len(asked) == 6
 
     whole = EdgeTiming(CONFIG)
+    least = whole.least_memory(images)
     cost = whole.measure(images, ["a", "b"] * 4, lambda: asked_enough)
+    assert least <= cost.memory
     assert len(asked) == 6, "steps go on until the trainer is done"
     assert 0 < cost.forward < cost.step
     assert set(cost.compressed) == set(range(2, 9))

@@ -64,8 +64,13 @@ def test_what_breaks_a_bound_is_not_chosen() -> None:
     found = options([cost("large", memory=50_000_000), cost("small", step=0.02, memory=5_000_000)], 1e6)
     assert choose(found, most_memory=10e6, least_codes=0).cut == "small"
     assert choose(found, most_memory=0, least_codes=1000).bits == 4
-    with pytest.raises(ConfigError, match=r"takes 5.0 MB at least .*1,200 bytes an image are the most"):
+    with pytest.raises(ConfigError, match=r"bounds: training takes 5.0 MB at least \(--most-memory-mb\)$"):
         choose(found, most_memory=1e6, least_codes=0)
+    with pytest.raises(ConfigError, match=r"bounds: 1,200 bytes an image are the most to send \(--least-share\)$"):
+        choose(found, most_memory=10e6, least_codes=2000)
+    both = options([cost("large", memory=50_000_000, codes={2: 2400, 4: 4800}), cost("small", memory=5_000_000)], 1e6)
+    with pytest.raises(ConfigError, match=r"takes 50.0 MB at least where 2,000 bytes of an image are sent"):
+        choose(both, most_memory=10e6, least_codes=2000)
 
 
 def test_nothing_to_choose_from_is_said() -> None:
