@@ -39,6 +39,10 @@ def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as end:  # tyro has said what is wrong with the flags
+        if end.code == EXIT_ERROR and any(one.split("=")[0] == "--config" for one in sys.argv):
+            print("What stands in --config FILE counts as flags, too.", file=sys.stderr)
+        raise
 
 
 def start_log(speaker: str = "") -> None:

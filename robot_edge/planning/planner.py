@@ -55,6 +55,10 @@ def plan(config: PlanConfig) -> None:
     with closing(link):
         prober = Prober(link, config.robot)
         prober.reach()
+        if prober.robot_runs:
+            log.warning(
+                "robot %s is running: what it and its training take is missing in what is measured", config.robot
+            )
         log.info("measuring the link")
         rate = prober.link_rate(config.mbit * 1e6 / 8)
         measured: list[Cost] = []

@@ -12,7 +12,7 @@ from broker import topics
 from broker.codec import SEND_LIMIT_BYTES, pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
 from broker.link import Link
-from broker.messages import Probe, ProbeResult, SplitSpec
+from broker.messages import Probe, ProbeResult, RobotState, SplitSpec
 
 # How long the broker may take to let us in, and a trainer to answer the first probe.
 CONNECT_SECONDS = 15.0
@@ -40,7 +40,8 @@ class LinkRate:
 class Prober:
     """Sends probes and reads what comes back.
 
-    heard_at: when a trainer last answered, by time.monotonic(); at first, when this began.
+    heard_at: when a trainer last answered, by time.monotonic(); at first, when this began. robot_runs: whether the
+    robot that it asks for is at work meanwhile.
     """
 
     def __init__(self, link: Link, robot: str) -> None:
@@ -49,7 +50,10 @@ class Prober:
         self._boot = secrets.token_hex(8)
         self._number = 0
         self.heard_at = time.monotonic()
+        self.robot_runs = False
         self._open: dict[int, ProbeResult | None] = {}  # what was asked and not read yet
+        self._state_topic = topics.topic("robot", robot, "state")
+        link.subscribe(self._state_topic)
         link.subscribe(topics.topic("robot", robot, "probe-result"))
 
     def reach(self) -> None:
@@ -153,6 +157,9 @@ class Prober:
         while (delivery := self._link.receive(timeout)) is not None:
             timeout = 0.0
             try:
+                if delivery.topic == self._state_topic:
+                    self.robot_runs = unpack_as(RobotState, delivery.payload).online
+                    continue
                 result = unpack_as(ProbeResult, delivery.payload)
             except MalformedMessage:
                 continue

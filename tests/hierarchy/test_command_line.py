@@ -5,9 +5,11 @@ import math
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tyro
 
 from broker.errors import ConfigError, NameTaken
 from hierarchy.command_line import Notice, SparseLog, StopRequest, check_range, run_program, with_config_file
@@ -75,6 +77,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         with_config_file(["run", "--config", str(tmp_path / "nowhere.toml")])
 
 
+@dataclass
+class Flags:
+    """Settings of a program."""
+
+    bits: int = 4
+
+
 def exit_code(monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: BaseException | None) -> object:
     """Run a program with these arguments that raises the error."""
 
@@ -98,6 +107,26 @@ def test_an_error_of_ours_is_one_line_and_an_exit_code(
     assert capsys.readouterr().err == "program: choose another name\n"
     assert exit_code(monkeypatch, ["run"], KeyboardInterrupt()) == 130
     assert exit_code(monkeypatch, ["run"], None) == 0
+
+
+def test_flags_that_are_wrong_may_stand_in_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text("bitz = 3\n")
+
+    def cli(arguments: Sequence[str]) -> None:
+        tyro.cli(Flags, args=arguments[1:])
+
+    monkeypatch.setattr(sys, "argv", ["program", "run", "--config", str(file)])
+    with pytest.raises(SystemExit):
+        run_program("program", cli)
+    said = capsys.readouterr().err
+    assert "--bitz" in said
+    assert said.endswith("What stands in --config FILE counts as flags, too.\n")
+    monkeypatch.setattr(sys, "argv", ["program", "run", "--bitz", "3"])
+    with pytest.raises(SystemExit):
+        run_program("program", cli)
+    assert "--config" not in capsys.readouterr().err
     assert capsys.readouterr().err == ""
     with pytest.raises(ZeroDivisionError):  # a bug is not dressed up
         exit_code(monkeypatch, ["run"], ZeroDivisionError())

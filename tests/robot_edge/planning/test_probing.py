@@ -11,7 +11,7 @@ from broker import topics
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError
 from broker.link import Delivery, MemoryBroker, MemoryLink
-from broker.messages import Probe, ProbeResult, SplitSpec
+from broker.messages import Probe, ProbeResult, RobotState, SplitSpec
 from robot_edge.planning import probing as probing_module
 from robot_edge.planning import question as question_module
 from robot_edge.planning.probing import Prober
@@ -174,6 +174,27 @@ def test_a_trainer_that_has_gone_ends_the_wait() -> None:
     prober, _ = prober_with(lambda probe: [])
     with pytest.raises(ConfigError, match="stopped answering"):
         wait_for(Question(prober, SPLIT, patience=30))
+
+
+def test_a_robot_that_runs_meanwhile_is_known() -> None:
+    prober, trainer = prober_with(lambda probe: [result(probe)])
+    prober.reach()
+    assert not prober.robot_runs
+    state = RobotState(
+        boot="0" * 16,
+        run="0" * 16,
+        former="",
+        edits=0,
+        started=0.0,
+        online=True,
+        split=SPLIT,
+        weights="none",
+        rehearse=0.0,
+    )
+    for online in (True, False):
+        trainer.publish(topics.topic("robot", "r1", "state"), pack(dataclasses.replace(state, online=online)))
+        prober.reach()
+        assert prober.robot_runs == online
 
 
 def test_answers_to_others_and_garbage_mean_nothing() -> None:
