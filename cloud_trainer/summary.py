@@ -45,7 +45,18 @@ def fleet_summary(
             "cloud_accuracy_by_class": dict(by_class[robot]),
             **rounds[robot].figures("cloud"),
         }
-    total: dict[str, Any] = {"classes": sorted({name for names in classes.values() for name in names})}
+    return _with_totals(robots, undecodable)
+
+
+def join_summaries(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one summary of those that workers have written, of which each has robots of its own."""
+    robots = {robot: values for one in workers for robot, values in one["robots"].items()}
+    of_robots = sum(values["messages_rejected"] for values in robots.values())
+    return _with_totals(robots, sum(one["messages_rejected"] for one in workers) - of_robots)
+
+
+def _with_totals(robots: dict[str, dict[str, Any]], undecodable: int) -> dict[str, Any]:
+    total: dict[str, Any] = {"classes": sorted({name for values in robots.values() for name in values["classes"]})}
     for name in sorted(SUMS):
         total[name] = _sum([values[name] for values in robots.values()])
     total["messages_rejected"] += undecodable

@@ -5,6 +5,7 @@ The parent starts them, waits, and ends them; it has no broker, no torch and no 
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -23,10 +24,11 @@ from broker.errors import ConfigError, ReflexarcError
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import Share, worker_folder, worker_folders
 from cloud_trainer.store import STORE
+from cloud_trainer.summary import join_summaries
 from hierarchy.command_line import EXIT_ERROR, STOP_SIGNALS, StopRequest, start_log
 
 # As hierarchy/run_folder.py has them, which imports torch.
-CONFIG, METRICS = "config.toml", "metrics.jsonl"
+CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
 # What Python itself reports for a program that crashed. Not EXIT_ERROR: that is for settings, which no restart mends.
 EXIT_CRASHED = 1
 # How soon Ctrl-C is noticed.
@@ -104,6 +106,7 @@ def run_workers(config: TrainerConfig) -> None:
                 for worker in workers:
                     worker.kill()
                 raise
+    _join_summaries(run, configs)
     if failed := ended or [worker for worker in workers if worker.exitcode]:
         sys.exit(_say_what_failed(failed))
     log.info("the run is in %s; the same --run-dir and --workers go on from here", run)
@@ -115,8 +118,19 @@ def _make_folders(config: TrainerConfig, run: Path, configs: Sequence[TrainerCon
         for one in configs:
             one.run_path.mkdir(parents=True, exist_ok=True)
         (run / CONFIG).write_text(tomli_w.dumps(config.as_toml()))
+        for folder in (run, *(one.run_path for one in configs)):
+            (folder / SUMMARY).unlink(missing_ok=True)  # of a former process, and the run is not over yet
     except OSError as error:
         raise ConfigError(f"--run-dir {run}: {error}") from error
+
+
+def _join_summaries(run: Path, configs: Sequence[TrainerConfig]) -> None:
+    """Write one summary of all workers', where each of them has come to write its own."""
+    try:
+        summaries = [json.loads((one.run_path / SUMMARY).read_text()) for one in configs]
+        (run / SUMMARY).write_text(json.dumps(join_summaries(summaries), indent=2) + "\n")
+    except OSError as error:
+        log.error("there is no %s of all workers: %s", run / SUMMARY, error)
 
 
 def _wait_for_end(workers: Sequence[SpawnProcess], stop: StopRequest) -> list[SpawnProcess]:

@@ -60,6 +60,8 @@ def test_robots_are_shared_out_and_ctrl_c_loses_nothing(
         assert (workers[at].run_dir / "checkpoint" / name / CHECKPOINT).exists()
         receipts = recorder.messages(Receipt, topic("robot", name, "receipt"))
         assert {receipt.outcome for receipt in receipts} == {"accepted"}, "nothing was sent twice"
+    assert sorted(trainer.summary["robots"]) == ROBOTS
+    assert trainer.summary["images"] == sum(robot.images() for robot in robots)
     assert "Traceback" not in trainer.printed
     assert "both train for every robot" not in trainer.printed
     assert recorder.messages(TrainerState, topic("trainer", "spread", "state")) == []

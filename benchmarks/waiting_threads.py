@@ -1,0 +1,114 @@
+"""What threads cost that wait for the next piece of work: on a machine of their own, and beside another process.
+
+    python benchmarks/waiting_threads.py
+
+PyTorch's threads spin while they wait, which is fastest where nobody else needs the processor. A robot and a trainer on
+one machine each have as many threads as it has cores. Prints the table for docs/results.md: training steps of 64
+images, images a second of each half, alone and beside the other half.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+import tyro
+from compute import Settings as Steps
+from compute import cloud_step, edge_step
+
+from cloud_trainer.segment import CloudSegment
+from hierarchy.device import Compute, set_threads
+from robot_edge.config import RobotConfig
+from robot_edge.segment import build_edge
+
+Half = Literal["robot", "cloud"]
+
+# What is set, and to what, before PyTorch is imported.
+WAYS: dict[str, dict[str, str]] = {
+    "spinning, as by default": {},
+    "spinning for 10,000 turns": {"GOMP_SPINCOUNT": "10000"},
+    "spinning for 1,000 turns": {"GOMP_SPINCOUNT": "1000"},
+    "asleep": {"OMP_WAIT_POLICY": "passive"},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Threads that wait."""
+
+    turns: int = 3
+    seconds: float = 8.0
+    """Of each measurement."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    half: Half | Literal[""] = ""
+    """Measure one half alone, in this process, and print its images a second."""
+
+
+def main(settings: Settings) -> None:
+    if settings.half:
+        print(images_a_second(settings, settings.half))
+        return
+    seen: dict[tuple[str, str, bool], list[float]] = {}
+    for _ in range(settings.turns):
+        for way, variables in WAYS.items():
+            start = partial(process, settings, variables)
+            for half in ("robot", "cloud"):
+                seen.setdefault((way, half, False), []).append(rate_of(start(half)))
+            both = [(half, start(half)) for half in ("robot", "cloud")]
+            for half, one in both:
+                seen.setdefault((way, half, True), []).append(rate_of(one))
+    print(f"\n{os.cpu_count()} cores, {settings.dtype}, images a second, median of {settings.turns}\n")
+    print("| threads that wait are | robot alone | cloud alone | robot beside cloud | cloud beside robot |")
+    print("| --- | --- | --- | --- | --- |")
+    for way in WAYS:
+        cells = [
+            f"{statistics.median(seen[way, half, beside]):.0f}"
+            for beside in (False, True)
+            for half in ("robot", "cloud")
+        ]
+        print(f"| {way} | {' | '.join(cells)} |", flush=True)
+
+
+def process(settings: Settings, variables: dict[str, str], half: str) -> subprocess.Popen[str]:
+    flags = ["--half", half, "--seconds", str(settings.seconds), "--dtype", settings.dtype]
+    return subprocess.Popen(
+        [sys.executable, __file__, *flags], env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True
+    )
+
+
+def rate_of(one: subprocess.Popen[str]) -> float:
+    printed, _ = one.communicate()
+    return float(printed)
+
+
+def images_a_second(settings: Settings, half: Half) -> float:
+    set_threads(0)
+    steps = Steps()
+    way = Compute(
+        device=torch.device("cpu"),
+        dtype=getattr(torch, settings.dtype),
+        channels_last=half == "robot" or settings.dtype == "bfloat16",
+        small_maps=half == "cloud",
+    )
+    config = RobotConfig(source="sim:", backbone="resnet18", cut="layer2", bits=2, bottleneck=16)
+    edge, split, _ = build_edge(config)
+    module = edge if half == "robot" else CloudSegment(split, pretrained=False)
+    step = (edge_step if half == "robot" else cloud_step)(module, split.shape, way, steps, compiled=False)
+    step()
+    begin, count = time.perf_counter(), 0
+    while (now := time.perf_counter()) < begin + settings.seconds:
+        step()
+        count += steps.batch
+    return count / (now - begin)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
