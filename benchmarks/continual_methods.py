@@ -2,13 +2,13 @@
 
 One pass over a stream, in steps of as many remembered frames as fresh ones, as on our robot:
 
-- joint: every class from the start, mixed. The upper bound.
+- joint: every class from the start, mixed, at a rate that falls to nothing by the end. The upper bound of one pass.
 - fine-tuning: each phase's frames alone. The lower bound.
 - ER: cross-entropy over fresh and remembered frames (Chaudhry et al., "On tiny episodic memories", 2019).
 - ER-ACE: fresh frames compete only with the classes among them (Caccia et al., "New insights on reducing abrupt
   representation change in online continual learning", ICLR 2022).
 - DER++: remembered frames also keep the logits they were stored with (Buzzega et al., "Dark experience for general
-  continual learning", NeurIPS 2020), of the classes there were then.
+  continual learning", NeurIPS 2020), of the classes there were then; others, drawn for themselves, keep their labels.
 
 All of them remember class-balanced (the papers draw a reservoir, which is weaker), and network, augmentation, optimizer
 and rate are ours. After the stream each may practise on its memory at a falling rate, as our robot does.
@@ -110,11 +110,16 @@ class WholeNetwork:
             for name, image, its in zip(names, images, logits.detach().numpy(), strict=True):
                 self.memory.add(name, Remembered(image, its))
 
-    def learn(self, images: Pixels, names: list[str]) -> None:
-        """Take one step on fresh frames and as many remembered ones, and remember the fresh ones."""
+    def learn(self, images: Pixels, names: list[str], progress: float | None = None) -> None:
+        """Take one step on fresh frames and as many remembered ones, and remember the fresh ones.
+
+        progress: of the stream, for a rate that falls with it.
+        """
         count = len(names) if self.method in {"ER", "ER-ACE", "DER++"} else 0
-        remembered = self.memory.draw(2 * count if self.method == "DER++" else count)
-        logits = self._step(images, names, remembered, None)
+        remembered = self.memory.draw(count)
+        if self.method == "DER++":
+            remembered += self.memory.draw(count)
+        logits = self._step(images, names, remembered, progress)
         for name, image, its in zip(names, images, logits.detach().numpy(), strict=True):
             self.memory.add(name, Remembered(image, its))
 

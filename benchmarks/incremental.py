@@ -127,8 +127,9 @@ def whole(settings: Settings, scenario: str, method: Any, memory: int, seed: int
     rounds = AccuracyRounds()
     for number, phase in enumerate(phases):
         stream = Stream.read(train, phases=[phase], images=images, seed=seed + number)
-        for frames, names in stream.batches(FRESH):
-            network.learn(frames, names)
+        for step, (frames, names) in enumerate(stream.batches(FRESH)):
+            # Who shows all classes from the start may know, too, when it will end.
+            network.learn(frames, names, step * FRESH / len(stream) if method == "joint" else None)
         known += [name for name in phase if name not in known]
         rounds.add(network.test(test.only(known)).by_class)
     result = {"images": len(test), **rounds.figures("stream")}

@@ -85,7 +85,8 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     held_out_every: int = 10
     """One scene in so many is set apart when there is no --held-out, and never trained on."""
     rehearse: float = -1.0
-    """Rehearsed frames for each fresh one, at both ends. Default: 0 for a shuffled folder without phases, else 1."""
+    """Rehearsed frames for each fresh one, at both ends. Default: 1, but 0 for a shuffled folder without phases and
+    without --weights of a former run."""
     encode_anew: bool = True
     """Also send what is rehearsed, as the network encodes it by now; the cloud then rehearses that in place of what it
     was sent before. About twice the bytes where each fresh frame has a rehearsed one; not while the link is behind."""
@@ -204,10 +205,16 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
 
     @property
     def rehearsed_per_fresh(self) -> float:
-        """Rehearsed frames for each fresh one. A shuffled folder is its own rehearsal."""
+        """Rehearsed frames for each fresh one. A shuffled folder is its own rehearsal, but not of a former run's."""
         if self.rehearse >= 0:
             return self.rehearse
-        return 0.0 if self.source.startswith(("folder:", "torchvision:")) and not self.phases else 1.0
+        is_shuffled = self.source.startswith(("folder:", "torchvision:")) and not self.phases
+        return 0.0 if is_shuffled and self.former_run is None else 1.0
+
+    @property
+    def former_run(self) -> Path | None:
+        """The run folder that --weights names; None where they come from elsewhere."""
+        return None if self.weights in {"none", "default"} else Path(self.weights)
 
     @property
     def fresh_per_batch(self) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
 from broker.errors import ConfigError
@@ -67,10 +65,10 @@ def build_edge(config: RobotConfig) -> tuple[EdgeSegment, SplitSpec, Weights]:
         bottleneck=config.bottleneck,
         shape=segment.shape,
     )
-    if config.weights in {"none", "default"}:
+    if config.former_run is None:
         return segment, split, "default" if pretrained else "none"
     parts, about = load_checkpoint(
-        Path(config.weights) / "checkpoint", "--weights takes none, default, or the run folder of a former run"
+        config.former_run / "checkpoint", "--weights takes none, default, or the run folder of a former run"
     )
     try:
         restore_weights(segment, segment.exit.head, parts, about)

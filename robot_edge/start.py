@@ -84,7 +84,6 @@ def run(config: RobotConfig) -> None:
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
         saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
-        former_run = Path(config.weights) if config.weights not in {"none", "default"} else None
         identity = run_identity(folder.path, config.weights)
         if saved and outbox.is_new:
             identity = go_on_as_another(folder.path)
@@ -114,8 +113,8 @@ def run(config: RobotConfig) -> None:
                 )
                 parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
                 node = live_node(link, *parts, board) if config.is_live else RobotNode(*parts, board=board)
-                if former_run and not saved:
-                    node.inherit(former_run)
+                if config.former_run and not saved:
+                    node.inherit(config.former_run)
                 if page and board:
                     _show(page, board)
                 node.run()

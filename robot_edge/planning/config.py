@@ -45,7 +45,7 @@ class PlanConfig(RobotConfig):
         check_range("least-share", self.least_share, 0, 1)
         check_range("mbit", self.mbit, 0, 10**6)
         check_range("verify-images", self.verify_images, 1000, 10**7)
-        if self.weights not in {"none", "default"}:
+        if self.former_run:
             raise ConfigError(f"--weights {self.weights} is divided already: plan without it, for a network to begin")
         if self.verify and self.is_live:
             raise ConfigError("--verify needs labels, which a camera has none of: plan with a folder:, a bag or sim:")

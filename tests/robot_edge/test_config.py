@@ -76,6 +76,8 @@ def test_phases_and_frozen_layers_are_lists_of_names() -> None:
         ({"source": "sim:"}, 1, 32),
         ({"source": "sim:", "rehearse": 0.0}, 0, 64),
         ({"source": "folder:x", "rehearse": 3.0}, 3, 16),
+        ({"source": "folder:x", "weights": "default"}, 0, 64),
+        ({"source": "folder:x", "weights": "runs/r1"}, 1, 32),  # it knows what the folder does not show
         ({"source": "sim:", "rehearse": 16.0, "batch": 2}, 16, 1),
     ],
 )
