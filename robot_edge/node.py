@@ -530,12 +530,21 @@ class RobotNode:
                     held_out=FrameMemory(0, self._config.image_size, 0),
                 )
                 while (not most or reader.frames_read < most) and (batch := reader.next()) is not None:
-                    yield batch
+                    yield from self._as_called_now(batch)
             return
         frames = self._batcher.held_out.draw(most or HELD_OUT_FRAMES)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
             yield Batch(images=np.stack([one.image for one in part]), names=[one.name for one in part], positions=[])
+
+    def _as_called_now(self, batch: Batch) -> Iterator[Batch]:
+        """Yield what is left of a batch of --held-out, which knows nothing of class edits, by the names of now."""
+        edits = [unpack_as(ClassEdit, payload) for payload in self._uplink.outbox.edits_after(0)]
+        called = {name: self._knowledge.called_now(name, edits) for name in batch.names}
+        named = [(row, now) for row, name in enumerate(batch.names) if (now := called[name]) is not None]
+        if named:
+            rows = [row for row, _ in named]
+            yield Batch(images=batch.images[rows], names=[name for _, name in named], positions=[])
 
     def _write_metrics(self) -> None:
         # A killed process has written lines of steps that are taken again.

@@ -21,10 +21,10 @@ import robot_edge.rate_control
 import robot_edge.start
 import robot_edge.uplink
 from broker import topics
-from broker.codec import pack, unpack_as
+from broker.codec import pack, unpack
 from broker.errors import ConfigError, NameTaken
 from broker.link import Delivery, MemoryBroker, MemoryLink
-from broker.messages import ActivationBatch, Receipt, RobotState, TrainerMetrics, TrainerState
+from broker.messages import ActivationBatch, ClassEdit, Receipt, RobotState, TrainerMetrics, TrainerState
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from hierarchy.command_line import StopRequest
 from hierarchy.device import Compute
@@ -77,13 +77,16 @@ class AnsweringLink(MemoryLink):
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         if topics.parse(topic).channel == "activations":
-            self._take(unpack_as(ActivationBatch, payload))
+            match unpack(payload):
+                case ActivationBatch() as batch:
+                    self._take(batch)
+                case ClassEdit() as edit:
+                    self._receipt(edit)
         return super().publish(topic, payload, qos=qos, retain=retain)
 
     def _take(self, batch: ActivationBatch) -> None:
         self.batches.append(batch)
-        receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="accepted", reason="", held=0.0)
-        self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
+        self._receipt(batch)
         figures = TrainerMetrics(
             robot="r1",
             boot=self.boot,
@@ -101,6 +104,10 @@ class AnsweringLink(MemoryLink):
             messages_rejected=0,
         )
         self.offer(Delivery(topics.topic("trainer", "t1", "metrics"), pack(figures), retained=False))
+
+    def _receipt(self, message: ActivationBatch | ClassEdit) -> None:
+        receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="accepted", reason="", held=0.0)
+        self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
 
     def names(self, evaluation: int) -> list[str]:
         """The classes of all samples for training (0) or of an evaluation."""
@@ -429,6 +436,26 @@ def test_a_source_of_its_own_for_testing_leaves_all_others_to_train_on(tmp_path:
     summary = run.all()
     assert summary["images"] == len(run.link.names(evaluation=0)) == 16
     assert summary["held_out_images"] == len(run.link.names(evaluation=1)) == 6
+
+
+def test_frames_of_a_source_for_testing_follow_what_became_of_their_classes(tmp_path: Path) -> None:
+    settings = {"images": 48, "held_out": "sim:", "phases": "mug,car,star"}
+    first = Run(tmp_path, settings)
+    first.node.wait_for_trainer()
+    first.node.train()
+    assert set(first.trainer.classes) == {"mug", "car", "star"}
+    first.node._edit("rename", "mug", "cup", 0)
+    first.node._edit("forget", "car", "", 0)
+    first.node._open_held_out = partial(first._held_out, 40)  # these show all three
+    first.node._test_so_far()
+    assert set(first.node._figures.held_out.by_class) == {"cup", "star"}
+    first.end()
+    second = Run(tmp_path, settings, boot=LATER)
+    second.node._open_held_out = first.node._open_held_out
+    tested = second.all()["exit_accuracy_by_class"]
+    assert set(tested) == set(second.link.names(evaluation=1)) == {"cup", "star"}
+    forgotten_before = ClassEdit(boot=BOOT, sequence=0, number=1, change="forget", name="star", to="", session=0)
+    assert second.node._knowledge.called_now("star", [forgotten_before]) == "star", "it was learned anew"
 
 
 def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
