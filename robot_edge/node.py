@@ -167,7 +167,9 @@ class RobotNode:
     def inherit(self, former_run: Path) -> None:
         """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
         try:
-            self._knowledge.inherit(*load_checkpoint(former_run / "checkpoint"))
+            parts, about = load_checkpoint(former_run / "checkpoint")
+            self._knowledge.inherit(parts, about)
+            self._batcher.inherit(about["batcher"])
         except (KeyError, IndexError, *UNREADABLE) as error:
             raise ConfigError(f"--weights {former_run} is of another version: {error!r}") from error
         # Made before there was a checkpoint to hold what they did: these frames come from before them.
@@ -503,7 +505,7 @@ class RobotNode:
         """Wait for the cloud to learn and test, as long as it gets on."""
         seen, deadline = None, time.monotonic() + FIGURES_SECONDS
         with RunProgress(self._figures.images, "images learned from by the cloud") as progress:
-            while not self._stop.made and not self._figures.cloud_has_tested:
+            while not self._stop.made and not self._figures.cloud_is_through:
                 self._pump(timeout=0.1)
                 figures = self._uplink.figures
                 if figures is not None and figures != seen:

@@ -14,6 +14,7 @@ import pytest
 import tomli_w
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 import hierarchy.run_folder
 import robot_edge.node
@@ -486,6 +487,19 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
     assert not set(training) & set(test)
 
 
+def test_where_every_class_has_one_picture_all_are_learned_and_no_test_is_waited_for(tmp_path: Path) -> None:
+    for number in range(11):
+        picture = tmp_path / "pictures" / f"c{number:02}" / "one.png"
+        picture.parent.mkdir(parents=True)
+        Image.fromarray(np.full((16, 16, 3), 20 * number, np.uint8)).save(picture)
+    run = Run(tmp_path / "run", {"source": f"folder:{tmp_path / 'pictures'}"})
+    begin = time.monotonic()
+    summary = run.all()
+    assert len(summary["classes"]) == 11
+    assert (summary["held_out_images"], summary["exit_accuracy"], summary["cloud_accuracy"]) == (0, None, None)
+    assert time.monotonic() - begin < robot_edge.node.FIGURES_SECONDS
+
+
 def test_what_the_cloud_has_not_said_is_not_made_up(tmp_path: Path) -> None:
     run = Run(tmp_path, {"images": 8})
     run.node.wait_for_trainer()
@@ -512,14 +526,14 @@ def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(
 def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Run(tmp_path, {"images": 800, "held_out_every": 2})
-    run.stop_after(3)
+    run = Run(tmp_path, {"images": 800, "held_out_every": 2, "phases": "mug,car"})
+    run.stop_after(6)
     summary = run.all()
-    assert len(run.trainer.frames) == 3
+    assert len(run.trainer.frames) == 6
     assert summary["interrupted"] is True
     assert summary["exit_accuracy"] is not None
     assert run.link.names(evaluation=1) == [], "it waits for the cloud after Ctrl-C"
-    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 3
+    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 6
     assert "metrics.jsonl, checkpoint/\n" in capsys.readouterr().out
 
 
