@@ -26,12 +26,14 @@ class Batch:
     """Labelled frames of the robot's image size: uint8 (N, H, W, 3) and a class name each.
 
     positions: how far the source had been read with each of them. session: that all of them are from, 0 for none.
+    phase: of the last of them.
     """
 
     images: Pixels
     names: list[str]
     positions: list[int]
     session: int = 0
+    phase: int = 0
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Batcher:
     _names: list[str] = field(default_factory=list)
     _positions: list[int] = field(default_factory=list)
     _session: int = 0
+    _phase: int = 0  # of its last frame
     _is_in_hand: bool = False  # whether that batch is given out
     _ahead: Frame | None = None  # of another session than that batch
 
@@ -109,7 +112,7 @@ class Batcher:
                 self._images.append(image)
                 self._names.append(frame.label)
                 self._positions.append(self.source.position)
-                self._session = frame.session
+                self._session, self._phase = frame.session, frame.phase
         return self.finish()
 
     def finish(self) -> Batch | None:
@@ -117,7 +120,13 @@ class Batcher:
         if not self.filled:
             return None
         self._is_in_hand = True
-        return Batch(images=np.stack(self._images), names=self._names, positions=self._positions, session=self._session)
+        return Batch(
+            images=np.stack(self._images),
+            names=self._names,
+            positions=self._positions,
+            session=self._session,
+            phase=self._phase,
+        )
 
     def learned(self) -> None:
         """Let go of the batch that was given out, if there is one: what came of it is kept elsewhere."""
@@ -138,6 +147,7 @@ class Batcher:
             "names": self._names,
             "positions": self._positions,
             "session": self._session,
+            "phase": self._phase,
         }
         marks = np.array(sorted(self._held_out_met), np.int64)
         return about, {"marks": marks, **({"images": np.stack(self._images)} if self._images else {})}
@@ -150,7 +160,7 @@ class Batcher:
         self.inherit(about)
         self._images = [image.copy() for image in arrays.get("images", ())]  # a view would keep its whole file
         self._names, self._positions = list(about["names"]), list(about["positions"])
-        self._session = about["session"]
+        self._session, self._phase = about["session"], about["phase"]
 
     def inherit(self, about: dict[str, Any]) -> None:
         """Begin with what the run of that state had taught: what it trained on is nothing to test with."""

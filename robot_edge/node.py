@@ -216,7 +216,7 @@ class RobotNode:
             while not self._stop.made and not self._batcher.ended:
                 batch = self._batcher.next(SOURCE_SECONDS)
                 if batch is not None:
-                    self._test_former_phase(batch.names)
+                    self._test_former_phase(batch.phase)
                     self._learn(batch)
                     self._wait_for_room()
                 self._pump()
@@ -247,12 +247,11 @@ class RobotNode:
         self._drain("held-out activations")
         self._wait_for_figures()
 
-    def _test_former_phase(self, names: Sequence[str]) -> None:
+    def _test_former_phase(self, phase: int) -> None:
         """Where a phase begins, test what was learned in those before it."""
-        phase = self._config.phase_of(names)
         if phase > self._phase and self._trainer.classes:
             self._test_so_far()
-        self._phase = max(phase, self._phase)
+        self._phase = phase
 
     def _test_so_far(self, most: int = HELD_OUT_FRAMES) -> None:
         """Predict held-out frames of the classes known by now, here and, where it is there, in the cloud."""

@@ -418,6 +418,19 @@ def test_where_no_frames_are_kept_there_is_nothing_to_practise_on_and_that_is_no
     assert len(second.finish()["exit_accuracy_matrix"]["rounds"]) == rounds, "it is not tested once more for it"
 
 
+def test_each_phase_is_tested_also_where_it_only_brings_classes_back_and_after_a_kill(tmp_path: Path) -> None:
+    settings = {"images": 40, "held_out": "sim:", "phases": "mug|car|mug|car|mug", "checkpoint_every": 2}
+    first = Run(tmp_path, settings)
+    first.stop_after(5)  # of two in each phase
+    first.node.wait_for_trainer()
+    first.node.train()
+    assert len(first.node._figures._all_rounds().state()) == 2
+    first.end()
+    second = Run(tmp_path, settings, boot=LATER)
+    rounds = second.all()["exit_accuracy_matrix"]["rounds"]
+    assert len(rounds) == 5 + 1, "after each phase and after practice"
+
+
 def test_frames_of_a_former_run_have_numbers_of_their_own(tmp_path: Path) -> None:
     former = Run(tmp_path / "one", {"images": 40})
     former.all()
