@@ -26,12 +26,14 @@ class Batch:
     """Labelled frames of the robot's image size: uint8 (N, H, W, 3) and a class name each.
 
     positions: how far the source had been read with each of them. session: that all of them are from, 0 for none.
+    phase: of the last of them.
     """
 
     images: Pixels
     names: list[str]
     positions: list[int]
     session: int = 0
+    phase: int = 0
 
 
 @dataclass
@@ -40,7 +42,8 @@ class Batcher:
 
     A batch that was given out stays in ``state`` until ``learned`` is called, or the next one is asked for: its frames
     may not come again.
-    held_out_every: one scene in so many goes to ``held_out`` and is never trained on; 0 for none.
+    held_out_every: one scene in so many goes to ``held_out`` and is never trained on; 0 for none. A class is not tested
+    before it is learned: the scene that shows it first is trained on.
     """
 
     source: FrameSource
@@ -52,11 +55,15 @@ class Batcher:
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
     _held_out_met: set[int] = field(default_factory=set)
+    _taught: set[str] = field(default_factory=set)  # classes that frames to train on came of
+    # Scenes that would be held out, had they not shown the class first: no twin of theirs is held out later, either.
+    _spared: set[tuple[int, str]] = field(default_factory=set)
     # Of the batch that is not full yet, or is given out and not learned yet.
     _images: list[Pixels] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _positions: list[int] = field(default_factory=list)
     _session: int = 0
+    _phase: int = 0  # of its last frame
     _is_in_hand: bool = False  # whether that batch is given out
     _ahead: Frame | None = None  # of another session than that batch
 
@@ -97,14 +104,15 @@ class Batcher:
             self.frames_read += 1
             if frame.label is None:
                 self.unlabelled += 1
-            elif self._is_held_out(frame):
+            elif self._is_held_out(frame.scene, frame.label, image):
                 if not self._is_met_again(image):
                     self.held_out.add(frame.label, image, frame.session)
             else:
+                self._taught.add(frame.label)
                 self._images.append(image)
                 self._names.append(frame.label)
                 self._positions.append(self.source.position)
-                self._session = frame.session
+                self._session, self._phase = frame.session, frame.phase
         return self.finish()
 
     def finish(self) -> Batch | None:
@@ -112,7 +120,13 @@ class Batcher:
         if not self.filled:
             return None
         self._is_in_hand = True
-        return Batch(images=np.stack(self._images), names=self._names, positions=self._positions, session=self._session)
+        return Batch(
+            images=np.stack(self._images),
+            names=self._names,
+            positions=self._positions,
+            session=self._session,
+            phase=self._phase,
+        )
 
     def learned(self) -> None:
         """Let go of the batch that was given out, if there is one: what came of it is kept elsewhere."""
@@ -128,9 +142,12 @@ class Batcher:
             "frames_read": self.frames_read,
             "unlabelled": self.unlabelled,
             "jpeg_sizes": self._jpeg_sizes,
+            "taught": sorted(self._taught),
+            "spared": sorted(self._spared),
             "names": self._names,
             "positions": self._positions,
             "session": self._session,
+            "phase": self._phase,
         }
         marks = np.array(sorted(self._held_out_met), np.int64)
         return about, {"marks": marks, **({"images": np.stack(self._images)} if self._images else {})}
@@ -140,18 +157,28 @@ class Batcher:
         self.frames_read, self.unlabelled = about["frames_read"], about["unlabelled"]
         self._jpeg_sizes = list(about["jpeg_sizes"])
         self._held_out_met = set(arrays["marks"].tolist())
+        self.inherit(about)
         self._images = [image.copy() for image in arrays.get("images", ())]  # a view would keep its whole file
         self._names, self._positions = list(about["names"]), list(about["positions"])
-        self._session = about["session"]
+        self._session, self._phase = about["session"], about["phase"]
+
+    def inherit(self, about: dict[str, Any]) -> None:
+        """Begin with what the run of that state had taught: what it trained on is nothing to test with."""
+        self._taught, self._spared = set(about["taught"]), {(scene, name) for scene, name in about["spared"]}
 
     def apply(self, edit: ClassEdit) -> None:
-        """Do to the batch that is not full yet, or not learned yet, what a class edit says."""
+        """Do to the batch that is not full yet, or not learned yet, what a class edit says, and to what is known of
+        classes.
+        """
         if self._ahead is not None:
             label = relabelled(self._ahead.label, self._ahead.session, edit)
             self._ahead = replace(self._ahead, label=label)
         if edit.change == "rename":
             self._names = [edit.to if name == edit.name else name for name in self._names]
+            self._taught = {edit.to if name == edit.name else name for name in self._taught}
+            self._spared |= {(scene, edit.to) for scene, name in self._spared if name == edit.name}
             return
+        self._taught.discard(edit.name)
         gone = edit.change == "undo" and self._session == edit.session
         kept = [row for row, name in enumerate(self._names) if name != edit.name and not gone]
         self._images = [self._images[row] for row in kept]
@@ -174,16 +201,19 @@ class Batcher:
         """What a frame of the robot's image size would cost as JPEG; None before the first."""
         return sum(self._jpeg_sizes) / len(self._jpeg_sizes) if self._jpeg_sizes else None
 
-    def _is_held_out(self, frame: Frame) -> bool:
-        return self.held_out_every > 0 and frame.scene % self.held_out_every == 0
+    def _is_held_out(self, scene: int, name: str, image: Pixels) -> bool:
+        if not self.held_out_every or scene % self.held_out_every:
+            return False
+        # A class that was renamed or forgotten comes again in the next epoch, with pictures that were held out before.
+        if name not in self._taught and _mark(image) not in self._held_out_met:
+            self._spared.add((scene, name))
+        return (scene, name) not in self._spared
 
     def _is_met_again(self, image: Pixels) -> bool:
         """Whether a held-out picture came in a former epoch or phase, which a stream without an end does not have."""
         if self.source.length is None:
             return False
-        # Python's own hash is salted, so it would not know a picture again in the next process.
-        digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
-        mark = int.from_bytes(digest, "little", signed=True)
+        mark = _mark(image)
         known = mark in self._held_out_met
         self._held_out_met.add(mark)
         return known
@@ -194,6 +224,12 @@ class Batcher:
             encoded = io.BytesIO()
             Image.fromarray(image).save(encoded, "JPEG")
             self._jpeg_sizes.append(encoded.tell())
+
+
+def _mark(image: Pixels) -> int:
+    # Python's own hash is salted, so it would not know a picture again in the next process.
+    digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def resize(image: Pixels, size: int) -> Pixels:

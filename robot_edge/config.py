@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -167,11 +166,6 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
         return bool(self.phases) and not {name for phase in self.phase_classes for name in phase}.issubset(
             self.phase_classes[-1]
         )
-
-    def phase_of(self, names: Iterable[str]) -> int:
-        """Return the number of the phase that brings the last of those classes, from 0; 0 without phases."""
-        first = {name: number for number, phase in reversed([*enumerate(self.phase_classes)]) for name in phase}
-        return max((first.get(name, 0) for name in names), default=0)
 
     @property
     def frozen_layers(self) -> tuple[str, ...]:

@@ -85,6 +85,14 @@ class RunFigures:
         cloud = self._uplink.figures
         return cloud is not None and cloud.evaluation == self.evaluation > 0 and cloud.evaluated >= self.held_out.count
 
+    @property
+    def cloud_is_through(self) -> bool:
+        """Whether the cloud has tested; where nothing is held out, so that it will not: whether it has learned all."""
+        if self.held_out.count:
+            return self.cloud_has_tested
+        cloud = self._uplink.figures
+        return cloud is not None and not cloud.messages_waiting
+
     def message(self) -> RobotMetrics:
         """Return what others are told."""
         images, uplink, outbox = self._prequential.count, self._uplink, self._uplink.outbox

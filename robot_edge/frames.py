@@ -41,6 +41,7 @@ class Frame:
         count NOMINAL_RATE frames to the second.
     session: the teaching session that gave it its label, from 1; 0 where the source did.
     header: of a live ROS topic's message, for who wants to know which one this was.
+    phase: which part of a replay it is from, from 0, where that has --phases.
     """
 
     image: Pixels
@@ -49,6 +50,7 @@ class Frame:
     time: float
     session: int = 0
     header: Header | None = None
+    phase: int = 0
 
 
 class FrameSource(Protocol):

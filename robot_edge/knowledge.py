@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from broker.messages import ClassEdit
 from hierarchy.checkpoint import Parts
 from robot_edge.batches import resize
 from robot_edge.frame_memory import FrameMemory, frames_in
-from robot_edge.frames import Pixels
+from robot_edge.frames import Pixels, relabelled
 from robot_edge.trainer import EdgeTrainer
 
 
@@ -57,6 +58,15 @@ class Knowledge:
     def has_other(self, name: str, session: int) -> bool:
         """Whether frames of a class are kept that another session taught."""
         return self.rehearsal.has_other(name, session) or self.held_out.has_other(name, session)
+
+    def called_now(self, label: str, edits: Iterable[ClassEdit]) -> str | None:
+        """Return what a source's label is called after all edits of the run; None where its class is forgotten."""
+        if label in self.classes:  # it may have been taught anew since
+            return label
+        name: str | None = label
+        for edit in edits:
+            name = relabelled(name, 0, edit)
+        return name
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to network and frames what the edit says."""

@@ -167,7 +167,9 @@ class RobotNode:
     def inherit(self, former_run: Path) -> None:
         """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
         try:
-            self._knowledge.inherit(*load_checkpoint(former_run / "checkpoint"))
+            parts, about = load_checkpoint(former_run / "checkpoint")
+            self._knowledge.inherit(parts, about)
+            self._batcher.inherit(about["batcher"])
         except (KeyError, IndexError, *UNREADABLE) as error:
             raise ConfigError(f"--weights {former_run} is of another version: {error!r}") from error
         # Made before there was a checkpoint to hold what they did: these frames come from before them.
@@ -214,7 +216,7 @@ class RobotNode:
             while not self._stop.made and not self._batcher.ended:
                 batch = self._batcher.next(SOURCE_SECONDS)
                 if batch is not None:
-                    self._test_former_phase(batch.names)
+                    self._test_former_phase(batch.phase)
                     self._learn(batch)
                     self._wait_for_room()
                 self._pump()
@@ -245,12 +247,11 @@ class RobotNode:
         self._drain("held-out activations")
         self._wait_for_figures()
 
-    def _test_former_phase(self, names: Sequence[str]) -> None:
+    def _test_former_phase(self, phase: int) -> None:
         """Where a phase begins, test what was learned in those before it."""
-        phase = self._config.phase_of(names)
         if phase > self._phase and self._trainer.classes:
             self._test_so_far()
-        self._phase = max(phase, self._phase)
+        self._phase = phase
 
     def _test_so_far(self, most: int = HELD_OUT_FRAMES) -> None:
         """Predict held-out frames of the classes known by now, here and, where it is there, in the cloud."""
@@ -503,7 +504,7 @@ class RobotNode:
         """Wait for the cloud to learn and test, as long as it gets on."""
         seen, deadline = None, time.monotonic() + FIGURES_SECONDS
         with RunProgress(self._figures.images, "images learned from by the cloud") as progress:
-            while not self._stop.made and not self._figures.cloud_has_tested:
+            while not self._stop.made and not self._figures.cloud_is_through:
                 self._pump(timeout=0.1)
                 figures = self._uplink.figures
                 if figures is not None and figures != seen:
@@ -530,12 +531,21 @@ class RobotNode:
                     held_out=FrameMemory(0, self._config.image_size, 0),
                 )
                 while (not most or reader.frames_read < most) and (batch := reader.next()) is not None:
-                    yield batch
+                    yield from self._as_called_now(batch)
             return
         frames = self._batcher.held_out.draw(most or HELD_OUT_FRAMES)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
             yield Batch(images=np.stack([one.image for one in part]), names=[one.name for one in part], positions=[])
+
+    def _as_called_now(self, batch: Batch) -> Iterator[Batch]:
+        """Yield what is left of a batch of --held-out, which knows nothing of class edits, by the names of now."""
+        edits = [unpack_as(ClassEdit, payload) for payload in self._uplink.outbox.edits_after(0)]
+        called = {name: self._knowledge.called_now(name, edits) for name in batch.names}
+        named = [(row, now) for row, name in enumerate(batch.names) if (now := called[name]) is not None]
+        if named:
+            rows = [row for row, _ in named]
+            yield Batch(images=batch.images[rows], names=[name for _, name in named], positions=[])
 
     def _write_metrics(self) -> None:
         # A killed process has written lines of steps that are taken again.

@@ -85,8 +85,10 @@ class Commands:
                 return [_done(command, f"what was {name!r} is {to!r} now")]
             case "forget":
                 self._must_know(name)
+                lesson = self._teaching.end(name) if self._teaching else None
                 self._edit("forget", name, "", 0)
-                return [_done(command, f"{name!r} is forgotten")]
+                reports = self._refusals(lesson, f"{name!r} was forgotten meanwhile") if lesson else []
+                return [*reports, _done(command, f"{name!r} is forgotten")]
             case "pause":
                 self._source.pause()
                 return [_done(command, "paused")]
@@ -114,11 +116,11 @@ class Commands:
         lesson = self._must_teach().undo()
         if lesson is None:
             raise ConfigError("nothing was taught that could be taken back")
-        begun = lesson.began and not self._has_other(lesson.name, lesson.number)
-        self._edit("undo", lesson.name if begun else "", "", lesson.number)
-        asked = self._asked.pop(lesson.number, [])
-        reports = [CommandResult(id=id_, ok=False, done=True, text="taken back") for id_ in asked]
-        return [*reports, _done(command, f"took back {lesson.frames} frames of {lesson.name!r}")]
+        if lesson.frames:
+            begun = lesson.began and not self._has_other(lesson.name, lesson.number)
+            self._edit("undo", lesson.name if begun else "", "", lesson.number)
+        text = f"took back {lesson.frames} frames of {lesson.name!r}"
+        return [*self._refusals(lesson, "taken back"), _done(command, text)]
 
     def _reports(self, lesson: Lesson) -> list[CommandResult]:
         text = f"saw {lesson.frames} frames of {lesson.name!r} that differ"
@@ -126,6 +128,11 @@ class Commands:
             text = f"saw nothing to learn {lesson.name!r} from: is the camera there?"
         asked = self._asked.pop(lesson.number, [])
         return [CommandResult(id=id_, ok=lesson.frames > 0, done=True, text=text) for id_ in asked]
+
+    def _refusals(self, lesson: Lesson, text: str) -> list[CommandResult]:
+        """Return what those hear who asked for a lesson of which nothing is left."""
+        asked = self._asked.pop(lesson.number, [])
+        return [CommandResult(id=id_, ok=False, done=True, text=text) for id_ in asked]
 
     def _must_teach(self) -> Teaching:
         if self._teaching is None:

@@ -102,10 +102,10 @@ class Teaching:
             self._thinning = Thinning()
             return self._open
 
-    def end(self) -> Lesson | None:
-        """Close the lesson, and return it with what it came to; None where none is open."""
+    def end(self, name: str | None = None) -> Lesson | None:
+        """Close the lesson, and return it with what it came to; None where none is open, or none of that class."""
         with self._lock:
-            return self._close()
+            return self._close() if self._open and name in {None, self._open.name} else None
 
     def ended(self) -> Lesson | None:
         """Return a lesson whose time is over, once."""
@@ -136,10 +136,12 @@ class Teaching:
     def undo(self) -> Lesson | None:
         """Take the last lesson back, an open one included, with its frames that wait; None where there is none."""
         with self._lock:
-            self._close()
-            if not self._lessons:
-                return None
-            lesson = self._lessons.pop()
+            # An open one that saw nothing yet is the last one all the same: the one before was not meant.
+            lesson, self._open = self._open, None
+            if lesson is None:
+                if not self._lessons:
+                    return None
+                lesson = self._lessons.pop()
             self._waiting = deque(frame for frame in self._waiting if frame.session != lesson.number)
             return lesson
 

@@ -164,10 +164,12 @@ class ChainedSource:
     def _first(self, read: Callable[[FrameSource], Frame | None]) -> Frame | None:
         if self._is_enough:
             return None
-        for part in self._parts:
+        for number, part in enumerate(self._parts):
             frame = read(part)
-            if frame is not None or not part.ended:
-                return frame
+            if frame is not None:
+                return replace(frame, phase=number)
+            if not part.ended:
+                return None
         return None
 
     @property

@@ -11,10 +11,11 @@ import pytest
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program
 
-# Frames that are trained on in each phase. The camera's scenes have 8 frames, and every tenth scene is held out.
+# Frames that are trained on in each phase. The camera's scenes have 4 frames, and every tenth scene is held out, but
+# for one in each phase that shows a class first.
 FOLDER_PHASES = (80, 160)
-SIM_PHASES = (144, 144)
-SIM_HELD_OUT = 32
+SIM_PHASES = (148, 148)
+SIM_HELD_OUT = 24
 
 
 @dataclass(frozen=True, kw_only=True)

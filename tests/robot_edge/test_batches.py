@@ -88,23 +88,23 @@ def test_the_last_batch_is_what_is_left() -> None:
 
 @pytest.mark.parametrize("held_out_every", [2, 3, 10])
 def test_held_out_scenes_are_never_trained_on_in_any_epoch(held_out_every: int) -> None:
-    scenes_met = [scene for scene in range(20) for _ in range(3)]  # three frames of each
+    scenes_met = [scene for scene in range(1, 21) for _ in range(3)]  # three frames of each
     reader = batcher([frame(scene) for scene in scenes_met * 3], held_out_every=held_out_every, keep=1000)
     trained = {scene for batch in read(reader) for scene in scenes(batch.images)}
     held_out = {int(image[0, 0, 0]) for _, image, _ in reader.held_out.all()}
-    assert held_out == set(range(0, 20, held_out_every))
-    assert trained == set(range(20)) - held_out
+    assert held_out == set(range(held_out_every, 21, held_out_every))
+    assert trained == set(range(1, 21)) - held_out
 
 
 @pytest.mark.parametrize(("length", "kept"), [(60, 10), (None, 30)])
 def test_a_held_out_picture_that_comes_in_every_epoch_is_kept_once(length: int | None, kept: int) -> None:
-    reader = batcher([frame(scene) for scene in range(20)] * 3, held_out_every=2, length=length)
+    reader = batcher([frame(scene) for scene in range(1, 21)] * 3, held_out_every=2, length=length)
     read(reader)
     assert len(reader.held_out) == kept  # a stream without an end has no epochs, and would remember pictures for ever
 
 
 def test_held_out_frames_fill_no_batch() -> None:
-    batches = read(batcher([frame(scene) for scene in range(16)], held_out_every=2))
+    batches = read(batcher([frame(scene) for scene in range(1, 17)], held_out_every=2))
     assert [len(batch.names) for batch in batches] == [4, 4]
 
 
@@ -114,10 +114,62 @@ def test_without_held_out_scenes_all_are_trained_on() -> None:
     assert len(reader.held_out) == 0
 
 
+def test_a_class_with_one_picture_is_learned_and_not_tested() -> None:
+    reader = batcher([frame(scene, f"c{scene:02}") for scene in range(21)], held_out_every=10, length=21)
+    assert {name for batch in read(reader) for name in batch.names} == {f"c{scene:02}" for scene in range(21)}
+    assert len(reader.held_out) == 0
+
+
+def test_the_scene_that_shows_a_class_first_is_trained_on_in_every_epoch_and_after_a_kill() -> None:
+    first_dog, last_cats = frame(2, "dog"), [frame(4), frame(4)]
+    epoch = [frame(0), frame(0), frame(1), first_dog, *last_cats, first_dog]
+    one = batcher(epoch, held_out_every=2, length=14)
+    trained = [scenes(batch.images) for batch in read(one)]
+    assert trained == [[0, 0, 1, 2], [2]]
+    other = batcher(epoch, held_out_every=2, length=14)
+    about, arrays = one.state()
+    other.restore(json.loads(json.dumps(about)), arrays)
+    assert [scenes(batch.images) for batch in read(other)] == trained
+    assert {int(image[0, 0, 0]) for _, image, _ in one.held_out.all()} == {4}
+    assert len(other.held_out) == 0
+
+
+def edit(change: Change, name: str, to: str = "") -> ClassEdit:
+    return ClassEdit(boot="0" * 16, sequence=0, number=1, change=change, name=name, to=to, session=0)
+
+
+@pytest.mark.parametrize("change", [edit("rename", "cat", "dog"), edit("forget", "cat"), edit("undo", "cat")])
+def test_what_was_held_out_before_a_class_edit_is_never_trained_on(change: ClassEdit) -> None:
+    reader = batcher([frame(1), frame(2), frame(1), frame(2), frame(1)], size=2, held_out_every=2, length=5)
+    reader.next()
+    reader.apply(change)
+    assert 2 not in {scene for batch in read(reader) for scene in scenes(batch.images)}
+
+
+def test_a_class_that_is_taught_anew_is_learned_from_its_first_frame() -> None:
+    reader = batcher([frame(1), frame(2), None, frame(4), frame(6)], held_out_every=2)
+    assert reader.next() is None
+    reader.apply(edit("forget", "cat"))
+    assert [scenes(batch.images) for batch in read(reader)] == [[4]]
+    reader = batcher([frame(0), None, frame(0, "dog"), frame(2, "dog")], held_out_every=2)
+    assert reader.next() is None
+    reader.apply(edit("rename", "cat", "dog"))
+    assert [scenes(batch.images) for batch in read(reader)] == [[0, 0]]
+    assert len(reader.held_out) == 1
+
+
+def test_what_a_former_run_trained_on_is_not_tested_with() -> None:
+    former = batcher([frame(0)], held_out_every=2)
+    read(former)
+    heir = batcher([frame(2), frame(0)], held_out_every=2)
+    heir.inherit(json.loads(json.dumps(former.state()[0])))
+    assert [scenes(batch.images) for batch in read(heir)] == [[0]]
+
+
 def test_unlabelled_frames_are_counted_and_left_out() -> None:
     reader = batcher([frame(scene, None if scene % 4 else "cat") for scene in range(8)], held_out_every=4)
-    assert read(reader) == []  # the labelled ones are held out
-    assert (reader.unlabelled, len(reader.held_out), reader.frames_read) == (6, 2, 8)
+    assert [scenes(batch.images) for batch in read(reader)] == [[0]]
+    assert (reader.unlabelled, len(reader.held_out), reader.frames_read) == (6, 1, 8)
 
 
 def test_it_goes_on_where_another_one_stopped() -> None:
@@ -133,7 +185,7 @@ def test_it_goes_on_where_another_one_stopped() -> None:
     rest = [(read(reader), reader) for reader in (one, other)]
     for batches, reader in rest:
         assert [scenes(batch.images) for batch in batches] == [scenes(batch.images) for batch in rest[0][0]]
-        assert len(reader.held_out) == 10, "a held-out picture is kept twice"
+        assert len(reader.held_out) == 9, "a held-out picture is kept twice, or the one that was met first is held out"
         assert (reader.frames_read, reader.unlabelled) == (300, 43)
         assert reader.jpeg_bytes_per_image == one.jpeg_bytes_per_image
 
@@ -160,6 +212,15 @@ def test_a_batch_that_is_not_full_outlives_its_process() -> None:
     assert scenes(batch.images) == [1, 2, 3, 4]
 
 
+def test_a_batch_is_of_the_phase_of_its_last_frame_in_another_process_too() -> None:
+    reader = batcher([frame(1), replace(frame(2), phase=1), None, replace(frame(3), phase=1)])
+    assert reader.next() is None
+    other = batcher([])
+    about, arrays = reader.state()
+    other.restore(json.loads(json.dumps(about)), arrays)
+    assert [batch.phase for batch in (*read(reader), *read(other))] == [1, 1]
+
+
 def test_a_batch_that_is_not_learned_yet_outlives_its_process() -> None:
     frames = [lesson(scene, session) for scene, session in enumerate([1, 1, 2, 2, 2])]
     one = batcher(frames, size=3)
@@ -177,7 +238,7 @@ def test_a_batch_that_is_not_learned_yet_outlives_its_process() -> None:
 
 
 def test_pictures_are_known_again_in_another_process() -> None:
-    one = batcher([frame(0)], held_out_every=2, length=1)
+    one = batcher([frame(1), frame(0)], held_out_every=2, length=2)
     read(one)
     assert one.state()[1]["marks"].tolist() == [MARK_OF_BLACK]
 

@@ -14,6 +14,7 @@ import pytest
 import tomli_w
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 import hierarchy.run_folder
 import robot_edge.node
@@ -21,10 +22,10 @@ import robot_edge.rate_control
 import robot_edge.start
 import robot_edge.uplink
 from broker import topics
-from broker.codec import pack, unpack_as
+from broker.codec import pack, unpack
 from broker.errors import ConfigError, NameTaken
 from broker.link import Delivery, MemoryBroker, MemoryLink
-from broker.messages import ActivationBatch, Receipt, RobotState, TrainerMetrics, TrainerState
+from broker.messages import ActivationBatch, ClassEdit, Receipt, RobotState, TrainerMetrics, TrainerState
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from hierarchy.command_line import StopRequest
 from hierarchy.device import Compute
@@ -77,13 +78,16 @@ class AnsweringLink(MemoryLink):
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         if topics.parse(topic).channel == "activations":
-            self._take(unpack_as(ActivationBatch, payload))
+            match unpack(payload):
+                case ActivationBatch() as batch:
+                    self._take(batch)
+                case ClassEdit() as edit:
+                    self._receipt(edit)
         return super().publish(topic, payload, qos=qos, retain=retain)
 
     def _take(self, batch: ActivationBatch) -> None:
         self.batches.append(batch)
-        receipt = Receipt(boot=batch.boot, sequence=batch.sequence, outcome="accepted", reason="", held=0.0)
-        self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
+        self._receipt(batch)
         figures = TrainerMetrics(
             robot="r1",
             boot=self.boot,
@@ -101,6 +105,10 @@ class AnsweringLink(MemoryLink):
             messages_rejected=0,
         )
         self.offer(Delivery(topics.topic("trainer", "t1", "metrics"), pack(figures), retained=False))
+
+    def _receipt(self, message: ActivationBatch | ClassEdit) -> None:
+        receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="accepted", reason="", held=0.0)
+        self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
 
     def names(self, evaluation: int) -> list[str]:
         """The classes of all samples for training (0) or of an evaluation."""
@@ -410,6 +418,19 @@ def test_where_no_frames_are_kept_there_is_nothing_to_practise_on_and_that_is_no
     assert len(second.finish()["exit_accuracy_matrix"]["rounds"]) == rounds, "it is not tested once more for it"
 
 
+def test_each_phase_is_tested_also_where_it_only_brings_classes_back_and_after_a_kill(tmp_path: Path) -> None:
+    settings = {"images": 40, "held_out": "sim:", "phases": "mug|car|mug|car|mug", "checkpoint_every": 2}
+    first = Run(tmp_path, settings)
+    first.stop_after(5)  # of two in each phase
+    first.node.wait_for_trainer()
+    first.node.train()
+    assert len(first.node._figures._all_rounds().state()) == 2
+    first.end()
+    second = Run(tmp_path, settings, boot=LATER)
+    rounds = second.all()["exit_accuracy_matrix"]["rounds"]
+    assert len(rounds) == 5 + 1, "after each phase and after practice"
+
+
 def test_frames_of_a_former_run_have_numbers_of_their_own(tmp_path: Path) -> None:
     former = Run(tmp_path / "one", {"images": 40})
     former.all()
@@ -429,6 +450,26 @@ def test_a_source_of_its_own_for_testing_leaves_all_others_to_train_on(tmp_path:
     summary = run.all()
     assert summary["images"] == len(run.link.names(evaluation=0)) == 16
     assert summary["held_out_images"] == len(run.link.names(evaluation=1)) == 6
+
+
+def test_frames_of_a_source_for_testing_follow_what_became_of_their_classes(tmp_path: Path) -> None:
+    settings = {"images": 48, "held_out": "sim:", "phases": "mug,car,star"}
+    first = Run(tmp_path, settings)
+    first.node.wait_for_trainer()
+    first.node.train()
+    assert set(first.trainer.classes) == {"mug", "car", "star"}
+    first.node._edit("rename", "mug", "cup", 0)
+    first.node._edit("forget", "car", "", 0)
+    first.node._open_held_out = partial(first._held_out, 40)  # these show all three
+    first.node._test_so_far()
+    assert set(first.node._figures.held_out.by_class) == {"cup", "star"}
+    first.end()
+    second = Run(tmp_path, settings, boot=LATER)
+    second.node._open_held_out = first.node._open_held_out
+    tested = second.all()["exit_accuracy_by_class"]
+    assert set(tested) == set(second.link.names(evaluation=1)) == {"cup", "star"}
+    forgotten_before = ClassEdit(boot=BOOT, sequence=0, number=1, change="forget", name="star", to="", session=0)
+    assert second.node._knowledge.called_now("star", [forgotten_before]) == "star", "it was learned anew"
 
 
 def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -459,6 +500,19 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
     assert not set(training) & set(test)
 
 
+def test_where_every_class_has_one_picture_all_are_learned_and_no_test_is_waited_for(tmp_path: Path) -> None:
+    for number in range(11):
+        picture = tmp_path / "pictures" / f"c{number:02}" / "one.png"
+        picture.parent.mkdir(parents=True)
+        Image.fromarray(np.full((16, 16, 3), 20 * number, np.uint8)).save(picture)
+    run = Run(tmp_path / "run", {"source": f"folder:{tmp_path / 'pictures'}"})
+    begin = time.monotonic()
+    summary = run.all()
+    assert len(summary["classes"]) == 11
+    assert (summary["held_out_images"], summary["exit_accuracy"], summary["cloud_accuracy"]) == (0, None, None)
+    assert time.monotonic() - begin < robot_edge.node.FIGURES_SECONDS
+
+
 def test_what_the_cloud_has_not_said_is_not_made_up(tmp_path: Path) -> None:
     run = Run(tmp_path, {"images": 8})
     run.node.wait_for_trainer()
@@ -485,14 +539,14 @@ def test_a_stop_ends_every_part_of_a_run_and_the_summary_says_so(
 def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Run(tmp_path, {"images": 800, "held_out_every": 2})
-    run.stop_after(3)
+    run = Run(tmp_path, {"images": 800, "held_out_every": 2, "phases": "mug,car"})
+    run.stop_after(6)
     summary = run.all()
-    assert len(run.trainer.frames) == 3
+    assert len(run.trainer.frames) == 6
     assert summary["interrupted"] is True
     assert summary["exit_accuracy"] is not None
     assert run.link.names(evaluation=1) == [], "it waits for the cloud after Ctrl-C"
-    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 3
+    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 6
     assert "metrics.jsonl, checkpoint/\n" in capsys.readouterr().out
 
 

@@ -44,6 +44,10 @@ class Robot:
 
     def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
         self.edits.append((change, name, to, session))
+        if change == "rename":
+            self.teaching.rename(name, to)
+        elif change == "forget":
+            self.teaching.forget(name)
         return ClassEdit(boot="0" * 16, sequence=0, number=1, change=change, name=name, to=to, session=session)
 
 
@@ -104,6 +108,37 @@ def test_an_undo_takes_the_class_along_only_where_it_began_with_the_lesson(
     assert said(results) == [(False, True, "taken back"), (True, True, "took back 2 frames of 'cup'")]
     assert robot.edits == [("undo", gone, "", 1)]
     assert said(robot.obey("undo"))[0][:2] == (False, True)
+
+
+def test_who_teaches_hears_that_the_class_was_forgotten_meanwhile() -> None:
+    robot = Robot()
+    robot.obey("teach", "mug")
+    robot.see(2)
+    assert said(robot.obey("forget", "car")) == [(True, True, "'car' is forgotten")], "nobody teaches that"
+    results = robot.obey("forget", "mug")
+    assert said(results) == [(False, True, "'mug' was forgotten meanwhile"), (True, True, "'mug' is forgotten")]
+    assert (robot.teaching.open, robot.teaching.last, robot.teaching.waiting) == (None, None, 0)
+
+
+@pytest.mark.parametrize(("action", "to"), [("rename", "cup"), ("merge", "car")])
+def test_a_lesson_goes_on_under_the_other_name_of_its_class(action: Action, to: str) -> None:
+    robot = Robot()
+    robot.obey("teach", "mug")
+    assert len(robot.obey(action, "mug", to)) == 1
+    robot.see(2)
+    robot.now = 10.0
+    assert said(robot.commands.ended()) == [(True, True, f"saw 2 frames of '{to}' that differ")]
+
+
+def test_an_undo_takes_back_the_lesson_that_saw_nothing_yet_and_not_the_one_before() -> None:
+    robot = Robot()
+    robot.obey("teach", "cup")
+    robot.see(2)
+    robot.obey("stop")
+    robot.obey("teach", "car")
+    assert said(robot.obey("undo")) == [(False, True, "taken back"), (True, True, "took back 0 frames of 'car'")]
+    assert robot.edits == []
+    assert said(robot.obey("undo")) == [(True, True, "took back 2 frames of 'cup'")]
 
 
 @pytest.mark.parametrize(
