@@ -72,8 +72,9 @@ class RobotSession:
         self.cursor = 0
         self.messages_trained = 0
         self.prequential = Prequential()
-        self.held_out = HeldOut()
+        self.held_out = HeldOut()  # the newest test
         self._rounds = AccuracyRounds()  # of tests before this one
+        self._first: HeldOut | None = None  # this one as it was before idle rehearsal, where it was tested again
         self.loss: float | None = None
         self.trouble = ""
         self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
@@ -197,10 +198,17 @@ class RobotSession:
         )
 
     def rounds(self) -> AccuracyRounds:
-        """Return how each class did in each round of tests so far."""
+        """Return how each class did in each round of tests so far, and at last how it does after idle rehearsal."""
+        rounds = self._rounds_as_tested()
+        if self._first:
+            rounds.add(self.held_out.by_class)
+        return rounds
+
+    def _rounds_as_tested(self) -> AccuracyRounds:
+        """Return each round as it was tested first: later, more had been learned than the round is to tell of."""
         rounds = AccuracyRounds()
         rounds.restore(self._rounds.state())
-        rounds.add(self.held_out.by_class)
+        rounds.add((self._first or self.held_out).by_class)
         return rounds
 
     def checkpoint(self) -> tuple[Parts, dict[str, Any]]:
@@ -223,6 +231,7 @@ class RobotSession:
             "anew_classes": [one.name for one in self._anew],
             "prequential": self.prequential.state(),
             "held_out": self.held_out.state(),
+            "first": self._first.state() if self._first else None,
             "rounds": self._rounds.state(),
             "messages_trained": self.messages_trained,
             "progress": self._progress,
@@ -251,6 +260,9 @@ class RobotSession:
         self.state = unpack_as(RobotState, about["state"].encode())
         self.prequential.restore(about["prequential"])
         self.held_out.restore(about["held_out"])
+        self._first = HeldOut() if about["first"] else None
+        if self._first:
+            self._first.restore(about["first"])
         self._rounds.restore(about["rounds"])
         self.messages_trained = about["messages_trained"]
         self._progress, self._evaluation, self.loss = about["progress"], about["evaluation"], about["loss"]
@@ -352,38 +364,47 @@ class RobotSession:
             return  # the rest of a round that a later one has overtaken
         if batch.evaluation > self._evaluation:
             self._evaluation, self._evaluated = batch.evaluation, 0
-            self._rounds = self.rounds()
-            self.held_out = HeldOut()
+            self._rounds = self._rounds_as_tested()
+            self.held_out, self._first = HeldOut(), None
             self._tests = []
         if self._evaluated < MOST_TESTED_AGAIN:
             self._tests.append(event)
-        before = self.held_out.count
-        self._test(batch)
-        self._evaluated += self.held_out.count - before
+        names, predicted = self._test(batch)
+        for held_out in self._tested:
+            held_out.add(names, predicted)
+        self._evaluated += len(names)
 
     def _test_again(self) -> None:
         """Predict samples of the last round once more: rehearsal has made another network of this one.
 
         Of a large round the first MOST_TESTED_AGAIN, as other robots have to wait meanwhile.
         """
+        self._first = self._first or self.held_out
         self.held_out = HeldOut()
         for event in self._tests:
-            self._test(unpack_as(ActivationBatch, self._read(event)))
+            self.held_out.add(*self._test(unpack_as(ActivationBatch, self._read(event))))
 
-    def _test(self, batch: ActivationBatch) -> None:
+    @property
+    def _tested(self) -> list[HeldOut]:
+        """The present round: the newest test, and the first where that is another one."""
+        return [self.held_out, self._first] if self._first else [self.held_out]
+
+    def _test(self, batch: ActivationBatch) -> tuple[list[str], list[str]]:
+        """Return what the samples that are not given up are called, and what they are taken for."""
         quantized, names = unpack_activations(batch.activations), self._edits.names_now(batch)
+        predicted: list[str] = []
         for start in range(0, len(names), PREDICT_AT_ONCE):
-            part = slice(start, start + PREDICT_AT_ONCE)
-            predicted = self.trainer.predict(dequantize(quantized[part]))
-            known = [(name, guess) for name, guess in zip(names[part], predicted, strict=True) if name]
-            self.held_out.add([name for name, _ in known], [guess for _, guess in known])
+            predicted += self.trainer.predict(dequantize(quantized[start : start + PREDICT_AT_ONCE]))
+        known = [(name, guess) for name, guess in zip(names, predicted, strict=True) if name]
+        return [name for name, _ in known], [guess for _, guess in known]
 
     def _edit(self, edit: ClassEdit) -> None:
         """Do to what is here already what `ClassEdits` does to what comes later."""
         if edit.change == "rename":
             self.trainer.learner.rename(edit.name, edit.to)
             self._memory.rename(edit.name, edit.to)
-            self.held_out.rename(edit.name, edit.to)
+            for held_out in self._tested:
+                held_out.rename(edit.name, edit.to)
             self._rounds.rename(edit.name, edit.to)
             for waiting in (self._waiting, self._anew):
                 waiting[:] = [replace(one, name=edit.to if one.name == edit.name else one.name) for one in waiting]
@@ -392,7 +413,8 @@ class RobotSession:
             self._give_up(lambda name, place: self._edits.is_of_session(place.session, place.sample, edit.session))
         if edit.name:
             self.trainer.learner.remove(edit.name)
-            self.held_out.remove(edit.name)
+            for held_out in self._tested:
+                held_out.remove(edit.name)
             self._rounds.remove(edit.name)
             self._give_up(lambda name, place: name == edit.name)
 

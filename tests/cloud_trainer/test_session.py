@@ -440,3 +440,43 @@ def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=2, evaluation=2))
     matrix = robot.session.rounds().figures("cloud")["cloud_accuracy_matrix"]
     assert matrix == {"classes": ["cat", "dog"], "rounds": [[1.0, None], [1.0, 0.0]]}
+
+
+def says(robot: Robot, name: str) -> None:
+    """Let the network take everything for a class from now on."""
+    robot.trainer.predict = lambda activations: [name] * len(activations)  # type: ignore[method-assign]
+
+
+def test_a_round_stays_as_it_was_first_tested_although_more_was_learned_in_a_moment_of_silence() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=1))
+    robot.take(make_batch(["dog"] * 40, SPLIT, sequence=2))
+    says(robot, "dog")
+    robot.apply("rehearse", b"2 2")
+    assert robot.figures.cloud_accuracy == 0.0, "what people see is the newest test"
+    assert robot.session.rounds().state() == [{"cat": 1.0}, {"cat": 0.0}], "the last row is how it does now"
+    robot.apply("rehearse", b"2 2")
+    robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
+    assert robot.session.rounds().state() == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+
+
+def test_the_rest_of_a_round_counts_in_the_first_test_and_in_the_newest() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    robot.take(make_batch(["cat"] * 2, SPLIT, sequence=1, evaluation=1))
+    says(robot, "dog")
+    robot.apply("rehearse", b"2 2")
+    robot.take(make_batch(["cat", "ant"], SPLIT, sequence=2, evaluation=1))
+    assert robot.session.rounds().state() == [{"ant": 0.0, "cat": 2 / 3}, {"ant": 0.0, "cat": 0.0}]
+    assert robot.figures.evaluated == 4
+
+
+def test_a_round_that_was_tested_twice_is_in_the_checkpoint() -> None:
+    log = [pack(make_batch(["cat"] * 8)), pack(make_batch(["cat", "dog"], sequence=1, evaluation=1)), b"2 2"]
+    one, other = tiny_session(log), tiny_session(log)
+    for number, kind in enumerate(("batch", "batch", "rehearse"), start=1):
+        one.apply(Event(id=number, robot="r1", kind=cast("Kind", kind), payload=log[number - 1]))
+    other.restore(*one.checkpoint())
+    assert other.rounds().state() == one.rounds().state()
+    assert len(other.rounds()) == 2
