@@ -61,6 +61,13 @@ class Recorder(CloudTrainer):
         return ["cat"] * len(activations)
 
 
+class LearnerStub:
+    """Learns and forgets nothing."""
+
+    def remove(self, name: str) -> None:
+        pass
+
+
 class Robot:
     """A session and the log that it trains on."""
 
@@ -480,3 +487,16 @@ def test_a_round_that_was_tested_twice_is_in_the_checkpoint() -> None:
     other.restore(*one.checkpoint())
     assert other.rounds().state() == one.rounds().state()
     assert len(other.rounds()) == 2
+
+
+def test_a_class_that_was_undone_is_not_tested_any_more() -> None:
+    robot = Robot(batch=4)
+    robot.trainer.learner = LearnerStub()  # type: ignore[assignment]
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    robot.take(make_batch(["mug"] * 8, SPLIT, sequence=1, session=1))
+    robot.take(make_batch(["cat", "mug"], SPLIT, sequence=2, evaluation=1))
+    undo = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="undo", name="mug", to="", session=1)
+    robot.apply("edit", pack(undo))
+    robot.apply("rehearse", b"2 2")
+    robot.take(make_batch(["mug"], SPLIT, sequence=3, evaluation=1))  # sent before, and late
+    assert robot.session.held_out.by_class == {"cat": 1.0}
