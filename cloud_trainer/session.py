@@ -170,7 +170,7 @@ class RobotSession:
                 if state.run != self.state.run:
                     self._begin_run(state)
                 self.state = state
-                self._evaluation = 0
+                self._evaluated = 0  # a killed robot repeats rounds, from the one behind its checkpoint on
             case "forget":
                 up_to = int(event.payload)
                 self._memory.forget(lambda _, place: place.event <= up_to)
@@ -208,7 +208,7 @@ class RobotSession:
         """Return each round as it was tested first: later, more had been learned than the round is to tell of."""
         rounds = AccuracyRounds()
         rounds.restore(self._rounds.state())
-        rounds.add((self._first or self.held_out).by_class)
+        rounds.add((self._first or self.held_out).by_class, self._evaluation)
         return rounds
 
     def checkpoint(self) -> tuple[Parts, dict[str, Any]]:
@@ -296,6 +296,8 @@ class RobotSession:
         """Go on with the network for another run, whose edits and sessions count from 1 again."""
         self._edits.begin_run(state.edits)
         self._memory.begin_run()  # so lessons of the former one cannot be taken back any more
+        self._rounds.begin_run()
+        self._evaluation = 0
 
     def _flush(self) -> None:
         while self._waiting:
@@ -360,19 +362,24 @@ class RobotSession:
     def _evaluate(self, batch: ActivationBatch, event: int) -> None:
         self._flush()
         self._edits.note(batch)
-        if batch.evaluation < self._evaluation:
+        if batch.evaluation < self._evaluation and self._evaluated:
             return  # the rest of a round that a later one has overtaken
-        if batch.evaluation > self._evaluation:
-            self._evaluation, self._evaluated = batch.evaluation, 0
-            self._rounds = self._rounds_as_tested()
-            self.held_out, self._first = HeldOut(), None
-            self._tests = []
+        if batch.evaluation > self._evaluation or not self._evaluated:
+            self._begin_round(batch.evaluation)
         if self._evaluated < MOST_TESTED_AGAIN:
             self._tests.append(event)
         names, predicted = self._test(batch)
         for held_out in self._tested:
             held_out.add(names, predicted)
         self._evaluated += len(names)
+
+    def _begin_round(self, number: int) -> None:
+        """Begin a round of tests, which may be one that was there and comes once more."""
+        self._rounds = self._rounds_as_tested()
+        self._rounds.give_up(number)
+        self._evaluation, self._evaluated = number, 0
+        self.held_out, self._first = HeldOut(), None
+        self._tests = []
 
     def _test_again(self) -> None:
         """Predict samples of the last round once more: rehearsal has made another network of this one.

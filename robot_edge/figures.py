@@ -43,6 +43,7 @@ class RunFigures:
             "prequential": self._prequential.state(),
             "exit_loss": self._exit_loss,
             "seconds": self.seconds,
+            "evaluation": self.evaluation,
             "rounds": self._all_rounds().state(),
         }
 
@@ -50,6 +51,7 @@ class RunFigures:
         """Go on from a state."""
         self._prequential.restore(state["prequential"])
         self._exit_loss, self.seconds = state["exit_loss"], state["seconds"]
+        self.evaluation = state["evaluation"]
         self.rounds.restore(state["rounds"])
 
     def apply(self, edit: ClassEdit) -> None:

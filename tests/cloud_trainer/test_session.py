@@ -462,10 +462,10 @@ def test_a_round_stays_as_it_was_first_tested_although_more_was_learned_in_a_mom
     says(robot, "dog")
     robot.apply("rehearse", b"2 2")
     assert robot.figures.cloud_accuracy == 0.0, "what people see is the newest test"
-    assert robot.session.rounds().state() == [{"cat": 1.0}, {"cat": 0.0}], "the last row is how it does now"
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}], "the last row is how it does now"
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
-    assert robot.session.rounds().state() == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
 
 
 def test_the_rest_of_a_round_counts_in_the_first_test_and_in_the_newest() -> None:
@@ -475,7 +475,7 @@ def test_the_rest_of_a_round_counts_in_the_first_test_and_in_the_newest() -> Non
     says(robot, "dog")
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["cat", "ant"], SPLIT, sequence=2, evaluation=1))
-    assert robot.session.rounds().state() == [{"ant": 0.0, "cat": 2 / 3}, {"ant": 0.0, "cat": 0.0}]
+    assert robot.session.rounds().rows == [{"ant": 0.0, "cat": 2 / 3}, {"ant": 0.0, "cat": 0.0}]
     assert robot.figures.evaluated == 4
 
 
@@ -485,7 +485,7 @@ def test_a_round_that_was_tested_twice_is_in_the_checkpoint() -> None:
     for number, kind in enumerate(("batch", "batch", "rehearse"), start=1):
         one.apply(Event(id=number, robot="r1", kind=cast("Kind", kind), payload=log[number - 1]))
     other.restore(*one.checkpoint())
-    assert other.rounds().state() == one.rounds().state()
+    assert other.rounds().rows == one.rounds().rows
     assert len(other.rounds()) == 2
 
 
@@ -500,3 +500,42 @@ def test_a_class_that_was_undone_is_not_tested_any_more() -> None:
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["mug"], SPLIT, sequence=3, evaluation=1))  # sent before, and late
     assert robot.session.held_out.by_class == {"cat": 1.0}
+
+
+def rejoined(robot: Robot, **changes: Any) -> None:
+    robot.apply("rejoin", pack(dataclasses.replace(robot.state, boot="d" * 16, **changes)))
+
+
+def test_a_round_that_a_killed_robot_repeats_counts_once() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 4, SPLIT, evaluation=1))
+    robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=2))
+    rejoined(robot)
+    assert robot.figures.evaluated == 0, "nothing of what this process has tested"
+    says(robot, "dog")
+    robot.take(make_batch(["cat"] * 2, SPLIT, boot="d" * 16, evaluation=2))
+    robot.take(make_batch(["dog"] * 2, SPLIT, boot="d" * 16, sequence=1, evaluation=2))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+    assert (robot.figures.evaluation, robot.figures.evaluated) == (2, 4)
+
+
+def test_a_robot_that_went_back_by_several_rounds_repeats_them_all() -> None:
+    robot = Robot(batch=4)
+    for number in (1, 2, 4):  # the third while there was no link
+        robot.take(make_batch(["cat"] * number, SPLIT, sequence=number, evaluation=number))
+    rejoined(robot)
+    says(robot, "dog")
+    robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=2))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}]
+    robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, sequence=1, evaluation=3))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}, {"cat": 0.0}]
+
+
+def test_rounds_of_a_former_run_stay_before_those_of_the_next() -> None:
+    robot = Robot(batch=4)
+    for number in (1, 2):
+        robot.take(make_batch(["cat"], SPLIT, sequence=number, evaluation=number))
+    rejoined(robot, run="e" * 16, former=robot.state.run)
+    says(robot, "dog")
+    robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=1))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 1.0}, {"cat": 0.0}]

@@ -45,6 +45,18 @@ def test_it_goes_on_from_its_state() -> None:
     assert other.figures("exit") == three_rounds().figures("exit")
 
 
+def test_rounds_that_are_tested_once_more_are_given_up_and_none_of_a_former_run() -> None:
+    rounds = AccuracyRounds()
+    for number in (1, 2):
+        rounds.add({"cat": number / 10}, number)
+    rounds.begin_run()
+    for number in (1, 2, 3):
+        rounds.add({"dog": number / 10}, number)
+    rounds.restore(json.loads(json.dumps(rounds.state())))
+    rounds.give_up(2)
+    assert rounds.rows == [{"cat": 0.1}, {"cat": 0.2}, {"dog": 0.1}]
+
+
 def test_classes_that_are_renamed_and_forgotten() -> None:
     rounds = three_rounds()
     rounds.rename("cat", "kitten")
@@ -76,4 +88,4 @@ def test_so_are_their_accuracies() -> None:
     for number in range(60):
         rounds.add({f"class {index}": number / 60 for index in range(1000)})
     assert len(rounds) == MOST_ACCURACIES // 1000
-    assert rounds.state()[-1]["class 0"] == 59 / 60
+    assert rounds.rows[-1]["class 0"] == 59 / 60

@@ -370,6 +370,7 @@ def test_a_run_that_was_stopped_while_it_practised_goes_on_where_it_was(tmp_path
     assert (summary["images"], len(summary["exit_accuracy_matrix"]["rounds"])) == (48, 4)
     for (name, left), right in zip(whole.weights().items(), second.weights().values(), strict=True):
         assert torch.equal(left, right), name
+    assert {one.evaluation for one in second.link.batches} == {0, 4}, "rounds are counted on"
 
 
 def test_what_is_remembered_goes_up_at_the_next_start_where_a_stop_came_before_it(
