@@ -408,11 +408,11 @@ class RobotSession:
     def _edit(self, edit: ClassEdit) -> None:
         """Do to what is here already what `ClassEdits` does to what comes later."""
         if edit.change == "rename":
+            self._rounds.rename(edit.name, edit.to, merged=edit.to in self.trainer.classes)
             self.trainer.learner.rename(edit.name, edit.to)
             self._memory.rename(edit.name, edit.to)
             for held_out in self._tested:
                 held_out.rename(edit.name, edit.to)
-            self._rounds.rename(edit.name, edit.to)
             for waiting in (self._waiting, self._anew):
                 waiting[:] = [replace(one, name=edit.to if one.name == edit.name else one.name) for one in waiting]
             return

@@ -43,8 +43,13 @@ class AccuracyRounds:
         """Keep what is here beside the rounds of another run, which counts them from 1 again."""
         self._rounds = [(0, one) for _, one in self._rounds]
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a class another name; what a class of that name had is given up for it."""
+    def rename(self, old: str, new: str, *, merged: bool) -> None:
+        """Give a class another name.
+
+        merged: whether there is one of that name, which then keeps its own history, as it keeps its row in the head.
+        """
+        if merged:
+            self.remove(old)
         for _, one in self._rounds:
             if old in one:
                 one[new] = one.pop(old)

@@ -55,10 +55,13 @@ class RunFigures:
         self.rounds.restore(state["rounds"])
 
     def apply(self, edit: ClassEdit) -> None:
-        """Do to the counts what a class edit says; those of an undone session stay until the next test."""
+        """Do to the counts what a class edit says, before the network does it.
+
+        Those of an undone session stay until the next test.
+        """
         if edit.change == "rename":
             self.held_out.rename(edit.name, edit.to)
-            self.rounds.rename(edit.name, edit.to)
+            self.rounds.rename(edit.name, edit.to, merged=edit.to in self._trainer.classes)
         elif edit.name:
             self.held_out.remove(edit.name)
             self.rounds.remove(edit.name)

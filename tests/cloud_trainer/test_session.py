@@ -64,6 +64,9 @@ class Recorder(CloudTrainer):
 class LearnerStub:
     """Learns and forgets nothing."""
 
+    def rename(self, old: str, new: str) -> None:
+        pass
+
     def remove(self, name: str) -> None:
         pass
 
@@ -539,3 +542,16 @@ def test_rounds_of_a_former_run_stay_before_those_of_the_next() -> None:
     says(robot, "dog")
     robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=1))
     assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 1.0}, {"cat": 0.0}]
+
+
+def test_a_class_that_another_is_merged_into_keeps_its_own_rounds() -> None:
+    robot = Robot(batch=4)
+    robot.trainer.learner = LearnerStub()  # type: ignore[assignment]
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    robot.take(make_batch(["cat"] * 2, SPLIT, sequence=1, evaluation=1))
+    robot.take(make_batch(["dog"] * 8, SPLIT, sequence=2))
+    says(robot, "dog")
+    robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
+    merge = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="rename", name="cat", to="dog", session=0)
+    robot.apply("edit", pack(merge))
+    assert robot.session.rounds().rows == [{"dog": 1.0}], "the dog was not there in the first round"

@@ -356,6 +356,18 @@ def test_a_replay_that_ended_on_some_of_its_classes_practises_on_all_of_them(tmp
     assert (tmp_path / "forgetting.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_class_that_another_is_merged_into_keeps_its_own_rounds(tmp_path: Path) -> None:
+    run = Run(tmp_path, ONE_BY_ONE)
+    run.node.wait_for_trainer()
+    run.node.train()
+    first, second, _ = run.trainer.classes
+    assert [list(row) for row in run.node._figures.rounds.rows] == [[first]], "tested where the second phase began"
+    run.node._edit("rename", first, "thing", 0)
+    assert [list(row) for row in run.node._figures.rounds.rows] == [["thing"]]
+    run.node._edit("rename", "thing", second, 0)
+    assert run.node._figures.rounds.rows == [], "there was no second class yet"
+
+
 def test_a_run_that_was_stopped_while_it_practised_goes_on_where_it_was(tmp_path: Path) -> None:
     whole = Run(tmp_path / "whole", ONE_BY_ONE)
     whole.all()
