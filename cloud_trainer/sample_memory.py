@@ -48,6 +48,15 @@ class _OneClass:
         self.places.append(place)
         self.note(place)
 
+    def go_back(self, version: int) -> None:
+        """Let nothing count as encoded by a newer segment than that one."""
+        places = self.in_order()
+        self.order.clear()
+        self.newest = min(self.newest, version)
+        for place in places:
+            place.version = min(place.version, version)
+            self.note(place)
+
     def note(self, place: Place) -> None:
         """Note that a place is the newest."""
         self.order.append((place.version, place))
@@ -142,14 +151,20 @@ class SampleMemory:
 
     def begin_run(self) -> None:
         """Keep what is here beside what another run of the robot will send, which counts everything from 1 again."""
+        self.go_back(-1)
         self._numbered.clear()
         for its in self._classes.values():
-            places = its.in_order()
-            its.order.clear()
-            its.newest = -1
-            for place in places:
-                place.sample, place.session, place.version = 0, 0, -1
-                its.note(place)
+            for place in its.places:
+                place.sample, place.session = 0, 0
+
+    def go_back(self, version: int) -> None:
+        """Let nothing count as newer than that: the robot was killed, and its segment has lost the steps behind it.
+
+        Else what it sends from then on would be too old to be kept, until it has caught up.
+        """
+        for its in self._classes.values():
+            if its.newest > version:
+                its.go_back(version)
 
     def state(self) -> tuple[Tensor, dict[str, Any]]:
         """Return what a checkpoint must hold: int64 (N, 7), a place, its slot and its class in each row; and JSON."""

@@ -85,6 +85,7 @@ class RobotSession:
         self._wipe_up_to = 0
         self._wipe: list[int] = []
         self._waiting: list[Waiting] = []
+        self._began_at: int | None = None  # the first version that came of the robot's present process
         self._anew: list[Waiting] = []  # rehearsed by the robot, to be rehearsed here with the next steps
         self._progress: float | None = None
         self._evaluation = 0
@@ -170,6 +171,7 @@ class RobotSession:
                 if state.run != self.state.run:
                     self._begin_run(state)
                 self.state = state
+                self._began_at = None
                 self._evaluated = 0  # a killed robot repeats rounds, from the one behind its checkpoint on
             case "forget":
                 up_to = int(event.payload)
@@ -239,6 +241,7 @@ class RobotSession:
             "evaluated": self._evaluated,
             "tests": self._tests,
             "loss": self.loss,
+            "began_at": self._began_at,
             "unrehearsed": self._unrehearsed,
             "idle_steps": self._idle_steps,
         }
@@ -268,12 +271,13 @@ class RobotSession:
         self._progress, self._evaluation, self.loss = about["progress"], about["evaluation"], about["loss"]
         self._unrehearsed, self._idle_steps = about["unrehearsed"], about["idle_steps"]
         self._evaluated, self._tests = about["evaluated"], list(about["tests"])
+        self._began_at = about["began_at"]
 
     def _take(self, batch: ActivationBatch, event: int) -> None:
         self._edits.note(batch)
         quantized = unpack_activations(batch.activations)
         self._progress = batch.progress
-        version = batch.edge_version
+        version = self._version_of(batch)
         gone: set[int] = set()
         for row, (name, sample) in enumerate(zip(self._edits.names_now(batch), batch.samples.tolist(), strict=True)):
             if not name and not batch.again and sample:
@@ -291,6 +295,20 @@ class RobotSession:
             self._step()
         # More than the next steps take, as when a robot encodes all that it has anew.
         self._store_anew(len(self._anew) - self._batch)
+
+    def _version_of(self, batch: ActivationBatch) -> int:
+        """Return the segment that encoded a batch, as the robot's present process counts its steps.
+
+        A killed robot goes on from its checkpoint, with fewer steps than its last messages before have told of.
+        """
+        if batch.boot != self.state.boot:
+            return batch.edge_version if self._began_at is None else min(batch.edge_version, self._began_at)
+        if self._began_at is None:
+            self._began_at = batch.edge_version
+            self._memory.go_back(self._began_at)
+            for one in self._waiting + self._anew:
+                one.place.version = min(one.place.version, self._began_at)
+        return batch.edge_version
 
     def _begin_run(self, state: RobotState) -> None:
         """Go on with the network for another run, whose edits and sessions count from 1 again."""

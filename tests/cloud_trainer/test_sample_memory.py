@@ -142,6 +142,20 @@ def test_another_run_counts_its_samples_from_1_again() -> None:
     assert memory.counts() == {"a": 2, "b": 3, "c": 3}
 
 
+def test_what_a_robot_sends_that_lost_its_last_steps_is_kept() -> None:
+    memory = SampleMemory(100, seed=0)
+    for number in range(1, 11):
+        memory.add("cat", place(number, version=5 * SPAN + number))
+    memory.add("dog", place(20, version=SPAN))
+    memory.go_back(3 * SPAN)
+    memory.add("cat", place(11, version=3 * SPAN))
+    memory.add("cat", place(1, version=3 * SPAN + 1, event=99))
+    assert samples(memory) == {"cat": [*range(1, 12)], "dog": [20]}
+    assert {one.event for _, one in memory.draw(20) if one.sample == 1} == {99}, "it came as it is encoded now"
+    memory.add("cat", place(12, version=4 * SPAN + 1))
+    assert samples(memory) == {"cat": [1, 12], "dog": [20]}, "what was there ages from then on"
+
+
 def test_it_keeps_no_trace_of_what_was_superseded() -> None:
     """Each activation that comes again leaves a mark of its old age, which has to go in time."""
     memory = SampleMemory(50, seed=0)

@@ -555,3 +555,16 @@ def test_a_class_that_another_is_merged_into_keeps_its_own_rounds() -> None:
     merge = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="rename", name="cat", to="dog", session=0)
     robot.apply("edit", pack(merge))
     assert robot.session.rounds().rows == [{"dog": 1.0}], "the dog was not there in the first round"
+
+
+def test_new_samples_of_a_robot_that_was_killed_are_rehearsed() -> None:
+    robot = Robot(batch=4, rehearse=1.0)
+    robot.take(make_batch(["mug"] * 4, SPLIT, edge_version=5000))
+    rejoined(robot)
+    # What it had not sent before it was killed comes before what it sends by now, or behind it.
+    sent = [(STATE.boot, 5010), ("d" * 16, 4820), (STATE.boot, 5010), ("d" * 16, 4830)]
+    for sequence, (boot, version) in enumerate(sent, start=1):
+        robot.take(make_batch(["mug"] * 4, SPLIT, boot=boot, sequence=sequence, edge_version=version))
+    memory = robot.session._memory
+    assert memory.counts() == {"mug": 20}
+    assert {one.version for _, one in memory.draw(20)} == {4820, 4830}
