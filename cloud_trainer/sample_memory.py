@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -40,7 +42,7 @@ class _OneClass:
 
     places: list[Place] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)  # where each place is in there, by its identity
-    order: deque[tuple[int, Place]] = field(default_factory=deque)  # with its version when it came
+    order: deque[tuple[int, Place]] = field(default_factory=deque)  # by their versions when they came
     newest: int = -1
 
     def add(self, place: Place) -> None:
@@ -58,14 +60,18 @@ class _OneClass:
             self.note(place)
 
     def note(self, place: Place) -> None:
-        """Note that a place is the newest."""
-        self.order.append((place.version, place))
+        """Note a place as it is now. Most are the newest; messages may overtake one another."""
+        entry = place.version, place
+        if self.order and self.order[-1][0] > place.version:
+            insort(self.order, entry, key=itemgetter(0))
+        else:
+            self.order.append(entry)
         self.newest = max(self.newest, place.version)
         if len(self.order) > 2 * len(self.places) + SLACK:  # places that came again and again
             self.order = deque(one for one in self.order if self._is_as_it_came(*one))
 
     def oldest(self) -> Place:
-        """Return the place that came first, of those that are still as they came."""
+        """Return the place that the oldest segment encoded, of those the one that came first."""
         while not self._is_as_it_came(*self.order[0]):
             self.order.popleft()
         return self.order[0][1]

@@ -64,6 +64,13 @@ def test_what_an_older_segment_encoded_goes_when_newer_ones_of_its_class_have_co
     assert samples(memory)["cat"] == [1, 2], "it is too old to come back"
 
 
+def test_what_is_old_goes_although_it_came_behind_what_is_newer() -> None:
+    memory = SampleMemory(100, seed=0)
+    for number, version in enumerate((5 * SPAN, 4 * SPAN + 20, 6 * SPAN - 1), start=1):
+        memory.add("cat", place(number, version=version))
+    assert samples(memory) == {"cat": [1, 3]}
+
+
 def test_a_full_memory_gives_up_the_oldest_of_its_largest_class() -> None:
     memory = SampleMemory(6, seed=0)
     for number in range(1, 5):
