@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hierarchy.rehearsal import draw_in_turn, random_state, restore_random_state
+from hierarchy.rehearsal import draw_in_turn, largest_class, random_state, restore_random_state
 
 # An activation is rehearsed until the robot's segment has taken so many steps more for another one of its class. What
 # an older segment encoded is worth less than nothing: docs/results.md has the measurement.
@@ -125,7 +125,7 @@ class SampleMemory:
         while its.places and its.oldest().version < its.newest - SPAN:
             self._remove(its, its.oldest())
         if self._count > self.limit:
-            largest = max(self._classes.values(), key=lambda one: len(one.places))
+            largest = self._classes[largest_class(self.counts(), self._random)]
             self._remove(largest, largest.oldest())
 
     def draw(self, count: int) -> list[tuple[str, Place]]:

@@ -81,6 +81,15 @@ def test_a_full_memory_gives_up_the_oldest_of_its_largest_class() -> None:
     assert samples(memory) == {"cat": [1, 3, 4], "dog": [11, 12, 13]}
 
 
+def test_where_there_are_fewer_places_than_classes_old_ones_keep_some_too() -> None:
+    memory = SampleMemory(52, seed=0)
+    for number in range(600):
+        memory.add(str(number // 3), place(number + 1))
+    kept = [int(name) for name, count in memory.counts().items() if count]
+    assert len(kept) == 52
+    assert 2 <= sum(number < 100 for number in kept) <= 26
+
+
 def test_none_is_kept_without_room() -> None:
     memory = SampleMemory(0, seed=0)
     memory.add("cat", place(1))
