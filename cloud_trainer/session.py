@@ -170,9 +170,10 @@ class RobotSession:
                 state = unpack_as(RobotState, event.payload)
                 if state.run != self.state.run:
                     self._begin_run(state)
+                if state.boot != self.state.boot:  # else more of its edits are known, and no more than that
+                    self._began_at = None
+                    self._evaluated = 0  # a killed robot repeats rounds, from the one behind its checkpoint on
                 self.state = state
-                self._began_at = None
-                self._evaluated = 0  # a killed robot repeats rounds, from the one behind its checkpoint on
             case "forget":
                 up_to = int(event.payload)
                 self._memory.forget(lambda _, place: place.event <= up_to)
@@ -380,6 +381,8 @@ class RobotSession:
     def _evaluate(self, batch: ActivationBatch, event: int) -> None:
         self._flush()
         self._edits.note(batch)
+        if batch.boot != self.state.boot:
+            return  # nobody waits for the tests of a process that has ended
         if batch.evaluation < self._evaluation and self._evaluated:
             return  # the rest of a round that a later one has overtaken
         if batch.evaluation > self._evaluation or not self._evaluated:

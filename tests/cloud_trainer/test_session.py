@@ -299,6 +299,8 @@ def test_a_robot_that_comes_back_goes_on_with_what_was_learned() -> None:
     assert robot.send(8) == ""
     assert robot.steps[-1] == (8, 8), "how much it rehearses is what it says now"
     robot.send(1, evaluation=1)
+    assert robot.figures.evaluated == 0, "the former boot's evaluation comes late"
+    robot.take(make_batch(["cat"], SPLIT, boot="c" * 16, evaluation=1))
     assert robot.figures.evaluated == 1, "the former boot's evaluation is mixed in"
 
 
@@ -520,6 +522,15 @@ def test_a_round_that_a_killed_robot_repeats_counts_once() -> None:
     robot.take(make_batch(["dog"] * 2, SPLIT, boot="d" * 16, sequence=1, evaluation=2))
     assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
     assert (robot.figures.evaluation, robot.figures.evaluated) == (2, 4)
+
+
+def test_a_round_goes_on_where_only_the_count_of_edits_has_changed() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 4, SPLIT, evaluation=1))
+    robot.apply("rejoin", pack(dataclasses.replace(robot.state, edits=1)))
+    robot.take(make_batch(["dog"] * 2, SPLIT, sequence=1, evaluation=1))
+    assert robot.figures.evaluated == 6
+    assert robot.session.rounds().rows == [{"cat": 1.0, "dog": 0.0}]
 
 
 def test_a_robot_that_went_back_by_several_rounds_repeats_them_all() -> None:
