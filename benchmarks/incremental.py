@@ -161,8 +161,12 @@ def divided(settings: Settings, scenario: str, _method: str, memory: int, seed: 
     )
     cloud = json.loads((folder / "cloud" / "summary.json").read_text())["robots"]["robot"]
     result = {**summary, **{name: value for name, value in cloud.items() if name.startswith("cloud_")}}
-    for end in ("exit", "cloud"):
-        stream = [value for value in result[f"{end}_accuracy_matrix"]["rounds"][-2] if value is not None]
+    # Both ends have a round for each phase, then some after practice; the cloud, before them, those of the former run.
+    last = len(PHASES[scenario]) - 1
+    before = json.loads((folder / "former" / "summary.json").read_text()) if former else {"exit_accuracy_matrix": {}}
+    row = {"exit": last, "cloud": last + len(before["exit_accuracy_matrix"].get("rounds", ()))}
+    for end, number in row.items():
+        stream = [value for value in result[f"{end}_accuracy_matrix"]["rounds"][number] if value is not None]
         result[f"{end}_stream_final_average_accuracy"] = statistics.mean(stream)
     return result
 

@@ -96,7 +96,7 @@ class ClassEdits:
             for name in batch.classes:
                 if edit.change == "rename" and now[name] == edit.name:
                     now[name] = edit.to
-                elif edit.change == "forget" and now[name] == edit.name:
+                elif edit.change != "rename" and now[name] == edit.name:  # an undo may name one, to forget with it
                     now[name] = ""
         return ["" if row in gone else now[name] for row, name in enumerate(batch.names)]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hierarchy.rehearsal import draw_in_turn, random_state, restore_random_state
+from hierarchy.rehearsal import draw_in_turn, largest_class, random_state, restore_random_state
 
 # An activation is rehearsed until the robot's segment has taken so many steps more for another one of its class. What
 # an older segment encoded is worth less than nothing: docs/results.md has the measurement.
@@ -40,7 +42,7 @@ class _OneClass:
 
     places: list[Place] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)  # where each place is in there, by its identity
-    order: deque[tuple[int, Place]] = field(default_factory=deque)  # with its version when it came
+    order: deque[tuple[int, Place]] = field(default_factory=deque)  # by their versions when they came
     newest: int = -1
 
     def add(self, place: Place) -> None:
@@ -48,15 +50,28 @@ class _OneClass:
         self.places.append(place)
         self.note(place)
 
+    def go_back(self, version: int) -> None:
+        """Let nothing count as encoded by a newer segment than that one."""
+        places = self.in_order()
+        self.order.clear()
+        self.newest = min(self.newest, version)
+        for place in places:
+            place.version = min(place.version, version)
+            self.note(place)
+
     def note(self, place: Place) -> None:
-        """Note that a place is the newest."""
-        self.order.append((place.version, place))
+        """Note a place as it is now. Most are the newest; messages may overtake one another."""
+        entry = place.version, place
+        if self.order and self.order[-1][0] > place.version:
+            insort(self.order, entry, key=itemgetter(0))
+        else:
+            self.order.append(entry)
         self.newest = max(self.newest, place.version)
         if len(self.order) > 2 * len(self.places) + SLACK:  # places that came again and again
             self.order = deque(one for one in self.order if self._is_as_it_came(*one))
 
     def oldest(self) -> Place:
-        """Return the place that came first, of those that are still as they came."""
+        """Return the place that the oldest segment encoded, of those the one that came first."""
         while not self._is_as_it_came(*self.order[0]):
             self.order.popleft()
         return self.order[0][1]
@@ -110,7 +125,7 @@ class SampleMemory:
         while its.places and its.oldest().version < its.newest - SPAN:
             self._remove(its, its.oldest())
         if self._count > self.limit:
-            largest = max(self._classes.values(), key=lambda one: len(one.places))
+            largest = self._classes[largest_class(self.counts(), self._random)]
             self._remove(largest, largest.oldest())
 
     def draw(self, count: int) -> list[tuple[str, Place]]:
@@ -142,14 +157,20 @@ class SampleMemory:
 
     def begin_run(self) -> None:
         """Keep what is here beside what another run of the robot will send, which counts everything from 1 again."""
+        self.go_back(-1)
         self._numbered.clear()
         for its in self._classes.values():
-            places = its.in_order()
-            its.order.clear()
-            its.newest = -1
-            for place in places:
-                place.sample, place.session, place.version = 0, 0, -1
-                its.note(place)
+            for place in its.places:
+                place.sample, place.session = 0, 0
+
+    def go_back(self, version: int) -> None:
+        """Let nothing count as newer than that: the robot was killed, and its segment has lost the steps behind it.
+
+        Else what it sends from then on would be too old to be kept, until it has caught up.
+        """
+        for its in self._classes.values():
+            if its.newest > version:
+                its.go_back(version)
 
     def state(self) -> tuple[Tensor, dict[str, Any]]:
         """Return what a checkpoint must hold: int64 (N, 7), a place, its slot and its class in each row; and JSON."""

@@ -72,8 +72,9 @@ class RobotSession:
         self.cursor = 0
         self.messages_trained = 0
         self.prequential = Prequential()
-        self.held_out = HeldOut()
+        self.held_out = HeldOut()  # the newest test
         self._rounds = AccuracyRounds()  # of tests before this one
+        self._first: HeldOut | None = None  # this one as it was before idle rehearsal, where it was tested again
         self.loss: float | None = None
         self.trouble = ""
         self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
@@ -84,6 +85,7 @@ class RobotSession:
         self._wipe_up_to = 0
         self._wipe: list[int] = []
         self._waiting: list[Waiting] = []
+        self._began_at: int | None = None  # the first version that came of the robot's present process
         self._anew: list[Waiting] = []  # rehearsed by the robot, to be rehearsed here with the next steps
         self._progress: float | None = None
         self._evaluation = 0
@@ -168,8 +170,10 @@ class RobotSession:
                 state = unpack_as(RobotState, event.payload)
                 if state.run != self.state.run:
                     self._begin_run(state)
+                if state.boot != self.state.boot:  # else more of its edits are known, and no more than that
+                    self._began_at = None
+                    self._evaluated = 0  # a killed robot repeats rounds, from the one behind its checkpoint on
                 self.state = state
-                self._evaluation = 0
             case "forget":
                 up_to = int(event.payload)
                 self._memory.forget(lambda _, place: place.event <= up_to)
@@ -197,10 +201,17 @@ class RobotSession:
         )
 
     def rounds(self) -> AccuracyRounds:
-        """Return how each class did in each round of tests so far."""
+        """Return how each class did in each round of tests so far, and at last how it does after idle rehearsal."""
+        rounds = self._rounds_as_tested()
+        if self._first:
+            rounds.add(self.held_out.by_class)
+        return rounds
+
+    def _rounds_as_tested(self) -> AccuracyRounds:
+        """Return each round as it was tested first: later, more had been learned than the round is to tell of."""
         rounds = AccuracyRounds()
         rounds.restore(self._rounds.state())
-        rounds.add(self.held_out.by_class)
+        rounds.add((self._first or self.held_out).by_class, self._evaluation)
         return rounds
 
     def checkpoint(self) -> tuple[Parts, dict[str, Any]]:
@@ -223,6 +234,7 @@ class RobotSession:
             "anew_classes": [one.name for one in self._anew],
             "prequential": self.prequential.state(),
             "held_out": self.held_out.state(),
+            "first": self._first.state() if self._first else None,
             "rounds": self._rounds.state(),
             "messages_trained": self.messages_trained,
             "progress": self._progress,
@@ -230,6 +242,7 @@ class RobotSession:
             "evaluated": self._evaluated,
             "tests": self._tests,
             "loss": self.loss,
+            "began_at": self._began_at,
             "unrehearsed": self._unrehearsed,
             "idle_steps": self._idle_steps,
         }
@@ -251,17 +264,21 @@ class RobotSession:
         self.state = unpack_as(RobotState, about["state"].encode())
         self.prequential.restore(about["prequential"])
         self.held_out.restore(about["held_out"])
+        self._first = HeldOut() if about["first"] else None
+        if self._first:
+            self._first.restore(about["first"])
         self._rounds.restore(about["rounds"])
         self.messages_trained = about["messages_trained"]
         self._progress, self._evaluation, self.loss = about["progress"], about["evaluation"], about["loss"]
         self._unrehearsed, self._idle_steps = about["unrehearsed"], about["idle_steps"]
         self._evaluated, self._tests = about["evaluated"], list(about["tests"])
+        self._began_at = about["began_at"]
 
     def _take(self, batch: ActivationBatch, event: int) -> None:
         self._edits.note(batch)
         quantized = unpack_activations(batch.activations)
         self._progress = batch.progress
-        version = batch.edge_version
+        version = self._version_of(batch)
         gone: set[int] = set()
         for row, (name, sample) in enumerate(zip(self._edits.names_now(batch), batch.samples.tolist(), strict=True)):
             if not name and not batch.again and sample:
@@ -280,10 +297,26 @@ class RobotSession:
         # More than the next steps take, as when a robot encodes all that it has anew.
         self._store_anew(len(self._anew) - self._batch)
 
+    def _version_of(self, batch: ActivationBatch) -> int:
+        """Return the segment that encoded a batch, as the robot's present process counts its steps.
+
+        A killed robot goes on from its checkpoint, with fewer steps than its last messages before have told of.
+        """
+        if batch.boot != self.state.boot:
+            return batch.edge_version if self._began_at is None else min(batch.edge_version, self._began_at)
+        if self._began_at is None:
+            self._began_at = batch.edge_version
+            self._memory.go_back(self._began_at)
+            for one in self._waiting + self._anew:
+                one.place.version = min(one.place.version, self._began_at)
+        return batch.edge_version
+
     def _begin_run(self, state: RobotState) -> None:
         """Go on with the network for another run, whose edits and sessions count from 1 again."""
         self._edits.begin_run(state.edits)
         self._memory.begin_run()  # so lessons of the former one cannot be taken back any more
+        self._rounds.begin_run()
+        self._evaluation = 0
 
     def _flush(self) -> None:
         while self._waiting:
@@ -348,43 +381,59 @@ class RobotSession:
     def _evaluate(self, batch: ActivationBatch, event: int) -> None:
         self._flush()
         self._edits.note(batch)
-        if batch.evaluation < self._evaluation:
+        if batch.boot != self.state.boot:
+            return  # nobody waits for the tests of a process that has ended
+        if batch.evaluation < self._evaluation and self._evaluated:
             return  # the rest of a round that a later one has overtaken
-        if batch.evaluation > self._evaluation:
-            self._evaluation, self._evaluated = batch.evaluation, 0
-            self._rounds = self.rounds()
-            self.held_out = HeldOut()
-            self._tests = []
+        if batch.evaluation > self._evaluation or not self._evaluated:
+            self._begin_round(batch.evaluation)
         if self._evaluated < MOST_TESTED_AGAIN:
             self._tests.append(event)
-        before = self.held_out.count
-        self._test(batch)
-        self._evaluated += self.held_out.count - before
+        names, predicted = self._test(batch)
+        for held_out in self._tested:
+            held_out.add(names, predicted)
+        self._evaluated += len(names)
+
+    def _begin_round(self, number: int) -> None:
+        """Begin a round of tests, which may be one that was there and comes once more."""
+        self._rounds = self._rounds_as_tested()
+        self._rounds.give_up(number)
+        self._evaluation, self._evaluated = number, 0
+        self.held_out, self._first = HeldOut(), None
+        self._tests = []
 
     def _test_again(self) -> None:
         """Predict samples of the last round once more: rehearsal has made another network of this one.
 
         Of a large round the first MOST_TESTED_AGAIN, as other robots have to wait meanwhile.
         """
+        self._first = self._first or self.held_out
         self.held_out = HeldOut()
         for event in self._tests:
-            self._test(unpack_as(ActivationBatch, self._read(event)))
+            self.held_out.add(*self._test(unpack_as(ActivationBatch, self._read(event))))
 
-    def _test(self, batch: ActivationBatch) -> None:
+    @property
+    def _tested(self) -> list[HeldOut]:
+        """The present round: the newest test, and the first where that is another one."""
+        return [self.held_out, self._first] if self._first else [self.held_out]
+
+    def _test(self, batch: ActivationBatch) -> tuple[list[str], list[str]]:
+        """Return what the samples that are not given up are called, and what they are taken for."""
         quantized, names = unpack_activations(batch.activations), self._edits.names_now(batch)
+        predicted: list[str] = []
         for start in range(0, len(names), PREDICT_AT_ONCE):
-            part = slice(start, start + PREDICT_AT_ONCE)
-            predicted = self.trainer.predict(dequantize(quantized[part]))
-            known = [(name, guess) for name, guess in zip(names[part], predicted, strict=True) if name]
-            self.held_out.add([name for name, _ in known], [guess for _, guess in known])
+            predicted += self.trainer.predict(dequantize(quantized[start : start + PREDICT_AT_ONCE]))
+        known = [(name, guess) for name, guess in zip(names, predicted, strict=True) if name]
+        return [name for name, _ in known], [guess for _, guess in known]
 
     def _edit(self, edit: ClassEdit) -> None:
         """Do to what is here already what `ClassEdits` does to what comes later."""
         if edit.change == "rename":
+            self._rounds.rename(edit.name, edit.to, merged=edit.to in self.trainer.classes)
             self.trainer.learner.rename(edit.name, edit.to)
             self._memory.rename(edit.name, edit.to)
-            self.held_out.rename(edit.name, edit.to)
-            self._rounds.rename(edit.name, edit.to)
+            for held_out in self._tested:
+                held_out.rename(edit.name, edit.to)
             for waiting in (self._waiting, self._anew):
                 waiting[:] = [replace(one, name=edit.to if one.name == edit.name else one.name) for one in waiting]
             return
@@ -392,7 +441,8 @@ class RobotSession:
             self._give_up(lambda name, place: self._edits.is_of_session(place.session, place.sample, edit.session))
         if edit.name:
             self.trainer.learner.remove(edit.name)
-            self.held_out.remove(edit.name)
+            for held_out in self._tested:
+                held_out.remove(edit.name)
             self._rounds.remove(edit.name)
             self._give_up(lambda name, place: name == edit.name)
 

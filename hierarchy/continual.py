@@ -13,39 +13,60 @@ class AccuracyRounds:
     """The accuracy of each class in each round of tests. A round has what was held out of the classes known by then."""
 
     def __init__(self) -> None:
-        self._rounds: list[dict[str, float]] = []
+        self._rounds: list[tuple[int, dict[str, float]]] = []  # with their numbers
 
     def __len__(self) -> int:
         return len(self._rounds)
 
-    def add(self, by_class: Mapping[str, float]) -> None:
-        """Add a round. Of more than MOST_ROUNDS, or MOST_ACCURACIES in all, the last ones are kept."""
-        if by_class:
-            self._rounds.append(dict(by_class))
-            del self._rounds[:-MOST_ROUNDS]
-            total = sum(len(one) for one in self._rounds)
-            while total > MOST_ACCURACIES and len(self._rounds) > 1:
-                total -= len(self._rounds.pop(0))
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The accuracy of each class in each round."""
+        return [dict(one) for _, one in self._rounds]
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a class another name; what a class of that name had is given up for it."""
-        for one in self._rounds:
+    def add(self, by_class: Mapping[str, float], number: int = 0) -> None:
+        """Add a round. Of more than MOST_ROUNDS, or MOST_ACCURACIES in all, the last ones are kept.
+
+        number: of the round in its run, by which `give_up` finds it; 0 where none has to.
+        """
+        if by_class:
+            self._rounds.append((number, dict(by_class)))
+            del self._rounds[:-MOST_ROUNDS]
+            total = sum(len(one) for _, one in self._rounds)
+            while total > MOST_ACCURACIES and len(self._rounds) > 1:
+                total -= len(self._rounds.pop(0)[1])
+
+    def give_up(self, number: int) -> None:
+        """Give up the rounds of the present run from that number on: they are tested once more."""
+        self._rounds = [(its, one) for its, one in self._rounds if its < number]
+
+    def begin_run(self) -> None:
+        """Keep what is here beside the rounds of another run, which counts them from 1 again."""
+        self._rounds = [(0, one) for _, one in self._rounds]
+
+    def rename(self, old: str, new: str, *, merged: bool) -> None:
+        """Give a class another name.
+
+        merged: whether there is one of that name, which then keeps its own history, as it keeps its row in the head.
+        """
+        if merged:
+            self.remove(old)
+        for _, one in self._rounds:
             if old in one:
                 one[new] = one.pop(old)
 
     def remove(self, name: str) -> None:
         """Count a class no more."""
-        for one in self._rounds:
+        for _, one in self._rounds:
             one.pop(name, None)
-        self._rounds = [one for one in self._rounds if one]
+        self._rounds = [(number, one) for number, one in self._rounds if one]
 
-    def state(self) -> list[dict[str, float]]:
+    def state(self) -> list[list[Any]]:
         """Return the state, as JSON can hold it."""
-        return [dict(one) for one in self._rounds]
+        return [[number, dict(one)] for number, one in self._rounds]
 
-    def restore(self, state: list[dict[str, float]]) -> None:
+    def restore(self, state: list[list[Any]]) -> None:
         """Go on from a state."""
-        self._rounds = [dict(one) for one in state]
+        self._rounds = [(number, dict(one)) for number, one in state]
 
     def figures(self, end: str) -> dict[str, Any]:
         """Return what summary.json says of one end, ``exit`` or ``cloud``; nothing of what takes two rounds to tell.
@@ -58,17 +79,18 @@ class AccuracyRounds:
         """
         if not self._rounds:
             return {}
-        classes = list(dict.fromkeys(name for one in self._rounds for name in one))
-        last = self._rounds[-1]
+        rounds = self.rows
+        classes = list(dict.fromkeys(name for one in rounds for name in one))
+        last = rounds[-1]
         figures: dict[str, Any] = {
             "accuracy_matrix": {
                 "classes": classes,
-                "rounds": [[one.get(name) for name in classes] for one in self._rounds],
+                "rounds": [[one.get(name) for name in classes] for one in rounds],
             },
             "final_average_accuracy": _mean(list(last.values())),
-            "average_incremental_accuracy": _mean([_mean(list(one.values())) for one in self._rounds]),
+            "average_incremental_accuracy": _mean([_mean(list(one.values())) for one in rounds]),
         }
-        before = {name: its for name in last if (its := [one[name] for one in self._rounds[:-1] if name in one])}
+        before = {name: its for name in last if (its := [one[name] for one in rounds[:-1] if name in one])}
         if before:
             figures["forgetting"] = _mean([max(its) - last[name] for name, its in before.items()])
             figures["backward_transfer"] = _mean([last[name] - its[0] for name, its in before.items()])

@@ -33,8 +33,7 @@ class BalancedMemory(Generic[Sample]):
         self._count += 1
         if self._count <= self.limit:
             return None
-        largest = max(self._by_class, key=lambda name: len(self._by_class[name]))
-        gone = _remove_random(self._by_class[largest], self._random)
+        gone = _remove_random(self._by_class[largest_class(self.counts(), self._random)], self._random)
         self._count -= 1
         self._drop_empty()
         return gone
@@ -82,6 +81,15 @@ class BalancedMemory(Generic[Sample]):
             self._by_class.setdefault(name, []).append(sample)
         self._count = sum(len(its) for its in self._by_class.values())
         restore_random_state(self._random, state)
+
+
+def largest_class(counts: Mapping[str, int], rng: random.Random) -> str:
+    """Return the class that has most samples, a random one of those that have.
+
+    Where there are more classes than places, all have one or none: always the first of them would be all the old ones.
+    """
+    most = max(counts.values())
+    return rng.choice([name for name, count in counts.items() if count == most])
 
 
 def draw_in_turn(by_class: Mapping[str, Sequence[Sample]], count: int, rng: random.Random) -> list[tuple[str, Sample]]:

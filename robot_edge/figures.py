@@ -43,6 +43,7 @@ class RunFigures:
             "prequential": self._prequential.state(),
             "exit_loss": self._exit_loss,
             "seconds": self.seconds,
+            "evaluation": self.evaluation,
             "rounds": self._all_rounds().state(),
         }
 
@@ -50,13 +51,17 @@ class RunFigures:
         """Go on from a state."""
         self._prequential.restore(state["prequential"])
         self._exit_loss, self.seconds = state["exit_loss"], state["seconds"]
+        self.evaluation = state["evaluation"]
         self.rounds.restore(state["rounds"])
 
     def apply(self, edit: ClassEdit) -> None:
-        """Do to the counts what a class edit says; those of an undone session stay until the next test."""
+        """Do to the counts what a class edit says, before the network does it.
+
+        Those of an undone session stay until the next test.
+        """
         if edit.change == "rename":
             self.held_out.rename(edit.name, edit.to)
-            self.rounds.rename(edit.name, edit.to)
+            self.rounds.rename(edit.name, edit.to, merged=edit.to in self._trainer.classes)
         elif edit.name:
             self.held_out.remove(edit.name)
             self.rounds.remove(edit.name)

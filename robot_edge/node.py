@@ -356,9 +356,9 @@ class RobotNode:
         return edit
 
     def _apply(self, edit: ClassEdit) -> None:
+        self._figures.apply(edit)
         self._knowledge.apply(edit)
         self._batcher.apply(edit)
-        self._figures.apply(edit)
 
     def _refuse_finished_run(self) -> None:
         summary, length = self._folder.last_summary(), self._source.length

@@ -55,6 +55,13 @@ def test_an_undone_session_is_gone_and_no_other() -> None:
     assert edits.names_now(make_batch(["mug"], session=4, edits=1)) == ["mug"]
 
 
+def test_a_class_that_an_undo_names_is_gone_whatever_session_its_samples_are_of() -> None:
+    edits = ClassEdits()
+    edits.take(edit(1, "undo", "mug", session=4))
+    assert edits.names_now(make_batch(["mug", "car"], evaluation=1)) == ["", "car"]
+    assert edits.names_now(make_batch(["mug"], edits=1)) == ["mug"], "it is taught anew"
+
+
 def test_its_state_goes_through_json() -> None:
     edits = ClassEdits()
     edits.take(CHAIN[0])

@@ -64,6 +64,13 @@ def test_what_an_older_segment_encoded_goes_when_newer_ones_of_its_class_have_co
     assert samples(memory)["cat"] == [1, 2], "it is too old to come back"
 
 
+def test_what_is_old_goes_although_it_came_behind_what_is_newer() -> None:
+    memory = SampleMemory(100, seed=0)
+    for number, version in enumerate((5 * SPAN, 4 * SPAN + 20, 6 * SPAN - 1), start=1):
+        memory.add("cat", place(number, version=version))
+    assert samples(memory) == {"cat": [1, 3]}
+
+
 def test_a_full_memory_gives_up_the_oldest_of_its_largest_class() -> None:
     memory = SampleMemory(6, seed=0)
     for number in range(1, 5):
@@ -72,6 +79,15 @@ def test_a_full_memory_gives_up_the_oldest_of_its_largest_class() -> None:
     for number in range(10, 14):
         memory.add("dog", place(number, version=6))
     assert samples(memory) == {"cat": [1, 3, 4], "dog": [11, 12, 13]}
+
+
+def test_where_there_are_fewer_places_than_classes_old_ones_keep_some_too() -> None:
+    memory = SampleMemory(52, seed=0)
+    for number in range(600):
+        memory.add(str(number // 3), place(number + 1))
+    kept = [int(name) for name, count in memory.counts().items() if count]
+    assert len(kept) == 52
+    assert 2 <= sum(number < 100 for number in kept) <= 26
 
 
 def test_none_is_kept_without_room() -> None:
@@ -140,6 +156,20 @@ def test_another_run_counts_its_samples_from_1_again() -> None:
     memory.add("a", place(4, version=SPAN, event=100))
     assert sorted(one.event for name, one in memory.draw(99) if name == "a") == [99, 100]
     assert memory.counts() == {"a": 2, "b": 3, "c": 3}
+
+
+def test_what_a_robot_sends_that_lost_its_last_steps_is_kept() -> None:
+    memory = SampleMemory(100, seed=0)
+    for number in range(1, 11):
+        memory.add("cat", place(number, version=5 * SPAN + number))
+    memory.add("dog", place(20, version=SPAN))
+    memory.go_back(3 * SPAN)
+    memory.add("cat", place(11, version=3 * SPAN))
+    memory.add("cat", place(1, version=3 * SPAN + 1, event=99))
+    assert samples(memory) == {"cat": [*range(1, 12)], "dog": [20]}
+    assert {one.event for _, one in memory.draw(20) if one.sample == 1} == {99}, "it came as it is encoded now"
+    memory.add("cat", place(12, version=4 * SPAN + 1))
+    assert samples(memory) == {"cat": [1, 12], "dog": [20]}, "what was there ages from then on"
 
 
 def test_it_keeps_no_trace_of_what_was_superseded() -> None:

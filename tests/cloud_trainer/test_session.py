@@ -61,6 +61,16 @@ class Recorder(CloudTrainer):
         return ["cat"] * len(activations)
 
 
+class LearnerStub:
+    """Learns and forgets nothing."""
+
+    def rename(self, old: str, new: str) -> None:
+        pass
+
+    def remove(self, name: str) -> None:
+        pass
+
+
 class Robot:
     """A session and the log that it trains on."""
 
@@ -289,6 +299,8 @@ def test_a_robot_that_comes_back_goes_on_with_what_was_learned() -> None:
     assert robot.send(8) == ""
     assert robot.steps[-1] == (8, 8), "how much it rehearses is what it says now"
     robot.send(1, evaluation=1)
+    assert robot.figures.evaluated == 0, "the former boot's evaluation comes late"
+    robot.take(make_batch(["cat"], SPLIT, boot="c" * 16, evaluation=1))
     assert robot.figures.evaluated == 1, "the former boot's evaluation is mixed in"
 
 
@@ -440,3 +452,130 @@ def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=2, evaluation=2))
     matrix = robot.session.rounds().figures("cloud")["cloud_accuracy_matrix"]
     assert matrix == {"classes": ["cat", "dog"], "rounds": [[1.0, None], [1.0, 0.0]]}
+
+
+def says(robot: Robot, name: str) -> None:
+    """Let the network take everything for a class from now on."""
+    robot.trainer.predict = lambda activations: [name] * len(activations)  # type: ignore[method-assign]
+
+
+def test_a_round_stays_as_it_was_first_tested_although_more_was_learned_in_a_moment_of_silence() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=1))
+    robot.take(make_batch(["dog"] * 40, SPLIT, sequence=2))
+    says(robot, "dog")
+    robot.apply("rehearse", b"2 2")
+    assert robot.figures.cloud_accuracy == 0.0, "what people see is the newest test"
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}], "the last row is how it does now"
+    robot.apply("rehearse", b"2 2")
+    robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+
+
+def test_the_rest_of_a_round_counts_in_the_first_test_and_in_the_newest() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    robot.take(make_batch(["cat"] * 2, SPLIT, sequence=1, evaluation=1))
+    says(robot, "dog")
+    robot.apply("rehearse", b"2 2")
+    robot.take(make_batch(["cat", "ant"], SPLIT, sequence=2, evaluation=1))
+    assert robot.session.rounds().rows == [{"ant": 0.0, "cat": 2 / 3}, {"ant": 0.0, "cat": 0.0}]
+    assert robot.figures.evaluated == 4
+
+
+def test_a_round_that_was_tested_twice_is_in_the_checkpoint() -> None:
+    log = [pack(make_batch(["cat"] * 8)), pack(make_batch(["cat", "dog"], sequence=1, evaluation=1)), b"2 2"]
+    one, other = tiny_session(log), tiny_session(log)
+    for number, kind in enumerate(("batch", "batch", "rehearse"), start=1):
+        one.apply(Event(id=number, robot="r1", kind=cast("Kind", kind), payload=log[number - 1]))
+    other.restore(*one.checkpoint())
+    assert other.rounds().rows == one.rounds().rows
+    assert len(other.rounds()) == 2
+
+
+def test_a_class_that_was_undone_is_not_tested_any_more() -> None:
+    robot = Robot(batch=4)
+    robot.trainer.learner = LearnerStub()  # type: ignore[assignment]
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    robot.take(make_batch(["mug"] * 8, SPLIT, sequence=1, session=1))
+    robot.take(make_batch(["cat", "mug"], SPLIT, sequence=2, evaluation=1))
+    undo = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="undo", name="mug", to="", session=1)
+    robot.apply("edit", pack(undo))
+    robot.apply("rehearse", b"2 2")
+    robot.take(make_batch(["mug"], SPLIT, sequence=3, evaluation=1))  # sent before, and late
+    assert robot.session.held_out.by_class == {"cat": 1.0}
+
+
+def rejoined(robot: Robot, **changes: Any) -> None:
+    robot.apply("rejoin", pack(dataclasses.replace(robot.state, boot="d" * 16, **changes)))
+
+
+def test_a_round_that_a_killed_robot_repeats_counts_once() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 4, SPLIT, evaluation=1))
+    robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=2))
+    rejoined(robot)
+    assert robot.figures.evaluated == 0, "nothing of what this process has tested"
+    says(robot, "dog")
+    robot.take(make_batch(["cat"] * 2, SPLIT, boot="d" * 16, evaluation=2))
+    robot.take(make_batch(["dog"] * 2, SPLIT, boot="d" * 16, sequence=1, evaluation=2))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+    assert (robot.figures.evaluation, robot.figures.evaluated) == (2, 4)
+
+
+def test_a_round_goes_on_where_only_the_count_of_edits_has_changed() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 4, SPLIT, evaluation=1))
+    robot.apply("rejoin", pack(dataclasses.replace(robot.state, edits=1)))
+    robot.take(make_batch(["dog"] * 2, SPLIT, sequence=1, evaluation=1))
+    assert robot.figures.evaluated == 6
+    assert robot.session.rounds().rows == [{"cat": 1.0, "dog": 0.0}]
+
+
+def test_a_robot_that_went_back_by_several_rounds_repeats_them_all() -> None:
+    robot = Robot(batch=4)
+    for number in (1, 2, 4):  # the third while there was no link
+        robot.take(make_batch(["cat"] * number, SPLIT, sequence=number, evaluation=number))
+    rejoined(robot)
+    says(robot, "dog")
+    robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=2))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}]
+    robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, sequence=1, evaluation=3))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}, {"cat": 0.0}]
+
+
+def test_rounds_of_a_former_run_stay_before_those_of_the_next() -> None:
+    robot = Robot(batch=4)
+    for number in (1, 2):
+        robot.take(make_batch(["cat"], SPLIT, sequence=number, evaluation=number))
+    rejoined(robot, run="e" * 16, former=robot.state.run)
+    says(robot, "dog")
+    robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=1))
+    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 1.0}, {"cat": 0.0}]
+
+
+def test_a_class_that_another_is_merged_into_keeps_its_own_rounds() -> None:
+    robot = Robot(batch=4)
+    robot.trainer.learner = LearnerStub()  # type: ignore[assignment]
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    robot.take(make_batch(["cat"] * 2, SPLIT, sequence=1, evaluation=1))
+    robot.take(make_batch(["dog"] * 8, SPLIT, sequence=2))
+    says(robot, "dog")
+    robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
+    merge = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="rename", name="cat", to="dog", session=0)
+    robot.apply("edit", pack(merge))
+    assert robot.session.rounds().rows == [{"dog": 1.0}], "the dog was not there in the first round"
+
+
+def test_new_samples_of_a_robot_that_was_killed_are_rehearsed() -> None:
+    robot = Robot(batch=4, rehearse=1.0)
+    robot.take(make_batch(["mug"] * 4, SPLIT, edge_version=5000))
+    rejoined(robot)
+    # What it had not sent before it was killed comes before what it sends by now, or behind it.
+    sent = [(STATE.boot, 5010), ("d" * 16, 4820), (STATE.boot, 5010), ("d" * 16, 4830)]
+    for sequence, (boot, version) in enumerate(sent, start=1):
+        robot.take(make_batch(["mug"] * 4, SPLIT, boot=boot, sequence=sequence, edge_version=version))
+    memory = robot.session._memory
+    assert memory.counts() == {"mug": 20}
+    assert {one.version for _, one in memory.draw(20)} == {4820, 4830}

@@ -45,16 +45,34 @@ def test_it_goes_on_from_its_state() -> None:
     assert other.figures("exit") == three_rounds().figures("exit")
 
 
+def test_rounds_that_are_tested_once_more_are_given_up_and_none_of_a_former_run() -> None:
+    rounds = AccuracyRounds()
+    for number in (1, 2):
+        rounds.add({"cat": number / 10}, number)
+    rounds.begin_run()
+    for number in (1, 2, 3):
+        rounds.add({"dog": number / 10}, number)
+    rounds.restore(json.loads(json.dumps(rounds.state())))
+    rounds.give_up(2)
+    assert rounds.rows == [{"cat": 0.1}, {"cat": 0.2}, {"dog": 0.1}]
+
+
 def test_classes_that_are_renamed_and_forgotten() -> None:
     rounds = three_rounds()
-    rounds.rename("cat", "kitten")
+    rounds.rename("cat", "kitten", merged=False)
     rounds.remove("dog")
     assert rounds.figures("exit")["exit_accuracy_matrix"] == {
         "classes": ["kitten", "ant"],
         "rounds": [[0.9, None], [0.5, None], [0.6, 1.0]],
     }
-    rounds.rename("ant", "kitten")  # merged: what is left is the last one's
-    assert rounds.figures("exit")["exit_final_average_accuracy"] == 1.0
+
+
+def test_of_two_classes_that_are_merged_the_one_that_stays_keeps_its_history() -> None:
+    rounds = AccuracyRounds()
+    for one in ({"cup": 0.1}, {"cup": 0.2, "mug": 0.9}, {"mug": 0.8}):
+        rounds.add(one)
+    rounds.rename("cup", "mug", merged=True)
+    assert rounds.rows == [{"mug": 0.9}, {"mug": 0.8}], "before, there was no mug"
 
 
 def test_a_round_whose_only_class_is_forgotten_is_none() -> None:
@@ -76,4 +94,4 @@ def test_so_are_their_accuracies() -> None:
     for number in range(60):
         rounds.add({f"class {index}": number / 60 for index in range(1000)})
     assert len(rounds) == MOST_ACCURACIES // 1000
-    assert rounds.state()[-1]["class 0"] == 59 / 60
+    assert rounds.rows[-1]["class 0"] == 59 / 60

@@ -55,6 +55,12 @@ def test_a_small_class_keeps_all_it_has() -> None:
     assert sorted(number for name, number in memory.all() if name == "dog") == [0, 1, 2, 3]
 
 
+def test_where_there_are_fewer_places_than_classes_old_ones_keep_some_too() -> None:
+    kept = [int(name) for name, _ in filled(52, **{str(number): 3 for number in range(200)}).all()]
+    assert len(set(kept)) == 52
+    assert 2 <= sum(number < 100 for number in kept) <= 26, "an old class had to be lucky oftener"
+
+
 def test_what_stays_is_a_mix_of_old_and_new() -> None:
     kept = [number for _, number in filled(100, cat=1000).all()]
     # A new sample is not more likely to go than the oldest one, so those that stay are mostly of the last few hundred.

@@ -364,6 +364,18 @@ def test_a_replay_that_ended_on_some_of_its_classes_practises_on_all_of_them(tmp
     assert (tmp_path / "forgetting.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_class_that_another_is_merged_into_keeps_its_own_rounds(tmp_path: Path) -> None:
+    run = Run(tmp_path, ONE_BY_ONE)
+    run.node.wait_for_trainer()
+    run.node.train()
+    first, second, _ = run.trainer.classes
+    assert [list(row) for row in run.node._figures.rounds.rows] == [[first]], "tested where the second phase began"
+    run.node._edit("rename", first, "thing", 0)
+    assert [list(row) for row in run.node._figures.rounds.rows] == [["thing"]]
+    run.node._edit("rename", "thing", second, 0)
+    assert run.node._figures.rounds.rows == [], "there was no second class yet"
+
+
 def test_a_run_that_was_stopped_while_it_practised_goes_on_where_it_was(tmp_path: Path) -> None:
     whole = Run(tmp_path / "whole", ONE_BY_ONE)
     whole.all()
@@ -378,6 +390,7 @@ def test_a_run_that_was_stopped_while_it_practised_goes_on_where_it_was(tmp_path
     assert (summary["images"], len(summary["exit_accuracy_matrix"]["rounds"])) == (48, 4)
     for (name, left), right in zip(whole.weights().items(), second.weights().values(), strict=True):
         assert torch.equal(left, right), name
+    assert {one.evaluation for one in second.link.batches} == {0, 4}, "rounds are counted on"
 
 
 def test_what_is_remembered_goes_up_at_the_next_start_where_a_stop_came_before_it(
