@@ -41,13 +41,14 @@ def test_values_and_gradients_are_a_convolutions(
     count, *pixels = shape
     images = torch.randn(count, 5, *pixels).to(memory_format=layout)
     found = []
-    for one in (layer, product):
+    # The library's own in bfloat16 is no measure: oneDNN's for AMX gets the last of these layers wrong on (3, 4, 3).
+    for one, in_half in ((layer, False), (product, half)):
         given = images.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_half):
             output = one(given)
         one.zero_grad()
         output.float().square().mean().backward()
-        found.append([output, given.grad, one.weight.grad, *([] if one.bias is None else [one.bias.grad])])
+        found.append([output.float(), given.grad, one.weight.grad, *([] if one.bias is None else [one.bias.grad])])
     for expected, got in zip(*found, strict=True):
         torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
