@@ -136,7 +136,7 @@ def whole(settings: Settings, scenario: str, method: Any, memory: int, seed: int
     if method not in {"joint", "fine-tuning"}:
         network.practise(PRACTICE_STEPS)
         rounds.add(network.test(test).by_class)
-        result |= {"practised_final_average_accuracy": rounds.figures("")["_final_average_accuracy"]}
+        result |= rounds.figures("practised")
     return result
 
 
@@ -166,31 +166,43 @@ def divided(settings: Settings, scenario: str, _method: str, memory: int, seed: 
     before = json.loads((folder / "former" / "summary.json").read_text()) if former else {"exit_accuracy_matrix": {}}
     row = {"exit": last, "cloud": last + len(before["exit_accuracy_matrix"].get("rounds", ()))}
     for end, number in row.items():
-        stream = [value for value in result[f"{end}_accuracy_matrix"]["rounds"][number] if value is not None]
-        result[f"{end}_stream_final_average_accuracy"] = statistics.mean(stream)
+        result |= up_to(result[f"{end}_accuracy_matrix"], number, f"{end}_stream")
     return result
+
+
+def up_to(matrix: dict[str, Any], last: int, name: str) -> dict[str, Any]:
+    """Return figures of the rounds of an accuracy matrix up to that one."""
+    rounds = AccuracyRounds()
+    for row in matrix["rounds"][: last + 1]:
+        rounds.add({name: its for name, its in zip(matrix["classes"], row, strict=True) if its is not None})
+    return rounds.figures(name)
 
 
 def print_table(scenario: str, rows: dict[tuple[str, int], list[dict[str, Any]]]) -> None:
     print(f"\n{scenario}, mean over seeds of the average accuracy over all classes in the end\n")
-    print("| | raw frames | seeds | exit | cloud | after practice: exit | cloud | forgetting | bytes an image |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| | raw frames | seeds | exit | cloud | forgetting | after practice: exit | cloud | forgetting | bytes |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for (method, memory), results in rows.items():
         if method == "ours":
             cells = [
                 share(results, "exit_stream_final_average_accuracy"),
                 share(results, "cloud_stream_final_average_accuracy"),
+                share(results, "exit_stream_forgetting"),
                 share(results, "exit_final_average_accuracy"),
                 share(results, "cloud_final_average_accuracy"),
                 share(results, "exit_forgetting"),
                 f"{statistics.mean(one['bytes_per_image'] for one in results):,.0f}",
             ]
         else:
-            stream, practised = (
+            cells = [
+                "",
                 share(results, "stream_final_average_accuracy"),
+                share(results, "stream_forgetting"),
+                "",
                 share(results, "practised_final_average_accuracy"),
-            )
-            cells = ["", stream, "", practised, share(results, "stream_forgetting"), ""]
+                share(results, "practised_forgetting"),
+                "",
+            ]
         print(f"| {method} | {memory or ''} | {len(results)} | {' | '.join(cells)} |")
 
 
