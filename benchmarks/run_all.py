@@ -27,6 +27,7 @@ def main() -> int:
         ["stored_samples.py"],
         ["codec.py"],
         ["compute.py"],
+        ["waiting_threads.py"],
         ["fleet.py"],
     ]
     if data:

@@ -124,8 +124,8 @@ def _measure(
     except ConfigError as error:  # a layer to freeze that is behind the cut, say
         log.warning("%s: %s", name, error)
         return []
-    bound, least = config.most_memory_mb, timing.least_memory(images) / 1e6
-    if bound and least > bound:
+    bound = config.most_memory_mb
+    if bound and (least := timing.least_memory(images) / 1e6) > bound:
         log.info("%s: left out, as training takes %.1f MB at least (--most-memory-mb %g)", name, least, bound)
         return []
     questions: list[Question] = []

@@ -513,17 +513,18 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
     assert not set(training) & set(test)
 
 
-def test_where_every_class_has_one_picture_all_are_learned_and_no_test_is_waited_for(tmp_path: Path) -> None:
+def test_where_every_class_has_one_picture_all_are_learned_and_no_test_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(11):
         picture = tmp_path / "pictures" / f"c{number:02}" / "one.png"
         picture.parent.mkdir(parents=True)
         Image.fromarray(np.full((16, 16, 3), 20 * number, np.uint8)).save(picture)
     run = Run(tmp_path / "run", {"source": f"folder:{tmp_path / 'pictures'}"})
-    begin = time.monotonic()
     summary = run.all()
     assert len(summary["classes"]) == 11
     assert (summary["held_out_images"], summary["exit_accuracy"], summary["cloud_accuracy"]) == (0, None, None)
-    assert time.monotonic() - begin < robot_edge.node.FIGURES_SECONDS
+    assert "no new figures came" not in caplog.text
 
 
 def test_what_the_cloud_has_not_said_is_not_made_up(tmp_path: Path) -> None:
