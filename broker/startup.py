@@ -8,6 +8,8 @@ from types import FrameType
 
 # What a shell reports for a program that Ctrl-C ended.
 EXIT_INTERRUPTED = 130
+# How often a thread of PyTorch's looks for work before it sleeps: microseconds, where by default it is milliseconds.
+SPIN_COUNT = 1000
 
 
 def let_ctrl_c_end_it() -> None:
@@ -23,6 +25,16 @@ def let_ctrl_c_interrupt() -> None:
     """Let Ctrl-C raise KeyboardInterrupt again, for who catches it."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def let_waiting_threads_sleep() -> None:
+    """Have PyTorch's threads wait asleep, not awake; to be called before PyTorch is imported.
+
+    Awake they are somewhat faster on a machine of their own, and far slower beside another process of many threads, as
+    robot and trainer on one machine are (`benchmarks/waiting_threads.py`). What the user has set stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C while a program still imports what it needs."""
+"""Ctrl-C while a program still imports what it needs, and what is set before it does."""
 
 from __future__ import annotations
 
@@ -45,3 +45,31 @@ def test_ctrl_c_ends_it_without_a_word(package: str, tmp_path: Path) -> None:
     finally:
         program.kill()
         program.wait()
+
+
+@pytest.mark.parametrize("package", ["robot_edge", "cloud_trainer"])
+@pytest.mark.parametrize(
+    ("variables", "seen"),
+    [
+        ({}, "1000 None"),
+        ({"GOMP_SPINCOUNT": "5"}, "5 None"),
+        ({"OMP_WAIT_POLICY": "active"}, "None active"),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+    package: str, variables: dict[str, str], seen: str, tmp_path: Path
+) -> None:
+    # Stands for the first module that is imported: PyTorch reads the variables when it is.
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    (tmp_path / "tyro.py").write_text(f"import os, sys\nsys.exit(' '.join(str(os.environ.get(n)) for n in {names}))")
+    others = {name: value for name, value in os.environ.items() if name not in names}
+    program = subprocess.run(
+        [sys.executable, "-m", package, "run"],
+        cwd=ROOT,
+        env={**others, **variables, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert program.stderr.strip() == seen
