@@ -119,8 +119,14 @@ def _step(network: nn.Module, learner: Learner, images: Pixels, names: Sequence[
     return loss
 
 
-def _training_step(backbone: str, image_size: int, compute: Compute, count: int) -> Callable[[], object]:
+def _training_step(backbone: str, image_size: int, compute: Compute, count: int) -> Callable[[], float]:
+    torch.manual_seed(0)
     network, learner = _network(backbone, image_size, compute, 0.0, 0)
-    images = np.zeros((count, image_size, image_size, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3), np.uint8)
     names = [str(index % 2) for index in range(count)]
-    return lambda: _step(network, learner, images, names, None)
+
+    def step() -> float:
+        _step(network, learner, images, names, None)
+        return learner.gradient_norm
+
+    return step

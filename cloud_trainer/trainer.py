@@ -80,11 +80,16 @@ class CloudTrainer:
 def fastest_compute(segment: CloudSegment, shape: tuple[int, ...], batch: int, device: torch.device) -> Compute:
     """Measure how this machine trains the segment fastest on batches of samples of that shape (C, ...)."""
 
-    def training_step(compute: Compute, count: int) -> Callable[[], object]:
+    def training_step(compute: Compute, count: int) -> Callable[[], float]:
         trainer = CloudTrainer(copy.deepcopy(segment), compute=compute, peak_learning_rate=0.0)
         # Not zeros: all alike, they have no variance, and normalisation behind normalisation makes that infinite.
         activations = np.random.default_rng(0).standard_normal((count, *shape), np.float32)
         names = [str(index % 2) for index in range(count)]
-        return lambda: trainer.step(activations, names, fresh=count, progress=None)
+
+        def step() -> float:
+            trainer.step(activations, names, fresh=count, progress=None)
+            return trainer.learner.gradient_norm
+
+        return step
 
     return fastest(device, training_step, batch)

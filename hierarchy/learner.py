@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ class Learner:
         self.compute = compute
         self.peak_learning_rate = peak_learning_rate
         self.steps = 0
+        self.gradient_norm = 0.0  # of the last step
         self.random = TorchRandom(seed, compute.device)
         compute.place(module)
         self.optimizer = sgd(module, compute)
@@ -55,8 +57,8 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         learning = (one for group in self.optimizer.param_groups for one in group["params"])
-        gradients = [one.grad for one in learning if one.grad is not None]
-        if not (torch.isfinite(loss) and torch.isfinite(nn.utils.get_total_norm(gradients))):
+        self.gradient_norm = float(nn.utils.get_total_norm([one.grad for one in learning if one.grad is not None]))
+        if not (torch.isfinite(loss) and math.isfinite(self.gradient_norm)):
             _copy(self._before, self._buffers)
             return False
         self.optimizer.step()

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ CPU = torch.device("cpu")
 PLAIN = Compute(device=CPU)
 LAYOUT = Compute(device=CPU, channels_last=True)
 HALF = Compute(device=CPU, channels_last=True, dtype=torch.bfloat16)
+# All ways come to the same gradient.
+ONE: Mapping[Compute, float] = {}
 
 
 def set_available(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool) -> None:
@@ -79,13 +82,27 @@ def test_its_settings_are_all_of_it(compute: Compute) -> None:
     assert Compute.from_settings(CPU, json.loads(json.dumps(compute.settings))) == compute
 
 
-def fastest_of(monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[float]], *, limit: float = 1e9) -> Compute:
-    """Let each way take these seconds for a step of 32 samples, one after the other; without any it has no kernel."""
-    return measured(monkeypatch, seconds, limit=limit)[0]
+def fastest_of(
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: dict[Compute, list[float]],
+    *,
+    limit: float = 1e9,
+    norms: Mapping[Compute, float] = ONE,
+) -> Compute:
+    """Let each way take these seconds for a step of 32 samples, one after the other; without any it has no kernel.
+
+    norms: of its gradient, where that is not 1.
+    """
+    return measured(monkeypatch, seconds, limit=limit, norms=norms)[0]
 
 
 def measured(
-    monkeypatch: pytest.MonkeyPatch, seconds: dict[Compute, list[float]], *, limit: float = 1e9, samples: int = 64
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: dict[Compute, list[float]],
+    *,
+    limit: float = 1e9,
+    samples: int = 64,
+    norms: Mapping[Compute, float] = ONE,
 ) -> tuple[Compute, float, list[int]]:
     """Return the fastest of those ways, how long that took to find out, and how many samples each step had."""
     now = 0.0
@@ -93,15 +110,16 @@ def measured(
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monkeypatch.setattr(hierarchy.device, "MOST_SECONDS", limit)
 
-    def training_step(compute: Compute, count: int) -> Callable[[], object]:
+    def training_step(compute: Compute, count: int) -> Callable[[], float]:
         left = list(seconds.get(compute, []))
 
-        def step() -> None:
+        def step() -> float:
             nonlocal now
             if not left:
                 raise RuntimeError("not implemented for this dtype")
             now += left.pop(0) * count / 32
             counts.append(count)
+            return norms.get(compute, 1.0)
 
         return step
 
@@ -111,6 +129,16 @@ def measured(
 def test_the_fastest_way_is_chosen_by_its_best_step_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {PLAIN: [9.0, 4, 4, 4, 4, 4], LAYOUT: [0.1, 5, 5, 5, 5, 5], HALF: [99.0, 5, 2, 50, 5, 5]}
     assert fastest_of(monkeypatch, seconds) == HALF
+
+
+@pytest.mark.parametrize("norm", [0.8, 1.2, math.nan, math.inf])
+def test_a_way_that_computes_something_else_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, norm: float
+) -> None:
+    seconds = {PLAIN: [4.0] * 6, LAYOUT: [3.0] * 6, HALF: [1.0] * 6}
+    assert fastest_of(monkeypatch, seconds, norms={HALF: norm}) == LAYOUT
+    assert f"not computed as {HALF}" in caplog.text
+    assert fastest_of(monkeypatch, seconds, norms={HALF: 1.05}) == HALF, "as rounded values do"
 
 
 def test_a_hopeless_way_is_not_timed_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
