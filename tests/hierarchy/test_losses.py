@@ -30,9 +30,18 @@ def test_it_is_the_mean_over_all_samples() -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "fresh"), [([1, 1, 2, 0], 2), ([1, 2, 2, 0], 1)], ids=["new samples of one class", "one new sample"]
+)
+def test_one_class_alone_is_learned_as_it_is_rehearsed(labels: list[int], fresh: int) -> None:
+    remembered = F.cross_entropy(LOGITS[fresh:], torch.tensor(labels[fresh:]))
+    assert torch.equal(asymmetric_cross_entropy(LOGITS, torch.tensor(labels), fresh), remembered)
+    assert not gradient(labels, fresh)[:fresh].any()
+
+
+@pytest.mark.parametrize(
     ("labels", "fresh"),
-    [([0, 1, 2, 2], 4), ([0, 1, 2, 2], 0), ([1, 1, 2, 0], 2), ([1, 2, 2, 0], 1)],
-    ids=["nothing rehearsed", "nothing new", "new samples of one class", "one new sample"],
+    [([0, 1, 2, 2], 4), ([1, 1, 1, 1], 4), ([0, 1, 2, 2], 0)],
+    ids=["nothing rehearsed", "nothing rehearsed, one class", "nothing new"],
 )
 def test_else_it_is_the_plain_loss(labels: list[int], fresh: int) -> None:
     plain = F.cross_entropy(LOGITS, torch.tensor(labels))
