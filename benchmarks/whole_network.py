@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -30,9 +31,10 @@ class WholeTrainer:
     def __init__(self, backbone: str, *, image_size: int, batch: int, peak_learning_rate: float, seed: int) -> None:
         torch.manual_seed(seed)
         self.image_size = image_size
-        compute = fastest(torch.device("cpu"), partial(_training_step, backbone, image_size), batch)
-        torch.manual_seed(seed)
-        self.network, self.learner = _network(backbone, image_size, compute, peak_learning_rate, seed)
+        features = build_backbone(backbone, image_size=image_size, weights="none")
+        self.network = nn.Sequential(features.module, GrowingHead(features.features))
+        compute = fastest(torch.device("cpu"), partial(_training_step, self.network, image_size), batch)
+        self.learner = _learner(self.network, compute, peak_learning_rate, seed)
         self._rng = np.random.default_rng(seed)
 
     def step(self, images: Pixels, names: Sequence[str], *, progress: float | None) -> float:
@@ -100,28 +102,26 @@ def train_whole(
     return trainer.accuracy(held_out)
 
 
-def _network(
-    backbone: str, image_size: int, compute: Compute, peak_learning_rate: float, seed: int
-) -> tuple[nn.Module, Learner]:
-    features = build_backbone(backbone, image_size=image_size, weights="none")
-    head = GrowingHead(features.features)
-    network = nn.Sequential(features.module, head)
-    return network, Learner(network, head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed)
+def _learner(network: nn.Sequential, compute: Compute, peak_learning_rate: float, seed: int) -> Learner:
+    head = network[-1]
+    assert isinstance(head, GrowingHead)
+    return Learner(network, head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed)
 
 
 def _step(network: nn.Module, learner: Learner, images: Pixels, names: Sequence[str], progress: float | None) -> Tensor:
-    labels = learner.begin_step(names, progress=progress)
-    with learner.compute.autocast():
-        logits = network(learner.compute.tensor(normalise(images))).float()
-    loss = F.cross_entropy(logits, labels)
-    if not learner.descend(loss):
-        raise RuntimeError("training has diverged")
+    with learner.random:
+        labels = learner.begin_step(names, progress=progress)
+        with learner.compute.autocast():
+            logits = network(learner.compute.tensor(normalise(images))).float()
+        loss = F.cross_entropy(logits, labels)
+        if not learner.descend(loss):
+            raise RuntimeError("training has diverged")
     return loss
 
 
-def _training_step(backbone: str, image_size: int, compute: Compute, count: int) -> Callable[[], float]:
-    torch.manual_seed(0)
-    network, learner = _network(backbone, image_size, compute, 0.0, 0)
+def _training_step(network: nn.Sequential, image_size: int, compute: Compute, count: int) -> Callable[[], float]:
+    network = copy.deepcopy(network)
+    learner = _learner(network, compute, 0.0, 0)
     images = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3), np.uint8)
     names = [str(index % 2) for index in range(count)]
 
