@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ from broker.server import find_mosquitto, start_local_broker
 LONGEST = ("end_to_end", "soak")
 # A worker and its programs take a few GB.
 MOST_WORKERS = 8
+
+# Behind nohup it is ignored, by programs started from here as well, and tests send it to some of them.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
