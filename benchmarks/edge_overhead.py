@@ -27,9 +27,11 @@ import numpy as np
 import torch
 import tyro
 from torch.nn import functional as F
+from turns import Runner, take_turns
 
 from broker.quantize import dequantize, pack_activations, quantize
 from broker.server import start_local_broker
+from broker.startup import prepare_pytorch
 from hierarchy.device import Compute
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
@@ -102,8 +104,13 @@ def main(settings: Settings) -> None:
             bare.start()
             wait_until(lambda: done.value > 0)
             assert bare.pid
+            os.kill(bare.pid, signal.SIGSTOP)
             cloud.send_signal(signal.SIGCONT)
-            take_turns(settings, node, bare.pid, lambda: int(done.value))
+            runners = {
+                "bare loop": Runner(pid=bare.pid, images=lambda: int(done.value)),
+                "node": Runner(pid=node.process.pid, images=node.images),
+            }
+            show(take_turns(runners, turns=settings.turns, seconds=settings.seconds))
             bare.kill()
         finally:
             for process in (node.process, cloud):
@@ -111,21 +118,7 @@ def main(settings: Settings) -> None:
                 process.wait()
 
 
-def take_turns(settings: Settings, node: Node, bare: int, bare_images: Callable[[], int]) -> None:
-    rates: dict[str, list[float]] = {"bare loop": [], "node": []}
-    for _ in range(settings.turns):
-        for name, running, waiting, images in (
-            ("bare loop", bare, node.process.pid, bare_images),
-            ("node", node.process.pid, bare, node.images),
-        ):
-            os.kill(waiting, signal.SIGSTOP)
-            begin, before = time.perf_counter(), images()
-            os.kill(running, signal.SIGCONT)
-            time.sleep(settings.seconds)
-            os.kill(running, signal.SIGSTOP)
-            rates[name].append((images() - before) / (time.perf_counter() - begin))
-        print(f"bare loop {rates['bare loop'][-1]:.0f}, node {rates['node'][-1]:.0f} images/s", flush=True)
-    # A step that a turn's end holds up counts in the next turn, so means over all turns are exact to a step in all.
+def show(rates: dict[str, list[float]]) -> None:
     means = {name: statistics.fmean(values) for name, values in rates.items()}
     ratios = [one / other for one, other in zip(rates["node"], rates["bare loop"], strict=True)]
     print(f"means: bare loop {means['bare loop']:.1f}, node {means['node']:.1f} images/s")
@@ -142,7 +135,8 @@ def start(program: str, folder: Path, broker: str, core: int, flags: list[str]) 
 
 
 def bare_loop(config: RobotConfig, compute: Compute, done: c_longlong) -> None:
-    """Train until killed, computing as the node does; done counts images."""
+    """Train until killed, computing and holding memory as the node does; done counts images."""
+    prepare_pytorch()
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
     segment, _, _ = build_edge(config)

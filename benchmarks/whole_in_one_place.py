@@ -26,6 +26,7 @@ from whole_network import WholeTrainer, frames_of
 
 from broker.codec import SEND_LIMIT_BYTES
 from broker.link import MqttLink
+from broker.startup import prepare_pytorch
 from hierarchy.device import set_threads
 from robot_edge.frames import Pixels
 
@@ -54,6 +55,7 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    prepare_pytorch()  # as robot and trainer do
     set_threads(1)
     match settings.mode:
         case "alone":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from types import FrameType
@@ -10,6 +11,10 @@ from types import FrameType
 EXIT_INTERRUPTED = 130
 # How often a thread of PyTorch's looks for work before it sleeps: microseconds, where by default it is milliseconds.
 SPIN_COUNT = 1000
+# glibc's numbers for what mallopt(3) sets.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# Up to here a block is taken from memory that was freed before, and so much of that is kept: bytes.
+LARGEST_BLOCK, MOST_FREE = 256 << 20, 512 << 20
 
 
 def let_ctrl_c_end_it() -> None:
@@ -27,14 +32,32 @@ def let_ctrl_c_interrupt() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def let_waiting_threads_sleep() -> None:
-    """Have PyTorch's threads wait asleep, not awake; to be called before PyTorch is imported.
+def prepare_pytorch() -> None:
+    """Settle how PyTorch waits and where it has its memory from; to be called before it is imported.
 
-    Awake they are somewhat faster on a machine of their own, and far slower beside another process of many threads, as
-    robot and trainer on one machine are (`benchmarks/waiting_threads.py`). What the user has set stays.
+    What the user has set stays.
     """
+    _let_waiting_threads_sleep()
+    _let_memory_stay()
+
+
+def _let_waiting_threads_sleep() -> None:
+    # Awake they are somewhat faster on a machine of their own, and far slower beside another process of many threads,
+    # as robot and trainer on one machine are (benchmarks/waiting_threads.py).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
+
+
+def _let_memory_stay() -> None:
+    # A training step asks for the same large blocks again and again. By default each goes back to the system and comes
+    # anew, page by page of 4 kB, which in a virtual machine can take as long as the step (benchmarks/kept_memory.py).
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's: pages of 2 MB for its large blocks
+    if {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"} & set(os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:  # glibc only
+        mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, MOST_FREE)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import tomli_w
 
 from broker.errors import ConfigError, ReflexarcError
+from broker.startup import prepare_pytorch
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import Share, worker_folder, worker_folders
 from cloud_trainer.store import STORE
@@ -169,6 +170,7 @@ def _signals_ignored() -> Iterator[None]:
 
 def _work(config: TrainerConfig, share: Share, stop: Connection) -> None:
     """Be a worker, until the other end of the pipe is closed: by the parent, or because it is dead."""
+    prepare_pytorch()
     from cloud_trainer.node import train  # torch takes seconds to import, and the parent can do without
 
     start_log(config.trainer)

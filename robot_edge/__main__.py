@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from broker.startup import let_ctrl_c_end_it, let_waiting_threads_sleep
+from broker.startup import let_ctrl_c_end_it, prepare_pytorch
 
 
 def main() -> None:
     let_ctrl_c_end_it()
-    let_waiting_threads_sleep()
+    prepare_pytorch()
     from robot_edge.commands import main
 
     main()

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from broker.server import find_mosquitto, start_local_broker
+from broker.startup import prepare_pytorch
+
+prepare_pytorch()  # for tests that train, and programs that are forked
 
 # Their tests mostly wait for programs, so their files are handed out first; whatever is quick then fills the gaps.
 LONGEST = ("end_to_end", "soak")

@@ -13,13 +13,21 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
-    ["robot_edge.start", "cloud_trainer.node", "cloud_trainer.replay", "matplotlib.backends.backend_agg"]
+    [
+        "robot_edge.start",
+        "robot_edge.evaluate",
+        "robot_edge.planning.planner",
+        "cloud_trainer.node",
+        "cloud_trainer.replay",
+        "matplotlib.backends.backend_agg",
+    ]
 )
 
 
@@ -38,10 +46,15 @@ class Process(Protocol):
 
 
 class WarmStart:
-    """`python -m <arguments>`, forked; what it prints is appended to a file."""
+    """`python -m <arguments>`, forked; what it prints is appended to a file.
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        self._process = _forks.Process(target=_run, args=(list(arguments), str(log)))
+    environment: variables beside those of the first test. missing: a package that it should not find.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, missing: str = ""
+    ) -> None:
+        self._process = _forks.Process(target=_run, args=(list(arguments), str(log), environment or {}, missing))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -64,7 +77,20 @@ class WarmStart:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(arguments: list[str], log: str) -> None:
+def run_warm(arguments: Sequence[str], *, missing: str = "", timeout: float = 300.0) -> tuple[int, str]:
+    """Return the exit status of such a program, and what it printed."""
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        process = WarmStart(arguments, Path(log.name), missing=missing)
+        try:
+            return process.wait(timeout), Path(log.name).read_text()
+        finally:
+            process.kill()
+
+
+def _run(arguments: list[str], log: str, environment: Mapping[str, str], missing: str) -> None:
+    os.environ.update(environment)
+    if missing:
+        sys.modules[missing] = None  # type: ignore[assignment]
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)

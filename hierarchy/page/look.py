@@ -85,7 +85,13 @@ MODES = {None: "brightness_auto", True: "dark_mode", False: "light_mode"}
 
 
 def begin_page(name: str) -> None:
-    """Set up colours and styles, and let them follow the system until somebody chooses."""
+    """Set up colours and styles, and let them follow the system until somebody chooses.
+
+    Until the page is connected it cannot be used: what is clicked or typed would be lost without a word.
+    """
+    client = ui.context.client
+    client.content.props("inert")
+    client.on_connect(lambda: client.content.props(remove="inert"))
     ui.colors(primary="#0b7a75", secondary="#4a63c8", positive="#1d8a4a", negative="#c03a32", warning="#a86500")
     ui.add_css(CSS)
     ui.add_head_html(f"<script>{AWAY}</script>")

@@ -175,7 +175,7 @@ class _Page:
             self._seconds = ui.select(lengths, value=TEACH_SECONDS[1]).props('outlined dense aria-label="How long"')
         with ui.element("div").classes("rb-how"):
             ui.button("Teach", icon="school", on_click=self._teach).props("unelevated")
-            self._hold = ui.button("Hold to teach", icon="touch_app").props("outline").classes("rb-hold")
+            ui.button("Hold to teach", icon="touch_app").props("outline").classes("rb-hold")
         with ui.element("div").classes("rb-lesson") as self._lesson_box:
             self._lesson = ui.label("")
             with ui.element("div").classes("rx-row"):
@@ -188,7 +188,6 @@ class _Page:
             self._pause = ui.button("Pause", icon="pause", on_click=self._turn_pause).props("flat dense")
             self._step = ui.button("Step", icon="skip_next", on_click=lambda: self._give("step")).props("flat dense")
         ui.on("hold", self._held)
-        ui.timer(0.0, lambda: ui.run_javascript(f"rxHold(getHtmlElement({self._hold.id}))"), once=True)
 
     # What people do
 

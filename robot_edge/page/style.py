@@ -26,20 +26,23 @@ CSS = """
 .rb-hold.rb-held { box-shadow: 0 0 0 4px color-mix(in srgb, var(--main) 35%, transparent); }
 """
 
-# The button's own timer proves that the browser is still there; a server's would go on teaching without it.
+# The button's own timer proves that the browser is still there; a server's would go on teaching without it. The whole
+# document listens, so that the button works from the moment that it can be seen.
 HOLD = """
-function rxHold(element) {
-  let timer = null;
+(() => {
+  let timer = null, pressed = null;
+  const button = (event) => event.target instanceof Element ? event.target.closest('.rb-hold') : null;
   const say = (held) => emitEvent('hold', held);
   const end = () => { if (timer === null) return; clearInterval(timer); timer = null;
-    element.classList.remove('rb-held'); say(false); };
-  element.addEventListener('pointerdown', (event) => {
-    if (timer !== null || element.disabled || event.button > 0) return;
-    event.preventDefault(); try { element.setPointerCapture(event.pointerId); } catch (error) {}
-    element.classList.add('rb-held'); say(true); timer = setInterval(() => say(true), 500); });
-  for (const name of ['pointerup', 'pointercancel', 'lostpointercapture']) element.addEventListener(name, end);
-  element.addEventListener('contextmenu', (event) => event.preventDefault());
-  window.addEventListener('blur', end);
+    pressed.classList.remove('rb-held'); say(false); };
+  document.addEventListener('pointerdown', (event) => {
+    if (timer !== null || event.button > 0 || !button(event)) return;
+    pressed = button(event);
+    event.preventDefault(); try { pressed.setPointerCapture(event.pointerId); } catch (error) {}
+    pressed.classList.add('rb-held'); say(true); timer = setInterval(() => say(true), 500); });
+  for (const name of ['pointerup', 'pointercancel', 'lostpointercapture']) document.addEventListener(name, end);
+  document.addEventListener('contextmenu', (event) => { if (button(event)) event.preventDefault(); });
   document.addEventListener('visibilitychange', () => { if (document.hidden) end(); });
-}
+  window.addEventListener('blur', end);
+})();
 """

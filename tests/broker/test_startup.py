@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -51,16 +52,17 @@ def test_ctrl_c_ends_it_without_a_word(package: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variables", "seen"),
     [
-        ({}, "1000 None"),
-        ({"GOMP_SPINCOUNT": "5"}, "5 None"),
-        ({"OMP_WAIT_POLICY": "active"}, "None active"),
+        ({}, "1000 None 1"),
+        ({"GOMP_SPINCOUNT": "5"}, "5 None 1"),
+        ({"OMP_WAIT_POLICY": "active"}, "None active 1"),
+        ({"THP_MEM_ALLOC_ENABLE": "0"}, "1000 None 0"),
     ],
 )
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(
+def test_pytorch_finds_what_it_reads_when_it_is_imported_unless_the_user_says_otherwise(
     package: str, variables: dict[str, str], seen: str, tmp_path: Path
 ) -> None:
-    # Stands for the first module that is imported: PyTorch reads the variables when it is.
-    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    # Stands for the first module that is imported.
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
     (tmp_path / "tyro.py").write_text(f"import os, sys\nsys.exit(' '.join(str(os.environ.get(n)) for n in {names}))")
     others = {name: value for name, value in os.environ.items() if name not in names}
     program = subprocess.run(
@@ -73,3 +75,26 @@ def test_waiting_threads_sleep_unless_the_user_says_otherwise(
         check=False,
     )
     assert program.stderr.strip() == seen
+
+
+# Asks for the same block of 64 MB again and again, and says how many pages of it came anew each time.
+BLOCKS = """
+import resource
+from broker.startup import prepare_pytorch
+prepare_pytorch()
+b"x" * (64 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    b"x" * (64 << 20)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+@pytest.mark.parametrize("variable", ["", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
+def test_freed_memory_is_kept_unless_the_user_says_otherwise(variable: str) -> None:
+    others = {name: value for name, value in os.environ.items() if "MALLOC" not in name and "GLIBC" not in name}
+    settings = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}.get(variable, "131072")
+    environment = {**others, variable: settings} if variable else others
+    printed = subprocess.check_output([sys.executable, "-c", BLOCKS], cwd=ROOT, env=environment, timeout=TIMEOUT_S)
+    assert (int(printed) < 100) == (not variable)

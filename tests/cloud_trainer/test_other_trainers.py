@@ -4,13 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -19,12 +12,9 @@ from broker.codec import pack
 from broker.errors import NameTaken
 from broker.link import MemoryLink
 from broker.messages import TrainerState
-from broker.server import start_local_broker
 from cloud_trainer.other_trainers import TAKEOVER_SECONDS, OtherTrainers
 from tests.cloud_trainer.world import STATE, TRAINER, Cloud, batches, of
 
-ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 60
 OLDER = dataclasses.replace(TRAINER, boot="0" * 16, started=0.5)
 YOUNGER = dataclasses.replace(TRAINER, boot="2" * 16, started=2.0)
 
@@ -111,39 +101,3 @@ def test_a_state_that_replaced_ours_is_replaced_at_once(cloud: Cloud) -> None:
     other = MemoryLink(cloud.link._broker)
     other.publish(topics.topic("trainer", "t1", "state"), pack(gone(YOUNGER)), retain=True)
     assert of(TrainerState, cloud.work())[-1] == TRAINER
-
-
-@contextmanager
-def trainer(url: str, name: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """Run a trainer in a process of its own; yield it and its log."""
-    log = folder.with_suffix(".log")
-    command = ["cloud_trainer", "run", "--broker", url, "--trainer", name, "--run-dir", str(folder), "--device", "cpu"]
-    with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, stdout=output, stderr=output)
-    try:
-        yield process, log
-    finally:
-        process.kill()
-        process.wait()
-
-
-def until_it_says(text: str, log: Path) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while text not in log.read_text():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
-
-
-@pytest.mark.mosquitto
-def test_three_trainers_at_a_real_broker(tmp_path: Path) -> None:
-    with start_local_broker(backend="mosquitto") as broker, trainer(broker.url, "t1", tmp_path / "1") as (first, log):
-        until_it_says("connected; waiting for robots", log)
-        with trainer(broker.url, "t1", tmp_path / "2") as (second, its_log):
-            assert second.wait(TIMEOUT_S) == 2, its_log.read_text()
-            assert "cloud-trainer: another trainer named 't1' is online" in its_log.read_text()
-        with trainer(broker.url, "t2", tmp_path / "3") as (_, its_log):
-            until_it_says("another trainer, 't1', is at this broker too", its_log)
-            until_it_says("another trainer, 't2', is at this broker too", log)
-        until_it_says("the other trainer, 't2', has gone", log)
-        first.send_signal(signal.SIGINT)
-        assert first.wait(TIMEOUT_S) == 0, log.read_text()

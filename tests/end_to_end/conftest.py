@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -109,11 +109,13 @@ class Program:
 class Launcher:
     """Starts robots and trainers, each in a run folder of its own.
 
-    cold: with `python -m`, as a user does, and not from a process that has imported torch already.
+    cold: with `python -m`, as a user does, and not from a process that has imported torch already. environment: further
+    variables of those that are not.
     """
 
     def __init__(self, folder: Path) -> None:
         self.cold = False
+        self.environment: Mapping[str, str] = {}
         self._folder = folder
         self._programs: list[Program] = []
 
@@ -134,7 +136,7 @@ class Launcher:
         arguments = [package, "run", "--broker", url, "--run-dir", str(run_dir), *LEARNING, *flags]
         log = run_dir.with_suffix(".log")
         log.touch()
-        process = _cold_start(arguments, log) if self.cold else WarmStart(arguments, log)
+        process = _cold_start(arguments, log) if self.cold else WarmStart(arguments, log, self.environment)
         self._programs.append(Program(process, log, run_dir))
         return self._programs[-1]
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.warm_start import run_warm
+
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program
 
-ROOT = Path(__file__).parents[2]
 # More than what a busy machine needs: what is tested is that answers come, not how fast.
 PATIENT = ["--deadline", "10"]
 
 
 def evaluate(robot: Program, *flags: str) -> tuple[int, str]:
-    arguments = [sys.executable, "-m", "robot_edge", "evaluate", "--checkpoint", str(robot.run_dir), *flags]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    return done.returncode, done.stdout + done.stderr
+    return run_warm(["robot_edge", "evaluate", "--checkpoint", str(robot.run_dir), *flags])
 
 
 def report(folder: Path) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -16,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Error, Page, WebSocketRoute, expect
 
 from robot_edge.page.viewers import MOST_VIEWERS
 from tests.ports import free_port
+from tests.warm_start import run_warm
 
 SLOW_MS = 60_000
 # A class name that a page which took it for HTML would not show as it is.
@@ -97,17 +96,31 @@ class Visit:
         self.page.context.close()
 
 
+def visit_robot(robot: Any, browser: Browser, port: str, **context: Any) -> Visit:
+    """Open a robot's page, and wait until it can be used."""
+    robot.until_it_says("page at")
+    visit = Visit(browser, f"http://127.0.0.1:{port}/", **context)
+    visit.is_connected()
+    return visit
+
+
+@pytest.fixture(autouse=True)
+def _nobody_stays(launcher: Any) -> Iterator[None]:
+    """What a test that failed has started should not be seen by the next."""
+    yield
+    launcher.end()
+    launcher.environment = {}
+
+
 def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back(
     launcher: Any, mosquitto_url: str, chromium: Browser
 ) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "pages", "sim:mug", "--live", "--practice", "2", "--page", port)
-    robot.until_it_says("page at")
-    visit = Visit(chromium, f"http://127.0.0.1:{port}/", viewport={"width": 390, "height": 844})
+    visit = visit_robot(robot, chromium, port, viewport={"width": 390, "height": 844})
     visit.sees(".rb-class", "nothing it knows")
     expect(visit.page.get_by_text("trainer away")).to_be_visible()
     live = visit.page.locator(".rb-view img")
-    visit.page.wait_for_function("document.querySelector('.rb-view img').naturalWidth > 0")
     assert live.evaluate("image => image.naturalWidth") <= 640
     assert not scrolls_sideways(visit.page)
 
@@ -116,8 +129,7 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     visit.teach("x" * 10_000)
     visit.is_told("use 1 to 64 printable characters")
 
-    other = Visit(chromium, f"http://127.0.0.1:{port}/")  # somebody else, at the same time
-    other.sees(".rb-class", "nothing it knows")
+    other = visit_robot(robot, chromium, port)  # somebody else, at the same time
     visit.teach(NAME)
     expect(visit.page.locator(".rb-lesson", has_text=f"This is '{NAME}'")).to_be_visible(timeout=SLOW_MS)
     other.teach("star")
@@ -140,12 +152,30 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     visit.end()
 
 
+def test_a_page_takes_no_click_that_would_be_lost(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
+    port = str(free_port())
+    robot = launcher.robot(mosquitto_url, "early", "sim:mug", "--live", "--page", port)
+    robot.until_it_says("page at")
+    connections: list[WebSocketRoute] = []
+    page = chromium.new_page()
+    page.route_web_socket(re.compile("socket.io"), lambda connection: connections.append(connection))
+    page.goto(f"http://127.0.0.1:{port}/", wait_until="domcontentloaded")
+    content = page.locator(".nicegui-content")
+    expect(content).to_have_attribute("inert", "", timeout=SLOW_MS)
+    teach = page.get_by_text("Hold to teach")
+    with pytest.raises(Error, match="Timeout"):
+        teach.click(trial=True, timeout=1000)
+    connections[0].connect_to_server()
+    expect(content).not_to_have_attribute("inert", re.compile(""), timeout=SLOW_MS)
+    teach.click(trial=True)
+    page.close()
+    assert robot.interrupt() == 130
+
+
 def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "hold", "sim:mug", "--live", "--page", port)
-    robot.until_it_says("page at")
-    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
-    visit.sees(".rb-class", "nothing it knows")
+    visit = visit_robot(robot, chromium, port)
     visit.page.get_by_label("Class name").fill("mug")
     visit.page.get_by_role("button", name="Hold to teach").hover()
     visit.page.mouse.down()
@@ -166,9 +196,7 @@ def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_u
 def test_what_is_open_stays_open_while_figures_change(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "open", "sim:mug", "--live", "--page", port)
-    robot.until_it_says("page at")
-    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
-    visit.sees(".rb-class", "nothing it knows")
+    visit = visit_robot(robot, chromium, port)
     visit.page.get_by_label("How long").click()
     visit.page.get_by_role("option", name="60 s", exact=True).click()
     visit.teach("cup")
@@ -192,9 +220,7 @@ def test_classes_are_renamed_merged_and_forgotten_from_their_menus(
 ) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "menus", "sim:mug", "--live", "--practice", "2", "--page", port)
-    robot.until_it_says("page at")
-    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
-    visit.sees(".rb-class", "nothing it knows")
+    visit = visit_robot(robot, chromium, port)
     visit.page.get_by_label("How long").click()
     visit.page.get_by_role("option", name="5 s", exact=True).click()
     visit.teach("cup")
@@ -228,9 +254,7 @@ def test_classes_are_renamed_merged_and_forgotten_from_their_menus(
 def test_the_camera_is_paused_stepped_and_let_go_on(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "paused", "sim:mug", "--live", "--page", port)
-    robot.until_it_says("page at")
-    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
-    visit.sees(".rb-class", "nothing it knows")
+    visit = visit_robot(robot, chromium, port)
     expect(visit.page.get_by_role("button", name="Step")).to_be_hidden()
     visit.page.get_by_role("button", name="Pause").click()
     expect(visit.page.get_by_role("button", name="Go on")).to_be_visible(timeout=SLOW_MS)
@@ -253,9 +277,7 @@ def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
     port = str(free_port())
     flags = ("sim:mug", "--live", "--page", port)
     robot = launcher.robot(mosquitto_url, "left", *flags)
-    robot.until_it_says("page at")
-    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
-    visit.is_connected()
+    visit = visit_robot(robot, chromium, port)
     robot.kill()
     expect(visit.page.get_by_text("left is away")).to_be_visible(timeout=SLOW_MS)
     visit.page.evaluate("window.before = true")
@@ -268,12 +290,11 @@ def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
 
 
 def test_a_page_left_open_asks_for_the_password_when_its_robot_has_forgotten_the_login(
-    launcher: Any, mosquitto_url: str, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+    launcher: Any, mosquitto_url: str, chromium: Browser
 ) -> None:
-    monkeypatch.setenv("REFLEXARC_PAGE_PASSWORD", "correct horse")
     port = str(free_port())
     flags = ("sim:mug", "--live", "--page", port)
-    launcher.cold = True  # for the variable
+    launcher.environment = {"REFLEXARC_PAGE_PASSWORD": "correct horse"}
     robot = launcher.robot(mosquitto_url, "forgets", *flags)
     robot.until_it_says("page at")
     visit = Visit(chromium, f"http://127.0.0.1:{port}/")
@@ -286,7 +307,6 @@ def test_a_page_left_open_asks_for_the_password_when_its_robot_has_forgotten_the
         robot = launcher.robot(mosquitto_url, "forgets", *flags)
         robot.until_it_says("page at")
     expect(visit.page.get_by_label("Password")).to_be_visible(timeout=SLOW_MS)
-    launcher.cold = False
     assert robot.interrupt() == 130
 
 
@@ -303,10 +323,8 @@ def test_pages_keep_their_picture_while_others_come_and_go_and_get_it_back(
 ) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "crowd", "sim:mug", "--live", "--page", port)
-    robot.until_it_says("page at")
-    visit = Visit(chromium, f"http://127.0.0.1:{port}/")
+    visit = visit_robot(robot, chromium, port)
     picture = visit.page.locator(".rb-view img")
-    visit.page.wait_for_function("document.querySelector('.rb-view img').naturalWidth > 0")
     asked = picture.get_attribute("src")
     crowded = visit.page.get_by_text("others look at once")
     for _ in range(2 * MOST_VIEWERS):
@@ -371,9 +389,9 @@ def test_the_cloud_page_shows_robots_behind_a_password(
     assert robot.wait() == 0
     expect(row).to_contain_text("away", timeout=SLOW_MS)
     expect(row).to_contain_text("320", timeout=SLOW_MS)
+    row.click()  # others may have been at this broker before
     for colour in ("red", "green", "blue", "yellow"):
         expect(visit.page.locator("tr", has_text=colour)).to_contain_text("%", timeout=SLOW_MS)
-    row.click()
     expect(visit.page.get_by_text("resnet18, cut after")).to_be_visible()
     visit.end()
 
@@ -390,12 +408,11 @@ def test_the_cloud_page_shows_robots_behind_a_password(
 def test_a_page_without_nicegui_says_how_to_get_it(end: str, tmp_path: Path) -> None:
     source = ["--source", "sim:"] if end == "robot_edge" else []
     flags = ["run", "--broker", "mqtt://127.0.0.1:1", "--run-dir", str(tmp_path / "run"), *source, "--page", "8080"]
-    without = f"import sys; sys.modules['nicegui'] = None; from {end}.__main__ import main; main()"
-    done = subprocess.run([sys.executable, "-c", without, *flags], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "--page needs NiceGUI" in done.stderr
-    assert "pip install 'reflexarc[page]'" in done.stderr
-    assert "Traceback" not in done.stderr
+    status, printed = run_warm([end, *flags], missing="nicegui")
+    assert status == 2
+    assert "--page needs NiceGUI" in printed
+    assert "pip install 'reflexarc[page]'" in printed
+    assert "Traceback" not in printed
     assert not (tmp_path / "run").exists()
 
 

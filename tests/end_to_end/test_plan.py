@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.warm_start import run_warm
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher
@@ -18,14 +19,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--backbone", "resnet18", "--image-size", "16", "--batch", "16", "--threads", "1", "--rehearse", "0"]
 
 
 def plan(*flags: str) -> tuple[int, str]:
-    arguments = [sys.executable, "-m", "robot_edge", "plan", "--robot", "planner", *SMALL, *flags]
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
-    return done.returncode, done.stdout + done.stderr
+    return run_warm(["robot_edge", "plan", "--robot", "planner", *SMALL, *flags])
 
 
 @pytest.fixture(scope="module", name="world")
@@ -38,10 +36,10 @@ def _world(mosquitto_url: str, launcher: Launcher) -> str:
 
 def test_a_plan_is_found_written_and_kept(world: str, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.toml"
-    source = ["--source", f"folder:{pictures}/train", "--epochs", "20"]
-    status, printed = plan("--broker", world, *source, "--cuts", "layer3", "--out", str(out), "--verify")
+    source = ["--source", f"folder:{pictures}/train", "--epochs", "20", "--verify-images", "1000"]
+    status, printed = plan("--broker", world, *source, "--cuts", "layer1", "--out", str(out), "--verify")
     settings = tomllib.loads(out.read_text())
-    assert settings["cut"] == "layer3"
+    assert settings["cut"] == "layer1"
     assert 2 <= settings["bits"] <= 8
     assert "verify" not in settings
     assert "Mbit/s" in printed
