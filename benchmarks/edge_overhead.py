@@ -3,9 +3,10 @@
     python benchmarks/edge_overhead.py --data PATH/cifar10/train
 
 The bare loop is forward, backward and optimizer step of the same edge segment and exit on one batch in memory: no
-source, no augmentation, no quantization, no broker. It and the node share core 0 in turns of a few seconds, each held
-still (SIGSTOP) in the other's turn, as a machine's speed changes by the minute. The trainer has core 1 and, held still
-while the node warms up, a backlog of activations, so it is as busy in one's turn as in the other's.
+source, no augmentation, no quantization, no broker. There are two: one in a program that only imports PyTorch, and one
+that has its memory as the node does (`broker/startup.py`). They and the node share core 0 in turns of a few seconds,
+each held still (SIGSTOP) in the others'. The trainer has core 1 and, held still while the node warms up, a backlog of
+activations, so it is as busy in one's turn as in the others'.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import time
 from collections.abc import Callable
 from ctypes import c_longlong
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +49,13 @@ class Settings:
 
     data: Path | None = None
     """Folder of pictures by class; the simulated camera where there is none."""
-    turns: int = 20
-    """Turns of each."""
+    rounds: int = 5
+    """How often all of them are started anew: how fast a process is depends on the memory that it was given, too."""
+    turns: int = 4
+    """Turns of each in a round."""
     seconds: float = 4.0
     """Length of a turn. Under the robot's heartbeat of five seconds, and long enough for ten steps."""
-    warm_up: float = 25.0
+    warm_up: float = 15.0
     """Seconds for the node to settle and the trainer to fall behind. Under the 30 after which the node sends again."""
     out: Path = Path("runs/benchmarks/edge-overhead")
 
@@ -90,41 +95,64 @@ def main(settings: Settings) -> None:
     context.Process(target=measure_codec, args=(config, share)).start()
     print(f"quantize, dequantize, pack and compress: {100 * share.get():.2f} % of a training step", flush=True)
 
+    rates: dict[str, list[float]] = {}
+    for number in range(settings.rounds):
+        for name, rate in one_round(settings, folder / f"round-{number}", source, config, context).items():
+            rates.setdefault(name, []).append(rate)
+        show({name: of_it[-1:] for name, of_it in rates.items()})
+    print(f"\nmedians of {settings.rounds} rounds")
+    show(rates)
+
+
+def one_round(
+    settings: Settings, folder: Path, source: str, config: RobotConfig, context: SpawnContext
+) -> dict[str, float]:
+    """Start all, let them take turns, and return the mean images per second of each."""
+    folder.mkdir()
     with start_local_broker() as broker:
         cloud = start("cloud_trainer", folder / "cloud", broker.url, 1, [])
         node = Node(folder, source, broker.url)
-        # Without a lock: a loop that is stopped while it holds one would stop us too.
-        done = context.Value("q", 0, lock=False)
+        loops: list[SpawnProcess] = []
         try:
             wait_until(lambda: node.images() > 0)
             cloud.send_signal(signal.SIGSTOP)
             time.sleep(settings.warm_up)
             node.process.send_signal(signal.SIGSTOP)
-            bare = context.Process(target=bare_loop, args=(config, node.compute(), done), daemon=True)
-            bare.start()
-            wait_until(lambda: done.value > 0)
-            assert bare.pid
-            os.kill(bare.pid, signal.SIGSTOP)
+            runners = {"node": Runner(pid=node.process.pid, images=node.images)}
+            for name, prepared in (("bare loop", False), ("bare loop, memory as the node's", True)):
+                # Without a lock: a loop that is stopped while it holds one would stop us too.
+                done = context.Value("q", 0, lock=False)
+                loops.append(context.Process(target=bare_loop, args=(config, node.compute(), done, prepared)))
+                loops[-1].start()
+                wait_until(partial(_has_begun, done))
+                pid = loops[-1].pid
+                assert pid
+                os.kill(pid, signal.SIGSTOP)
+                runners[name] = Runner(pid=pid, images=partial(_value, done))
             cloud.send_signal(signal.SIGCONT)
-            runners = {
-                "bare loop": Runner(pid=bare.pid, images=lambda: int(done.value)),
-                "node": Runner(pid=node.process.pid, images=node.images),
-            }
-            show(take_turns(runners, turns=settings.turns, seconds=settings.seconds))
-            bare.kill()
+            rates = take_turns(runners, turns=settings.turns, seconds=settings.seconds)
         finally:
             for process in (node.process, cloud):
                 process.kill()
                 process.wait()
+            for loop in loops:
+                loop.kill()
+    return {name: statistics.fmean(of_it) for name, of_it in rates.items()}
+
+
+def _has_begun(done: c_longlong) -> bool:
+    return done.value > 0
+
+
+def _value(done: c_longlong) -> int:
+    return done.value
 
 
 def show(rates: dict[str, list[float]]) -> None:
-    means = {name: statistics.fmean(values) for name, values in rates.items()}
-    ratios = [one / other for one, other in zip(rates["node"], rates["bare loop"], strict=True)]
-    print(f"means: bare loop {means['bare loop']:.1f}, node {means['node']:.1f} images/s")
-    print(
-        f"node / bare loop: {means['node'] / means['bare loop']:.3f}; median of turns {statistics.median(ratios):.3f}"
-    )
+    node = rates["node"]
+    for name, of_it in rates.items():
+        ratio = statistics.median(one / other for one, other in zip(node, of_it, strict=True))
+        print(f"{name}: {statistics.median(of_it):.0f} images/s; node / it {ratio:.3f}", flush=True)
 
 
 def start(program: str, folder: Path, broker: str, core: int, flags: list[str]) -> subprocess.Popen[bytes]:
@@ -134,9 +162,10 @@ def start(program: str, folder: Path, broker: str, core: int, flags: list[str]) 
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def bare_loop(config: RobotConfig, compute: Compute, done: c_longlong) -> None:
-    """Train until killed, computing and holding memory as the node does; done counts images."""
-    prepare_pytorch()
+def bare_loop(config: RobotConfig, compute: Compute, done: c_longlong, prepared: bool) -> None:
+    """Train until killed, computing as the node does; done counts images."""
+    if prepared:
+        prepare_pytorch()
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
     segment, _, _ = build_edge(config)

@@ -28,6 +28,7 @@ def main() -> int:
         ["codec.py"],
         ["compute.py"],
         ["waiting_threads.py"],
+        ["kept_memory.py"],
         ["fleet.py"],
     ]
     if data:
