@@ -30,17 +30,18 @@ CSS = """
 # document listens, so that the button works from the moment that it can be seen.
 HOLD = """
 (() => {
-  let timer = null, pressed = null;
+  let timer = null, pressed = null, finger = null;
   const button = (event) => event.target instanceof Element ? event.target.closest('.rb-hold') : null;
   const say = (held) => emitEvent('hold', held);
   const end = () => { if (timer === null) return; clearInterval(timer); timer = null;
     pressed.classList.remove('rb-held'); say(false); };
   document.addEventListener('pointerdown', (event) => {
     if (timer !== null || event.button > 0 || !button(event)) return;
-    pressed = button(event);
-    event.preventDefault(); try { pressed.setPointerCapture(event.pointerId); } catch (error) {}
+    pressed = button(event); finger = event.pointerId;
+    event.preventDefault(); try { pressed.setPointerCapture(finger); } catch (error) {}
     pressed.classList.add('rb-held'); say(true); timer = setInterval(() => say(true), 500); });
-  for (const name of ['pointerup', 'pointercancel', 'lostpointercapture']) document.addEventListener(name, end);
+  for (const name of ['pointerup', 'pointercancel', 'lostpointercapture'])
+    document.addEventListener(name, (event) => { if (event.pointerId === finger) end(); });
   document.addEventListener('contextmenu', (event) => { if (button(event)) event.preventDefault(); });
   document.addEventListener('visibilitychange', () => { if (document.hidden) end(); });
   window.addEventListener('blur', end);

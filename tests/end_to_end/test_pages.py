@@ -180,6 +180,7 @@ def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_u
     visit.page.get_by_role("button", name="Hold to teach").hover()
     visit.page.mouse.down()
     expect(visit.page.locator(".rb-lesson")).to_be_visible(timeout=SLOW_MS)
+    visit.page.evaluate("document.dispatchEvent(new PointerEvent('pointerup', {pointerId: 99}))")  # another finger's
     visit.page.wait_for_timeout(5000)  # longer than a lesson that nobody goes on with
     expect(visit.page.locator(".rb-lesson")).to_be_visible()
     assert robot.printed.count("teaching 'mug'") == 1
