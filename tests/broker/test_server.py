@@ -26,7 +26,7 @@ from broker.server import Backend, start_local_broker
 
 BACKENDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"]
 PAYLOAD = bytes(range(256)) * 400  # 102,400 bytes, every byte value
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def carry(url: str, topic: str, payload: bytes) -> bytes:

@@ -20,7 +20,9 @@ from robot_edge.page.viewers import MOST_VIEWERS
 from tests.ports import free_port
 from tests.warm_start import run_warm
 
-SLOW_MS = 60_000
+# Only a failure takes this long.
+SLOW_MS = 180_000
+expect.set_options(timeout=SLOW_MS)
 # A class name that a page which took it for HTML would not show as it is.
 NAME = "<i>mug</i>"
 # How sure it is and how long it took changes with each prediction.

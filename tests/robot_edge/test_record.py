@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_a_bag_that_can_be_read(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert any("frames recorded" in line for line in process.stdout), "it recorded nothing"
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     frames = frames_of(f"bag:{out}")
     with closing(open_source("sim:", image_size=32)) as source:
