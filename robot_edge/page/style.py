@@ -27,7 +27,7 @@ CSS = """
 """
 
 # The button's own timer proves that the browser is still there; a server's would go on teaching without it. The whole
-# document listens, so that the button works from the moment that it can be seen.
+# document listens: a listener of the button's own would come after the button, and a press between them would be lost.
 HOLD = """
 (() => {
   let timer = null, pressed = null, finger = null;

@@ -50,7 +50,7 @@ class Visit:
 
     def sees(self, selector: str, text: str | re.Pattern[str]) -> None:
         """Wait until an element says so."""
-        expect(self.page.locator(selector)).to_have_text(text, timeout=SLOW_MS)
+        expect(self.page.locator(selector)).to_have_text(text)
 
     def is_connected(self) -> None:
         """Wait until the page is more than the HTML that it began as: pictures come over its connection only."""
@@ -58,11 +58,11 @@ class Visit:
 
     def is_told(self, text: str) -> None:
         """Wait for a notification."""
-        expect(self.page.locator(".q-notification", has_text=text).first).to_be_visible(timeout=SLOW_MS)
+        expect(self.page.locator(".q-notification", has_text=text).first).to_be_visible()
 
     def lists(self, *names: str) -> None:
         """Wait until these are the classes, and no others."""
-        expect(self.page.locator(".rb-one .rb-about div:first-child")).to_have_text(list(names), timeout=SLOW_MS)
+        expect(self.page.locator(".rb-one .rb-about div:first-child")).to_have_text(list(names))
 
     def chooses(self, name: str, item: str) -> None:
         """Choose from a class's menu."""
@@ -81,7 +81,7 @@ class Visit:
     def counts_on(self) -> None:
         """Wait until the first class in the list has more frames."""
         about = self.page.locator(".rb-one .rx-soft").first
-        expect(about).not_to_have_text(about.inner_text(), timeout=SLOW_MS)
+        expect(about).not_to_have_text(about.inner_text())
 
     def sees_something_move(self) -> None:
         """Wait until another picture is in the live view."""
@@ -133,7 +133,7 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
 
     other = visit_robot(robot, chromium, port)  # somebody else, at the same time
     visit.teach(NAME)
-    expect(visit.page.locator(".rb-lesson", has_text=f"This is '{NAME}'")).to_be_visible(timeout=SLOW_MS)
+    expect(visit.page.locator(".rb-lesson", has_text=f"This is '{NAME}'")).to_be_visible()
     other.teach("star")
     other.is_told("is being taught for")
     other.end()
@@ -146,7 +146,7 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     visit.page.get_by_role("button", name="Undo").click()
     visit.is_told("took back")
     visit.sees(".rb-class", "nothing it knows")
-    expect(visit.page.locator(".rb-one")).to_have_count(0, timeout=SLOW_MS)
+    expect(visit.page.locator(".rb-one")).to_have_count(0)
 
     begin = time.monotonic()
     assert robot.interrupt() == 130  # with a page open, and its camera running
@@ -163,12 +163,12 @@ def test_a_page_takes_no_click_that_would_be_lost(launcher: Any, mosquitto_url: 
     page.route_web_socket(re.compile("socket.io"), lambda connection: connections.append(connection))
     page.goto(f"http://127.0.0.1:{port}/", wait_until="domcontentloaded")
     content = page.locator(".nicegui-content")
-    expect(content).to_have_attribute("inert", "", timeout=SLOW_MS)
+    expect(content).to_have_attribute("inert", "")
     teach = page.get_by_text("Hold to teach")
     with pytest.raises(Error, match="Timeout"):
         teach.click(trial=True, timeout=1000)
     connections[0].connect_to_server()
-    expect(content).not_to_have_attribute("inert", re.compile(""), timeout=SLOW_MS)
+    expect(content).not_to_have_attribute("inert", re.compile(""))
     teach.click(trial=True)
     page.close()
     assert robot.interrupt() == 130
@@ -181,14 +181,14 @@ def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_u
     visit.page.get_by_label("Class name").fill("mug")
     visit.page.get_by_role("button", name="Hold to teach").hover()
     visit.page.mouse.down()
-    expect(visit.page.locator(".rb-lesson")).to_be_visible(timeout=SLOW_MS)
+    expect(visit.page.locator(".rb-lesson")).to_be_visible()
     visit.page.evaluate("document.dispatchEvent(new PointerEvent('pointerup', {pointerId: 99}))")  # another finger's
     visit.page.wait_for_timeout(5000)  # longer than a lesson that nobody goes on with
     expect(visit.page.locator(".rb-lesson")).to_be_visible()
     assert robot.printed.count("teaching 'mug'") == 1
     visit.page.mouse.up()
     visit.is_told("frames of 'mug' that differ")
-    expect(visit.page.locator(".rb-lesson")).to_be_hidden(timeout=SLOW_MS)
+    expect(visit.page.locator(".rb-lesson")).to_be_hidden()
     visit.sees(".rb-one .rb-about div:first-child", "mug")
 
     visit.end()
@@ -260,14 +260,14 @@ def test_the_camera_is_paused_stepped_and_let_go_on(launcher: Any, mosquitto_url
     visit = visit_robot(robot, chromium, port)
     expect(visit.page.get_by_role("button", name="Step")).to_be_hidden()
     visit.page.get_by_role("button", name="Pause").click()
-    expect(visit.page.get_by_role("button", name="Go on")).to_be_visible(timeout=SLOW_MS)
+    expect(visit.page.get_by_role("button", name="Go on")).to_be_visible()
     visit.stands_still()
     before = visit.page.evaluate(PICTURE)
     visit.page.get_by_role("button", name="Step").click()
     visit.page.wait_for_function(f"before => ({PICTURE})() !== before", arg=before)
     visit.stands_still()
     visit.page.get_by_role("button", name="Go on").click()
-    expect(visit.page.get_by_role("button", name="Pause")).to_be_visible(timeout=SLOW_MS)
+    expect(visit.page.get_by_role("button", name="Pause")).to_be_visible()
     for _ in range(3):
         visit.sees_something_move()
     visit.end()
@@ -282,7 +282,7 @@ def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
     robot = launcher.robot(mosquitto_url, "left", *flags)
     visit = visit_robot(robot, chromium, port)
     robot.kill()
-    expect(visit.page.get_by_text("left is away")).to_be_visible(timeout=SLOW_MS)
+    expect(visit.page.get_by_text("left is away")).to_be_visible()
     visit.page.evaluate("window.before = true")
     robot = launcher.robot(mosquitto_url, "left", *flags)
     robot.until_it_says("page at")
@@ -306,10 +306,10 @@ def test_a_page_left_open_asks_for_the_password_when_its_robot_has_forgotten_the
         visit.page.get_by_role("button", name="Log in").click()
         visit.is_connected()
         robot.kill()
-        expect(visit.page.get_by_text("forgets is away")).to_be_visible(timeout=SLOW_MS)
+        expect(visit.page.get_by_text("forgets is away")).to_be_visible()
         robot = launcher.robot(mosquitto_url, "forgets", *flags)
         robot.until_it_says("page at")
-    expect(visit.page.get_by_label("Password")).to_be_visible(timeout=SLOW_MS)
+    expect(visit.page.get_by_label("Password")).to_be_visible()
     assert robot.interrupt() == 130
 
 
@@ -339,8 +339,8 @@ def test_pages_keep_their_picture_while_others_come_and_go_and_get_it_back(
         visit.sees_something_move()
         assert picture.get_attribute("src") == asked
         with looking(port):
-            expect(crowded).to_be_visible(timeout=SLOW_MS)
-        expect(crowded).to_be_hidden(timeout=SLOW_MS)
+            expect(crowded).to_be_visible()
+        expect(crowded).to_be_hidden()
     visit.sees_something_move()
     visit.end()
     assert robot.interrupt() == 130
@@ -388,13 +388,13 @@ def test_the_cloud_page_shows_robots_behind_a_password(
         mosquitto_url, "shown", f"folder:{pictures}/few", "--held-out", f"folder:{pictures}/test", "--epochs", "2"
     )
     row = visit.page.locator("tr", has_text="shown")
-    expect(row).to_contain_text("there", timeout=SLOW_MS)
+    expect(row).to_contain_text("there")
     assert robot.wait() == 0
-    expect(row).to_contain_text("away", timeout=SLOW_MS)
-    expect(row).to_contain_text("320", timeout=SLOW_MS)
+    expect(row).to_contain_text("away")
+    expect(row).to_contain_text("320")
     row.click()  # others may have been at this broker before
     for colour in ("red", "green", "blue", "yellow"):
-        expect(visit.page.locator("tr", has_text=colour)).to_contain_text("%", timeout=SLOW_MS)
+        expect(visit.page.locator("tr", has_text=colour)).to_contain_text("%")
     expect(visit.page.get_by_text("resnet18, cut after")).to_be_visible()
     visit.end()
 
