@@ -27,13 +27,13 @@ from torch.optim import Optimizer
 
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
-from hierarchy.losses import asymmetric_cross_entropy
+from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
 from robot_edge.config import RobotConfig
 from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import Pixels
-from robot_edge.node import REPLAY_PRACTICE
+from robot_edge.node import PRACTICE_EPOCHS, REPLAY_PRACTICE
 from robot_edge.segment import build_edge
 from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 
@@ -79,7 +79,7 @@ class Robot:
         return FrameMemory.limit_of(frames * FRAME_BYTES / 1e6, 32)
 
     def loss(self, logits: Tensor, labels: Tensor, fresh: int) -> Tensor:
-        return asymmetric_cross_entropy(logits, labels, fresh)
+        return logit_adjusted_cross_entropy(logits, labels, fresh)
 
     def learn(self, images: Pixels, names: list[str]) -> None:
         self.rehearsed = self.memory.draw(len(names))
@@ -92,15 +92,18 @@ class Robot:
     def end_phase(self, phase: Stream) -> None:
         """Be told that a phase is over."""
 
-    def practise(self) -> None:
-        for done in range(REPLAY_PRACTICE):
+    def practise(self, learned: int) -> None:
+        """learned: steps taken before."""
+        once = len(self.memory) // (2 * FRESH)
+        steps = max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, learned))
+        for done in range(steps):
             self.rehearsed = self.memory.draw(2 * FRESH)
             images = np.stack([one.image for one in self.rehearsed])
             names = [one.name for one in self.rehearsed]
-            self._step(images, names, fresh=0, progress=settling(done, REPLAY_PRACTICE - done))
+            self._step(images, names, fresh=0, progress=settling(done, steps - done))
 
     def _step(self, images: Pixels, names: list[str], *, fresh: int, progress: float | None) -> None:
-        with patch("robot_edge.trainer.asymmetric_cross_entropy", self.loss):
+        with patch("robot_edge.trainer.logit_adjusted_cross_entropy", self.loss):
             self.edge.step(images, names, fresh=fresh, progress=progress)
 
     def test(self, unseen: Stream) -> float:
@@ -125,6 +128,16 @@ class PlainLoss(Robot):
 
     def loss(self, logits: Tensor, labels: Tensor, fresh: int) -> Tensor:
         return F.cross_entropy(logits, labels)
+
+
+class AsymmetricLoss(Robot):
+    """New samples compete only with the classes among them (ER-ACE, as in continual_methods.py)."""
+
+    def loss(self, logits: Tensor, labels: Tensor, fresh: int) -> Tensor:
+        absent = torch.full_like(logits, -torch.inf)
+        absent[fresh:] = 0
+        absent[:, torch.unique(labels[:fresh])] = 0
+        return F.cross_entropy(logits + absent, labels)
 
 
 class Distilled(Robot):
@@ -236,7 +249,7 @@ class ReservoirMemory(BalancedMemory[int]):
 
 
 class RawFrames(Robot):
-    """Frames as they are, a sixth as many."""
+    """Frames as they are, a twelfth as many."""
 
     def __init__(self, seed: int, frames: int) -> None:
         super().__init__(seed, frames)
@@ -248,10 +261,11 @@ class RawFrames(Robot):
 
 VARIANTS: dict[str, type[Robot]] = {
     "as the robot is": Robot,
-    "raw frames, a sixth as many": RawFrames,
+    "raw frames, a twelfth as many": RawFrames,
     "reservoir": Reservoir,
     "herding": Herding,
     "plain cross-entropy": PlainLoss,
+    "new samples compete with each other (ER-ACE)": AsymmetricLoss,
     "with the logits of before (DER++)": Distilled,
     "cosine exit": CosineExit,
     "new rows at class means": MeanRows,
@@ -274,13 +288,15 @@ def main(settings: Settings) -> None:
 def measure(settings: Settings, kind: type[Robot], seed: int) -> dict[str, Any]:
     robot = kind(seed, settings.memory)
     unseen = Stream.read(f"folder:{settings.data}/test")
+    steps = 0
     for number, phase in enumerate(PHASES):
         stream = Stream.read(f"folder:{settings.data}/train", phases=[phase], seed=seed + number)
         for images, names in stream.batches(FRESH):
             robot.learn(images, names)
+            steps += 1
         robot.end_phase(stream)
     at_the_end = robot.test(unseen)
-    robot.practise()
+    robot.practise(steps)
     return {"stream": at_the_end, "practised": robot.test(unseen)}
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from broker.errors import MalformedMessage
 from cloud_trainer.segment import CloudSegment
 from hierarchy.device import Compute, fastest
 from hierarchy.learner import Learner
+from hierarchy.losses import logit_adjusted_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class CloudTrainer:
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
             logits = self._logits(activations)
-            loss = F.cross_entropy(logits, labels)
+            loss = logit_adjusted_cross_entropy(logits, labels, fresh)
             if not self.learner.descend(loss):
                 raise MalformedMessage(f"these activations give a loss of {loss.item():g}, or an infinite gradient")
         return CloudStep(loss=loss.item(), correct=(logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy())

@@ -1,4 +1,4 @@
-"""Losses for learning new classes without unlearning old ones. Pure."""
+"""A loss for learning new classes without unlearning old ones. Pure."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def asymmetric_cross_entropy(logits: Tensor, labels: Tensor, fresh: int) -> Tensor:
-    """Return the mean loss of a step whose first ``fresh`` samples are new and whose others are rehearsed.
+def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, fresh: int) -> Tensor:
+    """Return the mean loss of a step whose first ``fresh`` samples are new and whose others are rehearsed, all classes
+    alike.
 
-    New samples compete only with the classes among them, rehearsed ones with all: a stream that shows nothing but cats
-    would otherwise push every other class down (ER-ACE; Caccia et al., "New insights on reducing abrupt representation
-    change in online continual learning", 2022). Of one class there is nothing to compete with: it is learned as it is
-    rehearsed. With nothing rehearsed it is the plain loss.
+    A stream that shows nothing but cats makes "cat" the best guess at anything. So each logit is raised by the logarithm
+    of its class's share of the step: what is left to learn is what a sample itself says (Menon et al., "Long-tail
+    learning via logit adjustment", 2021; for streams Huang et al., "Online class incremental learning with logit adjusted
+    softmax", 2023). With nothing rehearsed, or nothing new, it is the plain loss.
 
     logits: float32 (N, classes). labels: int64 (N,).
     """
-    if fresh == len(labels):
+    rehearsed, classes = len(labels) - fresh, logits.shape[1]
+    if not rehearsed:
         return F.cross_entropy(logits, labels)
-    met = torch.unique(labels[:fresh])
-    if len(met) < 2:
-        return F.cross_entropy(logits[fresh:], labels[fresh:])
-    absent = torch.full_like(logits[:fresh], -torch.inf)
-    absent[:, met] = 0
-    competing = torch.cat([logits[:fresh] + absent, logits[fresh:]])
-    return F.cross_entropy(competing, labels)
+    share = (torch.bincount(labels[:fresh], minlength=classes) + rehearsed / classes) / len(labels)
+    return F.cross_entropy(logits + share.log(), labels)

@@ -27,7 +27,7 @@ class KeptFrame(NamedTuple):
 
 
 class FrameMemory:
-    """A BalancedMemory of frames, uint8 (size, size, 3), each in a sixth of its bytes.
+    """A BalancedMemory of frames, uint8 (size, size, 3), each in a twelfth of its bytes.
 
     exact: as they are, to test on: an accuracy on JPEGs is not that on a camera's frames.
 

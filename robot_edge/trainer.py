@@ -17,7 +17,7 @@ from broker.quantize import Quantized, dequantize, quantize
 from hierarchy.checkpoint import Parts
 from hierarchy.device import Compute, fastest
 from hierarchy.learner import Learner
-from hierarchy.losses import asymmetric_cross_entropy
+from hierarchy.losses import logit_adjusted_cross_entropy
 from robot_edge.augment import augment
 from robot_edge.segment import EdgeSegment
 
@@ -88,7 +88,7 @@ class EdgeTrainer:
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
             quantized, logits = self._predict(augment(images, self._rng), self.bits)
-            loss = asymmetric_cross_entropy(logits, labels, fresh)
+            loss = logit_adjusted_cross_entropy(logits, labels, fresh)
             if not self.learner.descend(loss):
                 raise ConfigError("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
         correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()

@@ -1,4 +1,4 @@
-"""A JPEG or PNG file as pixels."""
+"""A JPEG or PNG file as pixels, and pixels as a JPEG file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from robot_edge.frames import Pixels
 
 try:
     import cv2
-except ImportError:  # of the extra `camera`
+    from cv2 import IMREAD_COLOR_RGB, IMWRITE_JPEG_SAMPLING_FACTOR, IMWRITE_JPEG_SAMPLING_FACTOR_444
+except ImportError:  # of the extra `camera`; or one as old as ROS 2 Humble's, without these
     cv2 = None  # type: ignore[assignment]
 
 # Pillow's other decoders, of which it has forty, get no chance at a file of unknown origin.
@@ -29,12 +30,23 @@ def decode(encoded: bytes) -> Pixels:
     """Return uint8 (height, width, 3). Raises one of UNREADABLE."""
     if cv2 and _is_plain_jpeg(encoded):
         # The same pixels as Pillow's in a third of the time: for small pictures 5 % of a training step on them.
-        plain = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+        plain = IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), plain)
         if pixels is not None:  # it is for a file that is cut off: Pillow says so in words
             return np.asarray(pixels, np.uint8)
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def encode_jpeg(image: Pixels, quality: int) -> bytes:
+    """Return image, uint8 (height, width, 3), as JPEG with colour as dense as light."""
+    if cv2:  # four times as fast, for small pictures
+        dense = [IMWRITE_JPEG_SAMPLING_FACTOR, IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        its_order = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".jpg", its_order, [cv2.IMWRITE_JPEG_QUALITY, quality, *dense])[1].tobytes()
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
+    return file.getvalue()
 
 
 def _is_plain_jpeg(encoded: bytes) -> bool:

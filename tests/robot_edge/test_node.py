@@ -905,7 +905,7 @@ def test_a_run_that_begins_with_anothers_weights_remembers_its_frames(tmp_path: 
 def test_inherited_frames_are_scaled_and_bounded(tmp_path: Path) -> None:
     former = Run(tmp_path / "one", {"images": 160})
     former.all()
-    room_for_ten = {"image_size": 32, "rehearsal_mb": 10 * 3 * 32**2 / 6 / 1e6}
+    room_for_ten = {"image_size": 32, "rehearsal_mb": 10 * 3 * 32**2 / 12 / 1e6}
     heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one"), **room_for_ten})
     heir.node.inherit(tmp_path / "one")
     frames = list(heir.node._knowledge.rehearsal.all())

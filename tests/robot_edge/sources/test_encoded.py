@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -44,6 +47,33 @@ def test_opencv_gives_the_pixels_that_pillow_gives(
     np.testing.assert_array_equal(with_opencv, encoded.decode(file))
     assert with_opencv.shape == (33, 47, 3)
     assert with_opencv.dtype == np.uint8
+
+
+@pytest.mark.parametrize("quality", [1, 45, 90])
+def test_opencv_encodes_as_pillow_does(quality: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.asarray(smooth(33, 47))
+    with_opencv = encoded.decode(encoded.encode_jpeg(image, quality))
+    monkeypatch.setattr(encoded, "cv2", None)
+    np.testing.assert_array_equal(with_opencv, encoded.decode(encoded.encode_jpeg(image, quality)))
+    assert np.abs(with_opencv.astype(float) - image).mean() < 3 + 60 / quality
+
+
+def test_colour_stays_as_sharp_as_light() -> None:
+    stripes = np.zeros((16, 16, 3), np.uint8)
+    stripes[:, ::2] = (255, 0, 0)
+    stripes[:, 1::2] = (0, 0, 255)
+    back = encoded.decode(encoded.encode_jpeg(stripes, 90)).astype(float)
+    assert np.abs(back - stripes).mean() < 10
+
+
+def test_an_opencv_as_old_as_that_of_ros_2_humble_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as old:
+        old.setitem(sys.modules, "cv2", ModuleType("cv2"))
+        importlib.reload(encoded)
+        assert encoded.cv2 is None
+        assert encoded.decode(saved(smooth(8, 16), "JPEG")).shape == (8, 16, 3)
+    importlib.reload(encoded)
+    assert encoded.cv2 is not None
 
 
 def test_a_turned_picture_stays_as_its_pixels_lie() -> None:
