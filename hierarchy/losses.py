@@ -8,13 +8,12 @@ from torch.nn import functional as F
 
 
 def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, fresh: int) -> Tensor:
-    """Return the mean loss of a step whose first ``fresh`` samples are new and whose others are rehearsed, all classes
-    alike.
+    """Return the mean loss of a step whose first ``fresh`` samples are new, the others rehearsed, each class as often.
 
-    A stream that shows nothing but cats makes "cat" the best guess at anything. So each logit is raised by the logarithm
-    of its class's share of the step: what is left to learn is what a sample itself says (Menon et al., "Long-tail
-    learning via logit adjustment", 2021; for streams Huang et al., "Online class incremental learning with logit adjusted
-    softmax", 2023). With nothing rehearsed, or nothing new, it is the plain loss.
+    A stream that shows nothing but cats makes "cat" the best guess at anything. So each logit is raised by the
+    logarithm of its class's share of the step, and what is left to learn is what a sample itself says (Menon et al.,
+    "Long-tail learning via logit adjustment", 2021; Huang et al., "Online class incremental learning with logit
+    adjusted softmax", 2023). With nothing rehearsed, or nothing new, it is the plain loss.
 
     logits: float32 (N, classes). labels: int64 (N,).
     """

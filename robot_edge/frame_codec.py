@@ -8,13 +8,13 @@ from PIL import Image
 from robot_edge.frames import Pixels
 from robot_edge.sources.encoded import decode, encode_jpeg
 
-# Bytes of a raw frame for each byte of room: many frames teach more than good ones. A photograph of 32 pixels takes 500 of
-# its 3,072 bytes at quality 90, and at 45, where most of them end, 250; a frame of 96 pixels ends at 60 and more.
+# Bytes of a raw frame for each byte of room: many frames teach more than good ones. A photograph of 32 pixels takes 500
+# of its 3,072 bytes at quality 90, and 250 at 45, where most of them end. Larger ones end at better qualities.
 SQUEEZED = 12
 # Frames so small that a few blocks are all they have get this much, or what they take raw.
 LEAST_ROOM = 256
-# From best to worst. At the first, network and eye see no difference; the last ones are for noise. Colour lies as densely as
-# light at all of them: at half the density vivid little things lose more (3 dB) than the bytes are worth in quality.
+# From best to worst. At the first, network and eye see no difference; the last ones are for noise. Colour lies as
+# densely as light at all of them: at half the density vivid little things lose more (3 dB) than the bytes are worth.
 QUALITIES = (90, 75, 60, 45, 30, 15, 1)
 START_OF_SCAN = b"\xff\xda"
 
