@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import time
 from dataclasses import dataclass, field, replace
@@ -16,9 +15,10 @@ from PIL import Image
 from broker.messages import ClassEdit
 from robot_edge.frame_memory import FrameMemory
 from robot_edge.frames import Frame, FrameSource, Pixels, relabelled
+from robot_edge.sources.encoded import encode_jpeg
 
-# One frame in so many is also encoded as JPEG, to know what sending pictures would cost. Pillow's default quality.
-JPEG_SAMPLED_EVERY = 50
+# One frame in so many is also encoded as JPEG, at what is Pillow's default, to know what sending pictures would cost.
+JPEG_SAMPLED_EVERY, USUAL_QUALITY = 50, 75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +221,7 @@ class Batcher:
     def _measure_jpeg(self, image: Pixels) -> None:
         # A thousand sizes give the mean to a percent; a week's run should not keep more.
         if self.frames_read % JPEG_SAMPLED_EVERY == 0 and len(self._jpeg_sizes) < 1000:
-            encoded = io.BytesIO()
-            Image.fromarray(image).save(encoded, "JPEG")
-            self._jpeg_sizes.append(encoded.tell())
+            self._jpeg_sizes.append(len(encode_jpeg(image, USUAL_QUALITY, dense=False)))
 
 
 def _mark(image: Pixels) -> int:

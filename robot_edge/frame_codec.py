@@ -57,7 +57,7 @@ class FrameCodec:
         fitting, better, worse = None, 0, len(QUALITIES)
         while better < worse:  # a bisection: to encode is what costs
             middle = (better + worse) // 2
-            head, body = _split(encode_jpeg(frame, QUALITIES[middle]))
+            head, body = _split(encode_jpeg(frame, QUALITIES[middle], dense=True))
             if len(body) <= self.room:
                 fitting, worse = (head, body), middle
             else:

@@ -167,7 +167,7 @@ class ChainedSource:
         for number, part in enumerate(self._parts):
             frame = read(part)
             if frame is not None:
-                return replace(frame, phase=number)
+                return frame if frame.phase == number else replace(frame, phase=number)
             if not part.ended:
                 return None
         return None

@@ -21,7 +21,7 @@ def scene(size: int) -> Pixels:
 
 
 def head_of(size: int, quality: int) -> bytes:
-    tables, marker, _ = encode_jpeg(np.zeros((size, size, 3), np.uint8), quality).partition(b"\xff\xda")
+    tables, marker, _ = encode_jpeg(np.zeros((size, size, 3), np.uint8), quality, dense=True).partition(b"\xff\xda")
     return tables + marker + SCAN
 
 
@@ -53,7 +53,8 @@ def test_every_quality_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_the_qualities_that_fit_the_best_is_taken(best: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def encode(frame: Pixels, quality: int) -> bytes:
+    def encode(frame: Pixels, quality: int, *, dense: bool) -> bytes:
+        assert dense
         tried.append(quality)
         return head_of(32, quality) + bytes(100 if quality <= QUALITIES[best] else 1000)
 
@@ -79,7 +80,7 @@ def test_noise_gets_a_lower_quality_and_what_still_is_too_large_is_smoothed() ->
 def test_frames_of_another_library_come_back_beside_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = FrameCodec(32), FrameCodec(32)
     with monkeypatch.context() as other:
-        other.setattr(frame_codec, "encode_jpeg", lambda frame, quality: encode_jpeg(frame, 37))
+        other.setattr(frame_codec, "encode_jpeg", lambda frame, quality, dense: encode_jpeg(frame, 37, dense=dense))
         encoded = theirs.encode(scene(32))
     ours.heads = list(theirs.heads)
     new = ours.encode(scene(32))
