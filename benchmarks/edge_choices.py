@@ -57,6 +57,8 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1)
     memory: int = 200
     """The memory's size, in raw frames."""
+    variants: tuple[str, ...] = ()
+    """Which of them, by the names of their classes; all where none is named."""
 
 
 class Robot:
@@ -259,9 +261,30 @@ class RawFrames(Robot):
         return frames
 
 
+class SqueezedRobot(Robot):
+    """JPEGs in another share of a raw frame's bytes than the robot's twelfth."""
+
+    squeezed: int
+
+    def __init__(self, seed: int, frames: int) -> None:
+        least = FRAME_BYTES // self.squeezed
+        with patch.multiple("robot_edge.frame_codec", SQUEEZED=self.squeezed, LEAST_ROOM=least):
+            super().__init__(seed, frames)
+
+
+class SixthOfTheBytes(SqueezedRobot):
+    squeezed = 6
+
+
+class EighteenthOfTheBytes(SqueezedRobot):
+    squeezed = 18
+
+
 VARIANTS: dict[str, type[Robot]] = {
     "as the robot is": Robot,
     "raw frames, a twelfth as many": RawFrames,
+    "JPEGs in a sixth of the bytes": SixthOfTheBytes,
+    "JPEGs in an eighteenth of the bytes": EighteenthOfTheBytes,
     "reservoir": Reservoir,
     "herding": Herding,
     "plain cross-entropy": PlainLoss,
@@ -277,6 +300,8 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(1)
     print("| | exit, end of stream | after practice |\n| --- | --- | --- |")
     for name, robot in VARIANTS.items():
+        if settings.variants and robot.__name__ not in settings.variants:
+            continue
         results = []
         for seed in settings.seeds:
             path = settings.out / f"{robot.__name__}-{settings.memory}-seed{seed}.json"
