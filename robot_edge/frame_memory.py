@@ -100,7 +100,11 @@ class FrameMemory:
 
     def draw(self, count: int) -> list[KeptFrame]:
         """Return ``count`` different frames, or all where there are fewer: as BalancedMemory's."""
-        return list(self._frames(self._slots.draw(count)))
+        return list(self.draw_one_by_one(count))
+
+    def draw_one_by_one(self, count: int) -> Iterator[KeptFrame]:
+        """Draw now and decode each when it is asked for, where all at once would take twelve times the memory."""
+        return self._frames(self._slots.draw(count))
 
     def all(self) -> Iterator[KeptFrame]:
         """Yield every frame."""

@@ -8,6 +8,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,9 @@ PREDICT_AT_ONCE = 256
 # show each of those frames so often, but not more than the replay itself took, or so many if that is more. A small
 # replay has fewer, as --practice says.
 REPLAY_PRACTICE, PRACTICE_EPOCHS = 200, 5
-# Remembered frames that go up once more when what was learned has settled.
-FRAMES_SENT_AGAIN = 1000
+# Remembered frames that go up once more when what was learned has settled: so many, or behind a replay this share of
+# all that it showed, if that is more.
+FRAMES_SENT_AGAIN, SHARE_SENT_AGAIN = 1000, 0.2
 # Between two metrics messages.
 METRICS_SECONDS = 1.0
 # How long to wait for a batch's frames before the uplink gets its turn.
@@ -426,11 +428,10 @@ class RobotNode:
                 edge_version=version,
             )
 
-    def _send_memory_again(self) -> None:
+    def _send_memory_again(self, most: int = FRAMES_SENT_AGAIN) -> None:
         """Send what is remembered as it is encoded now, class-balanced, as much as is worth the link's time."""
-        frames = self._knowledge.rehearsal.draw(FRAMES_SENT_AGAIN)
-        for start in range(0, len(frames) if self._config.encode_anew else 0, PREDICT_AT_ONCE):
-            part = frames[start : start + PREDICT_AT_ONCE]
+        frames = self._knowledge.rehearsal.draw_one_by_one(most if self._config.encode_anew else 0)
+        while part := list(islice(frames, PREDICT_AT_ONCE)):
             _, quantized = self._trainer.evaluate(np.stack([one.image for one in part]))
             self._send_again(quantized, part, self._trainer.version)
             self._pump()
@@ -458,7 +459,7 @@ class RobotNode:
         # While the link is behind, nothing goes up again.
         if self._practised < steps or not self._drain("activations"):
             return  # the rest at the next start
-        self._send_memory_again()
+        self._send_memory_again(max(FRAMES_SENT_AGAIN, round(SHARE_SENT_AGAIN * self._figures.images)))
         self._has_settled = True
 
     def _practise_up_to(self, steps: int) -> None:

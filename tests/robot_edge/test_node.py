@@ -364,6 +364,16 @@ def test_a_replay_that_ended_on_some_of_its_classes_practises_on_all_of_them(tmp
     assert (tmp_path / "forgetting.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_of_a_long_replay_a_fifth_goes_up_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robot_edge.node, "FRAMES_SENT_AGAIN", 4)
+    monkeypatch.setattr(robot_edge.node, "PREDICT_AT_ONCE", 4)
+    run = Run(tmp_path, ONE_BY_ONE)
+    run.all()
+    settled = [batch for batch in run.link.batches if batch.again and batch.edge_version == 36]
+    assert [len(batch.labels) for batch in settled] == [4, 4, 2]
+    assert len({number for batch in settled for number in batch.samples.tolist()}) == 10
+
+
 def test_a_class_that_another_is_merged_into_keeps_its_own_rounds(tmp_path: Path) -> None:
     run = Run(tmp_path, ONE_BY_ONE)
     run.node.wait_for_trainer()
