@@ -26,7 +26,7 @@ from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.page import page_server
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.config import RobotConfig
-from robot_edge.frames import FrameSource
+from robot_edge.frames import FrameSource, PacedSource
 from robot_edge.live import live_node
 from robot_edge.node import HELD_OUT_SEED, RobotNode
 from robot_edge.outbox import Outbox
@@ -64,16 +64,7 @@ def run(config: RobotConfig) -> None:
     segment, split, start = build_edge(dataclasses.replace(config, weights="none") if has_checkpoint else config)
     gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
     samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
-    source = open_source(
-        config.source,
-        config,
-        image_size=config.image_size,
-        phases=config.phase_classes,
-        epochs=config.epochs,
-        images=config.images,
-        seed=config.seed,
-        live=config.is_live,
-    )
+    source = _source_of(config)
     held_out = partial(_open_held_out, config) if config.held_out else None
     if held_out:
         held_out(()).close()  # what is wrong with it should be said before anything starts
@@ -122,6 +113,19 @@ def run(config: RobotConfig) -> None:
                 uplink.close()
     if stop.made:
         raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _source_of(config: RobotConfig) -> PacedSource:
+    return open_source(
+        config.source,
+        config,
+        image_size=config.image_size,
+        phases=config.phase_classes,
+        epochs=config.epochs,
+        images=config.images,
+        seed=config.seed,
+        live=config.is_live,
+    )
 
 
 def _open_held_out(config: RobotConfig, known: Sequence[str]) -> FrameSource:

@@ -76,19 +76,10 @@ def open_source(
                 for number, classes in enumerate(shown)
             ]
         case "sim", _, toys if live:
-            # As somebody holds one thing after the other before the camera, for as long as it takes.
-            names = tuple(toys.split(",")) if toys else None
-            size = max(image_size, SIM_SIZE)
-            parts = [SimulatedCamera(classes=names, size=size, seed=seed, stay=SIM_STAY, things=True)]
+            parts = [_live_camera(toys, image_size, seed)]
             options = replace(options, rate=str(SIM_RATE)) if options.rate == "max" else options
         case "sim", _, "":
-            share = (images or SIM_FRAMES) // len(shown)
-            parts = [
-                SimulatedCamera(
-                    classes=classes, frames=share, size=image_size, seed=seed + number, first_scene=number * share
-                )
-                for number, classes in enumerate(shown)
-            ]
+            parts = _simulated_replay(shown, images, image_size, seed)
         case "sim", _, toys:
             raise SourceError(
                 f"sim:{toys}: toys are chosen by name where they are looked at (--live), and by --phases in a replay; "
@@ -116,6 +107,22 @@ def open_source(
     elif live and rate == "max":
         rate = "realtime"
     return Paced(ChainedSource(parts, images), parse_rate(rate))
+
+
+def _live_camera(toys: str, image_size: int, seed: int) -> FrameSource:
+    """Return a camera as somebody holds one thing after the other before it, for as long as it takes."""
+    names = tuple(toys.split(",")) if toys else None
+    return SimulatedCamera(classes=names, size=max(image_size, SIM_SIZE), seed=seed, stay=SIM_STAY, things=True)
+
+
+def _simulated_replay(
+    shown: Sequence[Sequence[str] | None], images: int, image_size: int, seed: int
+) -> list[FrameSource]:
+    share = (images or SIM_FRAMES) // len(shown)
+    return [
+        SimulatedCamera(classes=classes, frames=share, size=image_size, seed=seed + number, first_scene=number * share)
+        for number, classes in enumerate(shown)
+    ]
 
 
 class ChainedSource:
