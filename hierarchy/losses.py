@@ -15,10 +15,14 @@ def logit_adjusted_cross_entropy(logits: Tensor, labels: Tensor, fresh: int) -> 
     "Long-tail learning via logit adjustment", 2021; Huang et al., "Online class incremental learning with logit
     adjusted softmax", 2023). With nothing rehearsed, or nothing new, it is the plain loss.
 
+    The share is of the other samples: counted in, a new sample would raise its own class's logit, by much where there
+    are hundreds of classes and one sample of each.
+
     logits: float32 (N, classes). labels: int64 (N,).
     """
     rehearsed, classes = len(labels) - fresh, logits.shape[1]
     if not rehearsed:
         return F.cross_entropy(logits, labels)
-    share = (torch.bincount(labels[:fresh], minlength=classes) + rehearsed / classes) / len(labels)
-    return F.cross_entropy(logits + share.log(), labels)
+    others = torch.bincount(labels[:fresh], minlength=classes).repeat(len(labels), 1)
+    others[:fresh] -= F.one_hot(labels[:fresh], classes)
+    return F.cross_entropy(logits + (others + rehearsed / classes).log(), labels)

@@ -95,16 +95,20 @@ def largest_class(counts: Mapping[str, int], rng: random.Random) -> str:
 def draw_in_turn(by_class: Mapping[str, Sequence[Sample]], count: int, rng: random.Random) -> list[tuple[str, Sample]]:
     """Return ``count`` different samples with their class names, or all where there are fewer, the classes in turn.
 
-    It takes as long as the samples are many that it returns, however many there are.
+    So whatever part of them comes first is balanced, too. It takes as long as the samples are many that it returns,
+    however many there are.
     """
+    turns: list[str] = []
     chosen: dict[str, int] = {}
     left = min(count, sum(len(samples) for samples in by_class.values()))
     while left:
         open_ones = sorted(name for name, samples in by_class.items() if chosen.get(name, 0) < len(samples))
         for name in rng.sample(open_ones, min(left, len(open_ones))):
+            turns.append(name)
             chosen[name] = chosen.get(name, 0) + 1
             left -= 1
-    return [(name, one) for name, times in chosen.items() for one in rng.sample(by_class[name], times)]
+    samples = {name: iter(rng.sample(by_class[name], times)) for name, times in chosen.items()}
+    return [(name, next(samples[name])) for name in turns]
 
 
 def random_state(rng: random.Random) -> list[Any]:

@@ -90,7 +90,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """Also send what is rehearsed, as the network encodes it by now; the cloud then rehearses that in place of what it
     was sent before. About twice the bytes where each fresh frame has a rehearsed one; not while the link is behind."""
     rehearsal_mb: float = 16.0
-    """Memory for frames to rehearse, in megabytes; they never leave the robot. They lie in it as JPEG, some 2,000 of 32
+    """Memory for frames to rehearse, in megabytes; they never leave the robot. They lie in it as JPEG, some 3,900 of 32
     pixels in each megabyte."""
 
     batch: int = 64

@@ -132,7 +132,7 @@ class FrameMemory:
         held = self._slots.all()
         classes = list(dict.fromkeys(name for name, _ in held))
         heads = [head.hex() for head in self._codec.heads]
-        about = {"size": self.size, "exact": self._exact, "heads": heads, "classes": classes}
+        about = {"size": self.size, "exact": self._exact, "room": self._codec.room, "heads": heads, "classes": classes}
         about["random"] = self._slots.random_state()
         if not held:
             return {}, about
@@ -145,8 +145,8 @@ class FrameMemory:
         }, about
 
     def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-        """Go on from a state. Raises ValueError where it is of frames of another size."""
-        if (about["size"], about["exact"]) != (self.size, self._exact):
+        """Go on from a state. Raises ValueError where it is of frames of another size, or of one that keeps them so."""
+        if (about["size"], about["exact"], about["room"]) != (self.size, self._exact, self._codec.room):
             raise ValueError(f"these frames are {about['size']} pixels wide, not {self.size}, or kept otherwise")
         slots = tensors["slots"].tolist() if tensors else []
         self._codec.heads = [bytes.fromhex(head) for head in about["heads"]]

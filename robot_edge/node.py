@@ -428,13 +428,19 @@ class RobotNode:
                 edge_version=version,
             )
 
-    def _send_memory_again(self, most: int = FRAMES_SENT_AGAIN) -> None:
-        """Send what is remembered as it is encoded now, class-balanced, as much as is worth the link's time."""
+    def _send_memory_again(self, most: int = FRAMES_SENT_AGAIN, *, patient: bool = False) -> bool:
+        """Send what is remembered as it is encoded now, class-balanced, as much as is worth the link's time.
+
+        patient: wait where the link falls behind, and return False where a stop was asked for meanwhile.
+        """
         frames = self._knowledge.rehearsal.draw_one_by_one(most if self._config.encode_anew else 0)
         while part := list(islice(frames, PREDICT_AT_ONCE)):
+            if patient and (self._stop.made or (self._uplink.is_behind and not self._drain("activations"))):
+                return False
             _, quantized = self._trainer.evaluate(np.stack([one.image for one in part]))
             self._send_again(quantized, part, self._trainer.version)
             self._pump()
+        return True
 
     @property
     def _progress(self) -> float | None:
@@ -459,8 +465,8 @@ class RobotNode:
         # While the link is behind, nothing goes up again.
         if self._practised < steps or not self._drain("activations"):
             return  # the rest at the next start
-        self._send_memory_again(max(FRAMES_SENT_AGAIN, round(SHARE_SENT_AGAIN * self._figures.images)))
-        self._has_settled = True
+        most = max(FRAMES_SENT_AGAIN, round(SHARE_SENT_AGAIN * self._figures.images))
+        self._has_settled = self._send_memory_again(most, patient=True)
 
     def _practise_up_to(self, steps: int) -> None:
         """Take what is missing of so many steps on remembered frames alone, until a stop is asked for."""

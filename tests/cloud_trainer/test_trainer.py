@@ -61,6 +61,20 @@ def test_it_learns_what_can_be_learned_and_takes_in_a_new_class(compute: Compute
     assert accuracy(cloud) > 0.9
 
 
+def test_how_often_a_class_comes_just_now_is_not_learned() -> None:
+    def bias_after(fresh: int) -> float:
+        """Of the only class that is new, after steps of nothing but noise that hold two thirds of it."""
+        cloud, rng = trainer(), np.random.default_rng(0)
+        cloud.step(*batch(24, 0), fresh=24, progress=0.3)
+        for _ in range(10):
+            noise = rng.standard_normal((24, *SPLIT.shape)).astype(np.float32)
+            cloud.step(noise, ["ant"] * 12 + list(CLASSES) * 4, fresh=fresh, progress=0.3)
+        bias = cloud.segment.head.bias.detach()[:3]
+        return float(bias[cloud.classes.index("ant")] - bias.mean())
+
+    assert bias_after(fresh=12) < 0.75 * bias_after(fresh=24)
+
+
 def test_a_class_that_makes_the_head_larger_is_learned_too() -> None:
     cloud = trainer()
     values, _ = batch(ROWS + 1, seed=0)

@@ -20,19 +20,30 @@ def gradient(logits: torch.Tensor, labels: list[int], fresh: int) -> torch.Tenso
 
 def test_logits_are_raised_by_how_often_their_class_comes() -> None:
     labels = torch.tensor([0, 0, 1, 2])
-    # Two new samples of the first class, and of the two rehearsed ones two thirds of one each.
-    shares = torch.tensor([(2 + 2 / 3) / 4, (2 / 3) / 4, (2 / 3) / 4])
-    wanted = F.cross_entropy(LOGITS + shares.log(), labels)
+    # Of the two rehearsed samples two thirds of one of each class; two new ones of the first, and each sees the other.
+    seen = torch.tensor([1 + 2 / 3, 2 / 3, 2 / 3]), torch.tensor([2 + 2 / 3, 2 / 3, 2 / 3])
+    raised = LOGITS + torch.stack([seen[0], seen[0], seen[1], seen[1]]).log()
+    wanted = F.cross_entropy(raised, labels)
     assert logit_adjusted_cross_entropy(LOGITS, labels, 2).item() == pytest.approx(wanted.item())
 
 
 def test_a_stream_of_one_class_has_nothing_to_teach_a_network_that_knows_no_more_than_how_often_it_comes() -> None:
     """Else its row would grow with each step, and all others' shrink."""
-    knows_nothing = torch.zeros(8, 4)
-    pushed = gradient(knows_nothing, [3, 3, 3, 3, 0, 1, 2, 3], fresh=4)
-    assert torch.allclose(pushed.sum(0), torch.zeros(4), atol=1e-7)
-    plain = F.softmax(knows_nothing, dim=1).sum(0) / 8 - torch.tensor([1, 1, 1, 5]) / 8
+    knows_nothing = torch.zeros(64, 4)
+    labels = [3] * 32 + [0, 1, 2, 3] * 8
+    pushed = gradient(knows_nothing, labels, fresh=32)
+    assert pushed.sum(0).abs().max() < 0.01
+    plain = F.softmax(knows_nothing, dim=1).sum(0) / 64 - torch.bincount(torch.tensor(labels)) / 64
     assert plain[3] < -0.3, "the plain loss would"
+
+
+def test_one_new_sample_of_a_class_is_no_sign_that_the_class_comes_often() -> None:
+    labels = list(range(32)) + list(range(32))
+    pushed = gradient(torch.zeros(64, 1000), labels, fresh=32)
+    own = pushed[range(32), labels[:32]]
+    others_among_the_new = pushed[0, 1:32]
+    assert own.max() < -0.9 / 64, "it is learned as with the plain loss"
+    assert (others_among_the_new > 0).all()
 
 
 def test_what_is_shown_is_learned_all_the_same() -> None:

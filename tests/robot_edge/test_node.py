@@ -374,6 +374,26 @@ def test_of_a_long_replay_a_fifth_goes_up_once_more(tmp_path: Path, monkeypatch:
     assert len({number for batch in settled for number in batch.samples.tolist()}) == 10
 
 
+def test_what_goes_up_once_more_waits_for_a_link_that_falls_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robot_edge.node, "PREDICT_AT_ONCE", 4)
+    run = Run(tmp_path, ONE_BY_ONE)
+    drain, sent = run.node._drain, []
+
+    def drain_then_watch(what: str) -> bool:
+        # From the practice on one message that waits is too many, and so nothing would go up beside it.
+        monkeypatch.setattr(robot_edge.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", 0)
+        sent.append(len(run.outbox))
+        return drain(what)
+
+    monkeypatch.setattr(run.node, "_drain", drain_then_watch)
+    run.all()
+    settled = [batch for batch in run.link.batches if batch.again and batch.edge_version == 36]
+    assert sum(len(batch.labels) for batch in settled) == 48
+    assert sent.count(1) > 5, "each waited for the one before it"
+
+
 def test_a_class_that_another_is_merged_into_keeps_its_own_rounds(tmp_path: Path) -> None:
     run = Run(tmp_path, ONE_BY_ONE)
     run.node.wait_for_trainer()

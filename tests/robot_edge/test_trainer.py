@@ -74,6 +74,20 @@ def test_it_learns_what_can_be_learned_and_takes_in_a_new_class(compute: Compute
     assert accuracy(edge) > 0.9
 
 
+def test_how_often_a_class_comes_just_now_is_not_learned() -> None:
+    def bias_after(fresh: int) -> float:
+        """Of the only class that is new, after steps of nothing but noise that hold two thirds of it."""
+        edge = trainer()
+        edge.step(*batch(24, 0), fresh=24, progress=0.3)
+        for number in range(10):
+            noise = pictures(["none"] * 24, seed=number)
+            edge.step(noise, ["none"] * 12 + list(STRIPES) * 4, fresh=fresh, progress=0.3)
+        bias = edge.segment.exit.head.bias.detach()[:3]
+        return float(bias[edge.classes.index("none")] - bias.mean())
+
+    assert bias_after(fresh=12) < 0.75 * bias_after(fresh=24)
+
+
 def test_a_class_that_makes_the_head_larger_is_learned_too() -> None:
     edge = trainer()
     names = [f"class {number}" for number in range(ROWS + 1)]
