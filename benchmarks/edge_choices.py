@@ -33,7 +33,7 @@ from hierarchy.schedule import settling
 from robot_edge.config import RobotConfig
 from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import Pixels
-from robot_edge.node import PRACTICE_EPOCHS, REPLAY_PRACTICE
+from robot_edge.node import practice_steps
 from robot_edge.segment import build_edge
 from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 
@@ -94,10 +94,8 @@ class Robot:
     def end_phase(self, phase: Stream) -> None:
         """Be told that a phase is over."""
 
-    def practise(self, learned: int) -> None:
-        """learned: steps taken before."""
-        once = len(self.memory) // (2 * FRESH)
-        steps = max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, learned))
+    def practise(self) -> None:
+        steps = practice_steps(len(self.memory), 2 * FRESH, self.edge.steps)
         for done in range(steps):
             self.rehearsed = self.memory.draw(2 * FRESH)
             images = np.stack([one.image for one in self.rehearsed])
@@ -317,15 +315,13 @@ def main(settings: Settings) -> None:
 def measure(settings: Settings, kind: type[Robot], seed: int) -> dict[str, Any]:
     robot = kind(seed, settings.memory)
     unseen = Stream.read(f"folder:{settings.data}/test")
-    steps = 0
     for number, phase in enumerate(PHASES):
         stream = Stream.read(f"folder:{settings.data}/train", phases=[phase], seed=seed + number)
         for images, names in stream.batches(FRESH):
             robot.learn(images, names)
-            steps += 1
         robot.end_phase(stream)
     at_the_end = robot.test(unseen)
-    robot.practise(steps)
+    robot.practise()
     return {"stream": at_the_end, "practised": robot.test(unseen)}
 
 

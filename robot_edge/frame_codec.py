@@ -9,7 +9,7 @@ from robot_edge.frames import Pixels
 from robot_edge.sources.encoded import decode, encode_jpeg
 
 # Bytes of a raw frame for each byte of room: many frames teach more than good ones. A photograph of 32 pixels takes 500
-# of its 3,072 bytes at quality 90, and 250 at 45, where most of them end. Larger ones end at better qualities.
+# of its 3,072 bytes at quality 90, and 250 at 45, where most of them end.
 SQUEEZED = 12
 # Frames so small that a few blocks are all they have get this much, or what they take raw.
 LEAST_ROOM = 256

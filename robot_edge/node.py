@@ -69,6 +69,11 @@ OpenSource = Callable[[Sequence[str]], FrameSource]
 log = logging.getLogger("robot-edge")
 
 
+def practice_steps(kept: int, batch: int, learned: int) -> int:
+    """Return how many steps of that batch size a replay of so many steps practises on so many remembered frames."""
+    return max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * (kept // batch), learned))
+
+
 class RobotNode:
     """Lets the edge learn and the uplink breathe, in turn, on one thread."""
 
@@ -457,10 +462,9 @@ class RobotNode:
         if not self._practised:  # else that was before a stop
             self._test_so_far()
         kept = len(self._knowledge.rehearsal)
-        once = kept // self._config.batch
         most = round(self._config.practice * self._figures.images)
         learned = self._trainer.steps - self._practised
-        steps = min(max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * once, learned)), most) if kept else 0
+        steps = min(practice_steps(kept, self._config.batch, learned), most) if kept else 0
         self._practise_up_to(steps)
         # While the link is behind, nothing goes up again.
         if self._practised < steps or not self._drain("activations"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import threading
 
+import numpy as np
 from PIL import Image
 
 from robot_edge.frames import Pixels
 from robot_edge.seeing import View
+from robot_edge.sources.encoded import encode_jpeg
 
 # Enough to see what is in front of the robot, and a tenth of a core for the encoder.
 WIDEST = 640
@@ -19,9 +20,7 @@ def jpeg(image: Pixels, widest: int = WIDEST, quality: int = QUALITY) -> bytes:
     """Return a picture uint8 (H, W, 3) as JPEG, scaled down to at most that many pixels a side."""
     picture = Image.fromarray(image)
     picture.thumbnail((widest, widest), Image.Resampling.BILINEAR)
-    encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=quality)
-    return encoded.getvalue()
+    return encode_jpeg(np.asarray(picture), quality, dense=False)
 
 
 class Encoder:

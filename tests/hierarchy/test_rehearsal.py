@@ -76,6 +76,12 @@ def test_a_draw_repeats_no_sample() -> None:
     assert len(memory) == 100
 
 
+def test_whatever_comes_first_of_a_draw_is_balanced_too() -> None:
+    names = [name for name, _ in filled(99, ant=33, cat=33, dog=33).draw(60)]
+    for start in range(0, 60, 3):
+        assert sorted(names[start : start + 3]) == ["ant", "cat", "dog"]
+
+
 def test_a_draw_of_more_than_there_is_returns_all() -> None:
     memory = filled(100, cat=3, dog=2)
     assert sorted(memory.draw(10)) == sorted(memory.all())

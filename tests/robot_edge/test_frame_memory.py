@@ -79,6 +79,9 @@ def test_a_restored_memory_goes_on_as_the_first(count: int) -> None:
 def test_frames_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="64 pixels wide, not 32"):
         FrameMemory(LIMIT, SIZE // 2, seed=0).restore(*filled(5).state())
+    tensors, about = filled(5).state()
+    with pytest.raises(ValueError, match="kept otherwise"):
+        FrameMemory(LIMIT, SIZE, seed=0).restore(tensors, {**about, "room": about["room"] + 1})
 
 
 def test_nothing_of_a_forgotten_class_is_left_in_a_checkpoint() -> None:
