@@ -42,7 +42,7 @@ def test_one_new_sample_of_a_class_is_no_sign_that_the_class_comes_often() -> No
     pushed = gradient(torch.zeros(64, 1000), labels, fresh=32)
     own = pushed[range(32), labels[:32]]
     others_among_the_new = pushed[0, 1:32]
-    assert own.max() < -0.9 / 64, "it is learned as with the plain loss"
+    assert own.max() < -0.99 / 64, "it is learned as with the plain loss"
     assert (others_among_the_new > 0).all()
 
 
