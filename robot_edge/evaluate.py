@@ -30,7 +30,7 @@ from robot_edge.cascade import CloudLine
 from robot_edge.config import EvaluateConfig, RobotConfig
 from robot_edge.evaluation_report import Look, report, threshold_points
 from robot_edge.frame_memory import KeptFrame, frames_in
-from robot_edge.node import HELD_OUT_SEED
+from robot_edge.held_out import HELD_OUT_SEED
 from robot_edge.perception import ExitPrediction, Predictor
 from robot_edge.progress import RunProgress, print_evaluation
 from robot_edge.resume import unpack_compute

@@ -20,7 +20,8 @@ from hierarchy.schedule import settling
 from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
 from robot_edge.frames import Frame, PacedSource
-from robot_edge.node import OpenSource, RobotNode
+from robot_edge.held_out import OpenSource
+from robot_edge.node import RobotNode
 from robot_edge.page.board import Board
 from robot_edge.perception import Predictor
 from robot_edge.predictions import PredictionPublisher

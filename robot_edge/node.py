@@ -6,8 +6,6 @@ import dataclasses
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,8 @@ from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
 from robot_edge.figures import RunFigures
 from robot_edge.frame_memory import FrameMemory, KeptFrame
-from robot_edge.frames import FrameSource, PacedSource
+from robot_edge.frames import PacedSource
+from robot_edge.held_out import HELD_OUT_FRAMES, PREDICT_AT_ONCE, HeldOutFrames, OpenSource
 from robot_edge.knowledge import Knowledge
 from robot_edge.operating import Commands
 from robot_edge.page.board import Board
@@ -43,12 +42,6 @@ from robot_edge.teaching import Teaching
 from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
 
-# Held-out frames kept for the end: a percentage point of accuracy is 20 of them.
-HELD_OUT_FRAMES = 2000
-# Added to the seed for --held-out sim:, or it would show the scenes that were trained on. Phases add their number.
-HELD_OUT_SEED = 1_000_000
-# Frames predicted at a time in an evaluation.
-PREDICT_AT_ONCE = 256
 # Steps on remembered frames alone, at a falling rate, behind a replay that ended on some of its classes: as many as
 # show each of those frames so often, but not more than the replay itself took, or so many if that is more. A small
 # replay has fewer, as --practice says.
@@ -62,9 +55,6 @@ METRICS_SECONDS = 1.0
 SOURCE_SECONDS = 0.2
 # How long the cloud may go without new figures while the robot waits for those of the last evaluation.
 FIGURES_SECONDS = 60.0
-
-# Opens a source of frames to test on, of the classes named beside those of the run's phases.
-OpenSource = Callable[[Sequence[str]], FrameSource]
 
 log = logging.getLogger("robot-edge")
 
@@ -100,7 +90,6 @@ class RobotNode:
         self._trainer = trainer
         self._uplink = uplink
         self._source = source
-        self._open_held_out = held_out
         self._folder = folder
         self._stop = stop
         self._notice = Notice(log)
@@ -116,6 +105,7 @@ class RobotNode:
         frames = FrameMemory.limit_of(config.rehearsal_mb, config.image_size)
         memory = FrameMemory(frames, config.image_size, config.seed)
         self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
+        self._held_out = HeldOutFrames(self._knowledge, uplink.outbox, held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
         self._rate_control = RateControl(most=trainer.bits, least=min(config.least_bits, trainer.bits))
         self._next_metrics = 0.0
@@ -242,7 +232,7 @@ class RobotNode:
         self._drain("activations")
         self._figures.begin_test()
         stopped_before = self._stop.made  # then the exit is tested all the same, as there is no other chance to
-        for batch in self._held_out_batches():
+        for batch in self._held_out.batches():
             if not self._trainer.classes or (self._stop.made and not stopped_before):
                 return
             predicted, quantized = self._trainer.evaluate(batch.images)
@@ -263,15 +253,14 @@ class RobotNode:
     def _test_so_far(self, most: int = HELD_OUT_FRAMES) -> None:
         """Predict held-out frames of the classes known by now, here and, where it is there, in the cloud."""
         self._figures.begin_test()
-        for batch in self._held_out_batches(most):
-            rows = [row for row, name in enumerate(batch.names) if name in self._trainer.classes]
-            if rows and not self._stop.made:
-                names = [batch.names[row] for row in rows]
-                predicted, quantized = self._trainer.evaluate(batch.images[rows])
-                self._figures.held_out.add(names, predicted)
-                if self._uplink.trainer_online:
-                    self._uplink.send(quantized, names, evaluation=self._figures.evaluation)
-                self._pump()
+        for batch in self._held_out.batches_of_known_classes(most):
+            if self._stop.made:
+                return
+            predicted, quantized = self._trainer.evaluate(batch.images)
+            self._figures.held_out.add(batch.names, predicted)
+            if self._uplink.trainer_online:
+                self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
+            self._pump()
 
     def save(self) -> None:
         """Write a checkpoint, if anything was learned and the disk takes it."""
@@ -529,34 +518,6 @@ class RobotNode:
                 if time.monotonic() > deadline:
                     log.warning("no new figures came from the cloud within %.0f seconds", FIGURES_SECONDS)
                     return
-
-    def _held_out_batches(self, most: int = 0) -> Iterator[Batch]:
-        """Yield held-out frames, mixed, in batches, at most about so many; 0 for all that are there for testing."""
-        if self._open_held_out is not None:
-            with closing(self._open_held_out(self._trainer.classes)) as source:
-                reader = Batcher(
-                    source=source,
-                    size=PREDICT_AT_ONCE,
-                    image_size=self._config.image_size,
-                    held_out_every=0,
-                    held_out=FrameMemory(0, self._config.image_size, 0),
-                )
-                while (not most or reader.frames_read < most) and (batch := reader.next()) is not None:
-                    yield from self._as_called_now(batch)
-            return
-        frames = self._batcher.held_out.draw(most or HELD_OUT_FRAMES)
-        for start in range(0, len(frames), PREDICT_AT_ONCE):
-            part = frames[start : start + PREDICT_AT_ONCE]
-            yield Batch(images=np.stack([one.image for one in part]), names=[one.name for one in part], positions=[])
-
-    def _as_called_now(self, batch: Batch) -> Iterator[Batch]:
-        """Yield what is left of a batch of --held-out, which knows nothing of class edits, by the names of now."""
-        edits = [unpack_as(ClassEdit, payload) for payload in self._uplink.outbox.edits_after(0)]
-        called = {name: self._knowledge.called_now(name, edits) for name in batch.names}
-        named = [(row, now) for row, name in enumerate(batch.names) if (now := called[name]) is not None]
-        if named:
-            rows = [row for row, _ in named]
-            yield Batch(images=batch.images[rows], names=[name for _, name in named], positions=[])
 
     def _write_metrics(self) -> None:
         # A killed process has written lines of steps that are taken again.

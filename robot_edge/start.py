@@ -8,7 +8,6 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from broker.codec import samples_per_message
-from broker.errors import SourceError
 from broker.link import MqttLink, credentials_for
 from broker.messages import RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint
@@ -26,9 +24,10 @@ from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.page import page_server
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.config import RobotConfig
-from robot_edge.frames import FrameSource, PacedSource
+from robot_edge.frames import PacedSource
+from robot_edge.held_out import open_held_out
 from robot_edge.live import live_node
-from robot_edge.node import HELD_OUT_SEED, RobotNode
+from robot_edge.node import RobotNode
 from robot_edge.outbox import Outbox
 from robot_edge.page.board import Board
 from robot_edge.resume import check_same_run, unpack_compute, without_checkpoint
@@ -65,7 +64,7 @@ def run(config: RobotConfig) -> None:
     gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
     samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     source = _source_of(config)
-    held_out = partial(_open_held_out, config) if config.held_out else None
+    held_out = partial(open_held_out, config) if config.held_out else None
     if held_out:
         held_out(()).close()  # what is wrong with it should be said before anything starts
     boot = secrets.token_hex(8)
@@ -125,27 +124,6 @@ def _source_of(config: RobotConfig) -> PacedSource:
         images=config.images,
         seed=config.seed,
         live=config.is_live,
-    )
-
-
-def _open_held_out(config: RobotConfig, known: Sequence[str]) -> FrameSource:
-    """Open the source of frames to test on, with phases of their classes and those known before."""
-    shown = list(dict.fromkeys([*known, *(name for phase in config.phase_classes for name in phase)]))
-    try:
-        return _held_out_of(config, shown if config.phases else [])
-    except SourceError:
-        if not known:
-            raise
-        return _open_held_out(config, ())  # a former run knew classes that this source has not
-
-
-def _held_out_of(config: RobotConfig, classes: list[str]) -> FrameSource:
-    return open_source(
-        config.held_out,
-        dataclasses.replace(config, rate="max"),
-        image_size=config.image_size,
-        phases=[classes] if classes else [],
-        seed=config.seed + HELD_OUT_SEED,
     )
 
 

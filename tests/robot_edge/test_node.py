@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import hierarchy.run_folder
+import robot_edge.held_out
 import robot_edge.node
 import robot_edge.rate_control
 import robot_edge.start
@@ -503,12 +504,12 @@ def test_frames_of_a_source_for_testing_follow_what_became_of_their_classes(tmp_
     assert set(first.trainer.classes) == {"mug", "car", "star"}
     first.node._edit("rename", "mug", "cup", 0)
     first.node._edit("forget", "car", "", 0)
-    first.node._open_held_out = partial(first._held_out, 40)  # these show all three
+    first.node._held_out._open_source = partial(first._held_out, 40)  # these show all three
     first.node._test_so_far()
     assert set(first.node._figures.held_out.by_class) == {"cup", "star"}
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
-    second.node._open_held_out = first.node._open_held_out
+    second.node._held_out._open_source = partial(first._held_out, 40)
     tested = second.all()["exit_accuracy_by_class"]
     assert set(tested) == set(second.link.names(evaluation=1)) == {"cup", "star"}
     forgotten_before = ClassEdit(boot=BOOT, sequence=0, number=1, change="forget", name="star", to="", session=0)
@@ -525,7 +526,8 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
     def stop_here(*_arguments: Any, **_settings: Any) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr(robot_edge.start, "open_source", keep)
+    for module in (robot_edge.start, robot_edge.held_out):
+        monkeypatch.setattr(module, "open_source", keep)
     monkeypatch.setattr(robot_edge.start, "fastest_compute", stop_here)
     config = RobotConfig(
         source="sim:",
@@ -904,7 +906,7 @@ def test_it_waits_for_a_slow_cloud_as_long_as_that_gets_on(tmp_path: Path, monke
 
 
 def test_a_stop_in_the_final_test_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robot_edge.node, "PREDICT_AT_ONCE", 2)
+    monkeypatch.setattr(robot_edge.held_out, "PREDICT_AT_ONCE", 2)
     run = Run(tmp_path, {"images": 16, "held_out": "sim:"})
     predict = run.trainer.evaluate
 
