@@ -8,15 +8,18 @@ One pass over a stream, in steps of as many remembered frames as fresh ones, as 
 - ER-ACE: fresh frames compete only with the classes among them (Caccia et al., "New insights on reducing abrupt
   representation change in online continual learning", ICLR 2022).
 - DER++: remembered frames also keep the logits they were stored with (Buzzega et al., "Dark experience for general
-  continual learning", NeurIPS 2020), of the classes there were then; others, drawn for themselves, keep their labels.
+  continual learning", NeurIPS 2020); others, drawn for themselves, keep their labels.
 
-All of them remember class-balanced (the papers draw a reservoir, which is weaker), and network, augmentation, optimizer
-and rate are ours. After the stream each may practise on its memory at a falling rate, as our robot does.
+DER++ has an output for every class from the start, as its authors' code has: with a head that grows it is weaker, and
+where the first class comes alone it has nothing to distil and collapses. The others have the head that grows, as ours
+does; ER is weaker with all outputs. All of them remember class-balanced (the papers draw a reservoir, which is weaker),
+and network, augmentation, optimizer and rate are ours. After the stream each may practise on its memory at a falling
+rate, as our robot does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,7 +51,7 @@ ALPHA, BETA = 0.2, 0.5
 
 @dataclass
 class Remembered:
-    """A frame in memory: uint8 (H, W, 3), and the logits (classes then) that it had when it came."""
+    """A frame in memory: uint8 (H, W, 3), and the logits (classes) that it had when it came."""
 
     image: Pixels
     logits: NDArray[np.float32]
@@ -93,13 +96,18 @@ class Stream:
 class WholeNetwork:
     """One network, one method, one memory."""
 
-    def __init__(self, method: Method, *, memory: int, compute: Compute, rate: float, seed: int) -> None:
+    def __init__(
+        self, method: Method, classes: Sequence[str], *, memory: int, compute: Compute, rate: float, seed: int
+    ) -> None:
+        """Build it. classes: all that will come."""
         torch.manual_seed(seed)
         features = build_backbone("resnet18", image_size=32, weights="none")
         self.method = method
         self.head = GrowingHead(features.features)
         self.network = nn.Sequential(features.module, self.head)
         self.learner = Learner(self.network, self.head, compute=compute, peak_learning_rate=rate, seed=seed)
+        if method == "DER++":
+            self.head.grow(classes, self.learner.optimizer)
         self.memory: BalancedMemory[Remembered] = BalancedMemory(memory, seed)
         self._rng = np.random.default_rng(seed)
 
@@ -152,14 +160,13 @@ class WholeNetwork:
             loss = F.cross_entropy(logits[:fresh] + among, labels[:fresh])
             return loss + F.cross_entropy(logits[fresh:], labels[fresh:]) if remembered else loss
         if self.method == "DER++" and remembered:
-            half = fresh + len(remembered) // 2 if fresh else 0
-            loss = F.cross_entropy(logits[:fresh], labels[:fresh]) if fresh else torch.zeros(())
-            kept = [
-                F.mse_loss(one[: len(its.logits)], torch.from_numpy(its.logits))
-                for one, its in zip(logits[fresh:], remembered, strict=True)
-            ]
-            distilled = torch.stack(kept[: half - fresh] if fresh else kept).mean()
-            return loss + ALPHA * distilled + BETA * F.cross_entropy(logits[half:], labels[half:])
+            before = torch.from_numpy(np.stack([one.logits for one in remembered]))
+            if not fresh:
+                return ALPHA * F.mse_loss(logits, before) + BETA * F.cross_entropy(logits, labels)
+            half = len(remembered) // 2
+            distilled = F.mse_loss(logits[fresh : fresh + half], before[:half])
+            labelled = F.cross_entropy(logits[fresh + half :], labels[fresh + half :])
+            return F.cross_entropy(logits[:fresh], labels[:fresh]) + ALPHA * distilled + BETA * labelled
         return F.cross_entropy(logits, labels)
 
     @torch.inference_mode()
@@ -178,7 +185,7 @@ def fastest_whole() -> Compute:
     """Measure how this machine trains the whole network fastest."""
 
     def training_step(compute: Compute, count: int) -> Callable[[], float]:
-        network = WholeNetwork("fine-tuning", memory=0, compute=compute, rate=0.0, seed=0)
+        network = WholeNetwork("fine-tuning", (), memory=0, compute=compute, rate=0.0, seed=0)
         images = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
         names = ["cat", "dog"] * (count // 2)
 

@@ -116,14 +116,14 @@ def whole(settings: Settings, scenario: str, method: Any, memory: int, seed: int
     else:
         train, images = f"folder:{settings.data}/train", 0
         test = Stream.read(f"folder:{settings.data}/test")
-    network = WholeNetwork(method, memory=memory, compute=fastest_whole(), rate=0.05, seed=seed)
-    known: list[str] = []
-    if scenario == "warm":
-        known = list(KNOWN)
+    known: list[str] = list(KNOWN) if scenario == "warm" else []
+    classes = [*known, *(name for phase in phases for name in phase)]
+    network = WholeNetwork(method, classes, memory=memory, compute=fastest_whole(), rate=0.05, seed=seed)
+    if known:
         network.start_knowing(Stream.read(train, phases=[KNOWN], epochs=KNOWN_EPOCHS, seed=seed), 2 * FRESH)
     if method == "joint":
         images *= len(phases)
-        phases = [[*known, *(name for phase in phases for name in phase)]]
+        phases = [classes]
     rounds = AccuracyRounds()
     for number, phase in enumerate(phases):
         stream = Stream.read(train, phases=[phase], images=images, seed=seed + number)
