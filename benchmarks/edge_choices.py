@@ -33,7 +33,7 @@ from hierarchy.schedule import settling
 from robot_edge.config import RobotConfig
 from robot_edge.frame_memory import FrameMemory, KeptFrame
 from robot_edge.frames import Pixels
-from robot_edge.node import practice_steps
+from robot_edge.practice import practice_steps
 from robot_edge.segment import build_edge
 from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 

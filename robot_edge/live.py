@@ -16,7 +16,6 @@ from broker.messages import ClassEdit
 from hierarchy.checkpoint import Parts
 from hierarchy.command_line import StopRequest
 from hierarchy.run_folder import RunFolder
-from hierarchy.schedule import settling
 from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
 from robot_edge.frames import Frame, PacedSource
@@ -24,6 +23,7 @@ from robot_edge.held_out import OpenSource
 from robot_edge.node import RobotNode
 from robot_edge.page.board import Board
 from robot_edge.perception import Predictor
+from robot_edge.practice import LivePractice
 from robot_edge.predictions import PredictionPublisher
 from robot_edge.progress import RunProgress
 from robot_edge.ros2_predictions import Tell, publishing
@@ -38,11 +38,6 @@ from robot_edge.uplink import Uplink
 IDLE_SECONDS = 0.05
 # Held-out frames that are tested with when what was taught is learned: a percentage point is 3 of them.
 TESTED_FRAMES = 300
-# Steps of practice that wait at most: who teaches all day should not leave the robot practising all night.
-MOST_PRACTICE = 2000
-# Steps of practice at least, after a lesson and after a class was renamed, merged, forgotten or taken back: while a
-# lesson goes on all of its practice may have been taken, at the peak rate.
-SETTLING_STEPS = 20
 
 log = logging.getLogger("robot-edge")
 
@@ -76,8 +71,7 @@ class LiveNode(RobotNode):
         self.teaching = Teaching(time.monotonic, trusts_source=not config.live)
         self._camera = camera
         self._perception = perception
-        self._practice = 0.0  # steps that are due
-        self._practised = 0  # steps taken since anything new was learned
+        self._practice = LivePractice(config.practice)
         self._lesson: Lesson | None = None  # that was open when this was looked at last
         self._is_tested = True  # what was learned
         self._saved_lesson = 0  # the last one of which a checkpoint has frames
@@ -140,7 +134,7 @@ class LiveNode(RobotNode):
     @property
     def is_busy(self) -> bool:
         """Whether there is anything to learn or practise yet, or soon."""
-        return bool(self.teaching.open or self.teaching.waiting or self._batcher.filled or self._practice >= 1)
+        return bool(self.teaching.open or self.teaching.waiting or self._batcher.filled or self._practice.due >= 1)
 
     def _see(self, publish: Tell) -> Seeing:
         """Let the thread that sees begin."""
@@ -157,13 +151,12 @@ class LiveNode(RobotNode):
         if batch is None and not self.teaching.open and not self.teaching.waiting:
             batch = self._batcher.finish()
         lesson, self._lesson = self._lesson, self.teaching.open
-        if lesson and lesson.frames and not self._lesson and self._config.practice:
-            self._practice = max(self._practice, SETTLING_STEPS)
+        if lesson and lesson.frames and not self._lesson:
+            self._practice.lesson_over()
         if batch is None:
             return False
         self._learn(batch)
-        self._practised = 0
-        self._practice = min(self._practice + self._config.practice * len(batch.names), MOST_PRACTICE)
+        self._practice.learned(len(batch.names))
         self._save_lesson(batch.session)
         return True
 
@@ -181,15 +174,12 @@ class LiveNode(RobotNode):
 
     def _practise(self) -> bool:
         """Take a step on remembered frames alone; False where none is due."""
-        if self._practice < 1:
+        if self._practice.due < 1:
             return False
-        # Learning at its peak rate leaves a network wherever the last few steps took it, so practice ends at none.
-        progress = None if self.teaching.open else settling(self._practised, self._practice)
-        self._practice -= 1
-        self._practised += 1
+        progress = self._practice.take(lesson_open=self.teaching.open is not None)
         remembered = self._knowledge.rehearsal.draw(self._config.batch)
         if not remembered:
-            self._practice = 0.0
+            self._practice.due = 0.0
             return False
         images = np.stack([one.image for one in remembered])
         self._trainer.step(images, [one.name for one in remembered], fresh=0, progress=progress)
@@ -221,13 +211,12 @@ class LiveNode(RobotNode):
 
     def _state(self) -> tuple[Parts, dict[str, Any]]:
         parts, about = super()._state()
-        practice = {"due": self._practice, "done": self._practised}
-        return parts, {**about, "teaching": self.teaching.state(), "practice": practice}
+        return parts, {**about, "teaching": self.teaching.state(), "practice": self._practice.state()}
 
     def _restore(self, parts: Parts, about: dict[str, Any]) -> None:
         super()._restore(parts, about)
         self.teaching.restore(about["teaching"])
-        self._practice, self._practised = about["practice"]["due"], about["practice"]["done"]
+        self._practice.restore(about["practice"])
 
     def _apply(self, edit: ClassEdit) -> None:
         super()._apply(edit)
@@ -237,9 +226,8 @@ class LiveNode(RobotNode):
             self.teaching.forget(edit.name)
         elif edit.change == "undo":
             self.teaching.take_back(edit.session)
-        # The rest has to make up for what the class, or its name, leaves behind.
-        self._practised = 0
-        self._practice = max(self._practice, SETTLING_STEPS if self._knowledge.classes else 0.0)
+        if self._knowledge.classes:
+            self._practice.class_changed()
         self._perception.predictor.refresh(self._trainer.segment, at_once=True)
 
 

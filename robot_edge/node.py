@@ -30,6 +30,7 @@ from robot_edge.knowledge import Knowledge
 from robot_edge.operating import Commands
 from robot_edge.page.board import Board
 from robot_edge.page.posting import Posting
+from robot_edge.practice import practice_steps
 from robot_edge.progress import RunProgress, print_summary
 from robot_edge.rate_control import RateControl
 from robot_edge.resume import (
@@ -42,10 +43,6 @@ from robot_edge.teaching import Teaching
 from robot_edge.trainer import EdgeTrainer
 from robot_edge.uplink import Uplink
 
-# Steps on remembered frames alone, at a falling rate, behind a replay that ended on some of its classes: as many as
-# show each of those frames so often, but not more than the replay itself took, or so many if that is more. A small
-# replay has fewer, as --practice says.
-REPLAY_PRACTICE, PRACTICE_EPOCHS = 200, 5
 # Remembered frames that go up once more when what was learned has settled: so many, or behind a replay this share of
 # all that it showed, if that is more.
 FRAMES_SENT_AGAIN, SHARE_SENT_AGAIN = 1000, 0.2
@@ -57,11 +54,6 @@ SOURCE_SECONDS = 0.2
 FIGURES_SECONDS = 60.0
 
 log = logging.getLogger("robot-edge")
-
-
-def practice_steps(kept: int, batch: int, learned: int) -> int:
-    """Return how many steps of that batch size a replay of so many steps practises on so many remembered frames."""
-    return max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * (kept // batch), learned))
 
 
 class RobotNode:

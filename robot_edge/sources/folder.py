@@ -122,7 +122,8 @@ class FolderSource(ShuffledSource[Path]):
         super().__init__(str(path), list_pictures(path), classes=classes, epochs=epochs, seed=seed)
 
     def _read(self, item: Path) -> NDArray[np.uint8]:
-        return decode(item.read_bytes())
+        with item.open("rb", buffering=0) as file:  # half the time of read_bytes, for small pictures
+            return decode(file.read())
 
 
 def list_pictures(path: Path) -> list[tuple[Path, str]]:

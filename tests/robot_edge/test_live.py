@@ -25,7 +25,8 @@ from hierarchy.run_folder import RunFolder
 from hierarchy.schedule import learning_rate
 from robot_edge.config import RobotConfig
 from robot_edge.frames import Frame, Header
-from robot_edge.live import SETTLING_STEPS, LiveNode, live_node
+from robot_edge.live import LiveNode, live_node
+from robot_edge.practice import SETTLING_STEPS
 from robot_edge.segment import build_edge
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
@@ -414,7 +415,7 @@ def test_a_lesson_is_on_the_disk_before_practice(robot: Robot, monkeypatch: pyte
     robot.wait_for(lambda: len(robot.link.results) == 2)
     robot.wait_for(lambda: not robot.node.teaching.waiting and not robot.node._batcher.filled)
     robot.wait_for(lambda: robot.node._saved_steps == robot.node._trainer.steps > 0)
-    assert robot.node._practice >= 1
+    assert robot.node._practice.due >= 1
     _, about = load_checkpoint(robot.folder.checkpoint)
     assert about["batcher"]["names"] == []
     assert about["teaching"]["lessons"][-1]["name"] == "ball"
