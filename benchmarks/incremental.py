@@ -119,12 +119,13 @@ def whole(settings: Settings, scenario: str, method: Any, memory: int, seed: int
     known: list[str] = list(KNOWN) if scenario == "warm" else []
     classes = [*known, *(name for phase in phases for name in phase)]
     network = WholeNetwork(method, classes, memory=memory, compute=fastest_whole(), rate=0.05, seed=seed)
+    rounds = AccuracyRounds()
     if known:
         network.start_knowing(Stream.read(train, phases=[KNOWN], epochs=KNOWN_EPOCHS, seed=seed), 2 * FRESH)
+        rounds.add(network.test(test.only(known)).by_class)
     if method == "joint":
         images *= len(phases)
         phases = [classes]
-    rounds = AccuracyRounds()
     for number, phase in enumerate(phases):
         stream = Stream.read(train, phases=[phase], images=images, seed=seed + number)
         for step, (frames, names) in enumerate(stream.batches(FRESH)):
@@ -161,19 +162,17 @@ def divided(settings: Settings, scenario: str, _method: str, memory: int, seed: 
     )
     cloud = json.loads((folder / "cloud" / "summary.json").read_text())["robots"]["robot"]
     result = {**summary, **{name: value for name, value in cloud.items() if name.startswith("cloud_")}}
-    # Both ends have a round for each phase, then some after practice; the cloud, before them, those of the former run.
-    last = len(PHASES[scenario]) - 1
-    before = json.loads((folder / "former" / "summary.json").read_text()) if former else {"exit_accuracy_matrix": {}}
-    row = {"exit": last, "cloud": last + len(before["exit_accuracy_matrix"].get("rounds", ()))}
-    for end, number in row.items():
-        result |= up_to(result[f"{end}_accuracy_matrix"], number, f"{end}_stream")
+    # A test behind each phase, and one before the first where classes were known; then some behind practice.
+    last = len(PHASES[scenario]) + bool(former)
+    for end in ("exit", "cloud"):
+        result |= up_to(result[f"{end}_accuracy_matrix"], last, f"{end}_stream")
     return result
 
 
-def up_to(matrix: dict[str, Any], last: int, name: str) -> dict[str, Any]:
-    """Return figures of the rounds of an accuracy matrix up to that one."""
+def up_to(matrix: dict[str, Any], test: int, name: str) -> dict[str, Any]:
+    """Return figures of the rounds of an accuracy matrix up to the first of that test."""
     rounds = AccuracyRounds()
-    for row in matrix["rounds"][: last + 1]:
+    for row in matrix["rounds"][: matrix["tests"].index(test) + 1]:
         rounds.add({name: its for name, its in zip(matrix["classes"], row, strict=True) if its is not None})
     return rounds.figures(name)
 

@@ -53,7 +53,8 @@ class TrainerConfig(PageOptions):
     rehearse_from: int = 50_000
     """Samples of each robot to rehearse from, in equal shares of its classes. They stay in the store, on disk."""
     practice: float = 0.5
-    """Training steps on stored samples alone that each new one is worth, for when nothing arrives; 0 for none."""
+    """Training steps on stored samples alone that each new one is worth, for when nothing arrives; 0 for none. However
+    many came, the last 200 count: that lets the network settle, and more made it worse."""
     store_gb: float = 10.0
     """Room for what robots sent, in gigabytes. When it is used up, the oldest samples that were trained on are deleted;
     where all still wait for training, robots are told to wait."""

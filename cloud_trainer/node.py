@@ -99,6 +99,7 @@ def train(config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[
         link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials, wanted=wanted)
         board = Board(config.trainer) if page else None
         node = TrainerNode(config, state, link, folder, store, board)
+        folder.drop_summary()  # of a former process, and the run is not over yet
         node.answerer.start()
         node.probes.start()
         try:

@@ -75,6 +75,8 @@ class RobotSession:
         self.held_out = HeldOut()  # the newest test
         self._rounds = AccuracyRounds()  # of tests before this one
         self._first: HeldOut | None = None  # this one as it was before idle rehearsal, where it was tested again
+        self._settled: HeldOut | None = None  # and behind it, where more was learned since
+        self._has_moved_on = False  # whether more was learned since this one
         self.loss: float | None = None
         self.trouble = ""
         self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
@@ -201,17 +203,23 @@ class RobotSession:
         )
 
     def rounds(self) -> AccuracyRounds:
-        """Return how each class did in each round of tests so far, and at last how it does after idle rehearsal."""
-        rounds = self._rounds_as_tested()
-        if self._first:
-            rounds.add(self.held_out.by_class)
+        """Return how each class did in each round of tests, and at last how it does after idle rehearsal."""
+        rounds = self._rounds_to_keep()
+        if self._first and rounds.rows[-1:] != [self.held_out.by_class]:
+            rounds.add(self.held_out.by_class, self._evaluation)
         return rounds
 
-    def _rounds_as_tested(self) -> AccuracyRounds:
-        """Return each round as it was tested first: later, more had been learned than the round is to tell of."""
+    def _rounds_to_keep(self) -> AccuracyRounds:
+        """Return each round as it was tested first, and once more behind the idle rehearsal that followed it.
+
+        Where it is tested again after more was learned, that is not what the round is to tell of.
+        """
         rounds = AccuracyRounds()
         rounds.restore(self._rounds.state())
         rounds.add((self._first or self.held_out).by_class, self._evaluation)
+        settled = self._settled if self._has_moved_on else self.held_out
+        if self._first and settled:
+            rounds.add(settled.by_class, self._evaluation)
         return rounds
 
     def checkpoint(self) -> tuple[Parts, dict[str, Any]]:
@@ -235,6 +243,8 @@ class RobotSession:
             "prequential": self.prequential.state(),
             "held_out": self.held_out.state(),
             "first": self._first.state() if self._first else None,
+            "settled": self._settled.state() if self._settled else None,
+            "has_moved_on": self._has_moved_on,
             "rounds": self._rounds.state(),
             "messages_trained": self.messages_trained,
             "progress": self._progress,
@@ -264,9 +274,8 @@ class RobotSession:
         self.state = unpack_as(RobotState, about["state"].encode())
         self.prequential.restore(about["prequential"])
         self.held_out.restore(about["held_out"])
-        self._first = HeldOut() if about["first"] else None
-        if self._first:
-            self._first.restore(about["first"])
+        self._first, self._settled = _held_out(about["first"]), _held_out(about["settled"])
+        self._has_moved_on = about["has_moved_on"]
         self._rounds.restore(about["rounds"])
         self.messages_trained = about["messages_trained"]
         self._progress, self._evaluation, self.loss = about["progress"], about["evaluation"], about["loss"]
@@ -340,6 +349,9 @@ class RobotSession:
         step = self._learn(samples, names, fresh=len(fresh), progress=self._progress)
         if step is None:
             return
+        if not self._has_moved_on:
+            self._has_moved_on = True
+            self._settled = self.held_out if self._first else None
         self.loss = step.loss
         self.prequential.add(step.correct)
         self._idle_steps = 0
@@ -396,10 +408,11 @@ class RobotSession:
 
     def _begin_round(self, number: int) -> None:
         """Begin a round of tests, which may be one that was there and comes once more."""
-        self._rounds = self._rounds_as_tested()
+        self._rounds = self._rounds_to_keep()
         self._rounds.give_up(number)
         self._evaluation, self._evaluated = number, 0
-        self.held_out, self._first = HeldOut(), None
+        self.held_out, self._first, self._settled = HeldOut(), None, None
+        self._has_moved_on = False
         self._tests = []
 
     def _test_again(self) -> None:
@@ -414,8 +427,9 @@ class RobotSession:
 
     @property
     def _tested(self) -> list[HeldOut]:
-        """The present round: the newest test, and the first where that is another one."""
-        return [self.held_out, self._first] if self._first else [self.held_out]
+        """The present round: the newest test, and the first and the settled one where those are others."""
+        others = [one for one in (self._first, self._settled) if one and one is not self.held_out]
+        return [self.held_out, *others]
 
     def _test(self, batch: ActivationBatch) -> tuple[list[str], list[str]]:
         """Return what the samples that are not given up are called, and what they are taken for."""
@@ -470,6 +484,14 @@ class RobotSession:
             Waiting(name=name, place=place, activation=activation)
             for (name, place), activation in zip(drawn, self._samples(drawn), strict=True)
         ]
+
+
+def _held_out(state: dict[str, Any] | None) -> HeldOut | None:
+    if state is None:
+        return None
+    held_out = HeldOut()
+    held_out.restore(state)
+    return held_out
 
 
 def _one(quantized: Quantized, row: int) -> Quantized:

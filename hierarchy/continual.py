@@ -69,32 +69,43 @@ class AccuracyRounds:
         self._rounds = [(number, dict(one)) for number, one in state]
 
     def figures(self, end: str) -> dict[str, Any]:
-        """Return what summary.json says of one end, ``exit`` or ``cloud``; nothing of what takes two rounds to tell.
+        """Return what summary.json says of one end, ``exit`` or ``cloud``; nothing of what takes two tasks to tell.
 
-        accuracy_matrix: a row for each round, a column for each class in the order they came, None before it came.
-        average_incremental_accuracy: mean over rounds of the mean over the classes known by then (Rebuffi et al.,
-        "iCaRL", 2017). forgetting: mean, over the classes of rounds before the last, of their best accuracy before it
-        less their last one (Chaudhry et al., "Riemannian walk", 2018). backward_transfer: the same with the first
-        accuracy, and the other sign (Lopez-Paz and Ranzato, "Gradient episodic memory", 2017).
+        accuracy_matrix: a row for each round, and which test of the run it is of: 0 for one of a former run, the same
+        once more where idle rehearsal came between. A column for each class in the order in which they were first
+        tested, None before that.
+
+        A task is what brought new classes, and its row is the last round before another one did: later rounds of a
+        task tell of practice. average_incremental_accuracy: mean over tasks of the mean over the classes known by then
+        (Rebuffi et al., "iCaRL", 2017). forgetting: mean, over the classes of tasks before the last, of their best
+        accuracy behind one of those less their last one (Chaudhry et al., "Riemannian walk", 2018). backward_transfer:
+        the same with the first accuracy, and the other sign (Lopez-Paz and Ranzato, "Gradient episodic memory", 2017).
         """
         if not self._rounds:
             return {}
         rounds = self.rows
         classes = list(dict.fromkeys(name for one in rounds for name in one))
-        last = rounds[-1]
+        tasks, last = _tasks(rounds), rounds[-1]
         figures: dict[str, Any] = {
             "accuracy_matrix": {
                 "classes": classes,
                 "rounds": [[one.get(name) for name in classes] for one in rounds],
+                "tests": [number for number, _ in self._rounds],
             },
             "final_average_accuracy": _mean(list(last.values())),
-            "average_incremental_accuracy": _mean([_mean(list(one.values())) for one in rounds]),
+            "average_incremental_accuracy": _mean([_mean(list(one.values())) for one in tasks]),
         }
-        before = {name: its for name in last if (its := [one[name] for one in rounds[:-1] if name in one])}
+        before = {name: its for name in last if (its := [one[name] for one in tasks[:-1] if name in one])}
         if before:
             figures["forgetting"] = _mean([max(its) - last[name] for name, its in before.items()])
             figures["backward_transfer"] = _mean([last[name] - its[0] for name, its in before.items()])
         return {f"{end}_{name}": value for name, value in figures.items()}
+
+
+def _tasks(rounds: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return the last of each group of rounds on the same classes."""
+    following = [set(one) for one in rounds[1:]]
+    return [one for one, other in zip(rounds, [*following, None], strict=True) if set(one) != other]
 
 
 def _mean(values: list[float]) -> float:

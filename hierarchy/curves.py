@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
 from hierarchy.calibration import ThresholdPoint
@@ -17,16 +20,17 @@ MOST_POINTS = 2000
 
 EXIT_COLOR, CLOUD_COLOR, NEW_CLASS_COLOR = "#0b7285", "#d9480f", "#adb5bd"
 COLORS = {"exit": EXIT_COLOR, "cloud": CLOUD_COLOR}
-# Numbers written into a heat map at most: more could not be read.
-MOST_NUMBERS = 400
-# Lines of further robots in one picture.
+# Numbers written into a heat map, and names along an axis, at most: more could not be read.
+MOST_NUMBERS, MOST_NAMES = 400, 25
+# Of several robots in one picture, one after the other; then the same again with the next style.
+ROBOT_COLORS = tuple(map(str, TABLEAU_COLORS.values()))
 STYLES = ("-", "--", ":", "-.")
 
 Points = list[tuple[int, float]]
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw the curves of a metrics.jsonl into a PNG; each robot in it gets a line style of its own."""
+    """Draw the curves of a metrics.jsonl into a PNG; where there are several robots, each has a line of its own."""
     curves, arrivals = _read(metrics)
     figure = Figure(figsize=(9, 6), layout="constrained")
     loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
@@ -36,16 +40,19 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         axes = loss_axes if quantity == "loss" else accuracy_axes
         label = f"{end} {robot}".strip() if len(robots) > 1 else end
         thinned = points[:: max(1, len(points) // MOST_POINTS)]
-        style = STYLES[robots.index(robot) % len(STYLES)]
-        axes.plot(*zip(*thinned, strict=True), style, color=COLORS[end], label=label, linewidth=1.4)
+        number = robots.index(robot)
+        color = ROBOT_COLORS[number % len(ROBOT_COLORS)] if len(robots) > 1 else COLORS[end]
+        style = STYLES[number // len(ROBOT_COLORS) % len(STYLES)]
+        axes.plot(*zip(*thinned, strict=True), style, color=color, label=label, linewidth=1.4)
     for axes, title in ((loss_axes, "loss"), (accuracy_axes, "prequential accuracy, last 1,000 images")):
         for images in arrivals:
             axes.axvline(images, color=NEW_CLASS_COLOR, linewidth=1, linestyle=":")
         axes.set_title(title, loc="left", fontsize=10)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
-            axes.legend(frameon=False)
+    if loss_axes.lines or accuracy_axes.lines:
+        lines, labels = (loss_axes if loss_axes.lines else accuracy_axes).get_legend_handles_labels()
+        figure.legend(lines, labels, frameon=False, fontsize=8, loc="outside right upper")
     accuracy_axes.set_ylim(0, 1)
     accuracy_axes.set_xlabel("images (dotted: a new class)" if arrivals else "images")
     figure.savefig(picture, dpi=120)
@@ -71,26 +78,51 @@ def draw_thresholds(curve: Sequence[ThresholdPoint], chosen: float, picture: Pat
     figure.savefig(picture, dpi=120)
 
 
-def draw_accuracy_matrices(matrices: Mapping[str, Mapping[str, Any]], picture: Path) -> None:
-    """Draw heat maps into a PNG, one for each title: how well each class is known in each round of tests."""
+def draw_accuracy_matrices(matrices: Mapping[str, Mapping[str, Any]], picture: Path, *, left_out: int = 0) -> None:
+    """Draw a heat map into a PNG for each title, and a curve: how well each class is known in each test, and all are.
+
+    left_out: how many more there would be.
+    """
     tallest = max(len(matrix["rounds"]) for matrix in matrices.values())
     figure = Figure(figsize=(9, 1.5 + min(8.0, 0.45 * tallest) * len(matrices)), layout="constrained")
-    for axes, (title, matrix) in zip(
-        figure.subplots(len(matrices), squeeze=False)[:, 0], matrices.items(), strict=True
-    ):
+    grid = figure.subplots(len(matrices), 2, squeeze=False, sharey="row", width_ratios=(4, 1))
+    for (axes, mean_axes), (title, matrix) in zip(grid, matrices.items(), strict=True):
         rounds = [[float("nan") if value is None else value for value in row] for row in matrix["rounds"]]
         image = axes.imshow(rounds, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-        axes.set_title(f"accuracy of each class in each round of tests: {title}", loc="left", fontsize=10)
-        axes.set_xticks(range(len(matrix["classes"])), matrix["classes"], rotation=45, ha="right", fontsize=8)
-        axes.set_yticks(range(len(rounds)), [str(number + 1) for number in range(len(rounds))], fontsize=8)
+        axes.set_title(f"accuracy of each class in each test: {title}", loc="left", fontsize=10)
+        axes.set_xticks(*_ticks(matrix["classes"]), rotation=45, ha="right", fontsize=8)
+        axes.set_yticks(*_ticks(_names_of_tests(matrix["tests"])), fontsize=8)
+        means = [fmean(value for value in row if value is not None) for row in matrix["rounds"]]
+        mean_axes.plot(means, range(len(means)), "o-", color=EXIT_COLOR, markersize=3, linewidth=1.4)
+        mean_axes.set_title("mean over classes", loc="left", fontsize=10)
+        mean_axes.set_xlim(0, 1)
+        mean_axes.grid(alpha=0.25)
+        mean_axes.spines[["top", "right"]].set_visible(False)
         if len(rounds) * len(matrix["classes"]) <= MOST_NUMBERS:
             for y, row in enumerate(matrix["rounds"]):
                 for x, value in enumerate(row):
                     if value is not None:
                         color = "black" if value > 0.6 else "white"
                         axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=color)
-        figure.colorbar(image, ax=axes, fraction=0.02)
+        figure.colorbar(image, ax=mean_axes, fraction=0.1, label="accuracy")
+    if left_out:
+        figure.supxlabel(f"and {left_out} more, in summary.json", fontsize=8)
     figure.savefig(picture, dpi=120)
+
+
+def _names_of_tests(numbers: Sequence[int]) -> list[str]:
+    """Return a name for each row of an accuracy matrix, as `AccuracyRounds.figures` numbers them."""
+    names = []
+    for number, before in zip(numbers, [None, *numbers], strict=False):
+        again = " after idle rehearsal" if number and number == before else ""
+        names.append(f"test {number}{again}" if number else "former run")
+    return names
+
+
+def _ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Return where to write which names along an axis."""
+    places = list(range(0, len(names), max(1, math.ceil(len(names) / MOST_NAMES))))
+    return places, [names[place] for place in places]
 
 
 def _read(metrics: Path) -> tuple[dict[tuple[str, str], Points], list[int]]:

@@ -91,7 +91,8 @@ class RunFolder:
         write_json(self.path / SUMMARY, summary)
         draw_curves(self.path / METRICS, self.path / "curves.png")
         if matrices := _matrices(summary):
-            draw_accuracy_matrices(matrices, self.path / "forgetting.png")
+            shown = dict(list(matrices.items())[:MOST_HEAT_MAPS])
+            draw_accuracy_matrices(shown, self.path / "forgetting.png", left_out=len(matrices) - len(shown))
 
     def close(self) -> None:
         """Close the files and let others have the folder."""
@@ -118,8 +119,7 @@ def _matrices(summary: dict[str, Any]) -> dict[str, Any]:
     """Return the accuracy matrices of a summary that have two rounds at least, a robot's own or a trainer's of some."""
     found = {robot: one.get("cloud_accuracy_matrix") for robot, one in summary.get("robots", {}).items()}
     found["exit"] = summary.get("exit_accuracy_matrix")
-    several = [(title, matrix) for title, matrix in found.items() if matrix and len(matrix["rounds"]) > 1]
-    return dict(several[:MOST_HEAT_MAPS])
+    return {title: matrix for title, matrix in found.items() if matrix and len(matrix["rounds"]) > 1}
 
 
 def _refuse_other_program(path: Path, config: dict[str, Any]) -> None:

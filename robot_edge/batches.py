@@ -26,7 +26,7 @@ class Batch:
     """Labelled frames of the robot's image size: uint8 (N, H, W, 3) and a class name each.
 
     positions: how far the source had been read with each of them. session: that all of them are from, 0 for none.
-    phase: of the last of them.
+    phase: that all of them are from.
     """
 
     images: Pixels
@@ -63,9 +63,9 @@ class Batcher:
     _names: list[str] = field(default_factory=list)
     _positions: list[int] = field(default_factory=list)
     _session: int = 0
-    _phase: int = 0  # of its last frame
+    _phase: int = 0
     _is_in_hand: bool = False  # whether that batch is given out
-    _ahead: Frame | None = None  # of another session than that batch
+    _ahead: Frame | None = None  # of another session or phase than that batch
 
     @property
     def ended(self) -> bool:
@@ -96,7 +96,11 @@ class Batcher:
                 return None
             if frame is None:
                 break
-            if self._images and frame.label is not None and frame.session != self._session:
+            if (
+                self._images
+                and frame.label is not None
+                and (frame.session, frame.phase) != (self._session, self._phase)
+            ):
                 self._ahead = frame
                 break
             image = resize(frame.image, self.image_size)

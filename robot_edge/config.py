@@ -162,10 +162,15 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
 
     @property
     def forgets(self) -> bool:
-        """Whether the last phase lacks classes of the others: then the network must not be left as that bent it."""
-        return bool(self.phases) and not {name for phase in self.phase_classes for name in phase}.issubset(
-            self.phase_classes[-1]
-        )
+        """Whether what a replay ends on lacks classes of before: then the network must not be left as that bent it.
+
+        With the frames of a former run it always may: what the source shows is known when it has been read.
+        """
+        if self.is_live:
+            return False
+        shown = {name for phase in self.phase_classes for name in phase}
+        has_former = self.former_run is not None and self.rehearsed_per_fresh > 0
+        return has_former or not shown.issubset(self.phase_classes[-1] if shown else ())
 
     @property
     def frozen_layers(self) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ class RunFigures:
         """Return the rounds of tests with the last one."""
         rounds = AccuracyRounds()
         rounds.restore(self.rounds.state())
-        rounds.add(self.held_out.by_class)
+        rounds.add(self.held_out.by_class, self.evaluation)
         return rounds
 
     @property
@@ -172,6 +172,7 @@ class RunFigures:
             "messages_trained": cloud.messages_trained if cloud else 0,
             "held_out_images": self.held_out.count,
             "exit_accuracy_by_class": self.held_out.by_class,
+            "untested_classes": [name for name in self._trainer.classes if name not in self.held_out.by_class],
             **self._all_rounds().figures("exit"),
             "samples_by_class": {name: counts._asdict() for name, counts in self._uplink.outbox.counts().items()},
             "deliveries_dropped": self._uplink.deliveries_dropped,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from broker.errors import ConfigError
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.frame_codec import ExactCodec, FrameCodec
 from robot_edge.frames import Pixels
@@ -49,7 +51,13 @@ class FrameMemory:
 
     @staticmethod
     def limit_of(megabytes: float, size: int) -> int:
-        """Return how many frames of that size, in pixels, fit into so many megabytes."""
+        """Return how many frames of that size, in pixels, fit into so many megabytes.
+
+        Raises ConfigError where the machine has no such memory.
+        """
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+        if megabytes > installed:
+            raise ConfigError(f"--rehearsal-mb {megabytes:g}: this machine has {installed:,.0f} MB of memory; use less")
         return int(megabytes * 1e6 / FrameCodec(size).room)
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ from robot_edge.knowledge import Knowledge
 from robot_edge.outbox import Outbox
 from robot_edge.sources import open_source
 
-# Frames kept for the end: a percentage point of accuracy is 20 of them.
+# Frames to test on that are set apart, or shown by a simulated camera: a percentage point of accuracy is 20 of them.
 HELD_OUT_FRAMES = 2000
 # Added to the seed for --held-out sim:, or it would show the scenes that were trained on. Phases add their number.
 HELD_OUT_SEED = 1_000_000
@@ -47,6 +47,7 @@ def _source_of(config: RobotConfig, classes: list[str]) -> FrameSource:
         dataclasses.replace(config, rate="max"),
         image_size=config.image_size,
         phases=[classes] if classes else [],
+        images=HELD_OUT_FRAMES if config.held_out == "sim:" else 0,  # it has no end of its own
         seed=config.seed + HELD_OUT_SEED,
     )
 

@@ -123,8 +123,7 @@ class LiveNode(RobotNode):
                     self._is_tested = True
                 self._camera_notice.say(self._camera.status)
                 progress.show(self._batcher.frames_read, self._live_line(seeing))
-                if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
-                    self.save()
+                self._save_now_and_then()
 
     @property
     def predictor(self) -> Predictor:

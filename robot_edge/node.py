@@ -104,6 +104,7 @@ class RobotNode:
         self._phase = 0  # of the last batch
         self._practised = 0  # steps of the practice behind a replay
         self._has_settled = False
+        self._tested_steps = -1  # taken when it was tested last
         # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
         self._sent_position = uplink.outbox.position
         self._resumed = saved is not None or self._sent_position > 0
@@ -200,6 +201,8 @@ class RobotNode:
 
     def train(self) -> None:
         """Learn from the source until it ends or a stop is asked for."""
+        if self._knowledge.inherited and not self._trainer.steps:
+            self._test_so_far(in_the_cloud=False)  # it may have a new network
         begin = time.monotonic() - self._figures.seconds
         with RunProgress(self._source.length) as progress:
             while not self._stop.made and not self._batcher.ended:
@@ -216,8 +219,7 @@ class RobotNode:
                 self._camera_notice.say(self._source.status)
                 progress.show(self._batcher.frames_read, self._figures.live_line())
                 self._notice.say(f"training goes on without {self._uplink.waits_for}" if self._uplink.waits_for else "")
-                if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
-                    self.save()
+                self._save_now_and_then()
 
     def test(self) -> None:
         """Predict the held-out frames here, and have the cloud predict them from their activations."""
@@ -242,17 +244,27 @@ class RobotNode:
             self._test_so_far()
         self._phase = phase
 
-    def _test_so_far(self, most: int = HELD_OUT_FRAMES) -> None:
-        """Predict held-out frames of the classes known by now, here and, where it is there, in the cloud."""
+    def _test_so_far(self, most: int = HELD_OUT_FRAMES, *, in_the_cloud: bool = True) -> None:
+        """Predict held-out frames of the classes known by now, here and in the cloud.
+
+        That has what came before them learned by then, whenever it is there; a live robot does not make it wait.
+        """
+        in_the_cloud = in_the_cloud and (self._uplink.trainer_online or not self._config.is_live)
+        self._tested_steps = self._trainer.steps
         self._figures.begin_test()
         for batch in self._held_out.batches_of_known_classes(most):
             if self._stop.made:
                 return
             predicted, quantized = self._trainer.evaluate(batch.images)
             self._figures.held_out.add(batch.names, predicted)
-            if self._uplink.trainer_online:
+            if in_the_cloud:
                 self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
+                self._wait_for_room()
             self._pump()
+
+    def _save_now_and_then(self) -> None:
+        if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
+            self.save()
 
     def save(self) -> None:
         """Write a checkpoint, if anything was learned and the disk takes it."""
@@ -303,6 +315,7 @@ class RobotNode:
             "phase": self._phase,
             "practised": self._practised,
             "settled": self._has_settled,
+            "tested": self._tested_steps,
             "bits": self._trainer.bits,
         }
 
@@ -314,6 +327,7 @@ class RobotNode:
         self._figures.restore(about["figures"])
         self._knowledge.edits, self._knowledge.inherited = about["edits"], about["inherited"]
         self._phase, self._practised, self._has_settled = about["phase"], about["practised"], about["settled"]
+        self._tested_steps = about["tested"]
         self._rate_control.go_on(about["bits"])
         self._trainer.bits = self._rate_control.bits
         self._source.seek(about["position"])
@@ -351,9 +365,10 @@ class RobotNode:
     def _refuse_finished_run(self) -> None:
         summary, length = self._folder.last_summary(), self._source.length
         if summary and not summary["interrupted"] and length is not None and self._source.position >= length:
+            more = "" if self._config.phases else ", or show it more with larger --epochs or --images"
             raise ConfigError(
                 f"the run in {self._folder.path} is over: choose another --run-dir, with --weights "
-                f"{self._folder.path} to start from its weights, or show it more with larger --epochs or --images"
+                f"{self._folder.path} to go on from what it learned{more}"
             )
 
     def _spare_the_link(self) -> None:
@@ -440,13 +455,14 @@ class RobotNode:
         """Where a replay ended on some of its classes: practise on all of them at a falling rate, then send them."""
         if not self._config.forgets or self._has_settled or self._stop.made:
             return
-        if not self._practised:  # else that was before a stop
+        if not self._practised and self._tested_steps != self._trainer.steps:  # else that was before a stop
             self._test_so_far()
         kept = len(self._knowledge.rehearsal)
         most = round(self._config.practice * self._figures.images)
         learned = self._trainer.steps - self._practised
         steps = min(practice_steps(kept, self._config.batch, learned), most) if kept else 0
         self._practise_up_to(steps)
+        self.save()  # the cloud may not be there for hours
         # While the link is behind, nothing goes up again.
         if self._practised < steps or not self._drain("activations"):
             return  # the rest at the next start
@@ -464,6 +480,7 @@ class RobotNode:
                 self._practised += 1
                 self._pump()
                 progress.show(self._practised, f"exit loss {loss:.2f}")
+                self._save_now_and_then()
 
     def _rehearsed_with(self, fresh: int) -> int:
         """Return how many frames are rehearsed in a step with so many fresh ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,8 @@ from rich.table import Table
 
 # Between two lines where the output is no terminal.
 LINE_SECONDS = 5.0
+# Classes that a line names at most.
+LISTED_CLASSES = 5
 
 
 class RunProgress:
@@ -69,6 +72,18 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"{summary['messages_rejected']:,} rejected; {summary['dropped']:,} samples dropped.",
         highlight=False,
     )
+    if summary["cloud_accuracy"] is not None:
+        console.print(
+            "The cloud's figures are of now. While it is idle it goes on rehearsing: its own summary.json tells how "
+            "far it came.",
+            highlight=False,
+        )
+    if summary["held_out_images"] and (untested := summary["untested_classes"]):
+        console.print(
+            f"Nothing was held out of {_some(untested)}: no accuracy counts these classes. Give frames to test on with "
+            "--held-out, or set more apart with a smaller --held-out-every.",
+            highlight=False,
+        )
     queued = sum(counts["queued"] for counts in summary["samples_by_class"].values())
     if queued:
         console.print(
@@ -79,6 +94,12 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     checkpoint = ", checkpoint/" if (folder / "checkpoint").exists() else ""  # none where nothing was learned
     files = f"summary.json, curves.png, metrics.jsonl{checkpoint}"
     console.print(f"The run is in {folder}: {files}", highlight=False, soft_wrap=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - LISTED_CLASSES} more" if len(names) > LISTED_CLASSES else ""
+    return ", ".join(names[:LISTED_CLASSES]) + more
 
 
 def print_evaluation(figures: dict[str, Any], folder: Path) -> None:

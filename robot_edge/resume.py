@@ -55,7 +55,10 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
     if "source" not in former:
         raise ConfigError(f"{config.run_path} holds a run of another program: choose another --run-dir")
     free = FREE if config.phases else FREE | FREE_WITHOUT_PHASES
-    advice = "choose another --run-dir, or take the run up with the settings in its config.toml"
+    advice = (
+        f"choose another --run-dir, with --weights {config.run_path} to go on from what it learned, or take the run up "
+        "with the settings in its config.toml"
+    )
     settings = config.as_toml()  # passwords masked, as they are in the former ones
     for one in fields(RobotConfig):
         before = former.get(one.name, "" if one.default is MISSING else one.default)

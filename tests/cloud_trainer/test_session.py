@@ -451,7 +451,7 @@ def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
     robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=1))
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=2, evaluation=2))
     matrix = robot.session.rounds().figures("cloud")["cloud_accuracy_matrix"]
-    assert matrix == {"classes": ["cat", "dog"], "rounds": [[1.0, None], [1.0, 0.0]]}
+    assert matrix == {"classes": ["cat", "dog"], "rounds": [[1.0, None], [1.0, 0.0]], "tests": [1, 2]}
 
 
 def says(robot: Robot, name: str) -> None:
@@ -473,6 +473,27 @@ def test_a_round_stays_as_it_was_first_tested_although_more_was_learned_in_a_mom
     assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
 
 
+def test_what_idle_rehearsal_made_of_a_round_before_more_was_learned_stays_a_row() -> None:
+    robot = Robot(batch=4)
+    robot.take(make_batch(["cat"] * 8, SPLIT))
+    says(robot, "dog")
+    robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=1))
+    says(robot, "cat")
+    robot.apply("rehearse", b"2 2")
+    settled = [{"cat": 0.0}, {"cat": 1.0}]
+    assert robot.session.rounds().rows == settled
+    robot.take(make_batch(["dog"] * 40, SPLIT, sequence=2))
+    assert robot.session.rounds().rows == settled, "nothing was tested since"
+    says(robot, "dog")
+    robot.apply("rehearse", b"2 2")
+    assert robot.session.rounds().rows == [*settled, {"cat": 0.0}]
+    robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
+    figures = robot.session.rounds().figures("cloud")
+    assert figures["cloud_accuracy_matrix"]["rounds"] == [[0.0, None], [1.0, None], [0.0, 1.0]]
+    assert figures["cloud_accuracy_matrix"]["tests"] == [1, 1, 2]
+    assert figures["cloud_forgetting"] == 1.0
+
+
 def test_the_rest_of_a_round_counts_in_the_first_test_and_in_the_newest() -> None:
     robot = Robot(batch=4)
     robot.take(make_batch(["cat"] * 8, SPLIT))
@@ -489,6 +510,11 @@ def test_a_round_that_was_tested_twice_is_in_the_checkpoint() -> None:
     one, other = tiny_session(log), tiny_session(log)
     for number, kind in enumerate(("batch", "batch", "rehearse"), start=1):
         one.apply(Event(id=number, robot="r1", kind=cast("Kind", kind), payload=log[number - 1]))
+    other.restore(*one.checkpoint())
+    assert other.rounds().rows == one.rounds().rows
+    assert len(other.rounds()) == 2
+    log.append(pack(make_batch(["dog"] * 8, sequence=2)))
+    one.apply(Event(id=4, robot="r1", kind="batch", payload=log[-1]))
     other.restore(*one.checkpoint())
     assert other.rounds().rows == one.rounds().rows
     assert len(other.rounds()) == 2

@@ -20,11 +20,23 @@ def test_the_figures_are_those_of_their_papers() -> None:
     assert figures["exit_accuracy_matrix"] == {
         "classes": ["cat", "dog", "ant"],
         "rounds": [[0.9, None, None], [0.5, 0.8, None], [0.6, 0.4, 1.0]],
+        "tests": [0, 0, 0],
     }
     assert figures["exit_final_average_accuracy"] == pytest.approx(2.0 / 3)
     assert figures["exit_average_incremental_accuracy"] == pytest.approx((0.9 + 0.65 + 2.0 / 3) / 3)
     assert figures["exit_forgetting"] == pytest.approx((0.9 - 0.6 + 0.8 - 0.4) / 2)
     assert figures["exit_backward_transfer"] == pytest.approx((0.6 - 0.9 + 0.4 - 0.8) / 2)
+
+
+def test_what_practice_does_to_a_task_is_neither_forgetting_nor_transfer() -> None:
+    rounds = AccuracyRounds()
+    for number, row in enumerate(({"cat": 0.9}, {"cat": 0.3, "dog": 0.2}, {"cat": 0.8, "dog": 0.6}), start=1):
+        rounds.add(row, number)
+    figures = rounds.figures("exit")
+    assert figures["exit_accuracy_matrix"]["tests"] == [1, 2, 3]
+    assert figures["exit_average_incremental_accuracy"] == pytest.approx((0.9 + 0.7) / 2)
+    assert figures["exit_forgetting"] == pytest.approx(0.9 - 0.8)
+    assert figures["exit_backward_transfer"] == pytest.approx(0.8 - 0.9)
 
 
 def test_one_round_tells_nothing_of_forgetting() -> None:
@@ -64,6 +76,7 @@ def test_classes_that_are_renamed_and_forgotten() -> None:
     assert rounds.figures("exit")["exit_accuracy_matrix"] == {
         "classes": ["kitten", "ant"],
         "rounds": [[0.9, None], [0.5, None], [0.6, 1.0]],
+        "tests": [0, 0, 0],
     }
 
 

@@ -9,7 +9,19 @@ import pytest
 from PIL import Image, ImageColor
 
 from hierarchy.calibration import threshold_curve
-from hierarchy.curves import CLOUD_COLOR, EXIT_COLOR, MOST_POINTS, NEW_CLASS_COLOR, draw_curves, draw_thresholds
+from hierarchy.curves import (
+    CLOUD_COLOR,
+    EXIT_COLOR,
+    MOST_NAMES,
+    MOST_POINTS,
+    NEW_CLASS_COLOR,
+    ROBOT_COLORS,
+    _names_of_tests,
+    _ticks,
+    draw_accuracy_matrices,
+    draw_curves,
+    draw_thresholds,
+)
 
 
 def drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> dict[str, int]:
@@ -19,7 +31,7 @@ def drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> dict[str, int]:
     with Image.open(tmp_path / "curves.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     found = {}
-    for color in (EXIT_COLOR, CLOUD_COLOR, NEW_CLASS_COLOR):
+    for color in (EXIT_COLOR, CLOUD_COLOR, NEW_CLASS_COLOR, *ROBOT_COLORS):
         red, green, blue = ImageColor.getrgb(color)[:3]
         # Thin lines are blended with the paper: their hue stays, and letters and grid have none.
         hue = pixels - pixels[:, :, :1] - np.array([0, green - red, blue - red])
@@ -54,5 +66,25 @@ def test_a_threshold_curve_has_its_picture(tmp_path: Path, asked: bool) -> None:
 
 
 def test_more_robots_than_line_styles_and_more_points_than_pixels(tmp_path: Path) -> None:
-    lines = [line(images, robot=f"r{images % 5}", cloud_loss=1.0) for images in range(12 * MOST_POINTS)]
-    assert drawn(tmp_path, lines)[CLOUD_COLOR] > 100
+    lines = [line(images, robot=f"r{images % 5}", cloud_loss=1.0 + images % 5) for images in range(12 * MOST_POINTS)]
+    found = drawn(tmp_path, lines)
+    assert [found[color] > 300 for color in ROBOT_COLORS[:6]] == [True] * 5 + [False]
+
+
+def test_a_heat_map_names_what_can_be_read(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(200)]
+    places, shown = _ticks(names)
+    assert len(places) == MOST_NAMES
+    assert shown == [names[place] for place in places]
+    assert _ticks(names[:3]) == ([0, 1, 2], names[:3])
+    assert _names_of_tests([0, 0, 1, 2, 2]) == [
+        "former run",
+        "former run",
+        "test 1",
+        "test 2",
+        "test 2 after idle rehearsal",
+    ]
+    matrix = {"classes": names, "rounds": [[0.5] * 100 + [None] * 100, [0.7] * 200], "tests": [1, 2]}
+    draw_accuracy_matrices({"r1": matrix, "r2": matrix}, tmp_path / "forgetting.png", left_out=3)
+    with Image.open(tmp_path / "forgetting.png") as picture:
+        assert picture.width == 1080

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from broker.errors import ConfigError
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.frame_codec import FrameCodec
 from robot_edge.frame_memory import COLUMNS, FrameMemory, KeptFrame, frames_in
@@ -106,3 +107,8 @@ def test_neither_frames_nor_checkpoints_of_a_full_memory_take_more() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < PILLOWS_BUFFER + 2 * FRAME_BYTES < LIMIT * FrameCodec(SIZE).room
+
+
+def test_more_memory_than_there_is_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--rehearsal-mb 1e\+12: this machine has"):
+        FrameMemory.limit_of(1e12, 32)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -473,6 +473,91 @@ def test_each_phase_is_tested_also_where_it_only_brings_classes_back_and_after_a
     second = Run(tmp_path, settings, boot=LATER)
     rounds = second.all()["exit_accuracy_matrix"]["rounds"]
     assert len(rounds) == 5 + 1, "after each phase and after practice"
+
+
+def test_a_class_more_than_a_former_run_knew_is_practised_with_all_of_them(tmp_path: Path) -> None:
+    settings = {"held_out_every": 3, "images": 48}
+    Run(tmp_path / "one", {**settings, "phases": "mug,car"}).all()
+    heir = Run(tmp_path / "two", {**settings, "phases": "star", "weights": str(tmp_path / "one")})
+    heir.node.inherit(tmp_path / "one")
+    summary = heir.all()
+    assert heir.trainer.frames[-1] == (8, 0), "frames of all classes, none of them new"
+    assert {batch.progress for batch in heir.link.batches} == {None}
+    matrix = summary["exit_accuracy_matrix"]
+    assert [sum(value is not None for value in row) for row in matrix["rounds"]] == [2, 3, 3]
+    assert matrix["tests"] == [1, 2, 3], "before it learned, behind the stream and behind practice"
+    assert {batch.evaluation for batch in heir.link.batches} == {0, 2, 3}, "the cloud may have a new network at first"
+    assert "exit_forgetting" in summary
+
+
+def test_whoever_keeps_no_frames_of_a_former_run_learns_at_a_rate_that_falls(tmp_path: Path) -> None:
+    heir = RobotConfig(source="folder:x", weights=str(tmp_path / "one"))
+    assert heir.forgets
+    assert not replace(heir, rehearse=0).forgets
+    assert not replace(heir, live=True).forgets, "that practises behind each lesson"
+
+
+def test_practice_is_saved_now_and_then_and_before_it_waits_for_the_cloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, {**ONE_BY_ONE, "checkpoint_every": 10})
+    saved: list[int] = []
+    save, drain = run.node.save, run.node._drain
+
+    def note_and_save() -> None:
+        save()
+        saved.append(load_checkpoint(run.folder.checkpoint)[1]["practised"])
+
+    def look_and_drain(what: str) -> bool:
+        assert saved[-1] == 24
+        return drain(what)
+
+    monkeypatch.setattr(run.node, "save", note_and_save)
+    monkeypatch.setattr(run.node, "_drain", look_and_drain)
+    run.all()
+    assert saved[:3] == [0, 8, 18], "of 12 steps of the stream and 24 of practice"
+
+
+def test_a_phase_that_ends_while_the_cloud_is_away_is_tested_there_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, ONE_BY_ONE)
+    run.node.wait_for_trainer()
+    with monkeypatch.context() as patch:
+        patch.setattr(Uplink, "trainer_online", property(lambda _: False))
+        run.node.train()
+    run.all()
+    assert {batch.evaluation for batch in run.link.batches} == {0, 1, 2, 3, 4}
+
+
+def test_a_stop_behind_a_test_does_not_have_it_repeated(tmp_path: Path) -> None:
+    settings = {**ONE_BY_ONE, "practice": 0}
+    for _ in range(3):
+        run = Run(tmp_path, settings)
+        run.node.train()
+        run.node._test_former_phase(0)
+        run.node._settle()
+        run.node._has_settled = False  # as where the cloud has not taken all yet
+        run.stop.made = True
+        summary = run.finish()
+        run.end()
+    assert summary["exit_accuracy_matrix"]["tests"] == [1, 2, 3]
+
+
+def test_classes_that_nothing_was_held_out_of_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary = Run(tmp_path, {"images": 60, "held_out_every": 4, "phases": "mug|car|star|ring"}).all()
+    tested, untested = set(summary["exit_accuracy_by_class"]), summary["untested_classes"]
+    assert tested
+    assert untested
+    assert tested | set(untested) == set(summary["classes"])
+    assert f"Nothing was held out of {untested[0]}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_finished_run_with_phases_is_not_to_be_shown_more(tmp_path: Path) -> None:
+    Run(tmp_path, ONE_BY_ONE).all()
+    OPEN[-1].end()
+    with pytest.raises(ConfigError, match=r"to go on from what it learned$"):
+        Run(tmp_path, ONE_BY_ONE)
 
 
 def test_frames_of_a_former_run_have_numbers_of_their_own(tmp_path: Path) -> None:
