@@ -512,13 +512,13 @@ class RobotNode:
     def _wait_for_figures(self) -> None:
         """Wait for the cloud to learn and test, as long as it gets on."""
         seen, deadline = None, time.monotonic() + FIGURES_SECONDS
-        with RunProgress(self._figures.images, "images learned from by the cloud") as progress:
+        with RunProgress(None, "messages wait in the cloud") as progress:
             while not self._stop.made and not self._figures.cloud_is_through:
                 self._pump(timeout=0.1)
                 figures = self._uplink.figures
                 if figures is not None and figures != seen:
                     seen, deadline = figures, time.monotonic() + FIGURES_SECONDS
-                    progress.show(figures.images, f"{figures.messages_waiting:,} messages wait")
+                    progress.show(figures.messages_waiting)
                     self._write_metrics()
                 missing = self._uplink.waits_for
                 self._notice.say(f"waiting for {missing} to test; Ctrl-C ends without it" if missing else "")
