@@ -178,6 +178,8 @@ class RobotNode:
         """Go through the whole run, and write down how it ended. Raises NameTaken and AccessDenied."""
         try:
             self.wait_for_trainer()
+            if self._knowledge.inherited and not self._trainer.steps:
+                self._test_so_far(in_the_cloud=False)  # it may have a new network
             self.train()
             self._settle()
             self.save()  # a test takes time, and whoever stopped the run may not wait for its end
@@ -201,8 +203,6 @@ class RobotNode:
 
     def train(self) -> None:
         """Learn from the source until it ends or a stop is asked for."""
-        if self._knowledge.inherited and not self._trainer.steps:
-            self._test_so_far(in_the_cloud=False)  # it may have a new network
         begin = time.monotonic() - self._figures.seconds
         with RunProgress(self._source.length) as progress:
             while not self._stop.made and not self._batcher.ended:
