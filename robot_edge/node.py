@@ -459,7 +459,8 @@ class RobotNode:
             self._test_so_far()
         kept = len(self._knowledge.rehearsal)
         most = round(self._config.practice * self._figures.images)
-        learned = self._trainer.steps - self._practised
+        # Frames of a former run took steps, too.
+        learned = self._trainer.steps - self._practised + self._knowledge.inherited // self._config.fresh_per_batch
         steps = min(practice_steps(kept, self._config.batch, learned), most) if kept else 0
         self._practise_up_to(steps)
         self.save()  # the cloud may not be there for hours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hierarchy.schedule import settling
 
-# Behind a replay: as many as show each remembered frame so often, but not more than the replay itself took, or so many
+# Behind a replay: as many as show each remembered frame so often, but not more than these took to be learned, or so many
 # if that is more. A small replay has fewer, as --practice says.
 REPLAY_PRACTICE, PRACTICE_EPOCHS = 200, 5
 # Of a live robot, that wait at most: who teaches all day should not leave the robot practising all night.
@@ -15,7 +15,7 @@ SETTLING_STEPS = 20
 
 
 def practice_steps(kept: int, batch: int, learned: int) -> int:
-    """Return how many steps of that batch size a replay of so many steps practises on so many remembered frames."""
+    """Return how many steps of that batch size a replay practises on so many frames, learned in so many steps."""
     return max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * (kept // batch), learned))
 
 

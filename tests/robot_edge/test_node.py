@@ -19,6 +19,7 @@ from PIL import Image
 import hierarchy.run_folder
 import robot_edge.held_out
 import robot_edge.node
+import robot_edge.practice
 import robot_edge.rate_control
 import robot_edge.start
 import robot_edge.uplink
@@ -475,13 +476,20 @@ def test_each_phase_is_tested_also_where_it_only_brings_classes_back_and_after_a
     assert len(rounds) == 5 + 1, "after each phase and after practice"
 
 
-def test_a_class_more_than_a_former_run_knew_is_practised_with_all_of_them(tmp_path: Path) -> None:
-    settings = {"held_out_every": 3, "images": 48}
+def test_a_class_more_than_a_former_run_knew_is_practised_with_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robot_edge.practice, "REPLAY_PRACTICE", 0)
+    settings = {"held_out_every": 3, "images": 48, "practice": 10}
     Run(tmp_path / "one", {**settings, "phases": "mug,car"}).all()
     heir = Run(tmp_path / "two", {**settings, "phases": "star", "weights": str(tmp_path / "one")})
     heir.node.inherit(tmp_path / "one")
+    inherited = len(heir.node._knowledge.rehearsal)
     summary = heir.all()
-    assert heir.trainer.frames[-1] == (8, 0), "frames of all classes, none of them new"
+    stream = [fresh for _, fresh in heir.trainer.frames if fresh]
+    assert heir.trainer.frames[len(stream) :] == [(8, 0)] * (len(stream) + inherited // 4), (
+        "as many as all were shown in"
+    )
     assert {batch.progress for batch in heir.link.batches} == {None}
     matrix = summary["exit_accuracy_matrix"]
     assert [sum(value is not None for value in row) for row in matrix["rounds"]] == [2, 3, 3]
