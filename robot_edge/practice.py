@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hierarchy.schedule import settling
 
-# Behind a replay: as many as show each remembered frame so often, but not more than it took to learn them, or so many if
-# that is more. A small replay has fewer, as --practice says.
+# Behind a replay: as many as show each remembered frame so often, but not more than it took to learn them, or so many
+# if that is more. A small replay has fewer, as --practice says.
 REPLAY_PRACTICE, PRACTICE_EPOCHS = 200, 5
 # Of a live robot, that wait at most: who teaches all day should not leave the robot practising all night.
 MOST_PRACTICE = 2000
