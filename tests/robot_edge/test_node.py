@@ -543,7 +543,6 @@ def test_a_stop_behind_a_test_does_not_have_it_repeated(tmp_path: Path) -> None:
     for _ in range(3):
         run = Run(tmp_path, settings)
         run.node.train()
-        run.node._test_former_phase(0)
         run.node._settle()
         run.node._has_settled = False  # as where the cloud has not taken all yet
         run.stop.made = True
