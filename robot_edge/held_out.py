@@ -55,18 +55,18 @@ def _source_of(config: RobotConfig, classes: list[str]) -> FrameSource:
 class HeldOutFrames:
     """Yields them in batches, as often as there is a test.
 
-    open_source: opens the source that they come from, anew for each test; None where they were set apart.
+    opener: opens the source that they come from, anew for each test; None where they were set apart.
     """
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox, open_source: OpenSource | None) -> None:
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, opener: OpenSource | None) -> None:
         self._knowledge = knowledge
         self._outbox = outbox
-        self._open_source = open_source
+        self._opener = opener
 
     def batches(self, most: int = 0) -> Iterator[Batch]:
         """Yield them mixed, at most about so many; 0 for all. Raises SourceError."""
-        if self._open_source is not None:
-            yield from self._of_source(self._open_source, most)
+        if self._opener is not None:
+            yield from self._of_source(self._opener, most)
             return
         frames = self._knowledge.held_out.draw(most or HELD_OUT_FRAMES)
         for start in range(0, len(frames), PREDICT_AT_ONCE):

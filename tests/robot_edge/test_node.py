@@ -596,12 +596,12 @@ def test_frames_of_a_source_for_testing_follow_what_became_of_their_classes(tmp_
     assert set(first.trainer.classes) == {"mug", "car", "star"}
     first.node._edit("rename", "mug", "cup", 0)
     first.node._edit("forget", "car", "", 0)
-    first.node._held_out._open_source = partial(first._held_out, 40)  # these show all three
+    first.node._held_out._opener = partial(first._held_out, 40)  # these show all three
     first.node._test_so_far()
     assert set(first.node._figures.held_out.by_class) == {"cup", "star"}
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
-    second.node._held_out._open_source = partial(first._held_out, 40)
+    second.node._held_out._opener = partial(first._held_out, 40)
     tested = second.all()["exit_accuracy_by_class"]
     assert set(tested) == set(second.link.names(evaluation=1)) == {"cup", "star"}
     forgotten_before = ClassEdit(boot=BOOT, sequence=0, number=1, change="forget", name="star", to="", session=0)
