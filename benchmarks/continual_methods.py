@@ -87,6 +87,11 @@ class Stream:
         rows = [row for row, name in enumerate(self.names) if name in names]
         return Stream(self.images[rows], [self.names[row] for row in rows])
 
+    def mixed(self, seed: int) -> Stream:
+        """Return the same frames in any order: a camera shows several of each scene in a row."""
+        rows = np.random.default_rng(seed).permutation(len(self))
+        return Stream(self.images[rows], [self.names[row] for row in rows])
+
     def batches(self, size: int) -> Iterator[tuple[Pixels, list[str]]]:
         """Yield the frames in their order."""
         for start in range(0, len(self), size):

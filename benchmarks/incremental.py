@@ -128,6 +128,8 @@ def whole(settings: Settings, scenario: str, method: Any, memory: int, seed: int
         phases = [classes]
     for number, phase in enumerate(phases):
         stream = Stream.read(train, phases=[phase], images=images, seed=seed + number)
+        if method == "joint":
+            stream = stream.mixed(seed)
         for step, (frames, names) in enumerate(stream.batches(FRESH)):
             # Who shows all classes from the start may know, too, when it will end.
             network.learn(frames, names, step * FRESH / len(stream) if method == "joint" else None)
