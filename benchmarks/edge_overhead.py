@@ -5,8 +5,8 @@
 The bare loop is forward, backward and optimizer step of the same edge segment and exit on one batch in memory: no
 source, no augmentation, no quantization, no broker. There are two: one in a program that only imports PyTorch, and one
 that has its memory as the node does (`broker/startup.py`). They and the node share core 0 in turns of a few seconds,
-each held still (SIGSTOP) in the others'. The trainer has core 1 and, held still while the node warms up, a backlog of
-activations, so it is as busy in one's turn as in the others'.
+each held still (SIGSTOP) in the others'. Broker and trainer have core 1. The trainer is held still while the node warms
+up, and so has a backlog of activations and is as busy in one's turn as in the others'.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def one_round(
     """Start all, let them take turns, and return the mean images per second of each."""
     folder.mkdir()
     with start_local_broker() as broker:
+        os.sched_setaffinity(broker.pid, {1})  # the core is the robot's, and its broker is elsewhere
         cloud = start("cloud_trainer", folder / "cloud", broker.url, 1, [])
         node = Node(folder, source, broker.url)
         loops: list[SpawnProcess] = []

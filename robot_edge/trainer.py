@@ -131,11 +131,25 @@ def run_segment(
         if not np.abs(values).max() <= LARGEST_ACTIVATION:  # true for NaN too
             raise ConfigError("training has diverged (so have the activations): use a lower --learning-rate")
         quantized = quantize(values, bits)
-        # Straight through (Bengio et al., 2013): the exit sees what the cloud will receive, to the bit, and the
-        # gradient passes as if nothing had been rounded.
-        received = torch.from_numpy(dequantize(quantized)).to(activations)
-        logits: Tensor = segment.exit(activations - activations.detach() + received)
+        # The exit sees what the cloud will receive, to the bit.
+        received = compute.tensor(dequantize(quantized)).to(activations.dtype)
+        logits: Tensor = segment.exit(_StraightThrough.apply(activations, received))
     return quantized, logits.float()
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounded values in place of the exact ones, whose gradient is as if nothing had been rounded.
+
+    Bengio et al., "Estimating or propagating gradients through stochastic neurons", 2013.
+    """
+
+    @staticmethod
+    def forward(_context: Any, _exact: Tensor, rounded: Tensor) -> Tensor:
+        return rounded
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
 
 
 def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:

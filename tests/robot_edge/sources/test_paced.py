@@ -162,6 +162,22 @@ def test_it_can_be_paused_stepped_and_resumed(rate: Rate) -> None:
     assert source.next(0) is not None, "it is to go on at once"
 
 
+@pytest.mark.parametrize("rate", ["realtime", "max", 10.0])
+def test_a_frame_that_is_being_read_when_it_is_paused_waits_for_the_next_step(rate: Rate) -> None:
+    class Slow(Film):
+        def next(self, timeout: float | None = None) -> Frame | None:
+            source.pause()
+            return super().next(timeout)
+
+    source = Paced(Slow([7, 7.1]), rate, clock=Clock())
+    assert source.next(0) is None
+    assert source.position == 0
+    source.step()
+    frame = source.next(0)
+    assert frame is not None
+    assert frame.time == 7
+
+
 def test_another_thread_lets_a_waiting_reader_go_on() -> None:
     source = Paced(Film([0, 1]), "realtime")
     source.pause()
