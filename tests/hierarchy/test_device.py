@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 import hierarchy.device
 from broker.errors import ConfigError
-from hierarchy.device import Compute, choose_device, fastest, set_threads
+from hierarchy.device import Compute, choose_device, fastest, set_threads, ways_to_compute
 
 CPU = torch.device("cpu")
 PLAIN = Compute(device=CPU)
@@ -109,6 +110,7 @@ def measured(
     counts: list[int] = []
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monkeypatch.setattr(hierarchy.device, "MOST_SECONDS", limit)
+    monkeypatch.setattr(hierarchy.device, "_has_bfloat16", lambda: True)
 
     def training_step(compute: Compute, count: int) -> Callable[[], float]:
         left = list(seconds.get(compute, []))
@@ -164,10 +166,24 @@ def test_a_machine_that_is_slow_is_not_measured_for_long(monkeypatch: pytest.Mon
 
 
 def test_where_there_is_no_time_for_all_ways_the_first_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = {PLAIN: [79.0] * 2, LAYOUT: [64.0] * 2, HALF: [1.0] * 2}
-    best, taken, _ = measured(monkeypatch, seconds, limit=5)
+    seconds = {PLAIN: [79.0] * 3, LAYOUT: [64.0] * 2, HALF: [1.0] * 2}
+    best, taken, _ = measured(monkeypatch, seconds, limit=12)
     assert best == LAYOUT, "by its first step, which took what was left of the time"
-    assert taken == 79 + 79 / 16 + 64 / 16
+    assert taken == 79 + 79 / 16 + 79 / 16 + 64 / 16
+
+
+def test_a_likely_way_whose_first_step_takes_most_of_the_time_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    likely = replace(HALF, small_maps=True)
+    assert fastest_of(monkeypatch, {PLAIN: [0.4] * 6, likely: [4.0, 0.2], LAYOUT: [0.3, 0.3]}, limit=5) == likely
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_is_tried_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    monkeypatch.setattr(hierarchy.device, "_has_bfloat16", lambda: has)
+    ways = ways_to_compute(CPU)
+    assert ways[0] == PLAIN
+    assert (torch.bfloat16 in {way.dtype for way in ways}) == has
+    assert LAYOUT in ways
 
 
 @pytest.mark.parametrize(("samples", "most"), [(64, 32), (20, 20)])
