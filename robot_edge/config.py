@@ -115,7 +115,8 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     device: DeviceName = "auto"
     """Where to compute."""
     threads: int = 0
-    """Processor cores for PyTorch; 0 leaves its own choice."""
+    """Processor cores for PyTorch; 0 leaves its own choice, all of them. Where the trainer is on this machine too, give
+    each its share: with all cores for both, both are slower."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
 
