@@ -70,8 +70,8 @@ class TrainerConfig(PageOptions):
     device: DeviceName = "auto"
     """Where to compute."""
     threads: int = 0
-    """Processor cores for PyTorch, in each worker; 0 leaves its own choice, all of them. Where a robot is on this machine
-    too, give each its share: with all cores for both, both are slower."""
+    """Processor cores for PyTorch, in each worker; 0 leaves its own choice, all of them. Where a robot is on this
+    machine too, give each its share: with all cores for both, both are slower."""
     seed: int = 0
     """Seed of weights and rehearsal."""
 
