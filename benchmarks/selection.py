@@ -134,6 +134,7 @@ def chosen(policy: str, step: Step, count: int, seen: Counter[str], rng: np.rand
     """Return the rows of a step to send."""
     each = np.arange(len(step.names))
     rarity = np.array([1 / seen[name] for name in step.names])
+    weights: NDArray[np.float64]
     match policy:
         case "all":
             return each.tolist()

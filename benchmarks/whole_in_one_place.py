@@ -143,6 +143,7 @@ def _encode(image: Pixels, settings: Settings) -> bytes:
 def _unpack(payload: bytes, size: int) -> tuple[list[Pixels], list[str]]:
     fields = msgpack.unpackb(payload)
     frames = fields["frames"]
+    images: list[Pixels]
     if len(frames[0]) == 3 * size**2:
         images = [np.frombuffer(one, np.uint8).reshape(size, size, 3) for one in frames]
     else:
