@@ -48,9 +48,7 @@ class Learner:
         self.head.grow(names, self.optimizer)
         self._largest_step = max(self._largest_step, len(names))
         _copy(self._buffers, self._before)
-        with_statistics = has_statistics(len(names), self._largest_step)
-        if self.module.training != with_statistics:  # it walks through all layers
-            self.module.train(with_statistics)
+        self.module.train(has_statistics(len(names), self._largest_step))
         set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
         return torch.tensor(self.head.indices(names), device=self.compute.device)
 

@@ -33,7 +33,6 @@ class EdgeSegment(nn.Module):
         self._frozen = _layers(self.front, freeze)
         for layer in self._frozen:
             layer.requires_grad_(False)
-        self.train()
 
     def encode(self, images: Tensor) -> Tensor:
         """Return activations (N, C, ...) for normalised images (N, 3, H, W)."""

@@ -121,11 +121,6 @@ class Paced:
 
     def _take(self, read: Read, deadline: float) -> Frame | None:
         """Return the next frame once it may be shown, unless that is after the deadline."""
-        if self._runs_freely():  # spares small pictures two fifths of what a frame takes besides its reading
-            frame = read(None if math.isinf(deadline) else max(0.0, deadline - self._clock()))
-            if frame is None or self._runs_freely():
-                return frame
-            self._held = frame  # paused meanwhile
         while True:
             with self._changed:
                 wait, left = self._to_wait(), deadline - self._clock()
@@ -141,10 +136,6 @@ class Paced:
             self._held = read(None if math.isinf(left) else max(0.0, left))
             if self._held is None:
                 return None
-
-    def _runs_freely(self) -> bool:
-        """Whether a frame may be shown at once, so that nobody need be waited for or told."""
-        return self._rate == "max" and not self._paused and self._held is None
 
     def _to_wait(self) -> float:
         """Return in how many seconds the held frame may be shown, or where none is, the next one read."""
