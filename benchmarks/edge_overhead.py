@@ -38,9 +38,12 @@ from broker.startup import prepare_pytorch
 from hierarchy.device import Compute
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
+from robot_edge.sources.folder import list_pictures
 from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 
 CLASSES = [str(number) for number in range(10)]
+# Images a second that a node trains on at least, or something is wrong.
+SLOWEST = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Settings:
 
     data: Path | None = None
     """Folder of pictures by class; the simulated camera where there is none."""
+    epoch: int = 2
+    """Of --data, in which the turns begin: the first reads all pictures, later ones find small pictures in memory."""
     rounds: int = 5
     """How often all of them are started anew: how fast a process is depends on the memory that it was given, too."""
     turns: int = 4
@@ -109,13 +114,15 @@ def one_round(
 ) -> dict[str, float]:
     """Start all, let them take turns, and return the mean images per second of each."""
     folder.mkdir()
+    before = (settings.epoch - 1) * len(list_pictures(settings.data)) if settings.data else 0
     with start_local_broker() as broker:
         os.sched_setaffinity(broker.pid, {1})  # the core is the robot's, and its broker is elsewhere
         cloud = start("cloud_trainer", folder / "cloud", broker.url, 1, [])
         node = Node(folder, source, broker.url)
         loops: list[SpawnProcess] = []
         try:
-            wait_until(lambda: node.images() > 0)
+            # Of an epoch a tenth is held out and not trained on.
+            wait_until(lambda: node.images() > 0.9 * before, seconds=120 + before / SLOWEST)
             cloud.send_signal(signal.SIGSTOP)
             time.sleep(settings.warm_up)
             node.process.send_signal(signal.SIGSTOP)

@@ -19,6 +19,8 @@ from robot_edge.sources.encoded import UNREADABLE, decode
 from robot_edge.sources.replay import Replay
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
+# Decoded pictures that are kept for the next epoch: 20,000 of 32 pixels, 70 of 640 x 480.
+MOST_KEPT_BYTES = 64_000_000
 
 log = logging.getLogger("robot-edge")
 
@@ -120,10 +122,20 @@ class FolderSource(ShuffledSource[Path]):
     def __init__(self, path: Path, *, classes: Sequence[str] | None = None, epochs: int = 1, seed: int = 0) -> None:
         """List the pictures; classes restricts them. Raises SourceError where there are none."""
         super().__init__(str(path), list_pictures(path), classes=classes, epochs=epochs, seed=seed)
+        self._kept: dict[Path, NDArray[np.uint8]] = {}
+        self._room = MOST_KEPT_BYTES
 
     def _read(self, item: Path) -> NDArray[np.uint8]:
+        kept = self._kept.get(item) if self._epochs_left else self._kept.pop(item, None)
+        if kept is not None:
+            return kept
         with item.open("rb", buffering=0) as file:  # half the time of read_bytes, for small pictures
-            return decode(file.read())
+            image = decode(file.read())
+        if self._epochs_left and image.nbytes <= self._room:
+            image.flags.writeable = False  # it is given out more than once
+            self._kept[item] = image
+            self._room -= image.nbytes
+        return image
 
 
 def list_pictures(path: Path) -> list[tuple[Path, str]]:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from itertools import islice
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from PIL import Image
 
 from broker.errors import SourceError
@@ -61,6 +64,40 @@ def test_each_epoch_shows_all_in_another_order(folder: Path) -> None:
     assert source.next() is None
     assert [sorted(epoch) for epoch in epochs] == [list(range(11))] * 3
     assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_later_epoch_reads_no_file_again(folder: Path) -> None:
+    source = FolderSource(folder, epochs=3)
+    first = {frame.scene: frame.image for frame in shown(source, 11)}
+    shutil.rmtree(folder)
+    for frame in shown(source, 22):
+        assert_array_equal(frame.image, first[frame.scene])
+    assert source.ended
+    assert source.skipped == 0
+
+
+def test_a_picture_that_is_shown_again_cannot_be_changed(folder: Path) -> None:
+    source = FolderSource(folder, epochs=2)
+    for frame in shown(source, 11):
+        with pytest.raises(ValueError, match="read-only"):
+            frame.image[0] = 255
+
+
+def test_no_more_pictures_are_kept_than_there_is_room_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robot_edge.sources.folder.MOST_KEPT_BYTES", 4 * 9 * 7 * 3 - 1)
+    source = FolderSource(folder, epochs=2)
+    first = scenes(source, 11)
+    shutil.rmtree(folder)
+    assert sorted(scenes(source)) == sorted(first[:3])
+    assert source.skipped == 8
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_nothing_is_kept_behind_the_last_epoch(folder: Path, epochs: int) -> None:
+    source = FolderSource(folder, epochs=epochs)
+    images = [ref(frame.image) for frame in iter(source.next, None)]
+    assert len(images) == 11 * epochs
+    assert not any(image() is not None for image in images)
 
 
 def test_a_choice_of_classes_leaves_the_numbers_of_scenes(folder: Path) -> None:
