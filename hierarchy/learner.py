@@ -58,7 +58,7 @@ class Learner:
         torch.autograd.backward(loss)
         learning = (one for group in self.optimizer.param_groups for one in group["params"])
         self.gradient_norm = float(nn.utils.get_total_norm([one.grad for one in learning if one.grad is not None]))
-        if not (torch.isfinite(loss) and math.isfinite(self.gradient_norm)):
+        if not (math.isfinite(loss.item()) and math.isfinite(self.gradient_norm)):
             _copy(self._before, self._buffers)
             return False
         self.optimizer.step()

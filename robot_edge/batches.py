@@ -19,6 +19,8 @@ from robot_edge.sources.encoded import encode_jpeg
 
 # One frame in so many is also encoded as JPEG, at what is Pillow's default, to know what sending pictures would cost.
 JPEG_SAMPLED_EVERY, USUAL_QUALITY = 50, 75
+# So many sizes give the mean to a percent or two.
+JPEG_SAMPLES = 400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,8 +225,7 @@ class Batcher:
         return known
 
     def _measure_jpeg(self, image: Pixels) -> None:
-        # A thousand sizes give the mean to a percent; a week's run should not keep more.
-        if self.frames_read % JPEG_SAMPLED_EVERY == 0 and len(self._jpeg_sizes) < 1000:
+        if self.frames_read % JPEG_SAMPLED_EVERY == 0 and len(self._jpeg_sizes) < JPEG_SAMPLES:
             self._jpeg_sizes.append(len(encode_jpeg(image, USUAL_QUALITY, dense=False)))
 
 

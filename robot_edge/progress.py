@@ -48,8 +48,9 @@ class RunProgress:
 
     def show(self, done: int, figures: str = "") -> None:
         """Show how far the run is."""
-        self._bar.update(self._task, completed=done, figures=figures)
-        if not self._console.is_terminal and time.monotonic() >= self._next_line:
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=done, figures=figures)
+        elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             share = f" of {self._total:,}" if self._total else ""
             self._console.print(f"{done:,}{share} {self._unit}  {figures}", highlight=False, soft_wrap=True)

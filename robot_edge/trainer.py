@@ -128,7 +128,7 @@ def run_segment(
     with compute.autocast():
         activations = segment.encode(compute.tensor(normalise(images)))
         values = activations.detach().float().cpu().contiguous().numpy()
-        if not np.abs(values).max() <= LARGEST_ACTIVATION:  # true for NaN too
+        if not (values.max() <= LARGEST_ACTIVATION and values.min() >= -LARGEST_ACTIVATION):  # true for NaN too
             raise ConfigError("training has diverged (so have the activations): use a lower --learning-rate")
         quantized = quantize(values, bits)
         # The exit sees what the cloud will receive, to the bit.

@@ -23,6 +23,7 @@ class Network(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
         self.head = GrowingHead(8 * 4)
+        self.register_buffer("table", torch.rand(1, 3, 4, 2))  # as some transformers have, of four dimensions
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.body(images))
@@ -100,14 +101,21 @@ def test_a_state_of_another_network_is_refused() -> None:
         learner().restore(parts, about)
 
 
-def test_an_infinite_gradient_takes_no_step() -> None:
-    its = learner()
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_an_infinite_gradient_takes_no_step(channels_last: bool) -> None:
+    its = learner(channels_last=channels_last)
     take_step(its, 0)
-    before = its.head.weight.detach().clone()
+    before = weights(its)
+    moved = ("body.1.running_mean", "body.1.running_var", "body.1.num_batches_tracked", "table")
     with its.random:
         labels = its.begin_step(CLASSES[:2], progress=None)
         loss = F.cross_entropy(its.module(torch.rand(2, 3, 4, 4)), labels)
         # The square root has an infinite slope at nothing.
+        its.module.get_buffer("table").add_(1)
+        assert all(not torch.equal(weights(its)[name], before[name]) for name in moved)
         assert not its.descend(loss + torch.sqrt(its.head.bias[0] - its.head.bias[0].detach()))
-    assert torch.equal(its.head.weight, before)
+    after = weights(its)
+    assert before.keys() == after.keys()
+    for name, values in after.items():
+        assert torch.equal(values, before[name]), name
     assert its.steps == 1
