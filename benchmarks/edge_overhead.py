@@ -53,7 +53,7 @@ class Settings:
     data: Path | None = None
     """Folder of pictures by class; the simulated camera where there is none."""
     epoch: int = 2
-    """Of --data, in which the turns begin: the first reads all pictures, later ones find small pictures in memory."""
+    """Of --data, in which the turns begin: the first reads every picture, later ones find small ones in memory."""
     rounds: int = 5
     """How often all of them are started anew: how fast a process is depends on the memory that it was given, too."""
     turns: int = 4
