@@ -82,7 +82,8 @@ def measure(settings: Settings, mbit: float) -> Run:
         flags += f" --out {settings.out}/plan.toml --verify --verify-images {settings.images}"
         try:
             plan = [*link.prefix, *robot_core, "robot_edge", "plan", *flags.split()]
-            done = subprocess.run(plan, stdout=subprocess.PIPE, text=True, check=True)
+            # Its exit status is 1 where the prediction was wrong by more than it may be, which is a result, too.
+            done = subprocess.run(plan, stdout=subprocess.PIPE, text=True, check=False)
         finally:
             cloud.terminate()
             cloud.wait()
