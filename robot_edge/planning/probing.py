@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import statistics
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from broker import topics
@@ -20,7 +20,7 @@ ANSWER_SECONDS = 10.0
 # Round trips of which the median is taken.
 ROUND_TRIPS = 7
 # The link is filled for so long. What it does at first is left out: shapers let a burst through.
-FILL_SECONDS, BURST_SECONDS = 6.0, 2.0
+FILL_SECONDS, BURST_SECONDS = 10.0, 2.0
 # Probes on the way at a time, each about so long as the link takes in a quarter of a second.
 UNDER_WAY, PROBE_SECONDS, FIRST_BYTES = 8, 0.25, 2000
 # How long what is still on the way then is waited for: whatever is sent next would stand behind it.
@@ -116,12 +116,9 @@ class Prober:
             most = min(SEND_LIMIT_BYTES - 1000, 2 * max((its for _, its in arrivals), default=0))
             size = round(max(FIRST_BYTES, min(most, rate * PROBE_SECONDS)))
         self._drain(under_way)
-        steady = [arrival for arrival in arrivals if arrival[0] >= begin + BURST_SECONDS]
-        if len(steady) > 1 and steady[-1][0] > steady[0][0]:
-            return sum(its for _, its in steady[1:]) / (steady[-1][0] - steady[0][0])
         if not arrivals:
             raise ConfigError("the link carried nothing within some seconds: is it up?")
-        return sum(its for _, its in arrivals) / FILL_SECONDS
+        return steady_rate(arrivals, begin + BURST_SECONDS) or sum(its for _, its in arrivals) / FILL_SECONDS
 
     def _drain(self, under_way: Collection[int]) -> None:
         """Wait for what is on the way, or until it is lost."""
@@ -167,3 +164,14 @@ class Prober:
             if result.boot == self._boot and self._open.get(result.number, result) is None:
                 self._open[result.number] = result
                 self.heard_at = time.monotonic()
+
+
+def steady_rate(arrivals: Sequence[tuple[float, int]], since: float) -> float:
+    """Return the bytes a second of (time, bytes) in order, from the last one up to ``since``, or else the first one.
+
+    0 where all came at once. Behind a loss TCP holds back what has come, and then hands it over in one instant. So time
+    runs from one instant to another, and what came in the first of them does not count: it took the time before.
+    """
+    begin = max((at for at, _ in arrivals if at <= since), default=arrivals[0][0])
+    later = [(at, its) for at, its in arrivals if at > begin]
+    return sum(its for _, its in later) / (later[-1][0] - begin) if later else 0.0

@@ -14,7 +14,7 @@ from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import Probe, ProbeResult, RobotState, SplitSpec
 from robot_edge.planning import probing as probing_module
 from robot_edge.planning import question as question_module
-from robot_edge.planning.probing import Prober
+from robot_edge.planning.probing import Prober, steady_rate
 from robot_edge.planning.question import Question
 
 SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=32, bits=4, bottleneck=16, shape=(16, 8, 8))
@@ -94,6 +94,22 @@ def test_a_burst_at_first_does_not_flood_a_slow_link() -> None:
     prober, trainer = prober_with(burst)
     prober._goodput()
     assert max(len(probe.rest) for probe in trainer.asked) <= 2 * max(len(probe.rest) for probe in answered[:8])
+
+
+@pytest.mark.parametrize("since", [0.0, 0.5, 1.0, 2.5, 3.9])
+@pytest.mark.parametrize("together", [1, 4])
+def test_what_comes_together_took_the_time_before_it(together: int, since: float) -> None:
+    arrivals = [(float(1 + second), 1000 // together) for second in range(10) for _ in range(together)]
+    assert steady_rate(arrivals, since) == 1000
+
+
+def test_a_burst_at_first_does_not_count() -> None:
+    assert steady_rate([(0.1, 50_000), (0.2, 50_000), *((float(second), 1000) for second in range(1, 9))], 2.0) == 1000
+
+
+def test_what_came_all_at_once_has_no_rate() -> None:
+    assert steady_rate([(1.0, 1000)] * 3, 2.0) == 0
+    assert steady_rate([(3.0, 1000)] * 3, 2.0) == 0
 
 
 def test_what_is_on_the_way_is_waited_for_before_anything_else_is_sent() -> None:
