@@ -207,6 +207,17 @@ def test_a_loss_that_is_not_finite_is_diverged_too() -> None:
         edge.step(*batch(8, seed=1), fresh=8, progress=0.3)
 
 
+@pytest.mark.parametrize("value", [1e6, -1e6, torch.nan, torch.inf, -torch.inf])
+def test_one_activation_that_no_message_could_carry_is_diverged(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    edge = trainer()
+    edge.step(*batch(8, seed=0), fresh=8, progress=0.3)
+    activations = torch.zeros(8, *edge.segment.shape)
+    activations[3, 0, 0, 0] = value
+    monkeypatch.setattr(edge.segment, "encode", lambda _images: activations)
+    with pytest.raises(ConfigError, match=r"so have the activations\): use a lower --learning-rate"):
+        edge.evaluate(batch(8, seed=1)[0])
+
+
 def test_normalised_images_are_channels_first_with_zero_mean_and_unit_deviation() -> None:
     rng = np.random.default_rng(0)
     images = (255 * (MEAN + DEVIATION * rng.standard_normal((50, SIZE, SIZE, 3)))).clip(0, 255).astype(np.uint8)
