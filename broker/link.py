@@ -109,7 +109,8 @@ class Link(Protocol):
     def receive(self, timeout: float) -> Delivery | None:
         """Return the next delivery, waiting up to timeout seconds; None where none came.
 
-        Raises AccessDenied where the broker lets these credentials in but not to our topics.
+        Raises AccessDenied where the broker lets these credentials in but not to our topics, and what ended the link's
+        thread, if that was a failure.
         """
 
     def reconnect(self) -> None:
@@ -192,7 +193,7 @@ class MqttLink:
 
     @property
     def connected(self) -> bool:
-        return self._client.is_connected()
+        return self._client.is_connected() and self._client.failure is None
 
     @property
     def connections(self) -> int:
@@ -234,6 +235,8 @@ class MqttLink:
         return accepted
 
     def receive(self, timeout: float) -> Delivery | None:
+        if self._client.failure is not None:
+            raise self._client.failure
         delivery = self._inbox.take(timeout)
         # Once the broker let us, a change of its rules is no reason to end a robot that learns.
         if not self._echoed:
@@ -307,18 +310,23 @@ class MqttLink:
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         self._heard_at = time.monotonic()
-        if message.topic == self._own_topic and not message.retain:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # not every broker refuses such a topic
+            self._inbox.dropped += 1
+            return
+        if topic == self._own_topic and not message.retain:
             self._echoed = True
         # amqtt greets a client with all that is retained for the subscriptions of others.
-        if not any(mqtt.topic_matches_sub(one, message.topic) for one in self._filters):
+        if not any(mqtt.topic_matches_sub(one, topic) for one in self._filters):
             return
-        if not self._wanted(message.topic):
+        if not self._wanted(topic):
             return
-        mailbox = _mailbox_for(message.topic, self._mailboxes, self._inbox)
+        mailbox = _mailbox_for(topic, self._mailboxes, self._inbox)
         if len(message.payload) > RECEIVE_LIMIT_BYTES:
             mailbox.dropped += 1
             return
-        mailbox.put(Delivery(message.topic, bytes(message.payload), message.retain))
+        mailbox.put(Delivery(topic, bytes(message.payload), message.retain))
 
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
         self._greeted = False
@@ -367,6 +375,16 @@ class _Client(mqtt.Client):
     def __init__(self, failed: Callable[[OSError | UnicodeError], None], client_id: str) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311, clean_session=True)
         self._failed = failed
+        self.failure: BaseException | None = None  # what ended paho's thread
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        """Do what paho's thread does, and keep what ends it: paho would only leave a link that is silent for ever."""
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except BaseException as error:
+            log.exception("the link's thread has failed")
+            self.failure = error
+            return MQTTErrorCode.MQTT_ERR_UNKNOWN
 
     def reconnect(self) -> MQTTErrorCode:
         self.drop_out_messages()

@@ -21,6 +21,7 @@ from broker.errors import MalformedMessage
 from broker.link import Delivery, Link
 from broker.messages import ASKS_PER_SECOND, Answer, Ask, SplitSpec
 from broker.quantize import dequantize, unpack_activations
+from broker.threads import LoudThread
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from hierarchy.calibration import softmax
@@ -126,8 +127,7 @@ class Answerer:
         self._mailbox = link.mailbox(topics.topic("robot", topics.ANYONE, "ask"))
         self._copies: dict[str, Copy] = {}
         self._garbage = SparseLog(log)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread = LoudThread("answers", self._run, restarts=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -136,9 +136,7 @@ class Answerer:
 
     def close(self) -> None:
         """Stop, within a moment."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
 
     # The main thread
 
@@ -182,9 +180,9 @@ class Answerer:
 
     # The answering thread
 
-    def _run(self) -> None:
+    def _run(self, ending: threading.Event) -> None:
         torch.set_num_threads(1)
-        while not self._over.is_set():
+        while not ending.is_set():
             self.work(timeout=0.2)
 
     def work(self, timeout: float) -> None:
