@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from broker.codec import check_class_name
 from robot_edge.frames import check_size
+from robot_edge.sources.encoded import decode
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 STRING, DETECTIONS = "std_msgs/msg/String", "vision_msgs/msg/Detection2DArray"
@@ -70,10 +69,8 @@ def decode_image(message: Any) -> NDArray[np.uint8]:
 
 
 def decode_compressed(message: Any) -> NDArray[np.uint8]:
-    """Return the picture of a sensor_msgs CompressedImage, (height, width, 3). Raises OSError and ValueError."""
-    with Image.open(io.BytesIO(bytes(message.data)), formats=("JPEG", "PNG")) as image:
-        check_size(*image.size)
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    """Return the picture of a sensor_msgs CompressedImage, (height, width, 3). Raises one of encoded.UNREADABLE."""
+    return decode(bytes(message.data))
 
 
 def decode_string(message: Any) -> str | None:
