@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from broker.codec import check_class_name
 from broker.errors import MalformedMessage, SourceError
 from robot_edge.frames import NOMINAL_RATE, Frame, check_size
+from robot_edge.sources.kinds import check_is_video
 from robot_edge.sources.replay import Replay
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ class VideoSource(Replay):
         self._starts = [interval.start for interval in self._intervals]
         self.position = 0
         self.skipped = 0
-        if not path.is_file():
-            raise SourceError(f"video {path} does not exist")
+        check_is_video(path)
         try:
             self._container = self._open()
             stream = self._container.streams.video[0]
