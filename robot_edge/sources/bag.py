@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +13,17 @@ from broker.codec import unpack_as
 from broker.errors import MalformedMessage, SourceError
 from broker.messages import ClassEdit
 from robot_edge.frames import Frame, relabelled
-from robot_edge.sources.kinds import check_is_bag
+from robot_edge.sources.bag_labels import DETECTION_NANOSECONDS, BagLabels
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros_images import (
     COMPRESSED_IMAGE,
     DETECTIONS,
     IMAGE,
     STRING,
-    Box,
     UnknownEncoding,
-    best_detection,
     crop,
     decode_compressed,
     decode_image,
-    decode_string,
     stamp_of,
 )
 
@@ -38,22 +35,14 @@ LABEL_TOPIC = "/label"
 # at every change; and what was changed about classes afterwards, in the bytes that a robot tells the cloud.
 SCENE_TOPIC, LESSON_TOPIC, EDIT_TOPIC = "/scene", "/lesson", "/class_edit"
 NUMBER, BYTES = "std_msgs/msg/Int64", "std_msgs/msg/UInt8MultiArray"
-# A detection says where something was, so it holds for pictures of the next second at most; a name holds until another.
-DETECTION_NANOSECONDS = 1_000_000_000
+LABELS = (STRING, DETECTIONS)
+# How far the stamps of pictures and detections may lie apart before they are said to be of two clocks.
+CLOCK_NANOSECONDS = 60_000_000_000
 # Ten a second for a day.
 MOST_LABELS = 1_000_000
 NANOSECONDS = 1_000_000_000
 
 log = logging.getLogger("robot-edge")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """What is shown from a time on, in nanoseconds: nothing that has a name, a name, or a name in a box."""
-
-    time: int
-    name: str | None
-    box: Box | None = None
 
 
 class BagSource(Replay):
@@ -64,30 +53,43 @@ class BagSource(Replay):
     taken back while a bag was recorded is so from the beginning.
     """
 
-    def __init__(self, path: Path, *, image_topic: str = "", label_topic: str = "") -> None:
-        """Open the bag and read its labels. Raises SourceError, which lists the topics where one is missing."""
+    def __init__(self, path: Path, image_topic: str = "", label_topic: str | None = "") -> None:
+        """Open the bag and read its labels. Raises SourceError, which lists the topics where one is missing.
+
+        image_topic: empty for the only one. label_topic: empty for LABEL_TOPIC, if that has labels; None to read none.
+        """
         self._path = path
         self.position = 0
         self.skipped = 0
+        self._seen = False
+        self._why_skipped = ""
+        self._labels = BagLabels()
+        self._unlabelled = ""
         self._reader = _open(path)
         try:
             self._images = self._connections(image_topic, "--image-topic", (IMAGE, COMPRESSED_IMAGE))
-            self._labels: list[Label] = []
-            self._by_stamp = False
-            if label_topic or LABEL_TOPIC in self._topics():
-                self._read_labels(label_topic or LABEL_TOPIC)
-            self._scenes = [(time, int(message.data)) for time, message in self._recorded(SCENE_TOPIC, NUMBER)]
-            self._lessons = [(time, int(message.data)) for time, message in self._recorded(LESSON_TOPIC, NUMBER)]
+            self.length: int = sum(connection.msgcount for connection in self._images)
+            if not self.length:
+                raise SourceError(f"bag {path} has no picture on {self._images[0].topic}: its topics: {self._there()}")
+            if label_topic is not None:
+                self._read_labels(label_topic)
+            is_ours = self._topics().get(SCENE_TOPIC) == self._topics().get(LESSON_TOPIC) == NUMBER
+            scenes, lessons = (SCENE_TOPIC, LESSON_TOPIC) if is_ours else ("", "")
+            self._scenes = [(time, int(message.data)) for time, message in self._recorded(scenes, NUMBER)]
+            self._lessons = [(time, int(message.data)) for time, message in self._recorded(lessons, NUMBER)]
             self._edits = [(time, self._edit(message)) for time, message in self._recorded(EDIT_TOPIC, BYTES)]
         except BaseException:
             self._reader.close()
             raise
-        self._label_times = [label.time for label in self._labels]
         self._scene_times = [time for time, _ in self._scenes]
         self._lesson_times = [time for time, _ in self._lessons]
         self._edit_times = [time for time, _ in self._edits]
-        self.length: int = sum(connection.msgcount for connection in self._images)
         self._frames = self._raw(self._images)
+
+    @property
+    def unlabelled(self) -> str:
+        """Why no picture has a label, as far as that is known without reading them all."""
+        return self._unlabelled
 
     @property
     def ended(self) -> bool:
@@ -95,7 +97,10 @@ class BagSource(Replay):
         return self.position >= self.length
 
     def next(self, timeout: float | None = None) -> Frame | None:
-        """Return the next picture that can be decoded; None at the end. Raises SourceError for an unknown encoding."""
+        """Return the next picture that can be decoded; None at the end.
+
+        Raises SourceError for an unknown encoding, and where not one picture could be decoded.
+        """
         while not self.ended:
             raw = next(self._frames, None)
             if raw is None:  # a bag that was cut off has fewer than it says
@@ -105,14 +110,25 @@ class BagSource(Replay):
             self.position += 1
             connection, recorded, data = raw
             try:
-                return self._frame(connection.msgtype, recorded, self._decode(connection, data))
+                frame = self._frame(connection.msgtype, recorded, self._decode(connection, data))
             except UnknownEncoding as error:
                 raise SourceError(f"bag {self._path}, topic {connection.topic}: {error}") from error
             except (OSError, SyntaxError, ValueError) as error:
-                self.skipped += 1
-                if self.skipped == 1:
-                    log.warning("bag %s: skipping a picture: %s", self._path, error)
+                self._skip(error)
+            else:
+                self._seen = True
+                return frame
+        if self.skipped == self.length and not self._seen:
+            where = f"bag {self._path}, topic {self._images[0].topic}"
+            reason = self._why_skipped or "the bag was cut off"
+            raise SourceError(f"{where}: none of its {self.length:,} pictures can be read: {reason}")
         return None
+
+    def _skip(self, error: Exception) -> None:
+        self.skipped += 1
+        if self.skipped == 1:
+            self._why_skipped = str(error)
+            log.warning("bag %s: skipping a picture: %s", self._path, error)
 
     def seek(self, position: int) -> None:
         """Go on behind so many pictures, without decoding them."""
@@ -127,13 +143,10 @@ class BagSource(Replay):
     def _frame(self, kind: str, recorded: int, message: Any) -> Frame:
         image = decode_image(message) if kind == IMAGE else decode_compressed(message)
         stamp = stamp_of(message) or recorded
-        label = _at(self._labels, self._label_times, stamp if self._by_stamp else recorded)
+        label = self._labels.at(recorded=recorded, stamp=stamp)
         name = label.name if label else None
         if label is not None and label.box is not None:
-            if stamp - label.time > DETECTION_NANOSECONDS:
-                name = None
-            else:
-                image = crop(image, label.box)
+            image = crop(image, label.box)
         seconds = stamp // NANOSECONDS
         scene = _at(self._scenes, self._scene_times, recorded)
         lesson = _at(self._lessons, self._lesson_times, recorded) if name is not None else None
@@ -149,21 +162,65 @@ class BagSource(Replay):
         )
 
     def _read_labels(self, topic: str) -> None:
-        connections = self._connections(topic, "--label-topic", (STRING, DETECTIONS))
+        """Read the labels, and find out whether any picture has one. Raises SourceError for a topic of no labels."""
+        kind = self._topics().get(topic or LABEL_TOPIC)
+        if not topic and kind not in LABELS:  # somebody else's /label is no reason not to show the pictures
+            what = (
+                f"topic {LABEL_TOPIC} is {kind}, and labels are" if kind else f"it has no topic {LABEL_TOPIC} of type"
+            )
+            self._unlabelled = self._nothing_says(f"{what} {' or '.join(LABELS)}: name another with --label-topic")
+            return
+        topic = topic or LABEL_TOPIC
+        connections = self._connections(topic, "--label-topic", LABELS)
         if sum(connection.msgcount for connection in connections) > MOST_LABELS:
             raise SourceError(f"bag {self._path}: more than {MOST_LABELS:,} labels on {topic}")
-        self._by_stamp = connections[0].msgtype == DETECTIONS
-        self._labels = [self._label(recorded, message, topic) for recorded, message in self._messages(connections)]
-        self._labels.sort(key=lambda label: label.time)
+        self._labels = BagLabels(self._attempts(connections), by_stamp=connections[0].msgtype == DETECTIONS)
+        if self._labels.bad:
+            log.warning(
+                "bag %s: %d of %d messages on %s are no labels, so from them on nothing has a label; the first: %s",
+                *(self._path, self._labels.bad, self._labels.count, topic, self._labels.why_bad),
+            )
+        self._unlabelled = self._why_unlabelled(topic)
 
-    def _label(self, recorded: int, message: Any, topic: str) -> Label:
+    def _why_unlabelled(self, topic: str) -> str:
+        span = self._labels.span
+        if not self._labels.count:
+            return self._nothing_says(f"nothing was published on {topic}")
+        if span is None:
+            reason = self._labels.why_bad or "all are empty"
+            return self._nothing_says(f"none of the {self._labels.count:,} messages on {topic} is a label: {reason}")
+        if not self._labels.by_stamp:
+            is_behind = next(self._raw(self._images, start=span[0]), None) is None
+            return self._nothing_says(f"all labels on {topic} come behind the last picture") if is_behind else ""
+        first, last = self._stamps()
+        if span[1] + DETECTION_NANOSECONDS < first - CLOCK_NANOSECONDS or span[0] > last + CLOCK_NANOSECONDS:
+            times = f"{span[0] / NANOSECONDS:.1f} to {span[1] / NANOSECONDS:.1f} s"
+            there = f"{first / NANOSECONDS:.1f} to {last / NANOSECONDS:.1f} s"
+            return self._nothing_says(f"stamps on {topic} are from {times}, and those of pictures from some {there}")
+        return ""
+
+    def _nothing_says(self, why: str) -> str:
+        return f"nothing says what bag {self._path} shows: {why}; its topics: {self._there()}"
+
+    def _stamps(self) -> tuple[int, int]:
+        """Return from when to when pictures are, by the stamp of the first one that can be read, in nanoseconds."""
+        length = self._reader.end_time - self._reader.start_time
+        for connection, recorded, data in self._raw(self._images):
+            with contextlib.suppress(ValueError):
+                first = stamp_of(self._decode(connection, data)) or recorded
+                return first, first + length
+        return 0, length
+
+    def _attempts(self, connections: list[Any]) -> Iterator[tuple[int, Any]]:
+        """Yield (when it was recorded; message, or why it cannot be read)."""
+        for connection, recorded, data in self._raw(connections):
+            yield recorded, self._attempt(connection, data)
+
+    def _attempt(self, connection: Any, data: bytes) -> Any:
         try:
-            if not self._by_stamp:
-                return Label(time=recorded, name=decode_string(message))
-            name, box = best_detection(message) or (None, None)
-            return Label(time=stamp_of(message) or recorded, name=name, box=box)
-        except MalformedMessage as error:
-            raise SourceError(f"bag {self._path}, topic {topic}: {error}") from error
+            return self._decode(connection, data)
+        except ValueError as error:
+            return error
 
     def _recorded(self, topic: str, kind: str) -> list[tuple[int, Any]]:
         """Return (when it was recorded, message) of all that `robot-edge record` wrote on a topic."""
@@ -183,6 +240,9 @@ class BagSource(Replay):
     def _topics(self) -> dict[str, str]:
         return {connection.topic: connection.msgtype for connection in self._reader.connections}
 
+    def _there(self) -> str:
+        return "; ".join(f"{name} ({kind})" for name, kind in sorted(self._topics().items())[:100]) or "none"
+
     def _connections(self, topic: str, flag: str, kinds: tuple[str, ...]) -> list[Any]:
         """Return the connections of a topic of such a type; of the only one where the name is empty."""
         topics = self._topics()
@@ -190,9 +250,10 @@ class BagSource(Replay):
         if topic in fitting:
             fitting = [topic]
         elif topic or len(fitting) != 1:
-            there = "; ".join(f"{name} ({kind})" for name, kind in sorted(topics.items())[:100]) or "none"
             what = f"no topic {topic} of type" if topic else f"{len(fitting) or 'no'} topics of type"
-            raise SourceError(f"bag {self._path} has {what} {' or '.join(kinds)}: set {flag}; its topics: {there}")
+            raise SourceError(
+                f"bag {self._path} has {what} {' or '.join(kinds)}: set {flag}; its topics: {self._there()}"
+            )
         return [connection for connection in self._reader.connections if connection.topic == fitting[0]]
 
     def _messages(self, connections: list[Any]) -> Iterator[tuple[int, Any]]:
@@ -203,10 +264,10 @@ class BagSource(Replay):
         except ValueError as error:
             raise SourceError(f"bag {self._path}: {error}") from error
 
-    def _raw(self, connections: list[Any]) -> Any:
-        """Yield (connection, nanoseconds, bytes), as far as the bag can be read."""
+    def _raw(self, connections: list[Any], start: int | None = None) -> Any:
+        """Yield (connection, nanoseconds, bytes) from a time of recording on, as far as the bag can be read."""
         try:
-            yield from self._reader.messages(connections)
+            yield from self._reader.messages(connections, start=start)
         except Exception as error:
             log.warning("bag %s: the rest cannot be read: %s: %s", self._path, type(error).__name__, error)
 
@@ -231,11 +292,17 @@ def _open(path: Path) -> AnyReader:
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
         raise SourceError("bag: needs rosbags: pip install 'reflexarc[bag]'") from None
-    check_is_bag(path)
+    if not path.exists():
+        raise SourceError(f"bag {path} does not exist")
     try:
         # Old ROS 2 bags do not say what their types look like; those of Humble have not changed since Foxy.
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
+        types = get_typestore(Stores.ROS2_HUMBLE)
+        reader = AnyReader([path], default_typestore=types)
         reader.open()
+        known = reader.typestore.fielddefs
+        if any(one.msgtype in types.fielddefs and one.msgtype not in known for one in reader.connections):
+            # And one may say it of some of its types only.
+            reader.typestore.register({name: kind for name, kind in types.fielddefs.items() if name not in known})
     except Exception as error:
         raise SourceError(
             f"bag {path} cannot be read: {type(error).__name__}: {error}; expected a .bag, .mcap or .db3 file or the "

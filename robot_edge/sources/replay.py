@@ -13,6 +13,11 @@ class Replay(ABC):
     status = ""
     reconnects = 0
 
+    @property
+    def unlabelled(self) -> str:
+        """Why not one frame has a label, and what to do; empty where one may have. Known from the start."""
+        return ""
+
     @abstractmethod
     def next(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame; None at the end. Raises SourceError."""

@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from broker.codec import check_class_name
-from robot_edge.frames import check_size
-from robot_edge.sources.encoded import decode
+from robot_edge.frames import Pixels, check_size
+from robot_edge.sources.deep_pixels import to_eight_bits
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 STRING, DETECTIONS = "std_msgs/msg/String", "vision_msgs/msg/Detection2DArray"
 
-# sensor_msgs/image_encodings.hpp: bytes a pixel, and which of them are red, green and blue.
-_PACKED = {
-    "rgb8": (3, (0, 1, 2)),
-    "bgr8": (3, (2, 1, 0)),
-    "8UC3": (3, (2, 1, 0)),  # OpenCV's own, which is BGR
-    "rgba8": (4, (0, 1, 2)),
-    "bgra8": (4, (2, 1, 0)),
-    "8UC4": (4, (2, 1, 0)),
-    "mono8": (1, (0, 0, 0)),
-    "8UC1": (1, (0, 0, 0)),
+# sensor_msgs/image_encodings.hpp, in lower case: which of a pixel's channels are red, green and blue, and their number.
+_CHANNELS = {
+    "rgb": ((0, 1, 2), 3),
+    "bgr": ((2, 1, 0), 3),
+    "rgba": ((0, 1, 2), 4),
+    "bgra": ((2, 1, 0), 4),
+    "mono": ((0, 0, 0), 1),
+}
+_COLOUR = re.compile(r"(rgb|bgr|rgba|bgra|mono)(8|16)")
+# OpenCV's own, which is BGR: as depth in 16UC1 (millimetres) and 32FC1 (metres).
+_OPENCV = re.compile(r"(8u|8s|16u|16s|32s|32f|64f)c(1|3|4)")
+_OPENCV_CHANNELS = {"1": "mono", "3": "bgr", "4": "bgra"}
+_BAYER = re.compile(r"bayer_(rggb|bggr|gbrg|grbg)(8|16)")
+_TYPES = {
+    "8": "u1",
+    "16": "u2",
+    "8u": "u1",
+    "8s": "i1",
+    "16u": "u2",
+    "16s": "i2",
+    "32s": "i4",
+    "32f": "f4",
+    "64f": "f8",
 }
 # Two bytes a pixel: luma with a colour difference that two pixels share. Where u, v and the first luma stand.
-_YUV = {"yuv422": (0, 2, 1), "uyvy": (0, 2, 1), "yuv422_yuy2": (1, 3, 0), "yuyv": (1, 3, 0)}
-ENCODINGS = (*_PACKED, "mono16", *_YUV)
+_YUV = {"yuv422": (0, 2, 1), "uyvy": (0, 2, 1)}
+_YUV |= dict.fromkeys(("yuv422_yuy2", "yuyv", "yuy2"), (1, 3, 0))
+# A plane of luma, then one of colour differences that four pixels share: which of u and v comes first.
+_PLANES = {"nv12": (0, 1), "nv21": (1, 0)}
+ENCODINGS = (
+    "rgb8, bgr8, rgba8, bgra8, mono8, the same with 16, 8UC1 to 64FC4, bayer_rggb8 and its like, yuv422, yuv422_yuy2, "
+    "nv12, nv21"
+)
+# What a CompressedImage may hold, as Pillow calls it, and as the message's format does.
+COMPRESSED = ("JPEG", "PNG", "WEBP", "TIFF")
+_FORMAT_WORDS = re.compile(r"jpe?g|png|webp|tiff?", re.IGNORECASE)
 
 
 class UnknownEncoding(ValueError):
-    """A picture's encoding is none of ENCODINGS."""
+    """A picture's encoding is none of ENCODINGS, or its format none of COMPRESSED: so are all others of its topic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,32 +70,60 @@ class Box:
     height: float
 
 
-def decode_image(message: Any) -> NDArray[np.uint8]:
+def decode_image(message: Any) -> Pixels:
     """Return the picture of a sensor_msgs Image, (height, width, 3).
 
-    Raises UnknownEncoding, and ValueError where its sizes do not fit its data.
+    More than 8 bits are brought to 8 with their contrast kept. Raises UnknownEncoding, and ValueError where its sizes
+    do not fit its data.
     """
     height, width, step = int(message.height), int(message.width), int(message.step)
-    encoding = str(message.encoding)
+    encoding = str(message.encoding).strip().lower()
     check_size(width, height)
-    pixel = _PACKED[encoding][0] if encoding in _PACKED else 2
-    if encoding not in ENCODINGS:
-        raise UnknownEncoding(f"encoding {encoding[:40]!r}: use one of {', '.join(ENCODINGS)}")
-    data = np.frombuffer(message.data, np.uint8)
-    if step < width * pixel or data.size < step * height:
-        raise ValueError(f"{width} x {height} pixels as {encoding} with {step:,} bytes a line, in {data.size:,} bytes")
-    lines = data[: step * height].reshape(height, step)[:, : width * pixel].reshape(height, width, pixel)
-    if encoding in _PACKED:
-        return np.ascontiguousarray(lines[:, :, list(_PACKED[encoding][1])])
-    if encoding == "mono16":
-        high = lines[:, :, 0 if message.is_bigendian else 1]
-        return np.repeat(high[:, :, None], 3, axis=2)
-    return _from_yuv(lines, *_YUV[encoding])
+    big = bool(message.is_bigendian)
+    if encoding in _YUV:
+        return _from_pairs(_lines(message, height, width, step, "u1", 2), *_YUV[encoding])
+    if encoding in _PLANES:
+        return _from_planes(message, height, width, step, _PLANES[encoding])
+    if found := _BAYER.fullmatch(encoding):
+        mosaic = _lines(message, height, width, step, _type(found[2], big), 1)
+        return to_eight_bits(_from_mosaic(mosaic[:, :, 0], found[1]))
+    if found := _OPENCV.fullmatch(encoding):
+        order, channels = _CHANNELS[_OPENCV_CHANNELS[found[2]]]
+    elif found := _COLOUR.fullmatch(encoding):
+        order, channels = _CHANNELS[found[1]]
+    else:
+        raise UnknownEncoding(f"encoding {str(message.encoding)[:40]!r}: use one of {ENCODINGS}")
+    kind = _type(found[1] if encoding[0].isdecimal() else found[2], big)
+    pixels = _lines(message, height, width, step, kind, channels)
+    return to_eight_bits(np.ascontiguousarray(pixels[:, :, list(order)]))
 
 
-def decode_compressed(message: Any) -> NDArray[np.uint8]:
-    """Return the picture of a sensor_msgs CompressedImage, (height, width, 3). Raises one of encoded.UNREADABLE."""
-    return decode(bytes(message.data))
+def decode_compressed(message: Any) -> Pixels:
+    """Return the picture of a sensor_msgs CompressedImage, (height, width, 3).
+
+    Raises UnknownEncoding where its format is none of COMPRESSED; OSError, SyntaxError and ValueError for a broken one.
+    """
+    kind = str(message.format)
+    if "compressedDepth" in kind:
+        raise UnknownEncoding(f"format {kind[:60]!r} is depth: record the topic without /compressedDepth")
+    data = bytes(message.data)
+    if not data:
+        raise ValueError("a picture of 0 bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=COMPRESSED)
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    except UnidentifiedImageError:
+        if not kind.strip() or _FORMAT_WORDS.search(kind):
+            raise
+        raise UnknownEncoding(
+            f"format {kind[:60]!r}: use {', '.join(COMPRESSED)}; image_transport's republish makes others raw"
+        ) from None
+    with image:
+        check_size(*image.size)
+        if image.mode[0] in "IF":  # 16 bits or more a pixel, which convert() would cut off at 255
+            return np.repeat(to_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def decode_string(message: Any) -> str | None:
@@ -123,13 +176,69 @@ def stamp_of(message: Any) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def _from_yuv(lines: NDArray[np.uint8], u_at: int, v_at: int, luma_at: int) -> NDArray[np.uint8]:
-    """Convert 4:2:2, (height, width, 2), by ITU-R BT.601 with the luma from 16 to 235."""
+def _type(bits: str, is_big: bool) -> str:
+    """Return numpy's name of a channel's type."""
+    return (">" if is_big else "<") + _TYPES[bits]
+
+
+def _lines(message: Any, height: int, width: int, step: int, kind: str, channels: int) -> NDArray[Any]:
+    """Return a message's data as (height, width, channels), without the padding at the lines' ends. Raises ValueError.
+
+    step: bytes a line; 0, which some drivers write, for no padding.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    used = width * channels * np.dtype(kind).itemsize
+    step = step or used
+    if step < used or data.size < step * height:
+        what = f"{width} x {height} pixels as {str(message.encoding)[:40]}"
+        raise ValueError(f"{what} with {step:,} bytes a line, in {data.size:,} bytes")
+    lines = np.ascontiguousarray(data[: step * height].reshape(height, step)[:, :used])
+    pixels = lines.view(kind).reshape(height, width, channels)
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def _from_pairs(lines: NDArray[np.uint8], u_at: int, v_at: int, luma_at: int) -> Pixels:
+    """Convert 4:2:2, (height, width, 2)."""
     height, width, _ = lines.shape
     if width % 2:
         raise ValueError(f"yuv with an odd width of {width} pixels")
-    pairs = lines.reshape(height, width // 2, 4).astype(np.float32)
-    luma = pairs[:, :, luma_at::2].reshape(height, width) - 16
-    u, v = (np.repeat(pairs[:, :, at] - 128, 2, axis=1) for at in (u_at, v_at))
-    rgb = np.stack([1.164 * luma + 1.596 * v, 1.164 * luma - 0.392 * u - 0.813 * v, 1.164 * luma + 2.017 * u], axis=2)
+    pairs = lines.reshape(height, width // 2, 4)
+    luma = pairs[:, :, luma_at::2].reshape(height, width)
+    return _from_yuv(luma, *(np.repeat(pairs[:, :, at], 2, axis=1) for at in (u_at, v_at)))
+
+
+def _from_planes(message: Any, height: int, width: int, step: int, order: tuple[int, int]) -> Pixels:
+    """Convert 4:2:0 with a plane of luma and one of pairs of colour differences."""
+    if width % 2 or height % 2:
+        raise ValueError(f"{message.encoding} with an odd side of {width} x {height} pixels")
+    lines = _lines(message, height + height // 2, width, step, "u1", 1)[:, :, 0]
+    pairs = lines[height:].reshape(height // 2, width // 2, 2)
+    colour = (pairs[:, :, at].repeat(2, axis=0).repeat(2, axis=1) for at in order)
+    return _from_yuv(lines[:height], *colour)
+
+
+def _from_mosaic(mosaic: NDArray[Any], pattern: str) -> NDArray[Any]:
+    """Return a Bayer mosaic, (height, width), as RGB of the same size.
+
+    Each square of four pixels gets one colour. The network takes in far fewer pixels than a camera has, so what finer
+    interpolation would add is not seen. An odd last line or column is that before it.
+    """
+    height, width = mosaic.shape
+    if height < 2 or width < 2:
+        raise ValueError(f"a mosaic of {width} x {height} pixels")
+    even = mosaic[: height // 2 * 2, : width // 2 * 2]
+    corners = {"r": [], "g": [], "b": []}  # type: dict[str, list[NDArray[Any]]]
+    for place, colour in enumerate(pattern):
+        corners[colour].append(even[place // 2 :: 2, place % 2 :: 2])
+    first, second = corners["g"]
+    green = first // 2 + second // 2 + (first & second & 1)  # the mean, which may not overflow
+    squares = np.stack([corners["r"][0], green, corners["b"][0]], axis=2)
+    image = squares.repeat(2, axis=0).repeat(2, axis=1)
+    return np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+def _from_yuv(luma: NDArray[np.uint8], u: NDArray[np.uint8], v: NDArray[np.uint8]) -> Pixels:
+    """Convert by ITU-R BT.601 with the luma from 16 to 235; all three are (height, width)."""
+    y, b, r = luma.astype(np.float32) - 16, u.astype(np.float32) - 128, v.astype(np.float32) - 128
+    rgb = np.stack([1.164 * y + 1.596 * r, 1.164 * y - 0.392 * b - 0.813 * r, 1.164 * y + 2.017 * b], axis=2)
     return rgb.round().clip(0, 255).astype(np.uint8)

@@ -108,7 +108,7 @@ def test_a_topic_that_nobody_publishes_is_waited_for(ros: Ros, monkeypatch: pyte
 
 def test_an_encoding_that_is_not_known_ends_it(ros: Ros) -> None:
     ros.topics = {IMAGES: "sensor_msgs/msg/Image"}
-    ros.publish = lambda: ros.callbacks[IMAGES](picture(1, "bayer_rggb8")) if IMAGES in ros.callbacks else None
+    ros.publish = lambda: ros.callbacks[IMAGES](picture(1, "bayer_xxxx8")) if IMAGES in ros.callbacks else None
     with closing(open_source(f"ros2:{IMAGES}", image_size=32)) as source, pytest.raises(SourceError, match="bayer"):
         frame_of(source)
 
