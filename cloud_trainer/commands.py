@@ -10,7 +10,6 @@ from typing import Annotated
 import tyro
 from tyro.extras import SubcommandApp
 
-from broker.paths import typed_path
 from cloud_trainer.config import TrainerConfig
 from hierarchy.command_line import DeviceName, run_program
 
@@ -50,9 +49,8 @@ def replay(store: Path, run_dir: Path | None = None, device: DeviceName = "auto"
     from cloud_trainer.replay import replay
     from cloud_trainer.store import damage_explained
 
-    store = typed_path(store)
     with damage_explained(store):
-        equal = replay(store, typed_path(run_dir) if run_dir else None, device)
+        equal = replay(store, run_dir, device)
     if not equal:
         sys.exit(1)
 

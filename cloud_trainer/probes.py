@@ -22,7 +22,6 @@ from broker.errors import ConfigError, MalformedMessage, ReflexarcError
 from broker.link import Delivery, Link
 from broker.messages import Probe, ProbeResult, SplitSpec
 from broker.quantize import MAX_BITS, Quantized, dequantize, pack_activations, unpack_activations
-from broker.threads import LoudThread
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session_start import measuring_bytes, memory_needed
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
@@ -59,7 +58,8 @@ class Probes:
         self._rest_until = float("-inf")
         self._computes: OrderedDict[SplitSpec, Compute] = OrderedDict()
         self._garbage = SparseLog(log)
-        self._thread = LoudThread("probes", self._run, restarts=True)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="probes", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -67,7 +67,9 @@ class Probes:
 
     def close(self) -> None:
         """Stop, within a moment."""
-        self._thread.close()
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def time_next(self, room: int, *, training: bool, may_ask: Callable[[str], bool] = lambda robot: True) -> bool:
         """Time one network, if one is due, and tell its robot; whether there was one.
@@ -129,8 +131,8 @@ class Probes:
                 self._computes.popitem(last=False)
         return self._computes[network]
 
-    def _run(self, ending: threading.Event) -> None:
-        while not ending.is_set():
+    def _run(self) -> None:
+        while not self._over.is_set():
             self.work(timeout=0.2)
 
     def work(self, timeout: float) -> None:

@@ -20,7 +20,6 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from broker.errors import CutError
 from hierarchy.backbone import Backbone
-from hierarchy.tracing import traced_apart
 
 # How many cuts an error lists: about a screen. The deepest networks have some hundred.
 LISTED = 16
@@ -160,8 +159,7 @@ def _trace(module: nn.Module, *, training: bool) -> _Trace:
     tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=blocks)
     before = module.training
     try:
-        with traced_apart():
-            graph = tracer.trace(module.train(training))
+        graph = tracer.trace(module.train(training))
     finally:
         module.train(before)
     return _Trace(graph, {n: name for n, name in tracer.node_to_qualname.items() if n.op != "get_attr"})

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from broker.address import parse_broker_url
 from broker.codec import MAX_DEADLINE_SECONDS, check_class_name
 from broker.errors import ConfigError, MalformedMessage
-from broker.paths import typed_path
 from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
@@ -82,6 +81,8 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """Classes shown one phase after the other, as in "cat,dog|ship,truck"; empty shows all at once."""
     held_out: str = field(default="", repr=False)
     """Source of frames to test on at the end, as for --source. Empty sets apart scenes of the source itself."""
+    held_out_labels: str = ""
+    """For --held-out video: its CSV file of what is shown when, as --labels is that of --source."""
     held_out_every: int = 10
     """One scene in so many is set apart when there is no --held-out, and never trained on."""
     rehearse: float = -1.0
@@ -133,6 +134,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
         check_range("epochs", self.epochs, 1, 100_000)
         check_range("images", self.images, 0, 10**12)
         check_range("held-out-every", self.held_out_every, 2, 10**6)
+        self._check_held_out()
         check_range("batch", self.batch, 2, 1024)
         check_range("practice", self.practice, 0, 1000)
         check_range("threshold", self.threshold, 0, 1)
@@ -154,6 +156,16 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
                     check_class_name(name)
         except MalformedMessage as error:
             raise ConfigError(f"--phases: {error}") from error
+
+    def _check_held_out(self) -> None:
+        is_video = self.held_out.startswith("video:")
+        if is_video and not self.held_out_labels:
+            raise ConfigError(
+                f"--held-out {self.held_out}: say with --held-out-labels FILE.csv what this video shows when; --labels "
+                "is of --source"
+            )
+        if self.held_out_labels and not is_video:
+            raise ConfigError(f"--held-out-labels {self.held_out_labels}: is for --held-out video:FILE")
 
     @property
     def phase_classes(self) -> list[list[str]]:
@@ -215,7 +227,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     @property
     def former_run(self) -> Path | None:
         """The run folder that --weights names; None where they come from elsewhere."""
-        return None if self.weights in {"none", "default"} else typed_path(self.weights)
+        return None if self.weights in {"none", "default"} else Path(self.weights)
 
     @property
     def fresh_per_batch(self) -> int:
@@ -225,7 +237,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     @property
     def run_path(self) -> Path:
         """The run's folder."""
-        return typed_path(self.run_dir or time.strftime(f"runs/{self.robot}-%Y%m%d-%H%M%S"))
+        return Path(self.run_dir or time.strftime(f"runs/{self.robot}-%Y%m%d-%H%M%S"))
 
     def as_toml(self) -> dict[str, Any]:
         """Return the settings as --config takes them, without passwords."""
@@ -234,11 +246,9 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Settings of `robot-edge evaluate`."""
+class EvaluateConfig(SourceOptions, OneSource):
+    """Settings of `robot-edge evaluate`. Labelled frames of the source count for accuracy."""
 
-    source: str
-    """Where frames come from, as for `robot-edge run`. Labelled frames count for accuracy."""
     checkpoint: str
     """Run folder of the robot whose segment is evaluated."""
     broker: str = ""
@@ -264,8 +274,7 @@ class EvaluateConfig:
     """Seed of the order of frames."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "checkpoint", str(typed_path(self.checkpoint)))
-        object.__setattr__(self, "out", str(typed_path(self.out)) if self.out else "")
+        super().__post_init__()
         if self.robot:
             check_name(self.robot, "--robot")
         if self.broker:

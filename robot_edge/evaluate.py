@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, SourceError
 from broker.link import MqttLink, credentials_for
 from broker.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.quantize import Quantized, pack_activations
@@ -30,12 +30,14 @@ from robot_edge.cascade import CloudLine
 from robot_edge.config import EvaluateConfig, RobotConfig
 from robot_edge.evaluation_report import Look, report, threshold_points
 from robot_edge.frame_memory import KeptFrame, frames_in
+from robot_edge.frames import FrameSource
 from robot_edge.held_out import HELD_OUT_SEED
 from robot_edge.perception import ExitPrediction, Predictor
 from robot_edge.progress import RunProgress, print_evaluation
 from robot_edge.resume import unpack_compute
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
+from robot_edge.source_options import masked
 from robot_edge.sources import open_source
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.start import open_outbox
@@ -53,9 +55,29 @@ AskCloud = Callable[[ExitPrediction, float], tuple[Answer, float] | None]
 def evaluate(config: EvaluateConfig) -> None:
     """Test a run on a source, print the figures, and write evaluation.json and threshold.png.
 
-    Raises ConfigError, SourceError, NameTaken, and SystemExit where Ctrl-C ended it; what was seen by then is written.
+    Raises ConfigError, SourceError (also where no frame had a label), NameTaken, and SystemExit where Ctrl-C ended it;
+    what was seen by then is written.
     """
     run = _settings(config)
+    with closing(
+        source_to_test(config, run)
+    ) as source:  # what is wrong with it should be said before a network is built
+        _evaluate(config, run, source)
+
+
+def source_to_test(config: EvaluateConfig, run: RobotConfig) -> FrameSource:
+    """Open the source of frames to test a run on, with labels of its own. Raises SourceError where it has none."""
+    return open_source(
+        config.source,
+        config,
+        image_size=run.image_size,
+        images=config.images,
+        seed=config.seed + HELD_OUT_SEED,
+        needs_labels=True,
+    )
+
+
+def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> None:
     set_threads(config.threads)
     segment, split, held_out, about = _load(run, Path(config.checkpoint))
     device = choose_device(config.device)
@@ -67,24 +89,25 @@ def evaluate(config: EvaluateConfig) -> None:
     else:
         log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
     looks: list[Look] = []
-    with StopRequest() as stop, _cloud(config, run, split, about["edits"], stop) as ask:
-        source = open_source(
-            config.source, image_size=run.image_size, images=config.images, seed=config.seed + HELD_OUT_SEED
-        )
-        with closing(source), RunProgress(source.length, "frames") as progress:
-            while not stop.made and (frame := source.next()) is not None:
-                taken_at = time.monotonic()
-                says = predictor.predict(resize(frame.image, run.image_size))
-                answered = ask(says, taken_at) if ask else None
-                if frame.label is not None:
-                    looks.append(_look(frame.label, says, answered))
-                progress.show(source.position)
+    with (
+        StopRequest() as stop,
+        _cloud(config, run, split, about["edits"], stop) as ask,
+        RunProgress(source.length, "frames") as progress,
+    ):
+        while not stop.made and (frame := source.next()) is not None:
+            taken_at = time.monotonic()
+            says = predictor.predict(resize(frame.image, run.image_size))
+            answered = ask(says, taken_at) if ask else None
+            if frame.label is not None:
+                looks.append(_look(frame.label, says, answered))
+            progress.show(source.position)
     if looks:
         _conclude(config, looks, predictor, asked=ask is not None)
-    else:
-        log.warning("%s showed no labelled frame", config.source)
     if stop.made:
         raise SystemExit(EXIT_INTERRUPTED)
+    if not looks:
+        seen = f"{source.position:,} frames, {source.skipped:,} of them unreadable"
+        raise SourceError(f"{masked(config.source)} showed no labelled frame ({seen}): nothing was tested")
 
 
 def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *, asked: bool) -> None:
@@ -93,7 +116,8 @@ def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *
     out = Path(config.out or config.checkpoint)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "evaluation.json", {"source": config.source, "checkpoint": config.checkpoint, **figures})
+        about = {"source": masked(config.source), "checkpoint": config.checkpoint}
+        write_json(out / "evaluation.json", {**about, **figures})
         draw_thresholds(curve, threshold, out / "threshold.png", asked=asked)
     except OSError as error:
         raise ConfigError(f"--out {out}: {error}") from error
@@ -112,6 +136,7 @@ def _settings(config: EvaluateConfig) -> RobotConfig:
     kept = {name: value for name, value in former.items() if name in known}
     kept |= {"weights": "none", "robot": config.robot or former.get("robot", "robot")}
     kept |= {"broker": config.broker or former.get("broker"), "credentials": config.credentials, "outbox_mb": 1.0}
+    kept |= {"held_out": "", "held_out_labels": ""}  # what the run was tested on is not looked at
     return RobotConfig(**kept)
 
 

@@ -44,11 +44,12 @@ def open_held_out(config: RobotConfig, known: Sequence[str]) -> FrameSource:
 def _source_of(config: RobotConfig, classes: list[str]) -> FrameSource:
     return open_source(
         config.held_out,
-        dataclasses.replace(config, rate="max"),
+        dataclasses.replace(config, rate="max", labels=config.held_out_labels),
         image_size=config.image_size,
         phases=[classes] if classes else [],
         images=HELD_OUT_FRAMES if config.held_out == "sim:" else 0,  # it has no end of its own
         seed=config.seed + HELD_OUT_SEED,
+        needs_labels=True,
     )
 
 

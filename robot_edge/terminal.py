@@ -10,14 +10,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import TextIO
 
 from broker.codec import MAX_TEACH_SECONDS
 from broker.errors import ConfigError, MalformedMessage
 from broker.mailbox import Mailbox
 from broker.messages import Action, Command
-from broker.threads import LoudThread
 from robot_edge.operating import new_command
 
 HELP = (
@@ -66,22 +64,24 @@ def listening(commands: Mailbox[Command], terminal: TextIO | None = None) -> Ite
     if terminal is None or terminal.closed or not terminal.isatty():
         yield
         return
+    end = threading.Event()
     log.info("%s", HELP)
-    thread = LoudThread("terminal", partial(_listen, commands, terminal), restarts=True)
+    thread = threading.Thread(target=_listen, args=(commands, terminal, end), name="terminal", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        thread.close(2 * LOOK_SECONDS)
+        end.set()
+        thread.join(2 * LOOK_SECONDS)
 
 
-def _listen(commands: Mailbox[Command], terminal: TextIO, ending: threading.Event) -> None:
+def _listen(commands: Mailbox[Command], terminal: TextIO, end: threading.Event) -> None:
     # A thread that waits in readline() for good could hold up the interpreter's end, which closes the terminal.
-    while not ending.is_set():
+    while not end.is_set():
         if not select.select([terminal], [], [], LOOK_SECONDS)[0]:
             continue
         if _is_in_background(terminal):  # to read would stop the program
-            ending.wait(LOOK_SECONDS)
+            end.wait(LOOK_SECONDS)
             continue
         line = terminal.readline(MOST_CHARACTERS)
         if not line:  # Ctrl-D: whoever was there listens no more

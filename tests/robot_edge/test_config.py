@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import tomli_w
 
-import robot_edge.commands
 import robot_edge.start
 from broker.errors import ConfigError
 from hierarchy.command_line import with_config_file
@@ -97,7 +96,6 @@ def parsed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> RobotConfig:
     """Return the settings that the command line `robot-edge run ...` comes to."""
     runs: list[RobotConfig] = []
     monkeypatch.setattr(robot_edge.start, "run", runs.append)
-    monkeypatch.setattr(robot_edge.commands, "check_run", lambda config: None)  # none of the paths is there
     app.cli(prog="robot-edge", args=with_config_file(["run", *arguments]))
     (one,) = runs
     return one
@@ -134,6 +132,14 @@ def test_a_camera_s_password_is_in_no_file_and_no_log() -> None:
     settings = config(source="rtsp://me:s3cret@cam/live", held_out="http://cam/?pwd=s3cret")
     assert "s3cret" not in str(settings.as_toml())
     assert "s3cret" not in repr(settings)
+
+
+def test_labels_of_a_held_out_video_are_its_own() -> None:
+    with pytest.raises(ConfigError, match=r"--held-out video:b\.mp4: say with --held-out-labels"):
+        config(source="video:a.mp4", labels="a.csv", held_out="video:b.mp4")
+    with pytest.raises(ConfigError, match=r"--held-out-labels b\.csv: is for --held-out video:"):
+        config(held_out="folder:b", held_out_labels="b.csv")
+    assert config(held_out="video:b.mp4", held_out_labels="b.csv").labels == ""
 
 
 def test_the_help_says_the_least_that_an_outbox_takes(
