@@ -63,8 +63,9 @@ class TrainerConfig(PageOptions):
     most_robots: int = 64
     """Robots to train for, by each worker; further ones are told that there is no room."""
     networks_gb: float = 8.0
-    """Memory for weights, gradients and momentum of all robots' networks, in gigabytes. A robot names its network, so
-    without a bound any robot could use up this machine."""
+    """Memory for all robots' networks, in gigabytes: weights, gradients and momentum of each, and the activations of a
+    step of the largest, as one trains at a time. It is computed before a network is built, and one that does not fit is
+    refused (docs/costs.md). Leave the machine 2 GB beside it."""
     most_classes: int = 1000
     """Classes of one robot; messages with further ones are rejected."""
     device: DeviceName = "auto"

@@ -6,9 +6,10 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,12 +17,13 @@ from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, StorageError
 from broker.messages import ActivationBatch, ClassEdit, RobotMetrics, RobotState
 from cloud_trainer.config import TrainerConfig, TrainingSettings
+from cloud_trainer.cost import Cost, TooCostly, check_time, cost_of, machine_speed, room_beside
 from cloud_trainer.intake import Intake
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session import RobotSession
-from cloud_trainer.session_start import SessionStart, memory_needed, new_start, open_session
+from cloud_trainer.session_start import SessionStart, new_start, open_session
 from cloud_trainer.store import Event, Store
-from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import Notice
 
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
@@ -76,7 +78,9 @@ class Fleet:
         self._disk = Notice(log)
         self._last = ""
         self._refuse_strange_checkpoints()
-        self.robots = {robot: self._load(robot) for robot in store.robots()}
+        self.robots: dict[str, RobotRecord] = {}
+        for robot in store.robots():
+            self.robots[robot] = self._load(robot)
 
     def enter(self, robot: str) -> None:
         """Enter a robot's new state into its log: it starts a network, or goes on with the one it has.
@@ -86,7 +90,7 @@ class Fleet:
         record = self.robots[robot]
         state = record.state
         assert state is not None
-        if record.stuck:
+        if not self.may_enter(record):
             return
         if record.entered and goes_on(state, record.entered):
             log.info("robot %s is back, going on from its checkpoint", robot)
@@ -96,18 +100,25 @@ class Fleet:
             if record.prepared is None:
                 return
             start, record.prepared = replace(record.prepared, state=state), None
-            record.memory = memory_needed(state.split, self._settings.batch)
+            record.cost = self._cost(state)
             self._say_what_is_given_up(robot, record, state)
             record.start_entered = start.pack()
-            self.store.append(robot, "start", record.start_entered)
+            event = self.store.append(robot, "start", record.start_entered)
+            if record.too_costly:
+                record.skipped, record.stuck, record.too_costly, record.messages_waiting = event - 1, "", False, 0
             record.intake = Intake(state.split, most_classes=self._config.most_classes)
         record.entered = state
+
+    def may_enter(self, record: RobotRecord) -> bool:
+        """Whether a robot's state may enter its log: not behind what cannot be trained on, unless it begins anew."""
+        begins = not (record.entered and record.state and goes_on(record.state, record.entered))
+        return not record.stuck or (record.too_costly and begins)
 
     def prepare(self, robot: str) -> None:
         """Find out how a network that a robot is about to begin is computed fastest, while that does so itself."""
         record = self.robots[robot]
         state = record.state
-        if state is None or record.refused or record.stuck or record.entered == state:
+        if state is None or record.refused or record.entered == state or not self.may_enter(record):
             return
         if not (record.entered and goes_on(state, record.entered)):
             self._prepare(robot, record, state)
@@ -115,8 +126,10 @@ class Fleet:
     def _prepare(self, robot: str, record: RobotRecord, state: RobotState) -> None:
         """Set the record's ``prepared``, or why there is none."""
         try:
-            room = self._room_behind(robot, state)  # again: what was prepared holds none, and others may have come
+            cost = self._cost(state)
+            room = self._room_beside(robot, cost)  # again: what was prepared holds none, and others may have come
             if record.prepared is None or record.prepared.state != state:
+                check_time(cost, machine_speed(self._device))
                 record.prepared = self._new_start(robot, state, room)
         # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
         except (ConfigError, MalformedMessage, RuntimeError, ValueError, MemoryError) as error:
@@ -141,6 +154,9 @@ class Fleet:
         begin = time.perf_counter()
         try:
             return self._apply(robot, record, event)
+        except TooCostly as error:
+            self._skip(robot, record, event.id, error)
+            return ""
         except (ConfigError, MalformedMessage) as error:
             log.error("robot %s: training cannot go on: %s", robot, error)
             record.session, record.stuck = None, f"training cannot go on: {error}"[:400]
@@ -281,14 +297,10 @@ class Fleet:
                     f"the checkpoint {folder} was made with another store than the one beside it: put back the store "
                     "that belongs to it, or move the checkpoint away"
                 )
-            record.session = self._open(robot, record.start, restored=True)
             try:
-                record.session.restore(parts, about)
-            except (RuntimeError, KeyError) as error:
-                advice = self._without_checkpoint(robot)
-                raise ConfigError(f"the checkpoint {folder} is of another network ({error}): {advice}") from error
-            record.cursor_saved, record.steps_saved = cursor, record.session.trainer.steps
-            record.save_when_idle = record.session.wipes != (0, [])  # a killed process may not have come to it
+                self._restore(robot, record, parts, about)
+            except TooCostly as error:
+                self._skip(robot, record, cursor, error)
         elif not self.store.is_whole(robot):
             log.warning(
                 "robot %s has no checkpoint, and its oldest samples were given up: starting from the rest", robot
@@ -299,16 +311,33 @@ class Fleet:
         record.entered, record.boots = entered[-1], {state.boot for state in entered}
         record.intake = Intake(record.entered.split, most_classes=self._config.most_classes)
         record.intake.know(record.session.trainer.classes if record.session else ())
+        record.messages_waiting = 0
         for batch in self.store.batches_after(robot, record.cursor):
             record.intake.know(unpack_as(ActivationBatch, batch).classes)
             record.messages_waiting += 1
-        record.memory = memory_needed(record.entered.split, self._settings.batch)
+        with suppress(ConfigError):  # it is said when the log has come to it
+            cost = self._cost(record.entered)
+            self._room_beside(robot, cost)
+            record.cost = cost
         if metrics := self.store.metrics(robot):
             record.metrics = unpack_as(RobotMetrics, metrics)
         return record
 
+    def _restore(self, robot: str, record: RobotRecord, parts: Parts, about: dict[str, Any]) -> None:
+        """Let a robot's session go on from its checkpoint. Raises TooCostly, and ConfigError for another network's."""
+        record.session = self._open(robot, record.start, restored=True)
+        try:
+            record.session.restore(parts, about)
+        except (RuntimeError, KeyError) as error:
+            folder, advice = self._checkpoints / robot, self._without_checkpoint(robot)
+            raise ConfigError(f"the checkpoint {folder} is of another network ({error}): {advice}") from error
+        record.cost = self._cost(record.session.state)
+        record.cursor_saved, record.steps_saved = about["cursor"], record.session.trainer.steps
+        record.save_when_idle = record.session.wipes != (0, [])  # a killed process may not have come to it
+
     def _open(self, robot: str, start: bytes, *, restored: bool = False) -> RobotSession:
-        """Return a session at the beginning of its training. Raises ConfigError where there can be none."""
+        """Return a session at its beginning. Raises TooCostly, and ConfigError where there can be none."""
+        self._room_beside(robot, self._cost(SessionStart.unpack(start).state))
         parts = (SessionStart.unpack(start), self._settings, self._device, self.store.batch)
         try:
             return open_session(robot, *parts, restored=restored)
@@ -317,18 +346,38 @@ class Fleet:
                 f"the network of robot {robot} cannot be built: {str(error) or 'out of memory'}"
             ) from error
 
-    def network_room(self, robot: str = "") -> int:
-        """Return the bytes that are left for networks, apart from that robot's own."""
-        others = sum(record.memory for name, record in self.robots.items() if name != robot)
-        return round(self._config.networks_gb * 1e9) - others
+    def network_room(self) -> int:
+        """Return the bytes that robots' networks leave, for one network and its work."""
+        return self._room - sum(one.network for one in self._costs())
 
-    def _room_behind(self, robot: str, state: RobotState) -> int:
-        """Return the bytes that are left for networks behind the robot's own. Raises ConfigError for less than none."""
-        needed = memory_needed(state.split, self._settings.batch)
-        room = self.network_room(robot)
-        if needed > room:
-            raise ConfigError(f"its network takes {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB are left (--networks-gb)")
-        return room - needed
+    def _costs(self, robot: str = "") -> list[Cost]:
+        """Return what all robots' networks take, apart from that robot's own."""
+        return [record.cost for name, record in self.robots.items() if name != robot and record.cost]
+
+    def _cost(self, state: RobotState) -> Cost:
+        return cost_of(state.split, self._settings.batch, self._device)
+
+    def _room_beside(self, robot: str, cost: Cost) -> int:
+        return room_beside(self._costs(robot), cost, self._room)
+
+    @property
+    def _room(self) -> int:
+        return round(self._config.networks_gb * 1e9)
+
+    def _skip(self, robot: str, record: RobotRecord, event: int, error: TooCostly) -> None:
+        """Let what there is no room for rest: go on where another network begins behind it, or wait for one to begin.
+
+        Training is a function of what is behind the last start, so nothing is lost that the new network would have.
+        """
+        record.session = None
+        starts = [one.id for one in self.store.states(robot) if one.kind == "start" and one.id > event]
+        if starts:
+            record.skipped = starts[-1] - 1
+            record.messages_waiting = sum(1 for _ in self.store.batches_after(robot, record.skipped))
+            return
+        record.cost = None
+        log.error("robot %s: its network is not trained any further: %s", robot, error)
+        record.stuck, record.too_costly = f"training cannot go on: {error}"[:400], True
 
     def _new_start(self, robot: str, state: RobotState, room: int) -> SessionStart:
         record = self.robots[robot]

@@ -22,8 +22,8 @@ from broker.errors import ConfigError, MalformedMessage, ReflexarcError
 from broker.link import Delivery, Link
 from broker.messages import Probe, ProbeResult, SplitSpec
 from broker.quantize import MAX_BITS, Quantized, dequantize, pack_activations, unpack_activations
+from cloud_trainer.cost import Cost, check_time, cost_of, machine_speed, timed_samples
 from cloud_trainer.segment import CloudSegment
-from cloud_trainer.session_start import measuring_bytes, memory_needed
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.command_line import SparseLog
 from hierarchy.device import Compute, step_seconds
@@ -104,13 +104,15 @@ class Probes:
 
         room: bytes for its weights. Raises ConfigError where it has none, or the split is impossible.
         """
-        if memory_needed(split, self._batch) > room:
+        cost = cost_of(split, self._batch, self._device)
+        if cost.network + cost.work > room:
             raise ConfigError(f"this trainer has {max(0, room) / 1e9:.2f} GB left for networks (--networks-gb)")
+        check_time(cost, machine_speed(self._device))
         with TorchRandom(0, self._device):
             segment = CloudSegment(split, pretrained=False)
-            if measuring_bytes(segment, self._device) > room:
+            if cost.network + cost.work + cost.measuring > room:
                 raise ConfigError("this trainer has no room to time it (--networks-gb)")
-            compute = self._compute(segment, split)
+            compute = self._compute(segment, split, cost)
             trainer = CloudTrainer(segment, compute=compute, peak_learning_rate=0.0)
         codes = np.random.default_rng(0).integers(0, 2**split.bits, (self._batch, *split.shape), np.uint8)
         spread = np.full(split.shape[0], 2 / 2**split.bits, np.float32)
@@ -122,11 +124,13 @@ class Probes:
 
         return step_seconds(step, TIMING_SECONDS)
 
-    def _compute(self, segment: CloudSegment, split: SplitSpec) -> Compute:
+    def _compute(self, segment: CloudSegment, split: SplitSpec, cost: Cost) -> Compute:
         """Return the fastest way to compute, which takes seconds to find, and does not depend on the number of bits."""
         network = dataclasses.replace(split, bits=MAX_BITS)
         if network not in self._computes:
-            self._computes[network] = fastest_compute(segment, split.shape, self._batch, self._device)
+            self._computes[network] = fastest_compute(
+                segment, split.shape, timed_samples(cost, self._batch, self._device), self._device
+            )
             if len(self._computes) > MOST_NETWORKS:
                 self._computes.popitem(last=False)
         return self._computes[network]

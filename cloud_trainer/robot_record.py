@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from broker.messages import RobotMetrics, RobotState, TrainerMetrics
 from cloud_trainer.conduct import Conduct
+from cloud_trainer.cost import Cost
 from cloud_trainer.intake import Intake
 from cloud_trainer.session import RobotSession
 from cloud_trainer.session_start import SessionStart
@@ -35,7 +36,10 @@ class RobotRecord:
     which its session may not have come to. session: its training, which may be events behind the log. refused: why this
     state of it cannot be trained for. stuck: why its log cannot be trained on any further, until this trainer is
     started again. heard: monotonic time of its last message. fed: of the last one that had anything to train on.
-    messages_waiting: batches in the log that the session has not come to. memory: bytes that its network takes.
+    messages_waiting: batches in the log that the session has not come to. cost: of its network,
+    None before there is one. too_costly: it is stuck as this trainer has no room for that, so another network may
+    begin. skipped: the event up to which the log is not trained on, as it is of such a network, and a start behind it
+    begins another one.
     cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the session has caught
     up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0 for none.
     forgetting: such a decision is in the log, and what it gives up is not deleted yet. idle_seconds: that a step of
@@ -58,7 +62,9 @@ class RobotRecord:
     heard: float = 0.0
     fed: float = 0.0
     messages_waiting: int = 0
-    memory: int = 0
+    cost: Cost | None = None
+    too_costly: bool = False
+    skipped: int = 0
     cursor_saved: int = 0
     steps_saved: int = 0
     save_when_idle: bool = False
@@ -72,7 +78,7 @@ class RobotRecord:
     @property
     def cursor(self) -> int:
         """The id of the last event that was trained on."""
-        return self.session.cursor if self.session else 0
+        return self.session.cursor if self.session else self.skipped
 
     @property
     def steps(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,27 +12,17 @@ import torch
 
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError
-from broker.messages import RobotState, SplitSpec
+from broker.messages import RobotState
 from cloud_trainer.config import TrainingSettings
+from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from cloud_trainer.share import worker_folders
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
-from hierarchy.backbone import count_parameters
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
-from hierarchy.device import Compute, ways_to_compute
+from hierarchy.device import Compute
 from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
-
-# Weights, gradients and momentum of float32, and weights and momentum once more while a checkpoint is written.
-BYTES_PER_PARAMETER = 20
-# Weights, gradients and momentum of float32, in each copy that measuring trains.
-BYTES_PER_COPIED_PARAMETER = 12
-# Tracing a network where it is to be cut runs two pictures through it; for VGG, the widest at full size, it is half of
-# this. A state may ask for 4096 x 4096 pixels, which would be 34 GB.
-BYTES_PER_PIXEL = 2048
-# Values that cross for a whole step: 512 MB. For 64 pictures of 224 pixels, cut after ResNet-50's layer1, it is 51M.
-MOST_VALUES_IN_STEP = 2**27
 
 log = logging.getLogger("cloud-trainer")
 
@@ -78,9 +67,9 @@ def new_start(
 ) -> SessionStart:
     """Return what to enter for a robot that starts a network, which is built on trial.
 
-    The fastest way to compute is measured, unless it is known from a start of the same split, or the copies that
-    measuring takes do not fit into room, in bytes. known: payloads of starts on this machine, of this robot or others,
-    for whom the measurement would hold everything up. Raises ConfigError where the network cannot be trained.
+    The fastest way to compute is measured, unless it is known from a start of the same split, or what measuring takes
+    beside the network does not fit into room, in bytes. known: payloads of starts on this machine, of this robot or
+    others, for whom the measurement would hold everything up. Raises ConfigError where the network cannot be trained.
     """
     segment, run = _build(robot, state, settings, device)
     if run and run not in {state.run, state.former}:
@@ -92,16 +81,12 @@ def new_start(
     for before in map(SessionStart.unpack, known):
         if before.state.split == state.split:
             return replace(before, state=state)
-    if measuring_bytes(segment, device) > room:
+    cost = cost_of(state.split, settings.batch, device)
+    if cost.measuring > room:
         return SessionStart(state=state)
-    compute = fastest_compute(segment, state.split.shape, settings.batch, device)
+    count = timed_samples(cost, settings.batch, device)
+    compute = fastest_compute(segment, state.split.shape, count, device)
     return SessionStart(state=state, **compute.settings)
-
-
-def measuring_bytes(segment: CloudSegment, device: torch.device) -> int:
-    """Return what it takes to measure how a network is computed fastest: a copy of it is trained in each way."""
-    copies = len(ways_to_compute(device))
-    return copies * BYTES_PER_COPIED_PARAMETER * sum(one.numel() for one in segment.parameters())
 
 
 def open_session(
@@ -151,18 +136,3 @@ def _checkpoint_in(run: Path, robot: str) -> Path:
     """Return the folder of a robot's checkpoint in a trainer's run, whichever of its workers had the robot."""
     places = [folder / "checkpoint" / robot for folder in (run, *worker_folders(run))]
     return next((place for place in places if (place / CHECKPOINT).exists()), places[0])
-
-
-def memory_needed(split: SplitSpec, batch: int) -> int:
-    """Return the bytes that training a split's network takes at most, without allocating them.
-
-    A robot's state of 300 bytes names the network, so this is to be asked before it is built. Raises ConfigError where
-    a step is too large, or there is no such network.
-    """
-    values = batch * math.prod(split.shape)
-    if values > MOST_VALUES_IN_STEP:
-        raise ConfigError(
-            f"a step of {batch} samples of {split.shape} holds {values:,} values, limit {MOST_VALUES_IN_STEP:,}: use a "
-            "later cut, a bottleneck or a smaller --batch"
-        )
-    return BYTES_PER_PARAMETER * count_parameters(split.backbone) + BYTES_PER_PIXEL * split.image_size**2

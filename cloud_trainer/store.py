@@ -114,11 +114,14 @@ class Store:
             )
             return added.rowcount == 1
 
-    def append(self, robot: str, kind: Kind, payload: bytes = b"") -> None:
-        """Append an event other than a batch. Raises StorageError."""
+    def append(self, robot: str, kind: Kind, payload: bytes = b"") -> int:
+        """Append an event other than a batch, and return its id. Raises StorageError."""
         with self._storage_errors():
             self._begin()
-            self._database.execute("INSERT INTO events (robot, kind, payload) VALUES (?, ?, ?)", (robot, kind, payload))
+            added = self._database.execute(
+                "INSERT INTO events (robot, kind, payload) VALUES (?, ?, ?)", (robot, kind, payload)
+            )
+            return added.lastrowid or 0
 
     def keep_metrics(self, robot: str, payload: bytes) -> None:
         """Keep the last that the robot said of itself, in place of what it said before. Raises StorageError."""

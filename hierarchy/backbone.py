@@ -60,12 +60,6 @@ def build_backbone(name: str, *, image_size: int, weights: Weights) -> Backbone:
     return Backbone(name=name, image_size=image_size, module=module, features=_count_features(name, module, image_size))
 
 
-def count_parameters(name: str) -> int:
-    """Return how many parameters a classifier has, without building it. Raises ConfigError for an unknown name."""
-    _check_known(name)
-    return int(models.get_model_weights(name).DEFAULT.meta["num_params"])
-
-
 def _check_known(name: str) -> None:
     known = models.list_models(module=models)
     if name not in known:

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
-from broker.messages import ActivationBatch, Change, ClassEdit, RobotState
+from broker.messages import ActivationBatch, Change, ClassEdit, RobotState, SplitSpec
 from cloud_trainer.config import TrainerConfig
+from cloud_trainer.cost import cost_of
 from cloud_trainer.fleet import NEARLY_FULL, Fleet, fair_share
 from cloud_trainer.replay import digest
 from cloud_trainer.robot_record import RobotRecord
-from cloud_trainer.session_start import SessionStart, measuring_bytes
+from cloud_trainer.session_start import SessionStart
 from cloud_trainer.store import STORE, Kind, Store, open_store
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.device import Compute
@@ -30,6 +31,8 @@ from tests.cloud_trainer.world import CLASSES, CPU, STATE, TinySegment, batches,
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
+ONE = cost_of(STATE.split, 4, CPU)
+ROOM_FOR_TWO = (2.5 * ONE.network + ONE.work) / 1e9
 REHEARSING = replace(STATE, rehearse=1.0)
 
 
@@ -297,7 +300,8 @@ def test_a_resumed_fleet_knows_what_it_knew(tmp_path: Path) -> None:
     record = again.robots["r1"]
     assert record.entered == before.entered
     assert record.boots == {STATE.boot, "c" * 16}
-    assert record.memory == before.memory > 0
+    assert record.cost == before.cost
+    assert record.cost
     assert record.cursor <= before.cursor
     assert record.messages_waiting >= before.messages_waiting
     assert record.state is None, "it has said nothing yet"
@@ -502,10 +506,10 @@ def test_a_robot_is_measured_when_it_says_what_it_is_and_not_again_when_it_sends
     record = fleet.robots["r1"] = RobotRecord(state=STATE)
     fleet.prepare("r1")
     fleet.prepare("r1")
-    assert (len(measured), record.entered, record.memory, fleet.store.robots()) == (1, None, 0, [])
+    assert (len(measured), record.entered, record.cost, fleet.store.robots()) == (1, None, None, [])
     fleet.enter("r1")
     assert (len(measured), record.entered, record.prepared) == (1, STATE, None)
-    assert record.memory > 0
+    assert record.cost
     fleet.prepare("r1")
     record.state = replace(STATE, boot="d" * 16, weights="checkpoint")
     fleet.prepare("r1")
@@ -537,18 +541,19 @@ def test_what_cannot_be_built_is_refused_with_its_reason_and_leaves_no_event(fle
 
 
 def test_networks_share_a_bounded_memory(tmp_path: Path) -> None:
-    fleet = open_fleet(tmp_path, networks_gb=0.06)  # two of shufflenet_v2_x0_5
+    fleet = open_fleet(tmp_path, networks_gb=ROOM_FOR_TWO)
     for robot in ("r1", "r2", "r3"):
         enter(fleet, robot, STATE)
     assert [bool(fleet.robots[robot].refused) for robot in ("r1", "r2", "r3")] == [False, False, True]
-    assert "0.03 GB, 0.00 GB are left (--networks-gb)" in fleet.robots["r3"].refused
+    assert "its network takes 0.03 GB and training it 0.1" in fleet.robots["r3"].refused
+    assert "(--networks-gb): use smaller pictures" in fleet.robots["r3"].refused
     enter(fleet, "r1", replace(STATE, boot="c" * 16))
     assert not fleet.robots["r1"].refused, "its new network takes the place of its old one"
     close(fleet)
 
 
 def test_robots_that_come_together_share_that_memory_too(tmp_path: Path) -> None:
-    fleet = open_fleet(tmp_path, networks_gb=0.06)
+    fleet = open_fleet(tmp_path, networks_gb=ROOM_FOR_TWO)
     robots = ("r1", "r2", "r3")
     for robot in robots:  # all say what they are before the first of them sends anything
         fleet.robots[robot] = RobotRecord(state=STATE)
@@ -560,10 +565,65 @@ def test_robots_that_come_together_share_that_memory_too(tmp_path: Path) -> None
     close(fleet)
 
 
-def test_measuring_takes_memory_for_a_copy_of_each_way_to_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    segment = torch.nn.Linear(9, 10)
-    monkeypatch.setattr("cloud_trainer.session_start.ways_to_compute", lambda _: [CPU] * 7)
-    assert measuring_bytes(segment, CPU) == 7 * 100 * (4 + 4 + 4)  # type: ignore[arg-type]
+HUGE = replace(
+    STATE,
+    boot="9" * 16,
+    run="9" * 16,
+    split=replace(STATE.split, backbone="resnet18", cut="layer1", image_size=1600, bottleneck=1, shape=(1, 400, 400)),
+)
+
+
+def let_in_before_there_was_a_bound(folder: Path, state: RobotState) -> None:
+    """Enter a network into a log as a trainer did that did not know what it costs."""
+    store = open_store(folder / STORE, config().training(1))
+    store.append("r1", "start", SessionStart(state=state).pack())
+    batch = make_batch(["cat"], state.split, boot=state.boot)
+    store.append_message("r1", batch.boot, batch.sequence, pack(batch))
+    store.commit()
+    store.close()
+
+
+@pytest.fixture
+def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let building a network of large pictures fail."""
+
+    def build(split: SplitSpec, *, pretrained: bool) -> TinySegment:
+        assert split.image_size < 1000, "it was built"
+        return TinySegment(split, pretrained=pretrained)
+
+    monkeypatch.setattr("cloud_trainer.session_start.CloudSegment", build)
+
+
+def test_a_network_in_the_log_that_costs_too_much_is_not_built_and_others_go_on(tmp_path: Path, unbuilt: None) -> None:
+    let_in_before_there_was_a_bound(tmp_path, HUGE)
+    fleet = open_fleet(tmp_path, networks_gb=1)
+    enter(fleet, "r2", STATE)
+    send(fleet, "r2", 2)
+    assert train(fleet) == ["r1", "r2", "r2", "r2"]
+    record = fleet.robots["r1"]
+    assert "training cannot go on: its network takes 0.23 GB and training it" in record.stuck
+    enter(fleet, "r1", replace(HUGE, boot="8" * 16, weights="checkpoint"))
+    assert record.stuck, "it is the same network"
+    close(fleet)
+
+
+def test_a_robot_whose_network_costs_too_much_may_begin_another_one(tmp_path: Path, unbuilt: None) -> None:
+    let_in_before_there_was_a_bound(tmp_path, HUGE)
+    fleet = open_fleet(tmp_path, networks_gb=1)
+    assert train(fleet) == ["r1"]
+    enter(fleet, "r1", STATE)
+    send(fleet, "r1", 2)
+    assert not fleet.robots["r1"].stuck
+    assert train(fleet) == ["r1"] * 3
+    expected = state_of(fleet, "r1")
+    assert fleet.robots["r1"].messages_waiting == 0
+    close(fleet)
+    again = open_fleet(
+        tmp_path, networks_gb=1
+    )  # without a checkpoint: it comes to the same network behind the other one
+    train(again)
+    assert state_of(again, "r1") == expected
+    close(again)
 
 
 def test_a_refused_robot_hears_so_under_its_new_boot(fleet: Fleet) -> None:

@@ -125,9 +125,16 @@ def test_a_bomb_that_hides_its_size_is_bounded(cloud: Cloud, codec: str) -> None
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"backbone": "vit_h_14", "cut": "encoder", "image_size": 224}, "its network takes 12.77 GB"),
-        ({"image_size": 4096}, "its network takes 34."),
-        ({"backbone": "regnet_y_128gf"}, "its network takes 12.9"),
+        (
+            {"backbone": "vit_h_14", "cut": "encoder.layers.encoder_layer_0", "image_size": 224, "shape": (6, 257)},
+            "its network takes 12.",
+        ),
+        ({"image_size": 4096, "shape": (6, 256, 256)}, "training it 59."),
+        (
+            {"backbone": "resnet18", "cut": "layer1", "image_size": 1600, "bottleneck": 1, "shape": (1, 400, 400)},
+            "its network takes 0.23 GB and training it 44.",
+        ),
+        ({"backbone": "regnet_y_128gf", "cut": "trunk_output.block1", "shape": (6, 8, 8)}, "its network takes 12."),
         ({"backbone": "no\x85such".replace("\x85", "_")}, "unknown backbone"),
         ({"bottleneck": 4096, "shape": (4096, 32, 32)}, "a step of 64 samples of (4096, 32, 32) holds 268,435,456"),
     ],
