@@ -176,11 +176,11 @@ def _cost(split: SplitSpec, batch: int, ways: int) -> Cost:
     )
 
 
-class _Alive(TorchDispatchMode):
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that are made in here, as long as anything holds them. peak: the most at a time."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._now = 0
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
@@ -218,13 +218,15 @@ def _attend_as_devices_do(rest: nn.Module) -> None:
 def _attention(layer: nn.MultiheadAttention, tokens: Tensor, *_same: Tensor, **_options: Any) -> tuple[Tensor, None]:
     """Attend from tokens (N, T, D) to themselves, as vision transformers do."""
     together = nn.functional.linear(tokens, layer.in_proj_weight, layer.in_proj_bias).chunk(3, dim=-1)
-    query, key, value = (one.unflatten(2, (layer.num_heads, -1)).transpose(1, 2).contiguous() for one in together)
+    query, key, value = (
+        one.reshape(*one.shape[:2], layer.num_heads, -1).transpose(1, 2).contiguous() for one in together
+    )
     mixed = FLASH(query, key, value)[0].transpose(1, 2).flatten(2)
     return layer.out_proj(mixed), None
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_more: Any, out_shape: Any = None, **_options: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 class _RealNumbers(TorchFunctionMode):
