@@ -15,6 +15,7 @@ from tyro.extras import SubcommandApp
 
 from broker.address import CERTIFICATE_PORT, is_loopback
 from broker.errors import BrokerUnavailable, ConfigError, ReflexarcError
+from broker.paths import typed_path
 from broker.server import LocalBroker, find_mosquitto, start_local_broker
 from broker.startup import EXIT_INTERRUPTED, let_ctrl_c_interrupt
 
@@ -71,6 +72,7 @@ def provision_command(
         raise ConfigError("provision needs the package `cryptography`: pip install 'reflexarc[provision]'")
     from broker.provision import provision  # needs cryptography, which `run` does without
 
+    folder = typed_path(folder)
     done = provision(folder, robots=robot, trainers=trainer, hosts=host, removed=remove)
     width = max((len(str(written.path)) for written in done.files), default=0)
     for written in done.files:

@@ -24,6 +24,7 @@ else:
     import tomli as tomllib
 
 from broker.errors import ConfigError
+from broker.paths import did_you_mean, typed_path
 
 # Each key of the file can stand in the environment instead, as REFLEXARC_MQTT_USERNAME and so on.
 ENVIRONMENT_PREFIX = "REFLEXARC_MQTT_"
@@ -69,12 +70,12 @@ def load_credentials(file: str) -> Credentials:
     """
     if not file:
         return _credentials(_from_environment(os.environ), Path(), "environment")
-    path = Path(file)
+    path = typed_path(file)
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
         mode = path.stat().st_mode
     except OSError as error:
-        raise ConfigError(f"--credentials {path}: {error.strerror}") from error
+        raise ConfigError(f"--credentials {path}: {error.strerror}{did_you_mean(path)}") from error
     except ValueError as error:
         raise ConfigError(f"--credentials {path}: {error}") from error
     for name, value in settings.items():
@@ -95,7 +96,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _credentials(settings: dict[str, str], folder: Path, where: str) -> Credentials:
-    paths = {name: folder / settings[name] for name in PATHS if name in settings}
+    paths = {name: folder / typed_path(settings[name]) for name in PATHS if name in settings}
     for name, path in paths.items():
         _check_readable(path, f"{where}: {name}")
     password, password_file = settings.get("password"), paths.get("password_file")

@@ -7,19 +7,20 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from broker.address import is_loopback, parse_broker_url
-from broker.codec import RECEIVE_LIMIT_BYTES
 from broker.credentials import Credentials, load_credentials
 from broker.errors import AccessDenied
-from broker.mailbox import Mailbox
+from broker.inbox import MESSAGES_PER_SECOND, NOBODY, Inbox
+from broker.inbox import Delivery as Delivery
+from broker.mailbox import FairMailbox
 from broker.messages import AWAY_SECONDS, HEARTBEAT_SECONDS
 from broker.tls import TlsSocket, tls_context
 from broker.trouble import explain, refusal, silent_end
@@ -28,38 +29,16 @@ from broker.trouble import explain, refusal, silent_end
 KEEPALIVE_SECONDS = 60
 # A broker that restarts is back in seconds; a fleet that lost its uplink should not knock every second for hours.
 RECONNECT_SECONDS = (1, 30)
-# Deliveries not yet read. A robot's window is a few messages, so a trainer has room for a good hundred robots.
-INBOX_LIMIT = 1024
-# The same in bytes: five hundred of the largest messages that a robot sends. Others may send a megabyte each, and a
-# step that takes long should not cost a gigabyte.
-INBOX_BYTES = 64_000_000
-# The same for a mailbox of its own, which a thread of its own reads at once: what it holds is soon too old.
-MAILBOX_LIMIT = 64
 # An echo comes within a round trip. A broker may lose the first, sent while it still digests our subscription, so there
 # is time for that of the next heartbeat, and for a line that is slow.
 ECHO_SECONDS = 3 * HEARTBEAT_SECONDS
 # A broker sends an echo right behind its acknowledgement.
 REMINDER_SECONDS = 1.0
 
+# What is read of the socket at once: some hundred small messages, of which the first is not held up by the last.
+READ_BYTES = 32_768
+
 log = logging.getLogger("link")
-
-
-def _now() -> float:
-    return time.monotonic()  # looked up anew each time, so that a test's clock counts
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One message as it came in.
-
-    retained: the broker kept it from before we subscribed. arrived: by time.monotonic(), which may be long before
-    somebody reads it.
-    """
-
-    topic: str
-    payload: bytes
-    retained: bool
-    arrived: float = field(default_factory=_now, compare=False)
 
 
 def everything(_topic: str, /) -> bool:
@@ -91,16 +70,25 @@ class Link(Protocol):
 
     @property
     def dropped(self) -> int:
-        """How many deliveries were dropped because nobody read them or they were too large."""
+        """How many deliveries were dropped because nobody read them, their sender floods, or they were too large."""
+
+    def take_dropped(self) -> Counter[str]:
+        """Return how many were dropped since this was asked last, of each sender or topic that is known by itself."""
+
+    def know(self, senders: Iterable[str]) -> None:
+        """Tell these senders from each other, and from all others, as `topics.sender` names them.
+
+        Each has a queue and a budget of its own, so that what the others send delays or displaces nothing of it.
+        """
 
     def subscribe(self, topic_filter: str) -> None:
         """Receive what matches, from now on and after every reconnection."""
 
-    def mailbox(self, topic_filter: str) -> Mailbox[Delivery]:
+    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
         """Subscribe, and have what matches put into a mailbox of its own, not where receive() would find it.
 
         For threads that must not wait for whoever calls receive(). A full one lets go of its oldest. A broker that
-        forbids to read there is no error.
+        forbids to read there is no error. per_second: what is read of one sender.
         """
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
@@ -109,7 +97,8 @@ class Link(Protocol):
     def receive(self, timeout: float) -> Delivery | None:
         """Return the next delivery, waiting up to timeout seconds; None where none came.
 
-        Raises AccessDenied where the broker lets these credentials in but not to our topics.
+        Raises AccessDenied where the broker lets these credentials in but not to our topics, and what ended the link's
+        thread, if that was a failure.
         """
 
     def reconnect(self) -> None:
@@ -158,16 +147,13 @@ class MqttLink:
         context = tls_context(self.address, self._credentials)
         if self._credentials.password and not self.address.tls and not is_loopback(self.address.host):
             log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", self.address)
-        self._inbox = _inbox()
-        self._filters: list[str] = []
-        self._mailboxes: dict[str, Mailbox[Delivery]] = {}
+        self._inbox = Inbox(wanted)
         self._connections = 0
         self._heard_at = time.monotonic()
         self._trouble = f"connecting to {self.address}"
         self._greeted = False  # whether the broker said a word of MQTT on this connection
         self._asked: dict[int | None, str] = {}  # subscriptions without an answer yet
         self._denied = ""
-        self._wanted = wanted
         self._own_topic = will[0] if will else None
         self._announcement: mqtt.MQTTMessageInfo | None = None
         self._reminder: mqtt.MQTTMessageInfo | None = None  # an announcement made when the echo was overdue
@@ -192,7 +178,7 @@ class MqttLink:
 
     @property
     def connected(self) -> bool:
-        return self._client.is_connected()
+        return self._client.is_connected() and self._client.failure is None
 
     @property
     def connections(self) -> int:
@@ -208,16 +194,23 @@ class MqttLink:
 
     @property
     def dropped(self) -> int:
-        return self._inbox.dropped
+        return self._inbox.common.dropped
+
+    def take_dropped(self) -> Counter[str]:
+        return self._inbox.take_dropped()
+
+    def know(self, senders: Iterable[str]) -> None:
+        self._inbox.know(frozenset(senders))
 
     def subscribe(self, topic_filter: str) -> None:
-        self._filters.append(topic_filter)
+        self._inbox.add_filter(topic_filter)
         if self.connected:
             self._ask_for(topic_filter)
 
-    def mailbox(self, topic_filter: str) -> Mailbox[Delivery]:
-        mailbox = self._mailboxes[topic_filter] = Mailbox(MAILBOX_LIMIT, newest_wins=True)
-        self.subscribe(topic_filter)
+    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
+        mailbox = self._inbox.add_mailbox(topic_filter, per_second)
+        if self.connected:
+            self._ask_for(topic_filter)
         return mailbox
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
@@ -234,7 +227,9 @@ class MqttLink:
         return accepted
 
     def receive(self, timeout: float) -> Delivery | None:
-        delivery = self._inbox.take(timeout)
+        if self._client.failure is not None:
+            raise self._client.failure
+        delivery = self._inbox.common.take(timeout)
         # Once the broker let us, a change of its rules is no reason to end a robot that learns.
         if not self._echoed:
             self._check_access()
@@ -288,9 +283,9 @@ class MqttLink:
         self._asked.clear()
         self._announcement = self._reminder = self._echo_due = self._denied_at = None
         # In this order, so that states come in before what refers to them.
-        for topic_filter in self._filters:
+        for topic_filter in self._inbox.filters:
             self._ask_for(topic_filter)
-        if self._own_topic and not any(mqtt.topic_matches_sub(one, self._own_topic) for one in self._filters):
+        if self._own_topic and not any(mqtt.topic_matches_sub(one, self._own_topic) for one in self._inbox.filters):
             self._ask_for(self._own_topic)
         self._heard_at = time.monotonic()
         self._connections += 1
@@ -299,26 +294,22 @@ class MqttLink:
     def _on_subscribe(
         self, _client: mqtt.Client, _data: Any, number: int, reasons: list[Any], _properties: Any
     ) -> None:
-        topic_filter = self._asked.pop(number, " or ".join(self._filters))
+        topic_filter = self._asked.pop(number, " or ".join(self._inbox.filters))
         if reasons[0].is_failure:
             log.warning("the broker at %s forbids us to read %s", self.address, topic_filter)
-            if topic_filter not in self._mailboxes:
+            if topic_filter not in self._inbox.own:
                 self._denied = topic_filter
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         self._heard_at = time.monotonic()
-        if message.topic == self._own_topic and not message.retain:
+        try:
+            topic = message.topic  # decoded each time that it is asked for
+        except UnicodeDecodeError:  # not every broker refuses such a topic
+            self._inbox.common.drop(NOBODY)
+            return
+        if topic == self._own_topic and not message.retain:
             self._echoed = True
-        # amqtt greets a client with all that is retained for the subscriptions of others.
-        if not any(mqtt.topic_matches_sub(one, message.topic) for one in self._filters):
-            return
-        if not self._wanted(message.topic):
-            return
-        mailbox = _mailbox_for(message.topic, self._mailboxes, self._inbox)
-        if len(message.payload) > RECEIVE_LIMIT_BYTES:
-            mailbox.dropped += 1
-            return
-        mailbox.put(Delivery(message.topic, bytes(message.payload), message.retain))
+        self._inbox.put(Delivery(topic, bytes(message.payload), message.retain))
 
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
         self._greeted = False
@@ -332,17 +323,6 @@ class MqttLink:
             self._trouble = explain(sock.failure, self.address)
         else:
             self._trouble = silent_end(self.address)
-
-
-def _inbox() -> Mailbox[Delivery]:
-    return Mailbox(INBOX_LIMIT, limit_bytes=INBOX_BYTES, size=lambda delivery: len(delivery.payload))
-
-
-def _mailbox_for(topic: str, mailboxes: dict[str, Mailbox[Delivery]], inbox: Mailbox[Delivery]) -> Mailbox[Delivery]:
-    """Return the mailbox for a topic, which is the inbox for all that have none of their own."""
-    # A copy: the link's thread reads what another may be adding to.
-    matching = (its for one, its in list(mailboxes.items()) if mqtt.topic_matches_sub(one, topic))
-    return next(matching, inbox)
 
 
 def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
@@ -367,9 +347,21 @@ class _Client(mqtt.Client):
     def __init__(self, failed: Callable[[OSError | UnicodeError], None], client_id: str) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311, clean_session=True)
         self._failed = failed
+        self.failure: BaseException | None = None  # what ended paho's thread
+        self._unread = memoryview(b"")
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        """Do what paho's thread does, and keep what ends it: paho would only leave a link that is silent for ever."""
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except BaseException as error:
+            log.exception("the link's thread has failed")
+            self.failure = error
+            return MQTTErrorCode.MQTT_ERR_UNKNOWN
 
     def reconnect(self) -> MQTTErrorCode:
         self.drop_out_messages()
+        self._unread = memoryview(b"")
         try:
             return super().reconnect()
         except UnicodeError as error:  # a name that no DNS could hold; it would end paho's thread
@@ -378,6 +370,21 @@ class _Client(mqtt.Client):
         except OSError as error:
             self._failed(error)
             raise
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Handle all packets that have come. paho waits for the socket before each, though it has some read already."""
+        rc = super().loop_read(max_packets)
+        while rc == mqtt.MQTT_ERR_SUCCESS and self._unread and self._sock is not None:
+            rc = super().loop_read(max_packets)
+        return rc
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        # paho reads each packet with three or more calls, and each lets go of Python's lock: beside a thread that
+        # computes, it waits 5 ms to have it back.
+        if not self._unread:
+            self._unread = memoryview(super()._sock_recv(max(bufsize, READ_BYTES)))
+        part, self._unread = self._unread[:bufsize], self._unread[bufsize:]
+        return bytes(part)
 
 
 class MemoryBroker:
@@ -405,23 +412,26 @@ class MemoryLink:
         self.trouble = ""
         self.heard_at = time.monotonic()
         self._broker = broker
-        self._wanted = wanted
-        self._filters: list[str] = []
-        self._mailboxes: dict[str, Mailbox[Delivery]] = {}
-        self._inbox = _inbox()
+        self._inbox = Inbox(wanted)
         broker.links.append(self)
 
     @property
     def dropped(self) -> int:
-        return self._inbox.dropped
+        return self._inbox.common.dropped
+
+    def take_dropped(self) -> Counter[str]:
+        return self._inbox.take_dropped()
+
+    def know(self, senders: Iterable[str]) -> None:
+        self._inbox.know(frozenset(senders))
 
     def subscribe(self, topic_filter: str) -> None:
-        self._filters.append(topic_filter)
+        self._inbox.add_filter(topic_filter)
         self._take_retained(topic_filter)
 
-    def mailbox(self, topic_filter: str) -> Mailbox[Delivery]:
-        mailbox = self._mailboxes[topic_filter] = Mailbox(MAILBOX_LIMIT, newest_wins=True)
-        self.subscribe(topic_filter)
+    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
+        mailbox = self._inbox.add_mailbox(topic_filter, per_second)
+        self._take_retained(topic_filter)
         return mailbox
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
@@ -431,19 +441,19 @@ class MemoryLink:
 
     def offer(self, delivery: Delivery) -> None:
         """Take in a message that some link published, if a filter matches."""
-        if self.connected and any(mqtt.topic_matches_sub(one, delivery.topic) for one in self._filters):
+        if self.connected and any(mqtt.topic_matches_sub(one, delivery.topic) for one in self._inbox.filters):
             self.heard_at = time.monotonic()
-            self._put(delivery)
+            self._inbox.put(delivery)
 
     def receive(self, timeout: float) -> Delivery | None:
-        return self._inbox.take(timeout)
+        return self._inbox.common.take(timeout)
 
     def reconnect(self) -> None:
         if not self.connected:
             return
         self.connections += 1
         self.heard_at = time.monotonic()
-        for topic_filter in self._filters:
+        for topic_filter in self._inbox.filters:
             self._take_retained(topic_filter)
 
     def close(self, farewell: tuple[str, bytes] | None = None) -> None:
@@ -454,8 +464,4 @@ class MemoryLink:
     def _take_retained(self, topic_filter: str) -> None:
         for topic, payload in list(self._broker.retained.items()):
             if mqtt.topic_matches_sub(topic_filter, topic):
-                self._put(Delivery(topic, payload, retained=True))
-
-    def _put(self, delivery: Delivery) -> None:
-        if self._wanted(delivery.topic):
-            _mailbox_for(delivery.topic, self._mailboxes, self._inbox).put(delivery)
+                self._inbox.put(Delivery(topic, payload, retained=True))

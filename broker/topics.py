@@ -53,6 +53,11 @@ def topic(role: Role, name: str, channel: Channel) -> str:
     return f"{PREFIX}/{role}/{name}/{channel}"
 
 
+def sender(role: Role, name: str) -> str:
+    """Return what all topics of one name begin with; behind it come a slash and the channel."""
+    return f"{PREFIX}/{role}/{name}"
+
+
 def parse(text: str) -> Topic:
     """Take a topic apart. Raises MalformedMessage where it is none of ours."""
     role, name, channel = [*text.removeprefix(PREFIX + "/").split("/"), "", "", ""][:3]

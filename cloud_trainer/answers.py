@@ -5,6 +5,7 @@ It predicts with copies of the segments, some seconds old at most, so it never w
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -16,11 +17,13 @@ import numpy as np
 import torch
 
 from broker import topics
+from broker.allowance import Allowance
 from broker.codec import MAX_ANSWERED_CLASSES, pack, unpack_as
 from broker.errors import MalformedMessage
 from broker.link import Delivery, Link
 from broker.messages import ASKS_PER_SECOND, Answer, Ask, SplitSpec
 from broker.quantize import dequantize, unpack_activations
+from broker.threads import LoudThread
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from hierarchy.calibration import softmax
@@ -45,23 +48,6 @@ MOST_ASKERS = 256
 log = logging.getLogger("cloud-trainer")
 
 
-class Allowance:
-    """So many a second on average, a second's worth at once at most."""
-
-    def __init__(self, per_second: float) -> None:
-        self._per_second = self._left = per_second
-        self._at = float("-inf")
-
-    def take(self, now: float) -> bool:
-        """Whether one more is within the allowance; then it is used up."""
-        self._left = min(self._per_second, self._left + (now - self._at) * self._per_second)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
 class Asks:
     """The asks that wait, and who has been asking. Pure: time is an argument. Any thread may call."""
 
@@ -72,15 +58,22 @@ class Asks:
         self._askers: OrderedDict[str, tuple[Allowance, float]] = OrderedDict()
         self._all = Allowance(ALL_ASKS_PER_SECOND)
 
-    def add(self, robot: str, ask: Ask, now: float) -> None:
-        """Take in an ask that came now, if its robot, and all robots together, have not asked too much."""
+    def add(self, robot: str, ask: Ask, now: float, *, answerable: bool = True) -> None:
+        """Take in an ask that came now, if its robot, and all robots together, have not asked too much.
+
+        answerable: whether there is anything to answer it with. Else it only says that its robot asks: names
+        may be invented, and theirs must not use up what all may ask together.
+        """
         with self._lock:
             allowance, _ = self._askers.get(robot, (Allowance(ROBOT_ASKS_PER_SECOND), 0.0))
             self._askers[robot] = allowance, now
             self._askers.move_to_end(robot)
             if len(self._askers) > MOST_ASKERS:
                 self._askers.popitem(last=False)
-            if len(self._waiting) >= MOST_WAITING or not (allowance.take(now) and self._all.take(now)):
+            if not answerable:
+                return
+            has_room = len(self._waiting) < MOST_WAITING
+            if not (has_room and allowance.take(now) and self._all.take(now)):
                 self.refused += 1
                 return
             self._waiting.append((robot, ask, now + ask.deadline))
@@ -96,10 +89,9 @@ class Asks:
         return None
 
     def robots(self, now: float) -> list[str]:
-        """Return the robots that should have a copy of their segment: those that asked last, and not long ago."""
+        """Return the robots that asked not long ago, the last one first."""
         with self._lock:
-            recent = [robot for robot, (_, at) in self._askers.items() if now <= at + IDLE_SECONDS]
-        return recent[-MOST_COPIES:]
+            return [robot for robot, (_, at) in reversed(self._askers.items()) if now <= at + IDLE_SECONDS]
 
 
 @dataclass(kw_only=True)
@@ -123,11 +115,10 @@ class Answerer:
         self.answered = 0
         self._link = link
         self._clock = clock
-        self._mailbox = link.mailbox(topics.topic("robot", topics.ANYONE, "ask"))
+        self._mailbox = link.mailbox(topics.topic("robot", topics.ANYONE, "ask"), ROBOT_ASKS_PER_SECOND)
         self._copies: dict[str, Copy] = {}
         self._garbage = SparseLog(log)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread = LoudThread("answers", self._run, restarts=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -136,9 +127,7 @@ class Answerer:
 
     def close(self) -> None:
         """Stop, within a moment."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
 
     # The main thread
 
@@ -148,16 +137,13 @@ class Answerer:
         find: given a robot, returns the session that may answer it now, and the boots whose front belongs to it.
         """
         now = self._clock()
-        wanted = self.asks.robots(now)
+        found = ((robot, its) for robot in self.asks.robots(now) if (its := find(robot)) and its[0].trainer.classes)
+        wanted = dict(itertools.islice(found, MOST_COPIES))
         for robot in [*self._copies]:
             if robot not in wanted:
                 del self._copies[robot]
-        for robot in wanted:
-            found = find(robot)
-            if found is None or not found[0].trainer.classes:
-                self._copies.pop(robot, None)
-            else:
-                self._renew(robot, *found, now)
+        for robot, its in wanted.items():
+            self._renew(robot, *its, now)
 
     def _renew(self, robot: str, session: RobotSession, boots: frozenset[str], now: float) -> None:
         trainer, copy = session.trainer, self._copies.get(robot)
@@ -182,9 +168,9 @@ class Answerer:
 
     # The answering thread
 
-    def _run(self) -> None:
+    def _run(self, ending: threading.Event) -> None:
         torch.set_num_threads(1)
-        while not self._over.is_set():
+        while not ending.is_set():
             self.work(timeout=0.2)
 
     def work(self, timeout: float) -> None:
@@ -213,7 +199,7 @@ class Answerer:
         except MalformedMessage as error:
             self._garbage.warn(f"ignoring an ask: {error}")
             return
-        self.asks.add(robot, ask, self._clock())
+        self.asks.add(robot, ask, self._clock(), answerable=robot in self._copies)
 
 
 def answer_to(ask: Ask, copy: Copy) -> Answer | None:

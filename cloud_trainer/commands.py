@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.extras import SubcommandApp
 
+from broker.paths import typed_path
 from cloud_trainer.config import TrainerConfig
 from hierarchy.command_line import DeviceName, run_program
 
@@ -49,8 +50,9 @@ def replay(store: Path, run_dir: Path | None = None, device: DeviceName = "auto"
     from cloud_trainer.replay import replay
     from cloud_trainer.store import damage_explained
 
+    store = typed_path(store)
     with damage_explained(store):
-        equal = replay(store, run_dir, device)
+        equal = replay(store, typed_path(run_dir) if run_dir else None, device)
     if not equal:
         sys.exit(1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.address import parse_broker_url
+from broker.paths import typed_path
 from broker.topics import MOST_WORKERS, check_name
 from hierarchy.command_line import DeviceName, check_range
 from hierarchy.page.options import PageOptions
@@ -107,7 +108,7 @@ class TrainerConfig(PageOptions):
     @property
     def run_path(self) -> Path:
         """The run's folder."""
-        return Path(self.run_dir or time.strftime(f"runs/{self.trainer}-%Y%m%d-%H%M%S"))
+        return typed_path(self.run_dir or time.strftime(f"runs/{self.trainer}-%Y%m%d-%H%M%S"))
 
     def as_toml(self) -> dict[str, Any]:
         """Return the settings as --config takes them."""

@@ -55,6 +55,9 @@ SILENCE_SECONDS = 3.0
 SETTLING_SECONDS = 10.0
 # Messages stored with one flush of the disk. A flush takes milliseconds; a receipt should not wait for more of them.
 TAKE_AT_ONCE = 256
+# A name that never trained may give way to another one after this: three heartbeats, in which a robot that is there
+# sends its first activations. Names cost nothing where a broker lets anybody in.
+NEWCOMER_SECONDS = 3 * HEARTBEAT_SECONDS
 # After the disk refused to take something it is tried again this often; robots hold their data meanwhile.
 RETRY_SECONDS = 10.0
 # Between two warnings that nothing is taken: a store that is nearly full takes some and refuses the next, all the time.
@@ -155,6 +158,7 @@ class TrainerNode:
         self._receipts: list[tuple[str, Receipt, float]] = []
         self._added: list[RobotRecord] = []
         self._rejected = 0  # messages of nobody we know
+        self._dropped = 0  # of those, and unread, as they were too many
         self._new_states: set[str] = set()  # robots that said one since they were last looked at
         self._rest_until = 0.0  # before that no network is prepared
         self._strangers: deque[Rejection] = deque(maxlen=MOST_REJECTIONS)
@@ -162,6 +166,7 @@ class TrainerNode:
         self._rows = Rows(folder.checkpoint)
         self._next_post = 0.0
         self._garbage = SparseLog(log)
+        self._floods = SparseLog(log)
         self._notice = Notice(log)
         self._disk = Notice(log)
         self._trouble_said = ""  # in the log, and not over yet
@@ -171,6 +176,7 @@ class TrainerNode:
         self._next_heartbeat = self._next_metrics = self._next_report = self._retry_at = 0.0
         # Trainers first: one that has our name must be known before anything is taken. Then robots' states: they say
         # what the activations behind them are.
+        self._tell_apart()
         link.subscribe(topics.topic("trainer", topics.ANYONE, "state"))
         for channel in ("state", "metrics", "activations"):
             link.subscribe(topics.topic("robot", topics.ANYONE, channel))
@@ -207,6 +213,7 @@ class TrainerNode:
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             self._report()
+            self._report_floods()
             self._mind_the_disk(now)
 
     def settle(self) -> None:
@@ -331,13 +338,13 @@ class TrainerNode:
                 record.save_when_idle = True
             return
         if record is None:
-            if len(self._robots) >= self._config.most_robots:
+            if len(self._robots) >= self._config.most_robots and not self._make_place(robot, now):
                 reason = f"this trainer has its {self._config.most_robots} robots (--most-robots)"
                 turned_away = RobotRecord(state=state, refused=reason)
                 self._publish_figures(robot, turned_away, now)
                 self._garbage.warn(f"robot {robot} is turned away: {reason}")
                 return
-            record = self._robots[robot] = RobotRecord()
+            record = self._robots[robot] = RobotRecord(since=now)
         if state.boot in record.boots and record.entered and state.boot != record.entered.boot:
             return  # of a former start, come late: going back to it would throw away what was learned since
         record.heard, record.online = now, True
@@ -348,6 +355,41 @@ class TrainerNode:
             record.state = state  # more of its edits may have been taken meanwhile, by the trainer before this one
         elif record.state.split != state.split:
             self._reject(robot, "it changed its split while it ran", now, grave=True)
+
+    def _make_place(self, newcomer: str, now: float) -> bool:
+        """Let a name that never trained give way to another one; whether there was one that has had its time."""
+        idle = [
+            (record.since, robot)
+            for robot, record in self._robots.items()
+            if not record.has_trained and now >= record.since + NEWCOMER_SECONDS
+        ]
+        if not idle:
+            return False
+        since, robot = min(idle)
+        self._garbage.warn(
+            f"robot {robot} gives way to {newcomer}: it has sent nothing to train on in {now - since:.0f} s, and this "
+            f"trainer has its {self._config.most_robots} robots (--most-robots)"
+        )
+        del self._robots[robot]
+        self._new_states.discard(robot)
+        return True
+
+    def _tell_apart(self) -> None:
+        """Have the link keep what trained robots send from what all others do, who may be many and nobody."""
+        trained = [robot for robot, record in self._robots.items() if record.has_trained]
+        senders = [topics.sender("robot", robot) for robot in trained]
+        self._link.know([topics.sender("trainer", self._config.trainer), *senders])
+
+    def _report_floods(self) -> None:
+        """Say what the link dropped unread."""
+        for source, count in self._link.take_dropped().items():
+            name = source.split("/")[3] if "/" in source else ""
+            if record := self._robots.get(name):
+                record.dropped += count
+            else:
+                self._dropped += count
+            whose = f"robot {name}" if record else source
+            self._floods.warn(f"{whose}: {count:,} messages dropped unread: more than are read, or too large")
 
     def _take_message(
         self, robot: str, record: RobotRecord, message: ActivationBatch | ClassEdit, delivery: Delivery, now: float
@@ -390,6 +432,7 @@ class TrainerNode:
             self._commit()  # what was entered must not be lost with what comes behind it
             if record.entered:
                 record.boots.add(record.entered.boot)
+                self._tell_apart()
         except StorageError:
             record.entered, record.intake = entered, intake
             raise
@@ -486,6 +529,7 @@ class TrainerNode:
             trouble=self._state.trouble,
             strangers=tuple(self._strangers),
             strangers_rejected=self._rejected,
+            strangers_dropped=self._dropped,
         )
 
     def _say_what_is_missing(self) -> None:

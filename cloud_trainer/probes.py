@@ -22,6 +22,7 @@ from broker.errors import ConfigError, MalformedMessage, ReflexarcError
 from broker.link import Delivery, Link
 from broker.messages import Probe, ProbeResult, SplitSpec
 from broker.quantize import MAX_BITS, Quantized, dequantize, pack_activations, unpack_activations
+from broker.threads import LoudThread
 from cloud_trainer.cost import Cost, check_time, cost_of, machine_speed, timed_samples
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
@@ -58,8 +59,7 @@ class Probes:
         self._rest_until = float("-inf")
         self._computes: OrderedDict[SplitSpec, Compute] = OrderedDict()
         self._garbage = SparseLog(log)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="probes", daemon=True)
+        self._thread = LoudThread("probes", self._run, restarts=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -67,9 +67,7 @@ class Probes:
 
     def close(self) -> None:
         """Stop, within a moment."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.close()
 
     def time_next(self, room: int, *, training: bool, may_ask: Callable[[str], bool] = lambda robot: True) -> bool:
         """Time one network, if one is due, and tell its robot; whether there was one.
@@ -135,8 +133,8 @@ class Probes:
                 self._computes.popitem(last=False)
         return self._computes[network]
 
-    def _run(self) -> None:
-        while not self._over.is_set():
+    def _run(self, ending: threading.Event) -> None:
+        while not ending.is_set():
             self.work(timeout=0.2)
 
     def work(self, timeout: float) -> None:

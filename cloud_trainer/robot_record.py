@@ -35,11 +35,11 @@ class RobotRecord:
     yet. start: the event that its session began with. start_entered: the last such event that this process entered,
     which its session may not have come to. session: its training, which may be events behind the log. refused: why this
     state of it cannot be trained for. stuck: why its log cannot be trained on any further, until this trainer is
-    started again. heard: monotonic time of its last message. fed: of the last one that had anything to train on.
-    messages_waiting: batches in the log that the session has not come to. cost: of its network,
-    None before there is one. too_costly: it is stuck as this trainer has no room for that, so another network may
-    begin. skipped: the event up to which the log is not trained on, as it is of such a network, and a start behind it
-    begins another one.
+    started again. since: monotonic time of its first message. dropped: messages that were dropped unread, as it sent
+    too many. heard: monotonic time of its last message. fed: of the last one that had anything to train on.
+    messages_waiting: batches in the log that the session has not come to. cost: of its network, None before there is
+    one. too_costly: it is stuck as this trainer has no room for that, so another network may begin. skipped: the event
+    up to which the log is not trained on, as it is of such a network, and a start behind it begins another one.
     cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the session has caught
     up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0 for none.
     forgetting: such a decision is in the log, and what it gives up is not deleted yet. idle_seconds: that a step of
@@ -59,6 +59,8 @@ class RobotRecord:
     stuck: str = ""
     conduct: Conduct = field(default_factory=Conduct)
     rejections: deque[Rejection] = field(default_factory=lambda: deque(maxlen=MOST_REJECTIONS))
+    since: float = 0.0
+    dropped: int = 0
     heard: float = 0.0
     fed: float = 0.0
     messages_waiting: int = 0
@@ -74,6 +76,11 @@ class RobotRecord:
     idle_seconds: float = 0.0
     metrics: RobotMetrics | None = None
     published: TrainerMetrics | None = None
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether it has a network, or anything in the store."""
+        return self.session is not None or self.entered is not None
 
     @property
     def cursor(self) -> int:

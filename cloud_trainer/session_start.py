@@ -13,6 +13,7 @@ import torch
 from broker.codec import pack, unpack_as
 from broker.errors import ConfigError
 from broker.messages import RobotState
+from broker.paths import typed_path
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.segment import CloudSegment
@@ -122,7 +123,7 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
         segment = CloudSegment(state.split, pretrained=state.weights == "default")
         if settings.weights != "none":
             parts, about = load_checkpoint(
-                _checkpoint_in(Path(settings.weights), robot), "--weights FOLDER needs one for each robot's name"
+                _checkpoint_in(typed_path(settings.weights), robot), "--weights FOLDER needs one for each robot's name"
             )
             try:
                 restore_weights(segment, segment.head, parts, about)

@@ -17,6 +17,7 @@ else:
 
 from broker import startup
 from broker.errors import ConfigError, ReflexarcError
+from broker.paths import did_you_mean, typed_path
 
 # What --device takes. Here and not in device.py, which imports torch for seconds: --help should not wait for it.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -63,10 +64,12 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
     place = rest.index("--config")
     if place == 0 or place + 1 == len(rest):
         raise ConfigError("--config FILE belongs behind the command, as in: run --config launch/robot.toml")
-    path = Path(rest[place + 1])
+    path = typed_path(rest[place + 1])
     del rest[place : place + 2]
     try:
         settings = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"--config {path} does not exist{did_you_mean(path)}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {path}: {error}") from error
     return [rest[0], *_flags(settings, path), *rest[1:]]

@@ -20,6 +20,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from broker.errors import CutError
 from hierarchy.backbone import Backbone
+from hierarchy.tracing import traced_apart
 
 # How many cuts an error lists: about a screen. The deepest networks have some hundred.
 LISTED = 16
@@ -159,7 +160,8 @@ def _trace(module: nn.Module, *, training: bool) -> _Trace:
     tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=blocks)
     before = module.training
     try:
-        graph = tracer.trace(module.train(training))
+        with traced_apart():
+            graph = tracer.trace(module.train(training))
     finally:
         module.train(before)
     return _Trace(graph, {n: name for n, name in tracer.node_to_qualname.items() if n.op != "get_attr"})

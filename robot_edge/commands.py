@@ -12,6 +12,7 @@ from tyro.extras import SubcommandApp
 from broker.messages import Action
 from hierarchy.command_line import EXIT_ERROR, run_program
 from robot_edge.config import EvaluateConfig, RobotConfig
+from robot_edge.given_paths import check_evaluation, check_run
 from robot_edge.planning.config import PlanConfig
 from robot_edge.record import RecordConfig
 from robot_edge.record import record as record_source_of
@@ -26,6 +27,7 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
     launch/robot.toml); flags win over it.
     """
+    check_run(config)
     from robot_edge.start import run  # torch takes seconds to import: --help should not
 
     run(config)
@@ -38,6 +40,7 @@ def plan(config: Annotated[PlanConfig, tyro.conf.arg(name="")]) -> None:
     A trainer has to run: it times its half. Writes the settings that it finds as a TOML file for `robot-edge run`; what
     --cut, --bits and --bottleneck say is not read.
     """
+    check_run(config)
     from robot_edge.planning.planner import plan
 
     plan(config)
@@ -49,6 +52,7 @@ def evaluate(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
 
     Nothing is learned, neither here nor in the cloud.
     """
+    check_evaluation(config)
     from robot_edge.evaluate import evaluate
 
     evaluate(config)

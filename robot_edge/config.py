@@ -11,6 +11,7 @@ from typing import Any, Literal
 from broker.address import parse_broker_url
 from broker.codec import MAX_DEADLINE_SECONDS, check_class_name
 from broker.errors import ConfigError, MalformedMessage
+from broker.paths import typed_path
 from broker.quantize import MAX_BITS, MIN_BITS
 from broker.topics import check_name
 from hierarchy.command_line import DeviceName, check_range
@@ -227,7 +228,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     @property
     def former_run(self) -> Path | None:
         """The run folder that --weights names; None where they come from elsewhere."""
-        return None if self.weights in {"none", "default"} else Path(self.weights)
+        return None if self.weights in {"none", "default"} else typed_path(self.weights)
 
     @property
     def fresh_per_batch(self) -> int:
@@ -237,7 +238,7 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     @property
     def run_path(self) -> Path:
         """The run's folder."""
-        return Path(self.run_dir or time.strftime(f"runs/{self.robot}-%Y%m%d-%H%M%S"))
+        return typed_path(self.run_dir or time.strftime(f"runs/{self.robot}-%Y%m%d-%H%M%S"))
 
     def as_toml(self) -> dict[str, Any]:
         """Return the settings as --config takes them, without passwords."""
@@ -275,6 +276,8 @@ class EvaluateConfig(SourceOptions, OneSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "checkpoint", str(typed_path(self.checkpoint)))
+        object.__setattr__(self, "out", str(typed_path(self.out)) if self.out else "")
         if self.robot:
             check_name(self.robot, "--robot")
         if self.broker:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from robot_edge.frames import Pixels
-from robot_edge.sources.encoded import decode, encode_jpeg
+from robot_edge.sources.encoded import check_jpeg_size, decode_own_jpeg, encode_jpeg
 
 # Bytes of a raw frame for each byte of room: many frames teach more than good ones. A photograph of 32 pixels takes 500
 # of its 3,072 bytes at quality 90, and 250 at 45, where most of them end.
@@ -50,7 +50,8 @@ class FrameCodec:
 
     def decode(self, head: int, body: bytes) -> Pixels:
         """Return the frame. Raises one of UNREADABLE where the bytes are none of this codec's."""
-        return decode(self.heads[head] + body)
+        check_jpeg_size(self.heads[head], self.size)
+        return decode_own_jpeg(self.heads[head] + body)
 
     def _best_that_fits(self, frame: Pixels) -> tuple[bytes, bytes] | None:
         """Return head and body at the best quality at which the body fits; None where it does at none."""

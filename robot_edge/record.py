@@ -21,6 +21,7 @@ from PIL import Image
 from broker.codec import pack
 from broker.errors import ConfigError, SourceError
 from broker.messages import ClassEdit
+from broker.paths import typed_path
 from hierarchy.command_line import Notice, StopRequest, check_range
 from robot_edge.frames import Frame, FrameSource
 from robot_edge.progress import RunProgress
@@ -62,6 +63,7 @@ class RecordConfig(SourceOptions, OneSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "out", str(typed_path(self.out)))
         check_range("seconds", self.seconds, 0, 10**7)
         check_range("images", self.images, 0, 10**9)
         check_range("image-size", self.image_size, 8, 1024)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from broker.errors import ConfigError
+from broker.paths import typed_path
 from hierarchy.checkpoint import write_json
 
 RUN = "run.json"
@@ -34,7 +35,7 @@ def run_identity(folder: Path, weights: str) -> RunIdentity:
     try:
         if (folder / RUN).exists():
             return _read(folder)
-        former = _read(Path(weights)).run if (Path(weights) / RUN).exists() else ""
+        former = _read(typed_path(weights)).run if (typed_path(weights) / RUN).exists() else ""
         identity = RunIdentity(run=secrets.token_hex(8), former=former)
         write_json(folder / RUN, asdict(identity))
     except OSError as error:

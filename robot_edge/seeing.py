@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from broker.threads import LoudThread
 from robot_edge.batches import resize
 from robot_edge.cascade import Decision
 from robot_edge.frames import Frame, FrameSource, PacedSource, age
@@ -57,10 +58,8 @@ class Seeing:
         self._undecided: dict[float, Frame] = {}  # by when they were taken
         self._ages: deque[float] = deque(maxlen=AGES)
         self._view: View | None = None
-        self._error: Exception | None = None
-        self._end = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="seeing", daemon=True)
+        self._thread = LoudThread("seeing", self._look, restarts=False)
         self._thread.start()
 
     @property
@@ -71,9 +70,8 @@ class Seeing:
     @property
     def ended(self) -> bool:
         """Whether no further frame will come. Raises what ended it, if it was an error."""
-        if self._error:
-            raise self._error
-        return not self._thread.is_alive()
+        self._thread.check()
+        return not self._thread.is_alive
 
     def wait(self, number: int, timeout: float) -> View | None:
         """Return what was seen last, waiting for a frame beyond that number; None where none came."""
@@ -88,19 +86,12 @@ class Seeing:
 
     def close(self) -> None:
         """End the thread."""
-        self._end = True
-        self._thread.join()
+        self._thread.close()
 
-    def _run(self) -> None:
-        try:
-            self._look()
-        except Exception as error:  # it belongs to the thread that trains, which asks for it
-            self._error = error
-
-    def _look(self) -> None:
+    def _look(self, ending: threading.Event) -> None:
         Predictor.claim_thread()
         number = 0
-        while not self._end and not self._camera.ended:
+        while not ending.is_set() and not self._camera.ended:
             frame = self._camera.latest(FRAME_SECONDS)
             if frame is None:
                 self._hear(self._sight.wait(0.0))

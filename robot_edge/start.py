@@ -59,14 +59,14 @@ def run(config: RobotConfig) -> None:
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
-    # A checkpoint replaces whatever weights the run once began with.
-    segment, split, start = build_edge(dataclasses.replace(config, weights="none") if has_checkpoint else config)
-    gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
-    samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     source = _source_of(config)
     held_out = partial(open_held_out, config) if config.held_out else None
     if held_out:
         held_out(()).close()  # what is wrong with it should be said before anything starts
+    # A checkpoint replaces whatever weights the run once began with.
+    segment, split, start = build_edge(dataclasses.replace(config, weights="none") if has_checkpoint else config)
+    gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
+    samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     boot = secrets.token_hex(8)
     with (
         page_server(config, config.robot) as page,

@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TextIO
 
 from broker.codec import MAX_TEACH_SECONDS
 from broker.errors import ConfigError, MalformedMessage
 from broker.mailbox import Mailbox
 from broker.messages import Action, Command
+from broker.threads import LoudThread
 from robot_edge.operating import new_command
 
 HELP = (
@@ -64,24 +66,22 @@ def listening(commands: Mailbox[Command], terminal: TextIO | None = None) -> Ite
     if terminal is None or terminal.closed or not terminal.isatty():
         yield
         return
-    end = threading.Event()
     log.info("%s", HELP)
-    thread = threading.Thread(target=_listen, args=(commands, terminal, end), name="terminal", daemon=True)
+    thread = LoudThread("terminal", partial(_listen, commands, terminal), restarts=True)
     thread.start()
     try:
         yield
     finally:
-        end.set()
-        thread.join(2 * LOOK_SECONDS)
+        thread.close(2 * LOOK_SECONDS)
 
 
-def _listen(commands: Mailbox[Command], terminal: TextIO, end: threading.Event) -> None:
+def _listen(commands: Mailbox[Command], terminal: TextIO, ending: threading.Event) -> None:
     # A thread that waits in readline() for good could hold up the interpreter's end, which closes the terminal.
-    while not end.is_set():
+    while not ending.is_set():
         if not select.select([terminal], [], [], LOOK_SECONDS)[0]:
             continue
         if _is_in_background(terminal):  # to read would stop the program
-            end.wait(LOOK_SECONDS)
+            ending.wait(LOOK_SECONDS)
             continue
         line = terminal.readline(MOST_CHARACTERS)
         if not line:  # Ctrl-D: whoever was there listens no more

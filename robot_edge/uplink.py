@@ -42,6 +42,10 @@ MOST_REASONS = 32
 MESSAGES_OF_A_LINK_THAT_KEEPS_UP = 128
 # Nor does such a link need so long for what waits: three windows. A slow one needs minutes for far fewer messages.
 SECONDS_OF_A_LINK_THAT_KEEPS_UP = 10.0
+# Trainers that are remembered: names cost nothing where a broker lets anybody in. With their workers, four real ones.
+MOST_TRAINERS = 64
+# Between two lines about messages that were dropped unread.
+FLOOD_REPORT_SECONDS = 5.0
 # Our own heartbeat comes back from the broker. Where it has not for this long, the broker is to blame, or our rights at
 # it, and not the trainer.
 QUIET_SECONDS = 1.5 * HEARTBEAT_SECONDS
@@ -87,6 +91,9 @@ class Uplink:
         self._quarantine = ""
         self._reasons: set[str] = set()
         self._garbage = SparseLog(log)
+        self._floods = SparseLog(log)
+        self._next_flood_report = 0.0
+        self._tell_apart()
         # In this order: a namesake's retained state comes in before the trainer's state lets us begin.
         for filter_ in (
             topics.topic("robot", robot, "state"),
@@ -158,6 +165,10 @@ class Uplink:
                 self._garbage.warn(f"ignoring a message on {delivery.topic}: {error}")
         self._note_connection()
         now = self._clock()
+        if now >= self._next_flood_report:
+            self._next_flood_report = now + FLOOD_REPORT_SECONDS
+            for source, count in self._link.take_dropped().items():
+                self._floods.warn(f"{count:,} messages on {source} dropped unread: more than are read, or too large")
         if self._namesake and now > self._namesake_until:
             log.warning("no sign of life from the other robot %r: taking the name over", self._robot)
             self._namesake = None
@@ -248,6 +259,11 @@ class Uplink:
         """Say goodbye."""
         self._link.close(farewell=will(self._robot, self.state) if self._joined_connection else None)
 
+    def _tell_apart(self) -> None:
+        """Have the link keep what is sent to us, and by our trainer, from what anybody may send."""
+        own = [topics.sender("robot", self._robot)]
+        self._link.know([*own, topics.sender("trainer", self._own_trainer)] if self._own_trainer else own)
+
     def _note_connection(self) -> None:
         """On a new connection forget the trainers: where they are online, their states are about to come in again."""
         if self._connection != self._link.connections:
@@ -320,7 +336,9 @@ class Uplink:
             case "trainer", "metrics":
                 figures = unpack_as(TrainerMetrics, delivery.payload)
                 if (figures.robot, figures.boot) == (self._robot, self.state.boot):
-                    self._own_trainer = topic.name
+                    if self._own_trainer != topic.name:
+                        self._own_trainer = topic.name
+                        self._tell_apart()
                     self._read_figures(figures)
 
     def _read_namesake(self, other: RobotState, retained: bool) -> None:
@@ -344,6 +362,9 @@ class Uplink:
         stayed = before is not None and before.boot == trainer.boot and name in present
         concerns_us = name == self._own_trainer or self._own_trainer not in present
         self._trainers[name], self._heard[name] = trainer, self._clock()
+        if len(self._trainers) > MOST_TRAINERS:
+            oldest = min((one for one in self._heard if one != self._own_trainer), key=self._heard.__getitem__)
+            del self._trainers[oldest], self._heard[oldest]
         if trainer.online and not stayed and concerns_us:
             # It has come, or come back. What was on the way is lost with its connection, or ours, or the broker; and a
             # new trainer process has not seen what the old one took but did not store.

@@ -1,4 +1,4 @@
-"""What every test has: one torch thread, and real brokers on free ports, one of each for a session."""
+"""What every test has: one torch thread, a limit of time, and real brokers on free ports, one of each for a session."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import pytest
 
 from broker.server import find_mosquitto, start_local_broker
 from broker.startup import prepare_pytorch
+from tests.crashes import pytest_configure, pytest_exception_interact, pytest_testnodedown
+
+# pytest looks for hooks in this file.
+__all__ = ["pytest_configure", "pytest_exception_interact", "pytest_testnodedown"]
 
 prepare_pytorch()  # for tests that train, and programs that are forked
 

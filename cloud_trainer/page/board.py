@@ -50,6 +50,7 @@ class RobotRow:
     messages_trained: int = 0
     messages_waiting: int = 0
     messages_rejected: int = 0
+    messages_dropped: int = 0
     trouble: str = ""
     by_class: Mapping[str, float] = field(default_factory=dict)
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class FleetState:
     trouble: str = ""
     strangers: tuple[Rejection, ...] = ()
     strangers_rejected: int = 0
+    strangers_dropped: int = 0
 
 
 @dataclass
@@ -120,6 +122,7 @@ class Rows:
             messages_trained=figures.messages_trained if figures else 0,
             messages_waiting=record.messages_waiting,
             messages_rejected=record.conduct.rejected,
+            messages_dropped=record.dropped,
             trouble=record.stuck or record.refused or record.conduct.quarantine(now),
             by_class=session.held_out.by_class if session else {},
             confusion=session.held_out.confusion if session else {},

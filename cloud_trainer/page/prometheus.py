@@ -25,6 +25,7 @@ ROBOT_METRICS: list[tuple[str, str, str, Callable[[RobotRow], float | None]]] = 
     ("robot_messages_waiting", "gauge", "Messages stored and not learned from yet.", lambda row: row.messages_waiting),
     ("robot_messages_queued", "gauge", "Messages on the robot without a receipt.", lambda row: row.queued),
     ("robot_messages_rejected_total", "counter", "Messages that were rejected.", lambda row: row.messages_rejected),
+    ("robot_messages_dropped_total", "counter", "Dropped unread: it sent too many.", lambda row: row.messages_dropped),
     ("robot_quarantined", "gauge", "Whether the robot's messages are not taken.", lambda row: bool(row.trouble)),
     (
         "robot_checkpoint_timestamp_seconds",
@@ -49,6 +50,7 @@ def exposition(state: FleetState) -> str:
         ("store_limit_bytes", "gauge", "What the store may take.", state.store_limit),
         ("taking", "gauge", "Whether activations are taken.", not state.trouble),
         ("strangers_rejected_total", "counter", "Rejected messages of unknown robots.", state.strangers_rejected),
+        ("strangers_dropped_total", "counter", "Messages of unknown robots dropped unread.", state.strangers_dropped),
     ):
         lines += [*_head(name, kind, about), f"reflexarc_{name} {_number(value)}"]
     for name, kind, about, of in ROBOT_METRICS:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from broker.errors import ConfigError
+from broker.paths import typed_path
 from hierarchy.command_line import check_range
 
 PASSWORD_VARIABLE = "REFLEXARC_PAGE_PASSWORD"  # noqa: S105, the name is no secret
@@ -41,7 +41,7 @@ class PageOptions:
         password = os.environ.get(PASSWORD_VARIABLE, "")
         if self.page_password_file:
             try:
-                password = (Path(self.page_password_file).read_text().splitlines() or [""])[0].strip()
+                password = (typed_path(self.page_password_file).read_text().splitlines() or [""])[0].strip()
             except (OSError, ValueError) as error:
                 raise ConfigError(f"--page-password-file {self.page_password_file}: {error}") from error
             if not password:

@@ -8,8 +8,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from broker.errors import ConfigError
+from broker.threads import LoudThread
 from hierarchy.page.options import PageOptions
 
 try:
@@ -43,18 +45,15 @@ class PageServer:
         self.ending = threading.Event()
         self._password = options.page_password
         self._title = title
-        family = socket.AF_INET6 if ":" in options.page_host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((options.page_host, options.page))
+            self._socket = _listen(options.page_host, options.page)
         except OSError as error:
-            self._socket.close()
             raise ConfigError(f"--page {options.page} at --page-host {options.page_host}: {error}") from error
-        host = f"[{options.page_host}]" if family == socket.AF_INET6 else options.page_host
-        self.url = f"http://{host}:{self._socket.getsockname()[1]}"
+        self._address = self._socket.getsockname()[:2]  # the port is known by now, where any would do
+        host = f"[{options.page_host}]" if ":" in options.page_host else options.page_host
+        self.url = f"http://{host}:{self._address[1]}"
         self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: LoudThread | None = None
 
     def start(self, build: Callable[[FastAPI], None]) -> None:
         """Serve. build: adds pages and routes. Raises ConfigError where the server does not come up."""
@@ -80,12 +79,12 @@ class PageServer:
             server_header=False,
         )
         logging.getLogger("uvicorn.error").addFilter(_is_no_part_of_ending)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, name="page", daemon=True)
+        # Seeing and learning must not end because a page did.
+        self._thread = LoudThread("page", partial(self._serve, config), restarts=True)
         self._thread.start()
         give_up = time.monotonic() + START_SECONDS
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > give_up:
+        while not (self._server and self._server.started):
+            if self._thread.failures or time.monotonic() > give_up:
                 raise ConfigError(f"the page at {self.url} did not start")
             time.sleep(0.02)
         log.info("page at %s%s", self.url, ", with a password" if self._password else ", for this machine only")
@@ -93,18 +92,31 @@ class PageServer:
     def close(self) -> None:
         """End it, and whatever is still being sent."""
         self.ending.set()
-        if self._server and self._thread:
-            self._server.should_exit = True
-            self._thread.join(GRACE_SECONDS + 4)
+        if self._thread:
+            self._thread.ending.set()
+            if self._server:
+                self._server.should_exit = True
+            self._thread.close(GRACE_SECONDS + 4)
         self._socket.close()
 
-    def _run(self) -> None:
-        assert self._server
-        try:
-            self._server.run(sockets=[self._socket])
-        except Exception:
-            # Seeing and learning must not end because a page did.
-            log.exception("the page has ended")
+    def _serve(self, config: uvicorn.Config, ending: threading.Event) -> None:
+        if self._socket.fileno() < 0:  # a server that has ended closed it
+            self._socket = _listen(*self._address)
+        self._server = uvicorn.Server(config)
+        self._server.run(sockets=[self._socket])
+        if not ending.is_set():
+            raise RuntimeError("the page's server has ended by itself")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _is_no_part_of_ending(record: logging.LogRecord) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from broker.errors import ConfigError
+from broker.paths import typed_path
 from broker.topics import check_name
 from hierarchy.command_line import check_range
 from robot_edge.config import RobotConfig
@@ -40,6 +41,7 @@ class PlanConfig(RobotConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "out", str(typed_path(self.out)))
         check_name(self.verifying_robot, "--verify-as")
         check_range("most-memory-mb", self.most_memory_mb, 0, 10**6)
         check_range("least-share", self.least_share, 0, 1)

@@ -53,6 +53,7 @@ class Prober:
         self.robot_runs = False
         self._open: dict[int, ProbeResult | None] = {}  # what was asked and not read yet
         self._state_topic = topics.topic("robot", robot, "state")
+        link.know([topics.sender("robot", robot)])
         link.subscribe(self._state_topic)
         link.subscribe(topics.topic("robot", robot, "probe-result"))
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from broker.errors import SourceError
+from broker.paths import typed_path
 from robot_edge.frames import Frame, FrameSource
-from robot_edge.source_options import SourceOptions, is_live_source, masked, parse_rate, unmasked
+from robot_edge.source_options import SourceOptions, is_live_source, parse_rate, unmasked
 from robot_edge.sources.bag import BagSource
 from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
 from robot_edge.sources.gstreamer import open_pipeline
+from robot_edge.sources.kinds import unknown_kind
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros2 import open_topic
@@ -20,19 +21,6 @@ from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.torchvision_set import TorchvisionSource
 from robot_edge.sources.video import VideoSource
 
-KINDS = (
-    "camera:0",
-    "camera:/dev/video0",
-    "rtsp://...",
-    "http://... (MJPEG)",
-    "video:FILE",
-    "bag:PATH",
-    "folder:PATH",
-    "torchvision:NAME",
-    "gst:PIPELINE",
-    "ros2:/TOPIC",
-    "sim:",
-)
 WITHOUT_PHASES = {"gst", "ros2", "camera", "video", "bag", "rtsp", "rtsps", "http", "https"}
 # Frames that the simulated camera shows where nobody says how many.
 SIM_FRAMES = 12_000
@@ -54,7 +42,7 @@ def open_source(
     live: bool = False,
     needs_labels: bool = False,
 ) -> Paced:
-    """Open a source as written on the command line: one of KINDS, and what it needs behind the colon.
+    """Open a source as written on the command line: one of kinds.KINDS, and what it needs behind the colon.
 
     phases: the classes shown in each phase, one phase after the other; none for all classes at once.
     epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound. live: to be watched as
@@ -69,11 +57,11 @@ def open_source(
     match text.partition(":"):
         case "folder", _, path if path:
             parts = [
-                FolderSource(Path(path), classes=classes, epochs=epochs, seed=seed + number)
+                FolderSource(typed_path(path), classes=classes, epochs=epochs, seed=seed + number)
                 for number, classes in enumerate(shown)
             ]
         case "torchvision", _, name if name:
-            root = Path(options.data_dir) if options.data_dir else None
+            root = typed_path(options.data_dir) if options.data_dir else None
             parts = [
                 TorchvisionSource(name, root, classes=classes, epochs=epochs, seed=seed + number)
                 for number, classes in enumerate(shown)
@@ -91,9 +79,10 @@ def open_source(
         case kind, _, _ if (phases or epochs > 1) and kind in WITHOUT_PHASES:
             raise SourceError(f"{kind}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
         case "video", _, path if path:
-            parts = [VideoSource(Path(path), Path(options.labels) if options.labels and not live else None)]
+            labels = typed_path(options.labels) if options.labels and not live else None
+            parts = [VideoSource(typed_path(path), labels)]
         case "bag", _, path if path:
-            parts = [BagSource(Path(path), options.image_topic, None if live else options.label_topic)]
+            parts = [BagSource(typed_path(path), options.image_topic, None if live else options.label_topic)]
         case "gst", _, pipeline if pipeline:
             parts = [open_pipeline(pipeline, options)]
         case "ros2", _, topic if topic:
@@ -103,7 +92,7 @@ def open_source(
         case (("rtsp" | "rtsps" | "http" | "https"), _, rest) if rest.startswith("//"):
             parts = [open_stream(text)]
         case _:
-            raise SourceError(f"source {masked(text)!r}: expected {', '.join(KINDS)}")
+            raise unknown_kind(text)
     if needs_labels:
         _check_labels(parts)
     rate = options.rate

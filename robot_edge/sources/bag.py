@@ -14,6 +14,7 @@ from broker.errors import MalformedMessage, SourceError
 from broker.messages import ClassEdit
 from robot_edge.frames import Frame, relabelled
 from robot_edge.sources.bag_labels import DETECTION_NANOSECONDS, BagLabels
+from robot_edge.sources.kinds import check_is_bag
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros_images import (
     COMPRESSED_IMAGE,
@@ -292,8 +293,7 @@ def _open(path: Path) -> AnyReader:
         from rosbags.typesys import Stores, get_typestore
     except ImportError:
         raise SourceError("bag: needs rosbags: pip install 'reflexarc[bag]'") from None
-    if not path.exists():
-        raise SourceError(f"bag {path} does not exist")
+    check_is_bag(path)
     try:
         # Old ROS 2 bags do not say what their types look like; those of Humble have not changed since Foxy.
         types = get_typestore(Stores.ROS2_HUMBLE)

@@ -30,14 +30,16 @@ def to_eight_bits(deep: NDArray[Any]) -> Pixels:
     """
     if deep.dtype == np.uint8:
         return deep
+    is_16_bits = deep.dtype.newbyteorder("=") == np.uint16
     low, high = _range_of(deep)
-    if deep.dtype == np.uint16 and high - low >= LEAST_SPAN * FULL_RANGE:
+    if is_16_bits and high - low >= LEAST_SPAN * FULL_RANGE:
         low, high = 0.0, float(FULL_RANGE)
     if high <= low:
-        low, high = (0.0, float(FULL_RANGE)) if deep.dtype == np.uint16 else (low, low + 1)
+        low, high = (0.0, float(FULL_RANGE)) if is_16_bits else (low, low + 1)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite, or would not be as float32
         scaled = (deep.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    return np.nan_to_num(scaled, nan=0, posinf=0, neginf=0).round().clip(0, 255).astype(np.uint8)
+    shown: Pixels = np.nan_to_num(scaled, nan=0, posinf=0, neginf=0).round().clip(0, 255).astype(np.uint8)
+    return shown
 
 
 def _range_of(deep: NDArray[Any]) -> tuple[float, float]:

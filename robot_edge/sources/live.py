@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.threads import LoudThread
 from robot_edge.frames import Frame, Header, check_size
 
 # Before trying to reach a lost camera again, in seconds, doubled each time. A camera that is back should be seen again
@@ -66,20 +67,19 @@ class LiveSource:
         self._changed = threading.Condition()
         self._frames: deque[Frame] = deque()
         self._bytes = 0
-        self._closed = threading.Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self.position = 0
         self.skipped = 0
         self.reconnects = 0
         self.missed = 0  # frames that came faster than they were taken
         self.status = f"waiting for {name}"
-        self._thread = threading.Thread(target=self._run, name=f"camera {name}", daemon=True)
+        self._thread = LoudThread(f"camera {name}", self._run, restarts=False)
         self._thread.start()
 
     @property
     def ended(self) -> bool:
         """Whether it was closed: a camera does not end by itself."""
-        return self._closed.is_set()
+        return self._thread.ending.is_set()
 
     def next(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame, waiting at most so many seconds. Raises SourceError, or what else ended the thread."""
@@ -107,18 +107,27 @@ class LiveSource:
 
     def close(self) -> None:
         """Stop the thread and let go of the camera."""
-        self._closed.set()
+        self._thread.ending.set()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join(CLOSE_SECONDS)
+        self._thread.close(CLOSE_SECONDS)
 
-    def _run(self) -> None:
+    def _run(self, ending: threading.Event) -> None:
+        try:
+            self._take_pictures(ending)
+        except BaseException as error:  # whoever waits for frames is to hear of it
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+            raise
+
+    def _take_pictures(self, ending: threading.Event) -> None:
         pause, losses, seen = FIRST_PAUSE, 0, False
-        while not self._closed.is_set():
+        while not ending.is_set():
             camera = None
             try:
                 camera = self._connect()
-                while not self._closed.is_set():
+                while not ending.is_set():
                     self._put(camera.read())
                     if losses:
                         self.reconnects += seen
@@ -127,15 +136,10 @@ class LiveSource:
             except CameraLost as error:
                 losses += 1
                 self.status = f"{'reconnecting to' if seen else 'waiting for'} {self._name}: {error}"
-            except Exception as error:  # whoever waits for frames is to hear of it
-                with self._changed:
-                    self._error = error
-                    self._changed.notify_all()
-                return
             finally:
                 if camera is not None:
                     camera.close()
-            self._closed.wait(pause)
+            ending.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _put(self, picture: Picture) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from broker.codec import check_class_name
 from robot_edge.frames import Pixels, check_size
 from robot_edge.sources.deep_pixels import to_eight_bits
+from robot_edge.sources.encoded import FORMATS, UNREADABLE, decode
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 STRING, DETECTIONS = "std_msgs/msg/String", "vision_msgs/msg/Detection2DArray"
@@ -51,13 +50,12 @@ ENCODINGS = (
     "rgb8, bgr8, rgba8, bgra8, mono8, the same with 16, 8UC1 to 64FC4, bayer_rggb8 and its like, yuv422, yuv422_yuy2, "
     "nv12, nv21"
 )
-# What a CompressedImage may hold, as Pillow calls it, and as the message's format does.
-COMPRESSED = ("JPEG", "PNG", "WEBP", "TIFF")
-_FORMAT_WORDS = re.compile(r"jpe?g|png|webp|tiff?", re.IGNORECASE)
+# What the format of a CompressedImage says that holds a picture of encoded.FORMATS, as "bgr8; jpeg compressed bgr8".
+_FORMAT_WORDS = re.compile(r"jpe?g|png|webp|bmp|tiff?|gif|p[bgnp]m|avif", re.IGNORECASE)
 
 
 class UnknownEncoding(ValueError):
-    """A picture's encoding is none of ENCODINGS, or its format none of COMPRESSED: so are all others of its topic."""
+    """A picture's encoding is none of ENCODINGS, or its format none of FORMATS: so are all others of its topic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,29 +99,19 @@ def decode_image(message: Any) -> Pixels:
 def decode_compressed(message: Any) -> Pixels:
     """Return the picture of a sensor_msgs CompressedImage, (height, width, 3).
 
-    Raises UnknownEncoding where its format is none of COMPRESSED; OSError, SyntaxError and ValueError for a broken one.
+    Raises UnknownEncoding where its format is none of encoded.FORMATS; one of encoded.UNREADABLE for a broken picture.
     """
     kind = str(message.format)
     if "compressedDepth" in kind:
         raise UnknownEncoding(f"format {kind[:60]!r} is depth: record the topic without /compressedDepth")
-    data = bytes(message.data)
-    if not data:
-        raise ValueError("a picture of 0 bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=COMPRESSED)
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from error
-    except UnidentifiedImageError:
-        if not kind.strip() or _FORMAT_WORDS.search(kind):
+        return decode(bytes(message.data))
+    except UNREADABLE:
+        if not len(message.data) or not kind.strip() or _FORMAT_WORDS.search(kind):
             raise
         raise UnknownEncoding(
-            f"format {kind[:60]!r}: use {', '.join(COMPRESSED)}; image_transport's republish makes others raw"
+            f"format {kind[:60]!r}: use {', '.join(FORMATS)}; image_transport's republish makes others raw"
         ) from None
-    with image:
-        check_size(*image.size)
-        if image.mode[0] in "IF":  # 16 bits or more a pixel, which convert() would cut off at 255
-            return np.repeat(to_eight_bits(np.asarray(image))[:, :, None], 3, axis=2)
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def decode_string(message: Any) -> str | None:

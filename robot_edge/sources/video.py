@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from broker.errors import SourceError
 from robot_edge.frames import NOMINAL_RATE, Frame, Pixels, check_size
+from robot_edge.sources.kinds import check_is_video
 from robot_edge.sources.label_file import read_labels
 from robot_edge.sources.replay import Replay
 
@@ -52,8 +53,7 @@ class VideoSource(Replay):
         self._starts = [interval.start for interval in self._intervals]
         self.position = 0
         self.skipped = 0
-        if not path.is_file():
-            raise SourceError(f"video {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+        check_is_video(path)
         try:
             self._container = self._open()
             stream = self._container.streams.video[0]

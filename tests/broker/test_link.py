@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from broker import inbox as inbox_module
 from broker import link as link_module
 from broker.address import BrokerAddress, parse_broker_url
 from broker.codec import RECEIVE_LIMIT_BYTES
@@ -193,7 +194,7 @@ def test_a_mailbox_of_its_own(connect: Connect) -> None:
 
 
 def test_what_nobody_takes_from_a_mailbox_makes_room(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "MAILBOX_LIMIT", 2)
+    monkeypatch.setattr(inbox_module, "MAILBOX_LIMIT", 2)
     link = connect()
     mailbox = link.mailbox("unread/own")
     settle(link, "unread/own-settled")
@@ -419,7 +420,7 @@ def test_oversize_deliveries_are_dropped_and_counted(broker_url: str) -> None:
 
 
 def test_unread_deliveries_are_bounded(amqtt_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "INBOX_LIMIT", 3)
+    monkeypatch.setattr(inbox_module, "INBOX_LIMIT", 3)
     link = connected(MqttLink(amqtt_url, "unread"))
     link.subscribe("unread")
     settle(link, "unread/settled")
@@ -431,7 +432,7 @@ def test_unread_deliveries_are_bounded(amqtt_url: str, monkeypatch: pytest.Monke
 
 
 def test_unread_deliveries_are_bounded_in_bytes_too(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "INBOX_BYTES", 3 * len(PAYLOAD))
+    monkeypatch.setattr(inbox_module, "INBOX_BYTES", 3 * len(PAYLOAD))
     link = connect()
     link.subscribe("unread/bytes")
     settle(link, "unread/bytes-settled")

@@ -218,7 +218,7 @@ def test_all_together_may_ask_only_so_often() -> None:
         answered += asks.next(number / 1000) is not None
     assert ALL_ASKS_PER_SECOND <= answered <= 2 * ALL_ASKS_PER_SECOND
     assert len(asks._askers) == MOST_ASKERS
-    assert len(asks.robots(1.0)) == MOST_COPIES
+    assert asks.robots(1.0)[:2] == ["r999", "r998"]
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +233,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_garbage_is_survived(answering: Answering) -> None:
     rng = random.Random(3)
     answering.wake()
+    answering.cloud.node.answerer._mailbox._clock = answering.cloud.clock.monotonic
     good = pack(make_ask(1))
     for number in range(600):
         spoilt = rng.choice(SPOILERS)(good, rng)
@@ -244,6 +245,8 @@ def test_garbage_is_survived(answering: Answering) -> None:
             answering.cloud.node.turn(timeout=0)
     answering.cloud.work(5.0)
     answering.work(MOST_WAITING)
+    answering.cloud.clock.now += 1.0
+    answering.wake()  # nothing readable may have come for so long that its copy is gone
     assert [one.number for one in answering.ask(make_ask(9))] == [9]
 
 

@@ -13,6 +13,7 @@ from broker import topics
 from broker.codec import pack
 from broker.errors import MalformedMessage
 from broker.link import Delivery
+from broker.mailbox import Lane
 from broker.messages import Probe, ProbeResult
 from cloud_trainer import probes as probes_module
 from cloud_trainer.probes import MOST_WAITING
@@ -130,7 +131,7 @@ def test_a_robot_that_is_not_listened_to_is_not_answered(probing: Probing) -> No
 
 def test_a_probe_that_the_broker_kept_is_not_answered(probing: Probing) -> None:
     topic = topics.topic("robot", "r1", "probe")
-    probing.probes._mailbox.put(Delivery(topic, pack(make_probe()), retained=True))
+    probing.probes._mailbox.put(Delivery(topic, pack(make_probe()), retained=True), Lane(topic, topic))
     probing.probes.work(timeout=0)
     assert probing.results() == []
 

@@ -71,5 +71,5 @@ def test_what_others_robots_send_is_neither_stored_nor_answered(start: Start) ->
     for channel in channels:
         for name in (own, other):
             cloud.publish(name, channel, b"")
-        mailbox = cloud.link._mailboxes[topic("robot", topics.ANYONE, channel)]
-        assert [one.topic for one in mailbox._items] == [topic("robot", own, channel)]
+        mailbox = cloud.link._inbox.own[topic("robot", topics.ANYONE, channel)]
+        assert [getattr(mailbox.take(0), "topic", None) for _ in range(2)] == [topic("robot", own, channel), None]

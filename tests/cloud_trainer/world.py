@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import broker.inbox
 import broker.link
 import cloud_trainer.node
 import cloud_trainer.session_start
@@ -156,7 +157,7 @@ class Cloud:
         self._wanted = wanted
         clock = vars(cloud_trainer.node)["time"]
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
-        for module in (broker.link, cloud_trainer.node):  # they compare what they read
+        for module in (broker.inbox, broker.link, cloud_trainer.node):  # they compare what they read
             monkeypatch.setattr(module, "time", self.clock)
         self.config = TrainerConfig(**{"trainer": "t1", "batch": 4, "rehearse_from": 100, "device": "cpu", **settings})
         self._open = False
@@ -206,8 +207,7 @@ class Cloud:
     @property
     def waits(self) -> bool:
         """Whether there is anything to take in, or to train on."""
-        inbox = self.link._inbox
-        return bool(inbox._items) or bool(self.node._fleet.next_to_train())
+        return bool(len(self.link._inbox.common)) or bool(self.node._fleet.next_to_train())
 
     @property
     def trouble(self) -> str:

@@ -126,14 +126,18 @@ class Launcher:
     def trainer(self, url: str, *flags: str) -> Program:
         return self._start("cloud_trainer", url, flags)
 
+    def faulty(self, faults: str, package: str, url: str, *flags: str) -> Program:
+        """Start a program with faults planted in it, as `faulty.py` takes them."""
+        return self._start(package, url, flags, before=["tests.end_to_end.faulty", faults])
+
     def end(self) -> None:
         """Kill whatever still runs."""
         for program in self._programs:
             program.kill()
 
-    def _start(self, package: str, url: str, flags: Sequence[str]) -> Program:
+    def _start(self, package: str, url: str, flags: Sequence[str], before: Sequence[str] = ()) -> Program:
         run_dir = self._folder / f"{len(self._programs)}-{package}"
-        arguments = [package, "run", "--broker", url, "--run-dir", str(run_dir), *LEARNING, *flags]
+        arguments = [*before, package, "run", "--broker", url, "--run-dir", str(run_dir), *LEARNING, *flags]
         log = run_dir.with_suffix(".log")
         log.touch()
         process = _cold_start(arguments, log) if self.cold else WarmStart(arguments, log, self.environment)

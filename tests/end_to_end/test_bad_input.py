@@ -44,11 +44,11 @@ def _folders(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--source folder:gone", ["folder gone does not exist", "<class>/*.jpg or *.png"]),
+        ("--source folder:gone", ["folder gone does not exist", "<class>/*.jpg, *.png"]),
         ("--source folder:empty", ["folder empty has no pictures in class folders"]),
         ("--source folder:flat", ["folder flat has no pictures in class folders"]),
         ("--source folder:nested", ["folder nested has no pictures", "did you mean folder:nested/train?"]),
-        ("--source good", ["source 'good': expected camera:0, ", "folder:PATH, ", "sim:"]),
+        ("--source good", ["source 'good' (did you mean folder:good?): expected camera:0, ", "folder:PATH, ", "sim:"]),
         ("--source folder:good --phases red|pink", ["has no class 'pink'; it has blue, green, red, yellow"]),
         ("--source folder:good --held-out folder:gone", ["folder gone does not exist"]),
         (

@@ -81,7 +81,8 @@ def test_halves_compose_to_the_whole_bit_for_bit(name: str) -> None:
         activation = over_the_wire(divided.front(x))
         features, expected = divided.rest(activation), whole(x)
         assert torch.equal(features, expected)
-        assert torch.equal(head(features), linear(expected))
+        # Not to the bit: on some processors a BLAS rounds by how many rows there are, and the head has 16.
+        torch.testing.assert_close(head(features), linear(expected))
     assert divided.shape == activation.shape[1:] == shape
 
     # Training mode draws dropout and stochastic depth from one random state, running over both halves, and

@@ -80,7 +80,8 @@ def test_logits_are_those_of_a_linear_layer(features: int) -> None:
     with torch.no_grad():
         head.weight[:10], head.bias[:10] = linear.weight, linear.bias
     x = torch.randn(32, features)
-    assert torch.equal(head(x), linear(x))
+    # Not to the bit: on some processors a BLAS rounds by how many rows there are, and the head has 16.
+    torch.testing.assert_close(head(x), linear(x))
 
 
 def test_new_rows_are_drawn_like_a_linear_layers() -> None:

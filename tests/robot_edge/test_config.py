@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import tomli_w
 
+import robot_edge.commands
 import robot_edge.start
 from broker.errors import ConfigError
 from hierarchy.command_line import with_config_file
@@ -96,6 +97,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> RobotConfig:
     """Return the settings that the command line `robot-edge run ...` comes to."""
     runs: list[RobotConfig] = []
     monkeypatch.setattr(robot_edge.start, "run", runs.append)
+    monkeypatch.setattr(robot_edge.commands, "check_run", lambda config: None)  # none of the paths is there
     app.cli(prog="robot-edge", args=with_config_file(["run", *arguments]))
     (one,) = runs
     return one

@@ -343,9 +343,9 @@ def test_an_encoding_that_is_not_known_is_said(tmp_path: Path) -> None:
     [
         ("h264", b"\0\0\0\1\x67", "topic /camera/image/compressed: format 'h264': use JPEG"),
         ("16UC1; compressedDepth png", bytes(12), "is depth: record the topic without /compressedDepth"),
-        ("jpeg", b"no picture", "none of its 2 pictures can be read: cannot identify"),
-        ("", b"no picture", "none of its 2 pictures can be read: cannot identify"),
-        ("jpeg", b"", "none of its 2 pictures can be read: a picture of 0 bytes"),
+        ("jpeg", b"no picture", "none of its 2 pictures can be read: no picture, or a damaged one"),
+        ("", b"no picture", "none of its 2 pictures can be read: no picture, or a damaged one"),
+        ("jpeg", b"", "none of its 2 pictures can be read: an empty file"),
     ],
 )
 def test_a_bag_of_which_no_picture_can_be_read_is_no_success(

@@ -118,6 +118,15 @@ def test_a_bug_in_a_camera_is_not_waited_for() -> None:
         source.next(10)
 
 
+def test_a_camera_that_cannot_even_be_closed_is_heard_of() -> None:
+    class Stuck(Scripted):
+        def close(self) -> None:
+            raise ValueError("stuck")
+
+    with closing(LiveSource("toy", lambda: Stuck(iter(())))) as source, pytest.raises(ValueError, match="stuck"):
+        source.next(10)
+
+
 def test_a_picture_that_is_too_large_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robot_edge.frames.MOST_PIXELS", 15)
     with closing(LiveSource("toy", script(1, 2, 3))) as source:

@@ -1,0 +1,106 @@
+"""The kinds of sources, as they are written on the command line; whether what a recording's source names is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from broker.errors import SourceError
+from broker.paths import did_you_mean, like, shown, typed_path, what_is_wrong
+from robot_edge.source_options import masked
+from robot_edge.sources.encoded import SUFFIXES
+
+KINDS = (
+    "camera:0",
+    "camera:/dev/video0",
+    "rtsp://...",
+    "http://... (MJPEG)",
+    "video:FILE",
+    "bag:PATH",
+    "folder:PATH",
+    "torchvision:NAME",
+    "gst:PIPELINE",
+    "ros2:/TOPIC",
+    "sim:",
+)
+NAMES = [*dict.fromkeys(kind.partition(":")[0] for kind in KINDS), "rtsps", "https"]
+BAGS = (".bag", ".mcap", ".db3")
+PICTURES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+
+def check_source(text: str, flag: str = "--source") -> None:
+    """Raise SourceError where a source is of no kind, or names a recording that is not there. Opens nothing."""
+    kind, colon, rest = text.partition(":")
+    if kind not in NAMES or not (colon or kind in ("sim", "camera")):
+        raise unknown_kind(text, flag)
+    if rest and kind == "folder":
+        check_is_folder(typed_path(rest))
+    if rest and kind == "video":
+        check_is_video(typed_path(rest))
+    if rest and kind == "bag":
+        check_is_bag(typed_path(rest))
+
+
+def unknown_kind(text: str, flag: str = "source") -> SourceError:
+    """Return the error of a source that is of no kind, with what may be meant."""
+    meant = _meant_by(text)
+    hint = f" (did you mean {masked(meant)}?)" if meant else did_you_mean(typed_path(text)) if os.sep in text else ""
+    return SourceError(f"{flag} {masked(text)!r}{hint}: expected {', '.join(KINDS)}")
+
+
+def check_is_folder(path: Path) -> None:
+    """Raise SourceError unless there is a folder to be read."""
+    expected = f"expected {shown(path)}/<class>/*.jpg, *.png and so on"
+    if wrong := what_is_wrong(path):
+        raise SourceError(f"folder {shown(path)} {wrong}; {expected}")
+    if not path.is_dir():
+        raise SourceError(f"folder {shown(path)} is a file (did you mean {source_for(path)}?); {expected}")
+
+
+def check_is_video(path: Path) -> None:
+    """Raise SourceError unless there is a file to be read."""
+    if wrong := what_is_wrong(path):
+        raise SourceError(f"video {shown(path)} {wrong}")
+    if not path.is_file():
+        raise SourceError(f"video {shown(path)} is no file (did you mean {source_for(path)}?)")
+
+
+def check_is_bag(path: Path) -> None:
+    """Raise SourceError unless there is a file or a folder to be read."""
+    if wrong := what_is_wrong(path):
+        raise SourceError(f"bag {shown(path)} {wrong}")
+
+
+def source_for(path: Path) -> str:
+    """Return the source that shows what is at a path, by what it is and how it is called."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        is_bag = (path / "metadata.yaml").exists() or any(one.suffix in BAGS for one in path.iterdir())
+        return f"{'bag' if is_bag else 'folder'}:{shown(path)}"
+    if path.is_char_device():
+        return f"camera:{shown(path)}"
+    if suffix in PICTURES:
+        return f"folder:{shown(path.absolute().parents[min(1, len(path.absolute().parents) - 1)])}"
+    return f"{'bag' if suffix in BAGS else 'video'}:{shown(path)}"
+
+
+def is_same_recording(source: str, other: str) -> bool:
+    """Whether two sources show the same file or folder."""
+    kind, _, rest = source.partition(":")
+    other_kind, _, other_rest = other.partition(":")
+    if kind != other_kind or kind not in ("folder", "video", "bag"):
+        return False
+    path, other_path = typed_path(rest).resolve(), typed_path(other_rest).resolve()
+    return path == other_path
+
+
+def _meant_by(text: str) -> str:
+    """Return the source that somebody meant who wrote one of no kind; empty where nothing is like it."""
+    path = typed_path(text)
+    try:
+        if text and path.exists():
+            return source_for(path)
+    except (OSError, ValueError):
+        return ""
+    kind, _, rest = text.partition(":")
+    return f"{likely}:{rest}" if rest and (likely := like(kind, NAMES)) else ""

@@ -1,0 +1,87 @@
+"""A fault in each thread of both programs: somebody is told, and it goes on or ends, but never stands still."""
+
+from __future__ import annotations
+
+import urllib.request
+from typing import Any
+
+import pytest
+
+from broker import topics
+from broker.codec import pack
+from broker.messages import Probe, ProbeResult
+from tests.cloud_trainer.test_answers import make_ask
+from tests.cloud_trainer.test_probes import make_probe
+from tests.cloud_trainer.world import SPLIT
+from tests.ports import free_port
+
+pytestmark = pytest.mark.mosquitto
+
+LINK = "broker.link:MqttLink._on_message:1"
+SEEING = "robot_edge.sight:Sight.look:3"
+# uvicorn asks this ten times a second.
+PAGE = "uvicorn.server:Server.on_tick:20"
+ANSWERS, PROBES = "cloud_trainer.answers:Answerer._take:1", "cloud_trainer.probes:Probes._wait:1"
+
+
+@pytest.mark.parametrize(
+    ("package", "topic"), [("robot_edge", "robot/deaf/command"), ("cloud_trainer", "robot/r1/state")]
+)
+def test_a_link_whose_thread_fails_ends_the_program(
+    launcher: Any, mosquitto_url: str, record: Any, package: str, topic: str
+) -> None:
+    flags = ["--source", "sim:", "--live", "--robot", "deaf", "--image-size", "16"] if package == "robot_edge" else []
+    program = launcher.faulty(LINK, package, mosquitto_url, *flags)
+    recorder = record(mosquitto_url)
+    try:
+        recorder.publish(f"{topics.PREFIX}/{topic}", b"{}", retain=True)  # it hears that when it subscribes
+        assert program.wait() == 1
+        recorder.publish(f"{topics.PREFIX}/{topic}", b"", retain=True)
+    finally:
+        recorder.close()
+    assert "the link's thread has failed" in program.printed
+    assert "planted in _on_message" in program.printed
+
+
+def test_a_robot_that_cannot_see_any_more_ends(launcher: Any, mosquitto_url: str) -> None:
+    program = launcher.faulty(
+        SEEING, "robot_edge", mosquitto_url, "--source", "sim:", "--live", "--robot", "blind", "--image-size", "16"
+    )
+    assert program.wait() == 1
+    assert "the thread 'seeing' has failed" in program.printed
+    assert "planted in look" in program.printed
+
+
+def test_a_trainer_goes_on_answering_and_showing_its_page(launcher: Any, mosquitto_url: str, record: Any) -> None:
+    port = free_port()
+    trainer = launcher.faulty(
+        ",".join((PAGE, ANSWERS, PROBES)), "cloud_trainer", mosquitto_url, "--trainer", "faulty", "--page", str(port)
+    )
+    recorder = record(mosquitto_url)
+    try:
+        trainer.until_it_says("page at")
+        recorder.publish(topics.topic("robot", "r1", "ask"), pack(make_ask()))
+        recorder.publish(topics.topic("robot", "r1", "probe"), pack(make_probe(split=SPLIT)))
+        for name in ("answers", "probes", "page"):
+            trainer.until_it_says(f"the thread '{name}' has failed: it is started again")
+        # The first two were lost with their thread. What comes next is answered, and the page is there again.
+        probe = make_probe(7)
+        trainer.until(lambda: _is_answered(probe, recorder), "its probes were answered again")
+        trainer.until(lambda: _has_page(port), "its page was there again")
+    finally:
+        recorder.close()
+    assert trainer.interrupt() == 0
+
+
+def _is_answered(probe: Probe, recorder: Any) -> bool:
+    recorder.publish(topics.topic("robot", "r1", "probe"), pack(probe))
+    results = recorder.messages(ProbeResult, topics.topic("robot", "r1", "probe-result"))
+    return any(result.number == probe.number for result in results)
+
+
+def _has_page(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            return b"robots" in answer.read()
+    except OSError:
+        return False
