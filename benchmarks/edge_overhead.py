@@ -38,7 +38,7 @@ from broker.startup import prepare_pytorch
 from hierarchy.device import Compute
 from robot_edge.config import RobotConfig
 from robot_edge.segment import build_edge
-from robot_edge.sources.folder import list_pictures
+from robot_edge.sources.listing import list_pictures
 from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 
 CLASSES = [str(number) for number in range(10)]
@@ -114,7 +114,7 @@ def one_round(
 ) -> dict[str, float]:
     """Start all, let them take turns, and return the mean images per second of each."""
     folder.mkdir()
-    before = (settings.epoch - 1) * len(list_pictures(settings.data)) if settings.data else 0
+    before = (settings.epoch - 1) * len(list_pictures(settings.data).pictures) if settings.data else 0
     with start_local_broker() as broker:
         os.sched_setaffinity(broker.pid, {1})  # the core is the robot's, and its broker is elsewhere
         cloud = start("cloud_trainer", folder / "cloud", broker.url, 1, [])

@@ -53,6 +53,15 @@ class Frame:
     phase: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """What a source has and does not show: how many of one kind there are, for people, and where the first is."""
+
+    kind: str
+    count: int
+    example: str
+
+
 class FrameSource(Protocol):
     """Yields frames: every one with ``next``, or only the newest with ``latest``."""
 
@@ -67,6 +76,10 @@ class FrameSource(Protocol):
     @property
     def skipped(self) -> int:
         """How many frames were there but could not be read."""
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What is there beside frames, and is not shown."""
 
     @property
     def ended(self) -> bool:

@@ -288,6 +288,7 @@ class RobotNode:
         self._uplink.outbox.sync(time.monotonic())
         summary = self._figures.summary(interrupted=self._stop.made)
         summary["metrics_lost"] = self._folder.lines_lost
+        summary["left_out"] = {one.kind: {"count": one.count, "first": one.example} for one in self._source.left_out}
         summary["source_reconnects"] = self._source.reconnects
         self._uplink.publish_metrics(self._figures.message())
         print_summary(summary, self._folder.path)

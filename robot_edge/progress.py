@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from broker.paths import shown
+
 # Between two lines where the output is no terminal.
 LINE_SECONDS = 5.0
 # Classes that a line names at most.
@@ -85,6 +87,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
             "--held-out, or set more apart with a smaller --held-out-every.",
             highlight=False,
         )
+    if line := _left_out(summary):
+        console.print(line, highlight=False, markup=False)
     queued = sum(counts["queued"] for counts in summary["samples_by_class"].values())
     if queued:
         console.print(
@@ -101,6 +105,13 @@ def _some(names: Sequence[str]) -> str:
     """Return the first few names, and how many more there are."""
     more = f" and {len(names) - LISTED_CLASSES} more" if len(names) > LISTED_CLASSES else ""
     return ", ".join(names[:LISTED_CLASSES]) + more
+
+
+def _left_out(summary: dict[str, Any]) -> str:
+    """Return what the source has and did not show; empty where that is nothing."""
+    kinds = [f"{one['count']:,} {kind} (as {shown(one['first'])})" for kind, one in summary["left_out"].items()]
+    unreadable = [f"{summary['unreadable']:,} that could not be read"] if summary["unreadable"] else []
+    return f"Left out of the source: {', '.join([*unreadable, *kinds])}." if kinds or unreadable else ""
 
 
 def print_evaluation(figures: dict[str, Any], folder: Path) -> None:

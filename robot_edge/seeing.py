@@ -17,7 +17,7 @@ import numpy as np
 from broker.threads import LoudThread
 from robot_edge.batches import resize
 from robot_edge.cascade import Decision
-from robot_edge.frames import Frame, FrameSource, PacedSource, age
+from robot_edge.frames import Frame, FrameSource, LeftOut, PacedSource, age
 from robot_edge.perception import Predictor
 from robot_edge.sight import Sight
 from robot_edge.teaching import Teaching
@@ -129,6 +129,11 @@ class TaughtFrames:
     def skipped(self) -> int:
         """How many of the camera's frames could not be read."""
         return self._camera.skipped
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What is there and is not shown."""
+        return self._camera.left_out
 
     @property
     def status(self) -> str:

@@ -33,7 +33,7 @@ class OneSource:
 
     source: str = field(repr=False)  # its URL may have a password
     """Where frames come from (docs/sources.md): camera:0, rtsp://... or http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC,
-    video:FILE, bag:PATH, folder:PATH (one sub-folder of JPEG or PNG files for each class), torchvision:CIFAR10, or sim:
+    video:FILE, bag:PATH, folder:PATH (one sub-folder of pictures for each class), torchvision:CIFAR10, or sim:
     (the built-in simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
 
 

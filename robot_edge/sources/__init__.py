@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from broker.errors import SourceError
 from broker.paths import typed_path
-from robot_edge.frames import Frame, FrameSource
+from robot_edge.frames import Frame, FrameSource, LeftOut
 from robot_edge.source_options import SourceOptions, is_live_source, parse_rate, unmasked
 from robot_edge.sources.bag import BagSource
 from robot_edge.sources.camera import open_camera, open_stream
@@ -147,6 +147,11 @@ class ChainedSource:
     def skipped(self) -> int:
         """How many frames could not be read."""
         return sum(part.skipped for part in self._parts)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What is there and is not shown; phases have it in common."""
+        return tuple(dict.fromkeys(one for part in self._parts for one in part.left_out))
 
     @property
     def ended(self) -> bool:

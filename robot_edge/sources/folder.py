@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codec import check_class_name
-from broker.errors import MalformedMessage, SourceError
+from broker.errors import SourceError
+from broker.paths import shown
+from hierarchy.command_line import SparseLog
 from robot_edge.frames import NOMINAL_RATE, Frame
 from robot_edge.sources.encoded import UNREADABLE, decode
+from robot_edge.sources.listing import describe, list_pictures
 from robot_edge.sources.replay import Replay
 
-SUFFIXES = {".jpg", ".jpeg", ".png"}
 # Decoded pictures that are kept for the next epoch: 20,000 of 32 pixels, 70 of 640 x 480.
 MOST_KEPT_BYTES = 64_000_000
 
@@ -59,6 +63,7 @@ class ShuffledSource(Replay, ABC, Generic[Item]):
         self.position = 0
         self._queue: list[tuple[int, Item, str]] = []
         self._unreadable: set[int] = set()  # by scene
+        self._skips = SparseLog(log)
         self.length = len(self._pictures) * epochs
 
     @abstractmethod
@@ -110,20 +115,29 @@ class ShuffledSource(Replay, ABC, Generic[Item]):
 
     def _skip(self, scene: int, item: Item, error: Exception) -> None:
         if scene not in self._unreadable:
-            log.warning("skipping %s: %s", item, error)
+            self._skips.warn(f"skipping {shown(str(item))}: {shown(str(error))}")
             self._unreadable.add(scene)
         if len(self._unreadable) == len(self._pictures):
-            raise SourceError(f"none of the {len(self._pictures)} pictures can be read; the last was {item}")
+            last = f"{shown(str(item))}: {shown(str(error))}"
+            raise SourceError(f"none of the {len(self._pictures)} pictures can be read; the last was {last}")
 
 
 class FolderSource(ShuffledSource[str]):
-    """Replays PATH/<class>/*.jpg|jpeg|png."""
+    """Replays PATH/<class>/, with whatever folders are below that."""
 
     def __init__(self, path: Path, *, classes: Sequence[str] | None = None, epochs: int = 1, seed: int = 0) -> None:
-        """List the pictures; classes restricts them. Raises SourceError where there are none."""
+        """List the pictures; classes restricts them. Says once what is left out. Raises SourceError.
+
+        classes: in either of the two ways in which Unicode writes an accent.
+        """
+        listing = list_pictures(path)
+        self.left_out = listing.left_out
+        for line in (*(f"left out: {describe(one)}" for one in listing.left_out), *listing.hints):
+            _say_once(f"folder {shown(path)}: {line}")
         # As text, which has its hash ready and is opened faster than a Path.
-        pictures = [(str(file), name) for file, name in list_pictures(path)]
-        super().__init__(str(path), pictures, classes=classes, epochs=epochs, seed=seed)
+        pictures = [(os.path.join(path, file), name) for file, name in listing.pictures]
+        composed = classes and [unicodedata.normalize("NFC", name) for name in classes]
+        super().__init__(shown(path), pictures, classes=composed, epochs=epochs, seed=seed)
         self._kept: dict[str, NDArray[np.uint8]] = {}
         self._room = MOST_KEPT_BYTES
 
@@ -140,28 +154,6 @@ class FolderSource(ShuffledSource[str]):
         return image
 
 
-def list_pictures(path: Path) -> list[tuple[Path, str]]:
-    """Return (file, class name) of every picture, sorted. Raises SourceError where there are none."""
-    if not path.is_dir():
-        raise SourceError(f"folder {path} does not exist; expected {path}/<class>/*.jpg or *.png")
-    try:
-        pictures = sorted(
-            (file, folder.name)
-            for folder in path.iterdir()
-            if folder.is_dir() and not folder.name.startswith(".")
-            for file in folder.iterdir()
-            if file.suffix.lower() in SUFFIXES
-        )
-    except OSError as error:
-        raise SourceError(f"folder {path}: {error}") from error
-    if not pictures:
-        below = [folder.name for folder in sorted(path.iterdir()) if folder.is_dir()]
-        nested = next((name for name in below if any(one.is_dir() for one in (path / name).iterdir())), None)
-        hint = f"; did you mean folder:{path / nested}?" if nested else ""
-        raise SourceError(f"folder {path} has no pictures in class folders ({path}/<class>/*.jpg or *.png){hint}")
-    try:
-        for name in {name for _, name in pictures}:
-            check_class_name(name)  # or the trainer could not read a message with it
-    except MalformedMessage as error:
-        raise SourceError(f"folder {path}: {error}") from error
-    return pictures
+@lru_cache(maxsize=1000)  # each phase, and each test, opens a folder anew
+def _say_once(line: str) -> None:
+    log.warning(line)

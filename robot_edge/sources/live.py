@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.threads import LoudThread
-from robot_edge.frames import Frame, Header, check_size
+from robot_edge.frames import Frame, Header, LeftOut, check_size
 
 # Before trying to reach a lost camera again, in seconds, doubled each time. A camera that is back should be seen again
 # within five seconds, so the longest pause is short: a try costs a robot little.
@@ -59,6 +59,7 @@ class LiveSource:
     """
 
     length = None
+    left_out: tuple[LeftOut, ...] = ()
 
     def __init__(self, name: str, connect: Callable[[], Camera], *, clock: Callable[[], float] = time.time) -> None:
         self._name = name

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from robot_edge.frames import Frame, FrameSource
+from robot_edge.frames import Frame, FrameSource, LeftOut
 from robot_edge.source_options import Rate
 
 Read = Callable[[float | None], Frame | None]
@@ -52,6 +52,11 @@ class Paced:
     def skipped(self) -> int:
         """How many frames could not be read."""
         return self._source.skipped
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What is there and is not shown."""
+        return self._source.left_out
 
     @property
     def ended(self) -> bool:

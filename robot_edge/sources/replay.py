@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from robot_edge.frames import Frame
+from robot_edge.frames import Frame, LeftOut
 
 
 class Replay(ABC):
     """A FrameSource that never waits, and so can neither stall nor get lost."""
 
+    left_out: tuple[LeftOut, ...] = ()
     status = ""
     reconnects = 0
 

@@ -12,7 +12,7 @@ from PIL import Image
 from broker.messages import Change, ClassEdit
 from robot_edge.batches import JPEG_SAMPLED_EVERY, Batch, Batcher, resize
 from robot_edge.frame_memory import FrameMemory
-from robot_edge.frames import Frame, Pixels
+from robot_edge.frames import Frame, LeftOut, Pixels
 
 SIZE = 8
 # Of a black picture of that size, by which any process must know it again.
@@ -23,6 +23,7 @@ class Replay:
     """A source of these frames."""
 
     skipped = 0
+    left_out: tuple[LeftOut, ...] = ()
     status = ""
     reconnects = 0
 

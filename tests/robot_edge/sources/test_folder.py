@@ -154,9 +154,10 @@ def test_nothing_readable_is_an_error_and_no_endless_loop(folder: Path) -> None:
 
 def test_a_missing_folder_says_what_is_expected(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name in ("nowhere", "file"):
-        with pytest.raises(SourceError, match=f"{name} does not exist; expected .*{name}/<class>/"):
-            FolderSource(tmp_path / name)
+    with pytest.raises(SourceError, match=r"nowhere does not exist; expected .*nowhere/<class>/"):
+        FolderSource(tmp_path / "nowhere")
+    with pytest.raises(SourceError, match=r"file is a file .*; expected .*file/<class>/"):
+        FolderSource(tmp_path / "file")
 
 
 def test_a_folder_without_class_folders_says_what_is_expected(folder: Path, tmp_path: Path) -> None:

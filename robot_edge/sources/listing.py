@@ -1,0 +1,236 @@
+"""Which pictures a folder has of which class, and what it has besides: nothing is left out without a word."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.codec import check_class_name
+from broker.errors import MalformedMessage, SourceError
+from broker.paths import shown
+from robot_edge.frames import LeftOut
+from robot_edge.sources.kinds import PICTURES, check_is_folder
+
+# What file managers, cameras and archives leave behind, besides whatever begins with a dot.
+LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
+# What the parts of a data set are called, in the order in which they are offered to train and to test on.
+TRAIN_SPLITS = ("train", "training")
+TEST_SPLITS = ("test", "testing", "val", "valid", "validation", "dev", "eval")
+# Kinds of files that are told apart; a folder full of other things has as many as it has files.
+MOST_KINDS = 20
+LONGEST_SUFFIX = 8
+# Names that a line lists before it only counts.
+NAMES_LISTED = 5
+ADVICE = {
+    **dict.fromkeys((".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd"), "convert them to JPEG or PNG"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw"), "convert them to JPEG or PNG"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"), "--source video:FILE shows them"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "unpack them"),
+    ".avif": "they need Pillow 11.3 or newer",
+}
+HIDDEN, BESIDE, TWICE = "hidden files", "pictures that lie in no class's folder", "folders that were met before"
+BROKEN, SPECIAL, NO_SUFFIX, OTHERS = "broken links", "no regular files", "files without a suffix", "other files"
+CLOSED, EMPTY = "folders that cannot be read", "class folders without a picture"
+
+
+# Device and number of a file; its path where it has none that can be had.
+Identity = tuple[int, int] | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A folder of pictures.
+
+    pictures: path below the folder and class name of each, sorted by the parts of its path. A picture is of the class
+    whose folder it lies in, however deep. left_out: all else that is there. hints: what looks like a slip.
+    """
+
+    pictures: list[tuple[str, str]]
+    left_out: tuple[LeftOut, ...]
+    hints: tuple[str, ...]
+
+
+def list_pictures(path: Path) -> Listing:
+    """Return what a folder has. Raises SourceError where that is no picture, or no classes."""
+    check_is_folder(path)
+    tally, found = _Tally(), dict[str, list[str]]()
+    entries = _entries(path, "", tally)
+    others = {_identity(path), *(_identity(path / entry.name) for entry in entries)}
+    for entry in entries:
+        if _is_litter(entry.name):
+            tally.add(HIDDEN, entry.name)
+        elif _is_folder(entry):
+            found[entry.name] = _pictures_below(path, entry.name, tally, others - {_identity(path / entry.name)})
+            if not found[entry.name]:
+                tally.add(EMPTY, entry.name)
+        else:
+            _count_file(entry, entry.name, tally, picture=BESIDE)
+    classes = {name: pictures for name, pictures in found.items() if pictures}
+    _refuse_no_classes(path, classes, tally)
+    named = {name: class_name(path, name) for name in classes}
+    pictures = [(picture, named[name]) for name, below in classes.items() for picture in below]
+    pictures.sort(key=lambda one: one[0].split(os.sep))
+    return Listing(pictures=pictures, left_out=tally.all(), hints=_hints(classes, named))
+
+
+def class_name(path: Path, folder: str) -> str:
+    """Return what the class of a folder below a path is called. Raises SourceError.
+
+    Of the two ways in which Unicode writes an accent it is the composed one: a Mac's files have the other.
+    """
+    name = unicodedata.normalize("NFC", folder)
+    try:
+        check_class_name(name)  # or the trainer could not read a message with it
+    except MalformedMessage as error:
+        blanks = ", without blanks at its ends" if name != name.strip() else ""
+        raise SourceError(f"folder {shown(path)}: {shown(str(error))}{blanks}: rename that folder") from error
+    return name
+
+
+def describe(left_out: LeftOut) -> str:
+    """Return in words what was left out."""
+    advice = ADVICE.get(left_out.kind, "")
+    first = f"{'' if left_out.count == 1 else 'first '}{shown(left_out.example)}"
+    return f"{left_out.count:,} {left_out.kind} ({first}{f': {advice}' if advice else ''})"
+
+
+@dataclass
+class _Tally:
+    """Counts what is left out by kind, with the first of each."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, kind: str, example: str) -> None:
+        if kind not in self.counts and len(self.counts) >= MOST_KINDS:
+            kind = OTHERS
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.first.setdefault(kind, example)
+
+    def all(self) -> tuple[LeftOut, ...]:
+        return tuple(LeftOut(kind=kind, count=n, example=self.first[kind]) for kind, n in self.counts.items())
+
+
+def _entries(path: Path, below: str, tally: _Tally) -> list[os.DirEntry[str]]:
+    """Return what a folder below the path has, sorted; nothing where it cannot be read, which is counted."""
+    try:
+        with os.scandir(path / below) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if not below:
+            raise SourceError(f"folder {shown(path)} cannot be read: {error.strerror}") from error
+        tally.add(CLOSED, f"{below}, {error.strerror}")
+        return []
+
+
+def _pictures_below(path: Path, name: str, tally: _Tally, others: Set[Identity]) -> list[str]:
+    """Return the paths of all pictures of a class. Links are followed, each folder once: they may lead in a circle.
+
+    others: what is not of this class, wherever a link leads: the whole folder, and the other classes.
+    """
+    pictures, waiting, met = list[str](), [name], set(others)
+    while waiting:
+        below = waiting.pop()
+        identity = _identity(path / below)
+        if identity in met:
+            tally.add(TWICE, below)
+            continue
+        met.add(identity)
+        for entry in _entries(path, below, tally):
+            place = os.path.join(below, entry.name)
+            if _is_litter(entry.name):
+                tally.add(HIDDEN, place)
+            elif _is_folder(entry):
+                waiting.append(place)
+            elif _count_file(entry, place, tally):
+                pictures.append(place)
+    return pictures
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _identity(path: Path) -> Identity:
+    """Return what tells a file from all others, whichever links lead to it."""
+    try:
+        about = path.stat()
+    except OSError:
+        return str(path)  # to read it will fail, too
+    return about.st_dev, about.st_ino
+
+
+def _count_file(entry: os.DirEntry[str], place: str, tally: _Tally, picture: str = "") -> bool:
+    """Return whether it is a picture that can be shown; count what it is else. picture: why none here is shown."""
+    suffix = os.path.splitext(entry.name)[1].lower()
+    try:
+        is_file = entry.is_file()
+    except OSError:  # a link in a circle
+        is_file = False
+    if not is_file:
+        tally.add(BROKEN if entry.is_symlink() else SPECIAL, place)
+    elif suffix not in PICTURES:
+        tally.add(suffix if suffix and len(suffix) <= LONGEST_SUFFIX else NO_SUFFIX if not suffix else OTHERS, place)
+    elif picture:
+        tally.add(picture, place)
+    else:
+        return True
+    return False
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
+
+
+def _refuse_no_classes(path: Path, classes: Mapping[str, list[str]], tally: _Tally) -> None:
+    """Raise SourceError where the folders have no pictures, or are no classes: parts of a data set, or one above."""
+    expected = f"({shown(path)}/<class>/*.jpg, *.png and so on)"
+    is_nested = {name: all(one.count(os.sep) > 1 for one in pictures) for name, pictures in classes.items()}
+    if len(classes) > 1 and {name.lower() for name in classes} <= {*TRAIN_SPLITS, *TEST_SPLITS}:
+        use = _use_of_splits(path, classes)
+        raise SourceError(f"folder {shown(path)} has parts of a data set, {_some(classes)}, and no classes: use {use}")
+    if len(classes) == 1 and all(is_nested.values()):
+        likely = shown(path / next(iter(classes)))
+        raise SourceError(
+            f"folder {shown(path)} has no pictures in class folders {expected}; did you mean folder:{likely}?"
+        )
+    if not classes:
+        found = "; ".join(map(describe, tally.all()))
+        raise SourceError(
+            f"folder {shown(path)} has no pictures in class folders {expected}{f'; it has {found}' if found else ''}"
+        )
+
+
+def _use_of_splits(path: Path, names: Iterable[str]) -> str:
+    """Return the flags with which the parts of a data set are used."""
+    order = [*TRAIN_SPLITS, *TEST_SPLITS]
+    train, *others = sorted(names, key=lambda name: order.index(name.lower()))
+    return f"--source folder:{shown(path / train)} --held-out folder:{shown(path / others[0])}"
+
+
+def _hints(classes: Mapping[str, list[str]], named: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what is likely to be a slip in how folders are called, and which classes are too small to be tested."""
+    hints, by_name, by_case = list[str](), dict[str, str](), dict[str, str]()
+    for folder, name in sorted(named.items()):
+        if name in by_name:
+            hints.append(f"two folders are called {name}, in two ways of writing an accent: they are one class")
+        elif (key := name.casefold()) in by_case:
+            hints.append(f"the classes {by_case[key]} and {name} differ in case alone: they are two classes")
+        by_name[name], by_case[name.casefold()] = folder, name
+    counts = dict[str, int]()
+    for folder, pictures in classes.items():
+        counts[named[folder]] = counts.get(named[folder], 0) + len(pictures)
+    if single := [name for name, count in sorted(counts.items()) if count == 1]:
+        hints.append(f"{_some(single)}: of a single picture, which is learned and, without --held-out, not tested")
+    return tuple(hints)
+
+
+def _some(names: Mapping[str, object] | list[str]) -> str:
+    listed = [shown(name) for name in list(names)[:NAMES_LISTED]]
+    return ", ".join(listed) + (f" and {len(names) - NAMES_LISTED} more" if len(names) > NAMES_LISTED else "")
