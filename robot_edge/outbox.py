@@ -6,11 +6,12 @@ the source had been read when it was made. So a robot that is killed at any mome
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
@@ -128,6 +129,23 @@ class Outgoing(NamedTuple):
     id: int
     payload: bytes
     backlog: bool
+
+
+class Stored(NamedTuple):
+    """A message as the disk has it."""
+
+    id: int
+    payload: bytes
+
+
+class Part(NamedTuple):
+    """A part of a message that was too large. samples: training samples by class, as put() takes them."""
+
+    sequence: int
+    payload: bytes
+    samples: Mapping[str, int]
+    evaluation: int
+    again: bool
 
 
 class Admit(Protocol):
@@ -308,6 +326,25 @@ class Outbox:
         self._totals["edits"] += 1
         self._puts.append(_Put(sequence, payload, {}, 0, 0.0, edit=self._totals["edits"]))
         self._hold(len(payload), +1)
+
+    def larger_than(self, size: int, most: int) -> list[Stored]:
+        """Return up to so many messages of more than so many bytes, as the disk has them."""
+        rows = self._database.execute("SELECT id, payload FROM messages WHERE size > ? ORDER BY id", (size,))
+        fitting = (Stored(number, bytes(payload)) for number, payload in rows if number not in self._gone)
+        return list(itertools.islice(fitting, most))
+
+    def replace(self, message: int, parts: Sequence[Part]) -> None:
+        """Put messages of this boot in the place of one that cannot arrive. They count as that one did."""
+        boot, sequence, size = self._database.execute(
+            "SELECT boot, sequence, size FROM messages WHERE id = ?", (message,)
+        ).fetchone()
+        self._sent.pop((boot, sequence), None)
+        self._gone.add(message)
+        self._hold(size, -1)
+        for part in parts:
+            commonness = ENCODED_ANEW if part.again else self._commonness(part.samples)
+            self._puts.append(_Put(part.sequence, part.payload, part.samples, part.evaluation, commonness))
+            self._hold(len(part.payload), +1)
 
     def edits_after(self, number: int) -> list[bytes]:
         """Return the class edits of the run behind that one, as the disk has them."""

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from broker.codec import SEND_LIMIT_BYTES
+from robot_edge.size_limit import SizeLimit
 
 # A window of 64 messages fills 1,000 kB/s at 2 s round trip, and is little for a broker, which may keep only 1,000.
 MOST_MESSAGES = 64
@@ -69,6 +70,7 @@ class Pace:
         self._arrived, self._receipted = _Rate(), _Rate()
         self._full_at = -math.inf  # when the window last held a message back
         self._patience = RESEND_SECONDS
+        self.size_limit = SizeLimit()
 
     @property
     def goodput(self) -> float | None:
@@ -86,8 +88,8 @@ class Pace:
     @property
     def message_limit(self) -> int:
         """Bytes that a new message should have at most."""
-        goodput = self.goodput
-        return SEND_LIMIT_BYTES if goodput is None else min(SEND_LIMIT_BYTES, math.ceil(goodput * MESSAGE_SECONDS))
+        goodput, most = self.goodput, self.size_limit.limit
+        return most if goodput is None else min(most, math.ceil(goodput * MESSAGE_SECONDS))
 
     def sent(self, message: int, size: int, now: float, *, backlog: bool = False) -> None:
         """Note that a message of so many bytes has left."""
@@ -100,15 +102,23 @@ class Pace:
             return  # sent in another life of the link: who knows how long it took
         self._arrived.add(flight, now - held)
         self._receipted.add(flight, now)
+        self.size_limit.arrived(flight.size)
         self._patience = RESEND_SECONDS
 
     def expire(self, now: float) -> None:
         """Give up what has had no receipt for too long, so that it is sent again."""
         late = [message for message, flight in self.under_way.items() if now - flight.sent_at > self._patience]
         for message in late:
-            del self.under_way[message]
+            self.size_limit.lost(self.under_way.pop(message).size)
         if late:
             self._patience = min(2 * self._patience, MOST_RESEND_SECONDS)
+
+    def connection_ended(self) -> bool:
+        """Give up all that was on the way on a connection; whether its end shows that messages must be smaller."""
+        smaller = self.size_limit.connection_ended()
+        self.size_limit.lost(max((flight.size for flight in self.under_way.values()), default=0))
+        self.forget()
+        return smaller
 
     def forget(self) -> None:
         """Give up all that is on the way: the connection or the trainer that had it is gone."""
@@ -143,6 +153,8 @@ class Admission:
 
     def __call__(self, size: int, /, *, backlog: bool) -> bool:
         """Whether a message of so many bytes may be on the way too; if so, it counts as being there."""
+        if size > self._pace.size_limit.limit:
+            return False  # it is about to be cut into smaller ones
         fits = self._all.fits(size, *self._window)
         if not fits or (backlog and not self._backlog.fits(size, *self._backlog_window)):
             self._pace.was_full(self._now)

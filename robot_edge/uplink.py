@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from broker import topics
-from broker.codec import pack, samples_per_message, unpack_as
+from broker.codec import SEND_LIMIT_BYTES, pack, samples_per_message, unpack_as
 from broker.errors import MalformedMessage, NameTaken, PayloadTooLarge
 from broker.link import Delivery, Link, redial_if_silent
 from broker.mailbox import Mailbox
@@ -23,15 +26,17 @@ from broker.messages import (
     ClassEdit,
     Command,
     CommandResult,
+    Probe,
+    ProbeResult,
     Receipt,
     RobotMetrics,
     RobotState,
     TrainerMetrics,
     TrainerState,
 )
-from broker.quantize import Quantized, pack_activations
+from broker.quantize import Quantized, pack_activations, unpack_activations
 from hierarchy.command_line import SparseLog
-from robot_edge.outbox import Outbox
+from robot_edge.outbox import Outbox, Part
 from robot_edge.pacing import Pace
 
 # People give one at a time. More than these would be somebody who floods us.
@@ -44,6 +49,10 @@ MESSAGES_OF_A_LINK_THAT_KEEPS_UP = 128
 SECONDS_OF_A_LINK_THAT_KEEPS_UP = 10.0
 # Trainers that are remembered: names cost nothing where a broker lets anybody in. With their workers, four real ones.
 MOST_TRAINERS = 64
+# A trainer answers a probe at once, but the probe may have to wait for a slow link, or a busy computer.
+PROBE_SECONDS = 30.0
+# Messages that are cut while the main loop waits, and how often; each takes milliseconds.
+CUT_AT_ONCE, CUT_SECONDS = 8, 0.2
 # Between two lines about messages that were dropped unread.
 FLOOD_REPORT_SECONDS = 5.0
 # Our own heartbeat comes back from the broker. Where it has not for this long, the broker is to blame, or our rights at
@@ -56,6 +65,18 @@ log = logging.getLogger("robot-edge")
 def will(robot: str, state: RobotState) -> tuple[str, bytes]:
     """Return the topic and payload that say this robot is gone."""
     return topics.topic("robot", robot, "state"), pack(dataclasses.replace(state, online=False))
+
+
+class Metadata(TypedDict):
+    """What all parts of one message have in common, as an ActivationBatch names it."""
+
+    split: str
+    evaluation: int
+    progress: float | None
+    edge_version: int
+    edits: int
+    session: int
+    again: bool
 
 
 class Uplink:
@@ -92,13 +113,17 @@ class Uplink:
         self._reasons: set[str] = set()
         self._garbage = SparseLog(log)
         self._floods = SparseLog(log)
-        self._next_flood_report = 0.0
+        self._next_flood_report = self._next_cut = 0.0
+        self._probe = 0  # number of the next one
+        self._probes_until = math.inf
+        self._uncut: set[int] = set()  # messages of one sample that the broker lets not through
         self._tell_apart()
         # In this order: a namesake's retained state comes in before the trainer's state lets us begin.
         for filter_ in (
             topics.topic("robot", robot, "state"),
             topics.topic("robot", robot, "receipt"),
             topics.topic("robot", robot, "command"),
+            topics.topic("robot", robot, "probe-result"),
             topics.topic("trainer", topics.ANYONE, "metrics"),
             topics.topic("trainer", topics.ANYONE, "state"),
         ):
@@ -178,6 +203,11 @@ class Uplink:
         # Its heart beats on while a trainer is away, or another robot would take its name for left.
         if (may_send and not self._joined) or (self._joined and now >= self._next_heartbeat):
             self._announce(now)
+        if may_send:
+            self._try_sizes(now)
+        if self._pace.size_limit.limit < SEND_LIMIT_BYTES and now >= self._next_cut:
+            self._next_cut = now + CUT_SECONDS
+            self._cut_what_is_too_large()
         self._turn_outbox(now, may_send)
 
     def greet(self, seconds: float) -> None:
@@ -205,30 +235,41 @@ class Uplink:
         position: of the source, after these frames. session: of teaching, 0 for none.
         """
         numbers = (np.array(samples or [0] * len(names), np.int64) % 2**32).astype(np.uint32)
+        about = Metadata(
+            split=self.state.split.fingerprint,
+            evaluation=evaluation,
+            progress=progress,
+            edge_version=edge_version,
+            edits=self.outbox.edits,
+            session=session,
+            again=again,
+        )
+        for part in self._parts(about, quantized, names, numbers):
+            self.outbox.put(
+                part.sequence, part.payload, part.samples, again=again, position=position, evaluation=evaluation
+            )
+
+    def _parts(
+        self, about: Metadata, quantized: Quantized, names: Sequence[str], numbers: NDArray[np.uint32]
+    ) -> Iterator[Part]:
+        """Yield messages with these samples that are as large as they may be."""
         most = self._samples_per_message(len(set(names)))
-        parts = -(-len(names) // most)
-        for chosen in np.array_split(np.arange(len(names)), parts):
+        for chosen in np.array_split(np.arange(len(names)), -(-len(names) // most)):
             part = slice(int(chosen[0]), int(chosen[-1]) + 1)
             classes = tuple(dict.fromkeys(names[part]))
             payload = pack(
                 ActivationBatch(
                     boot=self.state.boot,
                     sequence=self._sequence,
-                    split=self.state.split.fingerprint,
-                    evaluation=evaluation,
-                    progress=progress,
-                    edge_version=edge_version,
-                    edits=self.outbox.edits,
-                    session=session,
                     classes=classes,
                     labels=np.array([classes.index(name) for name in names[part]], np.uint16),
                     samples=numbers[part],
-                    again=again,
                     activations=pack_activations(quantized[part]),
+                    **about,
                 )
             )
-            counted = {} if evaluation or again else Counter(names[part])
-            self.outbox.put(self._sequence, payload, counted, again=again, position=position, evaluation=evaluation)
+            counted = {} if about["evaluation"] or about["again"] else Counter(names[part])
+            yield Part(self._sequence, payload, counted, about["evaluation"], about["again"])
             self._sequence += 1
 
     def send_edit(self, change: Change, name: str, *, to: str = "", session: int = 0) -> ClassEdit:
@@ -270,7 +311,8 @@ class Uplink:
             self._connection = self._link.connections
             self._trainers.clear()
             self._heard.clear()
-            self._pace.forget()
+            if self._pace.connection_ended():
+                self._say_limit()
 
     @property
     def _joined(self) -> bool:
@@ -294,6 +336,51 @@ class Uplink:
             if trainer.online and now - self._heard[name] <= AWAY_SECONDS
         ]
         return [self._own_trainer] if self._own_trainer in there else there
+
+    def _try_sizes(self, now: float) -> None:
+        """Send probes where messages seem to be too large for the broker; stop where the trainer answers none."""
+        limit = self._pace.size_limit
+        if sizes := limit.to_try:
+            topic = topics.topic("robot", self._robot, "probe")
+            numbers = self._probe, self._probe + 1
+            self._probe += 2
+            for number, size in zip(numbers, sizes, strict=True):
+                probe = Probe(boot=self.state.boot, number=number, split=None, rest=bytes(size))
+                self._link.publish(topic, pack(probe), qos=1)
+            limit.sent(*numbers)
+            self._probes_until = now + PROBE_SECONDS
+        elif now > self._probes_until:
+            self._probes_until = math.inf
+            limit.give_up()
+
+    def _say_limit(self) -> None:
+        log.warning(
+            "the broker lets no message of %s bytes through: sending at most %s from now on; raise its limit "
+            "(mosquitto: max_packet_size and message_size_limit) to more than %s bytes",
+            f"{2 * self._pace.size_limit.limit:,}",
+            f"{self._pace.size_limit.limit:,}",
+            f"{SEND_LIMIT_BYTES:,}",
+        )
+
+    def _cut_what_is_too_large(self) -> None:
+        """Cut messages in the outbox into such as the broker lets through. What was sent of them did not arrive."""
+        limit = self._pace.size_limit.limit
+        for stored in self.outbox.larger_than(limit, CUT_AT_ONCE + len(self._uncut)):
+            if stored.id in self._uncut:
+                continue
+            batch = unpack_as(ActivationBatch, stored.payload)
+            about = Metadata(**{name: getattr(batch, name) for name in Metadata.__annotations__})  # type: ignore[typeddict-item]
+            parts = list(self._parts(about, unpack_activations(batch.activations), batch.names, batch.samples))
+            if all(len(part.payload) < len(stored.payload) for part in parts):
+                self.outbox.replace(stored.id, parts)
+            else:
+                self._uncut.add(stored.id)
+                log.warning(
+                    "one sample takes %s bytes, and the broker lets no message of more than %s through: such samples "
+                    "wait in the outbox; raise the broker's limit, or use fewer --bits or a smaller --bottleneck",
+                    f"{len(stored.payload):,}",
+                    f"{limit:,}",
+                )
 
     def _turn_outbox(self, now: float, may_send: bool) -> None:
         """Let the outbox write down what it holds, and send what is due."""
@@ -329,6 +416,10 @@ class Uplink:
             case "robot", "command":
                 if not delivery.retained:  # a broker that keeps one would have it done again at every start
                     self.commands.put(unpack_as(Command, delivery.payload))
+            case "robot", "probe-result":
+                result = unpack_as(ProbeResult, delivery.payload)
+                if result.boot == self.state.boot and self._pace.size_limit.answered(result.number):
+                    self._say_limit()
             case "robot", "receipt":
                 self._read_receipt(unpack_as(Receipt, delivery.payload), delivery.arrived)
             case "trainer", "state":

@@ -22,6 +22,8 @@ from broker.messages import (
     ClassEdit,
     Message,
     Outcome,
+    Probe,
+    ProbeResult,
     Receipt,
     RobotState,
     SplitSpec,
@@ -794,3 +796,65 @@ def test_numbers_run_over_after_four_billion_samples(make: MakeWorld) -> None:
     world.uplink.send(sample(2), ["cat", "dog"], samples=[2**32 - 1, 2**32 + 7])
     (batch,) = of(ActivationBatch, world.pump())
     assert batch.samples.tolist() == [2**32 - 1, 7]
+
+
+class LimitedLink(ClockedLink):
+    """A broker that lets nothing larger than ``most`` through: it ends the connection, or only says nothing."""
+
+    most, ends = 20_000, True
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        if self.connected and len(payload) > self.most:
+            self.connected = not self.ends
+            return True
+        return super().publish(topic, payload, qos=qos, retain=retain)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_broker_that_takes_less_gets_smaller_messages(
+    make: MakeWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ends: bool
+) -> None:
+    split = dataclasses.replace(SPLIT, shape=(64, 16, 16), bits=8)
+    monkeypatch.setattr(LimitedLink, "ends", ends)
+    monkeypatch.setitem(globals(), "ClockedLink", LimitedLink)
+    world = make.joined(dataclasses.replace(STATE, split=split))
+    world.cloud.subscribe(topics.topic("robot", "r1", "probe"))
+    names = [f"class {number % 3}" for number in range(12)]
+    world.uplink.send(sample(12, split), names, samples=range(1, 13), position=12)
+    trained: Counter[str] = Counter()
+    for _ in range(200):
+        if not world.link.connected:
+            world.reconnect()
+        world.trainer()
+        for message in world.pump(1.0):
+            if isinstance(message, Probe):
+                result = ProbeResult(boot=message.boot, number=message.number, seconds=0.0, samples=0, trouble="")
+                world.cloud.publish(topics.topic("robot", "r1", "probe-result"), pack(result))
+            elif isinstance(message, ActivationBatch):
+                trained.update(message.names)
+                world.receipt(message.sequence)
+    assert trained == Counter(names)
+    assert len(world.uplink.outbox) == 0
+    counts = world.uplink.outbox.counts()
+    assert {name: (one.taken, one.receipted) for name, one in counts.items()} == dict.fromkeys(names, (4, 4))
+    assert "the broker lets no message of" in caplog.text
+    assert "max_packet_size" in caplog.text
+    assert world.link.connected
+
+
+def test_a_sample_that_no_message_can_hold_waits_and_is_named(
+    make: MakeWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(LimitedLink, "most", 10_000)
+    monkeypatch.setitem(globals(), "ClockedLink", LimitedLink)
+    split = dataclasses.replace(SPLIT, shape=(64, 16, 16), bits=8)
+    world = make.joined(dataclasses.replace(STATE, split=split))
+    world.uplink.send(sample(1, split), ["cat"])
+    for _ in range(60):
+        if not world.link.connected:
+            world.reconnect()
+        world.trainer()
+        world.pump(1.0)
+    assert world.link.connected, "it does not go on breaking the connection"
+    assert len(world.uplink.outbox) == 1
+    assert caplog.text.count("one sample takes") == 1
