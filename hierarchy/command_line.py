@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import math
 import signal
@@ -67,12 +68,25 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
     path = typed_path(rest[place + 1])
     del rest[place : place + 2]
     try:
-        settings = tomllib.loads(path.read_text())
+        settings = tomllib.loads(_text(path))
     except FileNotFoundError as error:
         raise ConfigError(f"--config {path} does not exist{did_you_mean(path)}") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {path}: {error}") from error
     return [rest[0], *_flags(settings, path), *rest[1:]]
+
+
+def _text(path: Path) -> str:
+    """Return a file as people save it on any system, where a byte order mark is no part of it. Raises ConfigError."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"--config {path} is saved as UTF-16: save it as UTF-8, as TOML has to be")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"--config {path} is no UTF-8 ({error.reason} at byte {error.start}): save it as such"
+        ) from None
 
 
 def _flags(settings: dict[str, Any], path: Path) -> list[str]:

@@ -29,7 +29,7 @@ def check_run(config: RobotConfig) -> None:
                 "scene in %d is set apart",
                 config.held_out_every,
             )
-    check_files(labels=config.labels, credentials=config.credentials)
+    check_files(labels=config.labels, held_out_labels=config.held_out_labels, credentials=config.credentials)
     check_folder_to_write(config.run_path, "--run-dir")
     if config.former_run and not (config.run_path / "checkpoint").exists():  # else it goes on with that
         check_former_run(config.former_run, "--weights", "none, default, or the run folder of a former run")
@@ -38,7 +38,7 @@ def check_run(config: RobotConfig) -> None:
 def check_evaluation(config: EvaluateConfig) -> None:
     """Raise ConfigError for a path in the settings of an evaluation at which nothing can be read or written."""
     check_source(config.source, "--source")
-    check_files(credentials=config.credentials)
+    check_files(labels=config.labels, credentials=config.credentials)
     check_former_run(Path(config.checkpoint), "--checkpoint", "the --run-dir of a robot")
     if config.out:
         check_folder_to_write(Path(config.out), "--out")

@@ -17,7 +17,7 @@ import numpy as np
 
 from broker.errors import SourceError
 from robot_edge.frames import check_size
-from robot_edge.source_options import SourceOptions, masked
+from robot_edge.source_options import SourceOptions, check_url, masked
 from robot_edge.sources.live import CameraLost, LiveSource, Picture
 
 if TYPE_CHECKING:
@@ -48,12 +48,7 @@ def open_camera(text: str, options: SourceOptions) -> LiveSource:
 
 def open_stream(url: str) -> LiveSource:
     """Open an RTSP or MJPEG stream; it need not be there yet. Raises SourceError."""
-    try:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.port == 0:
-            raise ValueError("it names no host")
-    except ValueError as error:
-        raise SourceError(f"stream {masked(url)}: {error}") from None
+    check_url(url)
     _cv2()
     return LiveSource(masked(url), partial(StreamCamera, url))
 
@@ -69,7 +64,7 @@ class OpenCvCamera:
         try:
             ok, image = self._capture.read()
         except _cv2().error as error:
-            raise CameraLost(str(error)) from error
+            raise CameraLost(masked(str(error))) from error
         if not ok or image is None or image.ndim != 3 or image.shape[2] != 3:
             raise CameraLost(self._why())
         return Picture(np.ascontiguousarray(image[:, :, ::-1]))
@@ -193,9 +188,18 @@ def _devices_line() -> str:
 def _cv2() -> Any:
     """Return OpenCV, which takes its time to import. Raises SourceError where it is not installed."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what goes wrong we say ourselves, without passwords
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         import cv2
     except ImportError:
         raise SourceError("cameras need OpenCV: pip install 'reflexarc[camera]'") from None
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        _silence(cv2)
     return cv2
+
+
+def _silence(cv2: Any) -> None:
+    """Turn OpenCV's own log off. It reads its environment when it is imported, which another module may have done."""
+    if hasattr(cv2, "setLogLevel"):  # up to OpenCV 4
+        cv2.setLogLevel(0)
+    else:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -75,19 +75,21 @@ class RosCamera:
 
     def read(self) -> Picture:
         """Return the next picture with its label. Raises CameraLost, and SourceError for an unknown encoding."""
-        deadline = time.monotonic() + READ_SECONDS
+        deadline, broken = time.monotonic() + READ_SECONDS, ""
         while True:
             while not self._pictures:
                 if time.monotonic() > deadline:
-                    raise CameraLost(f"no picture came within {READ_SECONDS:g} s")
+                    raise CameraLost(broken or f"no picture came within {READ_SECONDS:g} s")
                 self._executor.spin_once(timeout_sec=SPIN_SECONDS)
             message = self._pictures.pop(0)
             try:
                 return self._decode(message)
             except UnknownEncoding as error:
                 raise SourceError(f"ros2:{self._topic}: {error}") from error
-            except (OSError, SyntaxError, ValueError):
-                continue  # a broken picture; the next one may be whole
+            except (OSError, SyntaxError, ValueError) as error:
+                broken = f"its pictures cannot be read: {error}"  # the next one may be whole
+                if time.monotonic() > deadline:
+                    raise CameraLost(broken) from error
 
     def close(self) -> None:
         """Take the node down."""

@@ -51,6 +51,19 @@ def test_without_a_file_nothing_changes() -> None:
     assert with_config_file(arguments) == arguments
 
 
+@pytest.mark.parametrize("content", ['\ufeffname = "Tür"\r\n', 'name = "Tür"\n'])
+def test_a_file_of_a_windows_editor_is_read(tmp_path: Path, content: str) -> None:
+    (tmp_path / "robot.toml").write_bytes(content.encode())
+    assert with_config_file(["run", "--config", str(tmp_path / "robot.toml")]) == ["run", "--name", "Tür"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "robot.toml").write_bytes('name = "Tür"'.encode(encoding))
+    with pytest.raises(ConfigError, match="UTF-8"):
+        with_config_file(["run", "--config", str(tmp_path / "robot.toml")])
+
+
 @pytest.mark.parametrize("arguments", [["--config", "robot.toml", "run"], ["run", "--config"], ["--config=robot.toml"]])
 def test_a_file_in_the_wrong_place_gets_an_example(arguments: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"behind the command, as in: run --config launch/robot.toml"):
@@ -61,14 +74,14 @@ def test_a_file_in_the_wrong_place_gets_an_example(arguments: list[str]) -> None
     ("content", "message"),
     [
         (b"bits = ", "Invalid value"),
-        (b"\xff\xfe", "decode"),
+        (b"\xff\xfe", "UTF-16: save it as UTF-8"),
         (b"[robot]\nbits = 4", "robot is a dict; use text, a number, true or false"),
         (b"phases = ['cat']", "phases is a list"),
     ],
 )
 def test_a_file_that_says_nothing_usable_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "bad.toml").write_bytes(content)
-    with pytest.raises(ConfigError, match=f"--config .*bad.toml: .*{message}"):
+    with pytest.raises(ConfigError, match=f"--config .*bad.toml.*{message}"):
         with_config_file(["run", "--config", str(tmp_path / "bad.toml")])
 
 

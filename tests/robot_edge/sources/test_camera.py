@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
 import threading
 import time
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,6 +143,47 @@ def test_a_stream_of_garbage_is_said(garbage: bytes) -> None:
 def test_an_url_without_host_is_refused(url: str) -> None:
     with pytest.raises(SourceError, match="stream"):
         open_source(url, image_size=32)
+
+
+@pytest.mark.parametrize("password", ["p#/?@% s:", "plain"])
+def test_a_camera_is_told_the_password_of_the_environment_as_it_is(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFLEXARC_CAMERA_PASSWORD", password)
+    told: list[str] = []
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if said := self.headers["Authorization"]:
+                told.append(base64.b64decode(said.partition(" ")[2]).decode())
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Camera) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with closing(open_source(f"http://me:***@127.0.0.1:{server.server_port}/", image_size=32)) as source:
+                wait_for(lambda: bool(told))
+                assert password not in source.status
+        finally:
+            server.shutdown()
+            thread.join()
+    assert told[0] == f"me:{password}"
+
+
+def test_what_opencv_says_itself_is_not_in_the_terminal(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENCV_LOG_LEVEL", raising=False)
+    url = f"http://127.0.0.1:{free_port()}/"
+    with closing(open_source(url, image_size=32)) as source:
+        wait_for(lambda: "Connection refused" in source.status)
+        cv2.VideoCapture("/dev/video999", cv2.CAP_V4L2).release()
+    assert capfd.readouterr().err == ""
 
 
 class FakeCapture:

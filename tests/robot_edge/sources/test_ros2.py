@@ -113,6 +113,16 @@ def test_an_encoding_that_is_not_known_ends_it(ros: Ros) -> None:
         frame_of(source)
 
 
+def test_pictures_of_which_none_can_be_read_are_said(ros: Ros, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robot_edge.sources.ros2.READ_SECONDS", 0.1)
+    broken = picture(1)
+    broken.step = 1
+    ros.topics = {IMAGES: "sensor_msgs/msg/Image"}
+    ros.publish = lambda: ros.callbacks[IMAGES](broken) if IMAGES in ros.callbacks else None
+    with closing(open_source(f"ros2:{IMAGES}", image_size=32)) as source:
+        wait_for(lambda: "its pictures cannot be read: 6 x 4 pixels as rgb8" in source.status)
+
+
 def test_without_ros_it_says_what_to_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rclpy", None)
     with pytest.raises(SourceError, match=r"source /opt/ros/DISTRO/setup\.bash"):
