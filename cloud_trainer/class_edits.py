@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from broker.codec import FORGOTTEN, pack, unpack_as
 from broker.messages import ActivationBatch, ClassEdit
@@ -84,27 +85,28 @@ class ClassEdits:
 
     def names_now(self, batch: ActivationBatch) -> list[str]:
         """Return what each sample of the batch is called now; empty names for those that are no more."""
-        now = {name: "" if name == FORGOTTEN else name for name in batch.classes}
-        gone: set[int] = set()  # rows of samples whose session was undone
+        # Which of the batch's classes each name stands for by now: an edit costs the same however many there are.
+        meant = {name: [name] for name in batch.classes if name != FORGOTTEN}
+        gone = np.zeros(len(batch.labels), bool)  # samples whose session was undone
         run = self._runs.get(batch.boot, self._run)
         for edit in self._edits:
             its = self._runs.get(edit.boot, self._run)
             if (its, edit.number) <= (run, batch.edits):
                 continue
             if edit.change == "undo" and its == run:
-                gone |= self._rows_of_session(batch, run, edit.session)
-            for name in batch.classes:
-                if edit.change == "rename" and now[name] == edit.name:
-                    now[name] = edit.to
-                elif edit.change != "rename" and now[name] == edit.name:  # an undo may name one, to forget with it
-                    now[name] = ""
-        return ["" if row in gone else now[name] for row, name in enumerate(batch.names)]
+                gone |= self._is_of_session(batch, run, edit.session)
+            classes = meant.pop(edit.name, None)  # an undo may name one, to forget with it
+            if classes and edit.change == "rename":
+                meant.setdefault(edit.to, []).extend(classes)
+        now = {one: name for name, classes in meant.items() for one in classes}
+        return ["" if undone else now.get(name, "") for name, undone in zip(batch.names, gone.tolist(), strict=True)]
 
-    def _rows_of_session(self, batch: ActivationBatch, run: int, session: int) -> set[int]:
+    def _is_of_session(self, batch: ActivationBatch, run: int, session: int) -> NDArray[np.bool_]:
         if batch.session == session:
-            return set(range(len(batch.labels)))
+            return np.ones(len(batch.labels), bool)
         first, last = self._sessions.get((run, session), (1, 0))
-        return {row for row, sample in enumerate(batch.samples.tolist()) if first <= sample <= last}
+        within: NDArray[np.bool_] = (first <= batch.samples) & (batch.samples <= last)
+        return within
 
     def wipe(self, batch: ActivationBatch) -> ActivationBatch | None:
         """Return the batch with nothing left of the samples that are no more; None where it has none of those.
@@ -112,15 +114,17 @@ class ClassEdits:
         The rest keeps its place: the rehearsal memory refers to it.
         """
         now = self.names_now(batch)
-        gone = [row for row, name in enumerate(now) if not name and batch.names[row] != FORGOTTEN]
+        before = batch.names
+        gone = [row for row, name in enumerate(now) if not name and before[row] != FORGOTTEN]
         if not gone:
             return None
-        names = [name if current else FORGOTTEN for name, current in zip(batch.names, now, strict=True)]
+        names = [name if current else FORGOTTEN for name, current in zip(before, now, strict=True)]
         quantized = unpack_activations(batch.activations)
         codes = quantized.codes.copy()
         codes[gone] = 0
         classes = tuple(dict.fromkeys(names))
-        labels = np.array([classes.index(name) for name in names], np.uint16)
+        index = {name: number for number, name in enumerate(classes)}
+        labels = np.array([index[name] for name in names], np.uint16)
         activations = pack_activations(replace(quantized, codes=codes))
         return replace(batch, classes=classes, labels=labels, activations=activations)
 

@@ -20,7 +20,7 @@ from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import Cost, TooCostly, check_time, cost_of, machine_speed, room_beside
 from cloud_trainer.intake import Intake
 from cloud_trainer.robot_record import RobotRecord
-from cloud_trainer.session import RobotSession
+from cloud_trainer.session import RobotSession, Work
 from cloud_trainer.session_start import SessionStart, new_start, open_session
 from cloud_trainer.store import Event, Store
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
@@ -29,6 +29,8 @@ from hierarchy.command_line import Notice
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
 NEARLY_FULL, ROOM_MADE = 0.9, 0.8
 
+# A turn ends behind the step, test or edit in which it gets this old: others wait for it.
+TURN_SECONDS = 1.0
 # Steps on stored samples alone that are taken before looking whether anything came: a second or two on a small machine.
 IDLE_STEPS_AT_ONCE = 4
 # Steps in which the rate falls to its end where idle rehearsal is cut short: whoever stopped it waits for them. A
@@ -146,24 +148,38 @@ class Fleet:
         return ""
 
     def train(self, robot: str) -> str:
-        """Do what the robot's next event asks for. Return what was wrong with it, empty where nothing was."""
+        """Take a turn at what the robot's next event asks for, or at the rest of one.
+
+        Return what was wrong with the event, empty where nothing was or it is not done yet.
+        """
         self._last = robot
         record = self.robots[robot]
-        event = self.store.next_event(robot, record.cursor)
-        assert event is not None
+        if record.work is None:
+            record.work, record.work_seconds = self._next_work(robot, record), 0.0
         begin = time.perf_counter()
         try:
-            return self._apply(robot, record, event)
+            for _ in record.work:
+                if time.perf_counter() >= begin + TURN_SECONDS:
+                    record.work_seconds += time.perf_counter() - begin
+                    return ""
         except TooCostly as error:
-            self._skip(robot, record, event.id, error)
-            return ""
+            assert record.event is not None
+            self._skip(robot, record, record.event.id, error)
         except (ConfigError, MalformedMessage) as error:
             log.error("robot %s: training cannot go on: %s", robot, error)
             record.session, record.stuck = None, f"training cannot go on: {error}"[:400]
-            return ""
-        finally:
-            if event.kind == "rehearse":
-                record.idle_seconds = (time.perf_counter() - begin) / int(event.payload.split()[0])
+        event, record.event, record.work = record.event, None, None
+        if event and event.kind == "rehearse":
+            seconds = record.work_seconds + time.perf_counter() - begin
+            record.idle_seconds = seconds / int(event.payload.split()[0])
+        return record.session.trouble if event and record.session else ""
+
+    def _next_work(self, robot: str, record: RobotRecord) -> Work:
+        if record.tidy:
+            return self._tidied(robot, record)
+        record.event = self.store.next_event(robot, record.cursor)
+        assert record.event is not None
+        return self._apply(robot, record, record.event)
 
     def finish_idle(self, robot: str) -> None:
         """Where a silent robot's log is done with, train on what is left over, save what is due, and rehearse.
@@ -179,7 +195,7 @@ class Fleet:
             self._append(robot, "flush")
         elif record.save_when_idle:
             record.save_when_idle = False
-            self.save(robot)
+            self._write_checkpoint(robot)
         elif not self.next_to_train() and (due := record.session.idle_steps_due(self._config.practice)):
             count = min(due, IDLE_STEPS_AT_ONCE)
             record.save_when_idle = self._append(robot, "rehearse", b"%d %d" % (count, due)) and count == due
@@ -191,6 +207,9 @@ class Fleet:
         seconds: to take fewer steps in, where they are slow, and not to test what comes of them; but one at least.
         """
         record = self.robots[robot]
+        until = time.perf_counter() + seconds
+        while record.event and time.perf_counter() < until:  # one broken off would be begun again at the next start
+            self.train(robot)
         if record.messages_waiting:
             return
         while self._has_events(robot):
@@ -202,10 +221,19 @@ class Fleet:
             count = max(1, min(due, SETTLING_STEPS, int(min(most, SETTLING_STEPS))))
             test = most >= count + SETTLING_STEPS  # a test takes about as long as so many
             if self._append(robot, "settle", b"%d %d %d" % (count, due, test)):
-                self.train(robot)
+                while self._has_events(robot):
+                    self.train(robot)
 
     def save(self, robot: str) -> None:
-        """Write a robot's checkpoint, if anything has changed since the last; then delete what no checkpoint needs."""
+        """Write a robot's checkpoint, if anything has changed since the last, and delete what no checkpoint needs."""
+        record = self.robots[robot]
+        self._write_checkpoint(robot)
+        if record.tidy and record.event is None:
+            for _ in self._tidied(robot, record):
+                pass
+
+    def _write_checkpoint(self, robot: str) -> None:
+        """Write it, if anything has changed; what no checkpoint needs from then on is deleted in turns."""
         record = self.robots[robot]
         session = record.session
         # Where an event was broken off the log has it still, and the former checkpoint is what it goes on from.
@@ -219,16 +247,30 @@ class Fleet:
             about |= {"split": asdict(session.state.split), "start": record.start.decode()}
             save_checkpoint(self._checkpoints / robot, parts, about)
             record.cursor_saved = session.cursor
-            if record.forget_up_to:
-                self.store.forget(robot, record.forget_up_to)
-                record.forget_up_to, record.forgetting = 0, False
-            up_to, others = session.wipes
-            if up_to or others:
-                self.store.wipe(robot, up_to, others, session.without_forgotten)
-                session.wiped()
+            record.tidy = bool(record.forget_up_to) or session.wipes != (0, [])
             self._disk.say("")
-        except (OSError, StorageError) as error:
+        except OSError as error:
             self._disk.say(f"no checkpoint could be written, training goes on without: {error}")
+
+    def _tidied(self, robot: str, record: RobotRecord) -> Work:
+        """Delete what was given up, and overwrite what was forgotten: gigabytes, maybe, so in pieces."""
+        record.tidy = False
+        session = record.session
+        if session is None:
+            return
+        try:
+            while record.forget_up_to and self.store.forget_some(robot, record.forget_up_to):
+                yield
+            record.forget_up_to, record.forgetting = 0, False
+            up_to, others = session.wipes
+            cursor: int | None = 0 if up_to or others else None
+            while cursor is not None:
+                cursor = self.store.wipe_some(robot, cursor, up_to, others, session.without_forgotten)
+                yield
+            session.wiped()
+            self._disk.say("")
+        except StorageError as error:
+            self._disk.say(f"what is to be forgotten is in the store still: {error}")
 
     def knows_edit(self, robot: str, edit: ClassEdit) -> bool:
         """Whether an edit need not be stored."""
@@ -249,7 +291,7 @@ class Fleet:
                 continue
             if record.forgetting:
                 if record.forget_up_to:
-                    self.save(robot)  # deletes what was given up before
+                    self._write_checkpoint(robot)  # then what was given up before is deleted
                 continue
             excess = math.ceil(held[robot] - share)
             if up_to := self.store.oldest_batches(robot, record.session.oldest_needed - 1, excess):
@@ -417,9 +459,10 @@ class Fleet:
 
     def _has_events(self, robot: str) -> bool:
         record = self.robots[robot]
-        return not record.stuck and self.store.has_events(robot, record.cursor)
+        at_work = record.work is not None or record.tidy
+        return not record.stuck and (at_work or self.store.has_events(robot, record.cursor))
 
-    def _apply(self, robot: str, record: RobotRecord, event: Event) -> str:
+    def _apply(self, robot: str, record: RobotRecord, event: Event) -> Work:
         if event.kind == "start":
             if record.session and record.session.trainer.steps:
                 self._keep_former(robot, record.session)
@@ -427,11 +470,11 @@ class Fleet:
             record.start, record.session = event.payload, self._open(robot, event.payload)
             record.session.cursor = event.id
             record.steps_saved = 0
-            return ""
+            return
         session = record.session
         if session is None:
             raise MalformedMessage(f"event {event.id} comes before any start")
-        session.apply(event)
+        yield from session.work(event)
         if event.kind == "batch":
             record.messages_waiting -= 1
         elif event.kind == "edit":
@@ -441,8 +484,7 @@ class Fleet:
         elif event.kind == "forget":
             record.forget_up_to, record.forgetting = int(event.payload), True
         if session.trainer.steps >= record.steps_saved + self._config.checkpoint_every:
-            self.save(robot)
-        return session.trouble
+            self._write_checkpoint(robot)
 
     def _append(self, robot: str, kind: Literal["flush", "forget", "rehearse", "settle"], payload: bytes = b"") -> bool:
         try:

@@ -9,8 +9,9 @@ from broker.messages import RobotMetrics, RobotState, TrainerMetrics
 from cloud_trainer.conduct import Conduct
 from cloud_trainer.cost import Cost
 from cloud_trainer.intake import Intake
-from cloud_trainer.session import RobotSession
+from cloud_trainer.session import RobotSession, Work
 from cloud_trainer.session_start import SessionStart
+from cloud_trainer.store import Event
 
 # Rejected messages of a robot that are remembered, with reasons, for people to see.
 MOST_REJECTIONS = 20
@@ -42,7 +43,9 @@ class RobotRecord:
     up to which the log is not trained on, as it is of such a network, and a start behind it begins another one.
     cursor_saved, steps_saved: of the last checkpoint. save_when_idle: a checkpoint is due once the session has caught
     up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0 for none.
-    forgetting: such a decision is in the log, and what it gives up is not deleted yet. idle_seconds: that a step of
+    forgetting: such a decision is in the log, and what it gives up is not deleted yet. event: that the session is at
+    work on, and work: what is left of it, or of tidying the store. work_seconds: that it took by now. tidy: what no
+    checkpoint needs is to be deleted. idle_seconds: that a step of
     idle rehearsal took last; 0 before the first.
     """
 
@@ -72,6 +75,10 @@ class RobotRecord:
     save_when_idle: bool = False
     forget_up_to: int = 0
     forgetting: bool = False
+    event: Event | None = None
+    work: Work | None = None
+    work_seconds: float = 0.0
+    tidy: bool = False
     images_reported: int = 0
     idle_seconds: float = 0.0
     metrics: RobotMetrics | None = None

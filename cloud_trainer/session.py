@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -30,8 +30,11 @@ MOST_TESTED_AGAIN = 4000
 # --practice 0.5 that is 100 steps. With 300 more of a robot's samples were known by heart, and fewer others recognised:
 # from some frames the robot's half has learned more than it knows of others, and the cloud learns to rely on that.
 MOST_UNREHEARSED = 200
-# Samples predicted at a time in an evaluation; a message may hold thousands of small ones.
+# Samples predicted at a time in an evaluation, and no more than a step has; a message may hold thousands of small ones.
 PREDICT_AT_ONCE = 256
+
+# Work that can be interrupted wherever it yields: behind each step, test and edit. An event is done when it ends.
+Work = Iterator[None]
 
 log = logging.getLogger("cloud-trainer")
 
@@ -135,9 +138,15 @@ class RobotSession:
         return pack(wiped) if wiped else None
 
     def apply(self, event: Event) -> None:
-        """Do what an event of the robot's log asks for. ``trouble`` says what was wrong with it, if anything.
+        """Do all that an event of the robot's log asks for, as `work` does in pieces."""
+        for _ in self.work(event):
+            pass
 
-        Raises MalformedMessage for a batch that no intake would have let into the log.
+    def work(self, event: Event) -> Work:
+        """Do what an event of the robot's log asks for, a step at a time: one message may be worth hundreds.
+
+        ``trouble`` says what was wrong with it, if anything. Raises MalformedMessage for a batch that no intake would
+        have let into the log.
         """
         self.trouble = ""
         self.is_torn = True
@@ -145,30 +154,31 @@ class RobotSession:
             case "batch":
                 batch = unpack_as(ActivationBatch, event.payload)
                 if batch.evaluation:
-                    self._evaluate(batch, event.id)
+                    yield from self._evaluate(batch, event.id)
                 else:
-                    self._take(batch, event.id)
+                    yield from self._take(batch, event.id)
             case "edit":
                 for edit in self._edits.take(unpack_as(ClassEdit, event.payload)):
                     self._edit(edit)
                     if edit.change == "forget":
                         self._wipe_up_to = event.id
+                    yield
             case "flush":
-                self._flush()
+                yield from self._flush()
             case "rehearse":
                 count, due = (int(number) for number in event.payload.split())
-                self._rehearse(count, due)
+                yield from self._rehearse(count, due)
                 self._unrehearsed *= (due - count) / due
                 if count == due:
-                    self._test_again()
+                    yield from self._test_again()
             case "settle":
                 count, due, test = (int(number) for number in event.payload.split())
-                self._rehearse(count, count)
+                yield from self._rehearse(count, count)
                 self._unrehearsed *= (due - count) / due
                 if test:
-                    self._test_again()
+                    yield from self._test_again()
             case "rejoin":
-                self._flush()
+                yield from self._flush()
                 state = unpack_as(RobotState, event.payload)
                 if state.run != self.state.run:
                     self._begin_run(state)
@@ -283,7 +293,7 @@ class RobotSession:
         self._evaluated, self._tests = about["evaluated"], list(about["tests"])
         self._began_at = about["began_at"]
 
-    def _take(self, batch: ActivationBatch, event: int) -> None:
+    def _take(self, batch: ActivationBatch, event: int) -> Work:
         self._edits.note(batch)
         quantized = unpack_activations(batch.activations)
         self._progress = batch.progress
@@ -303,6 +313,7 @@ class RobotSession:
         self.messages_trained += 1
         while len(self._waiting) >= self._fresh_per_step:
             self._step()
+            yield
         # More than the next steps take, as when a robot encodes all that it has anew.
         self._store_anew(len(self._anew) - self._batch)
 
@@ -327,9 +338,10 @@ class RobotSession:
         self._rounds.begin_run()
         self._evaluation = 0
 
-    def _flush(self) -> None:
+    def _flush(self) -> Work:
         while self._waiting:
             self._step()
+            yield
         self._store_anew(len(self._anew))
 
     @property
@@ -369,7 +381,7 @@ class RobotSession:
             self._unrehearsed = min(self._unrehearsed + 1, MOST_UNREHEARSED)
         del self._anew[: max(0, count)]
 
-    def _rehearse(self, count: int, last: int) -> None:
+    def _rehearse(self, count: int, last: int) -> Work:
         """Take steps on stored samples alone, at a rate that falls to its end with the last one, counted from here."""
         for left in range(last, last - count, -1):
             drawn = self._memory.draw(self._batch)
@@ -378,6 +390,7 @@ class RobotSession:
             if not drawn or self._learn(samples, names, fresh=0, progress=settling(self._idle_steps, left)) is None:
                 break
             self._idle_steps += 1
+            yield
 
     def _learn(
         self, samples: list[Quantized], names: list[str], *, fresh: int, progress: float | None
@@ -390,8 +403,8 @@ class RobotSession:
             self.trouble = str(error)
             return None
 
-    def _evaluate(self, batch: ActivationBatch, event: int) -> None:
-        self._flush()
+    def _evaluate(self, batch: ActivationBatch, event: int) -> Work:
+        yield from self._flush()
         self._edits.note(batch)
         if batch.boot != self.state.boot:
             return  # nobody waits for the tests of a process that has ended
@@ -401,7 +414,7 @@ class RobotSession:
             self._begin_round(batch.evaluation)
         if self._evaluated < MOST_TESTED_AGAIN:
             self._tests.append(event)
-        names, predicted = self._test(batch)
+        names, predicted = yield from self._test(batch)
         for held_out in self._tested:
             held_out.add(names, predicted)
         self._evaluated += len(names)
@@ -415,7 +428,7 @@ class RobotSession:
         self._has_moved_on = False
         self._tests = []
 
-    def _test_again(self) -> None:
+    def _test_again(self) -> Work:
         """Predict samples of the last round once more: rehearsal has made another network of this one.
 
         Of a large round the first MOST_TESTED_AGAIN, as other robots have to wait meanwhile.
@@ -423,7 +436,7 @@ class RobotSession:
         self._first = self._first or self.held_out
         self.held_out = HeldOut()
         for event in self._tests:
-            self.held_out.add(*self._test(unpack_as(ActivationBatch, self._read(event))))
+            self.held_out.add(*(yield from self._test(unpack_as(ActivationBatch, self._read(event)))))
 
     @property
     def _tested(self) -> list[HeldOut]:
@@ -431,12 +444,14 @@ class RobotSession:
         others = [one for one in (self._first, self._settled) if one and one is not self.held_out]
         return [self.held_out, *others]
 
-    def _test(self, batch: ActivationBatch) -> tuple[list[str], list[str]]:
+    def _test(self, batch: ActivationBatch) -> Generator[None, None, tuple[list[str], list[str]]]:
         """Return what the samples that are not given up are called, and what they are taken for."""
         quantized, names = unpack_activations(batch.activations), self._edits.names_now(batch)
         predicted: list[str] = []
-        for start in range(0, len(names), PREDICT_AT_ONCE):
-            predicted += self.trainer.predict(dequantize(quantized[start : start + PREDICT_AT_ONCE]))
+        at_once = min(PREDICT_AT_ONCE, self._batch)
+        for start in range(0, len(names), at_once):
+            predicted += self.trainer.predict(dequantize(quantized[start : start + at_once]))
+            yield
         known = [(name, guess) for name, guess in zip(names, predicted, strict=True) if name]
         return [name for name, _ in known], [guess for _, guess in known]
 

@@ -35,6 +35,9 @@ FORMAT = 5
 # number would fill the disk with ranges: beyond this many, those next to each other are joined.
 MOST_RANGES = 100_000
 
+# Batches that are deleted, or looked at to be wiped, before others have a turn; and their bytes.
+TIDIED_AT_ONCE, TIDIED_BYTES = 64, 4_000_000
+
 # The store alone is not to be moved away: checkpoints without their log are refused.
 AFTER_DAMAGE = "put a copy of it back, or choose another --run-dir to start anew"
 
@@ -55,6 +58,9 @@ CREATE TABLE forgotten (
     PRIMARY KEY (robot, boot, first)
 ) WITHOUT ROWID;
 """
+
+# Of sequences of a boot, from the first to the last.
+Range = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,41 +222,68 @@ class Store:
 
     def forget(self, robot: str, up_to: int) -> None:
         """Delete the robot's batches up to the event with that id; they still count as come. Raises StorageError."""
+        while self.forget_some(robot, up_to):
+            pass
+
+    def forget_some(self, robot: str, up_to: int) -> bool:
+        """Delete the first of them, which takes a part of a second, and return whether any are left."""
         with self._storage_errors():
             self.commit()
             self._begin()
             batches = "FROM events WHERE robot = ? AND kind = 'batch' AND id <= ?"
             gone = self._database.execute(
-                f"SELECT boot, sequence {batches} ORDER BY boot, sequence", (robot, up_to)
+                f"SELECT id, boot, sequence {batches} ORDER BY id LIMIT {TIDIED_AT_ONCE}", (robot, up_to)
             ).fetchall()
-            self._database.execute(f"DELETE {batches}", (robot, up_to))
-            kept = self._database.execute(
-                "SELECT boot, first, last FROM forgotten WHERE robot = ?", (robot,)
-            ).fetchall()
-            ranges = join_ranges([*kept, *((boot, one, one) for boot, one in gone)], MOST_RANGES)
-            self._database.execute("DELETE FROM forgotten WHERE robot = ?", (robot,))
-            self._database.executemany("INSERT INTO forgotten VALUES (?, ?, ?, ?)", [(robot, *one) for one in ranges])
+            if gone:
+                self._database.execute(f"DELETE {batches}", (robot, gone[-1][0]))
+                self._note_forgotten(robot, [(boot, one, one) for _, boot, one in gone])
             self.commit()
+        return len(gone) == TIDIED_AT_ONCE
+
+    def _note_forgotten(self, robot: str, gone: list[Range]) -> None:
+        kept = self._database.execute("SELECT boot, first, last FROM forgotten WHERE robot = ?", (robot,)).fetchall()
+        ranges = join_ranges([*kept, *gone], MOST_RANGES)
+        self._database.execute("DELETE FROM forgotten WHERE robot = ?", (robot,))
+        self._database.executemany("INSERT INTO forgotten VALUES (?, ?, ?, ?)", [(robot, *one) for one in ranges])
 
     def wipe(self, robot: str, up_to: int, others: Sequence[int], without: Callable[[bytes], bytes | None]) -> None:
         """Replace payloads of batches up to an event, and of those with the other ids; the disk keeps no trace.
 
         without: returns what to put in place of a payload, or None for one that stays. Raises StorageError.
         """
+        cursor: int | None = 0
+        while cursor is not None:
+            cursor = self.wipe_some(robot, cursor, up_to, others, without)
+
+    def wipe_some(
+        self, robot: str, cursor: int, up_to: int, others: Sequence[int], without: Callable[[bytes], bytes | None]
+    ) -> int | None:
+        """Do so with the first of those behind the event ``cursor``, in a part of a second.
+
+        Return the event to go on behind; None where all is done. Nobody may write to these batches meanwhile.
+        """
+        last, wanted, seen = max([up_to, *others]), set(others), 0
+        wiped: list[tuple[bytes, int]] = []
+        while (event := self.next_event(robot, cursor)) and event.id <= last and seen < TIDIED_BYTES:
+            cursor = event.id
+            seen += len(event.payload) + TIDIED_BYTES // TIDIED_AT_ONCE
+            if event.kind == "batch" and (cursor <= up_to or cursor in wanted):
+                payload = without(event.payload)
+                if payload is not None:
+                    wiped.append((payload, cursor))
         with self._storage_errors():
             self.commit()
             self._begin()
             self._database.execute("INSERT OR IGNORE INTO wiped VALUES (?)", (robot,))
-            cursor = 0
-            while (event := self.next_event(robot, cursor)) and event.id <= max([up_to, *others]):
-                cursor = event.id
-                if event.kind == "batch" and (cursor <= up_to or cursor in others):
-                    payload = without(event.payload)
-                    if payload is not None:
-                        self._database.execute("UPDATE events SET payload = ? WHERE id = ?", (payload, cursor))
+            self._database.executemany("UPDATE events SET payload = ? WHERE id = ?", wiped)
             self.commit()
+            if seen >= TIDIED_BYTES:
+                return cursor
             # Old pages are overwritten (secure_delete), and so is what the log in front of the file has of them.
-            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            (in_use, *_) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if in_use:
+                raise StorageError("the store's own log is in use, so what was forgotten is not overwritten in it yet")
+        return None
 
     def close(self) -> None:
         """Close the file; what was not committed is gone."""
@@ -329,9 +362,6 @@ def damage_explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         raise ConfigError(f"the store {path} is damaged, or cannot be read: {error}; {AFTER_DAMAGE}") from error
-
-
-Range = tuple[str, int, int]
 
 
 def join_ranges(ranges: list[Range], most: int) -> list[Range]:

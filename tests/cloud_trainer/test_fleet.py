@@ -111,6 +111,105 @@ def test_robots_take_turns_however_much_one_sends(fleet: Fleet) -> None:
     assert train(fleet, 2) == ["slow", "fast"]
 
 
+# Turns
+
+
+@pytest.fixture
+def shortest_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each turn be over with the first step, test or edit."""
+    monkeypatch.setattr("cloud_trainer.fleet.TURN_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("shortest_turns")
+def test_others_have_turns_while_one_message_of_many_samples_is_trained_on(tmp_path: Path) -> None:
+    fleet = open_fleet(tmp_path)
+    enter(fleet, "r1", STATE)
+    enter(fleet, "r2", STATE)
+    train(fleet)
+    send(fleet, "r1", 1, size=400)
+    send(fleet, "r2", 3)
+    turns = train(fleet)
+    assert turns.count("r1") == 101, "a hundred steps, and its end"
+    assert turns[:12] == ["r1", "r2"] * 6
+    in_turns = state_of(fleet, "r1")
+    close(fleet)
+    again = open_fleet(tmp_path)
+    train(again)
+    assert state_of(again, "r1") == in_turns, "turns depend on the time, weights do not"
+    close(again)
+
+
+@pytest.mark.usefixtures("shortest_turns")
+def test_a_trainer_killed_in_the_middle_of_a_message_takes_it_up_again_whole(tmp_path: Path) -> None:
+    fleet = open_fleet(tmp_path)
+    enter(fleet, "r1", REHEARSING)
+    send(fleet, "r1", 2, size=40)
+    train(fleet, 20)
+    fleet.save("r1")
+    assert fleet.robots["r1"].messages_waiting == 2
+    close(fleet)
+    again = open_fleet(tmp_path)
+    train(again)
+    ended = state_of(again, "r1")
+    close(again)
+    shutil.rmtree(tmp_path / "checkpoint")
+    whole = open_fleet(tmp_path)
+    train(whole)
+    assert state_of(whole, "r1") == ended
+    close(whole)
+
+
+@pytest.mark.usefixtures("shortest_turns")
+def test_a_stop_in_the_middle_of_a_message_saves_what_it_taught(tmp_path: Path) -> None:
+    fleet = open_fleet(tmp_path, checkpoint_every=1000)
+    enter(fleet, "r1", STATE)
+    send(fleet, "r1", 1, size=40)
+    train(fleet, 5)
+    fleet.settle("r1", 60)
+    fleet.save("r1")
+    close(fleet)
+    _, about = load_checkpoint(tmp_path / "checkpoint" / "r1")
+    assert about["steps"] == 10
+
+
+@pytest.mark.usefixtures("shortest_turns")
+def test_thousands_of_edits_that_waited_for_one_are_made_in_turns(fleet: Fleet) -> None:
+    enter(fleet, "r1", STATE)
+    enter(fleet, "r2", STATE)
+    train(fleet)
+    edits = [
+        ClassEdit(boot=STATE.boot, sequence=number, number=number, change="rename", name="a", to="b", session=0)
+        for number in range(2, 1001)
+    ]
+    edits.append(replace(edits[0], sequence=1, number=1))
+    for edit in edits:
+        fleet.store.append_message("r1", edit.boot, edit.sequence, pack(edit), "edit")
+    fleet.store.commit()
+    train(fleet, 999)
+    send(fleet, "r2", 3, first=2000)
+    assert train(fleet, 6) == ["r2", "r1"] * 3
+    assert Counter(train(fleet)) == {"r1": 998, "r2": 0 + 3}
+
+
+@pytest.mark.usefixtures("shortest_turns")
+def test_what_was_forgotten_is_overwritten_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloud_trainer.store.TIDIED_AT_ONCE", 2)
+    fleet = open_fleet(tmp_path, practice=0)
+    for robot in ("r1", "r2"):
+        enter(fleet, robot, STATE)
+    send(fleet, "r1", 12)
+    edit = ClassEdit(boot=STATE.boot, sequence=50, number=1, change="forget", name="cat", to="", session=0)
+    fleet.store.append_message("r1", edit.boot, edit.sequence, pack(edit), "edit")
+    fleet.store.commit()
+    train(fleet)
+    fleet.finish_idle("r1")  # writes a checkpoint
+    send(fleet, "r2", 3)
+    assert Counter(train(fleet)[:6]) == {"r1": 3, "r2": 3}
+    left = [unpack_as(ActivationBatch, one).classes for one in fleet.store.batches_after("r1", 0)]
+    assert not any("cat" in classes for classes in left)
+    close(fleet)
+
+
 # Resuming
 
 Entry = tuple[str, Kind, bytes, tuple[str, int] | None]

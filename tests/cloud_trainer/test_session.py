@@ -14,7 +14,7 @@ from broker.errors import MalformedMessage
 from broker.messages import ActivationBatch, ClassEdit, SplitSpec, TrainerMetrics
 from broker.quantize import dequantize, quantize
 from cloud_trainer.segment import CloudSegment
-from cloud_trainer.session import MOST_UNREHEARSED, PREDICT_AT_ONCE, RobotSession
+from cloud_trainer.session import MOST_UNREHEARSED, RobotSession
 from cloud_trainer.store import Event, Kind
 from cloud_trainer.trainer import CloudStep, CloudTrainer
 from hierarchy.device import Compute
@@ -268,9 +268,9 @@ def test_each_round_of_evaluation_starts_anew() -> None:
 
 def test_a_large_evaluation_is_predicted_in_parts() -> None:
     robot = Robot()
-    robot.send(PREDICT_AT_ONCE + 44, evaluation=1)
-    assert robot.trainer.predicted == [PREDICT_AT_ONCE, 44]
-    assert robot.figures.evaluated == PREDICT_AT_ONCE + 44
+    robot.send(30, evaluation=1)
+    assert robot.trainer.predicted == [8, 8, 8, 6], "as many at once as a step has"
+    assert robot.figures.evaluated == 30
 
 
 def test_activations_that_cannot_be_trained_on_are_said_and_not_kept() -> None:
