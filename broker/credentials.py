@@ -25,6 +25,7 @@ else:
 
 from broker.errors import ConfigError
 from broker.paths import did_you_mean, typed_path
+from broker.private_files import check_private, read_private
 
 # Each key of the file can stand in the environment instead, as REFLEXARC_MQTT_USERNAME and so on.
 ENVIRONMENT_PREFIX = "REFLEXARC_MQTT_"
@@ -72,8 +73,7 @@ def load_credentials(file: str) -> Credentials:
         return _credentials(_from_environment(os.environ), Path(), "environment")
     path = typed_path(file)
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-        mode = path.stat().st_mode
+        settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"--credentials {path}: {error.strerror}{did_you_mean(path)}") from error
     except ValueError as error:
@@ -83,10 +83,8 @@ def load_credentials(file: str) -> Credentials:
             raise ConfigError(f"--credentials {path}: unknown key {name!r}; use {', '.join(KEYS)}")
         if not isinstance(value, str) or not value:
             raise ConfigError(f"--credentials {path}: {name} must be a text that is not empty")
-    if "password" in settings and mode & 0o004:
-        raise ConfigError(
-            f"--credentials {path}: it holds a password and everybody on this machine can read it: chmod 600 {path}"
-        )
+    if "password" in settings:
+        check_private(path, "--credentials")
     return _credentials(settings, path.parent, f"--credentials {path}")
 
 
@@ -99,14 +97,13 @@ def _credentials(settings: dict[str, str], folder: Path, where: str) -> Credenti
     paths = {name: folder / typed_path(settings[name]) for name in PATHS if name in settings}
     for name, path in paths.items():
         _check_readable(path, f"{where}: {name}")
+    if "key" in paths:
+        check_private(paths["key"], f"{where}: key")
     password, password_file = settings.get("password"), paths.get("password_file")
     if password_file is not None:
         if password is not None:
             raise ConfigError(f"{where}: password and password_file: one of them is too many")
-        try:
-            password = password_file.read_text(encoding="utf-8").rstrip("\r\n")
-        except ValueError as error:
-            raise ConfigError(f"{where}: password_file {password_file} is not a text in UTF-8") from error
+        password = read_private(password_file, f"{where}: password_file").rstrip("\r\n")
     return Credentials(
         ca=paths.get("ca"),
         certificate=paths.get("certificate"),

@@ -34,6 +34,7 @@ from broker.certificates import (
 )
 from broker.codec import SEND_LIMIT_BYTES
 from broker.errors import ConfigError
+from broker.private_files import check_private
 from broker.topics import Role, check_name
 
 RESERVED_NAMES = frozenset({"ca", "broker"})
@@ -295,6 +296,7 @@ class _Writer:
             self._write(key, authority.key_pem, "the authority's key: KEEP IT OFFLINE", KEY_MODE)
             self._write(certificate, authority.certificate_pem, "the authority")
             return authority
+        check_private(key, "the authority's key")
         try:
             return read_authority(certificate.read_bytes(), key.read_bytes())
         except ValueError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from broker.errors import ConfigError
 from broker.paths import typed_path
+from broker.private_files import read_private
 from hierarchy.command_line import check_range
 
 PASSWORD_VARIABLE = "REFLEXARC_PAGE_PASSWORD"  # noqa: S105, the name is no secret
@@ -24,7 +25,8 @@ class PageOptions:
     page_host: str = "127.0.0.1"
     """Address that the page listens at: this machine only, or 0.0.0.0 for the network too, which takes a password."""
     page_password_file: str = ""
-    """File whose first line is the page's password. Default: the environment variable REFLEXARC_PAGE_PASSWORD."""
+    """File whose first line is the page's password, and which nobody else may read. Default: the environment variable
+    REFLEXARC_PAGE_PASSWORD."""
 
     def check_page(self) -> None:
         """Raise ConfigError for settings that cannot work."""
@@ -40,10 +42,8 @@ class PageOptions:
         """The page's password; empty for none. Raises ConfigError."""
         password = os.environ.get(PASSWORD_VARIABLE, "")
         if self.page_password_file:
-            try:
-                password = (typed_path(self.page_password_file).read_text().splitlines() or [""])[0].strip()
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"--page-password-file {self.page_password_file}: {error}") from error
+            text = read_private(typed_path(self.page_password_file), "--page-password-file")
+            password = (text.splitlines() or [""])[0].strip()
             if not password:
                 raise ConfigError(f"--page-password-file {self.page_password_file}: its first line is empty")
         if password and len(password) < LEAST_PASSWORD:

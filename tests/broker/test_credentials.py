@@ -20,6 +20,8 @@ def _folder(tmp_path: Path) -> Path:
     for name in ("ca.crt", "client.crt", "client.key"):
         (tmp_path / name).write_text("not looked into here")
     (tmp_path / "word").write_text("sesame\n")
+    for name in ("client.key", "word"):
+        (tmp_path / name).chmod(0o600)
     return tmp_path
 
 
@@ -78,6 +80,8 @@ def test_a_file_wins_over_the_environment(folder: Path, monkeypatch: pytest.Monk
 def test_what_cannot_be_is_said(folder: Path, text: str, complaint: str) -> None:
     (folder / "empty").write_text("\n")
     (folder / "binary").write_bytes(b"\xff\xfe")
+    for name in ("empty", "binary"):
+        (folder / name).chmod(0o600)
     with pytest.raises(ConfigError, match=complaint) as error:
         load_credentials(written(folder, text))
     assert "sesame" not in str(error.value)
@@ -90,10 +94,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_password_that_everybody_can_read(folder: Path) -> None:
     text = 'username = "r1"\npassword = "sesame"\n'
-    with pytest.raises(ConfigError, match="everybody on this machine can read it: chmod 600 ") as error:
+    with pytest.raises(ConfigError, match=r"everybody on this machine may read it .*: chmod 600 ") as error:
         load_credentials(written(folder, text, mode=0o644))
     assert "sesame" not in str(error.value)
-    assert load_credentials(written(folder, text, mode=0o640)).password == "sesame"
+    with pytest.raises(ConfigError, match=r"its group may read it .*: chmod 600 "):
+        load_credentials(written(folder, text, mode=0o640))
+    assert load_credentials(written(folder, text, mode=0o600)).password == "sesame"
     assert load_credentials(written(folder, 'username = "r1"\n', mode=0o644)).username == "r1"
 
 

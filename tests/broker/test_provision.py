@@ -148,6 +148,9 @@ def test_without_the_authoritys_key_nothing_is_signed(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"ca\.key is not here: bring it back"):
         provision(folder, robots=["r2"])
     (folder / "ca" / "ca.key").write_text("no key")
+    with pytest.raises(ConfigError, match=r"ca\.key holds a secret, and everybody"):
+        provision(folder, robots=["r2"])
+    (folder / "ca" / "ca.key").chmod(0o600)
     with pytest.raises(ConfigError, match="holds no certificate authority"):
         provision(folder, robots=["r2"])
 

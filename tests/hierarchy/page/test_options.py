@@ -30,6 +30,9 @@ def test_without_a_password_only_this_machine_gets_in() -> None:
 def test_the_password_is_a_files_first_line_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "password"
     file.write_text("long enough\nand a note\n")
+    with pytest.raises(ConfigError, match=r"--page-password-file .*password holds a secret.*chmod 600"):
+        PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(file)).check_page()
+    file.chmod(0o600)
     options = PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(file))
     options.check_page()
     assert options.page_password == "long enough"
@@ -42,7 +45,8 @@ def test_the_password_is_a_files_first_line_or_a_variable(tmp_path: Path, monkey
 def test_a_password_that_protects_nothing_is_refused(content: str, tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_text(content)
-    with pytest.raises(ConfigError, match="password"):
+    file.chmod(0o600)
+    with pytest.raises(ConfigError, match=r"first line is empty|characters: use"):
         PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(file)).check_page()
 
 
