@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from tyro.extras import SubcommandApp
 from broker.address import CERTIFICATE_PORT, is_loopback
 from broker.errors import BrokerUnavailable, ConfigError, ReflexarcError
 from broker.paths import typed_path
+from broker.plain_text import let_output_take_all_characters, say
 from broker.server import LocalBroker, find_mosquitto, start_local_broker
 from broker.startup import EXIT_INTERRUPTED, let_ctrl_c_interrupt
 
@@ -76,7 +78,7 @@ def provision_command(
     done = provision(folder, robots=robot, trainers=trainer, hosts=host, removed=remove)
     width = max((len(str(written.path)) for written in done.files), default=0)
     for written in done.files:
-        print(f"{written.path!s:{width}}  {written.what}")
+        say(f"{written.path!s:{width}}  {written.what}")
     if not done.files:
         print("nothing is missing, so nothing was written")
     _tell_next_steps(folder, robot, trainer, f"mqtts://{done.hosts[0]}:{CERTIFICATE_PORT}")
@@ -84,17 +86,22 @@ def provision_command(
 
 def _tell_next_steps(folder: Path, robots: Sequence[str], trainers: Sequence[str], url: str) -> None:
     print(f"\nKeep {folder / 'ca'} offline: who has its key can be anybody. Each end needs its own folder only.")
-    print(f"\nThe broker (`kill -HUP PID` has a running one read changed files):\n    cd {folder / 'broker'}")
+    print(f"\nThe broker (`kill -HUP PID` has a running one read changed files):\n    cd {quoted(folder / 'broker')}")
     if os.geteuid() == 0:
         print("    chown -R mosquitto: .    # what it becomes when root starts it")
-    print(f"    {find_mosquitto() or 'mosquitto'} -c mosquitto.conf")
+    print(f"    {quoted(find_mosquitto() or 'mosquitto')} -c mosquitto.conf")
     for name in trainers:
-        login = folder / name / "credentials.toml"
+        login = quoted(folder / name / "credentials.toml")
         print(f"Trainer {name}:\n    cloud-trainer run --trainer {name} --broker {url} --credentials {login}")
     for name in robots:
-        login = folder / name / "credentials.toml"
+        login = quoted(folder / name / "credentials.toml")
         print(f"Robot {name}:")
         print(f"    robot-edge run --robot {name} --broker {url} --credentials {login} --source folder:PATH")
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as a shell takes it in a command that people copy."""
+    return shlex.quote(str(path))
 
 
 def _announce(broker: LocalBroker, bind: str) -> None:
@@ -122,11 +129,12 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
+    let_output_take_all_characters()
     try:
         let_ctrl_c_interrupt()
         app.cli(prog="local-broker", description=__doc__)
     except ReflexarcError as error:
-        print(f"local-broker: {error}", file=sys.stderr)
+        say(f"local-broker: {error}", sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

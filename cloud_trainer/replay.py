@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 
 from broker.errors import ConfigError
@@ -20,6 +19,7 @@ from cloud_trainer.session_start import SessionStart, open_session
 from cloud_trainer.store import Store
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import DeviceName
+from hierarchy.console import PlainConsole
 from hierarchy.device import choose_device, set_threads
 
 log = logging.getLogger("cloud-trainer")
@@ -34,7 +34,7 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
         settings = TrainingSettings(**store.settings)
         set_threads(settings.threads)
         # Not the console's width: a file or a pipe should get a line in one piece.
-        console, equal = Console(soft_wrap=True, highlight=False), True
+        console, equal = PlainConsole(soft_wrap=True), True
         for robot in store.robots():
             if not store.is_whole(robot):
                 raise ConfigError(

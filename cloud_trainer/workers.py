@@ -21,6 +21,7 @@ from pathlib import Path
 import tomli_w
 
 from broker.errors import ConfigError, ReflexarcError
+from broker.plain_text import say
 from broker.startup import prepare_pytorch
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import Share, worker_folder, worker_folders
@@ -177,7 +178,7 @@ def _work(config: TrainerConfig, share: Share, stop: Connection) -> None:
     try:
         train(config, stopped=stop.poll, wanted=share.wants)
     except ReflexarcError as error:
-        print(f"cloud-trainer {config.trainer}: {error}", file=sys.stderr)
+        say(f"cloud-trainer {config.trainer}: {error}", sys.stderr)
         sys.exit(EXIT_ERROR)
 
 

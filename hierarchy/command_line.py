@@ -19,6 +19,7 @@ else:
 from broker import startup
 from broker.errors import ConfigError, ReflexarcError
 from broker.paths import did_you_mean, typed_path
+from broker.plain_text import PlainFormatter, let_output_take_all_characters, say
 
 # What --device takes. Here and not in device.py, which imports torch for seconds: --help should not wait for it.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -37,7 +38,7 @@ def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
         startup.let_ctrl_c_interrupt()
         cli(with_config_file(sys.argv[1:]))
     except ReflexarcError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        say(f"{program}: {error}", sys.stderr)
         sys.exit(EXIT_ERROR)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -49,8 +50,11 @@ def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
 
 def start_log(speaker: str = "") -> None:
     """Log to the terminal. speaker: named in every line, where several processes share the terminal."""
+    let_output_take_all_characters()
     who = f"%(name)s {speaker}" if speaker else "%(name)s"
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {who}: %(message)s", datefmt="%H:%M:%S")
+    to_terminal = logging.StreamHandler()
+    to_terminal.setFormatter(PlainFormatter(f"%(asctime)s {who}: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[to_terminal])
 
 
 def with_config_file(arguments: Sequence[str]) -> list[str]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import matplotlib
+from matplotlib import font_manager
 from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
@@ -26,9 +31,34 @@ MOST_NUMBERS, MOST_NAMES = 400, 25
 ROBOT_COLORS = tuple(map(str, TABLEAU_COLORS.values()))
 STYLES = ("-", "--", ":", "-.")
 
+# Characters of a name in a picture: a longer one leaves no room for what is drawn.
+MOST_CHARACTERS = 32
+FONT = "DejaVu Sans"  # matplotlib brings it along
+# For what that one lacks, where they are installed.
+FURTHER_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans")
+
 Points = list[tuple[int, float]]
 
+log = logging.getLogger("run")
 
+
+@contextmanager
+def _text_as_it_is(what: str) -> Iterator[None]:
+    """Draw names as they are, whatever the user's matplotlibrc says, and let no picture end a run.
+
+    matplotlib takes what stands between two dollars for mathematics, and raises ValueError where it is none. Whatever
+    else goes wrong is a line in the log. A disk that cannot be written is the caller's: OSError.
+    """
+    try:
+        with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False, "font.family": list(_fonts())}):
+            yield
+    except OSError:
+        raise
+    except Exception as error:
+        log.warning("no %s: they cannot be drawn (%s: %s)", what, type(error).__name__, error)
+
+
+@_text_as_it_is("curves")
 def draw_curves(metrics: Path, picture: Path) -> None:
     """Draw the curves of a metrics.jsonl into a PNG; where there are several robots, each has a line of its own."""
     curves, arrivals = _read(metrics)
@@ -38,7 +68,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     for (robot, name), points in sorted(curves.items()):
         end, _, quantity = name.partition("_")
         axes = loss_axes if quantity == "loss" else accuracy_axes
-        label = f"{end} {robot}".strip() if len(robots) > 1 else end
+        label = f"{end} {shown_name(robot)}".strip() if len(robots) > 1 else end
         thinned = points[:: max(1, len(points) // MOST_POINTS)]
         number = robots.index(robot)
         color = ROBOT_COLORS[number % len(ROBOT_COLORS)] if len(robots) > 1 else COLORS[end]
@@ -58,6 +88,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=120)
 
 
+@_text_as_it_is("threshold curves")
 def draw_thresholds(curve: Sequence[ThresholdPoint], chosen: float, picture: Path, *, asked: bool) -> None:
     """Draw what each threshold of a cascade does into a PNG. asked: whether there was a cloud to ask."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -78,6 +109,7 @@ def draw_thresholds(curve: Sequence[ThresholdPoint], chosen: float, picture: Pat
     figure.savefig(picture, dpi=120)
 
 
+@_text_as_it_is("accuracy matrices")
 def draw_accuracy_matrices(matrices: Mapping[str, Mapping[str, Any]], picture: Path, *, left_out: int = 0) -> None:
     """Draw a heat map into a PNG for each title, and a curve: how well each class is known in each test, and all are.
 
@@ -89,7 +121,7 @@ def draw_accuracy_matrices(matrices: Mapping[str, Mapping[str, Any]], picture: P
     for (axes, mean_axes), (title, matrix) in zip(grid, matrices.items(), strict=True):
         rounds = [[float("nan") if value is None else value for value in row] for row in matrix["rounds"]]
         image = axes.imshow(rounds, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-        axes.set_title(f"accuracy of each class in each test: {title}", loc="left", fontsize=10)
+        axes.set_title(f"accuracy of each class in each test: {shown_name(title)}", loc="left", fontsize=10)
         axes.set_xticks(*_ticks(matrix["classes"]), rotation=45, ha="right", fontsize=8)
         axes.set_yticks(*_ticks(_names_of_tests(matrix["tests"])), fontsize=8)
         means = [fmean(value for value in row if value is not None) for row in matrix["rounds"]]
@@ -119,10 +151,33 @@ def _names_of_tests(numbers: Sequence[int]) -> list[str]:
     return names
 
 
+def shown_name(name: str) -> str:
+    r"""Return a name as a picture shows it: its middle left out where it is long, ``\u6771`` for what has no glyph."""
+    glyphs = _glyphs()
+    drawn = "".join(one if ord(one) in glyphs else one.encode("unicode_escape").decode() for one in name)
+    if len(drawn) <= MOST_CHARACTERS:
+        return drawn
+    half = (MOST_CHARACTERS - 1) // 2
+    return f"{drawn[:half]}…{drawn[-half:]}"
+
+
+@cache
+def _fonts() -> tuple[str, ...]:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return (FONT, *(name for name in FURTHER_FONTS if name in installed))
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    """Return the characters that can be drawn."""
+    paths = [font_manager.findfont(name) for name in _fonts()]
+    return frozenset().union(*(font_manager.get_font(path).get_charmap() for path in paths))
+
+
 def _ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
     """Return where to write which names along an axis."""
     places = list(range(0, len(names), max(1, math.ceil(len(names) / MOST_NAMES))))
-    return places, [names[place] for place in places]
+    return places, [shown_name(names[place]) for place in places]
 
 
 def _read(metrics: Path) -> tuple[dict[tuple[str, str], Points], list[int]]:

@@ -10,6 +10,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from broker.messages import Action
+from broker.plain_text import say
 from hierarchy.command_line import EXIT_ERROR, run_program
 from robot_edge.config import EvaluateConfig, RobotConfig
 from robot_edge.given_paths import check_evaluation, check_run
@@ -73,7 +74,7 @@ def cameras() -> None:
     from robot_edge.sources.camera import list_cameras
 
     for path, about in list_cameras():
-        print(f"camera:{path}  {about}")
+        say(f"camera:{path}  {about}")
     if not list_cameras():
         print("no cameras here (no /dev/video*)")
 

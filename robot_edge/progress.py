@@ -8,11 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from broker.paths import shown
+from broker.plain_text import visible
+from hierarchy.console import PlainConsole
 
 # Between two lines where the output is no terminal.
 LINE_SECONDS = 5.0
@@ -24,14 +25,14 @@ class RunProgress:
     """Shows the progress of a run; use it as a context manager."""
 
     def __init__(self, total: int | None, unit: str = "images") -> None:
-        self._console = Console()
+        self._console = PlainConsole()
         self._total = total
         self._unit = unit
         self._next_line = 0.0
         self._bar = Progress(
             BarColumn(bar_width=16),
-            TextColumn("{task.completed:,.0f} " + unit),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.completed:,.0f} " + unit, markup=False),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(compact=True),
             console=self._console,
         )
@@ -51,7 +52,7 @@ class RunProgress:
     def show(self, done: int, figures: str = "") -> None:
         """Show how far the run is."""
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=done, figures=figures)
+            self._bar.update(self._task, completed=done, figures=visible(figures))
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             share = f" of {self._total:,}" if self._total else ""
@@ -65,7 +66,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         table.add_column(column, justify="left" if not column else "right")
     for title, name in (("held-out accuracy", "accuracy"), ("prequential accuracy", "prequential")):
         table.add_row(title, _percent(summary[f"exit_{name}"]), _percent(summary[f"cloud_{name}"]))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     sent, jpeg = summary["bytes_per_image"] or 0, summary["jpeg_bytes_per_image"] or 0
     console.print(
@@ -124,7 +125,7 @@ def print_evaluation(figures: dict[str, Any], folder: Path) -> None:
     table.add_row("calibration error (ECE)", *(_percent(figures.get(f"{end}_calibration_error")) for end in ends))
     for share in (50, 99):
         table.add_row(f"latency p{share}", *(_milliseconds(figures[f"{end}_latency"], share) for end in ends))
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     lines = [
         f"Calibration error before calibration: {_percent(figures['exit_calibration_error_before'])}, "

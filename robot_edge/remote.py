@@ -12,6 +12,7 @@ from broker.codec import MAX_TEACH_SECONDS, check_class_name, pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
 from broker.link import Delivery, Link, MqttLink, credentials_for
 from broker.messages import Action, Command, CommandResult, RobotState
+from broker.plain_text import say
 from broker.topics import check_name
 from hierarchy.command_line import check_range
 
@@ -70,7 +71,7 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
         if topic.channel == "result":
             result = unpack_as(CommandResult, delivery.payload)
             if result.id == command.id:
-                print(f"{robot}: {result.text}", flush=True)
+                say(f"{robot}: {result.text}")
                 if result.done:
                     return result.ok
                 give_up = math.inf if command.seconds else time.monotonic() + ANSWER_SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from broker.errors import ConfigError
 from broker.link import MqttLink, credentials_for
+from broker.plain_text import say
 from hierarchy.device import Compute, set_threads
 from robot_edge.batches import resize
 from robot_edge.planning.config import PlanConfig
@@ -156,4 +158,4 @@ def _write(config: PlanConfig, settings: dict[str, object]) -> None:
         Path(config.out).write_text(tomli_w.dumps(settings))
     except OSError as error:
         raise ConfigError(f"--out {config.out}: {error}") from error
-    print(f"The plan is in {config.out}: robot-edge run --config {config.out}", flush=True)
+    say(f"The plan is in {config.out}: robot-edge run --config {shlex.quote(config.out)}")

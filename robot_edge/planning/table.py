@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
+from hierarchy.console import PlainConsole
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.probing import LinkRate
 from robot_edge.planning.runtime_model import Option, choose, fits
@@ -48,7 +48,7 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
             one.limit,
             style="bold" if one == best else None,
         )
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(
         "bytes: sent for an image. MB: weights, gradients, momentum and activations on the robot. images/s: robot, "

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
@@ -12,6 +13,7 @@ from hierarchy.calibration import threshold_curve
 from hierarchy.curves import (
     CLOUD_COLOR,
     EXIT_COLOR,
+    MOST_CHARACTERS,
     MOST_NAMES,
     MOST_POINTS,
     NEW_CLASS_COLOR,
@@ -21,6 +23,7 @@ from hierarchy.curves import (
     draw_accuracy_matrices,
     draw_curves,
     draw_thresholds,
+    shown_name,
 )
 
 
@@ -88,3 +91,54 @@ def test_a_heat_map_names_what_can_be_read(tmp_path: Path) -> None:
     draw_accuracy_matrices({"r1": matrix, "r2": matrix}, tmp_path / "forgetting.png", left_out=3)
     with Image.open(tmp_path / "forgetting.png") as picture:
         assert picture.width == 1080
+
+
+HOSTILE = (
+    "$\\frac$",
+    "a_$b^$",
+    "$10$ bill",
+    "_hidden",
+    "{x}",
+    "\\",
+    "%s",
+    "杯子",
+    "كوب",
+    "🍵",
+    "x" * 10_000,
+    "a\nb\x1b[2J",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_in_every_picture(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    matrix = {"classes": [name, "cup"], "rounds": [[0.5, 0.4], [0.7, 0.8]], "tests": [1, 2]}
+    draw_accuracy_matrices({name: matrix}, tmp_path / "forgetting.png")
+    lines = [line(images, robot=robot, cloud_loss=1.0) for images in (1, 2) for robot in (name, "r2")]
+    assert drawn(tmp_path, lines)[ROBOT_COLORS[0]] > 20
+    assert (tmp_path / "forgetting.png").exists()
+    assert not caplog.records
+    assert len(shown_name(name)) <= MOST_CHARACTERS
+
+
+def test_names_are_shown_so_that_they_can_be_told_apart() -> None:
+    assert shown_name("$5 bill") == "$5 bill"
+    assert shown_name("\U0001f375") == "\\U0001f375"
+    assert shown_name("a\x1b") == "a\\x1b"
+    assert shown_name("x" * 40 + "1") != shown_name("x" * 40 + "2")
+
+
+def test_a_users_matplotlibrc_draws_no_mathematics(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with matplotlib.rc_context({"text.usetex": True, "text.parse_math": True}):
+        matrix = {"classes": ["$\\frac$"], "rounds": [[0.5], [0.7]], "tests": [1, 2]}
+        draw_accuracy_matrices({"r1": matrix}, tmp_path / "forgetting.png")
+    assert (tmp_path / "forgetting.png").exists()
+    assert not caplog.records
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "metrics.jsonl").write_text("no JSON\n")
+    draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    assert [record.getMessage().partition(" (")[0] for record in caplog.records] == ["no curves: they cannot be drawn"]
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(OSError, match="no folder"):  # the disk is for others to tell of
+        draw_curves(tmp_path / "metrics.jsonl", tmp_path / "no folder" / "curves.png")
