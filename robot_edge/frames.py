@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -51,6 +52,14 @@ class Frame:
     session: int = 0
     header: Header | None = None
     phase: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbering:
+    """The scenes of a folder's pictures, by their paths below it. is_all: whether only these are shown."""
+
+    numbers: Mapping[str, int]
+    is_all: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.page import page_server
 from hierarchy.run_folder import RunFolder, former_settings
 from robot_edge.config import RobotConfig
-from robot_edge.frames import PacedSource
+from robot_edge.frames import Numbering, PacedSource
 from robot_edge.held_out import open_held_out
 from robot_edge.live import live_node
 from robot_edge.node import RobotNode
@@ -33,6 +33,7 @@ from robot_edge.page.board import Board
 from robot_edge.resume import check_same_run, unpack_compute, without_checkpoint
 from robot_edge.run_identity import go_on_as_another, run_identity
 from robot_edge.segment import EdgeSegment, build_edge
+from robot_edge.source_files import SourceFiles, begin_behind, files_of, go_on_with, read_files
 from robot_edge.sources import open_source
 from robot_edge.trainer import EdgeTrainer, fastest_compute
 from robot_edge.uplink import Uplink, will
@@ -59,7 +60,8 @@ def run(config: RobotConfig) -> None:
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
-    source = _source_of(config)
+    files, numbering = _files_of(config, goes_on=former is not None)
+    source = _source_of(config, numbering)
     held_out = partial(open_held_out, config) if config.held_out else None
     if held_out:
         held_out(()).close()  # what is wrong with it should be said before anything starts
@@ -73,6 +75,7 @@ def run(config: RobotConfig) -> None:
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
+        files.write(folder.path)
         saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
         identity = run_identity(folder.path, config.weights)
         if saved and outbox.is_new:
@@ -114,7 +117,17 @@ def run(config: RobotConfig) -> None:
         raise SystemExit(EXIT_INTERRUPTED)
 
 
-def _source_of(config: RobotConfig) -> PacedSource:
+def _files_of(config: RobotConfig, *, goes_on: bool) -> tuple[SourceFiles, Numbering | None]:
+    """Return the files of the source, and how its pictures are numbered. Raises ConfigError where they do not fit."""
+    now = files_of(config)
+    if goes_on and (before := read_files(config.run_path)):
+        return before, go_on_with(before, now, config)
+    if config.former_run and not goes_on and (former := read_files(config.former_run)):
+        now = begin_behind(former, now)
+    return now, Numbering(numbers=now.numbers, is_all=False) if config.source.startswith("folder:") else None
+
+
+def _source_of(config: RobotConfig, numbering: Numbering | None) -> PacedSource:
     return open_source(
         config.source,
         config,
@@ -124,6 +137,7 @@ def _source_of(config: RobotConfig) -> PacedSource:
         images=config.images,
         seed=config.seed,
         live=config.is_live,
+        numbering=numbering,
         needs_labels=not config.is_live,
     )
 

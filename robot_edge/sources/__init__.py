@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from broker.errors import SourceError
 from broker.paths import typed_path
-from robot_edge.frames import Frame, FrameSource, LeftOut
+from robot_edge.frames import Frame, FrameSource, LeftOut, Numbering
 from robot_edge.source_options import SourceOptions, is_live_source, parse_rate, unmasked
 from robot_edge.sources.bag import BagSource
 from robot_edge.sources.camera import open_camera, open_stream
@@ -41,13 +41,15 @@ def open_source(
     seed: int = 0,
     live: bool = False,
     needs_labels: bool = False,
+    numbering: Numbering | None = None,
 ) -> Paced:
     """Open a source as written on the command line: one of kinds.KINDS, and what it needs behind the colon.
 
     phases: the classes shown in each phase, one phase after the other; none for all classes at once.
     epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound. live: to be watched as
     a camera, so a recording goes as fast as it was recorded unless a rate is set, and its labels are not read; sim:
-    shows one toy after the other. needs_labels: a recording is refused where it is known to have none.
+    shows one toy after the other. needs_labels: a recording is refused where it is known to have none. numbering: of a
+    folder's pictures, as a former process or run had it.
     Raises SourceError.
     """
     options = options or SourceOptions()
@@ -57,7 +59,7 @@ def open_source(
     match text.partition(":"):
         case "folder", _, path if path:
             parts = [
-                FolderSource(typed_path(path), classes=classes, epochs=epochs, seed=seed + number)
+                FolderSource(typed_path(path), classes=classes, epochs=epochs, seed=seed + number, numbering=numbering)
                 for number, classes in enumerate(shown)
             ]
         case "torchvision", _, name if name:

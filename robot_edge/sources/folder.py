@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from broker.errors import SourceError
 from broker.paths import shown
 from hierarchy.command_line import SparseLog
-from robot_edge.frames import NOMINAL_RATE, Frame
+from robot_edge.frames import NOMINAL_RATE, Frame, Numbering
 from robot_edge.sources.encoded import UNREADABLE, decode
-from robot_edge.sources.listing import describe, list_pictures
+from robot_edge.sources.listing import class_of, describe, list_pictures
 from robot_edge.sources.replay import Replay
 
 # Decoded pictures that are kept for the next epoch: 20,000 of 32 pixels, 70 of 640 x 480.
@@ -41,23 +41,21 @@ class ShuffledSource(Replay, ABC, Generic[Item]):
     def __init__(
         self,
         where: str,
-        pictures: Sequence[tuple[Item, str]],
+        pictures: Sequence[tuple[int, Item, str]],
         *,
         classes: Sequence[str] | None = None,
         epochs: int = 1,
         seed: int = 0,
     ) -> None:
-        """Take (picture, class name) of all there are; classes restricts them.
+        """Take (scene, picture, class name) of all there are; classes restricts them.
 
         where: what has the pictures, for people. Raises SourceError for a class that there is not.
         """
-        known = {name for _, name in pictures}
+        known = {name for _, _, name in pictures}
         for name in classes or ():
             if name not in known:
                 raise SourceError(f"{where} has no class {name!r}; it has {', '.join(sorted(known))}")
-        # Numbered before the choice of classes, so that a picture is the same scene in whichever phase it comes.
-        numbered = [(scene, *picture) for scene, picture in enumerate(pictures)]
-        self._pictures = [one for one in numbered if classes is None or one[2] in classes]
+        self._pictures = [one for one in pictures if classes is None or one[2] in classes]
         self._rng = random.Random(seed)
         self._epochs_left = epochs
         self.position = 0
@@ -125,17 +123,28 @@ class ShuffledSource(Replay, ABC, Generic[Item]):
 class FolderSource(ShuffledSource[str]):
     """Replays PATH/<class>/, with whatever folders are below that."""
 
-    def __init__(self, path: Path, *, classes: Sequence[str] | None = None, epochs: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        classes: Sequence[str] | None = None,
+        epochs: int = 1,
+        seed: int = 0,
+        numbering: Numbering | None = None,
+    ) -> None:
         """List the pictures; classes restricts them. Says once what is left out. Raises SourceError.
 
-        classes: in either of the two ways in which Unicode writes an accent.
+        classes: in either of the two ways in which Unicode writes an accent. numbering: of the pictures, their scenes;
+        None counts them in the order of their paths.
         """
         listing = list_pictures(path)
         self.left_out = listing.left_out
         for line in (*(f"left out: {describe(one)}" for one in listing.left_out), *listing.hints):
             _say_once(f"folder {shown(path)}: {line}")
         # As text, which has its hash ready and is opened faster than a Path.
-        pictures = [(os.path.join(path, file), name) for file, name in listing.pictures]
+        pictures = [
+            (scene, os.path.join(path, file), name) for scene, file, name in _numbered(listing.pictures, numbering)
+        ]
         composed = classes and [unicodedata.normalize("NFC", name) for name in classes]
         super().__init__(shown(path), pictures, classes=composed, epochs=epochs, seed=seed)
         self._kept: dict[str, NDArray[np.uint8]] = {}
@@ -152,6 +161,17 @@ class FolderSource(ShuffledSource[str]):
             self._kept[item] = image
             self._room -= image.nbytes
         return image
+
+
+def _numbered(pictures: Sequence[tuple[str, str]], numbering: Numbering | None) -> list[tuple[int, str, str]]:
+    """Return scene, path and class name of the pictures to show, by their scenes. What is gone may be among them."""
+    if numbering is None:
+        return [(scene, *picture) for scene, picture in enumerate(pictures)]
+    named = dict(pictures)
+    if numbering.is_all:
+        named = {file: named.get(file) or class_of(file) for file in numbering.numbers}
+    numbers = numbering.numbers  # of what came meanwhile it has none
+    return sorted((numbers[file], file, name) for file, name in named.items() if file in numbers)
 
 
 @lru_cache(maxsize=1000)  # each phase, and each test, opens a folder anew

@@ -76,6 +76,11 @@ def list_pictures(path: Path) -> Listing:
     return Listing(pictures=pictures, left_out=tally.all(), hints=_hints(classes, named))
 
 
+def class_of(place: str) -> str:
+    """Return the class name of a picture by its path below the folder."""
+    return unicodedata.normalize("NFC", place.partition(os.sep)[0])
+
+
 def class_name(path: Path, folder: str) -> str:
     """Return what the class of a folder below a path is called. Raises SourceError.
 

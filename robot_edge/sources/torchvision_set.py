@@ -91,8 +91,8 @@ def _open(name: str, split: str, root: Path) -> Any:
         ) from error
 
 
-def _labelled(data: Any, text: str) -> list[tuple[int, str]]:
-    """Return (number, class name) of every picture. Raises SourceError."""
+def _labelled(data: Any, text: str) -> list[tuple[int, int, str]]:
+    """Return (scene, number, class name) of every picture. Raises SourceError."""
     for attribute in ("targets", "labels", "_labels", "y"):
         if hasattr(data, attribute):
             labels = [int(label) for label in getattr(data, attribute)]
@@ -108,4 +108,4 @@ def _labelled(data: Any, text: str) -> list[tuple[int, str]]:
             check_class_name(name)
     except MalformedMessage as error:
         raise SourceError(f"torchvision:{text}: {error}") from error
-    return [(number, names[label]) for number, label in enumerate(labels)]
+    return [(number, number, names[label]) for number, label in enumerate(labels)]
