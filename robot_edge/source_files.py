@@ -92,8 +92,8 @@ def go_on_with(before: SourceFiles, now: SourceFiles, config: RobotConfig) -> Nu
         changed += gone + new
     if changed:
         raise ConfigError(
-            f"{masked(config.source)} is not what it was when the run in {config.run_path} began ({_some(changed)}): it "
-            "might be tested on what it was trained on. Put back what was there, or choose another --run-dir, with "
+            f"{masked(config.source)} is not what it was when the run in {config.run_path} began ({_some(changed)}): "
+            "it might be tested on what it was trained on. Put back what was there, or choose another --run-dir, with "
             f"--weights {config.run_path} to go on from what was learned"
         )
     if gone:

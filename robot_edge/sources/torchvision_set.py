@@ -53,7 +53,8 @@ class TorchvisionSource(ShuffledSource[int]):
         """Open the data set in the folder; classes restricts it. Raises SourceError."""
         name, _, split = text.partition("/")
         self._data = _open(name, split or "train", (root or DEFAULT_ROOT).expanduser())
-        super().__init__(f"torchvision:{text}", _labelled(self._data, text), classes=classes, epochs=epochs, seed=seed)
+        pictures = [(number, number, name) for number, name in _labelled(self._data, text)]
+        super().__init__(f"torchvision:{text}", pictures, classes=classes, epochs=epochs, seed=seed)
 
     def _read(self, item: int) -> NDArray[np.uint8]:
         return np.asarray(self._data[item][0].convert("RGB"))
@@ -91,8 +92,8 @@ def _open(name: str, split: str, root: Path) -> Any:
         ) from error
 
 
-def _labelled(data: Any, text: str) -> list[tuple[int, int, str]]:
-    """Return (scene, number, class name) of every picture. Raises SourceError."""
+def _labelled(data: Any, text: str) -> list[tuple[int, str]]:
+    """Return (number, class name) of every picture. Raises SourceError."""
     for attribute in ("targets", "labels", "_labels", "y"):
         if hasattr(data, attribute):
             labels = [int(label) for label in getattr(data, attribute)]
@@ -108,4 +109,4 @@ def _labelled(data: Any, text: str) -> list[tuple[int, int, str]]:
             check_class_name(name)
     except MalformedMessage as error:
         raise SourceError(f"torchvision:{text}: {error}") from error
-    return [(number, number, names[label]) for number, label in enumerate(labels)]
+    return [(number, names[label]) for number, label in enumerate(labels)]
