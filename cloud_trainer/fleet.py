@@ -25,6 +25,7 @@ from cloud_trainer.session_start import SessionStart, new_start, open_session
 from cloud_trainer.store import Event, Store
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import Notice
+from hierarchy.downloads import Downloads
 
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
 NEARLY_FULL, ROOM_MADE = 0.9, 0.8
@@ -78,11 +79,16 @@ class Fleet:
         self._former = checkpoints.parent / FORMER / checkpoints.name
         self._device = device
         self._disk = Notice(log)
+        self._downloads = Downloads()
         self._last = ""
         self._refuse_strange_checkpoints()
         self.robots: dict[str, RobotRecord] = {}
         for robot in store.robots():
             self.robots[robot] = self._load(robot)
+
+    def close(self) -> None:
+        """End what is being downloaded."""
+        self._downloads.close()
 
     def enter(self, robot: str) -> None:
         """Enter a robot's new state into its log: it starts a network, or goes on with the one it has.
@@ -130,13 +136,18 @@ class Fleet:
         try:
             cost = self._cost(state)
             room = self._room_beside(robot, cost)  # again: what was prepared holds none, and others may have come
+            record.waits = self._downloads.waits_for(state.split.backbone) if state.weights == "default" else ""
+            if record.waits:
+                record.prepared = None
+                return
             if record.prepared is None or record.prepared.state != state:
                 check_time(cost, machine_speed(self._device))
                 record.prepared = self._new_start(robot, state, room)
         # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
         except (ConfigError, MalformedMessage, RuntimeError, ValueError, MemoryError) as error:
             log.warning("robot %s cannot be trained for: %s", robot, error)
-            record.prepared, record.refused = None, (str(error) or type(error).__name__)[:400]
+            record.prepared, record.waits = None, ""
+            record.refused = (str(error) or type(error).__name__)[:400]
 
     def next_to_train(self) -> str:
         """Return the robot whose turn it is: the next one, in a circle, with events left; empty where there is none."""

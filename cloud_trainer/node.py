@@ -214,6 +214,7 @@ class TrainerNode:
             self._next_report = now + REPORT_SECONDS
             self._report()
             self._report_floods()
+            self._new_states.update(robot for robot, record in self._robots.items() if record.waits)
             self._mind_the_disk(now)
 
     def settle(self) -> None:
@@ -225,6 +226,7 @@ class TrainerNode:
 
     def finish(self) -> None:
         """Write everything down. What is stored but not trained on yet waits for the next start."""
+        self._fleet.close()
         now = time.monotonic()
         for robot in self._robots:
             self._fleet.save(robot)
@@ -349,7 +351,7 @@ class TrainerNode:
             return  # of a former start, come late: going back to it would throw away what was learned since
         record.heard, record.online = now, True
         if record.state is None or record.state.boot != state.boot:
-            record.state, record.refused = state, ""
+            record.state, record.refused, record.waits = state, "", ""
             self._new_states.add(robot)
         elif record.entered != state and record.state.split == state.split:
             record.state = state  # more of its edits may have been taken meanwhile, by the trainer before this one
@@ -399,7 +401,7 @@ class TrainerNode:
             return  # without a receipt: the robot keeps it
         if record.entered != record.state and not record.refused and not self._state.trouble:
             self._enter(robot, record)
-        if record.refused or record.stuck or record.intake is None or self._state.trouble:
+        if record.refused or record.waits or record.stuck or record.intake is None or self._state.trouble:
             return  # without a receipt: the robot keeps it
         known = False
         try:

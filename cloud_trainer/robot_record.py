@@ -59,6 +59,7 @@ class RobotRecord:
     start_entered: bytes = b""
     session: RobotSession | None = None
     refused: str = ""
+    waits: str = ""
     stuck: str = ""
     conduct: Conduct = field(default_factory=Conduct)
     rejections: deque[Rejection] = field(default_factory=lambda: deque(maxlen=MOST_REJECTIONS))
@@ -101,7 +102,7 @@ class RobotRecord:
 
     def figures(self, robot: str, now: float) -> TrainerMetrics | None:
         """Return what others are told of the robot's training; None where there is nothing to say."""
-        quarantine = self.stuck or self.refused or self.conduct.quarantine(now)
+        quarantine = self.stuck or self.refused or self.conduct.quarantine(now) or self.waits
         boot = self.state.boot if self.state else ""
         # A robot looks for its own boot: one that is not let in must not be answered with the former one's figures.
         if self.session is not None and not (quarantine and boot and boot != self.session.state.boot):

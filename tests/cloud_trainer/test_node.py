@@ -10,14 +10,23 @@ import pytest
 
 from broker import topics
 from broker.codec import pack
+from broker.inbox import LANE_LIMIT
 from broker.messages import ClassEdit, Receipt, RobotMetrics, TrainerMetrics, TrainerState
 from cloud_trainer.conduct import FIRST_SECONDS
 from cloud_trainer.fleet import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
-from cloud_trainer.node import RETRY_SECONDS, SETTLING_SECONDS, SILENCE_SECONDS, WARNING_SECONDS
+from cloud_trainer.node import (
+    NEWCOMER_SECONDS,
+    REPORT_SECONDS,
+    RETRY_SECONDS,
+    SETTLING_SECONDS,
+    SILENCE_SECONDS,
+    WARNING_SECONDS,
+)
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE
 from hierarchy.checkpoint import load_checkpoint
 from hierarchy.command_line import SparseLog
+from hierarchy.downloads import Downloads
 from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
 
 Start = Callable[..., Cloud]
@@ -163,6 +172,71 @@ def test_a_robot_too_many_is_told_so_and_let_in_by_a_larger_trainer(start: Start
     assert cloud.say("r2", *batches(1)) == []
     assert outcomes(cloud.say("r1", *batches(1))) == ["accepted"]
     assert list(cloud.finish()["robots"]) == ["r1"]
+
+
+def test_names_that_never_trained_give_way(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    cloud = start(most_robots=3)
+    cloud.say("r1", STATE, *batches(1))
+    for name in ("invented-1", "invented-2"):
+        cloud.clock.now += 1.0
+        cloud.say(name, STATE)
+    cloud.say("r2", STATE)
+    assert "r2" not in cloud.node._robots, "they have time to send something"
+    cloud.clock.now += NEWCOMER_SECONDS
+    cloud.say("r2", STATE)
+    assert sorted(cloud.node._robots) == ["invented-2", "r1", "r2"], "the one that was silent longest gives way"
+    assert "robot invented-1 gives way to r2: it has sent nothing to train on in" in caplog.text
+    assert outcomes(cloud.say("r2", *batches(1))) == ["accepted"]
+    cloud.clock.now += NEWCOMER_SECONDS
+    cloud.say("r3", STATE, *batches(1))
+    cloud.clock.now += 100 * NEWCOMER_SECONDS
+    cloud.say("r4", STATE)
+    assert sorted(cloud.node._robots) == ["r1", "r2", "r3"], "what was learned is never given up for a name"
+    cloud.kill()
+    cloud.start()
+    cloud.clock.now += 100 * NEWCOMER_SECONDS
+    cloud.say("r4", STATE)
+    assert sorted(cloud.node._robots) == ["r1", "r2", "r3"], "nor after a restart"
+
+
+def test_weights_that_are_slow_to_come_hold_up_nobody(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = start()
+    coming = "the pretrained weights of shufflenet_v2_x0_5 are being downloaded"
+    monkeypatch.setattr(Downloads, "waits_for", lambda *_: coming)
+    pretrained = dataclasses.replace(STATE, weights="default")
+    assert cloud.say("r1", pretrained, *batches(1)) == []
+    assert cloud.figures("r1").quarantine == coming
+    assert outcomes(cloud.say("r2", STATE, *batches(1))) == ["accepted"]
+    monkeypatch.setattr(Downloads, "waits_for", lambda *_: "")
+    cloud.work(REPORT_SECONDS + 1)
+    cloud.work(REPORT_SECONDS + 1)
+    assert cloud.node._robots["r1"].prepared is not None, "without another word of the robot"
+    assert outcomes(cloud.say("r1", *batches(1))) == ["accepted"], "as it comes again"
+    assert cloud.figures("r1").quarantine == ""
+
+
+def test_a_robot_whose_next_run_waits_for_weights_has_nothing_rejected(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = start()
+    cloud.say("r1", STATE, *batches(1))
+    monkeypatch.setattr(Downloads, "waits_for", lambda *_: "wait")
+    split = dataclasses.replace(SPLIT, bits=2)
+    another = dataclasses.replace(STATE, boot="d" * 16, run="e" * 16, split=split, weights="default")
+    assert cloud.say("r1", another, *batches(1, split=split, boot=another.boot)) == []
+
+
+def test_a_flood_is_dropped_unread_and_counted_by_robot(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    cloud = start()
+    cloud.say("r1", STATE, *batches(1))
+    for name, count in (("r1", 400), ("nobody", 300)):
+        for _ in range(count):
+            cloud.publish(name, "metrics", b"garbage")
+    assert outcomes(cloud.say("r2", STATE, *batches(1))) == ["accepted"], "others do not wait for what is left"
+    cloud.work(REPORT_SECONDS + 1)
+    assert cloud.node._robots["r1"].dropped == 400 - LANE_LIMIT
+    assert cloud.node._dropped == 300 - LANE_LIMIT
+    assert f"robot r1: {400 - LANE_LIMIT} messages dropped unread" in caplog.text
 
 
 # A robot that goes, and one that comes back

@@ -20,6 +20,7 @@ import broker.inbox
 import broker.link
 import cloud_trainer.node
 import cloud_trainer.session_start
+import hierarchy.downloads
 import hierarchy.run_folder
 from broker import topics
 from broker.codec import pack, unpack
@@ -128,6 +129,7 @@ def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every robot's network be tiny, unmeasured, and its curves undrawn."""
     monkeypatch.setattr(cloud_trainer.session_start, "CloudSegment", TinySegment)
     monkeypatch.setattr(cloud_trainer.session_start, "fastest_compute", lambda *_arguments: Compute(device=CPU))
+    monkeypatch.setattr(hierarchy.downloads.Downloads, "waits_for", lambda *_arguments: "")
     monkeypatch.setattr(hierarchy.run_folder, "draw_curves", lambda *_arguments: None)
 
 
