@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -28,6 +29,8 @@ SIM_FRAMES = 12_000
 SIM_RATE, SIM_STAY = 10, 40
 # And in pixels, larger than what the network takes in, as a camera's pictures are.
 SIM_SIZE = 160
+
+log = logging.getLogger("robot-edge")
 
 
 def open_source(
@@ -95,8 +98,8 @@ def open_source(
             parts = [open_stream(text)]
         case _:
             raise unknown_kind(text)
-    if needs_labels:
-        _check_labels(parts)
+    if not live:
+        _check_labels(parts, needs_labels=needs_labels)
     rate = options.rate
     if is_live_source(text):  # it has its own pace: to be held to it once more would only make frames older
         rate = "max" if rate == "realtime" else rate
@@ -105,13 +108,16 @@ def open_source(
     return Paced(ChainedSource(parts, images), parse_rate(rate))
 
 
-def _check_labels(parts: Sequence[FrameSource]) -> None:
-    """Raise SourceError where it is known that no part has a label."""
+def _check_labels(parts: Sequence[FrameSource], *, needs_labels: bool) -> None:
+    """Where it is known that no part has a label, say why. Raises SourceError where they have to."""
     reasons = [part.unlabelled if isinstance(part, Replay) else "" for part in parts]
-    if all(reasons):
+    if not all(reasons):
+        return
+    if needs_labels:
         for part in parts:
             part.close()
         raise SourceError(reasons[0])
+    log.warning("%s", reasons[0])
 
 
 def _live_camera(toys: str, image_size: int, seed: int) -> FrameSource:

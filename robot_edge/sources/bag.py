@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from broker.codec import unpack_as
 from broker.errors import MalformedMessage, SourceError
 from broker.messages import ClassEdit
-from robot_edge.frames import Frame, relabelled
+from robot_edge.frames import Frame, Pixels, relabelled
 from robot_edge.sources.bag_labels import DETECTION_NANOSECONDS, BagLabels
+from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.kinds import check_is_bag
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros_images import (
@@ -39,6 +41,11 @@ NUMBER, BYTES = "std_msgs/msg/Int64", "std_msgs/msg/UInt8MultiArray"
 LABELS = (STRING, DETECTIONS)
 # How far the stamps of pictures and detections may lie apart before they are said to be of two clocks.
 CLOCK_NANOSECONDS = 60_000_000_000
+# How files of bags begin; mcap ends likewise.
+MCAP_MAGIC, ROS1_MAGIC = b"\x89MCAP0\r\n", b"#ROSBAG V2.0\n"
+ROS2_FILES = (".mcap", ".db3")
+# Of what rosbags says about a bag: parsers quote all that they could not read.
+MOST_REASON = 200
 # Ten a second for a day.
 MOST_LABELS = 1_000_000
 NANOSECONDS = 1_000_000_000
@@ -72,6 +79,7 @@ class BagSource(Replay):
             self.length: int = sum(connection.msgcount for connection in self._images)
             if not self.length:
                 raise SourceError(f"bag {path} has no picture on {self._images[0].topic}: its topics: {self._there()}")
+            self._check_encoding()
             if label_topic is not None:
                 self._read_labels(label_topic)
             is_ours = self._topics().get(SCENE_TOPIC) == self._topics().get(LESSON_TOPIC) == NUMBER
@@ -114,7 +122,7 @@ class BagSource(Replay):
                 frame = self._frame(connection.msgtype, recorded, self._decode(connection, data))
             except UnknownEncoding as error:
                 raise SourceError(f"bag {self._path}, topic {connection.topic}: {error}") from error
-            except (OSError, SyntaxError, ValueError) as error:
+            except UNREADABLE as error:
                 self._skip(error)
             else:
                 self._seen = True
@@ -124,6 +132,17 @@ class BagSource(Replay):
             reason = self._why_skipped or "the bag was cut off"
             raise SourceError(f"{where}: none of its {self.length:,} pictures can be read: {reason}")
         return None
+
+    def _check_encoding(self) -> None:
+        """Raise SourceError where the first picture is of an unknown encoding: so are the others."""
+        for connection, _, data in self._raw(self._images):
+            try:
+                self._picture(connection.msgtype, self._decode(connection, data))
+            except UnknownEncoding as error:
+                raise SourceError(f"bag {self._path}, topic {connection.topic}: {error}") from error
+            except UNREADABLE:
+                pass  # it is skipped when it is shown
+            return
 
     def _skip(self, error: Exception) -> None:
         self.skipped += 1
@@ -141,8 +160,11 @@ class BagSource(Replay):
         self._frames.close()
         self._reader.close()
 
+    def _picture(self, kind: str, message: Any) -> Pixels:
+        return decode_image(message) if kind == IMAGE else decode_compressed(message)
+
     def _frame(self, kind: str, recorded: int, message: Any) -> Frame:
-        image = decode_image(message) if kind == IMAGE else decode_compressed(message)
+        image = self._picture(kind, message)
         stamp = stamp_of(message) or recorded
         label = self._labels.at(recorded=recorded, stamp=stamp)
         name = label.name if label else None
@@ -252,9 +274,8 @@ class BagSource(Replay):
             fitting = [topic]
         elif topic or len(fitting) != 1:
             what = f"no topic {topic} of type" if topic else f"{len(fitting) or 'no'} topics of type"
-            raise SourceError(
-                f"bag {self._path} has {what} {' or '.join(kinds)}: set {flag}; its topics: {self._there()}"
-            )
+            advice = f": set {flag}" if fitting else ""
+            raise SourceError(f"bag {self._path} has {what} {' or '.join(kinds)}{advice}; its topics: {self._there()}")
         return [connection for connection in self._reader.connections if connection.topic == fitting[0]]
 
     def _messages(self, connections: list[Any]) -> Iterator[tuple[int, Any]]:
@@ -286,6 +307,26 @@ def _at(entries: list[Any], times: list[int], time: int) -> Any:
     return entries[place - 1] if place else None
 
 
+def _advice(path: Path) -> str:
+    """Say what to do about a bag that cannot be opened."""
+    if path.is_dir():
+        files = sorted(one.name for one in path.iterdir() if one.suffix in ROS2_FILES)
+        if files and not (path / "metadata.yaml").exists():
+            return f"its recording was not ended: name a file in it, as {path / files[0]}, or mend it: ros2 bag reindex"
+    elif path.stat().st_size > len(MCAP_MAGIC):
+        with path.open("rb") as file:
+            head = file.read(len(ROS1_MAGIC))
+            file.seek(-len(MCAP_MAGIC), os.SEEK_END)
+            is_whole = file.read() == MCAP_MAGIC
+        if head.startswith(MCAP_MAGIC) and not is_whole:
+            return f"it was cut off, or its recording was not ended; mend it: mcap recover {path} -o mended.mcap"
+        if head == ROS1_MAGIC:
+            return f"it was cut off, or its recording was not ended; mend it: rosbag reindex {path}"
+        if head.startswith(MCAP_MAGIC):
+            return "its messages, or their types, are none of ROS"
+    return "expected a .bag, .mcap or .db3 file or the folder of a ROS 2 bag, whose recording was ended"
+
+
 def _open(path: Path) -> AnyReader:
     """Open a bag. Raises SourceError."""
     try:
@@ -304,8 +345,6 @@ def _open(path: Path) -> AnyReader:
             # And one may say it of some of its types only.
             reader.typestore.register({name: kind for name, kind in types.fielddefs.items() if name not in known})
     except Exception as error:
-        raise SourceError(
-            f"bag {path} cannot be read: {type(error).__name__}: {error}; expected a .bag, .mcap or .db3 file or the "
-            "folder of a ROS 2 bag, whose recording was ended"
-        ) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_REASON]
+        raise SourceError(f"bag {path} cannot be read: {reason}; {_advice(path)}") from error
     return reader

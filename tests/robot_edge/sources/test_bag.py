@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -294,7 +296,7 @@ UNLABELLED: dict[str, tuple[Callable[[Bag], None], str, str]] = {
 
 
 @pytest.mark.parametrize("case", UNLABELLED)
-def test_a_bag_that_labels_nothing_says_so_at_once(tmp_path: Path, case: str) -> None:
+def test_a_bag_that_labels_nothing_says_so_at_once(tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture) -> None:
     label, topic, reason = UNLABELLED[case]
     with Bag(tmp_path, "sqlite3") as bag:
         bag.image(1, 0)
@@ -305,6 +307,7 @@ def test_a_bag_that_labels_nothing_says_so_at_once(tmp_path: Path, case: str) ->
         open_source(f"bag:{bag.path}", options, image_size=32, needs_labels=True)
     with closing(open_source(f"bag:{bag.path}", options, image_size=32)) as source:  # as to record it
         assert [frame.label for frame in iter(source.next, None)] == [None, None]
+    assert "nothing says what bag" in caplog.text
 
 
 def test_nobody_looks_at_labels_of_a_bag_that_plays_the_camera(tmp_path: Path) -> None:
@@ -331,11 +334,8 @@ def test_scenes_are_those_of_our_own_recordings_only(tmp_path: Path) -> None:
 def test_an_encoding_that_is_not_known_is_said(tmp_path: Path) -> None:
     with Bag(tmp_path, "mcap") as bag:
         bag.image(1, 0, encoding="bayer_xyzw8")
-    with (
-        closing(BagSource(bag.path)) as source,
-        pytest.raises(SourceError, match="topic /camera/image_raw: encoding 'bayer_xyzw8': use one of rgb8"),
-    ):
-        source.next()
+    with pytest.raises(SourceError, match="topic /camera/image_raw: encoding 'bayer_xyzw8': use one of rgb8"):
+        BagSource(bag.path)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_bag_of_which_no_picture_can_be_read_is_no_success(
     with Bag(tmp_path, "mcap") as bag:
         for number in range(2):
             bag.compressed(0, number, content, kind)
-    with closing(BagSource(bag.path)) as source, pytest.raises(SourceError, match=reason):
+    with pytest.raises(SourceError, match=reason), closing(BagSource(bag.path)) as source:
         rest(source)
 
 
@@ -440,6 +440,57 @@ def test_a_truncated_bag_is_shown_as_far_as_it_goes_or_refused(tmp_path: Path, k
                 assert source.ended
         except SourceError as error:
             assert "cannot be read" in str(error) or "topics" in str(error)  # noqa: PT017
+
+
+def write_whole(path: Path, kind: str) -> Path:
+    """Write a bag, and return its one file."""
+    with Bag(path, kind) as bag:
+        for number in range(20):
+            bag.image(number, number / 10)
+    return bag.path if bag.is1 else next(one for one in bag.path.iterdir() if one.suffix != ".yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [("mcap", "mend it: mcap recover"), ("ros1", "mend it: rosbag reindex"), ("sqlite3", "expected a .bag, .mcap or")],
+)
+def test_what_mends_a_bag_whose_recording_was_not_ended_is_said(tmp_path: Path, kind: str, advice: str) -> None:
+    file = write_whole(tmp_path, kind)
+    file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(SourceError, match=advice):
+        BagSource(file)
+
+
+def test_a_folder_without_its_list_is_said(tmp_path: Path) -> None:
+    file = write_whole(tmp_path, "mcap")
+    (file.parent / "metadata.yaml").unlink()
+    with pytest.raises(SourceError, match=r"name a file in it, as .*bag\.mcap, or mend it: ros2 bag reindex"):
+        BagSource(file.parent)
+    with closing(BagSource(file)) as source:
+        assert len(rest(source)) == 20
+
+
+@pytest.mark.parametrize(("whole", "other"), [(b"ros2msg", b"protobf"), (b"uint32 height", b"uint32(height")])
+def test_messages_of_other_programs_are_said_in_a_line(tmp_path: Path, whole: bytes, other: bytes) -> None:
+    file = write_whole(tmp_path, "mcap")
+    file.write_bytes(file.read_bytes().replace(whole, other))
+    with pytest.raises(SourceError, match="none of ROS") as error:
+        BagSource(file)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_a_bag_that_says_of_some_types_only_what_they_look_like_is_read(tmp_path: Path) -> None:
+    with Bag(tmp_path, "sqlite3") as bag:
+        bag.string("cup", 0)
+        bag.image(1, 0)
+    with contextlib.closing(sqlite3.connect(next(bag.path.glob("*.db3")))) as database, database:
+        columns = [row[1] for row in database.execute("pragma table_info(message_definitions)")]
+        if "topic_type" not in columns:
+            pytest.skip("this rosbags writes no definitions")
+        database.execute("delete from message_definitions where topic_type = 'sensor_msgs/msg/Image'")
+    with closing(BagSource(bag.path)) as source:
+        assert [frame.label for frame in rest(source)] == ["cup"]
 
 
 def image(encoding: str, data: Any, width: int = 2, height: int = 1, step: int | None = None, big: int = 0) -> Any:
