@@ -20,6 +20,7 @@ from broker import startup
 from broker.errors import ConfigError, ReflexarcError
 from broker.paths import did_you_mean, typed_path
 from broker.plain_text import PlainFormatter, let_output_take_all_characters, say
+from hierarchy.handles import raise_handle_limit
 
 # What --device takes. Here and not in device.py, which imports torch for seconds: --help should not wait for it.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -33,6 +34,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
     """Run a program on sys.argv: its errors become one line and an exit code, SIGTERM is Ctrl-C."""
     start_log()
+    raise_handle_limit()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         startup.let_ctrl_c_interrupt()

@@ -6,6 +6,7 @@ comes under a name that is not this machine's: a foreign site may let its own na
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import html
@@ -29,6 +30,8 @@ TRIES, ALL_TRIES, WITHIN_SECONDS = 5, 50, 60.0
 MOST_ADDRESSES = 1000
 # A login form has a password and nothing else.
 MOST_FORM_BYTES = 4096
+# A browser sends it at once. Who takes longer holds a connection that others wait for.
+FORM_SECONDS = 10.0
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -118,7 +121,11 @@ class Gate:
         return cookie is not None and self._sessions.get(cookie.value, 0.0) > self._clock()
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
+        try:
+            body = await asyncio.wait_for(_body(receive), FORM_SECONDS)
+        except asyncio.TimeoutError:
+            await _refuse(scope, send, 408, "The password took too long to come.")
+            return
         given = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
         problem = self._problem(scope, given)
         if problem:

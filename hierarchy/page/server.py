@@ -12,6 +12,7 @@ from functools import partial
 
 from broker.errors import ConfigError
 from broker.threads import LoudThread
+from hierarchy.handles import raise_handle_limit
 from hierarchy.page.options import PageOptions
 
 try:
@@ -19,6 +20,8 @@ try:
     from fastapi import FastAPI
     from nicegui import ui
 
+    from hierarchy.page.addresses import page_urls
+    from hierarchy.page.door import BACKLOG, MOST_CONNECTIONS, SHARE_OF_HANDLES, Door, DoorSocket, Served
     from hierarchy.page.gate import Gate
 except ModuleNotFoundError as missing:
     raise ConfigError(f"--page needs NiceGUI ({missing}): pip install 'reflexarc[page]'") from missing
@@ -37,7 +40,7 @@ log = logging.getLogger("page")
 class PageServer:
     """Serves one page; a process can have only one, because NiceGUI has one app.
 
-    ending: set as soon as the server is to end, for whoever sends without end.
+    urls: where it is found. ending: set as soon as the server is to end, for whoever sends without end.
     """
 
     def __init__(self, options: PageOptions, *, title: str) -> None:
@@ -45,13 +48,13 @@ class PageServer:
         self.ending = threading.Event()
         self._password = options.page_password
         self._title = title
+        self._door = Door(min(MOST_CONNECTIONS, int(SHARE_OF_HANDLES * raise_handle_limit())))
         try:
-            self._socket = _listen(options.page_host, options.page)
+            self._socket = _listen(options.page_host, options.page, self._door)
         except OSError as error:
             raise ConfigError(f"--page {options.page} at --page-host {options.page_host}: {error}") from error
-        self._address = self._socket.getsockname()[:2]  # the port is known by now, where any would do
-        host = f"[{options.page_host}]" if ":" in options.page_host else options.page_host
-        self.url = f"http://{host}:{self._address[1]}"
+        self._address: tuple[str, int] = self._socket.getsockname()[:2]  # the port is known by now, where any would do
+        self.urls = page_urls(self._address[0], self._address[1])
         self._server: uvicorn.Server | None = None
         self._thread: LoudThread | None = None
 
@@ -69,7 +72,9 @@ class PageServer:
             show_welcome_message=False,
         )
         config = uvicorn.Config(
-            Gate(app, password=self._password, title=self._title),
+            Served(Gate(app, password=self._password, title=self._title), self._door),
+            loop="asyncio",  # uvloop accepts past the door
+            backlog=BACKLOG,
             log_level="warning",
             log_config=None,
             access_log=False,
@@ -85,9 +90,13 @@ class PageServer:
         give_up = time.monotonic() + START_SECONDS
         while not (self._server and self._server.started):
             if self._thread.failures or time.monotonic() > give_up:
-                raise ConfigError(f"the page at {self.url} did not start")
+                raise ConfigError(f"the page at {self.urls[0]} did not start")
             time.sleep(0.02)
-        log.info("page at %s%s", self.url, ", with a password" if self._password else ", for this machine only")
+        log.info(
+            "page at %s%s",
+            " and ".join(self.urls),
+            ", with a password" if self._password else ", for this machine only",
+        )
 
     def close(self) -> None:
         """End it, and whatever is still being sent."""
@@ -101,15 +110,16 @@ class PageServer:
 
     def _serve(self, config: uvicorn.Config, ending: threading.Event) -> None:
         if self._socket.fileno() < 0:  # a server that has ended closed it
-            self._socket = _listen(*self._address)
+            self._socket = _listen(self._address[0], self._address[1], self._door)
         self._server = uvicorn.Server(config)
         self._server.run(sockets=[self._socket])
         if not ending.is_set():
             raise RuntimeError("the page's server has ended by itself")
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+def _listen(host: str, port: int, door: Door) -> DoorSocket:
+    listener = DoorSocket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.door = door
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
