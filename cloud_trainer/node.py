@@ -548,6 +548,9 @@ class TrainerNode:
     def _report(self) -> None:
         for robot, record in self._robots.items():
             session = record.session
+            if bool(doubted := record.doubt) != bool(record.doubt_said):
+                record.doubt_said = doubted
+                log.warning("robot %s: %s", robot, doubted or "what it sends teaches something now")
             if session and session.loss is not None and session.prequential.count > record.images_reported:
                 record.images_reported = session.prequential.count
                 log.info(

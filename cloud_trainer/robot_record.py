@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from broker.messages import RobotMetrics, RobotState, TrainerMetrics
-from cloud_trainer.conduct import Conduct
+from cloud_trainer.conduct import Conduct, doubt
 from cloud_trainer.cost import Cost
 from cloud_trainer.intake import Intake
 from cloud_trainer.session import RobotSession, Work
@@ -45,7 +45,7 @@ class RobotRecord:
     up with the log. forget_up_to: event up to which batches are deleted with the next checkpoint; 0 for none.
     forgetting: such a decision is in the log, and what it gives up is not deleted yet. event: that the session is at
     work on, and work: what is left of it, or of tidying the store. work_seconds: that it took by now. tidy: what no
-    checkpoint needs is to be deleted. idle_seconds: that a step of
+    checkpoint needs is to be deleted. doubt_said: its last doubt in the log. idle_seconds: that a step of
     idle rehearsal took last; 0 before the first.
     """
 
@@ -81,6 +81,7 @@ class RobotRecord:
     work_seconds: float = 0.0
     tidy: bool = False
     images_reported: int = 0
+    doubt_said: str = ""
     idle_seconds: float = 0.0
     metrics: RobotMetrics | None = None
     published: TrainerMetrics | None = None
@@ -89,6 +90,14 @@ class RobotRecord:
     def has_trained(self) -> bool:
         """Whether it has a network, or anything in the store."""
         return self.session is not None or self.entered is not None
+
+    @property
+    def doubt(self) -> str:
+        """Why what it sends seems to teach nothing; empty where it does."""
+        if self.session is None:
+            return ""
+        seen = self.session.prequential
+        return doubt(images=seen.count, recent=seen.recent, classes=len(self.session.trainer.classes))
 
     @property
     def cursor(self) -> int:

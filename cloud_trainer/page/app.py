@@ -140,7 +140,7 @@ class _Page:
     def _show_robot(self, row: RobotRow) -> None:
         self._name.set_text(row.name)
         self._presence.show("there" if row.online else "away", "good" * row.online)
-        self._quarantine.show(row.trouble[:160], "bad")
+        self._quarantine.show((row.trouble or row.doubt)[:200], "bad")
         self._network.set_text(row.network)
         sent, jpeg = row.bytes_per_image, row.jpeg_bytes_per_image
         self._of_it.show(

@@ -27,6 +27,7 @@ class RobotRow:
 
     online: whether it is there now. heard: seconds since its last message. network: backbone and cut. by_class,
     confusion: of held-out frames, as HeldOut's. trouble: why its messages are not taken, empty where they are.
+    doubt: why they seem to teach nothing, empty where they do.
     history: Unix times with exit loss, cloud loss, exit and cloud prequential accuracy.
     """
 
@@ -52,6 +53,7 @@ class RobotRow:
     messages_rejected: int = 0
     messages_dropped: int = 0
     trouble: str = ""
+    doubt: str = ""
     by_class: Mapping[str, float] = field(default_factory=dict)
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     checkpoint: CheckpointFile | None = None
@@ -123,7 +125,8 @@ class Rows:
             messages_waiting=record.messages_waiting,
             messages_rejected=record.conduct.rejected,
             messages_dropped=record.dropped,
-            trouble=record.stuck or record.refused or record.conduct.quarantine(now),
+            trouble=record.stuck or record.refused or record.conduct.quarantine(now) or record.waits,
+            doubt=record.doubt,
             by_class=session.held_out.by_class if session else {},
             confusion=session.held_out.confusion if session else {},
             checkpoint=self._checkpoint(robot, record.cursor_saved),

@@ -28,6 +28,12 @@ ROBOT_METRICS: list[tuple[str, str, str, Callable[[RobotRow], float | None]]] = 
     ("robot_messages_dropped_total", "counter", "Dropped unread: it sent too many.", lambda row: row.messages_dropped),
     ("robot_quarantined", "gauge", "Whether the robot's messages are not taken.", lambda row: bool(row.trouble)),
     (
+        "robot_teaches_nothing",
+        "gauge",
+        "Whether its images are named no better than by guessing.",
+        lambda row: bool(row.doubt),
+    ),
+    (
         "robot_checkpoint_timestamp_seconds",
         "gauge",
         "When the last checkpoint was written.",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloud_trainer.conduct import FIRST_SECONDS, LONGEST_SECONDS, REJECTIONS, WITHIN_SECONDS, Conduct
+from cloud_trainer.conduct import FIRST_SECONDS, LONGEST_SECONDS, REJECTIONS, WITHIN_SECONDS, Conduct, doubt
 
 
 def rejected(conduct: Conduct, count: int, now: float = 0.0, apart: float = 0.0) -> list[bool]:
@@ -65,3 +65,21 @@ def test_its_memory_is_bounded(count: int) -> None:
         conduct.bad(float(number), "x")
     assert len(conduct._lately) <= 1000
     assert conduct.rejected == count
+
+
+@pytest.mark.parametrize(
+    ("images", "recent", "classes", "doubted"),
+    [
+        (2000, 0.25, 4, True),
+        (2000, 0.20, 4, True),
+        (2000, 0.27, 4, True),
+        (2000, 0.30, 4, False),
+        (1999, 0.25, 4, False),
+        (5000, 0.012, 100, True),
+        (5000, 0.05, 100, False),
+        (5000, 1.0, 1, False),
+        (5000, None, 4, False),
+    ],
+)
+def test_who_seems_to_teach_nothing(images: int, recent: float | None, classes: int, doubted: bool) -> None:
+    assert bool(doubt(images=images, recent=recent, classes=classes)) == doubted

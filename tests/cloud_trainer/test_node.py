@@ -6,12 +6,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from broker import topics
 from broker.codec import pack
 from broker.inbox import LANE_LIMIT
 from broker.messages import ClassEdit, Receipt, RobotMetrics, TrainerMetrics, TrainerState
+from cloud_trainer import conduct
 from cloud_trainer.conduct import FIRST_SECONDS
 from cloud_trainer.fleet import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
 from cloud_trainer.node import (
@@ -237,6 +239,24 @@ def test_a_flood_is_dropped_unread_and_counted_by_robot(start: Start, caplog: py
     assert cloud.node._robots["r1"].dropped == 400 - LANE_LIMIT
     assert cloud.node._dropped == 300 - LANE_LIMIT
     assert f"robot r1: {400 - LANE_LIMIT} messages dropped unread" in caplog.text
+
+
+def test_a_robot_that_sends_noise_is_named(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(conduct, "DOUBT_IMAGES", 200)
+    cloud = start()
+    rng = np.random.default_rng(0)
+    cloud.say("r1", STATE)
+    cloud.say("r2", STATE, *batches(60))
+    for number in range(60):
+        names = [str(name) for name in rng.choice(["cat", "dog", "ant", "bee"], 4)]
+        noise = rng.standard_normal((4, *SPLIT.shape)).astype(np.float32)
+        cloud.say("r1", make_batch(names, values=noise, sequence=number))
+    cloud.work(REPORT_SECONDS + 1)
+    assert "robot r1: what it sends seems to teach nothing: after 240 images" in caplog.text
+    assert cloud.node._robots["r1"].doubt
+    assert not cloud.node._robots["r2"].doubt
 
 
 # A robot that goes, and one that comes back
