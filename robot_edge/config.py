@@ -84,6 +84,10 @@ class RobotConfig(PageOptions, SourceOptions, OneSource):
     """Source of frames to test on at the end, as for --source. Empty sets apart scenes of the source itself."""
     held_out_labels: str = ""
     """For --held-out video: its CSV file of what is shown when, as --labels is that of --source."""
+    held_out_image_topic: str = ""
+    """For --held-out bag: the topic of its pictures. Default: --image-topic, or the only one."""
+    held_out_label_topic: str = ""
+    """For --held-out bag: the topic of what it shows. Default: --label-topic, or /label."""
     held_out_every: int = 10
     """One scene in so many is set apart when there is no --held-out, and never trained on."""
     rehearse: float = -1.0

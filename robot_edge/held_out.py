@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
@@ -26,6 +27,9 @@ HELD_OUT_SEED = 1_000_000
 # Frames predicted at a time.
 PREDICT_AT_ONCE = 256
 
+# The flags of --source that --held-out has its own of, and what those are called.
+OWN_FLAGS, OWN_FLAG = re.compile(r"--(labels|image-topic|label-topic)\b"), r"--held-out-\1"
+
 # Opens a source of frames to test on, of the classes named beside those of the run's phases.
 OpenSource = Callable[[Sequence[str]], FrameSource]
 
@@ -41,16 +45,31 @@ def open_held_out(config: RobotConfig, known: Sequence[str]) -> FrameSource:
         return open_held_out(config, ())  # a former run knew classes that this source has not
 
 
-def _source_of(config: RobotConfig, classes: list[str]) -> FrameSource:
-    return open_source(
-        config.held_out,
-        dataclasses.replace(config, rate="max", labels=config.held_out_labels),
-        image_size=config.image_size,
-        phases=[classes] if classes else [],
-        images=HELD_OUT_FRAMES if config.held_out == "sim:" else 0,  # it has no end of its own
-        seed=config.seed + HELD_OUT_SEED,
-        needs_labels=True,
+def _options(config: RobotConfig) -> RobotConfig:
+    """Return the settings with those of --held-out in place of those of --source."""
+    is_bag = config.held_out.startswith("bag:")
+    return dataclasses.replace(
+        config,
+        rate="max",
+        labels=config.held_out_labels,
+        image_topic=config.held_out_image_topic or (config.image_topic if is_bag else ""),
+        label_topic=config.held_out_label_topic or (config.label_topic if is_bag else ""),
     )
+
+
+def _source_of(config: RobotConfig, classes: list[str]) -> FrameSource:
+    try:
+        return open_source(
+            config.held_out,
+            _options(config),
+            image_size=config.image_size,
+            phases=[classes] if classes else [],
+            images=HELD_OUT_FRAMES if config.held_out == "sim:" else 0,  # it has no end of its own
+            seed=config.seed + HELD_OUT_SEED,
+            needs_labels=True,
+        )
+    except SourceError as error:
+        raise SourceError(f"--held-out: {OWN_FLAGS.sub(OWN_FLAG, str(error))}") from error
 
 
 class HeldOutFrames:

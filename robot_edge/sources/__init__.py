@@ -57,6 +57,7 @@ def open_source(
     """
     options = options or SourceOptions()
     text = unmasked(text)
+    _say_what_is_not_read(text.partition(":")[0], options)
     shown: list[Sequence[str] | None] = list(phases) or [None]
     parts: list[FrameSource]
     match text.partition(":"):
@@ -106,6 +107,16 @@ def open_source(
     elif live and rate == "max":
         rate = "realtime"
     return Paced(ChainedSource(parts, images), parse_rate(rate))
+
+
+def _say_what_is_not_read(kind: str, options: SourceOptions) -> None:
+    for flag, value, kinds in (
+        ("--labels", options.labels, ("video",)),
+        ("--image-topic", options.image_topic, ("bag",)),
+        ("--label-topic", options.label_topic, ("bag", "ros2")),
+    ):
+        if value and kind not in kinds:
+            log.warning("%s %s is not read: it is for %s, not for %s", flag, value, " and ".join(kinds), kind)
 
 
 def _check_labels(parts: Sequence[FrameSource], *, needs_labels: bool) -> None:

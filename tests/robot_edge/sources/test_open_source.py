@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -170,3 +171,12 @@ def test_a_camera_is_not_held_to_its_pace_once_more(monkeypatch: pytest.MonkeyPa
         # Its pictures are of now when they come. One that came late would else hold up all that come after it.
         assert source.next(10) is not None
         hold.set()
+
+
+@pytest.mark.parametrize("option", ["labels", "image_topic", "label_topic"])
+def test_a_setting_that_a_source_does_not_read_is_said(
+    folder: str, option: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = dataclasses.replace(SourceOptions(), **{option: "x"})
+    with closing(open_source(folder, options, image_size=8)):
+        assert f"--{option.replace('_', '-')} x is not read: it is for" in caplog.text
