@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # FFmpeg's demuxers for files with pictures in them. Its others include playlists, which open further files and URLs.
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mjpeg,h264,hevc,m4v,ivf,mxf,gif"
+# What FFmpeg says of a file of another demuxer.
+NOT_READ = re.compile(r"\[([^\]]+)\] Format not on whitelist")
 # FFmpeg's clock of a whole file counts microseconds.
 FILE_CLOCK = 1e-6
 # Kinds of boxes that are looked at for an mp4's index: there are some ten.
@@ -63,7 +66,7 @@ class VideoSource(Replay):
             self._container.close()
             self._container = self._open()
         except (av.error.FFmpegError, IndexError, ValueError) as error:
-            reason = "it has no pictures" if isinstance(error, IndexError) else error
+            reason = "it has no pictures" if isinstance(error, IndexError) else _reason(error)
             raise SourceError(f"video {path} cannot be read: {reason}; {_advice(path)}") from error
         stream = self._container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -217,6 +220,14 @@ def upright(image: Pixels, matrix: NDArray[np.int32] | None) -> Pixels:
     if a == d == 0 != b:
         image, a, d = image.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(image[:: d or 1, :: a or 1])
+
+
+def _reason(error: Exception) -> str:
+    """Return what FFmpeg says, which is followed by its log and led by a number."""
+    text = str(error)
+    if found := NOT_READ.search(text):
+        return f"files of the kind {found[1]} are not read; read are {CONTAINERS.replace(',', ', ')}"
+    return re.sub(r"^\[Errno \d+\] ", "", text.partition(": '")[0].partition("; last error log")[0])
 
 
 def _advice(path: Path) -> str:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +177,7 @@ def test_a_camera_is_not_held_to_its_pace_once_more(monkeypatch: pytest.MonkeyPa
 def test_a_setting_that_a_source_does_not_read_is_said(
     folder: str, option: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = dataclasses.replace(SourceOptions(), **{option: "x"})
+    settings: dict[str, Any] = {option: "x"}
+    options = SourceOptions(**settings)
     with closing(open_source(folder, options, image_size=8)):
         assert f"--{option.replace('_', '-')} x is not read: it is for" in caplog.text

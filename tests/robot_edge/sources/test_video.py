@@ -262,6 +262,14 @@ def test_sound_alone_is_said(tmp_path: Path) -> None:
         VideoSource(path)
 
 
+@needs_ffmpeg
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=1", str(path)], check=True)
+    with pytest.raises(SourceError, match=r"files of the kind wav are not read; read are mov, mp4, .*is it a video"):
+        VideoSource(path)
+
+
 @pytest.mark.parametrize("kind", ["jpg", "png", "bmp", "tif"])
 def test_a_picture_is_no_video(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"picture.{kind}"
