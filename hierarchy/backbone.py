@@ -17,6 +17,7 @@ from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from broker.errors import ConfigError
+from hierarchy.strided import view_strided
 
 # Up to this many pixels a side, the stride of an ImageNet stem throws away what little the image shows:
 # 32 x 32 would reach ResNet-18's first stage as 8 x 8 and its last as 1 x 1.
@@ -57,6 +58,7 @@ def build_backbone(name: str, *, image_size: int, weights: Weights) -> Backbone:
     if image_size <= SMALL_IMAGE:
         _fit_small_images(module, pretrained=weights == "default")
     _replace(module, _last_layer_name(module), nn.Identity())
+    view_strided(module)
     return Backbone(name=name, image_size=image_size, module=module, features=_count_features(name, module, image_size))
 
 

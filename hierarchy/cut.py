@@ -20,6 +20,7 @@ from torchvision.models.feature_extraction import NodePathTracer
 
 from broker.errors import CutError
 from hierarchy.backbone import Backbone
+from hierarchy.strided import StridedViewConv2d
 from hierarchy.tracing import traced_apart
 
 # How many cuts an error lists: about a screen. The deepest networks have some hundred.
@@ -157,7 +158,7 @@ def _prefixes(name: str) -> list[str]:
 def _trace(module: nn.Module, *, training: bool) -> _Trace:
     """Trace as torchvision's own feature extraction does, its building blocks being single nodes."""
     blocks = [op for op in vars(torchvision.ops).values() if isinstance(op, type) and issubclass(op, nn.Module)]
-    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=blocks)
+    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=[*blocks, StridedViewConv2d])
     before = module.training
     try:
         with traced_apart():

@@ -6,9 +6,13 @@ convolutions spend their time on laying out weights, above all for the weights' 
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hierarchy.strided import StridedViewConv2d, convolution_class
 
 # Pixels of a convolution's output up to which a product is faster, in float32 and in bfloat16 (docs/results.md).
 MOST_PIXELS, MOST_PIXELS_HALF = 4, 16
@@ -24,7 +28,7 @@ class SmallMapConv2d(nn.Conv2d):
         columns = (maps.shape[3] + 2 * left - width) // right + 1
         half = torch.is_autocast_enabled(maps.device.type)
         if rows * columns > (MOST_PIXELS_HALF if half else MOST_PIXELS):
-            return super().forward(maps)
+            return convolution_class(self).forward(self, maps)
         padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, left, left, above, above))
         # For each pixel of the output all that it sees, (N, rows, columns, height * width * channels).
         seen = [
@@ -42,11 +46,11 @@ def multiply_small_maps(module: nn.Module, *, yes: bool) -> None:
     Only their class changes: parameters, hooks and names stay what they are, so checkpoints do not know of it.
     """
     for one in module.modules():
-        if type(one) in {nn.Conv2d, SmallMapConv2d} and _is_plain(one):
-            one.__class__ = SmallMapConv2d if yes else nn.Conv2d
+        if type(one) in {nn.Conv2d, StridedViewConv2d, SmallMapConv2d} and _is_plain(one):
+            one.__class__ = SmallMapConv2d if yes else convolution_class(one)
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     return (
         isinstance(layer, nn.Conv2d)
         and layer.groups == 1
