@@ -28,10 +28,11 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 bench: .venv/ready-test  ## measure speed, memory and accuracy
 	$(BIN)/python benchmarks/run_all.py
 
-soak: .venv/ready-test  ## kill, cut, stall and repeat, then count what was trained on; leave pages open: 45 minutes
+soak: .venv/ready-test  ## kill, cut, stall and repeat, then count what was trained on; leave pages open; be hostile: 55 minutes
 	$(BIN)/python -m tests.soak
 	$(BIN)/python -m tests.cloud_trainer.fuzz 100000
 	$(BIN)/python -m tests.soak.open_page --hours 0.5
+	$(BIN)/python -m tests.soak.hostile --seconds 600
 
 format: .venv/ready-test  ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix

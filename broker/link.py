@@ -23,7 +23,7 @@ from broker.inbox import Delivery as Delivery
 from broker.mailbox import FairMailbox
 from broker.messages import AWAY_SECONDS, HEARTBEAT_SECONDS
 from broker.tls import TlsSocket, tls_context
-from broker.trouble import explain, refusal, silent_end
+from broker.trouble import ends_soon, explain, refusal, silent_end
 
 # Must exceed the time that the largest message takes: 1 MB at 0.5 Mbit/s is 17 s.
 KEEPALIVE_SECONDS = 60
@@ -35,6 +35,8 @@ ECHO_SECONDS = 3 * HEARTBEAT_SECONDS
 # A broker sends an echo right behind its acknowledgement.
 REMINDER_SECONDS = 1.0
 
+# So many connections in a row that ended within so long behind a message of ours: the broker may have a limit for them.
+SHORT_LIVED, SHORT_SECONDS = 3, 5.0
 # What is read of the socket at once: some hundred small messages, of which the first is not held up by the last.
 READ_BYTES = 32_768
 
@@ -151,6 +153,9 @@ class MqttLink:
         self._connections = 0
         self._heard_at = time.monotonic()
         self._trouble = f"connecting to {self.address}"
+        self._came_up_at = 0.0
+        self._short_lived = 0  # connections in a row that ended soon
+        self._largest = 0  # bytes of the largest message on this connection
         self._greeted = False  # whether the broker said a word of MQTT on this connection
         self._asked: dict[int | None, str] = {}  # subscriptions without an answer yet
         self._denied = ""
@@ -217,6 +222,7 @@ class MqttLink:
         # paho would keep what is published while offline, without bound and only in memory.
         if not self.connected:
             return False
+        self._largest = max(self._largest, len(payload))
         sent = self._client.publish(topic, payload, qos, retain)
         accepted = sent.rc == mqtt.MQTT_ERR_SUCCESS
         if topic == self._own_topic and qos and accepted:
@@ -289,6 +295,7 @@ class MqttLink:
             self._ask_for(self._own_topic)
         self._heard_at = time.monotonic()
         self._connections += 1
+        self._came_up_at, self._largest = self._heard_at, 0
         self._trouble = f"lost the broker at {self.address}"  # when this connection ends
 
     def _on_subscribe(
@@ -318,6 +325,10 @@ class MqttLink:
 
     def _on_socket_close(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
         if self._greeted:
+            is_short = self._largest and time.monotonic() < self._came_up_at + SHORT_SECONDS
+            self._short_lived = self._short_lived + 1 if is_short else 0
+            if self._short_lived >= SHORT_LIVED:
+                self._trouble = ends_soon(self.address, self._largest)
             return
         if isinstance(sock, TlsSocket) and isinstance(sock.failure, ssl.SSLError):
             self._trouble = explain(sock.failure, self.address)
@@ -379,8 +390,8 @@ class _Client(mqtt.Client):
         return rc
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        # paho reads each packet with three or more calls, and each lets go of Python's lock: beside a thread that
-        # computes, it waits 5 ms to have it back.
+        # paho reads each packet with three or more system calls. With this a small message of a flood costs 19
+        # microseconds of this thread in place of 26.
         if not self._unread:
             self._unread = memoryview(super()._sock_recv(max(bufsize, READ_BYTES)))
         part, self._unread = self._unread[:bufsize], self._unread[bufsize:]

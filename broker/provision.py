@@ -74,6 +74,11 @@ log_type warning
 log_type notice
 # Shows what the access rules denied, with all else: log_type debug
 
+# Connections are bounded for each port, as nobody's flood should use up the memory. mosquitto has no bound for one
+# address: 1,000 connections that say nothing keep everybody else out of a port. Each is closed after 90 seconds, and
+# can be opened again. What stops that is a firewall rule; docs/security.md ("Connections") has it. Both ports full
+# take 2,000 file handles: where mosquitto runs without our systemd unit, set `ulimit -n 4096` first.
+
 # With a certificate. The name in it is the user.
 listener {certificate_port}
 max_connections 1000

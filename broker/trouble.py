@@ -68,6 +68,14 @@ def silent_end(address: BrokerAddress) -> str:
     return f"{end}: perhaps it speaks TLS there; then use mqtts:// and --credentials"
 
 
+def ends_soon(address: BrokerAddress, largest: int) -> str:
+    """Say what it may mean that a broker ends one connection after the other. largest: bytes that were sent on it."""
+    return (
+        f"the broker at {address} lets us in and ends each connection within seconds, behind a message of up to "
+        f"{largest:,} bytes: perhaps its limit is lower (mosquitto: max_packet_size), or another client has our name"
+    )
+
+
 def refusal(reason: str, address: BrokerAddress, credentials: Credentials) -> str:
     """Say what to do about a broker that refused to let us in. reason: its own word for it."""
     refused = f"the broker at {address} refuses us: {reason}"

@@ -514,3 +514,32 @@ def test_a_password_does_not_belong_into_the_url(url: str) -> None:
     with pytest.raises(ConfigError, match="REFLEXARC_MQTT_PASSWORD") as raised:
         parse_broker_url(url)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.mosquitto
+def test_a_broker_that_takes_no_message_of_ours_is_named(tmp_path: Path) -> None:
+    """Not even a retained state may fit; then a link is up and down, and must not look as if it were only lost."""
+    mosquitto = find_mosquitto()
+    assert mosquitto is not None
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = tmp_path / "mosquitto.conf"
+    user = "user root\n" if os.geteuid() == 0 else ""
+    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_packet_size 200\n{user}")
+    with ExitStack() as running:
+        process = subprocess.Popen([mosquitto, "-c", str(config)], stderr=subprocess.DEVNULL)
+        running.callback(process.wait)
+        running.callback(process.terminate)
+        link = MqttLink(f"mqtt://127.0.0.1:{port}", "large")
+        running.callback(link.close)
+        last = 0
+
+        def is_named() -> bool:
+            nonlocal last
+            if link.connected and link.connections != last:
+                last = link.connections
+                link.publish("large/state", bytes(300), qos=1, retain=True)
+            return "max_packet_size" in link.trouble and "300 bytes" in link.trouble
+
+        wait_until("trouble", is_named)
+        assert last == link_module.SHORT_LIVED

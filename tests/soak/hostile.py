@@ -361,13 +361,13 @@ def run(folder: Path, *, seconds: float, hostile: bool = True) -> Account:
             enemy.start()
         _until(lambda: time.monotonic() >= begin + seconds or trainer.poll() is not None, seconds + 60, "time", folder)
         end = time.monotonic()
+        if hostile:
+            enemy.close()
         for robot in robots:
             robot.stop_sending()
         _until(lambda: not any(one.unreceipted for one in robots) or trainer.poll() is not None, READY_SECONDS,
                "the last receipts", folder)  # fmt: skip
         peak = _peak_bytes(trainer.pid)
-        if hostile:
-            enemy.close()
         for robot in robots:
             robot.give_up()
             robot.close()
