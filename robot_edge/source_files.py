@@ -68,7 +68,7 @@ def files_of(config: RobotConfig) -> SourceFiles:
     path = typed_path(rest)
     marks: dict[str, str] = {}
     if kind == "folder":
-        marks = {place: _size(path / place) for place, _ in list_pictures(path).pictures}
+        marks = {place: _size(os.path.join(path, place)) for place, _ in list_pictures(path).pictures}
     elif kind == "video":
         marks = {path.name: _mark(path)}
     elif kind == "bag":
@@ -122,9 +122,9 @@ def begin_behind(former: SourceFiles, now: SourceFiles) -> SourceFiles:
     return SourceFiles(marks=now.marks, numbers={**kept, **new})
 
 
-def _size(path: Path) -> str:
+def _size(path: str) -> str:
     try:
-        return str(path.stat().st_size)
+        return str(os.stat(path).st_size)
     except OSError:
         return "gone"
 

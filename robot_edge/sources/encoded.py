@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import warnings
 from functools import lru_cache
 
@@ -43,6 +44,8 @@ SUFFIXES = {
 FORMATS = tuple(SUFFIXES)
 # Pillow raises SyntaxError for some broken PNGs and ValueError for some broken headers.
 UNREADABLE = (OSError, SyntaxError, ValueError)
+# A picture's file is read whole. None that is shown is larger, as four channels of 16 bits are all that it may have.
+MOST_BYTES = 8 * MOST_PIXELS
 # Pictures larger than this take OpenCV and Pillow the same time.
 SMALL = 200_000
 # Where Pillow leaves what may say how a picture is to be turned, and what to do for each of EXIF's orientations (CIPA
@@ -120,7 +123,8 @@ def _opened(encoded: bytes) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{error}; here the limit is {MOST_PIXELS:,} pixels") from None
+        pixels = re.search(r"\d+", str(error))
+        raise ValueError(f"a picture of {int(pixels[0]) if pixels else 0:,} pixels, limit {MOST_PIXELS:,}") from None
     except UnidentifiedImageError:
         if not encoded:
             raise ValueError("an empty file") from None

@@ -19,7 +19,7 @@ from broker.errors import SourceError
 from broker.paths import shown
 from hierarchy.command_line import SparseLog
 from robot_edge.frames import NOMINAL_RATE, Frame, Numbering
-from robot_edge.sources.encoded import UNREADABLE, decode
+from robot_edge.sources.encoded import MOST_BYTES, UNREADABLE, decode
 from robot_edge.sources.listing import class_of, describe, list_pictures
 from robot_edge.sources.replay import Replay
 
@@ -155,6 +155,9 @@ class FolderSource(ShuffledSource[str]):
         if kept is not None:
             return kept
         with open(item, "rb", buffering=0) as file:  # half the time of read_bytes, for small pictures
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise ValueError(f"{size:,} bytes, limit {MOST_BYTES:,}")
             image = decode(file.read())
         if self._epochs_left and image.nbytes <= self._room:
             image.flags.writeable = False  # it is given out more than once

@@ -287,7 +287,7 @@ def _tiff_of_tile(width: int, height: int) -> bytes:
 def test_a_picture_s_size_is_checked_before_a_pixel_is_decoded(file: bytes) -> None:
     assert len(file) < 1500
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(encoded.UNREADABLE, match=r"limit (is )?64,000,000"):
+    with pytest.raises(encoded.UNREADABLE, match="limit 64,000,000"):
         encoded.decode(file)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 50_000  # kB

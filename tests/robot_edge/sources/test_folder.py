@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import tracemalloc
 from itertools import islice
 from pathlib import Path
 from weakref import ref
@@ -140,6 +142,17 @@ def test_a_corrupt_picture_is_skipped_counted_and_named_once(
     assert source.skipped == 1
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert str(path) in caplog.text
+
+
+def test_a_file_that_is_far_too_large_is_not_read(folder: Path) -> None:
+    os.truncate(folder / "cat" / "0.png", 600_000_000)  # takes no room on the disk
+    source = FolderSource(folder)
+    tracemalloc.start()
+    assert len(shown(source)) == 10
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert source.skipped == 1
+    assert peak < 10_000_000
 
 
 def test_nothing_readable_is_an_error_and_no_endless_loop(folder: Path) -> None:
