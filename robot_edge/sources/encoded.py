@@ -102,8 +102,6 @@ def decode_own_jpeg(encoded: bytes) -> Pixels:
 
 
 def _decode(encoded: bytes) -> Pixels:
-    if encoded.startswith(b"RIFF"):
-        check_size(*_webp_size(encoded))
     with _opened(encoded) as image:
         check_size(*image.size)
         if image.format == "TIFF":  # a tile may be larger than its picture, and is decoded whole
@@ -191,21 +189,6 @@ def _with_lower_bits(image: Image.Image, lower: Pixels) -> Image.Image:
     upper = np.asarray(image)
     deep = upper[:, :, :3].astype(np.uint16) << 8 | lower[:, :, :3]
     return Image.fromarray(np.dstack([to_eight_bits(deep), upper[:, :, 3:]]))
-
-
-def _webp_size(encoded: bytes) -> tuple[int, int]:
-    """Return width and height of a WebP file (RFC 9649, section 2.5 to 2.7): Pillow would take memory to open it."""
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(encoded[at : at + size], "little")
-
-    match encoded[12:16]:
-        case b"VP8X":
-            return number(24, 3) + 1, number(27, 3) + 1
-        case b"VP8L":
-            return (number(21, 4) & 0x3FFF) + 1, (number(21, 4) >> 14 & 0x3FFF) + 1
-        case _:
-            return number(26, 2) & 0x3FFF, number(28, 2) & 0x3FFF
 
 
 def encode_jpeg(image: Pixels, quality: int, *, dense: bool) -> bytes:
