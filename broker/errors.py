@@ -10,8 +10,10 @@
     ├── LinkError              the broker, or the way to it
     │   ├── BrokerUnavailable  no broker could be started or reached
     │   ├── AccessDenied       the broker lets us in, but not to our topics
-    │   └── NameTaken          another robot, or trainer, with this name is online
-    └── StorageError           the disk takes no more
+    │   ├── NameTaken          another robot, or trainer, with this name is online
+    │   └── NoAnswer           the other end is there, and does not answer
+    ├── StorageError           the disk takes no more
+    └── NothingDone            a run came to its end and learned, or tested, nothing
 
 Catch these at the edge of a loop, count them and go on; anything else is a bug and may crash.
 """
@@ -61,5 +63,13 @@ class NameTaken(LinkError):
     """Another robot, or trainer, with the same name is online."""
 
 
+class NoAnswer(LinkError):
+    """The other end is online and answers nothing. Says what is known of it."""
+
+
 class StorageError(ReflexarcError):
     """The disk is full or fails. What was to be written is not on it; what was there before still is."""
+
+
+class NothingDone(ReflexarcError):
+    """A run came to its end without what it was for: it learned nothing, or tested nothing. Says why."""

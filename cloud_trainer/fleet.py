@@ -22,9 +22,9 @@ from cloud_trainer.intake import Intake
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session import RobotSession, Work
 from cloud_trainer.session_start import SessionStart, new_start, open_session
-from cloud_trainer.store import Event, Store
+from cloud_trainer.store import STORE, Event, Store
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
-from hierarchy.command_line import Notice
+from hierarchy.disk import DiskWatch
 from hierarchy.downloads import Downloads
 
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
@@ -41,6 +41,7 @@ SETTLING_STEPS = 30
 
 # Networks of runs that their robots have left are kept in here, as in a run folder of their own.
 FORMER = "former"
+FORGETTING = "that samples of the store are forgotten"
 
 log = logging.getLogger("cloud-trainer")
 
@@ -78,7 +79,7 @@ class Fleet:
         self._checkpoints = checkpoints
         self._former = checkpoints.parent / FORMER / checkpoints.name
         self._device = device
-        self._disk = Notice(log)
+        self.disk = DiskWatch(log, checkpoints.parent)
         self._downloads = Downloads()
         self._last = ""
         self._refuse_strange_checkpoints()
@@ -235,23 +236,28 @@ class Fleet:
                 while self._has_events(robot):
                     self.train(robot)
 
-    def save(self, robot: str) -> None:
-        """Write a robot's checkpoint, if anything has changed since the last, and delete what no checkpoint needs."""
+    def save(self, robot: str) -> bool:
+        """Write a robot's checkpoint, if anything has changed since the last, and delete what no checkpoint needs.
+
+        Return False where the disk does not take it.
+        """
         record = self.robots[robot]
-        self._write_checkpoint(robot)
+        saved = self._write_checkpoint(robot)
         if record.tidy and record.event is None:
             for _ in self._tidied(robot, record):
                 pass
+        return saved
 
-    def _write_checkpoint(self, robot: str) -> None:
+    def _write_checkpoint(self, robot: str) -> bool:
         """Write it, if anything has changed; what no checkpoint needs from then on is deleted in turns."""
         record = self.robots[robot]
         session = record.session
         # Where an event was broken off the log has it still, and the former checkpoint is what it goes on from.
         if session is None or session.is_torn:
-            return
+            return True
         if session.cursor == record.cursor_saved and not record.forget_up_to and session.wipes == (0, []):
-            return
+            return True
+        what = f"the checkpoint of robot {robot}"
         record.steps_saved = session.trainer.steps  # where it fails, not again at every step
         try:
             parts, about = session.checkpoint()
@@ -259,9 +265,11 @@ class Fleet:
             save_checkpoint(self._checkpoints / robot, parts, about)
             record.cursor_saved = session.cursor
             record.tidy = bool(record.forget_up_to) or session.wipes != (0, [])
-            self._disk.say("")
         except OSError as error:
-            self._disk.say(f"no checkpoint could be written, training goes on without: {error}")
+            self.disk.failed(what, error, ", training goes on without")
+            return False
+        self.disk.written(what)
+        return True
 
     def _tidied(self, robot: str, record: RobotRecord) -> Work:
         """Delete what was given up, and overwrite what was forgotten: gigabytes, maybe, so in pieces."""
@@ -279,9 +287,9 @@ class Fleet:
                 cursor = self.store.wipe_some(robot, cursor, up_to, others, session.without_forgotten)
                 yield
             session.wiped()
-            self._disk.say("")
+            self.disk.written(FORGETTING)
         except StorageError as error:
-            self._disk.say(f"what is to be forgotten is in the store still: {error}")
+            self.disk.failed(FORGETTING, error)
 
     def knows_edit(self, robot: str, edit: ClassEdit) -> bool:
         """Whether an edit need not be stored."""
@@ -502,8 +510,9 @@ class Fleet:
             self.store.append(robot, kind, payload)
             self.store.commit()
         except StorageError as error:
-            self._disk.say(str(error))
+            self.disk.failed(STORE, error)
             return False
+        self.disk.written(STORE)
         return True
 
 

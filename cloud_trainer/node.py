@@ -16,7 +16,7 @@ import torch
 
 from broker import topics
 from broker.codec import pack, unpack, unpack_as
-from broker.errors import ConfigError, MalformedMessage, NameTaken, StorageError
+from broker.errors import ConfigError, MalformedMessage, NameTaken, NothingDone, StorageError
 from broker.link import Delivery, Link, MqttLink, credentials_for, everything, redial_if_silent
 from broker.messages import (
     HEARTBEAT_SECONDS,
@@ -40,6 +40,8 @@ from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.summary import fleet_summary
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
+from hierarchy.disk import REMIND_SECONDS, room
+from hierarchy.evaluation import RECENT
 from hierarchy.page import page_server
 from hierarchy.run_folder import METRICS, RunFolder
 
@@ -60,8 +62,12 @@ TAKE_AT_ONCE = 256
 NEWCOMER_SECONDS = 3 * HEARTBEAT_SECONDS
 # After the disk refused to take something it is tried again this often; robots hold their data meanwhile.
 RETRY_SECONDS = 10.0
+# At the end a checkpoint that the disk does not take is tried again so often, for so long: systemd gives two minutes.
+LAST_RETRY_SECONDS, LAST_SAVE_SECONDS = 2.0, 30.0
 # Between two warnings that nothing is taken: a store that is nearly full takes some and refuses the next, all the time.
 WARNING_SECONDS = 60.0
+
+NOBODY_CAME = "No robot came, so nothing was learned"
 
 log = logging.getLogger("cloud-trainer")
 
@@ -71,15 +77,21 @@ def run(config: TrainerConfig) -> None:
 
     A second Ctrl-C ends it at once; nothing that has a receipt is lost.
 
-    Raises ConfigError, and NameTaken where another trainer with this name is online.
+    Raises ConfigError, NameTaken where another trainer with this name is online, StorageError where the disk did not
+    take all of it, and NothingDone where robots came and nothing could be learned from any.
     """
     with StopRequest() as stop:
-        path = train(config, lambda: stop.made)
-    log.info("the run is in %s; the same --run-dir goes on from here", path)
+        path, came = train(config, lambda: stop.made)
+    log.info("the run is in %s; the same --run-dir goes on from here%s", path, "" if came else ". " + NOBODY_CAME)
 
 
-def train(config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[str], bool] = everything) -> Path:
-    """Do the same until ``stopped`` says so, for robots whose topics are ``wanted``. Return the run's folder."""
+def train(
+    config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[str], bool] = everything
+) -> tuple[Path, bool]:
+    """Do the same until ``stopped`` says so, for robots whose topics are ``wanted``.
+
+    Return the run's folder, and whether any robot has ever been there.
+    """
     credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
     choose_device(config.device)  # a missing one should be said before a folder is made
@@ -123,7 +135,11 @@ def train(config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[
             if whole:
                 node.finish()
             link.close(farewell)
-    return folder.path
+    if node.not_saved:
+        raise node.not_saved
+    if nothing := node.nothing_learned():
+        raise NothingDone(nothing)
+    return folder.path, node.anybody_came
 
 
 def _show(server: PageServer, board: Board) -> None:
@@ -168,9 +184,9 @@ class TrainerNode:
         self._garbage = SparseLog(log)
         self._floods = SparseLog(log)
         self._notice = Notice(log)
-        self._disk = Notice(log)
+        self.not_saved: StorageError | None = None  # what to end with, where the disk did not take all at the end
         self._trouble_said = ""  # in the log, and not over yet
-        self._next_warning = float("-inf")
+        self._warned_at = float("-inf")
         self._connection = 0
         self._announced_at = float("-inf")
         self._next_heartbeat = self._next_metrics = self._next_report = self._retry_at = 0.0
@@ -228,8 +244,7 @@ class TrainerNode:
         """Write everything down. What is stored but not trained on yet waits for the next start."""
         self._fleet.close()
         now = time.monotonic()
-        for robot in self._robots:
-            self._fleet.save(robot)
+        self._save_last()
         self._publish_metrics(now)
         known = {robot: record for robot, record in self._robots.items() if record.session}
         waiting = sum(record.messages_waiting for record in known.values())
@@ -241,10 +256,40 @@ class TrainerNode:
         by_class = {robot: session.held_out.by_class for robot, session in sessions.items()}
         rounds = {robot: session.rounds() for robot, session in sessions.items()}
         classes = {robot: session.trainer.classes for robot, session in sessions.items()}
+        self._folder.finish(fleet_summary(figures, reported, classes, by_class, rounds, self._rejected))
+        self._folder.disk.missing |= self._fleet.disk.missing
+        self.not_saved = self._folder.disk.error(
+            f"What has a receipt is in {STORE}: the same --run-dir trains on it again where it is in no checkpoint"
+        )
+
+    def _save_last(self) -> None:
+        """Write all checkpoints; those that the disk does not take are tried again for a while."""
+        give_up = time.monotonic() + LAST_SAVE_SECONDS
+        left = [robot for robot in self._robots if not self._fleet.save(robot)]
         try:
-            self._folder.finish(fleet_summary(figures, reported, classes, by_class, rounds, self._rejected))
-        except OSError as error:
-            log.error("summary and curves cannot be written: %s", error)
+            while left and time.monotonic() < give_up:
+                self._notice.say(f"trying again for {LAST_SAVE_SECONDS:.0f} s to write what is missing")
+                time.sleep(LAST_RETRY_SECONDS)
+                left = [robot for robot in left if not self._fleet.save(robot)]
+        except KeyboardInterrupt:  # the second Ctrl-C: the rest is written all the same
+            return
+
+    @property
+    def anybody_came(self) -> bool:
+        """Whether the run knows of a robot."""
+        return bool(self._robots)
+
+    def nothing_learned(self) -> str:
+        """Say why nothing was learned, where robots came and were refused; empty where something was, or none came."""
+        if any(record.session and record.session.trainer.steps for record in self._robots.values()):
+            return ""
+        reasons = {robot: why for robot, record in self._robots.items() if (why := _refusal(record))}
+        if not reasons:
+            return ""
+        robot, reason = next(iter(reasons.items()))
+        return (
+            f"NOTHING WAS LEARNED: {len(reasons)} of {len(self._robots)} robots were refused, robot {robot}: {reason}"
+        )
 
     # What comes in
 
@@ -261,7 +306,7 @@ class TrainerNode:
             self._receipts.clear()  # the robots send it again
             self._added.clear()
             self._retry_at = time.monotonic() + RETRY_SECONDS
-            self._set_trouble(str(error))
+            self._set_trouble(str(error), f"; {room(self._folder.path)}")
 
     def _commit(self) -> None:
         """Put what came on the disk, and only then say so to the robots."""
@@ -451,17 +496,14 @@ class TrainerNode:
             self._note(robot, record.session)
 
     def _note(self, robot: str, session: RobotSession) -> None:
-        try:
-            self._folder.add_metrics(
-                robot=robot,
-                images=session.prequential.count,
-                classes=len(session.trainer.classes),
-                cloud_loss=session.loss,
-                cloud_prequential=session.prequential.recent,
-            )
-            self._disk.say("")
-        except OSError as error:
-            self._disk.say(f"metrics cannot be written, training goes on without: {error}")
+        self._folder.add_metrics(
+            robot=robot,
+            images=session.prequential.count,
+            classes=len(session.trainer.classes),
+            cloud_loss=session.loss,
+            cloud_prequential=session.prequential.overall,
+            cloud_recent=session.prequential.recent,
+        )
 
     def _who_may_be_answered(self, robot: str) -> tuple[RobotSession, frozenset[str]] | None:
         """Return the session that answers a robot's asks, and the boots whose front belongs to it; None for neither."""
@@ -491,16 +533,20 @@ class TrainerNode:
             for record in self._robots.values():
                 record.published = None  # metrics are QoS 0: say them again, in case some were lost
 
-    def _set_trouble(self, trouble: str) -> None:
+    def _set_trouble(self, trouble: str, where: str = "") -> None:
+        """Say why nothing is taken, empty where it is. where: to make room, for who reads the log."""
         now = time.monotonic()
-        if trouble and trouble != self._trouble_said and now >= self._next_warning:
-            self._trouble_said, self._next_warning = trouble, now + WARNING_SECONDS
-            log.warning("taking no activations: %s", trouble)
+        again = WARNING_SECONDS if trouble != self._trouble_said else REMIND_SECONDS
+        if trouble and now >= self._warned_at + again:
+            self._trouble_said, self._warned_at = trouble, now
+            log.warning("taking no activations: %s%s", trouble, where)
         if trouble[:400] != self._state.trouble:
             self._state = dataclasses.replace(self._state, trouble=trouble[:400])
             self._announce(now)
 
     def _mind_the_disk(self, now: float) -> None:
+        self._fleet.disk.remind()
+        self._folder.disk.remind()
         full = self._fleet.make_room()
         if full:
             self._retry_at = now + RETRY_SECONDS
@@ -554,11 +600,19 @@ class TrainerNode:
             if session and session.loss is not None and session.prequential.count > record.images_reported:
                 record.images_reported = session.prequential.count
                 log.info(
-                    "robot %s: %s images, %d classes, loss %.2f, prequential accuracy %.1f %%, %s messages wait",
+                    "robot %s: %s images, %d classes, loss %.2f, %.1f %% right of the last %s, %s messages wait",
                     robot,
                     f"{session.prequential.count:,}",
                     len(session.trainer.classes),
                     session.loss,
                     100 * (session.prequential.recent or 0),
+                    f"{RECENT:,}",
                     f"{record.messages_waiting:,}",
                 )
+
+
+def _refusal(record: RobotRecord) -> str:
+    """Say why nothing is learned from a robot; empty where nothing speaks against it."""
+    if record.refused or record.rejections:
+        return record.refused or record.rejections[-1].reason
+    return ""

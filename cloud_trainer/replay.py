@@ -10,9 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
-from broker.errors import ConfigError
+from broker.errors import ConfigError, NothingDone
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.session import RobotSession
 from cloud_trainer.session_start import SessionStart, open_session
@@ -21,6 +19,8 @@ from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkp
 from hierarchy.command_line import DeviceName
 from hierarchy.console import PlainConsole
 from hierarchy.device import choose_device, set_threads
+from hierarchy.disk import unwritable
+from hierarchy.progress import RunProgress
 
 log = logging.getLogger("cloud-trainer")
 
@@ -28,14 +28,18 @@ log = logging.getLogger("cloud-trainer")
 def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
     """Train every robot's network from the log. Return whether all equal the checkpoints beside the store.
 
-    out: folder for the resulting checkpoints, or None. Raises ConfigError.
+    out: folder for the resulting checkpoints, or None. Raises ConfigError, NothingDone for a store without robots, and
+    StorageError where the disk does not take a checkpoint.
     """
     with closing(Store(path)) as store:
         settings = TrainingSettings(**store.settings)
         set_threads(settings.threads)
         # Not the console's width: a file or a pipe should get a line in one piece.
         console, equal = PlainConsole(soft_wrap=True), True
-        for robot in store.robots():
+        robots = store.robots()
+        if not robots:
+            raise NothingDone(f"NOTHING WAS TRAINED: {path} holds nothing of any robot")
+        for robot in robots:
             if not store.is_whole(robot):
                 raise ConfigError(
                     f"the oldest samples of robot {robot} were given up (--store-gb): no replay from the start"
@@ -52,7 +56,7 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
             )
             equal &= "differs" not in comparison
             if out:
-                save_checkpoint(out / "checkpoint" / robot, parts, {**about, "split": asdict(session.state.split)})
+                _save(out / "checkpoint" / robot, parts, {**about, "split": asdict(session.state.split)})
     return equal
 
 
@@ -61,9 +65,11 @@ def _replay_robot(
 ) -> tuple[RobotSession, str]:
     """Return the session at the end of the log, and how it compared when it was where the checkpoint is."""
     session: RobotSession | None = None
-    comparison, cursor = "", 0
-    with Progress(transient=True) as progress:
-        task = progress.add_task(robot, total=store.last_event(robot))
+    comparison, cursor, done = "", 0, 0
+    log.info("robot %s: training from the log", robot)
+    with RunProgress(
+        store.event_count(robot), f"events of robot {robot}", console=PlainConsole(stderr=True)
+    ) as progress:
         while event := store.next_event(robot, cursor):
             if saved and session and not comparison and event.id > saved[1]["cursor"]:
                 comparison = _compared(session, saved)
@@ -76,11 +82,19 @@ def _replay_robot(
                 raise ConfigError(f"the log of robot {robot} does not begin with a start: is it another version's?")
             else:
                 session.apply(event)
-            progress.update(task, completed=cursor)
+            done += 1
+            progress.show(done, [f"{session.prequential.count:,} images, {session.trainer.steps:,} steps"])
     assert session is not None, "a robot is known by its first event"
     if saved and not comparison:
         comparison = _compared(session, saved)
     return session, comparison
+
+
+def _save(folder: Path, parts: Parts, about: dict[str, Any]) -> None:
+    try:
+        save_checkpoint(folder, parts, about)
+    except OSError as error:
+        raise unwritable("--run-dir", folder, error) from error
 
 
 def _compared(session: RobotSession, saved: tuple[Parts, dict[str, Any]]) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from broker.errors import ConfigError, StorageError
 from cloud_trainer.config import TrainingSettings
+from hierarchy.disk import DISK_TROUBLES, error_number, unwritable
 
 STORE = "store.db"
 
@@ -98,6 +99,8 @@ class Store:
             }
         except BaseException as error:
             self._database.close()
+            if error_number(error) in DISK_TROUBLES:
+                raise unwritable(f"the store {path} cannot be used", path, error) from error
             if isinstance(error, sqlite3.DatabaseError):
                 raise ConfigError(f"the store {path} cannot be used: {error}; {AFTER_DAMAGE}") from error
             raise
@@ -186,6 +189,10 @@ class Store:
     def last_event(self, robot: str) -> int:
         """Return the id of the robot's newest event, 0 where it has none."""
         return int(self._scalar("SELECT coalesce(max(id), 0) FROM events WHERE robot = ?", robot))
+
+    def event_count(self, robot: str) -> int:
+        """Return how many events of the robot there are."""
+        return int(self._scalar("SELECT count(*) FROM events WHERE robot = ?", robot))
 
     def batch(self, event: int) -> bytes:
         """Return the batch that is the event with that id. Raises ConfigError where it was forgotten."""

@@ -27,7 +27,7 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import Share, worker_folder, worker_folders
 from cloud_trainer.store import STORE
 from cloud_trainer.summary import join_summaries
-from hierarchy.command_line import EXIT_ERROR, STOP_SIGNALS, StopRequest, start_log
+from hierarchy.command_line import EXIT_ERROR, STOP_SIGNALS, StopRequest, exit_status, start_log
 
 # As hierarchy/run_folder.py has them, which imports torch.
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
@@ -179,7 +179,7 @@ def _work(config: TrainerConfig, share: Share, stop: Connection) -> None:
         train(config, stopped=stop.poll, wanted=share.wants)
     except ReflexarcError as error:
         say(f"cloud-trainer {config.trainer}: {error}", sys.stderr)
-        sys.exit(EXIT_ERROR)
+        sys.exit(exit_status(error))
 
 
 def _say_what_failed(failed: Sequence[SpawnProcess]) -> int:

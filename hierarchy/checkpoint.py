@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from broker.errors import ConfigError
+from hierarchy.disk import error_number
 
 CHECKPOINT = "checkpoint.safetensors"
 # The JSON inside the checkpoint once more, for people.
@@ -27,6 +29,7 @@ def save_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], abo
 
     Both are in one file that replaces the last one in one step and is on the disk when this returns. Raises OSError.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{part}/{name}": value.detach().cpu().contiguous()
@@ -40,7 +43,9 @@ def save_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], abo
         write_json(folder / ABOUT, about)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)  # half a file would only fill a disk that is full
-        raise OSError(f"{folder} cannot be written: {error}") from error
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()  # empty it would look like a checkpoint
+        raise OSError(error_number(error) or errno.EIO, f"{folder} cannot be written: {error}") from error
 
 
 def load_checkpoint(folder: Path, advice: str = "name another one") -> tuple[Parts, dict[str, Any]]:
@@ -65,8 +70,12 @@ def load_checkpoint(folder: Path, advice: str = "name another one") -> tuple[Par
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file in one piece."""
     temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(values, indent=2) + "\n")
-    _replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        _replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _replace(temporary: Path, path: Path) -> None:

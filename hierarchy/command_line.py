@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 from broker import startup
-from broker.errors import ConfigError, ReflexarcError
+from broker.errors import ConfigError, NoAnswer, NothingDone, ReflexarcError, StorageError
 from broker.paths import did_you_mean, typed_path
 from broker.plain_text import PlainFormatter, let_output_take_all_characters, say
 from hierarchy.handles import raise_handle_limit
@@ -25,8 +25,9 @@ from hierarchy.handles import raise_handle_limit
 # What --device takes. Here and not in device.py, which imports torch for seconds: --help should not wait for it.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
-# What a shell reports for a program that Ctrl-C ended, and for one that could not do what it was asked.
-EXIT_INTERRUPTED, EXIT_ERROR = startup.EXIT_INTERRUPTED, 2
+# Exit statuses, as the README has them. Ctrl-C ended it; settings, which no second try mends; the run failed,
+# as on a full disk, and may go on; it came to its end, and learned or tested nothing.
+EXIT_INTERRUPTED, EXIT_ERROR, EXIT_FAILED, EXIT_NOTHING = startup.EXIT_INTERRUPTED, 2, 1, 3
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,13 +42,20 @@ def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
         cli(with_config_file(sys.argv[1:]))
     except ReflexarcError as error:
         say(f"{program}: {error}", sys.stderr)
-        sys.exit(EXIT_ERROR)
+        sys.exit(exit_status(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except SystemExit as end:  # tyro has said what is wrong with the flags
         if end.code == EXIT_ERROR and any(one.split("=")[0] == "--config" for one in sys.argv):
             print("What stands in --config FILE counts as flags, too.", file=sys.stderr)
         raise
+
+
+def exit_status(error: ReflexarcError) -> int:
+    """Return the exit status of a program that ends with that error."""
+    if isinstance(error, StorageError | NoAnswer):
+        return EXIT_FAILED
+    return EXIT_NOTHING if isinstance(error, NothingDone) else EXIT_ERROR
 
 
 def start_log(speaker: str = "") -> None:

@@ -19,6 +19,7 @@ from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
 from hierarchy.calibration import ThresholdPoint
+from hierarchy.evaluation import RECENT
 
 # Points a curve is drawn with at most; a week's run has millions of steps.
 MOST_POINTS = 2000
@@ -74,7 +75,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         color = ROBOT_COLORS[number % len(ROBOT_COLORS)] if len(robots) > 1 else COLORS[end]
         style = STYLES[number // len(ROBOT_COLORS) % len(STYLES)]
         axes.plot(*zip(*thinned, strict=True), style, color=color, label=label, linewidth=1.4)
-    for axes, title in ((loss_axes, "loss"), (accuracy_axes, "prequential accuracy, last 1,000 images")):
+    for axes, title in ((loss_axes, "loss"), (accuracy_axes, f"prequential accuracy, last {RECENT:,} images")):
         for images in arrivals:
             axes.axvline(images, color=NEW_CLASS_COLOR, linewidth=1, linestyle=":")
         axes.set_title(title, loc="left", fontsize=10)
@@ -192,7 +193,7 @@ def _read(metrics: Path) -> tuple[dict[tuple[str, str], Points], list[int]]:
             for end in COLORS:
                 # A robot also logs what the cloud says of itself, which is some images behind.
                 images = values.get(f"{end}_images", values["images"])
-                for name in (f"{end}_loss", f"{end}_prequential"):
+                for name in (f"{end}_loss", f"{end}_recent"):
                     if values.get(name) is not None:
                         curves[robot, name].append((images, values[name]))
             if values.get("classes", 0) > classes.get(robot, values.get("classes", 0)):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +18,7 @@ import tomli_w
 from broker.errors import ConfigError
 from hierarchy.checkpoint import CHECKPOINT, write_json
 from hierarchy.curves import draw_accuracy_matrices, draw_curves
+from hierarchy.disk import DiskWatch, unwritable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,12 +33,14 @@ TAIL_BYTES = 65_536
 # Robots whose heat maps a trainer draws.
 MOST_HEAT_MAPS = 8
 
+log = logging.getLogger("run")
+
 
 class RunFolder:
     """A run's folder, open for writing. No other process can have it open at the same time.
 
     last_metrics: the last line that a former process of the run has written; empty for a new run.
-    lines_lost: how many lines of metrics.jsonl found no room on the disk.
+    lines_lost: how many lines of metrics.jsonl found no room on the disk. disk: what could not be written.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
@@ -47,6 +52,7 @@ class RunFolder:
         self.path = path
         self.checkpoint = path / "checkpoint"
         self.lines_lost = 0
+        self.disk = DiskWatch(log, path)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(path)
@@ -59,19 +65,23 @@ class RunFolder:
                 self._metrics = (path / METRICS).open("ab", buffering=0)
                 on_failure.pop_all()
         except OSError as error:
-            raise ConfigError(f"--run-dir {path}: {error}") from error
+            raise unwritable(f"--run-dir {path}", path, error) from error
 
     def add_metrics(self, **values: Any) -> None:
-        """Append a line to metrics.jsonl, with the time. On a full disk it is only counted."""
+        """Append a line to metrics.jsonl, with the time. On a full disk it is counted, and said."""
         line = json.dumps({"time": round(time.time(), 3), **values}).encode() + b"\n"
         whole = os.fstat(self._metrics.fileno()).st_size
+        problem = "only a part of a line fits"
         try:
             written = self._metrics.write(line)
-        except OSError:
-            written = 0
-        if written != len(line):
-            self._metrics.truncate(whole)
-            self.lines_lost += 1
+        except OSError as error:
+            written, problem = 0, str(error)
+        if written == len(line):
+            self.disk.written(METRICS)
+            return
+        self._metrics.truncate(whole)
+        self.lines_lost += 1
+        self.disk.failed(METRICS, problem, ", the run goes on without")
 
     def last_summary(self) -> dict[str, Any] | None:
         """Return the summary that a former process of the run has left; None where it was killed."""
@@ -86,13 +96,29 @@ class RunFolder:
         (self.path / SUMMARY).unlink(missing_ok=True)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write summary.json, curves.png and, where tests came again, forgetting.png; and close. Raises OSError."""
+        """Write summary.json, curves.png and, where tests came again, forgetting.png; and close.
+
+        ``disk`` knows which of them could not be written.
+        """
         self.close()
-        write_json(self.path / SUMMARY, summary)
-        draw_curves(self.path / METRICS, self.path / "curves.png")
+        self._write(SUMMARY, lambda path: write_json(path, summary))
+        self._write("curves.png", lambda path: draw_curves(self.path / METRICS, path))
         if matrices := _matrices(summary):
             shown = dict(list(matrices.items())[:MOST_HEAT_MAPS])
-            draw_accuracy_matrices(shown, self.path / "forgetting.png", left_out=len(matrices) - len(shown))
+            left_out = len(matrices) - len(shown)
+            self._write("forgetting.png", lambda path: draw_accuracy_matrices(shown, path, left_out=left_out))
+
+    def _write(self, name: str, write: Callable[[Path], None]) -> None:
+        path = self.path / name
+        partial = path.with_name(f"new-{name}")  # half a picture is none
+        try:
+            write(partial)
+            if partial.exists():
+                os.replace(partial, path)
+            self.disk.written(name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            self.disk.failed(name, error)
 
     def close(self) -> None:
         """Close the files and let others have the folder."""

@@ -16,7 +16,7 @@ from broker.link import Link
 from broker.messages import Answer, AnsweredBy, Ask
 from broker.quantize import pack_activations
 from hierarchy.command_line import SparseLog
-from robot_edge.perception import ExitPrediction
+from robot_edge.perception import FEWEST_CLASSES, ExitPrediction
 
 # Frames that wait for the cloud at the same time. At 10 frames a second more would wait longer than the deadline.
 MOST_UNDER_WAY = 4
@@ -32,7 +32,7 @@ log = logging.getLogger("robot-edge")
 class Decision:
     """What a frame is taken for. taken_at: when it came, on the caller's clock. latency: seconds from then on.
 
-    name: empty where no class fits.
+    name: empty where no class fits, and where nothing is seen.
     """
 
     name: str
@@ -40,6 +40,11 @@ class Decision:
     by: AnsweredBy
     taken_at: float
     latency: float
+
+
+def nothing_seen(now: float) -> Decision:
+    """Return what there is to say while no frame comes."""
+    return Decision(name="", confidence=0.0, by="exit", taken_at=now, latency=0.0)
 
 
 class Cascade:
@@ -67,6 +72,8 @@ class Cascade:
         reachable: whether there is anybody to ask.
         """
         sure = exit_says.confidence >= self.threshold and not exit_says.unknown
+        # The cloud has heard of no more classes, so it could not tell either.
+        sure = sure or len(exit_says.classes) < FEWEST_CLASSES
         if sure or not reachable or not self._may_ask(now):
             return _by_exit(exit_says, taken_at, now)
         self._number += 1
@@ -91,6 +98,8 @@ class Cascade:
             return _by_exit(exit_says, taken_at, now)
         self.answered += 1
         self._misses = 0
+        if answer.probabilities[0] >= 1 and len(answer.classes) < FEWEST_CLASSES:  # it knows no other class yet
+            return _by_exit(exit_says, taken_at, now)
         name, confidence = answer.classes[0], answer.probabilities[0]
         if exit_says.unknown and confidence < self.threshold:
             name = ""  # the cloud knows no more classes, so where it is not sure either, none fits

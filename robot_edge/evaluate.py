@@ -8,14 +8,14 @@ import logging
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from broker.errors import ConfigError, SourceError
+from broker.errors import ConfigError, NoAnswer, NothingDone
 from broker.link import MqttLink, credentials_for
 from broker.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.quantize import Quantized, pack_activations
@@ -23,7 +23,10 @@ from hierarchy.checkpoint import load_checkpoint, write_json
 from hierarchy.command_line import EXIT_INTERRUPTED, Notice, StopRequest
 from hierarchy.curves import draw_thresholds
 from hierarchy.device import Compute, choose_device, set_threads
+from hierarchy.disk import unwritable
+from hierarchy.evaluation import RECENT
 from hierarchy.learner import restore_weights
+from hierarchy.progress import RunProgress
 from hierarchy.run_folder import former_settings
 from robot_edge.batches import resize
 from robot_edge.cascade import CloudLine
@@ -33,7 +36,7 @@ from robot_edge.frame_memory import KeptFrame, frames_in
 from robot_edge.frames import FrameSource
 from robot_edge.held_out import HELD_OUT_SEED
 from robot_edge.perception import ExitPrediction, Predictor
-from robot_edge.progress import RunProgress, print_evaluation
+from robot_edge.progress import LISTED_CLASSES, print_evaluation
 from robot_edge.resume import unpack_compute
 from robot_edge.run_identity import run_identity
 from robot_edge.segment import EdgeSegment, build_edge
@@ -55,8 +58,8 @@ AskCloud = Callable[[ExitPrediction, float], tuple[Answer, float] | None]
 def evaluate(config: EvaluateConfig) -> None:
     """Test a run on a source, print the figures, and write evaluation.json and threshold.png.
 
-    Raises ConfigError, SourceError (also where no frame had a label), NameTaken, and SystemExit where Ctrl-C ended it;
-    what was seen by then is written.
+    Raises ConfigError, SourceError, NameTaken, NothingDone where nothing could be tested, and SystemExit where Ctrl-C
+    ended it; what was seen by then is written.
     """
     run = _settings(config)
     with closing(
@@ -100,14 +103,40 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
             answered = ask(says, taken_at) if ask else None
             if frame.label is not None:
                 looks.append(_look(frame.label, says, answered))
-            progress.show(source.position)
+            progress.show(source.position, _so_far(looks, asked=ask is not None))
     if looks:
         _conclude(config, looks, predictor, asked=ask is not None)
+    nothing = _nothing_tested(config, looks, segment.exit.head.classes, source)
     if stop.made:
+        if nothing:
+            log.warning("%s", nothing)
         raise SystemExit(EXIT_INTERRUPTED)
+    if nothing:
+        raise NothingDone(nothing)
+
+
+def _nothing_tested(config: EvaluateConfig, looks: list[Look], classes: Sequence[str], source: FrameSource) -> str:
+    """Say why there is no accuracy; empty where there is one."""
+    frames = f"the {source.position:,} frames of {masked(config.source)}"
+    if not source.position and source.skipped:
+        return f"NOTHING WAS TESTED: none of the {source.skipped:,} frames of {masked(config.source)} could be read"
     if not looks:
-        seen = f"{source.position:,} frames, {source.skipped:,} of them unreadable"
-        raise SourceError(f"{masked(config.source)} showed no labelled frame ({seen}): nothing was tested")
+        return f"NOTHING WAS TESTED: none of {frames} has a label"
+    if any(look.taught for look in looks):
+        return ""
+    known = ", ".join(classes[:LISTED_CLASSES]) + (", ..." if len(classes) > LISTED_CLASSES else "")
+    return f"NOTHING WAS TESTED: none of {frames} shows a class that the run learned ({known or 'it learned none'})"
+
+
+def _so_far(looks: list[Look], *, asked: bool) -> list[str]:
+    """Return what there is to say before the end."""
+    taught = [look for look in looks[-RECENT:] if look.taught]
+    if not taught:
+        return [f"no frame of a taught class yet, {len(looks):,} labelled"]
+    exit_right = sum(look.exit_name == look.label for look in taught) / len(taught)
+    answered = sum(look.cloud_name is not None for look in looks[-RECENT:])
+    cloud = [f"the cloud answered {answered:,} of the last {len(looks[-RECENT:]):,}"] if asked else []
+    return [f"exit {exit_right:.1%}", *cloud]
 
 
 def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *, asked: bool) -> None:
@@ -120,7 +149,7 @@ def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *
         write_json(out / "evaluation.json", {**about, **figures})
         draw_thresholds(curve, threshold, out / "threshold.png", asked=asked)
     except OSError as error:
-        raise ConfigError(f"--out {out}: {error}") from error
+        raise unwritable(f"--out {out}", out, error) from error
     print_evaluation(figures, out)
 
 
@@ -241,17 +270,29 @@ class _Asker:
         self._notice.say("")
 
     def _wake(self, quantized: Quantized) -> None:
-        """Ask until the first answer comes. Raises ConfigError where none does."""
+        """Ask until the first answer comes. Raises NoAnswer where none does."""
         self._wait_for_trainer()
         deadline = time.monotonic() + FIRST_ANSWER_SECONDS
+        self._notice.say(f"waiting up to {FIRST_ANSWER_SECONDS:.0f} s for the trainer's first answer")
         while not self._answered and not self._stop.made:
             self._uplink.pump()
             self._answered = self._ask(quantized, 1.0) is not None
-            if time.monotonic() > deadline:
-                raise ConfigError(
-                    f"no trainer answers within {FIRST_ANSWER_SECONDS:.0f} s: it has no network of the run in "
-                    f"{self._checkpoint}, it is an older one, or the broker's access rules forbid to ask"
-                )
+            if not self._answered and time.monotonic() > deadline:
+                raise NoAnswer(self._what_is_known())
+
+    def _what_is_known(self) -> str:
+        """Say what there is to say of a trainer that answers nothing: what was seen, and no guesses."""
+        uplink, asked = self._uplink, f"none of {self._number} asks in {FIRST_ANSWER_SECONDS:.0f} s was answered"
+        if uplink.waits_for:
+            return f"{asked}; what is missing by now: {uplink.waits_for}"
+        heard = uplink.trainer_heard
+        alive = f"the trainer is online (its last sign of life came {heard:.0f} s ago)" if heard is not None else ""
+        if uplink.quarantine:
+            return f"{alive}, but {asked}: it takes nothing from this robot ({uplink.quarantine})"
+        told = uplink.figures is not None
+        nothing_said = f"it has said nothing of the run in {self._checkpoint}, so it may have no network of it"
+        about = "it has a network for this run" if told else nothing_said
+        return f"{alive}, but {asked}. {about.capitalize()}. Its own log says what its answering thread does"
 
     def _ask(self, quantized: Quantized, deadline: float) -> Answer | None:
         until = time.monotonic() + deadline

@@ -95,6 +95,8 @@ class RunFigures:
         """Whether the cloud has tested; where nothing is held out, so that it will not: whether it has learned all."""
         if self.held_out.count:
             return self.cloud_has_tested
+        if not self._uplink.outbox.messages_made:
+            return True  # it has nothing to learn, so it will say nothing
         cloud = self._uplink.figures
         return cloud is not None and not cloud.messages_waiting
 
@@ -128,16 +130,21 @@ class RunFigures:
             "images": self._prequential.count,
             "classes": len(self._trainer.classes),
             "exit_loss": self._exit_loss,
-            "exit_prequential": self._prequential.recent,
+            "exit_prequential": self._prequential.overall,
+            "exit_recent": self._prequential.recent,
             "cloud_images": cloud.images if cloud else 0,
             "cloud_loss": cloud.cloud_loss if cloud else None,
-            "cloud_prequential": cloud.cloud_recent if cloud else None,
+            "cloud_prequential": cloud.cloud_prequential if cloud else None,
+            "cloud_recent": cloud.cloud_recent if cloud else None,
             "queued": len(self._uplink.outbox),
             "bits": self._trainer.bits,
         }
 
-    def live_line(self) -> str:
-        """Return what a person sees while it runs."""
+    def live_line(self) -> list[str]:
+        """Return what a person sees while it runs, the most important first.
+
+        Accuracies are of the last RECENT images.
+        """
         own, cloud = self.message(), self._uplink.figures
         cloud_recent, cloud_loss = (cloud.cloud_recent, cloud.cloud_loss) if cloud else (None, None)
         goodput = self._uplink.goodput
@@ -147,16 +154,21 @@ class RunFigures:
             troubles.append(f"OUTBOX: {self._uplink.outbox.trouble}")
         if self._uplink.quarantine:
             troubles.append(f"QUARANTINE: {self._uplink.quarantine}")
-        return " | ".join(
-            [
-                f"exit {_percent(self._prequential.recent)} loss {_loss(self._exit_loss)}",
-                f"cloud {_percent(cloud_recent)} loss {_loss(cloud_loss)}",
-                f"{own.images_per_second:.0f} images/s",
-                f"{own.bytes_per_image or 0:.0f} B/image, {self._trainer.bits} bits",
-                f"{link}, {own.queued} queued" + (f", {own.dropped} dropped" if own.dropped else ""),
-                *troubles,
-            ]
-        )
+        if own.dropped:
+            troubles.append(f"{own.dropped:,} samples dropped")
+        return [
+            *troubles,
+            f"exit {_percent(self._prequential.recent)}",
+            f"cloud {_percent(cloud_recent)}",
+            f"{link}, {self._samples_waiting:,} wait",
+            f"{own.images_per_second:.0f}/s",
+            f"loss {_loss(self._exit_loss)}, cloud {_loss(cloud_loss)}",
+            f"{own.bytes_per_image or 0:.0f} B/image, {self._trainer.bits} bits",
+        ]
+
+    @property
+    def _samples_waiting(self) -> int:
+        return sum(each.queued for each in self._uplink.outbox.counts().values())
 
     def summary(self, *, interrupted: bool) -> dict[str, Any]:
         """Return what summary.json holds; what the cloud did not say is None."""
@@ -169,6 +181,9 @@ class RunFigures:
             "classes": list(self._trainer.classes),
             "cloud_accuracy": cloud.cloud_accuracy if cloud and self.cloud_has_tested else None,
             "cloud_prequential": cloud.cloud_prequential if cloud else None,
+            "exit_recent": self._prequential.recent,
+            "cloud_recent": cloud.cloud_recent if cloud else None,
+            "cloud_images": cloud.images if cloud else 0,
             "messages_trained": cloud.messages_trained if cloud else 0,
             "held_out_images": self.held_out.count,
             "exit_accuracy_by_class": self.held_out.by_class,
@@ -177,6 +192,7 @@ class RunFigures:
             "samples_by_class": {name: counts._asdict() for name, counts in self._uplink.outbox.counts().items()},
             "deliveries_dropped": self._uplink.deliveries_dropped,
             "starts": self._uplink.outbox.starts,
+            "frames_shown": self._batcher.frames_read,
             "unlabelled": self._batcher.unlabelled,
             "unreadable": self._batcher.source.skipped,
             "interrupted": interrupted,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from broker.link import Link
 from broker.messages import ClassEdit
 from hierarchy.checkpoint import Parts
 from hierarchy.command_line import StopRequest
+from hierarchy.progress import RunProgress, duration
 from hierarchy.run_folder import RunFolder
 from robot_edge.cascade import Cascade, CloudLine, Decision
 from robot_edge.config import RobotConfig
@@ -22,12 +23,11 @@ from robot_edge.frames import Frame, PacedSource
 from robot_edge.held_out import OpenSource
 from robot_edge.node import RobotNode
 from robot_edge.page.board import Board
-from robot_edge.perception import Predictor
+from robot_edge.perception import FEWEST_CLASSES, Predictor
 from robot_edge.practice import LivePractice
 from robot_edge.predictions import PredictionPublisher
-from robot_edge.progress import RunProgress
 from robot_edge.ros2_predictions import Tell, publishing
-from robot_edge.seeing import Seeing, TaughtFrames
+from robot_edge.seeing import Seeing, TaughtFrames, View
 from robot_edge.sight import Sight
 from robot_edge.teaching import Lesson, Teaching
 from robot_edge.terminal import listening
@@ -102,7 +102,7 @@ class LiveNode(RobotNode):
         with (
             publishing(self._config.source, self._config.ros2_topic) as publish,
             closing(self._see(publish)) as seeing,
-            listening(self._uplink.commands),
+            listening(self._uplink.commands, self._stop),
             RunProgress(None, "taught frames") as progress,
         ):
             if self._board:
@@ -199,14 +199,10 @@ class LiveNode(RobotNode):
             images = np.stack([one.image for one in held_out])
             self._perception.predictor.calibrate(self._trainer.segment, images, [one.name for one in held_out])
 
-    def _live_line(self, seeing: Seeing) -> str:
-        view, lesson = seeing.view, self.teaching.open
-        sees = "sees nothing yet"
-        if view:
-            name = view.decision.name or "nothing it knows"
-            sees = f"sees {name} ({100 * view.decision.confidence:.0f} %, {view.decision.by})"
-        taught = f" | TEACHING {lesson.name}: {lesson.frames} frames" if lesson else ""
-        return f"{sees}{taught} | {self._figures.live_line()}"
+    def _live_line(self, seeing: Seeing) -> list[str]:
+        lesson, sees = self.teaching.open, said_of(seeing.view, self._knowledge.classes, time.monotonic())
+        taught = [f"TEACHING {lesson.name}: {lesson.frames} frames"] if lesson else []
+        return [sees, *taught, *self._shown()]
 
     def _state(self) -> tuple[Parts, dict[str, Any]]:
         parts, about = super()._state()
@@ -228,6 +224,20 @@ class LiveNode(RobotNode):
         if self._knowledge.classes:
             self._practice.class_changed()
         self._perception.predictor.refresh(self._trainer.segment, at_once=True)
+
+
+def said_of(view: View | None, classes: Sequence[str], now: float) -> str:
+    """Return what a robot sees, for people. now: monotonic seconds."""
+    if view is None:
+        return "sees nothing yet"
+    if view.stale:
+        return f"SEES NOTHING: no frame for {duration(now - view.seen_at)}"
+    if not classes:
+        return "knows no class yet"
+    if len(classes) < FEWEST_CLASSES:
+        return f"cannot compare: {classes[0]} is its only class"
+    name = view.decision.name or "nothing it knows"
+    return f"sees {name} ({100 * view.decision.confidence:.0f} %, {view.decision.by})"
 
 
 def live_node(

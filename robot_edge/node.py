@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
+import tempfile
 import time
 from bisect import bisect_right
 from itertools import islice
@@ -13,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from broker.codec import unpack_as
-from broker.errors import AccessDenied, ConfigError, NameTaken
+from broker.errors import AccessDenied, ConfigError, NameTaken, StorageError
 from broker.messages import Change, ClassEdit, CommandResult
 from broker.quantize import Quantized
-from hierarchy.checkpoint import Parts, load_checkpoint, save_checkpoint
+from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.command_line import Notice, StopRequest
-from hierarchy.run_folder import RunFolder
+from hierarchy.disk import other_place
+from hierarchy.progress import RunProgress
+from hierarchy.run_folder import CONFIG, RunFolder
 from hierarchy.schedule import settling
 from robot_edge.batches import Batch, Batcher
 from robot_edge.config import RobotConfig
@@ -28,10 +32,11 @@ from robot_edge.frames import PacedSource
 from robot_edge.held_out import HELD_OUT_FRAMES, PREDICT_AT_ONCE, HeldOutFrames, OpenSource
 from robot_edge.knowledge import Knowledge
 from robot_edge.operating import Commands
+from robot_edge.outcome import FRAMES_WITHOUT_LABEL, HOW_TO_LABEL, why_untested, why_untested_by_cloud
 from robot_edge.page.board import Board
 from robot_edge.page.posting import Posting
 from robot_edge.practice import practice_steps
-from robot_edge.progress import RunProgress, print_summary
+from robot_edge.progress import print_files, print_summary
 from robot_edge.rate_control import RateControl
 from robot_edge.resume import (
     checkpoint_error,
@@ -52,6 +57,13 @@ METRICS_SECONDS = 1.0
 SOURCE_SECONDS = 0.2
 # How long the cloud may go without new figures while the robot waits for those of the last evaluation.
 FIGURES_SECONDS = 60.0
+
+# A checkpoint that the disk did not take is tried again this often, not at every step; and at the end for so long:
+# less than systemd gives a stopped robot.
+RETRY_SECONDS, LAST_SAVE_SECONDS = 10.0, 30.0
+# Between two tries at the end: somebody may be making room just then.
+LAST_RETRY_SECONDS = 2.0
+CHECKPOINT_NAME = "the checkpoint"
 
 log = logging.getLogger("robot-edge")
 
@@ -85,7 +97,10 @@ class RobotNode:
         self._folder = folder
         self._stop = stop
         self._notice = Notice(log)
-        self._disk = Notice(log)
+        self._disk = folder.disk
+        self._save_again_at = -math.inf  # after the disk did not take one
+        self._kept_elsewhere: Path | None = None  # the last checkpoint, where the run's disk did not take it
+        self._warned_of_labels = False
         self._camera_notice = Notice(log)
         self._batcher = Batcher(
             source=source,
@@ -174,8 +189,11 @@ class RobotNode:
                 ", ".join(forgettable),
             )
 
-    def run(self) -> None:
-        """Go through the whole run, and write down how it ended. Raises NameTaken and AccessDenied."""
+    def run(self) -> dict[str, Any]:
+        """Go through the whole run, write down how it ended, and return its summary.
+
+        Raises NameTaken and AccessDenied, and StorageError where the disk did not take all of it.
+        """
         try:
             self.wait_for_trainer()
             if self._knowledge.inherited and not self._trainer.steps:
@@ -189,9 +207,12 @@ class RobotNode:
             raise
         except BaseException:
             self.save()  # what a step that broke off was to learn may be all that is new
-            self.finish()
+            try:
+                self.finish()
+            except StorageError as error:
+                log.error("%s", error)  # behind it comes what ended the run
             raise
-        self.finish()
+        return self.finish()
 
     def wait_for_trainer(self) -> None:
         """Wait until activations can go out, unless the run began before. Raises NameTaken."""
@@ -217,7 +238,8 @@ class RobotNode:
                 if batch is not None:
                     self._write_metrics()
                 self._camera_notice.say(self._source.status)
-                progress.show(self._batcher.frames_read, self._figures.live_line())
+                self._warn_of_labels()
+                progress.show(self._batcher.frames_read, self._shown())
                 self._notice.say(f"training goes on without {self._uplink.waits_for}" if self._uplink.waits_for else "")
                 self._save_now_and_then()
 
@@ -226,15 +248,17 @@ class RobotNode:
         self._drain("activations")
         self._figures.begin_test()
         stopped_before = self._stop.made  # then the exit is tested all the same, as there is no other chance to
-        for batch in self._held_out.batches():
-            if not self._trainer.classes or (self._stop.made and not stopped_before):
-                return
-            predicted, quantized = self._trainer.evaluate(batch.images)
-            self._figures.held_out.add(batch.names, predicted)
-            if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
-                self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
-                self._wait_for_room(always=True)
-            self._pump()
+        with RunProgress(None if self._config.held_out else len(self._batcher.held_out), "frames tested") as progress:
+            for batch in self._held_out.batches():
+                if not self._trainer.classes or (self._stop.made and not stopped_before):
+                    return
+                predicted, quantized = self._trainer.evaluate(batch.images)
+                self._figures.held_out.add(batch.names, predicted)
+                progress.show(self._figures.held_out.count)
+                if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
+                    self._uplink.send(quantized, batch.names, evaluation=self._figures.evaluation)
+                    self._wait_for_room(always=True)
+                self._pump()
         self._drain("held-out activations")
         self._wait_for_figures()
 
@@ -262,40 +286,124 @@ class RobotNode:
                 self._wait_for_room()
             self._pump()
 
+    def _warn_of_labels(self) -> None:
+        """Say early that no frame has had a label so far: a recording may take hours to its end."""
+        read = self._batcher.frames_read
+        if read >= FRAMES_WITHOUT_LABEL and self._batcher.unlabelled == read and not self._warned_of_labels:
+            self._warned_of_labels = True
+            log.warning(
+                "none of the first %s frames has a label, and nothing is learned; %s", f"{read:,}", HOW_TO_LABEL
+            )
+
+    def _shown(self) -> list[str]:
+        """Return what a person sees of the run, the most important first."""
+        missing = ", ".join(self._disk.missing)
+        return [*([f"DISK FULL: {missing} not written"] if missing else []), *self._figures.live_line()]
+
     def _save_now_and_then(self) -> None:
-        if self._trainer.steps - self._saved_steps >= self._config.checkpoint_every:
+        due = self._trainer.steps - self._saved_steps >= self._config.checkpoint_every
+        if due and time.monotonic() >= self._save_again_at:
             self.save()
+        self._disk.remind()
 
-    def save(self) -> None:
-        """Write a checkpoint, if anything was learned and the disk takes it."""
+    def save(self) -> bool:
+        """Write a checkpoint, if anything was learned. Return False where the disk does not take it."""
         if self._trainer.steps == 0:
-            return
-        # In this order: a checkpoint that is ahead of the outbox would skip what the outbox has not got.
-        if not self._uplink.outbox.sync(time.monotonic()):
-            return
+            return True
         try:
+            # In this order: a checkpoint that is ahead of the outbox would skip what the outbox has not got.
+            if not self._uplink.outbox.sync(time.monotonic()):
+                raise OSError(f"the outbox takes no more: {self._uplink.outbox.trouble}")
             save_checkpoint(self._folder.checkpoint, *self._state())
-            self._saved_steps = self._trainer.steps
-            self._disk.say("")
         except OSError as error:
-            self._disk.say(f"no checkpoint for now: {error}")
+            self._disk.failed(CHECKPOINT_NAME, error, ", training goes on without")
+            self._save_again_at = time.monotonic() + RETRY_SECONDS
+            return False
+        self._saved_steps = self._trainer.steps
+        self._disk.written(CHECKPOINT_NAME)
+        return True
 
-    def finish(self) -> None:
-        """Write checkpoint, summary and curves, and show the summary. Raises ConfigError where the disk is full."""
+    def finish(self) -> dict[str, Any]:
+        """Write checkpoint, summary and curves, show the summary, and return it.
+
+        Raises StorageError where the disk did not take all of it: it says what is missing, and how to go on.
+        """
         self._source.close()
         if self._trainer.steps != self._saved_steps:
-            self.save()
-        self._uplink.outbox.sync(time.monotonic())
-        summary = self._figures.summary(interrupted=self._stop.made)
-        summary["metrics_lost"] = self._folder.lines_lost
-        summary["left_out"] = {one.kind: {"count": one.count, "first": one.example} for one in self._source.left_out}
-        summary["source_reconnects"] = self._source.reconnects
+            self._save_last()
+        if not self._uplink.outbox.sync(time.monotonic()):
+            self._disk.failed("outbox.db", self._uplink.outbox.trouble)
+        summary = self._summary()
         self._uplink.publish_metrics(self._figures.message())
-        print_summary(summary, self._folder.path)
+        print_summary(summary)
+        self._folder.finish(summary)
+        print_files(self._folder.path)
+        if error := self._disk.error(self._how_to_go_on()):
+            raise error
+        return summary
+
+    def _summary(self) -> dict[str, Any]:
+        stopped, figures = self._stop.made, self._figures
+        summary = figures.summary(interrupted=stopped)
+        kept, tested = len(self._batcher.held_out), figures.held_out.count
+        untested = "" if tested else why_untested(self._config, learned=figures.images > 0, kept=kept)
+        evaluated = self._uplink.figures.evaluated if self._uplink.figures else None
+        untested_by_cloud = untested or why_untested_by_cloud(tested=tested, evaluated=evaluated, stopped=stopped)
+        return {
+            **summary,
+            "exit_accuracy_missing": untested or None,
+            "cloud_accuracy_missing": untested_by_cloud if summary["cloud_accuracy"] is None else None,
+            "metrics_lost": self._folder.lines_lost,
+            "left_out": {one.kind: {"count": one.count, "first": one.example} for one in self._source.left_out},
+            "source_reconnects": self._source.reconnects,
+        }
+
+    def _save_last(self) -> None:
+        """Write the last checkpoint; where the disk does not take it, wait a while for room, then look elsewhere."""
+        give_up = time.monotonic() + LAST_SAVE_SECONDS
+        stopped_before = self._stop.made
         try:
-            self._folder.finish(summary)
-        except OSError as error:
-            raise ConfigError(f"{error}: make room, and start again with --run-dir {self._folder.path}") from error
+            while not self.save():
+                left = give_up - time.monotonic()
+                if left <= 0 or (self._stop.made and not stopped_before):
+                    break
+                self._notice.say(
+                    f"trying again for {LAST_SAVE_SECONDS:.0f} s to write the checkpoint; Ctrl-C ends that"
+                )
+                time.sleep(min(left, LAST_RETRY_SECONDS))
+        except KeyboardInterrupt:  # whoever waits no longer still wants what was learned
+            pass
+        if self._trainer.steps != self._saved_steps:
+            self._save_elsewhere()
+
+    def _save_elsewhere(self) -> None:
+        """Keep what was learned on another disk, if there is one with room, as a folder that --weights takes."""
+        parts, about = self._state()
+        size = sum(one.numel() * one.element_size() for named in parts.values() for one in named.values())
+        try:
+            place = other_place(self._folder.path, size, [Path(tempfile.gettempdir()), Path.home()])
+            if place is None:
+                return
+            # For nobody else's eyes: it has frames in it.
+            folder = Path(tempfile.mkdtemp(prefix=f"reflexarc-{self._config.robot}-", dir=place))
+            save_checkpoint(folder / "checkpoint", parts, about)
+            (folder / CONFIG).write_bytes((self._folder.path / CONFIG).read_bytes())
+            self._kept_elsewhere = folder
+        except (OSError, RuntimeError) as error:  # a home that nobody knows is a RuntimeError
+            log.warning("what was learned cannot be kept elsewhere either: %s", error)
+
+    def _how_to_go_on(self) -> str:
+        lost = self._trainer.steps - self._saved_steps
+        if self._kept_elsewhere:
+            return (
+                f"What was learned is in {self._kept_elsewhere} for now: start again with another --run-dir and "
+                f"--weights {self._kept_elsewhere}"
+            )
+        if lost and (self._folder.checkpoint / CHECKPOINT).exists():
+            return f"The checkpoint that is there lacks the last {lost:,} steps: the same --run-dir goes on from it"
+        if lost:
+            return f"Nothing of what was learned in {lost:,} steps is left"
+        return f"What was learned is saved: the same --run-dir {self._folder.path} goes on from it"
 
     def _state(self) -> tuple[Parts, dict[str, Any]]:
         parts, about = self._trainer.state()
@@ -481,7 +589,7 @@ class RobotNode:
                 loss = self._trainer.step(images, names, fresh=0, progress=falling).loss
                 self._practised += 1
                 self._pump()
-                progress.show(self._practised, f"exit loss {loss:.2f}")
+                progress.show(self._practised, [f"exit loss {loss:.2f}"])
                 self._save_now_and_then()
 
     def _rehearsed_with(self, fresh: int) -> int:

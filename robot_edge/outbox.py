@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from broker.errors import ConfigError
+from hierarchy.disk import unwritable
 
 # What happens when the outbox is full: the source waits (a replay can), the oldest messages go, or messages of the
 # class that has most.
@@ -221,10 +222,8 @@ class Outbox:
                 self._load()
                 on_failure.pop_all()
         except sqlite3.Error as error:
-            raise ConfigError(
-                f"the outbox {path} cannot be used: {error}; make room for it, or move it away to go on without what "
-                "it holds"
-            ) from error
+            problem = f"the outbox {path} cannot be used; move it away to go on without what it holds"
+            raise unwritable(problem, path, error) from error
 
     def __len__(self) -> int:
         return self._messages
@@ -542,7 +541,7 @@ class Outbox:
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             self._next_commit = now + RETRY_SECONDS
-            if not self.trouble and now >= self._next_warning:
+            if now >= self._next_warning:
                 self._next_warning, self._warned = now + WARNING_SECONDS, True
                 log.warning("the outbox %s cannot be written (%s): %s", self.path, error, AFTER_FAILURE[self.when_full])
             self.trouble = str(error)

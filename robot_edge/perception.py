@@ -20,6 +20,8 @@ from robot_edge.trainer import run_segment
 
 # Processor time for copies: a copy takes a millisecond or so for each megabyte of weights.
 REFRESH_SECONDS = 0.5
+# A class's probability is how it compares with the others. With one class it is 1 for everything that there is.
+FEWEST_CLASSES = 2
 # Held-out frames in one forward pass.
 CALIBRATED_AT_ONCE = 64
 
@@ -29,8 +31,9 @@ class ExitPrediction:
     """What the exit says of one frame.
 
     name: the most probable class, whether it fits or not; empty while there is none. confidence: its calibrated
-    probability. unknown: none that was taught fits. probabilities: float64 (classes,), calibrated. logits: float32
-    (classes,). quantized: the activations, of one sample. seconds: that it took.
+    probability; 0 while there are fewer than two classes. unknown: none that was taught fits, or nobody can tell.
+    probabilities: float64 (classes,), calibrated. logits: float32 (classes,). quantized: the activations, of one
+    sample. seconds: that it took.
     """
 
     name: str
@@ -111,11 +114,12 @@ class Predictor:
         calibration = self.calibration  # another thread may put a new one in its place
         probabilities = softmax(logits, calibration.temperature)[0] if classes else np.zeros(0)
         best = int(probabilities.argmax()) if classes else -1
-        confidence = float(probabilities[best]) if classes else 0.0
+        comparable = len(classes) >= FEWEST_CLASSES
+        confidence = float(probabilities[best]) if comparable else 0.0
         return ExitPrediction(
             name=classes[best] if classes else "",
             confidence=confidence,
-            unknown=not classes or confidence < calibration.least_confidence,
+            unknown=not comparable or confidence < calibration.least_confidence,
             classes=classes,
             probabilities=probabilities,
             logits=logits[0],

@@ -1,105 +1,102 @@
-"""What a person sees of a run while it lasts: a live line on a terminal, a plain one every few seconds elsewhere."""
+"""What a person sees of a run when it is over: its figures, what is missing and why, and where its files are."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from broker.paths import shown
-from broker.plain_text import visible
+from hierarchy.checkpoint import CHECKPOINT
 from hierarchy.console import PlainConsole
+from hierarchy.evaluation import RECENT
+from robot_edge.outcome import one_class
 
-# Between two lines where the output is no terminal.
-LINE_SECONDS = 5.0
 # Classes that a line names at most.
 LISTED_CLASSES = 5
+COUNTED = ("taken", "receipted", "queued", "rejected", "dropped")
 
 
-class RunProgress:
-    """Shows the progress of a run; use it as a context manager."""
-
-    def __init__(self, total: int | None, unit: str = "images") -> None:
-        self._console = PlainConsole()
-        self._total = total
-        self._unit = unit
-        self._next_line = 0.0
-        self._bar = Progress(
-            BarColumn(bar_width=16),
-            TextColumn("{task.completed:,.0f} " + unit, markup=False),
-            TextColumn("{task.fields[figures]}", markup=False),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-        )
-        self._task = self._bar.add_task("", total=total, figures="")
-
-    def __enter__(self) -> RunProgress:
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
-
-    def show(self, done: int, figures: str = "") -> None:
-        """Show how far the run is."""
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=done, figures=visible(figures))
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + LINE_SECONDS
-            share = f" of {self._total:,}" if self._total else ""
-            self._console.print(f"{done:,}{share} {self._unit}  {figures}", highlight=False, soft_wrap=True)
-
-
-def print_summary(summary: dict[str, Any], folder: Path) -> None:
-    """Print the figures of summary.json that people ask for first."""
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print the figures of summary.json that people ask for first, and why there is none where there is none."""
     table = Table(title=f"{summary['images']:,} images, {len(summary['classes'])} classes", title_justify="left")
     for column in ("", "exit, on the robot", "cloud"):
         table.add_column(column, justify="left" if not column else "right")
-    for title, name in (("held-out accuracy", "accuracy"), ("prequential accuracy", "prequential")):
+    rows = (
+        ("held-out accuracy", "accuracy"),
+        ("prequential accuracy, since the start", "prequential"),
+        (f"prequential accuracy, last {RECENT:,} images", "recent"),
+    )
+    for title, name in rows:
         table.add_row(title, _percent(summary[f"exit_{name}"]), _percent(summary[f"cloud_{name}"]))
     console = PlainConsole()
     console.print(table)
+    for line in (*_missing(summary), _bytes(summary), _samples(summary), *_notes(summary)):
+        console.print(line, highlight=False, markup=False)
+
+
+def _missing(summary: dict[str, Any]) -> list[str]:
+    """Return why an accuracy is missing from the table, where one is."""
+    exit_why, cloud_why = summary["exit_accuracy_missing"], summary["cloud_accuracy_missing"]
+    lines = [f"No held-out accuracy: {exit_why}."] if exit_why else []
+    if cloud_why and cloud_why != exit_why:
+        lines.append(f"No held-out accuracy of the cloud: {cloud_why}.")
+    if summary["images"] and summary["cloud_recent"] is None:
+        lines.append("No figures of the cloud: it has learned nothing of this run by now, as far as it said.")
+    return lines
+
+
+def _bytes(summary: dict[str, Any]) -> str:
     sent, jpeg = summary["bytes_per_image"] or 0, summary["jpeg_bytes_per_image"] or 0
-    console.print(
+    return (
         f"{sent:,.0f} bytes sent for an image; raw {summary['raw_bytes_per_image']:,}, as JPEG {jpeg:,.0f}. "
-        f"{summary['images_per_second']:.0f} images/s. "
-        f"Messages: {summary['messages_sent']:,} sent, {summary['messages_trained']:,} trained, "
-        f"{summary['messages_rejected']:,} rejected; {summary['dropped']:,} samples dropped.",
-        highlight=False,
+        f"{summary['images_per_second']:.0f} images/s."
     )
+
+
+def _samples(summary: dict[str, Any]) -> str:
+    """Say what became of the samples for the cloud. One image learned from is one sample; all of it is in samples."""
+    totals = {name: sum(one[name] for one in summary["samples_by_class"].values()) for name in COUNTED}
+    return (
+        f"Samples for the cloud: {totals['taken']:,} made, in {summary['messages_sent']:,} messages; "
+        f"{totals['receipted']:,} stored by it, {summary['cloud_images']:,} of them learned so far; "
+        f"{totals['queued']:,} wait here, {totals['rejected']:,} rejected, {totals['dropped']:,} dropped."
+    )
+
+
+def _notes(summary: dict[str, Any]) -> list[str]:
+    lines = [note] if (note := one_class(summary["classes"])) else []
     if summary["cloud_accuracy"] is not None:
-        console.print(
+        lines.append(
             "The cloud's figures are of now. While it is idle it goes on rehearsing: its own summary.json tells how "
-            "far it came.",
-            highlight=False,
+            "far it came."
         )
     if summary["held_out_images"] and (untested := summary["untested_classes"]):
-        console.print(
+        lines.append(
             f"Nothing was held out of {_some(untested)}: no accuracy counts these classes. Give frames to test on with "
-            "--held-out, or set more apart with a smaller --held-out-every.",
-            highlight=False,
+            "--held-out, or set more apart with a smaller --held-out-every."
         )
+    if summary["unlabelled"] and summary["images"]:
+        lines.append(f"{summary['unlabelled']:,} frames had no label and were not learned from.")
     if line := _left_out(summary):
-        console.print(line, highlight=False, markup=False)
-    queued = sum(counts["queued"] for counts in summary["samples_by_class"].values())
-    if queued:
-        console.print(
+        lines.append(line)
+    if queued := sum(counts["queued"] for counts in summary["samples_by_class"].values()):
+        lines.append(
             f"{queued:,} samples wait on the disk for the cloud. They go up when the robot is started again with the "
-            "same --run-dir.",
-            highlight=False,
+            "same --run-dir."
         )
-    checkpoint = ", checkpoint/" if (folder / "checkpoint").exists() else ""  # none where nothing was learned
-    files = f"summary.json, curves.png, metrics.jsonl{checkpoint}"
-    console.print(f"The run is in {folder}: {files}", highlight=False, soft_wrap=True)
+    return lines
+
+
+def print_files(folder: Path) -> None:
+    """Print which files of a run there are."""
+    names = ("summary.json", "curves.png", "metrics.jsonl")
+    there = [name for name in names if (folder / name).exists()]
+    there += ["checkpoint/"] if (folder / "checkpoint" / CHECKPOINT).exists() else []
+    files = ", ".join(there) or "nothing"
+    PlainConsole().print(f"The run is in {folder}: {files}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -19,12 +19,13 @@ import numpy as np
 from PIL import Image
 
 from broker.codec import pack
-from broker.errors import ConfigError, SourceError
+from broker.errors import ConfigError, ReflexarcError, SourceError
 from broker.messages import ClassEdit
 from broker.paths import typed_path
 from hierarchy.command_line import Notice, StopRequest, check_range
+from hierarchy.disk import unwritable
+from hierarchy.progress import RunProgress
 from robot_edge.frames import Frame, FrameSource
-from robot_edge.progress import RunProgress
 from robot_edge.recorded_lessons import RecordedLessons
 from robot_edge.source_options import OneSource, SourceOptions, is_live_source
 from robot_edge.sources import open_source
@@ -35,6 +36,7 @@ from robot_edge.terminal import listening
 IMAGE_TOPIC = "/camera/image"
 # Level 1 takes a third of the time of Pillow's default, for files a tenth larger.
 PNG_LEVEL = 1
+HOW_TO_TEACH = ", unless with --live; type a name while it is recorded, or record a source that has labels"
 # How long to wait for a frame before looking whether to stop.
 SOURCE_SECONDS = 0.2
 
@@ -76,7 +78,7 @@ class RecordConfig(SourceOptions, OneSource):
 
 
 def record(config: RecordConfig) -> None:
-    """Record a source until it ends, for long enough, or until Ctrl-C. Raises ConfigError."""
+    """Record a source until it ends, for long enough, or until Ctrl-C. Raises ConfigError and StorageError."""
     source = open_source(
         config.source,
         config,
@@ -88,11 +90,19 @@ def record(config: RecordConfig) -> None:
     with closing(source), StopRequest() as stop, Recorder(Path(config.out), raw=config.raw) as recorder:
         if config.is_live:
             lessons = RecordedLessons(source, recorder.edit, trusts_source=not config.live)
-            with listening(lessons.commands):
+            with listening(lessons.commands, stop):
                 record_source(source, recorder, stop, seconds=config.seconds, lessons=lessons)
         else:
             record_source(source, recorder, stop, seconds=config.seconds)
-    log.info("%s has %d frames; replay it with --source bag:%s", config.out, recorder.frames, config.out)
+    if not recorder.labelled:
+        log.warning("no frame of %s has a label: a replay can learn nothing from it%s", config.out, HOW_TO_TEACH)
+    log.info(
+        "%s has %d frames, %d of them with a label; replay it with --source bag:%s",
+        config.out,
+        recorder.frames,
+        recorder.labelled,
+        config.out,
+    )
 
 
 def record_source(
@@ -118,7 +128,7 @@ def record_source(
             if frame is not None:
                 recorder.add(lessons.see(frame) if lessons else frame)
             notice.say(source.status)
-            progress.show(recorder.frames, lessons.line if lessons else recorder.shown or "no label")
+            progress.show(recorder.frames, [lessons.line if lessons else recorder.shown or "no label"])
 
 
 class Recorder:
@@ -128,7 +138,7 @@ class Recorder:
     nothing that has a name; which frames are near-duplicates on SCENE_TOPIC; the lessons of labelled frames on
     LESSON_TOPIC; later edits on EDIT_TOPIC. Until it is closed, the file is in the folder PATH.part.
 
-    frames: how many were written. shown: the label of the last one.
+    frames: how many were written. labelled: how many of them with a label. shown: the label of the last one.
     """
 
     def __init__(self, path: Path, *, raw: bool = False) -> None:
@@ -145,7 +155,7 @@ class Recorder:
         for one in (path, self._part):
             if one.exists():
                 raise ConfigError(f"--out {path}: {one} is there already; choose another name, or remove it")
-        self.frames = 0
+        self.frames = self.labelled = 0
         self.shown: str | None = None
         self._scene: int | None = None
         self._lesson = 0
@@ -157,7 +167,7 @@ class Recorder:
         try:
             self._writer.open()
         except OSError as error:
-            raise ConfigError(f"--out {path}: {error}") from error
+            raise unwritable(f"--out {path}", path.parent, error) from error
         topics = {LABEL_TOPIC: STRING, SCENE_TOPIC: NUMBER, LESSON_TOPIC: NUMBER, EDIT_TOPIC: BYTES}
         self._connections = {
             topic: self._writer.add_connection(topic, kind, typestore=self._types)
@@ -170,12 +180,12 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
             self.close()
-        except ConfigError:
+        except ReflexarcError:
             if error is None:  # else it would hide why nothing was recorded
                 raise
 
     def add(self, frame: Frame) -> None:
-        """Write a frame. Raises ConfigError where the disk takes no more."""
+        """Write a frame. Raises StorageError where the disk takes no more."""
         stamp = int(frame.time) * NANOSECONDS + round(frame.time % 1 * NANOSECONDS)
         # The order in the bag is that of the times of recording; a folder's second phase may start with 0 again.
         self._recorded = max(stamp, self._recorded + 1)
@@ -192,9 +202,10 @@ class Recorder:
             raise self._full(error) from error
         self.shown, self._scene = frame.label, frame.scene
         self.frames += 1
+        self.labelled += frame.label is not None
 
     def edit(self, edit: ClassEdit) -> None:
-        """Write down what was changed about the classes of all frames before. Raises ConfigError as ``add`` does."""
+        """Write down what was changed about the classes of all frames before. Raises StorageError as ``add`` does."""
         self._recorded += 1
         layout = self._types.types["std_msgs/msg/MultiArrayLayout"](dim=[], data_offset=0)
         try:
@@ -203,14 +214,14 @@ class Recorder:
             raise self._full(error) from error
 
     def close(self) -> None:
-        """End the file; remove it where it has no frame. Raises ConfigError."""
+        """End the file; remove it where it has no frame. Raises ConfigError and StorageError."""
         try:
             self._writer.close()
             if self.frames:
                 (self._part / f"{self._part.name}.mcap").rename(self._path)
             shutil.rmtree(self._part)
         except OSError as error:
-            raise ConfigError(f"--out {self._path}: {error}; what there is, is in {self._part}") from error
+            raise unwritable(f"--out {self._path}, what there is, is in {self._part}", self._part, error) from error
         if not self.frames:
             raise ConfigError(f"--out {self._path}: nothing was recorded, as no frame came")
 
@@ -235,5 +246,5 @@ class Recorder:
         message = self._types.types[connection.msgtype](**fields)
         self._writer.write(connection, self._recorded, self._types.serialize_cdr(message, connection.msgtype))
 
-    def _full(self, error: OSError) -> ConfigError:
-        return ConfigError(f"--out {self._path}: {error}; {self.frames} frames are recorded")
+    def _full(self, error: OSError) -> ReflexarcError:
+        return unwritable(f"--out {self._path}, {self.frames} frames are recorded", self._part, error)

@@ -60,6 +60,8 @@ class _Publishing:
         self._publisher = publisher
         self._classification, self._hypothesis = classification, hypothesis
         self._last = float("-inf")
+        self._frame: Frame | None = None  # that was told of last, and when it was taken
+        self._frame_at = 0.0
 
     def __call__(self, decision: Decision, frame: Frame) -> None:
         # The cloud may be asked about a picture while the exit is sure of the next one: then it is no news.
@@ -67,8 +69,15 @@ class _Publishing:
             return
         self._last = decision.taken_at
         message = self._classification()
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(frame.header.stamp, NANOSECONDS)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(self._stamp(decision, frame), NANOSECONDS)
         message.header.frame_id = frame.header.frame_id
         if decision.name:
             message.results = [self._hypothesis(class_id=decision.name, score=float(decision.confidence))]
         self._publisher.publish(message)
+
+    def _stamp(self, decision: Decision, frame: Frame) -> int:
+        """Return the time of what is decided about, in nanoseconds: the picture's, or later where none came since."""
+        assert frame.header is not None
+        if frame is not self._frame:
+            self._frame, self._frame_at = frame, decision.taken_at
+        return frame.header.stamp + round((decision.taken_at - self._frame_at) * NANOSECONDS)

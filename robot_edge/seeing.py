@@ -16,25 +16,36 @@ import numpy as np
 
 from broker.threads import LoudThread
 from robot_edge.batches import resize
-from robot_edge.cascade import Decision
-from robot_edge.frames import Frame, FrameSource, LeftOut, PacedSource, age
+from robot_edge.cascade import Decision, nothing_seen
+from robot_edge.frames import Frame, LeftOut, PacedSource, age
 from robot_edge.perception import Predictor
 from robot_edge.sight import Sight
 from robot_edge.teaching import Teaching
 
 # How long to wait for a frame before looking whether to end.
 FRAME_SECONDS = 0.2
+# Without a new frame for so long nothing is seen any more: what the last one showed may have gone. Of a camera that
+# takes its time, as for a time-lapse, so many times what lies between two of its frames.
+STALE_SECONDS, STALE_GAPS = 3.0, 3
+# Frames whose distance says what is usual.
+GAPS = 5
 # Ages of predictions behind the percentiles: half a minute at 30 frames a second.
 AGES = 1000
 
 
 @dataclass(frozen=True)
 class View:
-    """What was seen last, and what was decided last, which may be of a frame before. number: of the frame, from 1."""
+    """What was seen last, and what was decided last, which may be of a frame before. number: of the view, from 1.
+
+    seen_at: when the frame came, monotonic seconds. stale: no frame has come since, for longer than STALE_SECONDS; the
+    decision is then that nothing is seen.
+    """
 
     frame: Frame
     decision: Decision
     number: int
+    seen_at: float = 0.0
+    stale: bool = False
 
 
 class Seeing:
@@ -42,7 +53,7 @@ class Seeing:
 
     def __init__(
         self,
-        camera: FrameSource,
+        camera: PacedSource,
         teaching: Teaching,
         sight: Sight,
         *,
@@ -57,6 +68,7 @@ class Seeing:
         self._tell = tell
         self._undecided: dict[float, Frame] = {}  # by when they were taken
         self._ages: deque[float] = deque(maxlen=AGES)
+        self._gaps: deque[float] = deque(maxlen=GAPS)
         self._view: View | None = None
         self._changed = threading.Condition()
         self._thread = LoudThread("seeing", self._look, restarts=False)
@@ -90,14 +102,18 @@ class Seeing:
 
     def _look(self, ending: threading.Event) -> None:
         Predictor.claim_thread()
-        number = 0
+        number, seen_at = 0, 0.0
         while not ending.is_set() and not self._camera.ended:
             frame = self._camera.latest(FRAME_SECONDS)
             if frame is None:
                 self._hear(self._sight.wait(0.0))
+                number = self._note_absence(number)
                 continue
             number += 1
-            taken_at = time.monotonic() - age(frame)
+            came_at = time.monotonic()
+            taken_at = came_at - age(frame)
+            self._gaps.append(came_at - seen_at if seen_at else 0.0)
+            seen_at = came_at
             self._undecided[taken_at] = frame
             decisions = self._sight.look(resize(frame.image, self._image_size), taken_at=taken_at)
             self._ages.append(time.monotonic() - taken_at)
@@ -106,8 +122,26 @@ class Seeing:
             decision = decisions[-1] if decisions else self._view.decision if self._view else None
             if decision:
                 with self._changed:
-                    self._view = View(frame, decision, number)
+                    self._view = View(frame, decision, number, came_at)
                     self._changed.notify_all()
+
+    def _note_absence(self, number: int) -> int:
+        """Say that nothing is seen, where no frame has come for too long; return the view's number.
+
+        It is said again and again: whoever acts on predictions may have come just now. Who paused a recording wants to
+        look at its last frame.
+        """
+        view, now = self._view, time.monotonic()
+        if view is None or self._camera.paused:
+            return number
+        if now < view.seen_at + max(STALE_SECONDS, STALE_GAPS * float(np.median(self._gaps))):
+            return number
+        nothing = nothing_seen(now)
+        with self._changed:
+            self._view = View(view.frame, nothing, number + 1, view.seen_at, stale=True)
+            self._changed.notify_all()
+        self._tell(nothing, view.frame)
+        return number + 1
 
     def _hear(self, decisions: list[Decision]) -> None:
         for decision in decisions:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from broker.codec import samples_per_message
+from broker.errors import NothingDone
 from broker.link import MqttLink, credentials_for
 from broker.messages import RobotState
 from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint
@@ -29,6 +30,7 @@ from robot_edge.held_out import open_held_out
 from robot_edge.live import live_node
 from robot_edge.node import RobotNode
 from robot_edge.outbox import Outbox
+from robot_edge.outcome import verdict
 from robot_edge.page.board import Board
 from robot_edge.resume import check_same_run, unpack_compute, without_checkpoint
 from robot_edge.run_identity import go_on_as_another, run_identity
@@ -50,7 +52,8 @@ log = logging.getLogger("robot-edge")
 def run(config: RobotConfig) -> None:
     """Train on the source, test on the held-out frames, and write everything down; go on where a former process ended.
 
-    Raises ConfigError for settings that cannot work, NameTaken, and SystemExit where Ctrl-C ended it.
+    Raises ConfigError for settings that cannot work, NameTaken, StorageError where not all could be saved, NothingDone
+    where nothing was learned or tested, and SystemExit where Ctrl-C ended it.
     """
     former = former_settings(config.run_path)
     if former is not None:
@@ -110,11 +113,16 @@ def run(config: RobotConfig) -> None:
                     node.inherit(config.former_run)
                 if page and board:
                     _show(page, board)
-                node.run()
+                summary = node.run()
             finally:
                 uplink.close()
+    nothing = verdict(config, summary)
     if stop.made:
+        if nothing:
+            log.warning("%s", nothing)
         raise SystemExit(EXIT_INTERRUPTED)
+    if nothing:
+        raise NothingDone(nothing)
 
 
 def _files_of(config: RobotConfig, *, goes_on: bool) -> tuple[SourceFiles, Numbering | None]:

@@ -151,6 +151,11 @@ class Uplink:
         return ""
 
     @property
+    def trainer_heard(self) -> float | None:
+        """How many seconds ago a trainer that is there gave its last sign of life; None where none is there."""
+        return min((self._clock() - self._heard[name] for name in self._present_trainers), default=None)
+
+    @property
     def quarantine(self) -> str:
         """Why the trainer does not take this robot's messages for now, for people; empty while it does."""
         return self.figures.quarantine if self.figures else ""

@@ -18,6 +18,7 @@ from broker.errors import ConfigError
 from broker.link import MqttLink, credentials_for
 from broker.plain_text import say
 from hierarchy.device import Compute, set_threads
+from hierarchy.progress import RunProgress
 from robot_edge.batches import resize
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
@@ -27,7 +28,6 @@ from robot_edge.planning.question import Question
 from robot_edge.planning.runtime_model import Cost, choose, options
 from robot_edge.planning.table import print_table
 from robot_edge.planning.verification import check_name_to_verify, verify
-from robot_edge.progress import RunProgress
 from robot_edge.sources import open_source
 
 # Frames for the measurement are waited for so long, from a camera.
@@ -51,6 +51,7 @@ def plan(config: PlanConfig) -> None:
     if config.verify:
         check_name_to_verify(config, credentials)
     set_threads(config.threads)
+    log.info("looking for the cuts of %s", config.backbone)
     ways = candidates(config, config.chosen_cuts)
     images, names = _frames(config)
     link = MqttLink(config.broker, f"{config.robot}-plan", credentials=credentials)
@@ -67,7 +68,7 @@ def plan(config: PlanConfig) -> None:
         computes: dict[str, Compute] = {}  # by cut; a bottleneck changes nothing that could be measured
         with RunProgress(len(ways), "ways to divide measured") as progress:
             for done, way in enumerate(ways):
-                progress.show(done, f"{way.cut}, {'a' if way.bottleneck else 'no'} bottleneck")
+                progress.show(done, [f"{way.cut}, {'a' if way.bottleneck else 'no'} bottleneck"])
                 measured += _measure(config, way, computes, images, names, prober)
             progress.show(len(ways))
     if not measured:

@@ -11,6 +11,7 @@ import pytest
 
 from broker import topics
 from broker.codec import pack
+from broker.errors import StorageError
 from broker.inbox import LANE_LIMIT
 from broker.messages import ClassEdit, Receipt, RobotMetrics, TrainerMetrics, TrainerState
 from cloud_trainer import conduct
@@ -27,7 +28,7 @@ from cloud_trainer.node import (
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE
 from hierarchy.checkpoint import load_checkpoint
-from hierarchy.command_line import SparseLog
+from hierarchy.command_line import EXIT_FAILED, SparseLog, exit_status
 from hierarchy.downloads import Downloads
 from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
 
@@ -525,13 +526,49 @@ def test_what_cannot_be_written_beside_the_store_does_not_end_training(
 
     for place in ("hierarchy.checkpoint.save_file", "hierarchy.run_folder.write_json"):
         monkeypatch.setattr(place, full)
-    monkeypatch.setattr(cloud.folder, "add_metrics", full)
+    monkeypatch.setattr("cloud_trainer.node.LAST_SAVE_SECONDS", 0.0)
     assert outcomes(cloud.say("r1", STATE, *batches(3))) == ["accepted"] * 3
     assert cloud.figures().images == 12
-    assert "no checkpoint could be written, training goes on without" in caplog.text
-    assert "metrics cannot be written, training goes on without" in caplog.text
+    assert "the checkpoint of robot r1 cannot be written ([Errno 28] " in caplog.text
+    assert "training goes on without: make room on the disk of " in caplog.text
+    assert not (cloud.path / "checkpoint" / "r1").exists(), "an empty folder would look like a checkpoint"
     cloud.node.finish()
-    assert "summary and curves cannot be written" in caplog.text
+    error = cloud.node.not_saved
+    assert isinstance(error, StorageError)
+    assert exit_status(error) == EXIT_FAILED
+    assert "NOT SAVED: summary.json (" in str(error)
+    assert "; the checkpoint of robot r1 (" in str(error)
+    assert "What has a receipt is in store.db" in str(error)
+
+
+def test_room_that_is_made_at_the_end_is_used(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cloud_trainer.node.LAST_RETRY_SECONDS", 0.0)
+    cloud = start()
+    cloud.say("r1", STATE, *batches(3))
+    tries: list[bool] = []
+    save = cloud.node._fleet.save
+
+    def full_twice(robot: str) -> bool:
+        tries.append(len(tries) == 2 and save(robot))
+        return tries[-1]
+
+    monkeypatch.setattr(cloud.node._fleet, "save", full_twice)
+    cloud.node.finish()
+    assert tries == [False, False, True]
+    assert cloud.node.not_saved is None
+    assert load_checkpoint(cloud.path / "checkpoint" / "r1")[1]["steps"] == 3
+
+
+def test_where_robots_came_and_all_were_refused_that_is_the_last_word(start: Start) -> None:
+    cloud = start()
+    assert (cloud.node.anybody_came, cloud.node.nothing_learned()) == (False, "")
+    cloud.say("r1", IMPOSSIBLE, make_batch(["cat"] * 4, IMPOSSIBLE.split))
+    assert cloud.node.anybody_came
+    assert cloud.node.nothing_learned().startswith("NOTHING WAS LEARNED: 1 of 1 robots were refused, robot r1: ")
+    cloud.say("r2", STATE, *batches(1))
+    assert cloud.node.nothing_learned() == ""
 
 
 def test_a_store_that_is_full_of_what_waits_is_said(start: Start) -> None:
@@ -550,7 +587,7 @@ def taking(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message.partition(":")[0] for message in caplog.messages if message.startswith("taking")]
 
 
-def test_a_disk_that_stays_full_is_logged_once_and_its_end_when_something_was_stored(
+def test_a_disk_that_stays_full_is_logged_now_and_then_and_its_end_when_something_was_stored(
     cloud: Cloud, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -559,12 +596,12 @@ def test_a_disk_that_stays_full_is_logged_once_and_its_end_when_something_was_st
     for _ in range(20):  # after a while robots try again, in vain
         assert cloud.say("r1", *batches(12, first=2, size=300)) == []
         cloud.work(RETRY_SECONDS)
-    assert taking(caplog) == ["taking no activations"]
+    assert taking(caplog) == ["taking no activations"] * 2, "again after two minutes"
     limit_pages(cloud.store, -1)
     cloud.work(RETRY_SECONDS)
-    assert taking(caplog) == ["taking no activations"], "nothing is stored yet"
+    assert taking(caplog) == ["taking no activations"] * 2, "nothing is stored yet"
     assert outcomes(cloud.say("r1", *batches(12, first=2, size=300))) == ["accepted"] * 12
-    assert taking(caplog) == ["taking no activations", "taking activations again"]
+    assert taking(caplog) == ["taking no activations"] * 2 + ["taking activations again"]
 
 
 def test_a_store_that_is_always_nearly_full_does_not_fill_the_log(

@@ -144,6 +144,9 @@ class Clock:
 
     time = monotonic
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
 
 class Cloud:
     """A trainer at a broker in memory, and the robots' end of that broker."""

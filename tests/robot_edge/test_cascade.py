@@ -166,3 +166,16 @@ def test_a_line_to_the_cloud() -> None:
     assert robot.receive(0) is None, "they do not reach the thread that trains"
     robot.connected = False
     assert not line.ask(asked)
+
+
+def test_with_one_class_nobody_is_asked_and_nothing_is_said(cascade: Cascade) -> None:
+    alone = replace(exit_says("mug", 0.0, unknown=True), classes=("mug",), probabilities=np.ones(1))
+    decided = by_exit(cascade, 5.0, alone)
+    assert (decided.name, decided.confidence) == ("", 0.0)
+
+
+def test_a_cloud_that_knows_one_class_is_not_believed(cascade: Cascade) -> None:
+    asked = ask(cascade, 5.0)
+    decided = cascade.answer(answer(asked.number, "mug", 1.0), now=5.1)
+    assert decided is not None
+    assert (decided.name, decided.by) == ("cat", "exit")

@@ -45,7 +45,7 @@ LESSON_SECONDS = 600.0
 class Stage:
     """A camera at up to 100 frames a second, before which one toy is held after the other."""
 
-    length, skipped, reconnects, status = None, 0, 0, ""
+    length, skipped, reconnects, status, left_out = None, 0, 0, "", ()
 
     def __init__(self) -> None:
         self.ended = False

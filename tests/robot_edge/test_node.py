@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,16 +27,17 @@ import robot_edge.start
 import robot_edge.uplink
 from broker import topics
 from broker.codec import pack, unpack
-from broker.errors import ConfigError, NameTaken
+from broker.errors import ConfigError, NameTaken, StorageError
 from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import ActivationBatch, ClassEdit, Receipt, RobotState, TrainerMetrics, TrainerState
 from hierarchy.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from hierarchy.command_line import StopRequest
+from hierarchy.command_line import EXIT_FAILED, StopRequest, exit_status
 from hierarchy.device import Compute
 from hierarchy.run_folder import RunFolder
 from robot_edge.config import RobotConfig
 from robot_edge.frames import FrameSource
 from robot_edge.node import RobotNode
+from robot_edge.outcome import verdict
 from robot_edge.segment import build_edge
 from robot_edge.sources import open_source
 from robot_edge.sources.paced import Paced
@@ -912,7 +915,7 @@ class FullDisk:
 
     def _save(self, *arguments: Any) -> None:
         if self.full:
-            raise OSError("no space left on device")
+            raise OSError(errno.ENOSPC, "no space left on device")
         save_checkpoint(*arguments)
 
 
@@ -925,10 +928,161 @@ def test_a_disk_that_takes_no_checkpoint_stops_no_training(
     run.node.wait_for_trainer()
     run.node.train()
     assert len(run.trainer.frames) == 16
-    assert [one for one in caplog.messages if "checkpoint" in one] == ["no checkpoint for now: no space left on device"]
+    said = [one for one in caplog.messages if "checkpoint" in one]
+    assert len(said) == 1
+    assert said[0].startswith("the checkpoint cannot be written ([Errno 28] no space left on device), training goes on")
+    assert f"make room on the disk of {tmp_path}" in said[0]
+    assert run.node._shown()[0] == "DISK FULL: the checkpoint not written"
     disk.full = False
     run.finish()
     assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 16
+
+
+def test_a_disk_that_stays_full_is_the_runs_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FullDisk(monkeypatch)
+    monkeypatch.setattr(robot_edge.node, "LAST_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.node, "other_place", lambda *_: None)
+    run = Run(tmp_path, {"images": 16, "held_out": "sim:"})
+    with pytest.raises(StorageError) as error:
+        run.node.run()
+    assert str(error.value).startswith("NOT SAVED: the checkpoint ([Errno 28] no space left on device). Make room on")
+    assert str(error.value).endswith("Nothing of what was learned in 4 steps is left")
+    assert exit_status(error.value) == EXIT_FAILED, "which systemd tries again, unlike a wrong setting"
+    assert "checkpoint/" not in capsys.readouterr().out
+    assert not run.folder.checkpoint.exists(), "an empty folder would look like a checkpoint"
+    assert run.summary()["images"] == 16
+
+
+def test_room_that_is_made_at_the_end_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullDisk(monkeypatch)
+    monkeypatch.setattr(robot_edge.node, "LAST_RETRY_SECONDS", 0.0)
+    run = Run(tmp_path, {"images": 16, "held_out": "sim:"})
+    run.node.wait_for_trainer()
+    run.node.train()
+    tries: list[bool] = []
+    save = run.node.save
+
+    def make_room_at_the_third_try() -> bool:
+        tries.append(save())
+        disk.full = len(tries) < 2
+        return tries[-1]
+
+    monkeypatch.setattr(run.node, "save", make_room_at_the_third_try)
+    run.finish()
+    assert tries == [False, False, True]
+    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 4
+
+
+def test_where_another_disk_has_room_what_was_learned_is_kept_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(robot_edge.node, "LAST_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.node, "other_place", lambda *_: other)
+
+    def full_here(folder: Path, *arguments: Any) -> None:
+        if other not in folder.parents:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        save_checkpoint(folder, *arguments)
+
+    monkeypatch.setattr(robot_edge.node, "save_checkpoint", full_here)
+    run = Run(tmp_path / "run", {"images": 16, "held_out": "sim:"})
+    with pytest.raises(StorageError) as error:
+        run.node.run()
+    (kept,) = other.iterdir()
+    assert f"--weights {kept}" in str(error.value)
+    assert kept.stat().st_mode & 0o077 == 0, "it has frames in it"
+    assert load_checkpoint(kept / "checkpoint")[1]["steps"] == 4
+    assert (kept / "config.toml").exists()
+
+
+def test_every_file_that_the_disk_did_not_take_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(hierarchy.run_folder, "write_json", full)
+    run = Run(tmp_path, {"images": 16, "held_out": "sim:"})
+    with pytest.raises(
+        StorageError, match=r"NOT SAVED: summary.json .*\. What was learned is saved: the same --run-dir"
+    ):
+        run.node.run()
+    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 4
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_without_labels_says_so_early_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, interrupted: bool
+) -> None:
+    monkeypatch.setattr(robot_edge.node, "FRAMES_WITHOUT_LABEL", 8)
+    run = Run(tmp_path, {"images": 48})
+    monkeypatch.setattr(run.node._batcher, "source", Unlabelled(run.node._batcher.source))
+    run.stop.made = interrupted
+    summary = run.node.run()
+    assert ("none of the first 48 frames has a label" in caplog.text) == (not interrupted)
+    assert (summary["images"], summary["exit_accuracy"], summary["exit_accuracy_missing"]) == (
+        0,
+        None,
+        "nothing was learned",
+    )
+    shown = "no frame came from sim:" if interrupted else "none of the 48 frames of sim: has a label; --labels FILE.csv"
+    assert verdict(run.config, summary).startswith(f"NOTHING WAS LEARNED: {shown}")
+
+
+class Unlabelled:
+    """A source whose labels are gone."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def next(self, timeout: float | None = None) -> Any:
+        frame = self._source.next(timeout)
+        return frame and replace(frame, label=None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+def test_where_nothing_is_held_out_it_is_said_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path, {"images": 16, "held_out_every": 1000})
+    summary = run.node.run()
+    assert summary["images"] == 16
+    assert "one scene in 1000 is (--held-out-every)" in summary["exit_accuracy_missing"]
+    assert summary["cloud_accuracy_missing"] == summary["exit_accuracy_missing"]
+    assert "No held-out accuracy: nothing was held out: " in capsys.readouterr().out
+    assert verdict(run.config, summary).startswith("NOTHING WAS TESTED: nothing was held out")
+
+
+def test_line_table_metrics_and_summary_have_one_figure_by_one_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path, {"images": 48, "held_out": "sim:"})
+    run.node._figures._prequential._recent = deque(maxlen=8)  # so that it is another figure than since the start
+    summary = run.node.run()
+    last = run.metrics()[-1]
+    for name in ("exit_prequential", "exit_recent", "cloud_prequential", "cloud_recent"):
+        assert summary[name] == last[name], name
+    assert summary["exit_prequential"] == run.node._figures.message().exit_prequential
+    assert (summary["cloud_prequential"], summary["cloud_recent"]) == (0.6, 0.7)
+    printed = capsys.readouterr().out
+    (row,) = (line for line in printed.splitlines() if "last 1,000 images" in line)
+    assert f"{100 * summary['exit_recent']:.1f} %" in row
+    assert "70.0 %" in row
+    (row,) = (line for line in printed.splitlines() if "since the start" in line)
+    assert f"{100 * summary['exit_prequential']:.1f} %" in row
+    assert f"exit {100 * summary['exit_recent']:.1f} %" in run.node._figures.live_line()
+
+
+def test_samples_are_counted_in_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path, {"images": 48, "held_out": "sim:", "phases": "mug,car|mug,car,star"})
+    summary = run.node.run()
+    assert summary["messages_trained"] > summary["messages_sent"], "it counts tests, and is printed beside no other"
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Samples for the cloud: 48 made, in {summary['messages_sent']} messages; 48 stored by it, 48 of" in printed
+    assert "0 wait here, 0 rejected, 0 dropped" in printed
+    assert "trained" not in printed
 
 
 def test_a_namesake_leaves_no_table_and_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,3 +112,13 @@ def test_a_diverged_network_is_said() -> None:
     predictor = Predictor(edge.segment, bits=4, compute=FLOAT)
     with pytest.raises(ConfigError, match="diverged"):
         predictor.predict(batch(1, 0)[0][0])
+
+
+def test_with_one_class_it_is_sure_of_nothing() -> None:
+    edge = trainer()
+    images, _ = batch(6, seed=0)
+    edge.step(images, ["mug"] * 6, fresh=6, progress=None)
+    predictor = Predictor(edge.segment, bits=4, compute=FLOAT)
+    predictor.refresh(edge.segment, at_once=True)
+    says = predictor.predict(images[0])
+    assert (says.name, says.confidence, says.unknown, says.classes) == ("mug", 0.0, True, ("mug",))

@@ -70,7 +70,7 @@ class Stage(Replay):
         self.now += 1 / RATE
         if line := self._script.get(self.position):
             command = parse_line(line)
-            assert command is not None
+            assert isinstance(command, Command)
             self.type(command)
         frame = self._camera.next()
         if frame is None:

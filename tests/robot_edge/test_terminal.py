@@ -9,6 +9,7 @@ import pytest
 from broker.errors import ConfigError, MalformedMessage
 from broker.mailbox import Mailbox
 from broker.messages import Command
+from hierarchy.command_line import StopRequest
 from robot_edge.terminal import listening, parse_line
 
 
@@ -26,18 +27,37 @@ from robot_edge.terminal import listening, parse_line
         ("forget my mug", "forget", "my mug", "", 0.0),
         ("rename mug = tea cup", "rename", "mug", "tea cup", 0.0),
         ("merge mug=cup", "merge", "mug", "cup", 0.0),
-        ("teach", "teach", "teach", "", 10.0),
+        ("teach quit", "teach", "quit", "", 10.0),
+        ("teach teach", "teach", "teach", "", 10.0),
+        ("teach help 5", "teach", "help", "", 5.0),
+        ("peach", "teach", "peach", "", 10.0),
+        ("ship", "teach", "ship", "", 10.0),
     ],
 )
 def test_what_a_line_asks_for(line: str, action: str, name: str, to: str, seconds: float) -> None:
     command = parse_line(line)
-    assert command is not None
+    assert isinstance(command, Command)
     assert (command.action, command.name, command.to, command.seconds) == (action, name, to, seconds)
 
 
-@pytest.mark.parametrize("line", ["", "\n", "   ", "help", "?"])
+@pytest.mark.parametrize("line", ["", "\n", "   "])
 def test_some_lines_ask_for_nothing(line: str) -> None:
     assert parse_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"), [("quit", "quit"), ("exit\n", "quit"), ("q", "quit"), ("help", "help"), (" ? ", "help")]
+)
+def test_what_people_type_to_end_a_program_teaches_nothing(line: str, asked: str) -> None:
+    assert parse_line(line) == asked
+
+
+@pytest.mark.parametrize(
+    "line", ["teach", "forget", "rename", "merge", "undoo", "resum", "stop sign", "undo mug", "quit now"]
+)
+def test_what_may_be_a_command_teaches_nothing_and_says_how_it_would(line: str) -> None:
+    with pytest.raises(ConfigError, match=f"To teach a class of that name: teach {line}$"):
+        parse_line(line)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +68,18 @@ def test_what_cannot_be_done_is_said(line: str) -> None:
         parse_line(line)
 
 
+def asked_to_stop(stop: StopRequest) -> bool:
+    return stop.made
+
+
 def test_without_a_terminal_nobody_listens() -> None:
     commands: Mailbox[Command] = Mailbox(10)
     read, write = os.pipe()
-    with os.fdopen(read) as piped, os.fdopen(write, "w", buffering=1) as writer, listening(commands, piped):
+    with (
+        os.fdopen(read) as piped,
+        os.fdopen(write, "w", buffering=1) as writer,
+        listening(commands, StopRequest(), piped),
+    ):
         writer.write("mug\n")
         time.sleep(0.05)
         assert commands.take(0.0) is None
@@ -59,11 +87,24 @@ def test_without_a_terminal_nobody_listens() -> None:
 
 def test_what_is_typed_is_obeyed_while_it_listens() -> None:
     commands: Mailbox[Command] = Mailbox(10)
+    stop = StopRequest()
     person, terminal = pty.openpty()
-    with os.fdopen(terminal, "r") as file, listening(commands, file):
+    with os.fdopen(terminal, "r") as file, listening(commands, stop, file):
         os.write(person, b"mug\n")
         command = commands.take(10.0)
         assert command is not None
         assert command.name == "mug"
-        os.write(person, b"\x04")  # Ctrl-D
+        os.write(person, b"cu\x04")  # half a name, handed over with Ctrl-D
+        os.write(person, b"\x04")
+        os.write(person, b"star\n")
+        command = commands.take(10.0)
+        assert command is not None
+        assert command.name == "star", "Ctrl-D has taught nothing, and ended nothing"
+        assert not asked_to_stop(stop)
+        os.write(person, b"quit\n")
+        deadline = time.monotonic() + 10
+        while not asked_to_stop(stop) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert commands.take(0.0) is None
+    assert asked_to_stop(stop)
     os.close(person)
