@@ -144,7 +144,9 @@ class StopRequest:
 
 
 class SparseLog:
-    """Logs the first LOGGED warnings and then one in as many: who sends garbage all day should not fill the disk."""
+    """Logs the first LOGGED warnings and then one in as many, and ever fewer: less than 100 while they become ten times
+    as many. Who sends garbage all day should not fill the disk.
+    """
 
     LOGGED = 50
 
@@ -155,7 +157,8 @@ class SparseLog:
     def warn(self, text: str) -> None:
         """Log a warning, or only count it."""
         self._count += 1
-        if self._count <= self.LOGGED or self._count % self.LOGGED == 0:
+        every = self.LOGGED * 10 ** max(0, len(str(self._count // self.LOGGED)) - 2)
+        if self._count <= self.LOGGED or self._count % every == 0:
             self._log.warning("%s (the %d. such message)", text, self._count)
 
 

@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 
 from broker import topics
-from broker.codec import MAX_TEACH_SECONDS, check_class_name, pack, unpack_as
+from broker.codec import MAX_TEACH_SECONDS, check_class_name, pack, unpack
 from broker.errors import ConfigError, MalformedMessage
 from broker.link import Delivery, Link, MqttLink, credentials_for
 from broker.messages import Action, Command, CommandResult, RobotState
@@ -50,6 +50,7 @@ def give_command(
 
 def _converse(link: Link, robot: str, command: Command) -> bool:
     # The state is retained, so it comes at once where there is a robot, or has been one.
+    link.know([topics.sender("robot", robot)])
     for channel in ("state", "result"):
         link.subscribe(topics.topic("robot", robot, channel))
     give_up = time.monotonic() + CONNECT_SECONDS
@@ -65,14 +66,15 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
         delivery = early.pop(0) if early else link.receive(0.2)
         if delivery is None:
             continue
-        topic = topics.parse(delivery.topic)
-        if topic.channel == "state" and not unpack_as(RobotState, delivery.payload).online:
+        try:
+            message = unpack(delivery.payload)
+        except MalformedMessage:  # garbage under the robot's name; what we wait for may come all the same
+            continue
+        if isinstance(message, RobotState) and not message.online:
             raise ConfigError(f"the robot {robot!r} is not there: start it, or give the --robot that is")
-        if topic.channel == "result":
-            result = unpack_as(CommandResult, delivery.payload)
-            if result.id == command.id:
-                say(f"{robot}: {result.text}")
-                if result.done:
-                    return result.ok
-                give_up = math.inf if command.seconds else time.monotonic() + ANSWER_SECONDS
+        if isinstance(message, CommandResult) and message.id == command.id:
+            say(f"{robot}: {message.text}")
+            if message.done:
+                return message.ok
+            give_up = math.inf if command.seconds else time.monotonic() + ANSWER_SECONDS
     raise ConfigError(f"no robot {robot!r} answers at this broker: is it running, and with this --robot name?")

@@ -185,3 +185,11 @@ def test_a_sparse_log_stays_small_however_much_garbage_comes(caplog: pytest.LogC
     assert len(lines) == SparseLog.LOGGED + 19
     assert lines[0].startswith("garbage 0 ")
     assert str(20 * SparseLog.LOGGED) in lines[-1]
+
+
+def test_a_flood_of_warnings_does_not_fill_the_disk(caplog: pytest.LogCaptureFixture) -> None:
+    sparse = SparseLog(logging.getLogger("sparse"))
+    for _ in range(100_000):
+        sparse.warn("garbage")
+    assert len(caplog.records) < SparseLog.LOGGED + 300
+    assert "100000" in caplog.text

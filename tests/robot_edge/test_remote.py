@@ -10,7 +10,7 @@ from broker import topics
 from broker.codec import pack
 from broker.errors import ConfigError
 from broker.link import Delivery, MemoryBroker, MemoryLink
-from broker.messages import Command
+from broker.messages import Command, CommandResult
 from robot_edge.remote import _converse, give_command
 from tests.cloud_trainer.world import STATE
 
@@ -34,6 +34,22 @@ def test_a_robot_that_is_not_there_is_said_at_once() -> None:
     )
     with pytest.raises(ConfigError, match="is not there"):
         _converse(Dialling(broker), "r1", Command(id="a1", action="undo", name="", to="", seconds=0.0))
+
+
+@pytest.mark.parametrize("channel", ["state", "result"])
+def test_garbage_under_the_robots_name_is_not_its_answer(channel: topics.Channel) -> None:
+    broker = MemoryBroker()
+    link = Dialling(broker)
+    command = Command(id="a1", action="undo", name="", to="", seconds=0.0)
+
+    def answer(topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        link.offer(Delivery(topics.topic("robot", "r1", channel), b"\xff garbage", retained=False))
+        result = CommandResult(id="a1", ok=True, done=True, text="taken back")
+        link.offer(Delivery(topics.topic("robot", "r1", "result"), pack(result), retained=False))
+        return True
+
+    link.publish = answer  # type: ignore[method-assign]
+    assert _converse(link, "r1", command)
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 3601.0])
