@@ -173,7 +173,7 @@ def _identity(path: Path) -> Identity:
 
 def _count_file(entry: os.DirEntry[str], place: str, tally: _Tally, picture: str = "") -> bool:
     """Return whether it is a picture that can be shown; count what it is else. picture: why none here is shown."""
-    suffix = os.path.splitext(entry.name)[1].lower()
+    suffix = shown(os.path.splitext(entry.name)[1].lower())
     try:
         is_file = entry.is_file()
     except OSError:  # a link in a circle

@@ -149,12 +149,12 @@ def test_slips_in_names_and_classes_of_one_picture_are_said(tmp_path: Path) -> N
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    put(tmp_path, b"cup/caf\xe9.png", "cup/1.png", b"cup/\xff.heic")
+    put(tmp_path, b"cup/caf\xe9.png", "cup/1.png", b"cup/\xff.heic", b"cup/1.\xfa")
     (tmp_path / "cup" / "1.png").write_bytes(b"no picture")
     os.rename(tmp_path / "cup" / "1.png", os.fsencode(tmp_path / "cup") + b"/\xfe.png")
     with caplog.at_level(logging.WARNING):
         assert len(list(iter(FolderSource(tmp_path).next, None))) == 1
-    for name in (r"cup/\xff.heic", r"cup/\xfe.png"):
+    for name in (r"cup/\xff.heic", r"cup/\xfe.png", r"1 .\xfa"):
         assert name in caplog.text
     assert caplog.text.encode()  # as a terminal is to show it
     put(tmp_path, b"th\xe9/1.png")
