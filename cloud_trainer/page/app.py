@@ -14,15 +14,16 @@ from cloud_trainer.page.board import Board, FleetState, RobotRow, ago
 from cloud_trainer.page.prometheus import CONTENT_TYPE, exposition
 from hierarchy.page.look import (
     AXIS_COLOUR,
-    EDGE_COLOUR,
     Chip,
     Curves,
     Figures,
     Table,
     begin_page,
     card,
+    heading,
     mode_button,
     number,
+    page_title,
     percent,
     size,
 )
@@ -31,7 +32,7 @@ FLEET_FIGURES = ["robots there", "images", "messages waiting", "rejected", "stor
 ROBOT_FIGURES = ["exit loss", "cloud loss", "images/s", "of a JPEG", "messages trained", "queued there", "checkpoint"]
 ROBOT_COLUMNS = [
     "robot",
-    "",
+    "presence",
     "images",
     "classes",
     "exit accuracy",
@@ -41,8 +42,15 @@ ROBOT_COLUMNS = [
     "checkpoint",
 ]
 REFRESH_SECONDS = 1.0
+ENDS = ["exit, on the robot", "cloud"]
+NO_CURVE = "Nothing since this trainer was started: a curve begins when the robot sends something."
+NO_ROBOT = "No robot yet. Start one: robot-edge run --broker with the same URL as this trainer."
+# Those that the robot says of itself, which are of before when it is away.
+SAID_BY_ROBOT = ["exit loss", "images/s", "of a JPEG", "queued there"]
 # Classes in the matrix; those that are mistaken most where there are more.
 MOST_IN_MATRIX = 24
+# From never to always. The number within can be read on all of them, in both modes: 6.9:1 at least.
+MATRIX_COLOURS, MATRIX_TEXT = ["#dfe8ea", "#35b0a6"], "#10161c"
 # Up to so many classes there is room for a number in each field.
 MOST_WITH_NUMBERS = 12
 # Rejected messages in the list, newest first.
@@ -56,7 +64,7 @@ def build(app: FastAPI, board: Board) -> None:
     async def metrics() -> Response:
         return Response(exposition(board.state), media_type=CONTENT_TYPE)
 
-    ui.page("/", title=board.trainer)(functools.partial(_Page, board))
+    ui.page("/", title=page_title(board.trainer))(functools.partial(_Page, board))
 
 
 class _Page:
@@ -67,7 +75,7 @@ class _Page:
         self._chosen = ""
         begin_page(board.trainer)
         with ui.element("header").classes("rx-head"):
-            ui.label(board.trainer).classes("rx-name")
+            heading(board.trainer, 1)
             self._link = Chip()
             self._trouble = Chip()
             ui.element("div").classes("rx-space")
@@ -76,29 +84,29 @@ class _Page:
             with card("", 12):
                 self._figures = Figures(FLEET_FIGURES)
             with card("Robots", 12):
-                self._robots = Table(ROBOT_COLUMNS, choose=self._choose)
+                self._robots = Table(ROBOT_COLUMNS, about="Robots", choose=self._choose)
             self._of_robot()
             with card("Rejected messages", 12):
-                self._rejected = Table(["when", "robot", "why"])
+                self._rejected = Table(["when", "robot", "why"], about="Rejected messages")
         self._refresh()
         ui.timer(REFRESH_SECONDS, self._refresh)
 
     def _of_robot(self) -> None:
         with card("", 12):
             with ui.element("div").classes("rx-head"):
-                self._name = ui.label("").classes("rx-name")
+                self._name = heading("", 2).classes("rx-name", remove="rx-title")
                 self._presence = Chip()
                 self._quarantine = Chip()
             self._network = ui.label("").classes("rx-soft")
             self._of_it = Figures(ROBOT_FIGURES)
         with card("Loss", 6):
-            self._losses = Curves(["exit, on the robot", "cloud"])
+            self._losses = Curves(ENDS, about="Loss over time", empty=NO_CURVE)
         with card("Accuracy before learning", 6):
-            self._accuracies = Curves(["exit, on the robot", "cloud"], percent=True)
+            self._accuracies = Curves(ENDS, about="Accuracy over time", empty=NO_CURVE, percent=True)
         with card("Held-out frames: what they are, and what the cloud takes them for", 7):
             self._matrix = _Matrix()
         with card("Cloud accuracy by class", 5):
-            self._classes = Table(["class", "right"])
+            self._classes = Table(["class", "right"], about="Cloud accuracy by class")
 
     def _choose(self, index: int) -> None:
         robots = self._board.state.robots
@@ -131,7 +139,7 @@ class _Page:
             store=size(state.store_bytes),
             store_limit=size(state.store_limit),
         )
-        self._robots.show([_cells(row) for row in state.robots])
+        self._robots.show([_cells(row) for row in state.robots], empty=NO_ROBOT)
         entries = [(one, row.name) for row in state.robots for one in row.rejections]
         entries += [(one, one.robot) for one in state.strangers]
         newest = sorted(entries, key=lambda entry: -entry[0].time)[:MOST_REJECTIONS]
@@ -139,7 +147,8 @@ class _Page:
 
     def _show_robot(self, row: RobotRow) -> None:
         self._name.set_text(row.name)
-        self._presence.show("there" if row.online else "away", "good" * row.online)
+        away = "away: what is grey is the last that it said"
+        self._presence.show("there" if row.online else away, "good" * row.online)
         self._quarantine.show((row.trouble or row.doubt)[:200], "bad")
         self._network.set_text(row.network)
         sent, jpeg = row.bytes_per_image, row.jpeg_bytes_per_image
@@ -152,8 +161,9 @@ class _Page:
             queued_there=number(row.queued),
             checkpoint=size(row.checkpoint.size) if row.checkpoint else "-",
         )
-        self._losses.show(row.history, 0)
-        self._accuracies.show(row.history, 2)
+        self._of_it.mark_old([] if row.online else SAID_BY_ROBOT)
+        self._losses.show(row.history, 0, old=not row.online)
+        self._accuracies.show(row.history, 2, old=not row.online)
         self._matrix.show(row.confusion)
         by_class = sorted(row.by_class.items(), key=lambda entry: entry[1])
         untested = [(name, "-") for name in row.classes if name not in row.by_class]
@@ -202,20 +212,23 @@ class _Matrix:
                 "min": 0,
                 "max": 1,
                 "dimension": 3,
-                "inRange": {"color": ["rgba(120,140,150,0.10)", EDGE_COLOUR]},
+                "inRange": {"color": MATRIX_COLOURS},
             },
             "series": [
                 {
                     "type": "heatmap",
                     "data": [],
                     "encode": {"x": 0, "y": 1, "value": 2, "tooltip": [2]},
-                    "label": {"show": False, "formatter": "{@[2]}"},
+                    "label": {"show": False, "formatter": "{@[2]}", "color": MATRIX_TEXT},
                     "itemStyle": {"borderRadius": 3, "borderWidth": 2, "borderColor": "transparent"},
                 }
             ],
         }
-        self._nothing = ui.label("No held-out frames were tested yet.").classes("rx-soft")
-        self._chart = ui.echart(options).style("height: 320px; width: 100%")
+        self._nothing = ui.label(
+            "No held-out frames were tested yet. A robot sets some apart by itself, or takes them from its --held-out."
+        ).classes("rx-soft")
+        self._chart = ui.echart(options, renderer="svg").style("height: 320px; width: 100%").props("role=img")
+        self._chart.props["aria-label"] = "Confusion matrix of held-out frames"
         self._shown: Mapping[str, Mapping[str, int]] | None = None
 
     def show(self, confusion: Mapping[str, Mapping[str, int]]) -> None:

@@ -99,13 +99,15 @@ class Rows:
         figures, said, session = record.figures(robot, now), record.metrics, record.session
         loss, recent = (figures.cloud_loss, figures.cloud_recent) if figures else (None, None)
         exit_loss, exit_prequential = (said.exit_loss, said.exit_prequential) if said else (None, None)
-        history = self._histories.setdefault(robot, History())
-        history.add(wall, exit_loss, loss, exit_prequential, recent)
-        split = session.state.split if session else record.state.split if record.state else None
         silence = now - record.heard
+        online = record.online and silence <= AWAY_SECONDS
+        history = self._histories.setdefault(robot, History())
+        if online:  # what a robot said before it went away is no figure of now
+            history.add(wall, exit_loss, loss, exit_prequential, recent)
+        split = session.state.split if session else record.state.split if record.state else None
         return RobotRow(
             name=robot,
-            online=record.online and silence <= AWAY_SECONDS,
+            online=online,
             heard=silence,
             network=f"{split.backbone}, cut after {split.cut}" if split else "",
             classes=session.trainer.classes if session else (),

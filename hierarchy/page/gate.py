@@ -206,19 +206,23 @@ async def _answer(send: Send, status: int, body: str, headers: Headers | None = 
 
 FORM = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>TITLE</title><style>
-:root { color-scheme: light dark; --back: #f4f6f8; --card: #fff; --line: #dfe4ea; --text: #1c2733; --main: #0b7a75; }
+<title>TITLE · Reflexarc</title><style>
+:root { color-scheme: light dark; --back: #f4f6f8; --card: #fff; --line: #dfe4ea; --text: #1c2733; --main: #0b7a75;
+  --bad: #b3362e; }
 @media (prefers-color-scheme: dark) {
-  :root { --back: #10161c; --card: #182129; --line: #2a3640; --text: #e6edf3; --main: #35b8b0; } }
+  :root { --back: #10161c; --card: #182129; --line: #2a3640; --text: #e6edf3; --main: #35b8b0;
+  --bad: #f0766e; } }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; background: var(--back); color: var(--text);
   font: 16px/1.5 Roboto, system-ui, sans-serif; }
 form { width: min(20rem, 82vw); padding: 1.5rem; background: var(--card); border: 1px solid var(--line);
   border-radius: 12px; display: grid; gap: .75rem; }
-h1 { margin: 0; font-size: 1.15rem; } p { margin: 0; color: #d2483f; } p:empty { display: none; }
+h1 { margin: 0; font-size: 1.15rem; } p { margin: 0; color: var(--bad); } label { font-weight: 600; }
+:focus-visible { outline: 3px solid var(--main); outline-offset: 2px; } p:empty { display: none; }
 input, button { font: inherit; padding: .6rem .75rem; border-radius: 8px; border: 1px solid var(--line);
   background: var(--back); color: var(--text); }
 button { background: var(--main); border-color: var(--main); color: var(--card); font-weight: 600; cursor: pointer; }
-</style></head><body><form method="post" action="/login"><h1>TITLE</h1>
-<input type="password" name="password" placeholder="Password" aria-label="Password" autocomplete="current-password"
- autofocus required><p role="alert">PROBLEM</p><button>Log in</button></form></body></html>
+</style></head><body><main><form method="post" action="/login"><h1>TITLE</h1>
+<label for="password">Password</label>
+<input type="password" id="password" name="password" aria-describedby="problem" autocomplete="current-password"
+ autofocus required><p id="problem" role="alert">PROBLEM</p><button>Log in</button></form></main></body></html>
 """

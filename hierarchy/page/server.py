@@ -66,6 +66,7 @@ class PageServer:
             app,
             title=self._title,
             dark=None,
+            language="en-US",
             tailwind=False,
             storage_secret=secrets.token_hex(32),
             message_history_length=MESSAGES_KEPT,

@@ -18,7 +18,20 @@ from nicegui.events import GenericEventArguments
 
 from broker.errors import MalformedMessage
 from broker.messages import Action
-from hierarchy.page.look import Chip, Curves, Figures, begin_page, card, mode_button, number, percent, size
+from hierarchy.page.look import (
+    Chip,
+    Curves,
+    Figures,
+    begin_page,
+    card,
+    heading,
+    mark_old,
+    mode_button,
+    number,
+    page_title,
+    percent,
+    size,
+)
 from hierarchy.page.server import PageServer
 from robot_edge.page.board import Board, OwnResults, PageState, new_id
 from robot_edge.page.class_list import ClassList
@@ -38,6 +51,9 @@ AGAIN_SECONDS = 5.0
 HELD_SECONDS = 3.0
 # How long one may choose to teach; the second is chosen at first.
 TEACH_SECONDS = (5, 10, 20, 60)
+
+ENDS = ["exit, on the robot", "cloud"]
+NO_CURVE = "Nothing learned yet: teach a class, or wait for the first step."
 
 BOUNDARY = "frame"
 NO_STORE = {"Cache-Control": "no-store"}
@@ -67,11 +83,14 @@ def build(app: FastAPI, board: Board, server: PageServer) -> None:
                 return Response(await asyncio.to_thread(jpeg, one.image, quality=90), media_type="image/jpeg")
         return Response(status_code=404)
 
-    ui.page("/", title=board.robot)(functools.partial(_Page, board, viewers))
+    ui.page("/", title=page_title(board.robot))(functools.partial(_Page, board, viewers))
 
 
 def seen_now(board: Board) -> dict[str, Any]:
-    """Return what the robot takes the newest frame for, as JSON: name (empty where nothing fits), confidence, by."""
+    """Return what the robot takes the newest frame for, as JSON.
+
+    name: empty where nothing fits. stale: no picture has come for too long; age: of the last one, in seconds.
+    """
     view = board.look(0, 0.0) if board.look else None
     if view is None:
         return {"seen": False}
@@ -80,6 +99,8 @@ def seen_now(board: Board) -> dict[str, Any]:
         "seen": True,
         "name": decision.name,
         "confidence": decision.confidence,
+        "stale": view.stale,
+        "age": time.monotonic() - view.seen_at,
         "by": decision.by,
         "latency": decision.latency,
     }
@@ -115,6 +136,7 @@ class _Page:
         self._asked_for_view = time.monotonic()
         self._results = OwnResults(board)
         self._hold_id = ""
+        self._taught: dict[str, str] = {}  # names by the ids of lessons that this page has asked for
         begin_page(board.robot)
         ui.add_css(CSS)
         ui.add_head_html(f"<script>{HOLD}</script>")
@@ -132,9 +154,9 @@ class _Page:
                     ["exit accuracy", "cloud accuracy", "frames learned", "images/s", "bytes/image", "link", "queued"]
                 )
             with card("Loss", 6):
-                self._losses = Curves(["exit, on the robot", "cloud"])
+                self._losses = Curves(ENDS, about="Loss over time", empty=NO_CURVE)
             with card("Accuracy before learning", 6):
-                self._accuracies = Curves(["exit, on the robot", "cloud"], percent=True)
+                self._accuracies = Curves(ENDS, about="Accuracy over time", empty=NO_CURVE, percent=True)
         self._quick()
         self._slow()
         ui.timer(QUICK_SECONDS, self._quick)
@@ -144,7 +166,7 @@ class _Page:
 
     def _header(self) -> None:
         with ui.element("header").classes("rx-head"):
-            ui.label(self._board.robot).classes("rx-name")
+            heading(self._board.robot, 1)
             self._trainer = Chip()
             self._trouble = Chip()
             ui.element("div").classes("rx-space")
@@ -159,7 +181,7 @@ class _Page:
             )
             self._crowd.classes("rb-none")
             self._nothing = ui.label("").classes("rb-none")
-        with ui.element("div").classes("rb-answer"):
+        with ui.element("div").classes("rb-answer") as self._answer:
             self._name = ui.label("").classes("rb-class").mark("answer")
             self._by = ui.label("").classes("rx-soft")
         with ui.element("div").classes("rb-bar"):
@@ -172,6 +194,7 @@ class _Page:
             )
             self._input.on("keydown.enter", self._teach)
             lengths = {seconds: f"{seconds} s" for seconds in TEACH_SECONDS}
+            self._input.on_value_change(lambda: setattr(self._input, "error", None))
             self._seconds = ui.select(lengths, value=TEACH_SECONDS[1]).props('outlined dense aria-label="How long"')
         with ui.element("div").classes("rb-how"):
             ui.button("Teach", icon="school", on_click=self._teach).props("unelevated")
@@ -195,9 +218,14 @@ class _Page:
         try:
             given = self._board.give(action, name=name, to=to, seconds=seconds, id_=id_)
         except MalformedMessage as error:
-            ui.notify(str(error), type="warning")
+            if action == "teach":
+                self._input.error = str(error)
+            else:
+                ui.notify(str(error), type="warning")
         else:
             self._results.expect(given)
+            if action == "teach":
+                self._taught = {given: name}
 
     def _teach(self) -> None:
         if name := self._named():
@@ -211,14 +239,17 @@ class _Page:
         elif self._hold_id:
             self._hold_id = ""
             lesson = self._board.state.lesson
-            if lesson is None or lesson.name == str(self._input.value or "").strip():  # else it is somebody else's
+            if lesson is None or lesson.name == self._typed():  # else it is somebody else's
                 self._give("stop")
 
     def _named(self, *, quiet: bool = False) -> str:
-        name = str(self._input.value or "").strip()
+        name = self._typed()
         if not name and not quiet:
-            ui.notify("First say what it is called.", type="warning")
+            self._input.error = "First say what it is called."
         return name
+
+    def _typed(self) -> str:
+        return str(self._input.value or "").strip()
 
     def _turn_pause(self) -> None:
         self._give("resume" if self._board.state.paused else "pause")
@@ -230,15 +261,23 @@ class _Page:
         for result in self._results.new():
             if result.text and not (self._hold_id and not result.done):
                 ui.notify(result.text, type="positive" if result.ok else "warning")
-        self._nothing.set_text("" if seen["seen"] else self._why_nothing(state))
-        self._nothing.set_visibility(not seen["seen"])
-        if seen["seen"]:
+            if result.done and result.ok and self._taught.pop(result.id, None) == self._typed():
+                self._input.value = ""  # the next lesson is of something else
+        stale = seen.get("stale", False)
+        # Of a frame that is old nothing is said: what was there may have gone.
+        self._nothing.set_text("" if seen["seen"] and not stale else self._why_nothing(state))
+        self._nothing.set_visibility(not seen["seen"] or stale)
+        mark_old(self._answer, stale)
+        if stale:
+            self._name.set_text("nothing seen now")
+            self._by.set_text(f"the last picture came {seen['age']:.0f} s ago")
+        elif seen["seen"]:
             self._name.set_text(seen["name"] or "nothing it knows")
             ends = {"exit": "the robot", "cloud": "the cloud"}
             self._by.set_text(
                 f"{percent(seen['confidence'])} sure · answered by {ends[seen['by']]} · {1000 * seen['latency']:.0f} ms"
             )
-        self._bar.style(f"width: {100 * seen.get('confidence', 0.0):.0f}%")
+        self._bar.style(f"width: {100 * (0.0 if stale else seen.get('confidence', 0.0)):.0f}%")
         self._show_lesson(state)
         self._undo.set_text(f"Undo {state.undoable!r}" if len(state.undoable) in range(1, 17) else "Undo")
         self._undo.set_enabled(bool(state.undoable))
@@ -288,6 +327,7 @@ class _Page:
             link="away" if state.link else "up" if state.goodput is None else f"{size(state.goodput)}/s",
             queued=number(state.queued) + (f" ({state.dropped:,} dropped)" if state.dropped else ""),
         )
+        self._figures.mark_old([] if state.trainer_online and not state.link else ["cloud accuracy"])
         self._losses.show(state.history, 0)
         self._accuracies.show(state.history, 2)
         self._classes.show(state.classes, self._board.thumbnails)

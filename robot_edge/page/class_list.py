@@ -31,7 +31,7 @@ class ClassList:
         self._rows: dict[str, _Row] = {}
         self._names: list[str] = []
         self._count = ui.label("").classes("rx-soft")
-        self._box = ui.element("div").classes("rb-classes")
+        self._box = ui.element("div").classes("rb-classes").props('tabindex=0 role=region aria-label="Classes"')
         # Not within the rows: what a menu holds goes when the menu closes, and what a row holds when its class does.
         self._dialogs = ui.element("div")
 
@@ -41,7 +41,7 @@ class ClassList:
         self._count.set_text(
             f"{len(classes):,} {'class' if len(classes) == 1 else 'classes'}, {kept:,} frames of them on the robot"
             if classes
-            else "None yet: teach the first."
+            else "None yet: show the robot something, write what it is called, and press Teach."
         )
         classes = classes[:MOST_CLASSES]
         names = [one.name for one in classes]
@@ -117,7 +117,8 @@ class _Row:
             with ui.element("div").classes("rb-about"):
                 ui.label(name)
                 self._about = ui.label("").classes("rx-soft")
-            more = ui.button(icon="more_vert").props('flat round dense aria-label="More"').style("color: var(--soft)")
+            more = ui.button(icon="more_vert").props("flat round dense").style("color: var(--soft)")
+            more.props["aria-label"] = f"More for {name}"
             with more, ui.menu():
                 ui.menu_item("Rename or merge", rename)
                 ui.menu_item("Forget", forget)

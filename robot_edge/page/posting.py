@@ -70,12 +70,14 @@ class Posting:
 
     def _figured(self, wall: float) -> PageState:
         own, cloud = self._figures.message(), self._uplink.figures
+        # What the cloud said before it went away is no figure of now: its curve ends there.
+        said = cloud if self._uplink.trainer_online and not self._uplink.waits_for else None
         self._history.add(
             wall,
             own.exit_loss,
-            cloud.cloud_loss if cloud else None,
+            said.cloud_loss if said else None,
             self._figures.recent,
-            cloud.cloud_recent if cloud else None,
+            said.cloud_recent if said else None,
         )
         return PageState(
             live=self._teaching is not None,

@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, WebSocketRoute, expect
 
 from robot_edge.page.viewers import MOST_VIEWERS
+from tests.end_to_end.wcag import faults
 from tests.ports import free_port
 from tests.warm_start import run_warm
 
@@ -127,9 +128,11 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     assert not scrolls_sideways(visit.page)
 
     visit.teach("")
-    visit.is_told("First say what it is called")
+    error = visit.page.locator(".rb-what").get_by_role("alert")  # beside the field
+    expect(error).to_have_text("First say what it is called.")
     visit.teach("x" * 10_000)
-    visit.is_told("use 1 to 64 printable characters")
+    expect(error).to_contain_text("use 1 to 64 printable characters")
+    assert faults(visit.page) == []
 
     other = visit_robot(robot, chromium, port)  # somebody else, at the same time
     visit.teach(NAME)
@@ -141,7 +144,9 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     visit.sees(".rb-class", NAME)
     expect(visit.page.get_by_text("answered by the robot")).to_be_visible()
     visit.sees(".rb-one .rb-about div:first-child", NAME)
+    expect(visit.page.get_by_label("Class name")).to_have_value("")  # the next one is of something else
     visit.page.wait_for_function("document.querySelector('.rb-one img').naturalWidth > 0")
+    assert faults(visit.page) == []
 
     visit.page.get_by_role("button", name="Undo").click()
     visit.is_told("took back")
@@ -372,15 +377,18 @@ def test_the_cloud_page_shows_robots_behind_a_password(
 ) -> None:
     password = tmp_path / "password"
     password.write_text("correct horse\n")
+    password.chmod(0o600)
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
     flags = ["--page", port, "--page-host", "0.0.0.0", "--page-password-file", str(password)]
     trainer = launcher.trainer(mosquitto_url, *flags)
     trainer.until_it_says("page at")
     visit = Visit(chromium, url)
+    assert faults(visit.page) == []
     visit.page.get_by_label("Password").fill("wrong")
     visit.page.get_by_role("button", name="Log in").click()
     visit.sees("p", "That is not the password.")
+    assert faults(visit.page) == []
     visit.page.get_by_label("Password").fill("correct horse")
     visit.page.get_by_role("button", name="Log in").click()
 
@@ -396,6 +404,8 @@ def test_the_cloud_page_shows_robots_behind_a_password(
     for colour in ("red", "green", "blue", "yellow"):
         expect(visit.page.locator("tr", has_text=colour)).to_contain_text("%")
     expect(visit.page.get_by_text("resnet18, cut after")).to_be_visible()
+    assert visit.page.title() == "trainer · Reflexarc"
+    assert faults(visit.page) == []
     visit.end()
 
     with pytest.raises(urllib.error.HTTPError, match="401"):
