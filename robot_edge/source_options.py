@@ -17,7 +17,9 @@ from hierarchy.command_line import check_range
 Rate = float | Literal["realtime", "max"]
 
 # What only shows what is in front of it, and never says what that is.
-LIVE_SOURCES = {"camera", "rtsp", "rtsps", "http", "https", "gst", "ros2"}
+CAMERAS = {"camera", "rtsp", "rtsps", "http", "https", "gst"}
+# What shows what is there now; a ROS topic may say what that is on another one.
+LIVE_SOURCES = CAMERAS | {"ros2"}
 
 PASSWORD_VARIABLE = "REFLEXARC_CAMERA_PASSWORD"  # noqa: S105, the name is no secret
 MASK = "***"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from broker.errors import SourceError
 from broker.paths import typed_path
 from robot_edge.frames import Frame, FrameSource, LeftOut, Numbering
-from robot_edge.source_options import SourceOptions, is_live_source, parse_rate, unmasked
+from robot_edge.source_options import CAMERAS, SourceOptions, is_live_source, masked, parse_rate, unmasked
 from robot_edge.sources.bag import BagSource
 from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import FolderSource
@@ -51,13 +51,15 @@ def open_source(
     phases: the classes shown in each phase, one phase after the other; none for all classes at once.
     epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound. live: to be watched as
     a camera, so a recording goes as fast as it was recorded unless a rate is set, and its labels are not read; sim:
-    shows one toy after the other. needs_labels: a recording is refused where it is known to have none. numbering: of a
+    shows one toy after the other. needs_labels: a source is refused where it is known to have none. numbering: of a
     folder's pictures, as a former process or run had it.
     Raises SourceError.
     """
     options = options or SourceOptions()
     text = unmasked(text)
     _say_what_is_not_read(text.partition(":")[0], options)
+    if needs_labels and text.partition(":")[0] in CAMERAS:
+        raise SourceError(f"{masked(text)} says nothing of what it shows: record and label it, and use the recording")
     shown: list[Sequence[str] | None] = list(phases) or [None]
     parts: list[FrameSource]
     match text.partition(":"):

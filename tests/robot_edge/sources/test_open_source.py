@@ -181,3 +181,10 @@ def test_a_setting_that_a_source_does_not_read_is_said(
     options = SourceOptions(**settings)
     with closing(open_source(folder, options, image_size=8)):
         assert f"--{option.replace('_', '-')} x is not read: it is for" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["camera:0", "rtsp://me:s3cret@cam/a", "gst:videotestsrc"])
+def test_a_camera_is_nothing_to_test_on(text: str) -> None:
+    with pytest.raises(SourceError, match="says nothing of what it shows") as error:
+        open_source(text, image_size=8, needs_labels=True)
+    assert "s3cret" not in str(error.value)
