@@ -33,7 +33,14 @@ from broker.messages import (
 from broker.quantize import Quantized, dequantize, quantize, unpack_activations
 from robot_edge.outbox import COMMIT_SECONDS, LIVE_SECONDS, PAGE_BYTES, ClassCounts, Outbox
 from robot_edge.pacing import FIRST_MESSAGES, RESEND_SECONDS
-from robot_edge.uplink import MOST_REASONS, QUIET_SECONDS, SECONDS_OF_A_LINK_THAT_KEEPS_UP, Uplink, will
+from robot_edge.uplink import (
+    FLOOD_REPORT_SECONDS,
+    MOST_REASONS,
+    QUIET_SECONDS,
+    SECONDS_OF_A_LINK_THAT_KEEPS_UP,
+    Uplink,
+    will,
+)
 
 AnyMessage = TypeVar("AnyMessage")
 
@@ -858,3 +865,31 @@ def test_a_sample_that_no_message_can_hold_waits_and_is_named(
     assert world.link.connected, "it does not go on breaking the connection"
     assert len(world.uplink.outbox) == 1
     assert caplog.text.count("one sample takes") == 1
+
+
+class FloodedLink(ClockedLink):
+    """A link at which garbage comes faster than anybody reads it."""
+
+    def receive(self, timeout: float) -> Delivery | None:
+        for channel in ("command", "receipt", "state", "probe-result"):
+            for _ in range(2):
+                self.offer(Delivery(f"{topics.PREFIX}/robot/r1/{channel}", b"\xff garbage", retained=False))
+        self.offer(Delivery(f"{topics.PREFIX}/trainer/x/metrics", b"\xff garbage", retained=False))
+        return super().receive(timeout)
+
+
+def test_a_flood_ends_no_turn_and_displaces_only_what_comes_under_the_same_topic(
+    make: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make.joined()
+    world.now += 10.0
+    world.trainer()
+    world.link.__class__ = FloodedLink
+    for _ in range(3):
+        world.pump()  # it comes back at all
+    world.now += FLOOD_REPORT_SECONDS
+    world.pump()
+    assert "messages on reflexarc/1/robot/r1/command dropped unread" in caplog.text
+    assert "messages on strangers dropped unread" in caplog.text
+    world.now += AWAY_SECONDS - 15.0
+    assert world.uplink.trainer_online, "its heartbeat did not wait behind the flood"
