@@ -61,7 +61,7 @@ class DiskWatch:
         if not self.missing:
             return None
         parts = "; ".join(f"{what} ({why})" for what, why in self.missing.items())
-        return StorageError(f"NOT SAVED: {parts}. {room(self._path).capitalize()}. {advice}")
+        return StorageError(f"NOT SAVED: {parts}. Please {room(self._path)}. {advice}")
 
 
 def room(path: Path) -> str:

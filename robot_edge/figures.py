@@ -160,7 +160,7 @@ class RunFigures:
             *troubles,
             f"exit {_percent(self._prequential.recent)}",
             f"cloud {_percent(cloud_recent)}",
-            f"{link}, {self._samples_waiting:,} wait",
+            f"{link}, {self._samples_waiting:,} samples wait",
             f"{own.images_per_second:.0f}/s",
             f"loss {_loss(self._exit_loss)}, cloud {_loss(cloud_loss)}",
             f"{own.bytes_per_image or 0:.0f} B/image, {self._trainer.bits} bits",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, NothingDone
 from cloud_trainer.commands import app
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE, Store
@@ -160,3 +160,18 @@ def test_a_run_of_a_real_network_is_replayed_by_the_command_line(
         app.cli(prog="cloud-trainer", args=command)
     assert ended.value.code == 1
     assert "differs from the checkpoint" in capsys.readouterr().out
+
+
+def test_it_says_how_far_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay(run / STORE, None, "cpu")
+    printed = capsys.readouterr()
+    assert "events of robot r1 | 0 images, 0 steps" in printed.err
+    assert "events of" not in printed.out, "what came of it is for who reads the output"
+
+
+def test_a_store_without_robots_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hierarchy.run_folder.draw_curves", lambda *_arguments: None)
+    cloud = Cloud(tmp_path / "run", monkeypatch, threads=1)
+    cloud.finish()
+    with pytest.raises(NothingDone, match=r"NOTHING WAS TRAINED: .*store.db holds nothing of any robot"):
+        replay(cloud.path / STORE, None, "cpu")

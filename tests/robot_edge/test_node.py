@@ -947,7 +947,9 @@ def test_a_disk_that_stays_full_is_the_runs_last_word(
     run = Run(tmp_path, {"images": 16, "held_out": "sim:"})
     with pytest.raises(StorageError) as error:
         run.node.run()
-    assert str(error.value).startswith("NOT SAVED: the checkpoint ([Errno 28] no space left on device). Make room on")
+    assert str(error.value).startswith(
+        "NOT SAVED: the checkpoint ([Errno 28] no space left on device). Please make room on"
+    )
     assert str(error.value).endswith("Nothing of what was learned in 4 steps is left")
     assert exit_status(error.value) == EXIT_FAILED, "which systemd tries again, unlike a wrong setting"
     assert "checkpoint/" not in capsys.readouterr().out
