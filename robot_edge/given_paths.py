@@ -62,7 +62,7 @@ def check_former_run(path: Path, flag: str, expected: str) -> None:
         hint = f" (did you mean {flag} {meant}?)" if meant and "did you mean" not in wrong else ""
         raise ConfigError(f"{flag} {path} {wrong}{hint}; expected {expected}")
     if not (path / "checkpoint").is_dir():
-        raise ConfigError(f"{flag} {path} has no checkpoint in it; expected {expected}")
+        raise ConfigError(f"{flag} {path}: there is no run with a checkpoint; expected {expected}")
 
 
 def check_folder_to_write(path: Path, flag: str) -> None:

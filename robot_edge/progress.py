@@ -80,7 +80,7 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         )
     if summary["unlabelled"] and summary["images"]:
         lines.append(f"{summary['unlabelled']:,} frames had no label and were not learned from.")
-    if line := _left_out(summary):
+    if line := left_out_line(summary):
         lines.append(line)
     if queued := sum(counts["queued"] for counts in summary["samples_by_class"].values()):
         lines.append(
@@ -105,7 +105,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED_CLASSES]) + more
 
 
-def _left_out(summary: dict[str, Any]) -> str:
+def left_out_line(summary: dict[str, Any]) -> str:
     """Return what the source has and did not show; empty where that is nothing."""
     kinds = [f"{one['count']:,} {kind} (as {shown(one['first'])})" for kind, one in summary["left_out"].items()]
     unreadable = [f"{summary['unreadable']:,} that could not be read"] if summary["unreadable"] else []

@@ -56,7 +56,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"run_dir": "clip.mp4/r1"}, "--run-dir clip.mp4/r1: clip.mp4 is no folder"),
         ({"weights": "defualt"}, r"--weights defualt does not exist .did you mean --weights default\?"),
         ({"weights": "~/rnu"}, r"--weights .*/rnu does not exist .did you mean .*/run\?"),
-        ({"weights": "pictures"}, "--weights pictures has no checkpoint in it; expected none, default, or"),
+        ({"weights": "pictures"}, "--weights pictures: there is no run with a checkpoint; expected none, default, or"),
     ],
 )
 def test_a_mistyped_path_is_said_with_what_may_be_meant(settings: dict[str, Any], says: str) -> None:
