@@ -8,6 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TypedDict
 
 import numpy as np
@@ -123,11 +124,12 @@ class Uplink:
             topics.topic("robot", robot, "state"),
             topics.topic("robot", robot, "receipt"),
             topics.topic("robot", robot, "command"),
-            topics.topic("robot", robot, "probe-result"),
             topics.topic("trainer", topics.ANYONE, "metrics"),
             topics.topic("trainer", topics.ANYONE, "state"),
         ):
             link.subscribe(filter_)
+        # In a mailbox: access rules of an older version forbid to read it, and it can be done without.
+        self._probe_results = link.mailbox(topics.topic("robot", robot, "probe-result"))
 
     @property
     def trainer_online(self) -> bool:
@@ -345,6 +347,11 @@ class Uplink:
     def _try_sizes(self, now: float) -> None:
         """Send probes where messages seem to be too large for the broker; stop where the trainer answers none."""
         limit = self._pace.size_limit
+        while (delivery := self._probe_results.take(0.0)) is not None:
+            with suppress(MalformedMessage):
+                result = unpack_as(ProbeResult, delivery.payload)
+                if result.boot == self.state.boot and limit.answered(result.number):
+                    self._say_limit()
         if sizes := limit.to_try:
             topic = topics.topic("robot", self._robot, "probe")
             numbers = self._probe, self._probe + 1
@@ -421,10 +428,6 @@ class Uplink:
             case "robot", "command":
                 if not delivery.retained:  # a broker that keeps one would have it done again at every start
                     self.commands.put(unpack_as(Command, delivery.payload))
-            case "robot", "probe-result":
-                result = unpack_as(ProbeResult, delivery.payload)
-                if result.boot == self.state.boot and self._pace.size_limit.answered(result.number):
-                    self._say_limit()
             case "robot", "receipt":
                 self._read_receipt(unpack_as(Receipt, delivery.payload), delivery.arrived)
             case "trainer", "state":
