@@ -66,5 +66,5 @@ def test_a_wrong_login_is_said_before_anything_starts(broker: SecureBroker, laun
     missing = broker.folder / "r1" / "missing.toml"
     robot = launcher.robot(broker.certificate_url, "r1", "sim:", "--credentials", str(missing))
     assert robot.wait() == 2
-    assert robot.printed == f"robot-edge: --credentials {missing}: No such file or directory\n"
+    assert robot.printed == f"robot-edge: --credentials {missing} does not exist\n"
     assert not robot.run_dir.exists()
