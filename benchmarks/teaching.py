@@ -70,7 +70,7 @@ class Settings:
 class Stage:
     """A camera that shows one toy until told otherwise."""
 
-    length, skipped, reconnects, status, ended = None, 0, 0, "", False
+    length, skipped, reconnects, status, ended, left_out = None, 0, 0, "", False, ()
 
     def __init__(self, settings: Settings, seed: int) -> None:
         self._toys = {

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import paho.mqtt.client as mqtt
-
 from broker import topics
 from broker.codec import RECEIVE_LIMIT_BYTES
 from broker.mailbox import FairMailbox, Lane
@@ -82,8 +80,8 @@ def lane_of(topic: str, known: frozenset[str]) -> Lane:
 class Inbox:
     """The mailboxes of one link. put() may be called on any thread."""
 
-    def __init__(self, wanted: Callable[[str], bool]) -> None:
-        """wanted: given a topic, whether its messages are to be delivered."""
+    def __init__(self, wanted: Callable[[str], bool], matches: Callable[[str, str], bool]) -> None:
+        """wanted: given a topic, whether its messages are to be delivered. matches: whether a filter takes a topic."""
         self.filters: list[str] = []
         self.common: FairMailbox[Delivery] = FairMailbox(
             INBOX_LIMIT,
@@ -94,7 +92,7 @@ class Inbox:
             size=_size,
         )
         self.own: dict[str, FairMailbox[Delivery]] = {}
-        self._wanted = wanted
+        self._wanted, self._matches = wanted, matches
         self._known: frozenset[str] = frozenset()
         self._routes: dict[str, _Route | None] = {}
 
@@ -147,9 +145,9 @@ class Inbox:
             routes.clear()
         route = None
         # amqtt greets a client with all that is retained for the subscriptions of others.
-        if any(mqtt.topic_matches_sub(one, topic) for one in self.filters) and self._wanted(topic):
+        if any(self._matches(one, topic) for one in self.filters) and self._wanted(topic):
             # A copy: the link's thread reads what another may be adding to.
-            matching = (its for one, its in list(self.own.items()) if mqtt.topic_matches_sub(one, topic))
+            matching = (its for one, its in list(self.own.items()) if self._matches(one, topic))
             route = _Route(next(matching, self.common), lane_of(topic, self._known))
         routes[topic] = route
         return route

@@ -149,7 +149,7 @@ class MqttLink:
         context = tls_context(self.address, self._credentials)
         if self._credentials.password and not self.address.tls and not is_loopback(self.address.host):
             log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", self.address)
-        self._inbox = Inbox(wanted)
+        self._inbox = Inbox(wanted, mqtt.topic_matches_sub)
         self._connections = 0
         self._heard_at = time.monotonic()
         self._trouble = f"connecting to {self.address}"
@@ -423,7 +423,7 @@ class MemoryLink:
         self.trouble = ""
         self.heard_at = time.monotonic()
         self._broker = broker
-        self._inbox = Inbox(wanted)
+        self._inbox = Inbox(wanted, mqtt.topic_matches_sub)
         broker.links.append(self)
 
     @property

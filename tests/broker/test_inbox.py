@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from paho.mqtt.client import topic_matches_sub
 
 from broker import inbox as inbox_module
 from broker import topics
@@ -89,7 +90,7 @@ def test_who_waits_is_woken_when_the_budget_is_there() -> None:
 
 
 def test_strangers_share_a_budget_and_do_not_displace_each_other_all() -> None:
-    inbox = Inbox(everything)
+    inbox = Inbox(everything, topic_matches_sub)
     inbox.add_filter(topic("robot", topics.ANYONE, "state"))
     inbox.know(frozenset([sender("robot", "r1")]))
     for number in range(3000):
@@ -124,7 +125,7 @@ def test_whose_a_message_is(its: str, lane: str) -> None:
 
 def test_routes_are_bounded_and_forgotten_when_senders_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "MOST_ROUTES", 10)
-    inbox = Inbox(everything)
+    inbox = Inbox(everything, topic_matches_sub)
     for number in range(50):
         inbox.put(Delivery(f"unasked/{number}", b"", False))
         assert len(inbox._routes) <= 10

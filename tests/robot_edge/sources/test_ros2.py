@@ -118,7 +118,12 @@ def test_pictures_of_which_none_can_be_read_are_said(ros: Ros, monkeypatch: pyte
     broken = picture(1)
     broken.step = 1
     ros.topics = {IMAGES: "sensor_msgs/msg/Image"}
-    ros.publish = lambda: [ros.callbacks[IMAGES](broken) for _ in range(2) if IMAGES in ros.callbacks]
+
+    def publish_broken() -> None:
+        for _ in range(2 if IMAGES in ros.callbacks else 0):
+            ros.callbacks[IMAGES](broken)
+
+    ros.publish = publish_broken
     with closing(open_source(f"ros2:{IMAGES}", image_size=32)) as source:
         wait_for(lambda: "its pictures cannot be read: 6 x 4 pixels as rgb8" in source.status)
 
