@@ -7,6 +7,7 @@ import secrets
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -60,6 +61,8 @@ class PageServer:
 
     def start(self, build: Callable[[FastAPI], None]) -> None:
         """Serve. build: adds pages and routes. Raises ConfigError where the server does not come up."""
+        # NiceGUI looks at all objects to find its server: torch warns of its deprecated ones, on the user's terminal.
+        warnings.filterwarnings("ignore", message="`torch", module="nicegui")
         app = FastAPI(openapi_url=None)
         build(app)
         ui.run_with(

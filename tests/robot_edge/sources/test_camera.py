@@ -19,7 +19,8 @@ from broker.errors import SourceError
 from robot_edge.source_options import SourceOptions
 from robot_edge.sources import camera as cameras
 from robot_edge.sources import open_source
-from robot_edge.sources.camera import list_cameras, open_camera
+from robot_edge.sources.camera import StreamCamera, list_cameras, open_camera
+from robot_edge.sources.live import CameraLost
 from tests.ports import free_port
 from tests.robot_edge.sources.streams import (
     MjpegCamera,
@@ -137,6 +138,17 @@ def test_a_stream_of_garbage_is_said(garbage: bytes) -> None:
         finally:
             stop.set()
             thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_stream_that_is_tried_again_and_again_takes_no_file_handle(scheme: str) -> None:
+    url = f"{scheme}://127.0.0.1:{free_port()}/live"
+    handles = set()
+    for _ in range(10):
+        with pytest.raises(CameraLost):
+            StreamCamera(url)
+        handles.add(len(os.listdir("/proc/self/fd")))
+    assert len(handles) == 1
 
 
 @pytest.mark.parametrize("url", ["rtsp://", "http:///path", "rtsp://host:99999/"])

@@ -1,0 +1,135 @@
+"""`python -m tests.page_scene KIND`: a page of a board that a test changes by a line on stdin; prints its URL.
+
+In a process of its own, as NiceGUI has one app in each.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+# What would run as a script, or be taken for markup or a template, wherever a name is no text.
+NAMES = ("<img src=x onerror=window.hit=1>", "{b}{@[2]}", "</script><script>window.hit=1</script>", "$x^$", "a\" b='c'")
+
+Change = Callable[[str], None]
+
+
+class Scene(NamedTuple):
+    """An open page."""
+
+    url: str
+    pid: int
+    tell: Change
+
+
+@contextmanager
+def scene(kind: str) -> Iterator[Scene]:
+    """Serve a page, and end it."""
+    command = [sys.executable, "-m", "tests.page_scene", kind]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        pipe = process.stdin
+
+        def tell(line: str) -> None:
+            pipe.write(f"{line}\n")
+            pipe.flush()
+
+        try:
+            yield Scene(process.stdout.readline().strip(), process.pid, tell)
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    from hierarchy.page.options import PageOptions
+    from hierarchy.page.server import PageServer
+
+    scenes = {"robot": robot, "trainer": trainer, "bare": bare}
+    with closing(PageServer(PageOptions(page=0), title="r1")) as server:
+        change = scenes[sys.argv[1]](server)
+        print(server.urls[0], flush=True)
+        for line in sys.stdin:
+            change(line.strip())
+
+
+def robot(server: object) -> Change:
+    """Serve a robot's page. `stale` takes its camera away, `seen` brings it back."""
+    import numpy as np
+
+    from broker.mailbox import Mailbox
+    from hierarchy.page.server import PageServer
+    from robot_edge.cascade import Decision, nothing_seen
+    from robot_edge.frames import Frame
+    from robot_edge.page.app import build
+    from robot_edge.page.board import Board, ClassRow, PageState, Thumbnail
+    from robot_edge.seeing import View
+
+    assert isinstance(server, PageServer)
+    frame = Frame(image=np.zeros((48, 64, 3), np.uint8), label=None, scene=0, time=0.0)
+    mug = Decision(name="mug", confidence=1.0, by="exit", taken_at=0.0, latency=0.001)
+    rows = tuple(ClassRow(name=name, frames=1, accuracy=0.5) for name in NAMES)
+    board = Board(robot="r1", commands=Mailbox(8), state=PageState(classes=rows, camera="reconnecting to camera 0"))
+    board.thumbnails = {name: Thumbnail.of(frame.image) for name in NAMES}
+    views = [View(frame, mug, 1, time.monotonic())]
+    board.look = lambda number, timeout: views[-1] if views[-1].number > number else None
+
+    def change(line: str) -> None:
+        now, stale = time.monotonic(), line == "stale"
+        decision = nothing_seen(now) if stale else mug
+        views.append(View(frame, decision, len(views) + 1, now - 40 * stale, stale=stale))
+
+    server.start(partial(build, board=board, server=server))
+    return change
+
+
+def trainer(server: object) -> Change:
+    """Serve a trainer's page without robots; any line brings two, of which r2 is away."""
+    from cloud_trainer.page.app import build
+    from cloud_trainer.page.board import Board, FleetState, RobotRow
+    from cloud_trainer.robot_record import Rejection
+    from hierarchy.page.server import PageServer
+
+    assert isinstance(server, PageServer)
+    board = Board(trainer="t1")
+
+    def row(name: str, *, online: bool) -> RobotRow:
+        return RobotRow(
+            name=name,
+            online=online,
+            heard=1.0,
+            classes=NAMES,
+            exit_loss=1.5,
+            by_class=dict.fromkeys(NAMES, 0.5),
+            confusion={one: dict.fromkeys(NAMES, 3) for one in NAMES},
+            rejections=(Rejection(time=0.0, robot=name, reason=NAMES[0]),),
+            history=((0.0, (1.0, 1.0, 0.5, 0.5)), (9.0, (0.5, 0.5, 0.7, 0.7))),
+        )
+
+    def change(_: str) -> None:
+        board.state = FleetState(robots=(row("r1", online=True), row("r2", online=False)))
+
+    server.start(partial(build, board=board))
+    return change
+
+
+def bare(server: object) -> Change:
+    """Serve nothing, and end connections that are silent for a second."""
+    from hierarchy.page import door
+    from hierarchy.page.server import PageServer
+
+    assert isinstance(server, PageServer)
+    door.SILENT_SECONDS = 1.0
+    server.start(lambda app: None)
+    return lambda line: None
+
+
+if __name__ == "__main__":
+    main()
