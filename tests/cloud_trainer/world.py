@@ -164,6 +164,8 @@ class Cloud:
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
         for module in (broker.inbox, broker.link, cloud_trainer.node):  # they compare what they read
             monkeypatch.setattr(module, "time", self.clock)
+        # A test's messages come all at once, by a clock that stands still.
+        monkeypatch.setattr(broker.inbox, "MESSAGES_PER_SECOND", 1e9)
         self.config = TrainerConfig(**{"trainer": "t1", "batch": 4, "rehearse_from": 100, "device": "cpu", **settings})
         self._open = False
         self.start()
