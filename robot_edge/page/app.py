@@ -272,11 +272,12 @@ class _Page:
             self._name.set_text("nothing seen now")
             self._by.set_text(f"the last picture came {seen['age']:.0f} s ago")
         elif seen["seen"]:
-            self._name.set_text(seen["name"] or "nothing it knows")
+            # With one class everything would be that: there is nothing to compare with.
+            alone = f"only {state.classes[0].name} is known" if len(state.classes) == 1 else ""
+            self._name.set_text(alone or seen["name"] or "nothing it knows")
             ends = {"exit": "the robot", "cloud": "the cloud"}
-            self._by.set_text(
-                f"{percent(seen['confidence'])} sure · answered by {ends[seen['by']]} · {1000 * seen['latency']:.0f} ms"
-            )
+            sure = "teach it another class to compare with" if alone else f"{percent(seen['confidence'])} sure"
+            self._by.set_text(f"{sure} · answered by {ends[seen['by']]} · {1000 * seen['latency']:.0f} ms")
         self._bar.style(f"width: {100 * (0.0 if stale else seen.get('confidence', 0.0)):.0f}%")
         self._show_lesson(state)
         self._undo.set_text(f"Undo {state.undoable!r}" if len(state.undoable) in range(1, 17) else "Undo")

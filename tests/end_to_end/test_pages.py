@@ -141,7 +141,7 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     other.is_told("is being taught for")
     other.end()
     visit.is_told("frames of '<i>mug</i>' that differ")
-    visit.sees(".rb-class", NAME)
+    visit.sees(".rb-class", f"only {NAME} is known")
     expect(visit.page.get_by_text("answered by the robot")).to_be_visible()
     visit.sees(".rb-one .rb-about div:first-child", NAME)
     expect(visit.page.get_by_label("Class name")).to_have_value("")  # the next one is of something else
@@ -245,7 +245,7 @@ def test_classes_are_renamed_merged_and_forgotten_from_their_menus(
     expect(visit.page.get_by_text("both become one")).to_be_visible()
     visit.page.get_by_role("button", name="Merge").click()
     visit.lists("mug")
-    visit.sees(".rb-class", "mug")
+    visit.sees(".rb-class", "only mug is known")
 
     visit.chooses("mug", "Forget")
     visit.page.get_by_role("button", name="Cancel").click()
