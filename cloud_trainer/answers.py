@@ -108,7 +108,7 @@ class Copy:
 
 
 class Answerer:
-    """Answers asks. The main thread calls update() between steps; ``work`` runs on a thread of its own."""
+    """Answers asks. The training thread calls update() between steps; ``work`` runs on a thread of its own."""
 
     def __init__(self, link: Link, clock: Callable[[], float] = time.monotonic) -> None:
         self.asks = Asks()
@@ -122,14 +122,14 @@ class Answerer:
 
     def start(self) -> None:
         """Begin to answer."""
-        torch.get_num_threads()  # the main thread's, before the other one sets its own
+        torch.get_num_threads()  # the training thread's, before this one sets its own
         self._thread.start()
 
     def close(self) -> None:
         """Stop, within a moment."""
         self._thread.close()
 
-    # The main thread
+    # The training thread
 
     def update(self, find: Callable[[str], tuple[RobotSession, frozenset[str]] | None]) -> None:
         """Renew the copies that robots ask for, and let go of the others.

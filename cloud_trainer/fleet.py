@@ -19,7 +19,7 @@ from broker.messages import ActivationBatch, ClassEdit, RobotMetrics, RobotState
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import Cost, TooCostly, check_time, cost_of, machine_speed, room_beside
 from cloud_trainer.intake import Intake
-from cloud_trainer.robot_record import RobotRecord
+from cloud_trainer.robot_record import Preparation, RobotRecord
 from cloud_trainer.session import RobotSession, Work
 from cloud_trainer.session_start import SessionStart, new_start, open_session
 from cloud_trainer.store import STORE, Event, Store
@@ -65,7 +65,8 @@ def goes_on(state: RobotState, entered: RobotState) -> bool:
 class Fleet:
     """The robots of one store and their sessions.
 
-    checkpoints: folder with a checkpoint for each robot that has one; sessions go on from there.
+    Of a record, what note() and enter() set belongs to the thread that takes messages in, all else here to the one that
+    trains. checkpoints: folder with a checkpoint for each robot that has one; sessions go on from there.
     """
 
     def __init__(self, config: TrainerConfig, store: Store, checkpoints: Path, device: torch.device) -> None:
@@ -91,71 +92,90 @@ class Fleet:
         """End what is being downloaded."""
         self._downloads.close()
 
-    def enter(self, robot: str) -> None:
+    def must_prepare(self, record: RobotRecord) -> bool:
+        """Whether a network has to be prepared for a robot's state before that may enter its log."""
+        state, prepared = record.state, record.prepared
+        if state is None or record.refused or record.entered == state or not self._may_enter(record):
+            return False
+        goes = record.entered is not None and goes_on(state, record.entered)
+        return not goes and (prepared is None or prepared.state != state)
+
+    def prepare(self, robot: str, state: RobotState) -> Preparation:
+        """Find out how a network that a robot is about to begin is computed fastest, while that does so itself.
+
+        What comes of it is for note(): that is about the log, and this is a part of training, and takes seconds.
+        """
+        try:
+            cost = self._cost(state)
+            room = self._room_beside(robot, cost)
+            if state.weights == "default" and (waits := self._downloads.waits_for(state.split.backbone)):
+                return Preparation(robot=robot, state=state, waits=waits)
+            check_time(cost, machine_speed(self._device))
+            start = self._new_start(robot, state, room)
+        # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
+        except (ConfigError, MalformedMessage, RuntimeError, ValueError, MemoryError) as error:
+            return Preparation(robot=robot, state=state, refused=(str(error) or type(error).__name__)[:400])
+        return Preparation(robot=robot, state=state, start=start, cost=cost)
+
+    def note(self, prepared: Preparation) -> None:
+        """Let the robot begin the network, or be refused, unless it has said another state meanwhile."""
+        record = self.robots.get(prepared.robot)
+        if record is None or record.state != prepared.state:
+            return
+        record.prepared = prepared if prepared.start else None
+        record.waits = prepared.waits
+        if prepared.refused:
+            self._refuse(prepared.robot, record, prepared.refused)
+
+    def _refuse(self, robot: str, record: RobotRecord, reason: str) -> None:
+        log.warning("robot %s cannot be trained for: %s", robot, reason)
+        record.prepared, record.refused, record.waits = None, reason, ""
+
+    def enter(self, robot: str, store: Store) -> None:
         """Enter a robot's new state into its log: it starts a network, or goes on with the one it has.
 
-        Nothing is committed. Raises StorageError.
+        Nothing is committed, and nothing done where a network must be prepared first. Raises StorageError.
+        store: of the thread that calls this.
         """
         record = self.robots[robot]
-        state = record.state
+        state, prepared = record.state, record.prepared
         assert state is not None
-        if not self.may_enter(record):
+        if self.must_prepare(record) or record.refused or not self._may_enter(record):
             return
-        if record.entered and goes_on(state, record.entered):
+        if prepared is None or prepared.state != state:
             log.info("robot %s is back, going on from its checkpoint", robot)
-            self.store.append(robot, "rejoin", pack(state))
-        else:
-            self._prepare(robot, record, state)
-            if record.prepared is None:
-                return
-            start, record.prepared = replace(record.prepared, state=state), None
-            record.cost = self._cost(state)
-            self._say_what_is_given_up(robot, record, state)
-            record.start_entered = start.pack()
-            event = self.store.append(robot, "start", record.start_entered)
-            if record.too_costly:
-                record.skipped, record.stuck, record.too_costly, record.messages_waiting = event - 1, "", False, 0
-            record.intake = Intake(state.split, most_classes=self._config.most_classes)
+            store.append(robot, "rejoin", pack(state))
+            record.entered = state
+            return
+        assert prepared.start
+        assert prepared.cost
+        try:  # again: what was prepared holds no room, and others may have come
+            self._room_beside(robot, prepared.cost)
+        except TooCostly as error:
+            self._refuse(robot, record, str(error))
+            return
+        self._say_what_is_given_up(robot, record, state)
+        record.cost, record.prepared = prepared.cost, None
+        record.start_entered = replace(prepared.start, state=state).pack()
+        event = store.append(robot, "start", record.start_entered)
+        if record.too_costly:  # until the event is committed there is nothing to train on
+            record.skipped, record.stored = event - 1, record.trained
+            record.stuck, record.too_costly = "", False
+        record.intake = Intake(state.split, most_classes=self._config.most_classes)
         record.entered = state
 
-    def may_enter(self, record: RobotRecord) -> bool:
+    def _may_enter(self, record: RobotRecord) -> bool:
         """Whether a robot's state may enter its log: not behind what cannot be trained on, unless it begins anew."""
         begins = not (record.entered and record.state and goes_on(record.state, record.entered))
         return not record.stuck or (record.too_costly and begins)
 
-    def prepare(self, robot: str) -> None:
-        """Find out how a network that a robot is about to begin is computed fastest, while that does so itself."""
-        record = self.robots[robot]
-        state = record.state
-        if state is None or record.refused or record.entered == state or not self.may_enter(record):
-            return
-        if not (record.entered and goes_on(state, record.entered)):
-            self._prepare(robot, record, state)
-
-    def _prepare(self, robot: str, record: RobotRecord, state: RobotState) -> None:
-        """Set the record's ``prepared``, or why there is none."""
-        try:
-            cost = self._cost(state)
-            room = self._room_beside(robot, cost)  # again: what was prepared holds none, and others may have come
-            record.waits = self._downloads.waits_for(state.split.backbone) if state.weights == "default" else ""
-            if record.waits:
-                record.prepared = None
-                return
-            if record.prepared is None or record.prepared.state != state:
-                check_time(cost, machine_speed(self._device))
-                record.prepared = self._new_start(robot, state, room)
-        # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
-        except (ConfigError, MalformedMessage, RuntimeError, ValueError, MemoryError) as error:
-            log.warning("robot %s cannot be trained for: %s", robot, error)
-            record.prepared, record.waits = None, ""
-            record.refused = (str(error) or type(error).__name__)[:400]
-
     def next_to_train(self) -> str:
         """Return the robot whose turn it is: the next one, in a circle, with events left; empty where there is none."""
-        names = list(self.robots)
-        place = names.index(self._last) + 1 if self._last in self.robots else 0
+        robots = dict(self.robots)  # another thread lets new ones in
+        names = list(robots)
+        place = names.index(self._last) + 1 if self._last in robots else 0
         for robot in names[place:] + names[:place]:
-            if self._has_events(robot):
+            if self._has_events(robot, robots[robot]):
                 return robot
         return ""
 
@@ -173,6 +193,7 @@ class Fleet:
             for _ in record.work:
                 if time.perf_counter() >= begin + TURN_SECONDS:
                     record.work_seconds += time.perf_counter() - begin
+                    record.note_standing()
                     return ""
         except TooCostly as error:
             assert record.event is not None
@@ -184,6 +205,7 @@ class Fleet:
         if event and event.kind == "rehearse":
             seconds = record.work_seconds + time.perf_counter() - begin
             record.idle_seconds = seconds / int(event.payload.split()[0])
+        record.note_standing()
         return record.session.trouble if event and record.session else ""
 
     def _next_work(self, robot: str, record: RobotRecord) -> Work:
@@ -200,8 +222,8 @@ class Fleet:
         That steps are taken depends on when nothing comes. So it is an event in the log, as all that training depends
         on.
         """
-        record = self.robots[robot]
-        if record.session is None or self._has_events(robot):
+        record = self.robots.get(robot)
+        if record is None or record.session is None or self._has_events(robot, record):
             return
         if record.session.waiting:
             self._append(robot, "flush")
@@ -224,7 +246,7 @@ class Fleet:
             self.train(robot)
         if record.messages_waiting:
             return
-        while self._has_events(robot):
+        while self._has_events(robot, record):
             self.train(robot)
         session = record.session
         if session and session.rehearses and (due := session.idle_steps_due(self._config.practice)):
@@ -233,7 +255,7 @@ class Fleet:
             count = max(1, min(due, SETTLING_STEPS, int(min(most, SETTLING_STEPS))))
             test = most >= count + SETTLING_STEPS  # a test takes about as long as so many
             if self._append(robot, "settle", b"%d %d %d" % (count, due, test)):
-                while self._has_events(robot):
+                while self._has_events(robot, record):
                     self.train(robot)
 
     def save(self, robot: str) -> bool:
@@ -292,9 +314,12 @@ class Fleet:
             self.disk.failed(FORGETTING, error)
 
     def knows_edit(self, robot: str, edit: ClassEdit) -> bool:
-        """Whether an edit need not be stored."""
+        """Whether an edit need not be stored; any thread may ask. One that is stored once more does nothing.
+
+        A session that has not come to this start of the robot may take its edits' numbers for those of a run before.
+        """
         session = self.robots[robot].session
-        return session is not None and session.knows_edit(edit)
+        return session is not None and session.state.boot == edit.boot and session.knows_edit(edit)
 
     def make_room(self) -> str:
         """Give up the oldest trained samples where the store is nearly full. Return why it takes no more, if so."""
@@ -302,10 +327,11 @@ class Fleet:
         used = self.store.bytes_used
         if used < NEARLY_FULL * limit:
             return ""
-        held = {robot: self.store.batch_bytes(robot) for robot in self.robots}
+        robots = dict(self.robots)
+        held = {robot: self.store.batch_bytes(robot) for robot in robots}
         # A batch takes more of the disk than it has bytes: the rest of a page, and its place in two indices.
         share = fair_share(list(held.values()), ROOM_MADE * limit * sum(held.values()) / used)
-        for robot, record in self.robots.items():
+        for robot, record in robots.items():
             if record.session is None or held[robot] <= share:
                 continue
             if record.forgetting:
@@ -372,14 +398,16 @@ class Fleet:
         record.entered, record.boots = entered[-1], {state.boot for state in entered}
         record.intake = Intake(record.entered.split, most_classes=self._config.most_classes)
         record.intake.know(record.session.trainer.classes if record.session else ())
-        record.messages_waiting = 0
+        record.stored = record.trained = 0
         for batch in self.store.batches_after(robot, record.cursor):
             record.intake.know(unpack_as(ActivationBatch, batch).classes)
-            record.messages_waiting += 1
+            record.stored += 1
         with suppress(ConfigError):  # it is said when the log has come to it
             cost = self._cost(record.entered)
             self._room_beside(robot, cost)
             record.cost = cost
+        record.note_standing()
+        record.note_details()
         if metrics := self.store.metrics(robot):
             record.metrics = unpack_as(RobotMetrics, metrics)
         return record
@@ -413,7 +441,7 @@ class Fleet:
 
     def _costs(self, robot: str = "") -> list[Cost]:
         """Return what all robots' networks take, apart from that robot's own."""
-        return [record.cost for name, record in self.robots.items() if name != robot and record.cost]
+        return [record.cost for name, record in dict(self.robots).items() if name != robot and record.cost]
 
     def _cost(self, state: RobotState) -> Cost:
         return cost_of(state.split, self._settings.batch, self._device)
@@ -434,7 +462,7 @@ class Fleet:
         starts = [one.id for one in self.store.states(robot) if one.kind == "start" and one.id > event]
         if starts:
             record.skipped = starts[-1] - 1
-            record.messages_waiting = sum(1 for _ in self.store.batches_after(robot, record.skipped))
+            record.trained += self.store.count_batches(robot, event, record.skipped)
             return
         record.cost = None
         log.error("robot %s: its network is not trained any further: %s", robot, error)
@@ -442,8 +470,8 @@ class Fleet:
 
     def _new_start(self, robot: str, state: RobotState, room: int) -> SessionStart:
         record = self.robots[robot]
-        others = self.robots.values()
-        prepared = [other.prepared.pack() for other in others if other.prepared]
+        others = list(dict(self.robots).values())
+        prepared = [its.start.pack() for other in others if (its := other.prepared) and its.start]
         # Those entered count too: robots that come together are all entered before any of them is trained for.
         entered = [start for other in others for start in (other.start, other.start_entered)]
         known = filter(None, [record.start, *entered, *prepared])  # none before the first event
@@ -476,8 +504,7 @@ class Fleet:
         except OSError as error:
             log.warning("the former network of robot %s cannot be kept: %s", robot, error)
 
-    def _has_events(self, robot: str) -> bool:
-        record = self.robots[robot]
+    def _has_events(self, robot: str, record: RobotRecord) -> bool:
         at_work = record.work is not None or record.tidy
         return not record.stuck and (at_work or self.store.has_events(robot, record.cursor))
 
@@ -495,7 +522,7 @@ class Fleet:
             raise MalformedMessage(f"event {event.id} comes before any start")
         yield from session.work(event)
         if event.kind == "batch":
-            record.messages_waiting -= 1
+            record.trained += 1
         elif event.kind == "edit":
             record.save_when_idle = True  # people want to see a class gone, on the disk too
         elif event.kind == "rehearse" and not session.idle_steps_due(self._config.practice):

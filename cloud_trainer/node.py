@@ -28,16 +28,15 @@ from broker.messages import (
     RobotState,
     TrainerState,
 )
-from cloud_trainer.answers import Answerer
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.fleet import Fleet, goes_on
+from cloud_trainer.fleet import Fleet
+from cloud_trainer.held import Held
 from cloud_trainer.other_trainers import TAKEOVER_SECONDS, OtherTrainers
 from cloud_trainer.page.board import Board, FleetState, Rows
-from cloud_trainer.probes import Probes
 from cloud_trainer.robot_record import MOST_REJECTIONS, Rejection, RobotRecord
-from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.summary import fleet_summary
+from cloud_trainer.training import SILENCE_SECONDS, Training
 from hierarchy.command_line import Notice, SparseLog, StopRequest
 from hierarchy.device import choose_device, set_threads
 from hierarchy.disk import REMIND_SECONDS, room
@@ -51,10 +50,6 @@ if TYPE_CHECKING:
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
 PAGE_SECONDS = 1.0
-# Samples that wait for a full step are trained on when a robot has been silent for this long.
-SILENCE_SECONDS = 3.0
-# After Ctrl-C, no robot's idle rehearsal is brought to an end later than this: people wait, and checkpoints take time.
-SETTLING_SECONDS = 10.0
 # Messages stored with one flush of the disk. A flush takes milliseconds; a receipt should not wait for more of them.
 TAKE_AT_ONCE = 256
 # A name that never trained may give way to another one after this: three heartbeats, in which a robot that is there
@@ -110,19 +105,23 @@ def train(
         page_server(config, config.trainer) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
+        closing(Store(folder.path / STORE)) as training_store,
     ):
         link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials, wanted=wanted)
         board = Board(config.trainer) if page else None
-        node = TrainerNode(config, state, link, folder, store, board)
+        fleet = Fleet(config, training_store, folder.checkpoint, choose_device(config.device))
+        training = Training(config, link, folder, fleet)
+        node = TrainerNode(config, state, link, folder, store, training, board)
         folder.drop_summary()  # of a former process, and the run is not over yet
-        node.answerer.start()
-        node.probes.start()
+        training.start()
         try:
             if page and board:
                 _show(page, board)
             while not stopped():
                 node.turn(timeout=0.2)
-            node.settle()
+            training.close()
+            training.thread.check()
+            training.settle()
         except NameTaken:
             farewell = None  # the state at the broker is the other's
             raise
@@ -130,8 +129,7 @@ def train(
             whole = False  # what no checkpoint holds is in the log, for the next start
             raise
         finally:
-            node.probes.close()
-            node.answerer.close()
+            training.close(None if whole else 0.0)
             if whole:
                 node.finish()
             link.close(farewell)
@@ -149,7 +147,10 @@ def _show(server: PageServer, board: Board) -> None:
 
 
 class TrainerNode:
-    """Puts what robots send into the store, receipts it, and lets each robot's session train from there."""
+    """Puts what robots send into the store and receipts it; says that the trainer is there, and how it is doing.
+
+    It never waits for a step: `Training` does those, on a thread of its own, from the store.
+    """
 
     def __init__(
         self,
@@ -158,6 +159,7 @@ class TrainerNode:
         link: Link,
         folder: RunFolder,
         store: Store,
+        training: Training,
         board: Board | None = None,
     ) -> None:
         """board: of the page."""
@@ -166,17 +168,18 @@ class TrainerNode:
         self._link = link
         self._folder = folder
         self._others = OtherTrainers(config.trainer, state)
-        self._fleet = Fleet(config, store, folder.checkpoint, choose_device(config.device))
+        self._store = store
+        self._training = training
+        self._fleet = training.fleet
         self._robots = self._fleet.robots
-        for record in self._robots.values():
-            record.heard = record.fed = time.monotonic()  # time to come back before what waits is trained on
         # Not in the store yet: receipts to send once it is, and when what they are about came; and whose batches it is.
         self._receipts: list[tuple[str, Receipt, float]] = []
         self._added: list[RobotRecord] = []
         self._rejected = 0  # messages of nobody we know
         self._dropped = 0  # of those, and unread, as they were too many
         self._new_states: set[str] = set()  # robots that said one since they were last looked at
-        self._rest_until = 0.0  # before that no network is prepared
+        self._held = Held()  # messages of robots whose networks are being prepared
+        self._again: deque[Delivery] = deque()  # of those, what can be taken now
         self._strangers: deque[Rejection] = deque(maxlen=MOST_REJECTIONS)
         self._board = board
         self._rows = Rows(folder.checkpoint)
@@ -196,26 +199,19 @@ class TrainerNode:
         link.subscribe(topics.topic("trainer", topics.ANYONE, "state"))
         for channel in ("state", "metrics", "activations"):
             link.subscribe(topics.topic("robot", topics.ANYONE, channel))
-        self.answerer = Answerer(link)
-        self.probes = Probes(link, config.batch, choose_device(config.device))
 
     def turn(self, timeout: float) -> None:
-        """Store what came, waiting up to timeout seconds for it where there is nothing to train on, and train a bit."""
-        self._take_in(0.0 if self._fleet.next_to_train() else timeout)
-        if robot := self._fleet.next_to_train():
-            self._train(robot)
-        self.answerer.update(self._who_may_be_answered)
+        """Store what came, waiting up to timeout seconds for it, and say what is due.
+
+        Raises what ended training, if that was a failure: a trainer that does not train must not seem to be there.
+        """
+        self._training.thread.check()
+        self._hear_training()
+        self._take_in(timeout)
         now = time.monotonic()
-        if self._new_states and now >= self._rest_until and self._others.name_is_free(now):
-            robot = self._new_states.pop()
-            self._fleet.prepare(robot)  # it measures, too, and its first activations come seconds later
-            self._rest_until = 2 * time.monotonic() - now  # half of the time for all else
-        training = any(record.session and now < record.fed + SILENCE_SECONDS for record in self._robots.values())
-        self.probes.time_next(self._fleet.network_room(), training=training, may_ask=self._may_ask)
+        if self._new_states and self._others.name_is_free(now):
+            self._have_prepared(self._new_states.pop())
         self._say_what_is_missing()
-        for robot, record in self._robots.items():
-            if now > record.fed + SILENCE_SECONDS:
-                self._fleet.finish_idle(robot)
         if self._link.connections != self._connection or now >= self._next_heartbeat:
             self._announce(now)
         if redial_if_silent(self._link, self._announced_at, now):
@@ -233,15 +229,8 @@ class TrainerNode:
             self._new_states.update(robot for robot, record in self._robots.items() if record.waits)
             self._mind_the_disk(now)
 
-    def settle(self) -> None:
-        """Let no network be saved as idle rehearsal in the middle of it has bent it, as far as there is time."""
-        until = time.monotonic() + SETTLING_SECONDS
-        for robot in self._robots:
-            if (left := until - time.monotonic()) > 0:
-                self._fleet.settle(robot, left)
-
     def finish(self) -> None:
-        """Write everything down. What is stored but not trained on yet waits for the next start."""
+        """Write everything down, when training has ended. What is not trained on yet waits for the next start."""
         self._fleet.close()
         now = time.monotonic()
         self._save_last()
@@ -296,7 +285,7 @@ class TrainerNode:
     def _take_in(self, timeout: float) -> None:
         try:
             for _ in range(TAKE_AT_ONCE):
-                delivery = self._link.receive(timeout)
+                delivery = self._again.popleft() if self._again else self._link.receive(timeout)
                 if delivery is None:
                     break
                 self._take(delivery)
@@ -310,9 +299,10 @@ class TrainerNode:
 
     def _commit(self) -> None:
         """Put what came on the disk, and only then say so to the robots."""
-        self._fleet.store.commit()
+        self._store.commit()
         for record in self._added:
-            record.messages_waiting += 1
+            record.stored += 1
+        self._training.look()
         if self._added and self._trouble_said:  # not before something was stored: to try is not to succeed
             self._trouble_said = ""
             log.info("taking activations again")
@@ -346,7 +336,7 @@ class TrainerNode:
                     metrics = unpack_as(RobotMetrics, delivery.payload)
                     if record.state and record.state.boot == metrics.boot:
                         record.metrics = metrics
-                        self._fleet.store.keep_metrics(robot, delivery.payload)
+                        self._store.keep_metrics(robot, delivery.payload)
                 case "activations":
                     message = unpack(delivery.payload)
                     if not isinstance(message, ActivationBatch | ClassEdit):
@@ -442,11 +432,15 @@ class TrainerNode:
         self, robot: str, record: RobotRecord, message: ActivationBatch | ClassEdit, delivery: Delivery, now: float
     ) -> None:
         record.heard = record.fed = now
-        if not self._others.name_is_free(now):
+        if not self._others.name_is_free(now) or record.waits:
             return  # without a receipt: the robot keeps it
         if record.entered != record.state and not record.refused and not self._state.trouble:
+            if self._fleet.must_prepare(record):
+                self._have_prepared(robot)
+                self._held.add(robot, delivery)
+                return
             self._enter(robot, record)
-        if record.refused or record.waits or record.stuck or record.intake is None or self._state.trouble:
+        if record.refused or record.stuck or record.intake is None or self._state.trouble:
             return  # without a receipt: the robot keeps it
         known = False
         try:
@@ -459,7 +453,7 @@ class TrainerNode:
             raise
         record.conduct.good(now)
         kind: Literal["batch", "edit"] = "batch" if isinstance(message, ActivationBatch) else "edit"
-        append = self._fleet.store.append_message
+        append = self._store.append_message
         added = not known and append(robot, message.boot, message.sequence, delivery.payload, kind)
         if added and kind == "batch":
             self._added.append(record)
@@ -475,7 +469,7 @@ class TrainerNode:
     def _enter(self, robot: str, record: RobotRecord) -> None:
         entered, intake = record.entered, record.intake
         try:
-            self._fleet.enter(robot)
+            self._fleet.enter(robot, self._store)
             self._commit()  # what was entered must not be lost with what comes behind it
             if record.entered:
                 record.boots.add(record.entered.boot)
@@ -484,42 +478,24 @@ class TrainerNode:
             record.entered, record.intake = entered, intake
             raise
 
-    # Training
+    # What training says
 
-    def _train(self, robot: str) -> None:
-        record = self._robots[robot]
-        steps = record.steps
-        trouble = self._fleet.train(robot)
-        if trouble:
+    def _have_prepared(self, robot: str) -> None:
+        record = self._robots.get(robot)
+        if record and record.state and self._fleet.must_prepare(record):
+            self._training.prepare(robot, record.state)
+
+    def _hear_training(self) -> None:
+        """Take in what networks robots may begin, and what was wrong with what they sent."""
+        while self._training.prepared:
+            prepared = self._training.prepared.popleft()
+            self._fleet.note(prepared)
+            if not prepared.waits:  # else it is asked for again after a while
+                self._have_prepared(prepared.robot)  # where it has said another state meanwhile
+            self._again.extend(self._held.release(prepared.robot))
+        while self._training.reports:
+            robot, trouble = self._training.reports.popleft()
             self._reject(robot, trouble, time.monotonic(), grave=True)
-        if record.session and record.steps > steps:
-            self._note(robot, record.session)
-
-    def _note(self, robot: str, session: RobotSession) -> None:
-        self._folder.add_metrics(
-            robot=robot,
-            images=session.prequential.count,
-            classes=len(session.trainer.classes),
-            cloud_loss=session.loss,
-            cloud_prequential=session.prequential.overall,
-            cloud_recent=session.prequential.recent,
-        )
-
-    def _who_may_be_answered(self, robot: str) -> tuple[RobotSession, frozenset[str]] | None:
-        """Return the session that answers a robot's asks, and the boots whose front belongs to it; None for neither."""
-        record = self._robots.get(robot)
-        if record is None or record.session is None or record.state is None:
-            return None
-        if record.refused or record.stuck or record.conduct.quarantine(time.monotonic()):
-            return None
-        session = record.session
-        # A robot that only asks enters nothing into the log.
-        newest = {record.state.boot} if goes_on(record.state, session.state) else set()
-        return session, frozenset({session.state.boot, *newest})
-
-    def _may_ask(self, robot: str) -> bool:
-        record = self._robots.get(robot)
-        return record is None or not record.conduct.quarantine(time.monotonic())
 
     # What goes out
 
@@ -545,9 +521,7 @@ class TrainerNode:
             self._announce(now)
 
     def _mind_the_disk(self, now: float) -> None:
-        self._fleet.disk.remind()
-        self._folder.disk.remind()
-        full = self._fleet.make_room()
+        full = self._training.full or self._training.held_up()
         if full:
             self._retry_at = now + RETRY_SECONDS
             self._set_trouble(full)
@@ -571,7 +545,7 @@ class TrainerNode:
         wall = time.time()
         board.state = FleetState(
             robots=tuple(self._rows.row(robot, record, now, wall) for robot, record in self._robots.items()),
-            store_bytes=self._fleet.store.bytes_used,
+            store_bytes=self._store.bytes_used,
             store_limit=self._config.store_gb * 1e9,
             link="" if self._link.connected else f"no broker: {self._link.trouble}",
             trouble=self._state.trouble,
@@ -593,19 +567,19 @@ class TrainerNode:
 
     def _report(self) -> None:
         for robot, record in self._robots.items():
-            session = record.session
             if bool(doubted := record.doubt) != bool(record.doubt_said):
                 record.doubt_said = doubted
                 log.warning("robot %s: %s", robot, doubted or "what it sends teaches something now")
-            if session and session.loss is not None and session.prequential.count > record.images_reported:
-                record.images_reported = session.prequential.count
+            figures = record.standing.figures if record.standing else None
+            if figures and figures.cloud_loss is not None and figures.images > record.images_reported:
+                record.images_reported = figures.images
                 log.info(
                     "robot %s: %s images, %d classes, loss %.2f, %.1f %% right of the last %s, %s messages wait",
                     robot,
-                    f"{session.prequential.count:,}",
-                    len(session.trainer.classes),
-                    session.loss,
-                    100 * (session.prequential.recent or 0),
+                    f"{figures.images:,}",
+                    figures.classes,
+                    figures.cloud_loss,
+                    100 * (figures.cloud_recent or 0),
                     f"{RECENT:,}",
                     f"{record.messages_waiting:,}",
                 )

@@ -1,7 +1,7 @@
 """Answers robots that plan where to cut: at once what only measures the link, and how long their other half takes here.
 
-A thread of its own answers the former, so that no training step is taken for the link's delay. The main thread times
-networks, between two steps, as building one draws random numbers that training must not miss.
+A thread of its own answers the former, so that no training step is taken for the link's delay. The training thread
+times networks, between two steps, as building one draws random numbers that training must not miss.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ log = logging.getLogger("cloud-trainer")
 
 
 class Probes:
-    """The main thread calls time_next() between steps; ``work`` runs on a thread of its own."""
+    """The training thread calls time_next() between steps; ``work`` runs on a thread of its own."""
 
     def __init__(
         self, link: Link, batch: int, device: torch.device, clock: Callable[[], float] = time.monotonic
@@ -138,7 +138,7 @@ class Probes:
             self.work(timeout=0.2)
 
     def work(self, timeout: float) -> None:
-        """Answer the next probe, waiting up to timeout seconds for one, or leave it to the main thread."""
+        """Answer the next probe, waiting up to timeout seconds for one, or leave it to training."""
         if (delivery := self._mailbox.take(timeout)) is None:
             return
         try:
@@ -151,7 +151,7 @@ class Probes:
             self._publish(robot, result)
 
     def _wait(self, robot: str, probe: Probe) -> ProbeResult | None:
-        """Let a network wait for the main thread, in place of the robot's last one; or return what is known of it."""
+        """Let a network wait for training, in place of the robot's last one; or return what is known of it."""
         with self._lock:
             known = self._results.get(robot)
             if known and (known.boot, known.number) == (probe.boot, probe.number):

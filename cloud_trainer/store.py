@@ -39,6 +39,9 @@ MOST_RANGES = 100_000
 # Batches that are deleted, or looked at to be wiped, before others have a turn; and their bytes.
 TIDIED_AT_ONCE, TIDIED_BYTES = 64, 4_000_000
 
+# The trainer writes from two threads, each in transactions of a part of a second; a slow disk may take longer.
+BUSY_SECONDS = 60.0
+
 # The store alone is not to be moved away: checkpoints without their log are refused.
 AFTER_DAMAGE = "put a copy of it back, or choose another --run-dir to start anew"
 
@@ -75,7 +78,10 @@ class Event:
 
 
 class Store:
-    """The log, open for reading and appending. What is appended counts from the next commit on."""
+    """The log, open for reading and appending. What is appended counts from the next commit on.
+
+    A thread has a store of its own on the file; it reads what the other one has committed.
+    """
 
     def __init__(self, path: Path, settings: dict[str, Any] | None = None) -> None:
         """Open a store, or make one where settings are given. Raises ConfigError where the file is no store."""
@@ -185,6 +191,11 @@ class Store:
                 "SELECT coalesce(sum(length(payload)), 0) FROM events WHERE robot = ? AND kind = 'batch'", robot
             )
         )
+
+    def count_batches(self, robot: str, after: int, up_to: int) -> int:
+        """Return how many of the robot's batches are behind one event, up to another one."""
+        query = "SELECT count(*) FROM events WHERE robot = ? AND kind = 'batch' AND id > ? AND id <= ?"
+        return int(self._scalar(query, robot, after, up_to))
 
     def last_event(self, robot: str) -> int:
         """Return the id of the robot's newest event, 0 where it has none."""
@@ -327,7 +338,8 @@ def _connect(path: Path, *, reading: bool) -> sqlite3.Connection:
 
     reading: nothing will be written, so the disk may be read-only. sqlite wants to write beside the file even then.
     """
-    database = sqlite3.connect(path, isolation_level=None)
+    # Opened on one thread and used on another, never on two at a time.
+    database = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
     try:
         database.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.OperationalError:

@@ -96,7 +96,7 @@ class Rows:
 
     def row(self, robot: str, record: RobotRecord, now: float, wall: float) -> RobotRow:
         """Return a robot's row. now: monotonic seconds; wall: Unix time."""
-        figures, said, session = record.figures(robot, now), record.metrics, record.session
+        figures, said, standing = record.figures(robot, now), record.metrics, record.standing
         loss, recent = (figures.cloud_loss, figures.cloud_recent) if figures else (None, None)
         exit_loss, exit_prequential = (said.exit_loss, said.exit_prequential) if said else (None, None)
         silence = now - record.heard
@@ -104,13 +104,13 @@ class Rows:
         history = self._histories.setdefault(robot, History())
         if online:  # what a robot said before it went away is no figure of now
             history.add(wall, exit_loss, loss, exit_prequential, recent)
-        split = session.state.split if session else record.state.split if record.state else None
+        split = standing.split if standing else record.state.split if record.state else None
         return RobotRow(
             name=robot,
             online=online,
             heard=silence,
             network=f"{split.backbone}, cut after {split.cut}" if split else "",
-            classes=session.trainer.classes if session else (),
+            classes=standing.classes if standing else (),
             images=figures.images if figures else 0,
             exit_loss=exit_loss,
             cloud_loss=loss,
@@ -129,8 +129,8 @@ class Rows:
             messages_dropped=record.dropped,
             trouble=record.stuck or record.refused or record.conduct.quarantine(now) or record.waits,
             doubt=record.doubt,
-            by_class=session.held_out.by_class if session else {},
-            confusion=session.held_out.confusion if session else {},
+            by_class=standing.by_class if standing else {},
+            confusion=standing.confusion if standing else {},
             checkpoint=self._checkpoint(robot, record.cursor_saved),
             rejections=tuple(record.rejections),
             history=history.points(),

@@ -50,7 +50,7 @@ class Answering:
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
-        cloud.node.answerer._clock = cloud.clock.monotonic
+        cloud.training.answerer._clock = cloud.clock.monotonic
         cloud.robots.subscribe(topics.topic("robot", topics.ANYONE, "answer"))
 
     def ask(self, *asks: Ask, robot: str = "r1") -> list[Answer]:
@@ -60,7 +60,7 @@ class Answering:
 
     def work(self, times: int = 1) -> list[Answer]:
         for _ in range(times):
-            self.cloud.node.answerer.work(timeout=0)
+            self.cloud.training.answerer.work(timeout=0)
         return of(Answer, list(self.cloud._answers()))
 
     def wake(self, robot: str = "r1") -> None:
@@ -119,7 +119,7 @@ def test_a_copy_is_renewed_now_and_then_and_given_up(answering: Answering) -> No
     answering.cloud.work(REFRESH_SECONDS)
     assert "new" in answering.ask(make_ask(3))[0].classes
     answering.cloud.work(IDLE_SECONDS + 1)
-    assert answering.cloud.node.answerer._copies == {}
+    assert answering.cloud.training.answerer._copies == {}
 
 
 def test_only_the_last_askers_have_copies(start: Callable[..., Cloud]) -> None:
@@ -129,7 +129,7 @@ def test_only_the_last_askers_have_copies(start: Callable[..., Cloud]) -> None:
     for name in names:
         cloud.say(name, STATE, *batches(1))
         answering.wake(name)
-    assert sorted(cloud.node.answerer._copies) == sorted(names[2:])
+    assert sorted(cloud.training.answerer._copies) == sorted(names[2:])
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_robot_that_only_asks(answering: Answering) -> None:
 
 def test_late_asks_are_dropped(answering: Answering) -> None:
     answering.wake()
-    answerer = answering.cloud.node.answerer
+    answerer = answering.cloud.training.answerer
     answering.cloud.publish("r1", "ask", pack(make_ask(1, deadline=0.3)))
     answering.cloud.publish("r1", "ask", pack(make_ask(2, deadline=2.0)))
     assert [one.number for one in answering.work()] == [1]
@@ -188,7 +188,7 @@ def test_late_asks_are_dropped(answering: Answering) -> None:
 
 def test_infinite_activations_get_no_answer(answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
     answering.wake()
-    with answering.cloud.node.answerer._copies["r1"].shadow.network() as segment:
+    with answering.cloud.training.answerer._copies["r1"].shadow.network() as segment:
         segment.head.weight.fill_(float("inf"))
     assert answering.ask(make_ask(1)) == []
 
@@ -232,17 +232,17 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_garbage_is_survived(answering: Answering) -> None:
     rng = random.Random(3)
-    answering.cloud.node.answerer._mailbox._clock = answering.cloud.clock.monotonic
+    answering.cloud.training.answerer._mailbox._clock = answering.cloud.clock.monotonic
     answering.wake()
     good = pack(make_ask(1))
     for number in range(600):
         spoilt = rng.choice(SPOILERS)(good, rng)
         name = rng.choice(["r1", "r2", "x" * 65, "+", ""])
         answering.cloud.robots.publish(f"{topics.PREFIX}/robot/{name}/ask", spoilt)
-        answering.cloud.node.answerer.work(timeout=0)
+        answering.cloud.training.answerer.work(timeout=0)
         if number % 20 == 0:
             answering.cloud.clock.now += 1.0
-            answering.cloud.node.turn(timeout=0)
+            answering.cloud.turn()
     answering.cloud.work(5.0)
     answering.work(MOST_WAITING)
     answering.cloud.clock.now += 1.0
@@ -255,7 +255,7 @@ def test_it_answers_while_a_step_is_under_way(cloud: Cloud) -> None:
     answering = Answering(cloud)
     answering.wake()
     answered = threading.Event()
-    cloud.node.answerer.start()
+    cloud.training.answerer.start()
     session = cloud.session()
     step, came = session.trainer.step, []
 
@@ -271,6 +271,6 @@ def test_it_answers_while_a_step_is_under_way(cloud: Cloud) -> None:
 
     session.trainer.step = long_step  # type: ignore[assignment,method-assign]
     cloud.publish("r1", "activations", pack(batches(1, first=3)[0]))
-    cloud.node.turn(timeout=0)
-    cloud.node.answerer.close()
+    cloud.turn()
+    cloud.training.answerer.close()
     assert [one.number for one in came] == [4]

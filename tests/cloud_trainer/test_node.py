@@ -13,20 +13,15 @@ from broker import topics
 from broker.codec import pack
 from broker.errors import StorageError
 from broker.inbox import LANE_LIMIT
-from broker.messages import ClassEdit, Receipt, RobotMetrics, TrainerMetrics, TrainerState
+from broker.messages import ClassEdit, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
 from cloud_trainer import conduct
 from cloud_trainer.conduct import FIRST_SECONDS
 from cloud_trainer.fleet import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
-from cloud_trainer.node import (
-    NEWCOMER_SECONDS,
-    REPORT_SECONDS,
-    RETRY_SECONDS,
-    SETTLING_SECONDS,
-    SILENCE_SECONDS,
-    WARNING_SECONDS,
-)
+from cloud_trainer.node import NEWCOMER_SECONDS, REPORT_SECONDS, RETRY_SECONDS, WARNING_SECONDS
 from cloud_trainer.replay import replay
+from cloud_trainer.robot_record import Preparation
 from cloud_trainer.store import STORE
+from cloud_trainer.training import SETTLING_SECONDS, SILENCE_SECONDS
 from hierarchy.checkpoint import load_checkpoint
 from hierarchy.command_line import EXIT_FAILED, SparseLog, exit_status
 from hierarchy.downloads import Downloads
@@ -151,9 +146,10 @@ def test_between_two_measurements_there_is_time_for_all_else(start: Start, monke
     cloud = start()
     prepared: list[str] = []
 
-    def prepare(robot: str) -> None:
+    def prepare(robot: str, state: RobotState) -> Preparation:
         prepared.append(robot)
         cloud.clock.now += 4
+        return Preparation(robot=robot, state=state, refused="no")
 
     monkeypatch.setattr(cloud.node._fleet, "prepare", prepare)
     for robot in ("r1", "r2"):
@@ -301,8 +297,8 @@ def rehearse(cloud: Cloud) -> None:
     for robot in cloud.node._robots:
         while not cloud.session(robot).rehearses:
             cloud.node._fleet.finish_idle(robot)
-            cloud.node._train(robot)
-    cloud.node.turn(timeout=0)
+            cloud.training._train(robot)
+    cloud.turn()
 
 
 def test_a_stop_in_the_middle_of_idle_rehearsal_saves_a_settled_network(start: Start) -> None:
@@ -449,7 +445,7 @@ def test_what_is_stored_is_trained_on_without_the_robot(cloud: Cloud) -> None:
     cloud.say("r1", STATE)
     for batch in batches(6):
         cloud.publish("r1", "activations", pack(batch))
-    cloud.node.turn(timeout=0)
+    cloud.turn()
     assert cloud.node._robots["r1"].messages_waiting >= 5
     cloud.kill()
     cloud.start()
@@ -578,6 +574,7 @@ def test_a_store_that_is_full_of_what_waits_is_said(start: Start) -> None:
     for number in range(300):
         cloud.store.append_message("r1", STATE.boot, number, bytes(4000))
     cloud.store.commit()
+    cloud.training.full = cloud.training.fleet.make_room()
     cloud.node._mind_the_disk(cloud.clock.now)
     assert "the store is full (--store-gb 0.001): there is room again when" in cloud.trouble
 

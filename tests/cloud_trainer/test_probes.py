@@ -32,7 +32,7 @@ class Probing:
     """A trainer whose probing thread is this one."""
 
     def __init__(self, cloud: Cloud) -> None:
-        self.cloud, self.probes = cloud, cloud.node.probes
+        self.cloud, self.probes = cloud, cloud.training.probes
         self.probes._clock = cloud.clock.monotonic
         cloud.robots.subscribe(topics.topic("robot", topics.ANYONE, "probe-result"))
 

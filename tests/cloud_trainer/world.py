@@ -20,6 +20,7 @@ import broker.inbox
 import broker.link
 import cloud_trainer.node
 import cloud_trainer.session_start
+import cloud_trainer.training
 import hierarchy.downloads
 import hierarchy.run_folder
 from broker import topics
@@ -39,9 +40,11 @@ from broker.messages import (
 )
 from broker.quantize import pack_activations, quantize
 from cloud_trainer.config import TrainerConfig
+from cloud_trainer.fleet import Fleet
 from cloud_trainer.node import TrainerNode
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE, Store, open_store
+from cloud_trainer.training import Training
 from hierarchy.device import Compute
 from hierarchy.head import GrowingHead
 from hierarchy.run_folder import RunFolder
@@ -162,7 +165,12 @@ class Cloud:
         self._wanted = wanted
         clock = vars(cloud_trainer.node)["time"]
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
-        for module in (broker.inbox, broker.link, cloud_trainer.node):  # they compare what they read
+        for module in (
+            broker.inbox,
+            broker.link,
+            cloud_trainer.node,
+            cloud_trainer.training,
+        ):  # they compare what they read
             monkeypatch.setattr(module, "time", self.clock)
         # A test's messages come all at once, by a clock that stands still.
         monkeypatch.setattr(broker.inbox, "MESSAGES_PER_SECOND", 1e9)
@@ -184,7 +192,10 @@ class Cloud:
         (self.path / "metrics.jsonl").unlink(missing_ok=True)
         self.folder = RunFolder(self.path, {})
         self.store = open_store(self.path / STORE, self.config.training(1))
-        self.node = TrainerNode(self.config, TRAINER, self.link, self.folder, self.store)
+        self.training_store = Store(self.path / STORE)
+        fleet = Fleet(self.config, self.training_store, self.folder.checkpoint, CPU)
+        self.training = Training(self.config, self.link, self.folder, fleet)
+        self.node = TrainerNode(self.config, TRAINER, self.link, self.folder, self.store, self.training)
         self._sent = 0
         self._open = True
 
@@ -204,17 +215,22 @@ class Cloud:
         self.clock.now += seconds
         answers: list[Delivery] = []
         while True:
-            self.node.turn(timeout=0)
+            self.turn()
             answers += self._answers()
             if not self.waits:
                 # Once more: what is trained on is said in the turn after.
-                self.node.turn(timeout=0)
+                self.turn()
                 return answers + list(self._answers())
+
+    def turn(self) -> None:
+        """Let both of the trainer's threads have a turn, on this one."""
+        self.node.turn(timeout=0)
+        self.training.turn()
 
     @property
     def waits(self) -> bool:
         """Whether there is anything to take in, or to train on."""
-        return bool(len(self.link._inbox.common)) or bool(self.node._fleet.next_to_train())
+        return bool(len(self.link._inbox.common)) or bool(self.node._again) or self.training.waits
 
     @property
     def trouble(self) -> str:
@@ -234,9 +250,10 @@ class Cloud:
 
     def finish(self) -> dict[str, Any]:
         """End the run, as Ctrl-C does, and return its summary."""
-        self.node.settle()
+        self.training.settle()
         self.node.finish()
         self.store.close()
+        self.training_store.close()
         self._open = False
         summary: dict[str, Any] = json.loads((self.path / "summary.json").read_text())
         return summary
@@ -246,6 +263,7 @@ class Cloud:
         if self._open:
             self.folder.close()
             self.store.close()
+            self.training_store.close()
             self._open = False
 
     def _answers(self) -> Iterator[Delivery]:
