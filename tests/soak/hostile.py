@@ -45,6 +45,7 @@ from broker.messages import (
     RobotMetrics,
     RobotState,
     SplitSpec,
+    TrainerMetrics,
     TrainerState,
 )
 from broker.quantize import Quantized, pack_activations
@@ -154,6 +155,7 @@ class Honest:
         self.latencies: list[float] = []
         self.heartbeats: list[float] = []
         self.sent: Counter[tuple[str, int]] = Counter()
+        self._made = self._trained = 0  # messages
         self._name = name
         self._state = state()
         self._open: dict[int, tuple[bytes, float, float]] = {}  # payload, when it was made, when it was sent last
@@ -164,6 +166,7 @@ class Honest:
             self._hear,
             topics.topic("robot", name, "receipt"),
             topics.topic("trainer", topics.ANYONE, "state"),
+            topics.topic("trainer", topics.ANYONE, "metrics"),
         )
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -172,6 +175,11 @@ class Honest:
     def unreceipted(self) -> int:
         """How many messages have no receipt yet."""
         return len(self._open)
+
+    @property
+    def untrained(self) -> int:
+        """How many messages the trainer does not say to have trained on."""
+        return self._made - self._trained
 
     def stop_sending(self) -> None:
         """Make no more samples; what has no receipt is still repeated."""
@@ -191,6 +199,8 @@ class Honest:
                 with self._lock:
                     if found := self._open.pop(message.sequence, None):
                         self.latencies.append(time.monotonic() - found[1])
+            elif isinstance(message, TrainerMetrics) and message.boot == self._state.boot:
+                self._trained = message.messages_trained
             elif isinstance(message, TrainerState) and not retained:
                 self.heartbeats.append(time.monotonic())
 
@@ -224,6 +234,7 @@ class Honest:
         self.sent.update((self._name, number) for number in range(first, first + SAMPLES))
         with self._lock:
             self._open[sequence] = payload, now, now
+            self._made += 1
         self._client.publish(self._name, "activations", payload)
 
 
@@ -344,7 +355,8 @@ def run(folder: Path, *, seconds: float, hostile: bool = True) -> Account:
         broker = closing.enter_context(start_local_broker(backend="mosquitto"))
         slow = closing.enter_context(contextlib.closing(SlowServer()))
         environment = {"https_proxy": slow.url, "http_proxy": slow.url, "TORCH_HOME": str(folder / "torch")}
-        command = ["cloud_trainer", "run", "--broker", broker.url, "--threads", "1", "--run-dir", str(folder / "cloud")]
+        command = ["cloud_trainer", "run", "--broker", broker.url, "--threads", "1", "--batch", "16"]
+        command += ["--run-dir", str(folder / "cloud")]
         trainer = WarmStart(command, folder / "cloud.log", environment)
         closing.callback(trainer.wait)
         closing.callback(trainer.kill)
@@ -367,6 +379,12 @@ def run(folder: Path, *, seconds: float, hostile: bool = True) -> Account:
             robot.stop_sending()
         _until(lambda: not any(one.unreceipted for one in robots) or trainer.poll() is not None, READY_SECONDS,
                "the last receipts", folder)  # fmt: skip
+        _until(
+            lambda: not any(one.untrained for one in robots) or trainer.poll() is not None,
+            READY_SECONDS,
+            "the last honest message's training",
+            folder,
+        )
         peak = _peak_bytes(trainer.pid)
         for robot in robots:
             robot.give_up()
