@@ -19,6 +19,7 @@ pytestmark = pytest.mark.mosquitto
 
 LINK = "broker.link:MqttLink._on_message:1"
 SEEING = "robot_edge.sight:Sight.look:3"
+TRAINING = "cloud_trainer.training:Training.turn:3"
 # uvicorn asks this ten times a second.
 PAGE = "uvicorn.server:Server.on_tick:20"
 ANSWERS, PROBES = "cloud_trainer.answers:Answerer._take:1", "cloud_trainer.probes:Probes._wait:1"
@@ -50,6 +51,13 @@ def test_a_robot_that_cannot_see_any_more_ends(launcher: Any, mosquitto_url: str
     assert program.wait() == 1
     assert "the thread 'seeing' has failed" in program.printed
     assert "planted in look" in program.printed
+
+
+def test_a_trainer_that_cannot_train_any_more_ends(launcher: Any, mosquitto_url: str) -> None:
+    trainer = launcher.faulty(TRAINING, "cloud_trainer", mosquitto_url, "--trainer", "tired")
+    assert trainer.wait() == 1
+    assert "the thread 'training' has failed" in trainer.printed
+    assert "planted in turn" in trainer.printed
 
 
 def test_a_trainer_goes_on_answering_and_showing_its_page(launcher: Any, mosquitto_url: str, record: Any) -> None:
