@@ -487,8 +487,7 @@ class TrainerNode:
 
     def _hear_training(self) -> None:
         """Take in what networks robots may begin, and what was wrong with what they sent."""
-        while self._training.prepared:
-            prepared = self._training.prepared.popleft()
+        while prepared := self._training.take_prepared():
             self._fleet.note(prepared)
             if not prepared.waits:  # else it is asked for again after a while
                 self._have_prepared(prepared.robot)  # where it has said another state meanwhile

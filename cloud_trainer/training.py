@@ -60,6 +60,7 @@ class Training:
         self.thread = LoudThread("training", self._run, restarts=False)
         self._folder = folder
         self._wanted: dict[str, RobotState] = {}  # networks to prepare
+        self._asked: dict[str, RobotState] = {}  # those, and the one at work, until it is taken; the node's
         self._more = threading.Event()
         self._threads = torch.get_num_threads()
         self._began: float | None = None  # the present turn
@@ -81,9 +82,19 @@ class Training:
         self.answerer.close()
 
     def prepare(self, robot: str, state: RobotState) -> None:
-        """Have a network prepared that a robot is about to begin; what comes of it will be in ``prepared``."""
-        self._wanted[robot] = state
-        self._more.set()
+        """Have a network prepared that a robot is about to begin, unless that is asked for already."""
+        if self._asked.get(robot) != state:
+            self._asked[robot] = self._wanted[robot] = state
+            self._more.set()
+
+    def take_prepared(self) -> Preparation | None:
+        """Return what came of the oldest state that is prepared, once; None where there is none."""
+        if not self.prepared:
+            return None
+        prepared = self.prepared.popleft()
+        if self._asked.get(prepared.robot) == prepared.state:
+            del self._asked[prepared.robot]
+        return prepared
 
     def look(self) -> None:
         """Look into the log at once: something was committed."""

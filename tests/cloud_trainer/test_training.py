@@ -126,6 +126,18 @@ def test_what_a_robot_sends_while_its_network_is_prepared_is_kept_in_order(cloud
     assert len(cloud.node._held) == 0
 
 
+def test_a_network_is_prepared_once_however_much_its_robot_sends_meanwhile(cloud: Cloud) -> None:
+    cloud.publish("r1", "state", pack(STATE))
+    cloud.node.turn(timeout=0)
+    state = cloud.training._wanted.pop("r1")  # the training thread is at it
+    for batch in batches(3):
+        cloud.publish("r1", "activations", pack(batch))
+        cloud.node.turn(timeout=0)
+    assert not cloud.training._wanted
+    cloud.training.prepared.append(cloud.training.fleet.prepare("r1", state))
+    assert len(of(Receipt, cloud.work())) == 3
+
+
 def test_what_a_refused_robot_sent_meanwhile_is_neither_kept_nor_receipted(cloud: Cloud) -> None:
     impossible = make_batch(["cat"] * 4)
     state = STATE.__class__(
