@@ -469,12 +469,12 @@ class Fleet:
         record.stuck, record.too_costly = f"training cannot go on: {error}"[:400], True
 
     def _new_start(self, robot: str, state: RobotState, room: int) -> SessionStart:
-        record = self.robots[robot]
+        record = self.robots.get(robot)  # it may have given way to another one meanwhile
         others = list(dict(self.robots).values())
         prepared = [its.start.pack() for other in others if (its := other.prepared) and its.start]
         # Those entered count too: robots that come together are all entered before any of them is trained for.
         entered = [start for other in others for start in (other.start, other.start_entered)]
-        known = filter(None, [record.start, *entered, *prepared])  # none before the first event
+        known = filter(None, [record.start if record else b"", *entered, *prepared])  # none before the first event
         start = new_start(robot, state, self._settings, self._device, known=known, room=room)
         log.info(
             "robot %s: %s from %s on, %s", robot, state.split.backbone, state.split.cut, start.compute(self._device)

@@ -55,6 +55,8 @@ TAKE_AT_ONCE = 256
 # A name that never trained may give way to another one after this: three heartbeats, in which a robot that is there
 # sends its first activations. Names cost nothing where a broker lets anybody in.
 NEWCOMER_SECONDS = 3 * HEARTBEAT_SECONDS
+# Unless it sends activations, which wait for its network to be prepared: a robot repeats them after 30 s.
+FED_SECONDS = 60.0
 # After the disk refused to take something it is tried again this often; robots hold their data meanwhile.
 RETRY_SECONDS = 10.0
 # At the end a checkpoint that the disk does not take is tried again so often, for so long: systemd gives two minutes.
@@ -398,7 +400,9 @@ class TrainerNode:
         idle = [
             (record.since, robot)
             for robot, record in self._robots.items()
-            if not record.has_trained and now >= record.since + NEWCOMER_SECONDS
+            if not record.has_trained
+            and now >= record.since + NEWCOMER_SECONDS
+            and (record.refused or now >= record.fed + FED_SECONDS)
         ]
         if not idle:
             return False

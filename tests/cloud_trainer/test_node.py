@@ -225,13 +225,37 @@ def test_a_robot_whose_next_run_waits_for_weights_has_nothing_rejected(
     assert cloud.say("r1", another, *batches(1, split=split, boot=another.boot)) == []
 
 
+def test_a_name_gives_way_while_its_network_is_prepared(start: Start) -> None:
+    cloud = start(most_robots=1)
+    fleet = cloud.node._fleet
+    cloud.say("r1", STATE)
+    del cloud.node._robots["r1"]  # as another thread does
+    assert fleet.prepare("r1", STATE).start
+    fleet.note(fleet.prepare("r1", STATE))
+    assert cloud.node._robots == {}
+
+
+def test_who_sends_something_does_not_give_way_while_its_network_is_prepared(start: Start) -> None:
+    cloud = start(most_robots=1)
+    cloud.say("r1", STATE)
+    record = cloud.node._robots["r1"]
+    cloud.clock.now += 3 * NEWCOMER_SECONDS
+    record.fed = cloud.clock.now - 1.0
+    cloud.say("r2", STATE)
+    assert list(cloud.node._robots) == ["r1"]
+    record.refused = "too large"
+    cloud.say("r2", STATE)
+    assert list(cloud.node._robots) == ["r2"]
+
+
 def test_a_flood_is_dropped_unread_and_counted_by_robot(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     cloud = start()
-    cloud.say("r1", STATE, *batches(1))
+    for name in ("r1", "r2"):
+        cloud.say(name, STATE, *batches(1))
     for name, count in (("r1", 400), ("nobody", 300)):
         for _ in range(count):
             cloud.publish(name, "metrics", b"garbage")
-    assert outcomes(cloud.say("r2", STATE, *batches(1))) == ["accepted"], "others do not wait for what is left"
+    assert outcomes(cloud.say("r2", *batches(1, first=1))) == ["accepted"], "others do not wait for what is left"
     cloud.work(REPORT_SECONDS + 1)
     assert cloud.node._robots["r1"].dropped == 400 - LANE_LIMIT
     assert cloud.node._dropped == 300 - LANE_LIMIT
