@@ -88,6 +88,7 @@ def test_the_programs_take_what_units_tell_them(path: Path, parse: Parse, tmp_pa
     unit = settings(path)
     example = LAUNCH / ("robot.toml" if "robot" in path.name else "cloud.toml")
     (tmp_path / "settings.toml").write_text(example.read_text() + 'source = "sim:"\n' * ("robot" in path.name))
+    (tmp_path / "credentials.toml").touch()
     (command,) = unit["ExecStart"]
     command = command.replace("%d", str(tmp_path)).replace("%i", "r1")
     assert "%" not in command

@@ -349,7 +349,7 @@ def test_receipts_on_a_full_disk_make_room_in_it(open_outbox: Open, clock: Clock
 @pytest.mark.parametrize("content", [b"no database" * 1000, b"SQLite format 3\0" + bytes(5000)])
 def test_a_file_that_is_no_database_is_named(tmp_path: Path, open_outbox: Open, content: bytes) -> None:
     (tmp_path / "outbox.db").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"outbox\.db cannot be used: .*move it away"):
+    with pytest.raises(ConfigError, match=r"outbox\.db cannot be used; move it away"):
         open_outbox()
 
 
@@ -375,7 +375,7 @@ def test_an_outbox_of_another_version_is_left_alone(tmp_path: Path, open_outbox:
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, open_outbox: Open) -> None:
-    with pytest.raises(ConfigError, match="cannot be used: unable to open"):
+    with pytest.raises(ConfigError, match=r"cannot be used.*unable to open"):
         open_outbox(tmp_path / "nowhere" / "outbox.db")
 
 
