@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 from broker import startup
-from broker.errors import ConfigError, NoAnswer, NothingDone, ReflexarcError, StorageError
+from broker.errors import BrokerUnavailable, ConfigError, NoAnswer, NothingDone, ReflexarcError, StorageError
 from broker.paths import did_you_mean, typed_path
 from broker.plain_text import PlainFormatter, let_output_take_all_characters, say
 from hierarchy.handles import raise_handle_limit
@@ -53,7 +53,7 @@ def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
 
 def exit_status(error: ReflexarcError) -> int:
     """Return the exit status of a program that ends with that error."""
-    if isinstance(error, StorageError | NoAnswer):
+    if isinstance(error, StorageError | NoAnswer | BrokerUnavailable):
         return EXIT_FAILED
     return EXIT_NOTHING if isinstance(error, NothingDone) else EXIT_ERROR
 

@@ -59,7 +59,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """Test a run on a source, print the figures, and write evaluation.json and threshold.png.
 
     Raises ConfigError, SourceError, NameTaken, NothingDone where nothing could be tested, and SystemExit where Ctrl-C
-    ended it; what was seen by then is written.
+    ended it; what was seen by then is printed, and nothing is written.
     """
     run = _settings(config)
     with closing(
@@ -105,7 +105,7 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
                 looks.append(_look(frame.label, says, answered))
             progress.show(source.position, _so_far(looks, asked=ask is not None))
     if looks:
-        _conclude(config, looks, predictor, asked=ask is not None)
+        _conclude(config, looks, predictor, asked=ask is not None, stopped=stop.made)
     nothing = _nothing_tested(config, looks, segment.exit.head.classes, source)
     if stop.made:
         if nothing:
@@ -139,9 +139,12 @@ def _so_far(looks: list[Look], *, asked: bool) -> list[str]:
     return [f"exit {exit_right:.1%}", *cloud]
 
 
-def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *, asked: bool) -> None:
+def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *, asked: bool, stopped: bool) -> None:
     curve, threshold = threshold_points(looks, None if config.threshold == "auto" else float(config.threshold))
     figures = report(looks, predictor.calibration, curve, threshold, deadline=config.deadline, asked=asked)
+    if stopped:  # what a whole evaluation found is worth more than the beginning of this one
+        print_evaluation(figures, None)
+        return
     out = Path(config.out or config.checkpoint)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -148,8 +148,11 @@ class RunFigures:
         own, cloud = self.message(), self._uplink.figures
         cloud_recent, cloud_loss = (cloud.cloud_recent, cloud.cloud_loss) if cloud else (None, None)
         goodput = self._uplink.goodput
-        link = "link down" if self._uplink.waits_for else "link up" if goodput is None else f"{goodput / 1e3:.0f} kB/s"
+        link = "link up" if goodput is None else f"{goodput / 1e3:.0f} kB/s"
         troubles = []
+        if self._uplink.waits_for:
+            link = "link down"
+            troubles.append(link)
         if self._uplink.outbox.trouble:
             troubles.append(f"OUTBOX: {self._uplink.outbox.trouble}")
         if self._uplink.quarantine:

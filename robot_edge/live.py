@@ -122,6 +122,8 @@ class LiveNode(RobotNode):
                     self._test_what_was_taught()
                     self._is_tested = True
                 self._camera_notice.say(self._camera.status)
+                missing = self._uplink.waits_for
+                self._notice.say(f"seeing and learning go on without {missing}" if missing else "")
                 progress.show(self._batcher.frames_read, self._live_line(seeing))
                 self._save_now_and_then()
 

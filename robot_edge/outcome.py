@@ -20,6 +20,8 @@ def why_nothing_was_learned(config: RobotConfig, summary: Mapping[str, Any]) -> 
         return ""
     if not shown and unreadable:
         return f"none of the {unreadable:,} pictures of {source} could be read"
+    if not shown and summary["interrupted"]:
+        return "it was stopped before it showed a frame"
     if not shown and not config.is_live:
         return f"no frame came from {source}"
     if config.is_live:

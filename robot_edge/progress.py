@@ -112,8 +112,8 @@ def left_out_line(summary: dict[str, Any]) -> str:
     return f"Left out of the source: {', '.join([*unreadable, *kinds])}." if kinds or unreadable else ""
 
 
-def print_evaluation(figures: dict[str, Any], folder: Path) -> None:
-    """Print the figures of evaluation.json."""
+def print_evaluation(figures: dict[str, Any], folder: Path | None) -> None:
+    """Print the figures of evaluation.json. folder: where that is; None where it was stopped, and nothing written."""
     table = Table(title=f"{figures['frames']:,} frames", title_justify="left")
     for column in ("", "exit, on the robot", "cloud", "cascade"):
         table.add_column(column, justify="left" if not column else "right")
@@ -136,7 +136,10 @@ def print_evaluation(figures: dict[str, Any], folder: Path) -> None:
             f"{_percent(figures['answered_at_the_edge'])} of the frames. When asked about all of them, the cloud "
             f"answered {_percent(figures['answered_by_the_cloud_in_time'])} in time."
         )
-    for line in [*lines, f"In {folder}: evaluation.json, threshold.png"]:
+    written = (
+        f"In {folder}: evaluation.json, threshold.png" if folder else "STOPPED before its end: nothing is written."
+    )
+    for line in [*lines, written]:
         console.print(line, highlight=False)
 
 

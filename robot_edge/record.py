@@ -97,11 +97,12 @@ def record(config: RecordConfig) -> None:
     if not recorder.labelled:
         log.warning("no frame of %s has a label: a replay can learn nothing from it%s", config.out, HOW_TO_TEACH)
     log.info(
-        "%s has %d frames, %d of them with a label; replay it with --source bag:%s",
+        "%s has %d frames, %d of them with a label; replay it with --source bag:%s%s",
         config.out,
         recorder.frames,
         recorder.labelled,
         config.out,
+        "" if recorder.labelled else " --live",
     )
 
 

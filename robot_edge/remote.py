@@ -9,7 +9,7 @@ from contextlib import closing
 
 from broker import topics
 from broker.codec import MAX_TEACH_SECONDS, check_class_name, pack, unpack
-from broker.errors import ConfigError, MalformedMessage
+from broker.errors import BrokerUnavailable, ConfigError, MalformedMessage, NoAnswer
 from broker.link import Delivery, Link, MqttLink, credentials_for
 from broker.messages import Action, Command, CommandResult, RobotState
 from broker.plain_text import say
@@ -33,7 +33,7 @@ def give_command(
 ) -> bool:
     """Give the command, print what the robot says, and return whether it did it.
 
-    Raises ConfigError where broker or robot cannot be reached.
+    Raises BrokerUnavailable and NoAnswer where broker or robot cannot be reached, and ConfigError.
     """
     check_name(robot, "--robot")
     try:
@@ -57,10 +57,10 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
     early: list[Delivery] = []  # what came with the connection, perhaps that the robot is not there
     while not link.connected:
         if time.monotonic() > give_up:
-            raise ConfigError(f"the broker cannot be reached ({link.trouble})")
+            raise BrokerUnavailable(f"the broker cannot be reached ({link.trouble})")
         early += filter(None, [link.receive(0.1)])
     if not link.publish(topics.topic("robot", robot, "command"), pack(command), qos=1):
-        raise ConfigError(f"the broker cannot be reached ({link.trouble})")
+        raise BrokerUnavailable(f"the broker cannot be reached ({link.trouble})")
     give_up = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < give_up:
         delivery = early.pop(0) if early else link.receive(0.2)
@@ -71,10 +71,10 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
         except MalformedMessage:  # garbage under the robot's name; what we wait for may come all the same
             continue
         if isinstance(message, RobotState) and not message.online:
-            raise ConfigError(f"the robot {robot!r} is not there: start it, or give the --robot that is")
+            raise NoAnswer(f"the robot {robot!r} is not there: start it, or give the --robot that is")
         if isinstance(message, CommandResult) and message.id == command.id:
             say(f"{robot}: {message.text}")
             if message.done:
                 return message.ok
             give_up = math.inf if command.seconds else time.monotonic() + ANSWER_SECONDS
-    raise ConfigError(f"no robot {robot!r} answers at this broker: is it running, and with this --robot name?")
+    raise NoAnswer(f"no robot {robot!r} answers at this broker: is it running, and with this --robot name?")

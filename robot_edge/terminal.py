@@ -37,6 +37,8 @@ MOST_CHARACTERS = 1000
 QUIT, ASK_FOR_HELP = frozenset({"quit", "exit", "q", ":q", "bye"}), frozenset({"help", "h", "?"})
 # A name that is spelt nearly like a command is most likely that command: "undoo", "resum"; but not "peach" or "ship".
 ALIKE = 0.85
+# In front of more words less is enough: "teech star" is a command, and few names begin like one.
+ALIKE_WITH_MORE = 0.8
 # Ends of file in a row after which nobody is there: Ctrl-D gives one, a terminal that was closed no end of them.
 MOST_ENDS = 3
 
@@ -58,13 +60,13 @@ def parse_line(line: str) -> Command | Literal["help", "quit"] | None:
     What begins like a command is never taken for a name: ``teach NAME`` is for those.
     """
     text = line.strip()
-    word, _, rest = text.partition(" ")
-    rest = rest.strip()
+    first, _, rest = text.partition(" ")
+    alone, word, rest = text.lower(), first.lower(), rest.strip()
     if not text:
         return None
-    if text in QUIT:
+    if alone in QUIT:
         return "quit"
-    if text in ASK_FOR_HELP:
+    if alone in ASK_FOR_HELP:
         return "help"
     if word == "teach" and rest:
         name, seconds = _with_seconds(rest)
@@ -73,8 +75,8 @@ def parse_line(line: str) -> Command | Literal["help", "quit"] | None:
         return _command("forget", name=rest)
     if word in _PAIRS and "=" in rest:
         return _pair(word, rest)
-    if text in _ALONE:
-        return _command(_ALONE[text])
+    if alone in _ALONE:
+        return _command(_ALONE[alone])
     _refuse_command(text, word)
     return _command("teach", name=text, seconds=TEACH_SECONDS)
 
@@ -93,7 +95,9 @@ def _refuse_command(text: str, word: str) -> None:
         raise ConfigError(f"{USAGE[word]}. {instead}")
     if word in _ALONE or word in QUIT:
         raise ConfigError(f"{word} stands alone in its line. {instead}")
-    if alike := get_close_matches(text, [*_ALONE, *USAGE, *QUIT, *ASK_FOR_HELP], n=1, cutoff=ALIKE):
+    whole = word == text.lower()
+    commands = [*_ALONE, *USAGE, *QUIT, *ASK_FOR_HELP] if whole else [*USAGE]
+    if alike := get_close_matches(word, commands, n=1, cutoff=ALIKE if whole else ALIKE_WITH_MORE):
         raise ConfigError(f"did you mean {alike[0]}? {instead}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from broker import topics
 from broker.codec import SEND_LIMIT_BYTES, pack, unpack_as
-from broker.errors import ConfigError, MalformedMessage
+from broker.errors import BrokerUnavailable, MalformedMessage, NoAnswer
 from broker.link import Link
 from broker.messages import Probe, ProbeResult, RobotState, SplitSpec
 
@@ -58,17 +58,17 @@ class Prober:
         link.subscribe(topics.topic("robot", robot, "probe-result"))
 
     def reach(self) -> None:
-        """Wait until a trainer answers. Raises ConfigError where none does."""
+        """Wait until a trainer answers. Raises BrokerUnavailable, and NoAnswer where none does."""
         give_up = time.monotonic() + CONNECT_SECONDS
         while not self._link.connected:
             if time.monotonic() > give_up:
-                raise ConfigError(f"the broker cannot be reached ({self._link.trouble})")
+                raise BrokerUnavailable(f"the broker cannot be reached ({self._link.trouble})")
             self.read(0.1)
         give_up = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < give_up:
             if self._round_trip(1.0) is not None:
                 return
-        raise ConfigError(
+        raise NoAnswer(
             "no cloud trainer answers: start cloud-trainer run --broker with the same URL. One that runs already, but "
             "is of an older version, or may not read probes, answers none: access rules are written anew by "
             "local-broker provision"
@@ -78,7 +78,7 @@ class Prober:
         """Measure the link by filling it for some seconds. goodput: bytes a second, to take as given instead."""
         trips = [trip for _ in range(ROUND_TRIPS) if (trip := self._round_trip(ANSWER_SECONDS)) is not None]
         if not trips:
-            raise ConfigError("the trainer stopped answering: is the link up?")
+            raise NoAnswer("the trainer stopped answering: is the link up?")
         return LinkRate(goodput=goodput or self._goodput(), round_trip=statistics.median(trips))
 
     def _round_trip(self, seconds: float) -> float | None:
@@ -118,7 +118,7 @@ class Prober:
             size = round(max(FIRST_BYTES, min(most, rate * PROBE_SECONDS)))
         self._drain(under_way)
         if not arrivals:
-            raise ConfigError("the link carried nothing within some seconds: is it up?")
+            raise NoAnswer("the link carried nothing within some seconds: is it up?")
         return steady_rate(arrivals, begin + BURST_SECONDS) or sum(its for _, its in arrivals) / FILL_SECONDS
 
     def _drain(self, under_way: Collection[int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from broker.errors import ConfigError
+from broker.errors import NoAnswer
 from broker.messages import ProbeResult, SplitSpec
 from robot_edge.planning.probing import Prober
 
@@ -40,5 +40,5 @@ class Question:
             self._knock_at = now + KNOCK_SECONDS
         self._prober.read(0.0)
         if now > max(self._begin, self._prober.heard_at) + DEAD_SECONDS:
-            raise ConfigError("the trainer stopped answering: is it still running, and the link up?")
+            raise NoAnswer("the trainer stopped answering: is it still running, and the link up?")
         return self.result is not None or now > self._give_up

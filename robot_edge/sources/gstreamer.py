@@ -58,7 +58,12 @@ class PipelineCamera:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - close() does
         self._patience = OPEN_SECONDS
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C at the terminal is for us; close() ends it
         )
 
     def read(self) -> Picture:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from hierarchy.calibration import Calibration
+from robot_edge.config import EvaluateConfig
+from robot_edge.evaluate import _conclude
 from robot_edge.evaluation_report import Look, report, threshold_points
 
 
@@ -72,3 +78,15 @@ def test_only_what_was_never_taught() -> None:
     looks = [look("ant", "dog", 0.2, taught=False, unknown=True)]
     found = report(looks, Calibration(), *threshold_points(looks, None), deadline=0.3, asked=False)
     assert (found["exit_accuracy"], found["others_taken_for_unknown"]) == (None, 1)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_evaluation_that_was_stopped_replaces_none(
+    stopped: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evaluation.json").write_text("a whole one")
+    predictor: Any = SimpleNamespace(calibration=Calibration(temperature=2.0))
+    config = EvaluateConfig(checkpoint=str(tmp_path), source="sim:")
+    _conclude(config, LOOKS, predictor, asked=True, stopped=stopped)
+    assert ((tmp_path / "evaluation.json").read_text() == "a whole one") is stopped
+    assert ("STOPPED" in capsys.readouterr().out) is stopped

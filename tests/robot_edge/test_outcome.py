@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import ConfigError, NameTaken, NoAnswer, NothingDone, ReflexarcError, StorageError
+from broker.errors import BrokerUnavailable, ConfigError, NameTaken, NoAnswer, NothingDone, ReflexarcError, StorageError
 from hierarchy.command_line import exit_status
 from robot_edge.config import RobotConfig
 from robot_edge.outcome import one_class, verdict, why_untested, why_untested_by_cloud
@@ -13,7 +13,15 @@ REPLAY = RobotConfig(source="folder:pictures")
 
 
 def run(**figures: Any) -> dict[str, Any]:
-    return {"images": 0, "frames_shown": 0, "unlabelled": 0, "unreadable": 0, "exit_accuracy_missing": None, **figures}
+    return {
+        "images": 0,
+        "frames_shown": 0,
+        "unlabelled": 0,
+        "unreadable": 0,
+        "interrupted": False,
+        "exit_accuracy_missing": None,
+        **figures,
+    }
 
 
 @pytest.mark.parametrize(
@@ -21,6 +29,7 @@ def run(**figures: Any) -> dict[str, Any]:
     [
         (run(images=5, frames_shown=5), ""),
         (run(), "NOTHING WAS LEARNED: no frame came from folder:pictures"),
+        (run(interrupted=True), "NOTHING WAS LEARNED: it was stopped before it showed a frame"),
         (run(unreadable=7), "NOTHING WAS LEARNED: none of the 7 pictures of folder:pictures could be read"),
         (
             run(frames_shown=7, unlabelled=7),
@@ -54,7 +63,15 @@ def test_what_one_class_is_worth_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(ConfigError, 2), (NameTaken, 2), (StorageError, 1), (NoAnswer, 1), (NothingDone, 3)]
+    ("error", "status"),
+    [
+        (ConfigError, 2),
+        (NameTaken, 2),
+        (StorageError, 1),
+        (NoAnswer, 1),
+        (BrokerUnavailable, 1),
+        (NothingDone, 3),
+    ],
 )
 def test_the_status_says_whether_another_start_may_mend_it(error: type[ReflexarcError], status: int) -> None:
     assert exit_status(error("")) == status

@@ -8,7 +8,7 @@ import pytest
 
 from broker import topics
 from broker.codec import pack
-from broker.errors import ConfigError
+from broker.errors import ConfigError, NoAnswer
 from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import Command, CommandResult
 from robot_edge.remote import _converse, give_command
@@ -32,7 +32,7 @@ def test_a_robot_that_is_not_there_is_said_at_once() -> None:
     MemoryLink(broker).publish(
         topics.topic("robot", "r1", "state"), pack(replace(STATE, online=False)), qos=1, retain=True
     )
-    with pytest.raises(ConfigError, match="is not there"):
+    with pytest.raises(NoAnswer, match="is not there"):
         _converse(Dialling(broker), "r1", Command(id="a1", action="undo", name="", to="", seconds=0.0))
 
 

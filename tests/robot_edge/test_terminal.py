@@ -30,7 +30,10 @@ from robot_edge.terminal import listening, parse_line
         ("teach quit", "teach", "quit", "", 10.0),
         ("teach teach", "teach", "teach", "", 10.0),
         ("teach help 5", "teach", "help", "", 5.0),
+        ("Undo", "undo", "", "", 0.0),
+        ("Forget My Mug", "forget", "My Mug", "", 0.0),
         ("peach", "teach", "peach", "", 10.0),
+        ("green mug", "teach", "green mug", "", 10.0),
         ("ship", "teach", "ship", "", 10.0),
     ],
 )
@@ -53,7 +56,20 @@ def test_what_people_type_to_end_a_program_teaches_nothing(line: str, asked: str
 
 
 @pytest.mark.parametrize(
-    "line", ["teach", "forget", "rename", "merge", "undoo", "resum", "stop sign", "undo mug", "quit now"]
+    "line",
+    [
+        "teach",
+        "forget",
+        "rename",
+        "merge",
+        "undoo",
+        "resum",
+        "stop sign",
+        "undo mug",
+        "quit now",
+        "teech star",
+        "Forgett cup",
+    ],
 )
 def test_what_may_be_a_command_teaches_nothing_and_says_how_it_would(line: str) -> None:
     with pytest.raises(ConfigError, match=f"To teach a class of that name: teach {line}$"):

@@ -9,7 +9,7 @@ import pytest
 
 from broker import topics
 from broker.codec import pack, unpack_as
-from broker.errors import ConfigError
+from broker.errors import BrokerUnavailable, NoAnswer
 from broker.link import Delivery, MemoryBroker, MemoryLink
 from broker.messages import Probe, ProbeResult, RobotState, SplitSpec
 from robot_edge.planning import probing as probing_module
@@ -134,22 +134,22 @@ def test_what_is_on_the_way_is_waited_for_before_anything_else_is_sent() -> None
 
 def test_a_link_that_carries_nothing_is_said() -> None:
     prober, _ = prober_with(lambda probe: [])
-    with pytest.raises(ConfigError, match="stopped answering"):
+    with pytest.raises(NoAnswer, match="stopped answering"):
         prober.link_rate()
-    with pytest.raises(ConfigError, match="carried nothing"):
+    with pytest.raises(NoAnswer, match="carried nothing"):
         prober._goodput()
 
 
 def test_no_trainer_is_said() -> None:
     prober, _ = prober_with(lambda probe: [])
-    with pytest.raises(ConfigError, match="no cloud trainer answers"):
+    with pytest.raises(NoAnswer, match="no cloud trainer answers"):
         prober.reach()
 
 
 def test_a_broker_that_is_away_is_said() -> None:
     prober, _ = prober_with(lambda probe: [])
     prober._link.connected = False  # type: ignore[misc]
-    with pytest.raises(ConfigError, match="the broker cannot be reached"):
+    with pytest.raises(BrokerUnavailable, match="the broker cannot be reached"):
         prober.reach()
 
 
@@ -188,7 +188,7 @@ def test_a_busy_trainer_is_waited_for_and_then_left() -> None:
 
 def test_a_trainer_that_has_gone_ends_the_wait() -> None:
     prober, _ = prober_with(lambda probe: [])
-    with pytest.raises(ConfigError, match="stopped answering"):
+    with pytest.raises(NoAnswer, match="stopped answering"):
         wait_for(Question(prober, SPLIT, patience=30))
 
 
