@@ -23,8 +23,11 @@ def check_private(path: Path, what: str) -> None:
     as root's, the group may be let read it, as it may be us who are meant.
     """
     try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes into it
+            raise ConfigError(f"{what} {shown(path)} is no file that can be read: name a regular one")
+        with path.open("rb"):
+            pass
     except OSError as error:
         raise ConfigError(f"{what} {shown(path)}: {error.strerror}") from error
     if os.name != "posix" or _is_guarded(path):

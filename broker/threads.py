@@ -32,12 +32,14 @@ class LoudThread:
         self._work = work
         self._restarts = restarts
         self._error: BaseException | None = None
+        # Python takes a thread for ended when Ctrl-C interrupts join(), so nobody joins (seen with 3.11).
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     @property
     def is_alive(self) -> bool:
         """Whether it has begun, and not ended."""
-        return self._thread.is_alive()
+        return self._thread.ident is not None and not self._ended.is_set()
 
     def start(self) -> None:
         """Begin."""
@@ -51,10 +53,16 @@ class LoudThread:
     def close(self, timeout: float | None = None) -> None:
         """Ask it to end, and wait for that, for so many seconds at most; not at all if it never began."""
         self.ending.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        if self.is_alive:
+            self._ended.wait(timeout)
 
     def _run(self) -> None:
+        try:
+            self._work_on()
+        finally:
+            self._ended.set()
+
+    def _work_on(self) -> None:
         pause = FIRST_PAUSE_SECONDS
         while not self.ending.is_set():
             begun = time.monotonic()

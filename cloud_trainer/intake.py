@@ -34,9 +34,14 @@ class Intake:
         self._classes = classes
 
     def check_edit(self, edit: ClassEdit) -> None:
-        """Raise MalformedMessage, which says why, where an edit gives one class too many a name."""
+        """Raise MalformedMessage where an edit gives a class a name that is none.
+
+        No edit makes a class more, so none is refused for their number: those behind it would wait for it for ever.
+        """
         if edit.change == "rename":
-            self._classes = self._with((edit.to,))
+            check_class_name(edit.to)
+        if edit.name in self._classes:
+            self._classes = self._classes - {edit.name} | ({edit.to} if edit.change == "rename" else set())
 
     def _with(self, classes: tuple[str, ...]) -> set[str]:
         for name in classes:

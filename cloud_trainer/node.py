@@ -37,7 +37,7 @@ from cloud_trainer.robot_record import MOST_REJECTIONS, Rejection, RobotRecord
 from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.summary import fleet_summary
 from cloud_trainer.training import SILENCE_SECONDS, Training
-from hierarchy.command_line import Notice, SparseLog, StopRequest
+from hierarchy.command_line import EXIT_INTERRUPTED, Notice, SparseLog, StopRequest, end_at_once
 from hierarchy.device import choose_device, set_threads
 from hierarchy.disk import REMIND_SECONDS, room
 from hierarchy.evaluation import RECENT
@@ -65,6 +65,7 @@ LAST_RETRY_SECONDS, LAST_SAVE_SECONDS = 2.0, 30.0
 WARNING_SECONDS = 60.0
 
 NOBODY_CAME = "No robot came, so nothing was learned"
+NOTHING_CAME = "No robot sent anything to learn from"
 
 log = logging.getLogger("cloud-trainer")
 
@@ -78,16 +79,16 @@ def run(config: TrainerConfig) -> None:
     take all of it, and NothingDone where robots came and nothing could be learned from any.
     """
     with StopRequest() as stop:
-        path, came = train(config, lambda: stop.made)
-    log.info("the run is in %s; the same --run-dir goes on from here%s", path, "" if came else ". " + NOBODY_CAME)
+        path, missing = train(config, lambda: stop.made)
+    log.info("the run is in %s; the same --run-dir goes on from here%s", path, f". {missing}" if missing else "")
 
 
 def train(
     config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[str], bool] = everything
-) -> tuple[Path, bool]:
+) -> tuple[Path, str]:
     """Do the same until ``stopped`` says so, for robots whose topics are ``wanted``.
 
-    Return the run's folder, and whether any robot has ever been there.
+    Return the run's folder, and why nothing was learned though nothing was wrong, empty where anything was.
     """
     credentials = credentials_for(config.broker, config.credentials)
     set_threads(config.threads)
@@ -135,11 +136,13 @@ def train(
             if whole:
                 node.finish()
             link.close(farewell)
+            if training.thread.is_alive:  # in the middle of a step, which nothing breaks off
+                end_at_once(EXIT_INTERRUPTED)
     if node.not_saved:
         raise node.not_saved
     if nothing := node.nothing_learned():
         raise NothingDone(nothing)
-    return folder.path, node.anybody_came
+    return folder.path, node.what_came
 
 
 def _show(server: PageServer, board: Board) -> None:
@@ -266,9 +269,11 @@ class TrainerNode:
             return
 
     @property
-    def anybody_came(self) -> bool:
-        """Whether the run knows of a robot."""
-        return bool(self._robots)
+    def what_came(self) -> str:
+        """Why nothing was learned though nothing was wrong; empty where anything was."""
+        if not self._robots:
+            return NOBODY_CAME
+        return "" if any(record.entered for record in self._robots.values()) else NOTHING_CAME
 
     def nothing_learned(self) -> str:
         """Say why nothing was learned, where robots came and were refused; empty where something was, or none came."""
@@ -440,7 +445,7 @@ class TrainerNode:
             return  # without a receipt: the robot keeps it
         if record.entered != record.state and not record.refused and not self._state.trouble:
             if self._fleet.must_prepare(record):
-                self._have_prepared(robot)
+                self._have_prepared(robot, urgent=True)
                 self._held.add(robot, delivery)
                 return
             self._enter(robot, record)
@@ -484,10 +489,10 @@ class TrainerNode:
 
     # What training says
 
-    def _have_prepared(self, robot: str) -> None:
+    def _have_prepared(self, robot: str, *, urgent: bool = False) -> None:
         record = self._robots.get(robot)
         if record and record.state and self._fleet.must_prepare(record):
-            self._training.prepare(robot, record.state)
+            self._training.prepare(robot, record.state, urgent=urgent)
 
     def _hear_training(self) -> None:
         """Take in what networks robots may begin, and what was wrong with what they sent."""

@@ -68,7 +68,7 @@ def new_start(
 ) -> SessionStart:
     """Return what to enter for a robot that starts a network, which is built on trial.
 
-    The fastest way to compute is measured, unless it is known from a start of the same split, or what measuring takes
+    The fastest way to compute is measured, unless it is known from a start of the same network, or what measuring takes
     beside the network does not fit into room, in bytes. known: payloads of starts on this machine, of this robot or
     others, for whom the measurement would hold everything up. Raises ConfigError where the network cannot be trained.
     """
@@ -80,7 +80,7 @@ def new_start(
             settings.weights,
         )
     for before in map(SessionStart.unpack, known):
-        if before.state.split == state.split:
+        if replace(before.state.split, bits=state.split.bits) == state.split:  # as fast with however many bits
             return replace(before, state=state)
     cost = cost_of(state.split, settings.batch, device)
     if cost.measuring > room:

@@ -60,6 +60,7 @@ class Training:
         self.thread = LoudThread("training", self._run, restarts=False)
         self._folder = folder
         self._wanted: dict[str, RobotState] = {}  # networks to prepare
+        self._urgent: set[str] = set()  # robots that have sent what waits for theirs
         self._asked: dict[str, RobotState] = {}  # those, and the one at work, until it is taken; the node's
         self._more = threading.Event()
         self._threads = torch.get_num_threads()
@@ -81,8 +82,14 @@ class Training:
         self.probes.close()
         self.answerer.close()
 
-    def prepare(self, robot: str, state: RobotState) -> None:
-        """Have a network prepared that a robot is about to begin, unless that is asked for already."""
+    def prepare(self, robot: str, state: RobotState, *, urgent: bool) -> None:
+        """Have a network prepared that a robot is about to begin, unless that is asked for already.
+
+        urgent: messages of it wait for that. It comes before all that have said no more than a state, which costs
+        nothing to say.
+        """
+        if urgent:
+            self._urgent.add(robot)
         if self._asked.get(robot) != state:
             self._asked[robot] = self._wanted[robot] = state
             self._more.set()
@@ -155,8 +162,10 @@ class Training:
         now = time.monotonic()
         if not self._wanted or now < self._rest_until:
             return
-        robot = next(iter(dict(self._wanted)))
+        names = list(self._wanted)
+        robot = next((name for name in names if name in self._urgent), names[0])
         state = self._wanted.pop(robot)
+        self._urgent.discard(robot)
         # It measures, too, and its first activations come seconds later.
         self.prepared.append(self.fleet.prepare(robot, state))
         self._rest_until = 2 * time.monotonic() - now  # half of the time for all else

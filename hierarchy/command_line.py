@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import logging
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,6 +57,14 @@ def exit_status(error: ReflexarcError) -> int:
     if isinstance(error, StorageError | NoAnswer | BrokerUnavailable):
         return EXIT_FAILED
     return EXIT_NOTHING if isinstance(error, NothingDone) else EXIT_ERROR
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End the process with a thread in the middle of PyTorch's code, where Python's own end would abort it."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def start_log(speaker: str = "") -> None:

@@ -16,6 +16,7 @@ from hierarchy.checkpoint import write_json
 from robot_edge.config import RobotConfig
 from robot_edge.frames import Numbering
 from robot_edge.source_options import masked
+from robot_edge.sources.encoded import SUFFIXES
 from robot_edge.sources.kinds import BAGS
 from robot_edge.sources.listing import list_pictures
 
@@ -23,6 +24,8 @@ FILE = "source.json"
 LABELS = "--labels"
 # A recording that has other contents has them at its beginning or its end as well, where its index is.
 COMPARED_BYTES = 65_536
+# Formats in which all pictures of a camera have the same number of bytes, as most do not compress.
+OF_ONE_SIZE = frozenset(suffix for kind in ("BMP", "PPM", "TIFF") for suffix in SUFFIXES[kind])
 
 log = logging.getLogger("robot-edge")
 
@@ -68,7 +71,7 @@ def files_of(config: RobotConfig) -> SourceFiles:
     path = typed_path(rest)
     marks: dict[str, str] = {}
     if kind == "folder":
-        marks = {place: _size(os.path.join(path, place)) for place, _ in list_pictures(path).pictures}
+        marks = {place: _picture_mark(os.path.join(path, place)) for place, _ in list_pictures(path).pictures}
     elif kind == "video":
         marks = {path.name: _mark(path)}
     elif kind == "bag":
@@ -122,7 +125,10 @@ def begin_behind(former: SourceFiles, now: SourceFiles) -> SourceFiles:
     return SourceFiles(marks=now.marks, numbers={**kept, **new})
 
 
-def _size(path: str) -> str:
+def _picture_mark(path: str) -> str:
+    """Return what tells another picture: the size of a compressed one, which hardly two have alike; else a digest."""
+    if os.path.splitext(path)[1].lower() in OF_ONE_SIZE:
+        return _mark(Path(path))
     try:
         return str(os.stat(path).st_size)
     except OSError:

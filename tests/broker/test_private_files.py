@@ -79,6 +79,12 @@ def test_a_missing_one_is_named(tmp_path: Path) -> None:
         check_private(tmp_path / "gone", "--word")
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(ConfigError, match="name a regular one"):
+        read_private(tmp_path / "pipe", "--word")
+
+
 def test_credentials_with_marks_of_byte_order(tmp_path: Path) -> None:
     for name, text in (("login.toml", 'username = "r1"\r\npassword_file = "word"\r\n'), ("word", "sesame\r\n")):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import logging
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +98,20 @@ def test_one_that_always_fails_is_tried_ever_more_rarely_and_can_be_ended(
     assert not thread.is_alive
     pauses = [float(record.getMessage().split(" in ")[1].split()[0]) for record in caplog.records]
     assert pauses[:4] == [0.01, 0.02, 0.04, 0.08]
+
+
+def test_waiting_for_one_can_be_interrupted_and_it_is_still_there() -> None:
+    free = threading.Event()
+    thread = LoudThread("training", lambda _ending: free.wait(TIMEOUT_S) and None, restarts=False)
+    thread.start()
+    waiting = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    waiting.start()
+    with pytest.raises(KeyboardInterrupt):
+        thread.close(TIMEOUT_S)
+    assert thread.is_alive
+    free.set()
+    thread.close(TIMEOUT_S)
+    assert not thread.is_alive
 
 
 def test_one_that_never_began_can_be_closed() -> None:

@@ -65,14 +65,25 @@ def test_what_is_rejected_uses_up_no_class() -> None:
     intake.check(make_batch(["cat"], SPLIT))
 
 
-def test_new_names_count_as_classes_too() -> None:
+def test_an_edit_makes_no_class_more_and_none_is_refused_for_their_number() -> None:
     intake = Intake(SPLIT, most_classes=2)
     intake.check(make_batch(["cat", "dog"], SPLIT))
-    edit = ClassEdit(boot="1" * 16, sequence=1, number=1, change="rename", name="cat", to="dog", session=0)
+    edit = ClassEdit(boot="1" * 16, sequence=1, number=1, change="rename", name="cat", to="eel", session=0)
     intake.check_edit(edit)
+    intake.check(make_batch(["eel", "dog"], SPLIT))
     with pytest.raises(MalformedMessage, match="3 classes, limit 2"):
-        intake.check_edit(dataclasses.replace(edit, to="eel"))
-    intake.check_edit(dataclasses.replace(edit, change="forget", to=""))
+        intake.check(make_batch(["cat"], SPLIT))
+    intake.check_edit(dataclasses.replace(edit, name="bee", to="fox"))  # nobody has sent anything of a bee
+    intake.check(make_batch(["eel", "dog"], SPLIT))
+
+
+@pytest.mark.parametrize("gone", [{"change": "forget", "to": ""}, {"to": "dog"}, {"change": "undo", "to": ""}])
+def test_a_class_that_is_gone_leaves_room_for_another(gone: dict[str, Any]) -> None:
+    intake = Intake(SPLIT, most_classes=2)
+    intake.check(make_batch(["cat", "dog"], SPLIT))
+    edit = ClassEdit(boot="1" * 16, sequence=1, number=1, change="rename", name="cat", to="eel", session=0)
+    intake.check_edit(dataclasses.replace(edit, **gone))
+    intake.check(make_batch(["ant", "dog"], SPLIT))
 
 
 def test_a_robot_whose_link_is_behind_may_send_fewer_bits() -> None:

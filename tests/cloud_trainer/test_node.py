@@ -17,7 +17,14 @@ from broker.messages import ClassEdit, Receipt, RobotMetrics, RobotState, Traine
 from cloud_trainer import conduct
 from cloud_trainer.conduct import FIRST_SECONDS
 from cloud_trainer.fleet import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
-from cloud_trainer.node import NEWCOMER_SECONDS, REPORT_SECONDS, RETRY_SECONDS, WARNING_SECONDS
+from cloud_trainer.node import (
+    NEWCOMER_SECONDS,
+    NOBODY_CAME,
+    NOTHING_CAME,
+    REPORT_SECONDS,
+    RETRY_SECONDS,
+    WARNING_SECONDS,
+)
 from cloud_trainer.replay import replay
 from cloud_trainer.robot_record import Preparation
 from cloud_trainer.store import STORE
@@ -583,12 +590,12 @@ def test_room_that_is_made_at_the_end_is_used(
 
 def test_where_robots_came_and_all_were_refused_that_is_the_last_word(start: Start) -> None:
     cloud = start()
-    assert (cloud.node.anybody_came, cloud.node.nothing_learned()) == (False, "")
+    assert (cloud.node.what_came, cloud.node.nothing_learned()) == (NOBODY_CAME, "")
     cloud.say("r1", IMPOSSIBLE, make_batch(["cat"] * 4, IMPOSSIBLE.split))
-    assert cloud.node.anybody_came
+    assert cloud.node.what_came == NOTHING_CAME
     assert cloud.node.nothing_learned().startswith("NOTHING WAS LEARNED: 1 of 1 robots were refused, robot r1: ")
     cloud.say("r2", STATE, *batches(1))
-    assert cloud.node.nothing_learned() == ""
+    assert (cloud.node.what_came, cloud.node.nothing_learned()) == ("", "")
 
 
 def test_a_store_that_is_full_of_what_waits_is_said(start: Start) -> None:

@@ -59,7 +59,7 @@ def test_the_world_s_random_numbers_are_left_alone(tiny: None) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_the_fastest_way_is_measured_once_for_a_split(monkeypatch: pytest.MonkeyPatch, tiny: None) -> None:
+def test_the_fastest_way_is_measured_once_for_a_network(monkeypatch: pytest.MonkeyPatch, tiny: None) -> None:
     times: list[Compute] = []
 
     def measure(*_arguments: object) -> Compute:
@@ -73,6 +73,8 @@ def test_the_fastest_way_is_measured_once_for_a_split(monkeypatch: pytest.Monkey
     assert started(back, known=(first.pack(),)) == replace(first, state=back)
     assert len(times) == 1
     started(replace(back, split=replace(SPLIT, bits=3)), known=(first.pack(),))
+    assert len(times) == 1, "bits make no difference to a step"
+    started(replace(back, split=replace(SPLIT, backbone="shufflenet_v2_x1_0")), known=(first.pack(),))
     assert len(times) == 2
     assert started(STATE, room=-1) == SessionStart(state=STATE), "there is no room for copies to measure with"
     assert len(times) == 2

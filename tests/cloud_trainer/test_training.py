@@ -138,6 +138,17 @@ def test_a_network_is_prepared_once_however_much_its_robot_sends_meanwhile(cloud
     assert len(of(Receipt, cloud.work())) == 3
 
 
+def test_who_has_sent_something_comes_before_all_who_only_say_that_they_are_there(cloud: Cloud) -> None:
+    for number in range(20):
+        cloud.publish(f"invented-{number}", "state", pack(replace(STATE, boot=f"{number:016d}")))
+    cloud.publish("r1", "state", pack(STATE))
+    wait_for(lambda: len(cloud.training._wanted) == 21, lambda: cloud.node.turn(timeout=0.0))
+    cloud.publish("r1", "activations", pack(batches(1)[0]))
+    wait_for(lambda: cloud.node._held, lambda: cloud.node.turn(timeout=0.0))
+    cloud.training._prepare()
+    assert [prepared.robot for prepared in cloud.training.prepared] == ["r1"]
+
+
 def test_what_a_refused_robot_sent_meanwhile_is_neither_kept_nor_receipted(cloud: Cloud) -> None:
     impossible = make_batch(["cat"] * 4)
     state = STATE.__class__(

@@ -56,6 +56,10 @@ class Program:
         return Program(self._process, self._log, worker_folder(self.run_dir, number))
 
     @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def printed(self) -> str:
         return self._log.read_text()
 

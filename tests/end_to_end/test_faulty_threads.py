@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 import urllib.request
 from typing import Any
 
@@ -93,3 +95,20 @@ def _has_page(port: int) -> bool:
             return b"robots" in answer.read()
     except OSError:
         return False
+
+
+def test_a_second_ctrl_c_ends_a_trainer_in_the_middle_of_a_step(launcher: Any, mosquitto_url: str) -> None:
+    fault = "cloud_trainer.training:Training.turn:3:busy"
+    launcher.cold = True  # what is forked ends without the end of Python that this is about
+    try:
+        trainer = launcher.faulty(fault, "cloud_trainer", mosquitto_url, "--trainer", "busy")
+    finally:
+        launcher.cold = False
+    trainer.until_it_says("planted in turn")
+    next_one = 0.0
+    while trainer.running:  # one that comes at once counts as the same
+        if time.monotonic() >= next_one:
+            trainer.send(signal.SIGINT)
+            next_one = time.monotonic() + 5
+        time.sleep(0.05)
+    assert trainer.wait() == 130

@@ -1029,7 +1029,11 @@ def test_a_run_without_labels_says_so_early_and_at_the_end(
         None,
         "nothing was learned",
     )
-    shown = "no frame came from sim:" if interrupted else "none of the 48 frames of sim: has a label; --labels FILE.csv"
+    shown = (
+        "it was stopped before it showed a frame"
+        if interrupted
+        else "none of the 48 frames of sim: has a label; --labels FILE.csv"
+    )
     assert verdict(run.config, summary).startswith(f"NOTHING WAS LEARNED: {shown}")
 
 

@@ -167,3 +167,19 @@ def test_a_name_that_is_not_utf_8_is_known_again(folder: Path) -> None:
     config = config_of(folder)
     before = written(files_of(config), config.run_path)
     assert len(shown(folder, go_on_with(before, files_of(config), config))) == 2 * 41
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".tiff"])
+def test_pictures_that_all_have_one_size_are_told_from_each_other(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / "set"
+    (folder / "cup").mkdir(parents=True)
+    for grey in (1, 2, 3):
+        Image.new("RGB", (4, 4), (grey, grey, grey)).save(folder / "cup" / f"{grey}{suffix}")
+    config = config_of(folder)
+    before = files_of(config)
+    assert go_on_with(before, files_of(config), config)
+    shutil.move(folder / "cup" / f"1{suffix}", tmp_path / "kept")
+    shutil.move(folder / "cup" / f"2{suffix}", folder / "cup" / f"1{suffix}")
+    shutil.move(tmp_path / "kept", folder / "cup" / f"2{suffix}")
+    with pytest.raises(ConfigError, match="is not what it was"):
+        go_on_with(before, files_of(config), config)
