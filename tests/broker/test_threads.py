@@ -102,7 +102,11 @@ def test_one_that_always_fails_is_tried_ever_more_rarely_and_can_be_ended(
 
 def test_waiting_for_one_can_be_interrupted_and_it_is_still_there() -> None:
     free = threading.Event()
-    thread = LoudThread("training", lambda _ending: free.wait(TIMEOUT_S) and None, restarts=False)
+
+    def work(_ending: threading.Event) -> None:
+        free.wait(TIMEOUT_S)
+
+    thread = LoudThread("training", work, restarts=False)
     thread.start()
     waiting = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
     waiting.start()
