@@ -132,3 +132,15 @@ def _threads_made() -> Iterator[str]:
 
 def test_every_thread_of_the_product_is_loud() -> None:
     assert list(_threads_made()) == ["broker/threads.py"]
+
+
+def test_a_fault_is_planted_in_each_of_them() -> None:
+    """In tests/end_to_end/test_faulty_threads.py, test_terminal.py and test_live.py (of sources)."""
+    made = {name for package in PACKAGES for path in (ROOT / package).rglob("*.py") for name in _names_in(path)}
+    assert made == {"page", "terminal", "seeing", "camera", "probes", "training", "answers"}
+
+
+def _names_in(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "LoudThread":
+            yield ast.unparse(node.args[0]).strip("f'").split(" ")[0]

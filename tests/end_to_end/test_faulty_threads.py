@@ -77,10 +77,19 @@ def test_a_trainer_goes_on_answering_and_showing_its_page(launcher: Any, mosquit
         # The first two were lost with their thread. What comes next is answered, and the page is there again.
         probe = make_probe(7)
         trainer.until(lambda: _is_answered(probe, recorder), "its probes were answered again")
-        trainer.until(lambda: _has_page(port), "its page was there again")
+        trainer.until(lambda: _answers(port, "/metrics"), "its page was there again")
     finally:
         recorder.close()
     assert trainer.interrupt() == 0
+
+
+def test_a_robot_goes_on_seeing_and_shows_its_page_again(launcher: Any, mosquitto_url: str) -> None:
+    port = free_port()
+    flags = ["--source", "sim:", "--live", "--robot", "shown", "--image-size", "16", "--page", str(port)]
+    robot = launcher.faulty(PAGE, "robot_edge", mosquitto_url, *flags)
+    robot.until_it_says("the thread 'page' has failed: it is started again")
+    robot.until(lambda: _answers(port, "/sees.json"), "its page was there again")
+    assert robot.interrupt() == 130
 
 
 def _is_answered(probe: Probe, recorder: Any) -> bool:
@@ -89,10 +98,10 @@ def _is_answered(probe: Probe, recorder: Any) -> bool:
     return any(result.number == probe.number for result in results)
 
 
-def _has_page(port: int) -> bool:
+def _answers(port: int, path: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
-            return b"robots" in answer.read()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
+            return bool(answer.status == 200)
     except OSError:
         return False
 

@@ -3,13 +3,16 @@ from __future__ import annotations
 import os
 import pty
 import time
+from typing import Any
 
 import pytest
 
+from broker import threads
 from broker.errors import ConfigError, MalformedMessage
 from broker.mailbox import Mailbox
 from broker.messages import Command
 from hierarchy.command_line import StopRequest
+from robot_edge import terminal as terminal_module
 from robot_edge.terminal import listening, parse_line
 
 
@@ -99,6 +102,30 @@ def test_without_a_terminal_nobody_listens() -> None:
         writer.write("mug\n")
         time.sleep(0.05)
         assert commands.take(0.0) is None
+
+
+def test_a_fault_while_a_line_is_read_is_said_and_the_next_one_obeyed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threads, "FIRST_PAUSE_SECONDS", 0.001)
+    lines = iter([RuntimeError("planted"), parse_line("star")])
+
+    def faulty(_line: str) -> Any:
+        if isinstance(one := next(lines), Exception):
+            raise one
+        return one
+
+    monkeypatch.setattr(terminal_module, "parse_line", faulty)
+    commands: Mailbox[Command] = Mailbox(10)
+    person, terminal = pty.openpty()
+    with os.fdopen(terminal, "r") as file, listening(commands, StopRequest(), file):
+        os.write(person, b"mug\nstar\n")
+        command = commands.take(10.0)
+    os.close(person)
+    assert command is not None
+    assert command.name == "star"
+    assert "the thread 'terminal' has failed: it is started again" in caplog.text
+    assert "RuntimeError: planted" in caplog.text
 
 
 def test_what_is_typed_is_obeyed_while_it_listens() -> None:
