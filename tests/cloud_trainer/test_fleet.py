@@ -595,9 +595,17 @@ def test_the_second_robot_of_a_kind_need_not_be_measured(fleet: Fleet, monkeypat
     monkeypatch.setattr("cloud_trainer.session_start.fastest_compute", measure)
     enter(fleet, "r2", replace(STATE, boot="d" * 16, run="e" * 16))
     assert not measured
-    enter(fleet, "r3", replace(STATE, boot="f" * 16, run="a" * 16, split=replace(STATE.split, bits=3)))
+    enter(
+        fleet,
+        "r3",
+        replace(STATE, boot="f" * 16, run="a" * 16, split=replace(STATE.split, backbone="shufflenet_v2_x1_0")),
+    )
     assert len(measured) == 1
-    enter(fleet, "r4", replace(STATE, boot="a" * 16, run="b" * 16, split=replace(STATE.split, bits=3)))
+    enter(
+        fleet,
+        "r4",
+        replace(STATE, boot="a" * 16, run="b" * 16, split=replace(STATE.split, backbone="shufflenet_v2_x1_0")),
+    )
     assert len(measured) == 1, "r3 has not been trained for yet"
 
 
