@@ -137,6 +137,7 @@ def train(
                 node.finish()
             link.close(farewell)
             if training.thread.is_alive:  # in the middle of a step, which nothing breaks off
+                fleet.close()
                 end_at_once(EXIT_INTERRUPTED)
     if node.not_saved:
         raise node.not_saved
