@@ -17,11 +17,11 @@ import numpy as np
 import torch
 import tyro
 
-from broker import topics
-from broker.codec import pack
-from broker.link import MemoryBroker, MemoryLink
-from broker.messages import Ask, RobotState, SplitSpec
-from broker.quantize import pack_activations, quantize
+from broker.link.mqtt import MemoryBroker, MemoryLink
+from broker.wire import topics
+from broker.wire.codec import pack
+from broker.wire.messages import Ask, RobotState, SplitSpec
+from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.answers import Answerer
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession

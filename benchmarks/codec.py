@@ -25,7 +25,7 @@ import tyro
 from numpy.typing import NDArray
 from whole_network import frames_of
 
-from broker.quantize import (
+from broker.wire.quantize import (
     PackedActivations,
     Quantized,
     dequantize,
@@ -35,9 +35,9 @@ from broker.quantize import (
     quantize,
     unpack_activations,
 )
-from robot_edge.config import RobotConfig
-from robot_edge.segment import build_edge
-from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer, fastest_compute, normalise
+from robot_edge.run.config import RobotConfig
 
 Codes = NDArray[np.uint8]
 

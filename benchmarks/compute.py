@@ -21,9 +21,9 @@ from torch import nn
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.trainer import CloudTrainer
 from hierarchy.device import Compute, ways_to_compute
-from robot_edge.config import RobotConfig
-from robot_edge.segment import build_edge
-from robot_edge.trainer import EdgeTrainer
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer
+from robot_edge.run.config import RobotConfig
 
 
 @dataclass(frozen=True, kw_only=True)

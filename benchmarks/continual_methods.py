@@ -36,12 +36,12 @@ from hierarchy.head import GrowingHead
 from hierarchy.learner import Learner
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
-from robot_edge.augment import augment
-from robot_edge.batches import Batcher
-from robot_edge.frame_memory import FrameMemory
-from robot_edge.frames import Pixels
-from robot_edge.sources import open_source
-from robot_edge.trainer import normalise
+from robot_edge.learning.augment import augment
+from robot_edge.learning.batcher import Batcher
+from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.learning.trainer import normalise
+from robot_edge.sources.frames import Pixels
+from robot_edge.sources.opening import open_source
 
 Method = Literal["joint", "fine-tuning", "ER", "ER-ACE", "DER++"]
 

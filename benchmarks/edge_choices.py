@@ -30,12 +30,12 @@ from hierarchy.head import GrowingHead
 from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
-from robot_edge.config import RobotConfig
-from robot_edge.frame_memory import FrameMemory, KeptFrame
-from robot_edge.frames import Pixels
-from robot_edge.practice import practice_steps
-from robot_edge.segment import build_edge
-from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
+from robot_edge.learning.frame_memory import FrameMemory, KeptFrame
+from robot_edge.learning.practice import practice_steps
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer, fastest_compute, normalise
+from robot_edge.run.config import RobotConfig
+from robot_edge.sources.frames import Pixels
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PHASES = [list(CLASSES[index : index + 2]) for index in range(0, 10, 2)]
@@ -103,7 +103,7 @@ class Robot:
             self._step(images, names, fresh=0, progress=settling(done, steps - done))
 
     def _step(self, images: Pixels, names: list[str], *, fresh: int, progress: float | None) -> None:
-        with patch("robot_edge.trainer.logit_adjusted_cross_entropy", self.loss):
+        with patch("robot_edge.learning.trainer.logit_adjusted_cross_entropy", self.loss):
             self.edge.step(images, names, fresh=fresh, progress=progress)
 
     def test(self, unseen: Stream) -> float:
@@ -270,7 +270,7 @@ class SqueezedRobot(Robot):
 
     def __init__(self, seed: int, frames: int) -> None:
         least = FRAME_BYTES // self.squeezed
-        with patch.multiple("robot_edge.frame_codec", SQUEEZED=self.squeezed, LEAST_ROOM=least):
+        with patch.multiple("robot_edge.learning.frame_codec", SQUEEZED=self.squeezed, LEAST_ROOM=least):
             super().__init__(seed, frames)
 
 

@@ -4,7 +4,7 @@
 
 The bare loop is forward, backward and optimizer step of the same edge segment and exit on one batch in memory: no
 source, no augmentation, no quantization, no broker. There are two: one in a program that only imports PyTorch, and one
-that has its memory as the node does (`broker/startup.py`). They and the node share core 0 in turns of a few seconds,
+that has its memory as the node does (`broker/program/startup.py`). They and the node share core 0 in turns of seconds,
 each held still (SIGSTOP) in the others'. Broker and trainer have core 1. The trainer is held still while the node warms
 up, and so has a backlog of activations and is as busy in one's turn as in the others'.
 """
@@ -32,14 +32,14 @@ import tyro
 from torch.nn import functional as F
 from turns import Runner, take_turns
 
-from broker.quantize import dequantize, pack_activations, quantize
-from broker.server import start_local_broker
-from broker.startup import prepare_pytorch
+from broker.local.server import start_local_broker
+from broker.program.startup import prepare_pytorch
+from broker.wire.quantize import dequantize, pack_activations, quantize
 from hierarchy.device import Compute
-from robot_edge.config import RobotConfig
-from robot_edge.segment import build_edge
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer, fastest_compute, normalise
+from robot_edge.run.config import RobotConfig
 from robot_edge.sources.listing import list_pictures
-from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
 
 CLASSES = [str(number) for number in range(10)]
 # Images a second that a node trains on at least, or something is wrong.

@@ -25,12 +25,12 @@ import numpy as np
 import psutil
 import tyro
 
-from broker import topics
-from broker.codec import pack, unpack
-from broker.link import MqttLink
-from broker.messages import HEARTBEAT_SECONDS, ActivationBatch, Receipt, RobotState, SplitSpec, TrainerState
-from broker.quantize import Quantized, pack_activations
-from broker.server import start_local_broker
+from broker.link.mqtt import MqttLink
+from broker.local.server import start_local_broker
+from broker.wire import topics
+from broker.wire.codec import pack, unpack
+from broker.wire.messages import HEARTBEAT_SECONDS, ActivationBatch, Receipt, RobotState, SplitSpec, TrainerState
+from broker.wire.quantize import Quantized, pack_activations
 
 SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=32, bits=2, bottleneck=16, shape=(16, 8, 8))
 SAMPLES, CLASSES = 64, 10

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from broker.codec import pack
-from broker.messages import ActivationBatch, RobotState
-from broker.quantize import Quantized, dequantize, pack_activations
+from broker.wire.codec import pack
+from broker.wire.messages import ActivationBatch, RobotState
+from broker.wire.quantize import Quantized, dequantize, pack_activations
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import Event, Kind
@@ -18,12 +18,12 @@ from cloud_trainer.trainer import CloudTrainer
 from cloud_trainer.trainer import fastest_compute as fastest_cloud
 from hierarchy.evaluation import HeldOut
 from hierarchy.schedule import settling
-from robot_edge.config import RobotConfig
-from robot_edge.frame_memory import FrameMemory, KeptFrame
-from robot_edge.frames import Pixels
-from robot_edge.segment import build_edge
-from robot_edge.trainer import EdgeTrainer
-from robot_edge.trainer import fastest_compute as fastest_edge
+from robot_edge.learning.frame_memory import FrameMemory, KeptFrame
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer
+from robot_edge.learning.trainer import fastest_compute as fastest_edge
+from robot_edge.run.config import RobotConfig
+from robot_edge.sources.frames import Pixels
 
 PREDICT_AT_ONCE = 256
 

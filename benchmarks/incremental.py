@@ -25,7 +25,7 @@ from three_processes import run_main_job
 
 from hierarchy.continual import AccuracyRounds
 from hierarchy.device import set_threads
-from robot_edge.held_out import HELD_OUT_SEED
+from robot_edge.learning.held_out import HELD_OUT_SEED
 from robot_edge.sources.toys import TOY_CLASSES
 
 Scenario = Literal["5x2", "10x1", "warm", "toys"]

@@ -4,7 +4,7 @@
 
 Training steps of one half, 64 images of 32 pixels, in four processes that share core 0 in turns, each held still in the
 others': memory from the system as by default (pages of 4 kB, given back when a step is over), freed memory kept, large
-pages, and both, as robot and trainer have it (`broker/startup.py`). Page faults are those that the process counts.
+pages, and both, as both ends have it (`broker/program/startup.py`). Page faults are those that the process counts.
 Prints the table for docs/results.md.
 """
 
@@ -29,11 +29,11 @@ from compute import Settings as Steps
 from compute import cloud_step, edge_step
 from turns import Runner, take_turns
 
-from broker.startup import prepare_pytorch
+from broker.program.startup import prepare_pytorch
 from cloud_trainer.segment import CloudSegment
 from hierarchy.device import Compute
-from robot_edge.config import RobotConfig
-from robot_edge.segment import build_edge
+from robot_edge.learning.segment import build_edge
+from robot_edge.run.config import RobotConfig
 
 # As by default, and said by the user: then our programs leave it alone.
 UNTOUCHED = {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}

@@ -35,23 +35,23 @@ import torch
 import tyro
 from PIL import Image
 
-from broker.link import MemoryBroker, MemoryLink
-from broker.messages import Command, RobotState
-from hierarchy.command_line import StopRequest
+from broker.link.mqtt import MemoryBroker, MemoryLink
+from broker.wire.messages import Command, RobotState
 from hierarchy.device import choose_device, set_threads
-from hierarchy.run_folder import RunFolder
-from robot_edge.cascade import Decision
-from robot_edge.config import RobotConfig
-from robot_edge.frames import Frame, Pixels
-from robot_edge.live import LiveNode, live_node
-from robot_edge.ros2_predictions import Tell
-from robot_edge.seeing import Seeing
-from robot_edge.segment import build_edge
-from robot_edge.sources import open_source
+from hierarchy.runtime.command_line import StopRequest
+from hierarchy.runtime.run_folder import RunFolder
+from robot_edge.inference.cascade import Decision
+from robot_edge.inference.ros2_predictions import Tell
+from robot_edge.inference.seeing import Seeing
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer, fastest_compute
+from robot_edge.run.config import RobotConfig
+from robot_edge.run.live import LiveNode, live_node
+from robot_edge.run.start import open_outbox
+from robot_edge.sources.frames import Frame, Pixels
+from robot_edge.sources.opening import open_source
 from robot_edge.sources.sim import SimulatedCamera
-from robot_edge.start import open_outbox
-from robot_edge.trainer import EdgeTrainer, fastest_compute
-from robot_edge.uplink import Uplink
+from robot_edge.uplink.uplink import Uplink
 
 WIDTH, HEIGHT, RATE = 640, 480, 30
 # The time in milliseconds as so many squares, behind one that is white and one that is black.

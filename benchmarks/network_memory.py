@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from broker.messages import RobotState, SplitSpec
-from broker.startup import prepare_pytorch
+from broker.program.startup import prepare_pytorch
+from broker.wire.messages import RobotState, SplitSpec
 
 # Backbone, cut, pixels, what crosses, and samples in a step.
 NETWORKS = [
@@ -53,7 +53,7 @@ def work(number: int) -> None:
     from cloud_trainer.config import TrainerConfig
     from cloud_trainer.cost import cost_of
     from cloud_trainer.session_start import new_start, open_session
-    from hierarchy.checkpoint import save_checkpoint
+    from hierarchy.runtime.checkpoint import save_checkpoint
 
     backbone, cut, size, shape, batch = NETWORKS[number]
     device = torch.device("cpu")

@@ -15,10 +15,10 @@ import tyro
 from continual_methods import Stream
 from in_process import InProcess
 
-from robot_edge.batches import Batcher
-from robot_edge.config import RobotConfig
-from robot_edge.frame_memory import FrameMemory
-from robot_edge.sources import open_source
+from robot_edge.learning.batcher import Batcher
+from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.run.config import RobotConfig
+from robot_edge.sources.opening import open_source
 
 PHASES = "ball,block,car,cone,fish,house|ball,block,car,cone,fish,house,key,mug"
 # Channels in a group of GroupNorm, where the layer has as many (Wu and He, 2018, use 16 channels or 32 groups).

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import psutil
 import tyro
 
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
 
 # Readings around each mark, one a second, of which the median counts.
 READINGS = 15

@@ -33,9 +33,9 @@ from accuracy import kept
 from shaped_link import shaped_link
 from three_processes import begin_of, learned_at, metrics_of, run_main_job
 
-from broker.server import start_local_broker
-from robot_edge.config import RobotConfig
+from broker.local.server import start_local_broker
 from robot_edge.planning.edge_timing import memory_of
+from robot_edge.run.config import RobotConfig
 
 HERE = Path(__file__).parent
 METHODS = ("raw", "JPEG", "robot", "ours")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import tyro
 from shaped_link import shaped_link
 
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
 
 VERDICT = re.compile(r"predicted ([\d,]+) images/s, observed ([\d,]+)")
 # Of the plan's row in the table: the last column.

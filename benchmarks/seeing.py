@@ -21,11 +21,11 @@ import torch
 import tyro
 
 from hierarchy.device import Compute
-from robot_edge.config import RobotConfig
-from robot_edge.frames import Pixels
-from robot_edge.perception import Predictor
-from robot_edge.segment import build_edge
-from robot_edge.trainer import EdgeTrainer
+from robot_edge.inference.predictor import Predictor
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer
+from robot_edge.run.config import RobotConfig
+from robot_edge.sources.frames import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)

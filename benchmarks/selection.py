@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from broker.quantize import Quantized
-from robot_edge.config import RobotConfig
-from robot_edge.trainer import EdgeTrainer
+from broker.wire.quantize import Quantized
+from robot_edge.learning.trainer import EdgeTrainer
+from robot_edge.run.config import RobotConfig
 
 POLICIES = ("all", "random", "hardest", "by loss", "by class", "both")
 RARE = 1 / 20

@@ -21,7 +21,7 @@ import tyro
 from continual_methods import Stream
 from in_process import InProcess
 
-from robot_edge.config import RobotConfig
+from robot_edge.run.config import RobotConfig
 
 TOYS, MUG = ["ball", "block", "car", "cone", "fish", "house"], "mug"
 FRAMES, RARE = 300, 10

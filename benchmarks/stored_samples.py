@@ -20,9 +20,9 @@ import numpy as np
 import torch
 import tyro
 
-from broker.codec import pack
-from broker.messages import ActivationBatch, RobotState, SplitSpec
-from broker.quantize import pack_activations, quantize
+from broker.wire.codec import pack
+from broker.wire.messages import ActivationBatch, RobotState, SplitSpec
+from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.sample_memory import Place
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession

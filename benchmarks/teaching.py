@@ -21,21 +21,21 @@ import numpy as np
 import torch
 import tyro
 
-from broker.link import MemoryBroker, MemoryLink
-from broker.messages import Command, RobotState
-from hierarchy.command_line import StopRequest
+from broker.link.mqtt import MemoryBroker, MemoryLink
+from broker.wire.messages import Command, RobotState
 from hierarchy.device import choose_device
-from hierarchy.run_folder import RunFolder
-from robot_edge.config import RobotConfig
-from robot_edge.frames import Frame, Pixels
-from robot_edge.live import LiveNode, live_node
-from robot_edge.segment import build_edge
+from hierarchy.runtime.command_line import StopRequest
+from hierarchy.runtime.run_folder import RunFolder
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer, fastest_compute
+from robot_edge.run.config import RobotConfig
+from robot_edge.run.live import LiveNode, live_node
+from robot_edge.run.start import open_outbox
+from robot_edge.sources.frames import Frame, Pixels
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.toys import TOY_CLASSES
-from robot_edge.start import open_outbox
-from robot_edge.trainer import EdgeTrainer, fastest_compute
-from robot_edge.uplink import Uplink
+from robot_edge.uplink.uplink import Uplink
 
 RIGHT = 0.9
 # Between two tests.

@@ -14,7 +14,7 @@ from typing import Any
 
 from shaped_link import shaped_link
 
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
 
 
 def run_main_job(

@@ -17,15 +17,15 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
-from broker.quantize import dequantize
+from broker.wire.quantize import dequantize
 from hierarchy.calibration import auroc, expected_calibration_error, fit_temperature, softmax
 from hierarchy.device import Compute
-from robot_edge.config import RobotConfig
-from robot_edge.frames import Pixels
-from robot_edge.segment import build_edge
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer
+from robot_edge.run.config import RobotConfig
+from robot_edge.sources.frames import Pixels
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.toys import TOY_CLASSES
-from robot_edge.trainer import EdgeTrainer
 
 Array = NDArray[np.float64]
 

@@ -25,8 +25,8 @@ from compute import cloud_step, edge_step
 
 from cloud_trainer.segment import CloudSegment
 from hierarchy.device import Compute, set_threads
-from robot_edge.config import RobotConfig
-from robot_edge.segment import build_edge
+from robot_edge.learning.segment import build_edge
+from robot_edge.run.config import RobotConfig
 
 Half = Literal["robot", "cloud"]
 

@@ -24,11 +24,11 @@ import tyro
 from PIL import Image
 from whole_network import WholeTrainer, frames_of
 
-from broker.codec import SEND_LIMIT_BYTES
-from broker.link import MqttLink
-from broker.startup import prepare_pytorch
+from broker.link.mqtt import MqttLink
+from broker.program.startup import prepare_pytorch
+from broker.wire.codec import SEND_LIMIT_BYTES
 from hierarchy.device import set_threads
-from robot_edge.frames import Pixels
+from robot_edge.sources.frames import Pixels
 
 FRAMES, RECEIPTS, READY = "bench/frames", "bench/receipts", "bench/ready"
 # Messages on the way at the same time: 3 s of the slowest link that is measured.

@@ -16,13 +16,13 @@ from hierarchy.device import Compute, fastest, set_threads
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.learner import Learner
-from robot_edge.augment import augment
-from robot_edge.batches import Batcher
-from robot_edge.frame_memory import FrameMemory
-from robot_edge.frames import Pixels
+from robot_edge.learning.augment import augment
+from robot_edge.learning.batcher import Batcher
+from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.learning.trainer import normalise
 from robot_edge.planning.edge_timing import training_memory
-from robot_edge.sources import open_source
-from robot_edge.trainer import normalise
+from robot_edge.sources.frames import Pixels
+from robot_edge.sources.opening import open_source
 
 
 class WholeTrainer:

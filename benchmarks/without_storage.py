@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import cloud_trainer.node
-import robot_edge.start
+import robot_edge.run.start
 from cloud_trainer.store import Event
-from robot_edge.outbox import ClassCounts, Outgoing
+from robot_edge.uplink.outbox import ClassCounts, Outgoing
 
 
 class ListOutbox:
-    """Stands in for robot_edge.outbox.Outbox."""
+    """Stands in for robot_edge.uplink.outbox.Outbox."""
 
     starts, messages_rejected, edits, edits_taken = 1, 0, 0, 0
     trouble, full, has_live, when_full = "", False, False, "block"
@@ -123,7 +123,7 @@ class ListStore:
 
 
 def main() -> None:
-    vars(robot_edge.start)["Outbox"] = ListOutbox
+    vars(robot_edge.run.start)["Outbox"] = ListOutbox
     vars(cloud_trainer.node)["open_store"] = lambda _path, settings: ListStore(dict(vars(settings)))
     program = sys.argv.pop(1)
     importlib.import_module(f"{program}.commands").main()

@@ -16,10 +16,10 @@ from tyro.extras import SubcommandApp
 
 from broker.address import CERTIFICATE_PORT, is_loopback
 from broker.errors import BrokerUnavailable, ConfigError, ReflexarcError
-from broker.paths import typed_path
-from broker.plain_text import let_output_take_all_characters, say
-from broker.server import LocalBroker, find_mosquitto, start_local_broker
-from broker.startup import EXIT_INTERRUPTED, let_ctrl_c_interrupt
+from broker.local.server import LocalBroker, find_mosquitto, start_local_broker
+from broker.program.paths import typed_path
+from broker.program.plain_text import let_output_take_all_characters, say
+from broker.program.startup import EXIT_INTERRUPTED, let_ctrl_c_interrupt
 
 app = SubcommandApp()
 
@@ -72,7 +72,7 @@ def provision_command(
     """
     if find_spec("cryptography") is None:
         raise ConfigError("provision needs the package `cryptography`: pip install 'reflexarc[provision]'")
-    from broker.provision import provision  # needs cryptography, which `run` does without
+    from broker.security.provision import provision  # needs cryptography, which `run` does without
 
     folder = typed_path(folder)
     done = provision(folder, robots=robot, trainers=trainer, hosts=host, removed=remove)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.startup import let_ctrl_c_end_it, prepare_pytorch
+from broker.program.startup import let_ctrl_c_end_it, prepare_pytorch
 
 
 def main() -> None:

@@ -16,19 +16,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from broker import topics
-from broker.allowance import Allowance
-from broker.codec import MAX_ANSWERED_CLASSES, pack, unpack_as
 from broker.errors import MalformedMessage
-from broker.link import Delivery, Link
-from broker.messages import ASKS_PER_SECOND, Answer, Ask, SplitSpec
-from broker.quantize import dequantize, unpack_activations
-from broker.threads import LoudThread
+from broker.link.allowance import Allowance
+from broker.link.mqtt import Delivery, Link
+from broker.program.threads import LoudThread
+from broker.wire import topics
+from broker.wire.codec import MAX_ANSWERED_CLASSES, pack, unpack_as
+from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, SplitSpec
+from broker.wire.quantize import dequantize, unpack_activations
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from hierarchy.calibration import softmax
-from hierarchy.command_line import SparseLog
 from hierarchy.device import Compute
+from hierarchy.runtime.command_line import SparseLog
 from hierarchy.shadow import Shadow
 
 # A robot that has not asked for so long gives up its copy.

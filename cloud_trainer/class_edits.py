@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codec import FORGOTTEN, pack, unpack_as
-from broker.messages import ActivationBatch, ClassEdit
-from broker.quantize import pack_activations, unpack_activations
+from broker.wire.codec import FORGOTTEN, pack, unpack_as
+from broker.wire.messages import ActivationBatch, ClassEdit
+from broker.wire.quantize import pack_activations, unpack_activations
 
 # Lessons of which it is known what they showed. A person gives a few a day, and takes back the last one.
 MOST_SESSIONS = 10_000

@@ -10,9 +10,9 @@ from typing import Annotated
 import tyro
 from tyro.extras import SubcommandApp
 
-from broker.paths import typed_path
+from broker.program.paths import typed_path
 from cloud_trainer.config import TrainerConfig
-from hierarchy.command_line import DeviceName, run_program
+from hierarchy.runtime.command_line import DeviceName, run_program
 
 app = SubcommandApp()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from broker.address import parse_broker_url
-from broker.paths import typed_path
-from broker.topics import MOST_WORKERS, check_name
-from hierarchy.command_line import DeviceName, check_range
-from hierarchy.page.options import PageOptions
+from broker.program.paths import typed_path
+from broker.wire.topics import MOST_WORKERS, check_name
+from hierarchy.runtime.command_line import DeviceName, check_range
+from hierarchy.runtime.page.options import PageOptions
 
 
 @dataclass(frozen=True, kw_only=True)

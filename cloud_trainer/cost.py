@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from broker.errors import ConfigError
-from broker.messages import SplitSpec
+from broker.wire.messages import SplitSpec
 from cloud_trainer.segment import CloudSegment
 from hierarchy.device import LEAST_AT_ONCE, TIMED_AT_ONCE, ways_to_compute
 

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import torch
 
-from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, StorageError
-from broker.messages import ActivationBatch, ClassEdit, RobotMetrics, RobotState
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import ActivationBatch, ClassEdit, RobotMetrics, RobotState
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import Cost, TooCostly, check_time, cost_of, machine_speed, room_beside
 from cloud_trainer.intake import Intake
@@ -23,9 +23,9 @@ from cloud_trainer.robot_record import Preparation, RobotRecord
 from cloud_trainer.session import RobotSession, Work
 from cloud_trainer.session_start import SessionStart, new_start, open_session
 from cloud_trainer.store import STORE, Event, Store
-from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
-from hierarchy.disk import DiskWatch
-from hierarchy.downloads import Downloads
+from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
+from hierarchy.runtime.disk import DiskWatch
+from hierarchy.runtime.downloads import Downloads
 
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
 NEARLY_FULL, ROOM_MADE = 0.9, 0.8

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from broker.codec import check_class_name
 from broker.errors import MalformedMessage
-from broker.messages import ActivationBatch, ClassEdit, SplitSpec
-from broker.quantize import unpack_activations
+from broker.wire.codec import check_class_name
+from broker.wire.messages import ActivationBatch, ClassEdit, SplitSpec
+from broker.wire.quantize import unpack_activations
 
 
 class Intake:

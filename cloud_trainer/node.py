@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from broker import topics
-from broker.codec import pack, unpack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, NameTaken, NothingDone, StorageError
-from broker.link import Delivery, Link, MqttLink, credentials_for, everything, redial_if_silent
-from broker.messages import (
+from broker.link.mqtt import Delivery, Link, MqttLink, credentials_for, everything, redial_if_silent
+from broker.wire import topics
+from broker.wire.codec import pack, unpack, unpack_as
+from broker.wire.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
     ClassEdit,
@@ -37,15 +37,15 @@ from cloud_trainer.robot_record import MOST_REJECTIONS, Rejection, RobotRecord
 from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.summary import fleet_summary
 from cloud_trainer.training import SILENCE_SECONDS, Training
-from hierarchy.command_line import EXIT_INTERRUPTED, Notice, SparseLog, StopRequest, end_at_once
 from hierarchy.device import choose_device, set_threads
-from hierarchy.disk import REMIND_SECONDS, room
 from hierarchy.evaluation import RECENT
-from hierarchy.page import page_server
-from hierarchy.run_folder import METRICS, RunFolder
+from hierarchy.runtime.command_line import EXIT_INTERRUPTED, Notice, SparseLog, StopRequest, end_at_once
+from hierarchy.runtime.disk import REMIND_SECONDS, room
+from hierarchy.runtime.page import page_server
+from hierarchy.runtime.run_folder import METRICS, RunFolder
 
 if TYPE_CHECKING:
-    from hierarchy.page.server import PageServer
+    from hierarchy.runtime.page.server import PageServer
 
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0

@@ -6,7 +6,7 @@ import logging
 import math
 
 from broker.errors import NameTaken
-from broker.messages import HEARTBEAT_SECONDS, TrainerState
+from broker.wire.messages import HEARTBEAT_SECONDS, TrainerState
 
 # A retained state of our name may be of a trainer that died together with its broker: then no heartbeat follows it.
 TAKEOVER_SECONDS = 2.5 * HEARTBEAT_SECONDS

@@ -16,19 +16,19 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from broker import topics
-from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage, ReflexarcError
-from broker.link import Delivery, Link
-from broker.messages import Probe, ProbeResult, SplitSpec
-from broker.quantize import MAX_BITS, Quantized, dequantize, pack_activations, unpack_activations
-from broker.threads import LoudThread
+from broker.link.mqtt import Delivery, Link
+from broker.program.threads import LoudThread
+from broker.wire import topics
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import Probe, ProbeResult, SplitSpec
+from broker.wire.quantize import MAX_BITS, Quantized, dequantize, pack_activations, unpack_activations
 from cloud_trainer.cost import Cost, check_time, cost_of, machine_speed, timed_samples
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
-from hierarchy.command_line import SparseLog
 from hierarchy.device import Compute, step_seconds
 from hierarchy.random_state import TorchRandom
+from hierarchy.runtime.command_line import SparseLog
 
 # Robots that wait for a network to be timed; each for one, as it asks for one after the other.
 MOST_WAITING = 16

@@ -15,12 +15,12 @@ from cloud_trainer.config import TrainingSettings
 from cloud_trainer.session import RobotSession
 from cloud_trainer.session_start import SessionStart, open_session
 from cloud_trainer.store import Store
-from hierarchy.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
-from hierarchy.command_line import DeviceName
-from hierarchy.console import PlainConsole
 from hierarchy.device import choose_device, set_threads
-from hierarchy.disk import unwritable
-from hierarchy.progress import RunProgress
+from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
+from hierarchy.runtime.command_line import DeviceName
+from hierarchy.runtime.console import PlainConsole
+from hierarchy.runtime.disk import unwritable
+from hierarchy.runtime.progress import RunProgress
 
 log = logging.getLogger("cloud-trainer")
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from broker.messages import RobotMetrics, RobotState, SplitSpec, TrainerMetrics
+from broker.wire.messages import RobotMetrics, RobotState, SplitSpec, TrainerMetrics
 from cloud_trainer.conduct import Conduct, doubt
 from cloud_trainer.cost import Cost
 from cloud_trainer.intake import Intake

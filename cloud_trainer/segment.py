@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from broker.errors import ConfigError
-from broker.messages import SplitSpec
+from broker.wire.messages import SplitSpec
 from hierarchy.backbone import build_backbone
 from hierarchy.cut import divide
 from hierarchy.head import GrowingHead

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from broker.codec import pack, unpack_as
 from broker.errors import MalformedMessage
-from broker.messages import ActivationBatch, ClassEdit, RobotState, TrainerMetrics
-from broker.quantize import Quantized, dequantize, unpack_activations
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import ActivationBatch, ClassEdit, RobotState, TrainerMetrics
+from broker.wire.quantize import Quantized, dequantize, unpack_activations
 from cloud_trainer.class_edits import ClassEdits
 from cloud_trainer.sample_memory import Place, SampleMemory
 from cloud_trainer.store import Event
 from cloud_trainer.trainer import CloudStep, CloudTrainer
-from hierarchy.checkpoint import Parts
 from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut, Prequential
+from hierarchy.runtime.checkpoint import Parts
 from hierarchy.schedule import settling
 
 # Samples of a round of tests, and those of one message more, that are predicted once more behind idle rehearsal.

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import torch
 
-from broker.codec import pack, unpack_as
 from broker.errors import ConfigError
-from broker.messages import RobotState
-from broker.paths import typed_path
+from broker.program.paths import typed_path
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from cloud_trainer.share import worker_folders
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
-from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.device import Compute
 from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
+from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 
 log = logging.getLogger("cloud-trainer")
 

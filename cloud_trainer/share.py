@@ -11,8 +11,8 @@ from pathlib import Path
 from string import digits
 from zlib import crc32
 
-from broker import topics
 from broker.errors import MalformedMessage
+from broker.wire import topics
 
 
 def worker_of(robot: str, workers: int) -> int:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from broker.errors import ConfigError, StorageError
 from cloud_trainer.config import TrainingSettings
-from hierarchy.disk import DISK_TROUBLES, error_number, unwritable
+from hierarchy.runtime.disk import DISK_TROUBLES, error_number, unwritable
 
 STORE = "store.db"
 

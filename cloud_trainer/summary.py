@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from broker.messages import RobotMetrics, TrainerMetrics
+from broker.wire.messages import RobotMetrics, TrainerMetrics
 from hierarchy.continual import AccuracyRounds
 
 # Figures that add up over robots; the others are averaged, each robot weighing as many images as it sent.

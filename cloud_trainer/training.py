@@ -15,9 +15,9 @@ from collections import deque
 
 import torch
 
-from broker.link import Link
-from broker.messages import RobotState
-from broker.threads import LoudThread
+from broker.link.mqtt import Link
+from broker.program.threads import LoudThread
+from broker.wire.messages import RobotState
 from cloud_trainer.answers import Answerer
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet, goes_on
@@ -25,7 +25,7 @@ from cloud_trainer.probes import Probes
 from cloud_trainer.robot_record import Preparation, RobotRecord
 from cloud_trainer.session import RobotSession
 from hierarchy.device import choose_device
-from hierarchy.run_folder import RunFolder
+from hierarchy.runtime.run_folder import RunFolder
 
 # Samples that wait for a full step are trained on when a robot has been silent for this long.
 SILENCE_SECONDS = 3.0

@@ -21,15 +21,15 @@ from pathlib import Path
 import tomli_w
 
 from broker.errors import ConfigError, ReflexarcError
-from broker.plain_text import say
-from broker.startup import prepare_pytorch
+from broker.program.plain_text import say
+from broker.program.startup import prepare_pytorch
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import Share, worker_folder, worker_folders
 from cloud_trainer.store import STORE
 from cloud_trainer.summary import join_summaries
-from hierarchy.command_line import EXIT_ERROR, STOP_SIGNALS, StopRequest, exit_status, start_log
+from hierarchy.runtime.command_line import EXIT_ERROR, STOP_SIGNALS, StopRequest, exit_status, start_log
 
-# As hierarchy/run_folder.py has them, which imports torch.
+# As hierarchy/runtime/run_folder.py has them, which imports torch.
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
 # What Python itself reports for a program that crashed. Not EXIT_ERROR: that is for settings, which no restart mends.
 EXIT_CRASHED = 1

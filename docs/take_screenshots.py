@@ -25,7 +25,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
 
 IMAGES = Path(__file__).parent / "images"
 TOYS = ("mug", "star", "car")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from broker.errors import ConfigError, ReflexarcError
-from hierarchy.command_line import DeviceName
+from hierarchy.runtime.command_line import DeviceName
 from hierarchy.small_maps import multiply_small_maps
 
 # Timed steps of each candidate, after one to warm up. They take turns and the fastest of each counts, as others

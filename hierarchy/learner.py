@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hierarchy.checkpoint import Parts
 from hierarchy.device import Compute
 from hierarchy.head import GrowingHead
 from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
 from hierarchy.random_state import TorchRandom
+from hierarchy.runtime.checkpoint import Parts
 
 
 class Learner:

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from broker.errors import ReflexarcError
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
 
 LAUNCH = Path(__file__).parent
 # What `make demo` promises on the eight toys; the last line says whether it was kept.

@@ -9,14 +9,14 @@ from typing import Annotated
 import tyro
 from tyro.extras import SubcommandApp
 
-from broker.messages import Action
-from broker.plain_text import say
-from hierarchy.command_line import EXIT_ERROR, run_program
-from robot_edge.config import EvaluateConfig, RobotConfig
-from robot_edge.given_paths import check_evaluation, check_run
+from broker.program.plain_text import say
+from broker.wire.messages import Action
+from hierarchy.runtime.command_line import EXIT_ERROR, run_program
 from robot_edge.planning.config import PlanConfig
-from robot_edge.record import RecordConfig
-from robot_edge.record import record as record_source_of
+from robot_edge.run.config import EvaluateConfig, RobotConfig
+from robot_edge.run.given_paths import check_evaluation, check_run
+from robot_edge.run.record import RecordConfig
+from robot_edge.run.record import record as record_source_of
 
 app = SubcommandApp()
 
@@ -29,7 +29,7 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
     launch/robot.toml); flags win over it.
     """
     check_run(config)
-    from robot_edge.start import run  # torch takes seconds to import: --help should not
+    from robot_edge.run.start import run  # torch takes seconds to import: --help should not
 
     run(config)
 
@@ -54,7 +54,7 @@ def evaluate(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
     Nothing is learned, neither here nor in the cloud.
     """
     check_evaluation(config)
-    from robot_edge.evaluate import evaluate
+    from robot_edge.run.evaluate import evaluate
 
     evaluate(config)
 
@@ -153,7 +153,7 @@ def step(to: To) -> None:
 
 
 def _command(action: Action, to: Robot, *, name: str = "", new_name: str = "", seconds: float = 0.0) -> None:
-    from robot_edge.remote import give_command
+    from robot_edge.teaching.remote import give_command
 
     done = give_command(action, **vars(to), name=name, to=new_name, seconds=seconds)
     if not done:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from broker.server import find_mosquitto, start_local_broker
-from broker.startup import prepare_pytorch
+from broker.local.server import find_mosquitto, start_local_broker
+from broker.program.startup import prepare_pytorch
 from tests.crashes import pytest_configure, pytest_exception_interact, pytest_testnodedown
 
 # pytest looks for hooks in this file.

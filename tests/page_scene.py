@@ -49,8 +49,8 @@ def scene(kind: str) -> Iterator[Scene]:
 
 
 def main() -> None:
-    from hierarchy.page.options import PageOptions
-    from hierarchy.page.server import PageServer
+    from hierarchy.runtime.page.options import PageOptions
+    from hierarchy.runtime.page.server import PageServer
 
     scenes = {"robot": robot, "trainer": trainer, "bare": bare}
     with closing(PageServer(PageOptions(page=0), title="r1")) as server:
@@ -64,13 +64,13 @@ def robot(server: object) -> Change:
     """Serve a robot's page. `stale` takes its camera away, `seen` brings it back."""
     import numpy as np
 
-    from broker.mailbox import Mailbox
-    from hierarchy.page.server import PageServer
-    from robot_edge.cascade import Decision, nothing_seen
-    from robot_edge.frames import Frame
+    from broker.link.mailbox import Mailbox
+    from hierarchy.runtime.page.server import PageServer
+    from robot_edge.inference.cascade import Decision, nothing_seen
+    from robot_edge.inference.seeing import View
     from robot_edge.page.app import build
     from robot_edge.page.board import Board, ClassRow, PageState, Thumbnail
-    from robot_edge.seeing import View
+    from robot_edge.sources.frames import Frame
 
     assert isinstance(server, PageServer)
     frame = Frame(image=np.zeros((48, 64, 3), np.uint8), label=None, scene=0, time=0.0)
@@ -95,7 +95,7 @@ def trainer(server: object) -> Change:
     from cloud_trainer.page.app import build
     from cloud_trainer.page.board import Board, FleetState, RobotRow
     from cloud_trainer.robot_record import Rejection
-    from hierarchy.page.server import PageServer
+    from hierarchy.runtime.page.server import PageServer
 
     assert isinstance(server, PageServer)
     board = Board(trainer="t1")
@@ -122,8 +122,8 @@ def trainer(server: object) -> Change:
 
 def bare(server: object) -> Change:
     """Serve nothing, and end connections that are silent for a second."""
-    from hierarchy.page import door
-    from hierarchy.page.server import PageServer
+    from hierarchy.runtime.page import door
+    from hierarchy.runtime.page.server import PageServer
 
     assert isinstance(server, PageServer)
     door.SILENT_SECONDS = 1.0

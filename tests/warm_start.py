@@ -21,8 +21,8 @@ from typing import Protocol
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
-        "robot_edge.start",
-        "robot_edge.evaluate",
+        "robot_edge.run.start",
+        "robot_edge.run.evaluate",
         "robot_edge.planning.planner",
         "cloud_trainer.node",
         "cloud_trainer.replay",

@@ -12,7 +12,7 @@ from nicegui import ui
 
 from cloud_trainer.page.board import Board, FleetState, RobotRow, ago
 from cloud_trainer.page.prometheus import CONTENT_TYPE, exposition
-from hierarchy.page.look import (
+from hierarchy.runtime.page.look import (
     AXIS_COLOUR,
     Chip,
     Curves,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.messages import AWAY_SECONDS
+from broker.wire.messages import AWAY_SECONDS
 from cloud_trainer.robot_record import Rejection, RobotRecord
-from hierarchy.checkpoint import CHECKPOINT
-from hierarchy.page.history import History, Point
+from hierarchy.runtime.checkpoint import CHECKPOINT
+from hierarchy.runtime.page.history import History, Point
 
 
 @dataclass(frozen=True, kw_only=True)

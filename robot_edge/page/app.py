@@ -17,8 +17,8 @@ from nicegui import ui
 from nicegui.events import GenericEventArguments
 
 from broker.errors import MalformedMessage
-from broker.messages import Action
-from hierarchy.page.look import (
+from broker.wire.messages import Action
+from hierarchy.runtime.page.look import (
     Chip,
     Curves,
     Figures,
@@ -32,7 +32,7 @@ from hierarchy.page.look import (
     percent,
     size,
 )
-from hierarchy.page.server import PageServer
+from hierarchy.runtime.page.server import PageServer
 from robot_edge.page.board import Board, OwnResults, PageState, new_id
 from robot_edge.page.class_list import ClassList
 from robot_edge.page.pictures import Encoder, jpeg

@@ -9,12 +9,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from broker.mailbox import Mailbox
-from broker.messages import Action, Command, CommandResult
-from hierarchy.page.history import Point
-from robot_edge.frames import Pixels
-from robot_edge.operating import new_command
-from robot_edge.seeing import View
+from broker.link.mailbox import Mailbox
+from broker.wire.messages import Action, Command, CommandResult
+from hierarchy.runtime.page.history import Point
+from robot_edge.inference.seeing import View
+from robot_edge.sources.frames import Pixels
+from robot_edge.teaching.commands import new_command
 
 # Results of the last commands, for pages that are slow to fetch them; people give one at a time.
 MOST_RESULTS = 200

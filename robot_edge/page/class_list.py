@@ -7,8 +7,8 @@ from typing import Protocol
 
 from nicegui import ui
 
-from broker.messages import Action
-from hierarchy.page.look import percent
+from broker.wire.messages import Action
+from hierarchy.runtime.page.look import percent
 from robot_edge.page.board import ClassRow, Thumbnail
 
 # A page lists so many classes; more would be more than anybody scrolls through on a phone.

@@ -7,9 +7,9 @@ import threading
 import numpy as np
 from PIL import Image
 
-from robot_edge.frames import Pixels
-from robot_edge.seeing import View
+from robot_edge.inference.seeing import View
 from robot_edge.sources.encoded import encode_jpeg
+from robot_edge.sources.frames import Pixels
 
 # Enough to see what is in front of the robot, and a tenth of a core for the encoder.
 WIDEST = 640

@@ -6,11 +6,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from broker.errors import ConfigError
-from broker.paths import typed_path
-from broker.topics import check_name
-from hierarchy.command_line import check_range
-from robot_edge.config import RobotConfig
+from broker.program.paths import typed_path
+from broker.wire.topics import check_name
+from hierarchy.runtime.command_line import check_range
 from robot_edge.planning.runtime_model import Bounds
+from robot_edge.run.config import RobotConfig
 
 
 @dataclass(frozen=True, kw_only=True)

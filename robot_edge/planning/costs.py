@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from broker.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES, SEND_LIMIT_BYTES, samples_per_message
 from broker.errors import PayloadTooLarge
-from broker.messages import ProbeResult, SplitSpec
-from broker.quantize import packed_size
-from robot_edge.config import RobotConfig
+from broker.wire.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES, SEND_LIMIT_BYTES, samples_per_message
+from broker.wire.messages import ProbeResult, SplitSpec
+from broker.wire.quantize import packed_size
 from robot_edge.planning.edge_timing import EdgeCost, Way
 from robot_edge.planning.runtime_model import Cost
+from robot_edge.run.config import RobotConfig
 
 BOTTLENECKS = (64, 32, 16, 8)
 

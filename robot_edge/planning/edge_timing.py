@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from broker.errors import ConfigError
-from broker.quantize import MAX_BITS, pack_activations, packed_size, quantize
+from broker.wire.quantize import MAX_BITS, pack_activations, packed_size, quantize
 from hierarchy.backbone import build_backbone
 from hierarchy.cut import CutPoint, cut_points, divide
 from hierarchy.device import Compute, choose_device, step_seconds, ways_to_compute
-from robot_edge.config import RobotConfig
-from robot_edge.segment import EdgeSegment, build_edge
-from robot_edge.trainer import EdgeTrainer, fastest_compute, normalise
+from robot_edge.learning.segment import EdgeSegment, build_edge
+from robot_edge.learning.trainer import EdgeTrainer, fastest_compute, normalise
+from robot_edge.run.config import RobotConfig
 
 # The bottleneck that is measured, beside none. Others take as long within what can be measured here: a convolution to
 # 64 channels is a hundredth of what is before and behind it.

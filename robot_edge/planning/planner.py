@@ -15,11 +15,11 @@ import tomli_w
 from numpy.typing import NDArray
 
 from broker.errors import ConfigError
-from broker.link import MqttLink, credentials_for
-from broker.plain_text import say
+from broker.link.mqtt import MqttLink, credentials_for
+from broker.program.plain_text import say
 from hierarchy.device import Compute, set_threads
-from hierarchy.progress import RunProgress
-from robot_edge.batches import resize
+from hierarchy.runtime.progress import RunProgress
+from robot_edge.learning.batcher import resize
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeTiming, Way, candidates
@@ -28,7 +28,7 @@ from robot_edge.planning.question import Question
 from robot_edge.planning.runtime_model import Cost, choose, options
 from robot_edge.planning.table import print_table
 from robot_edge.planning.verification import check_name_to_verify, verify
-from robot_edge.sources import open_source
+from robot_edge.sources.opening import open_source
 
 # Frames for the measurement are waited for so long, from a camera.
 FRAME_SECONDS = 15.0

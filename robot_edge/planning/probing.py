@@ -8,11 +8,11 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from broker import topics
-from broker.codec import SEND_LIMIT_BYTES, pack, unpack_as
 from broker.errors import BrokerUnavailable, MalformedMessage, NoAnswer
-from broker.link import Link
-from broker.messages import Probe, ProbeResult, RobotState, SplitSpec
+from broker.link.mqtt import Link
+from broker.wire import topics
+from broker.wire.codec import SEND_LIMIT_BYTES, pack, unpack_as
+from broker.wire.messages import Probe, ProbeResult, RobotState, SplitSpec
 
 # How long the broker may take to let us in, and a trainer to answer the first probe.
 CONNECT_SECONDS = 15.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from broker.errors import NoAnswer
-from broker.messages import ProbeResult, SplitSpec
+from broker.wire.messages import ProbeResult, SplitSpec
 from robot_edge.planning.probing import Prober
 
 # How often it is asked again, how often for a sign of life, and for how long there may be none; a step takes seconds.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from hierarchy.console import PlainConsole
+from hierarchy.runtime.console import PlainConsole
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.probing import LinkRate
 from robot_edge.planning.runtime_model import Option, choose, fits

@@ -9,13 +9,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from broker import topics
-from broker.codec import unpack_as
-from broker.credentials import Credentials
 from broker.errors import ConfigError, MalformedMessage
-from broker.link import MqttLink
-from broker.messages import TrainerMetrics
-from broker.quantize import MAX_BITS
+from broker.link.mqtt import MqttLink
+from broker.security.credentials import Credentials
+from broker.wire import topics
+from broker.wire.codec import unpack_as
+from broker.wire.messages import TrainerMetrics
+from broker.wire.quantize import MAX_BITS
 from robot_edge.planning.config import PlanConfig
 
 # How near a prediction should be.

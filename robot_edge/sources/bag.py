@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.codec import unpack_as
 from broker.errors import MalformedMessage, SourceError
-from broker.messages import ClassEdit
-from robot_edge.frames import Frame, Pixels, relabelled
+from broker.wire.codec import unpack_as
+from broker.wire.messages import ClassEdit
 from robot_edge.sources.bag_labels import DETECTION_NANOSECONDS, BagLabels
 from robot_edge.sources.encoded import UNREADABLE
+from robot_edge.sources.frames import Frame, Pixels, relabelled
 from robot_edge.sources.kinds import check_is_bag
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros_images import (

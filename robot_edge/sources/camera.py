@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from broker.errors import SourceError
-from robot_edge.frames import check_size
-from robot_edge.source_options import SourceOptions, check_url, masked
+from robot_edge.sources.frames import check_size
 from robot_edge.sources.live import CameraLost, LiveSource, Picture
+from robot_edge.sources.options import SourceOptions, check_url, masked
 
 if TYPE_CHECKING:
     import cv2

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_edge.frames import Pixels
+from robot_edge.sources.frames import Pixels
 
 # A picture that spans less than this share of 16 bits would keep fewer than 64 of 256 levels of grey. So a sensor of
 # 14 bits or fewer is always stretched, and a photograph in 16 bits is shown as the same photograph in 8 bits.

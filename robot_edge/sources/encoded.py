@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError, features
 
-from robot_edge.frames import MOST_PIXELS, Pixels, check_size
 from robot_edge.sources.deep_pixels import to_eight_bits
+from robot_edge.sources.frames import MOST_PIXELS, Pixels, check_size
 
 try:
     import cv2

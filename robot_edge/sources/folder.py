@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import SourceError
-from broker.paths import shown
-from hierarchy.command_line import SparseLog
-from robot_edge.frames import NOMINAL_RATE, Frame, Numbering
+from broker.program.paths import shown
+from hierarchy.runtime.command_line import SparseLog
 from robot_edge.sources.encoded import MOST_BYTES, UNREADABLE, decode
+from robot_edge.sources.frames import NOMINAL_RATE, Frame, Numbering
 from robot_edge.sources.listing import class_of, describe, list_pictures
 from robot_edge.sources.replay import Replay
 

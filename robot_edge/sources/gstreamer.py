@@ -17,9 +17,9 @@ from functools import partial
 import numpy as np
 
 from broker.errors import SourceError
-from robot_edge.frames import check_size
-from robot_edge.source_options import SourceOptions, masked
+from robot_edge.sources.frames import check_size
 from robot_edge.sources.live import CameraLost, LiveSource, Picture
+from robot_edge.sources.options import SourceOptions, masked
 
 # For the first picture, as pipelines take their time to start, and for the next one.
 OPEN_SECONDS, READ_SECONDS = 8.0, 2.0

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from broker.errors import SourceError
-from broker.paths import did_you_mean, like, shown, typed_path, what_is_wrong
-from robot_edge.source_options import masked
+from broker.program.paths import did_you_mean, like, shown, typed_path, what_is_wrong
 from robot_edge.sources.encoded import SUFFIXES
+from robot_edge.sources.options import masked
 
 KINDS = (
     "camera:0",

@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.codec import check_class_name
 from broker.errors import MalformedMessage, SourceError
+from broker.wire.codec import check_class_name
 
 # A line a second for a day; a file that is larger is something else.
 MOST_INTERVALS = 100_000

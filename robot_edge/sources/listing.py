@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.codec import check_class_name
 from broker.errors import MalformedMessage, SourceError
-from broker.paths import shown
-from robot_edge.frames import LeftOut
+from broker.program.paths import shown
+from broker.wire.codec import check_class_name
+from robot_edge.sources.frames import LeftOut
 from robot_edge.sources.kinds import PICTURES, check_is_folder
 
 # What file managers, cameras and archives leave behind, besides whatever begins with a dot.

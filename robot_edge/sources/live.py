@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.threads import LoudThread
-from robot_edge.frames import Frame, Header, LeftOut, check_size
+from broker.program.threads import LoudThread
+from robot_edge.sources.frames import Frame, Header, LeftOut, check_size
 
 # Before trying to reach a lost camera again, in seconds, doubled each time. A camera that is back should be seen again
 # within five seconds, so the longest pause is short: a try costs a robot little.

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from robot_edge.frames import Frame, FrameSource, LeftOut
-from robot_edge.source_options import Rate
+from robot_edge.sources.frames import Frame, FrameSource, LeftOut
+from robot_edge.sources.options import Rate
 
 Read = Callable[[float | None], Frame | None]
 # A reader of every frame that is later than this many seconds goes on at the same pace from there: no burst follows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from robot_edge.frames import Frame, LeftOut
+from robot_edge.sources.frames import Frame, LeftOut
 
 
 class Replay(ABC):

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from broker.errors import MalformedMessage, SourceError
-from robot_edge.frames import Header
-from robot_edge.source_options import SourceOptions
+from robot_edge.sources.frames import Header
 from robot_edge.sources.live import CameraLost, LiveSource, Picture
+from robot_edge.sources.options import SourceOptions
 from robot_edge.sources.ros_images import (
     COMPRESSED_IMAGE,
     DETECTIONS,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codec import check_class_name
-from robot_edge.frames import Pixels, check_size
+from broker.wire.codec import check_class_name
 from robot_edge.sources.deep_pixels import to_eight_bits
 from robot_edge.sources.encoded import FORMATS, UNREADABLE, decode
+from robot_edge.sources.frames import Pixels, check_size
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 STRING, DETECTIONS = "std_msgs/msg/String", "vision_msgs/msg/Detection2DArray"

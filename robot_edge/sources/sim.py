@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from broker.errors import SourceError
-from robot_edge.frames import NOMINAL_RATE, Frame
+from robot_edge.sources.frames import NOMINAL_RATE, Frame
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.toys import TOY_CLASSES, Colour, Tone, draw_toy
 

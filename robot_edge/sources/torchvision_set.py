@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.codec import check_class_name
 from broker.errors import MalformedMessage, SourceError
+from broker.wire.codec import check_class_name
 from robot_edge.sources.folder import ShuffledSource
 
 DEFAULT_ROOT = Path("~/.cache/reflexarc")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import SourceError
-from robot_edge.frames import NOMINAL_RATE, Frame, Pixels, check_size
+from robot_edge.sources.frames import NOMINAL_RATE, Frame, Pixels, check_size
 from robot_edge.sources.kinds import check_is_video
 from robot_edge.sources.label_file import read_labels
 from robot_edge.sources.replay import Replay

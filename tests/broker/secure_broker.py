@@ -12,8 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 from broker.address import CERTIFICATE_PORT, PASSWORD_PORT
-from broker.certificates import Signed, read_authority
-from broker.server import find_mosquitto
+from broker.local.server import find_mosquitto
+from broker.security.certificates import Signed, read_authority
 from tests.ports import free_port
 
 TIMEOUT_S = 30

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from broker import topics
-from broker.link import MqttLink
-from broker.server import find_mosquitto, start_local_broker
+from broker.link.mqtt import MqttLink
+from broker.local.server import find_mosquitto, start_local_broker
+from broker.wire import topics
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 

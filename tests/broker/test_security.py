@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from broker import link as link_module
-from broker.certificates import Signed, new_authority, new_client, new_server
-from broker.credentials import Credentials, load_credentials
 from broker.errors import AccessDenied, ConfigError
-from broker.link import Delivery, MqttLink
-from broker.provision import provision
-from broker.topics import ANYONE, MOST_WORKERS, topic, worker_name
+from broker.link import mqtt as link_module
+from broker.link.mqtt import Delivery, MqttLink
+from broker.security.certificates import Signed, new_authority, new_client, new_server
+from broker.security.credentials import Credentials, load_credentials
+from broker.security.provision import provision
+from broker.wire.topics import ANYONE, MOST_WORKERS, topic, worker_name
 from tests.broker.secure_broker import TIMEOUT_S, SecureBroker, authority_in
 
 pytestmark = pytest.mark.mosquitto

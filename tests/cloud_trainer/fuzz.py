@@ -17,10 +17,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from broker import topics
-from broker.codec import MAX_COUNT, pack
-from broker.messages import ActivationBatch, ClassEdit
-from broker.topics import NAME
+from broker.wire import topics
+from broker.wire.codec import MAX_COUNT, pack
+from broker.wire.messages import ActivationBatch, ClassEdit
+from broker.wire.topics import NAME
 from tests.cloud_trainer.world import SPLIT, STATE, Cloud, batches, is_finite, make_batch, outcomes, use_tiny_networks
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from broker import topics
-from broker.codec import pack
-from broker.messages import Answer, Ask
-from broker.quantize import dequantize, pack_activations, quantize, unpack_activations
+from broker.wire import topics
+from broker.wire.codec import pack
+from broker.wire.messages import Answer, Ask
+from broker.wire.quantize import dequantize, pack_activations, quantize, unpack_activations
 from cloud_trainer import answers as answers_module
 from cloud_trainer.answers import (
     ALL_ASKS_PER_SECOND,

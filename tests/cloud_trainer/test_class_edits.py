@@ -7,9 +7,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from broker.codec import FORGOTTEN
-from broker.messages import Change, ClassEdit
-from broker.quantize import unpack_activations
+from broker.wire.codec import FORGOTTEN
+from broker.wire.messages import Change, ClassEdit
+from broker.wire.quantize import unpack_activations
 from cloud_trainer.class_edits import MOST_BOOTS, ClassEdits
 from tests.cloud_trainer.world import STATE, make_batch
 

@@ -10,7 +10,7 @@ import cloud_trainer.node
 from broker.errors import ConfigError
 from cloud_trainer.commands import app
 from cloud_trainer.config import TrainerConfig
-from hierarchy.command_line import with_config_file
+from hierarchy.runtime.command_line import with_config_file
 
 
 @pytest.mark.parametrize(

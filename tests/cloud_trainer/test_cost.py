@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import models
 
 from broker.errors import ConfigError
-from broker.messages import SplitSpec
+from broker.wire.messages import SplitSpec
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.cost import (
     BYTES_PER_PARAMETER,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import cloud_trainer.class_edits
-from broker.codec import pack, unpack_as
-from broker.messages import ActivationBatch, Change, ClassEdit
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import ActivationBatch, Change, ClassEdit
 from cloud_trainer.class_edits import ClassEdits
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.session import RobotSession

@@ -14,9 +14,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.codec import pack, unpack_as
 from broker.errors import ConfigError, MalformedMessage
-from broker.messages import ActivationBatch, Change, ClassEdit, RobotState, SplitSpec
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import ActivationBatch, Change, ClassEdit, RobotState, SplitSpec
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.cost import cost_of
 from cloud_trainer.fleet import NEARLY_FULL, Fleet, fair_share
@@ -24,9 +24,9 @@ from cloud_trainer.replay import digest
 from cloud_trainer.robot_record import RobotRecord
 from cloud_trainer.session_start import SessionStart
 from cloud_trainer.store import STORE, Kind, Store, open_store
-from hierarchy.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.device import Compute
 from hierarchy.learner import Learner
+from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from tests.cloud_trainer.world import CLASSES, CPU, STATE, TinySegment, batches, make_batch, use_tiny_networks
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -517,7 +517,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
     def full(*_arguments: object, **_more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hierarchy.checkpoint.save_file", full)
+    monkeypatch.setattr("hierarchy.runtime.checkpoint.save_file", full)
     train(fleet)
     assert caplog.text.count("training goes on without") == 1
     assert (path / "checkpoint" / "r1" / CHECKPOINT).read_bytes() == before

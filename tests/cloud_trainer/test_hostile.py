@@ -16,9 +16,9 @@ import pytest
 from torch import Tensor, nn
 
 import cloud_trainer.session_start
-from broker import topics
-from broker.codec import RECEIVE_LIMIT_BYTES, pack
-from broker.messages import SplitSpec
+from broker.wire import topics
+from broker.wire.codec import RECEIVE_LIMIT_BYTES, pack
+from broker.wire.messages import SplitSpec
 from cloud_trainer.conduct import FIRST_SECONDS, REJECTIONS
 from tests.cloud_trainer import fuzz
 from tests.cloud_trainer.world import (

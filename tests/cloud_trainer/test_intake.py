@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from broker.errors import MalformedMessage
-from broker.messages import ClassEdit, SplitSpec
-from broker.quantize import Codec
+from broker.wire.messages import ClassEdit, SplitSpec
+from broker.wire.quantize import Codec
 from cloud_trainer.intake import Intake
 from tests.cloud_trainer.world import make_batch
 

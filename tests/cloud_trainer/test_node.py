@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker import topics
-from broker.codec import pack
 from broker.errors import StorageError
-from broker.inbox import LANE_LIMIT
-from broker.messages import ClassEdit, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
+from broker.link.inbox import LANE_LIMIT
+from broker.wire import topics
+from broker.wire.codec import pack
+from broker.wire.messages import ClassEdit, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
 from cloud_trainer import conduct
 from cloud_trainer.conduct import FIRST_SECONDS
 from cloud_trainer.fleet import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
@@ -29,9 +29,9 @@ from cloud_trainer.replay import replay
 from cloud_trainer.robot_record import Preparation
 from cloud_trainer.store import STORE
 from cloud_trainer.training import SETTLING_SECONDS, SILENCE_SECONDS
-from hierarchy.checkpoint import load_checkpoint
-from hierarchy.command_line import EXIT_FAILED, SparseLog, exit_status
-from hierarchy.downloads import Downloads
+from hierarchy.runtime.checkpoint import load_checkpoint
+from hierarchy.runtime.command_line import EXIT_FAILED, SparseLog, exit_status
+from hierarchy.runtime.downloads import Downloads
 from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
 
 Start = Callable[..., Cloud]
@@ -551,7 +551,7 @@ def test_what_cannot_be_written_beside_the_store_does_not_end_training(
     def full(*_arguments: object, **_more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for place in ("hierarchy.checkpoint.save_file", "hierarchy.run_folder.write_json"):
+    for place in ("hierarchy.runtime.checkpoint.save_file", "hierarchy.runtime.run_folder.write_json"):
         monkeypatch.setattr(place, full)
     monkeypatch.setattr("cloud_trainer.node.LAST_SAVE_SECONDS", 0.0)
     assert outcomes(cloud.say("r1", STATE, *batches(3))) == ["accepted"] * 3

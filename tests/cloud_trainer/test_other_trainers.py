@@ -7,11 +7,11 @@ import logging
 
 import pytest
 
-from broker import topics
-from broker.codec import pack
 from broker.errors import NameTaken
-from broker.link import MemoryLink
-from broker.messages import TrainerState
+from broker.link.mqtt import MemoryLink
+from broker.wire import topics
+from broker.wire.codec import pack
+from broker.wire.messages import TrainerState
 from cloud_trainer.other_trainers import TAKEOVER_SECONDS, OtherTrainers
 from tests.cloud_trainer.world import STATE, TRAINER, Cloud, batches, of
 

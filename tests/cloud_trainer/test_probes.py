@@ -9,12 +9,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from broker import topics
-from broker.codec import pack
 from broker.errors import MalformedMessage
-from broker.link import Delivery
-from broker.mailbox import Lane
-from broker.messages import Probe, ProbeResult
+from broker.link.mailbox import Lane
+from broker.link.mqtt import Delivery
+from broker.wire import topics
+from broker.wire.codec import pack
+from broker.wire.messages import Probe, ProbeResult
 from cloud_trainer import probes as probes_module
 from cloud_trainer.probes import MOST_WAITING
 from tests.cloud_trainer.fuzz import SPOILERS

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from broker.errors import ConfigError
-from broker.messages import SplitSpec
+from broker.wire.messages import SplitSpec
 from cloud_trainer.segment import CloudSegment
 
 SPLIT = SplitSpec(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from broker.codec import pack
 from broker.errors import MalformedMessage
-from broker.messages import ActivationBatch, ClassEdit, SplitSpec, TrainerMetrics
-from broker.quantize import dequantize, quantize
+from broker.wire.codec import pack
+from broker.wire.messages import ActivationBatch, ClassEdit, SplitSpec, TrainerMetrics
+from broker.wire.quantize import dequantize, quantize
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import MOST_UNREHEARSED, RobotSession
 from cloud_trainer.store import Event, Kind

@@ -9,15 +9,15 @@ import torch
 
 import cloud_trainer.session_start
 from broker.errors import ConfigError
-from broker.messages import RobotState
+from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.session_start import (
     SessionStart,
     new_start,
     open_session,
 )
-from hierarchy.checkpoint import save_checkpoint
 from hierarchy.device import Compute
+from hierarchy.runtime.checkpoint import save_checkpoint
 from tests.cloud_trainer.world import CPU, SPLIT, STATE
 
 SETTINGS = TrainerConfig(batch=4).training(1)

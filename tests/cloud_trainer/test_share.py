@@ -7,8 +7,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from broker import topics
-from broker.topics import MOST_WORKERS, Channel, topic
+from broker.wire import topics
+from broker.wire.topics import MOST_WORKERS, Channel, topic
 from cloud_trainer.share import Share, worker_of
 from tests.cloud_trainer.world import STATE, Cloud, batches
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from broker.messages import RobotMetrics, TrainerMetrics
+from broker.wire.messages import RobotMetrics, TrainerMetrics
 from cloud_trainer.summary import fleet_summary, join_summaries
 from hierarchy.continual import AccuracyRounds
 

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage
-from broker.messages import SplitSpec
+from broker.wire.messages import SplitSpec
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.trainer import CloudTrainer, fastest_compute
 from hierarchy.device import Compute

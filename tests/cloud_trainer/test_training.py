@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from broker.codec import pack
-from broker.messages import HEARTBEAT_SECONDS, Receipt, TrainerMetrics, TrainerState
+from broker.wire.codec import pack
+from broker.wire.messages import HEARTBEAT_SECONDS, Receipt, TrainerMetrics, TrainerState
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE
 from cloud_trainer.trainer import CloudStep, CloudTrainer

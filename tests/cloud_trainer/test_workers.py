@@ -14,8 +14,8 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import worker_folder
 from cloud_trainer.store import STORE
 from cloud_trainer.workers import check_folder, worker_configs
-from hierarchy.checkpoint import CHECKPOINT
-from hierarchy.run_folder import RunFolder
+from hierarchy.runtime.checkpoint import CHECKPOINT
+from hierarchy.runtime.run_folder import RunFolder
 
 CONFIG = TrainerConfig(trainer="cloud", workers=4, store_gb=10, networks_gb=6, most_robots=5, batch=16, page=8000)
 

@@ -16,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-import broker.inbox
-import broker.link
+import broker.link.inbox
+import broker.link.mqtt
 import cloud_trainer.node
 import cloud_trainer.session_start
 import cloud_trainer.training
-import hierarchy.downloads
-import hierarchy.run_folder
-from broker import topics
-from broker.codec import pack, unpack
+import hierarchy.runtime.downloads
+import hierarchy.runtime.run_folder
 from broker.errors import ConfigError
-from broker.link import Delivery, MemoryBroker, MemoryLink, everything
-from broker.messages import (
+from broker.link.mqtt import Delivery, MemoryBroker, MemoryLink, everything
+from broker.wire import topics
+from broker.wire.codec import pack, unpack
+from broker.wire.messages import (
     ActivationBatch,
     ClassEdit,
     Message,
@@ -38,7 +38,7 @@ from broker.messages import (
     TrainerMetrics,
     TrainerState,
 )
-from broker.quantize import pack_activations, quantize
+from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.node import TrainerNode
@@ -47,7 +47,7 @@ from cloud_trainer.store import STORE, Store, open_store
 from cloud_trainer.training import Training
 from hierarchy.device import Compute
 from hierarchy.head import GrowingHead
-from hierarchy.run_folder import RunFolder
+from hierarchy.runtime.run_folder import RunFolder
 
 AnyMessage = TypeVar("AnyMessage")
 
@@ -132,8 +132,8 @@ def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every robot's network be tiny, unmeasured, and its curves undrawn."""
     monkeypatch.setattr(cloud_trainer.session_start, "CloudSegment", TinySegment)
     monkeypatch.setattr(cloud_trainer.session_start, "fastest_compute", lambda *_arguments: Compute(device=CPU))
-    monkeypatch.setattr(hierarchy.downloads.Downloads, "waits_for", lambda *_arguments: "")
-    monkeypatch.setattr(hierarchy.run_folder, "draw_curves", lambda *_arguments: None)
+    monkeypatch.setattr(hierarchy.runtime.downloads.Downloads, "waits_for", lambda *_arguments: "")
+    monkeypatch.setattr(hierarchy.runtime.run_folder, "draw_curves", lambda *_arguments: None)
 
 
 class Clock:
@@ -166,14 +166,14 @@ class Cloud:
         clock = vars(cloud_trainer.node)["time"]
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
         for module in (
-            broker.inbox,
-            broker.link,
+            broker.link.inbox,
+            broker.link.mqtt,
             cloud_trainer.node,
             cloud_trainer.training,
         ):  # they compare what they read
             monkeypatch.setattr(module, "time", self.clock)
         # A test's messages come all at once, by a clock that stands still.
-        monkeypatch.setattr(broker.inbox, "MESSAGES_PER_SECOND", 1e9)
+        monkeypatch.setattr(broker.link.inbox, "MESSAGES_PER_SECOND", 1e9)
         self.config = TrainerConfig(**{"trainer": "t1", "batch": 4, "rehearse_from": 100, "device": "cpu", **settings})
         self._open = False
         self.start()

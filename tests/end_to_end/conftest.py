@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 
-from broker.codec import unpack
-from broker.messages import Message
+from broker.wire.codec import unpack
+from broker.wire.messages import Message
 from cloud_trainer.share import worker_folder
 from tests.warm_start import Process, WarmStart
 

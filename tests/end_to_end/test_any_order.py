@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
 from tests.ports import free_port
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from broker.codec import pack
-from broker.messages import ActivationBatch, Receipt, RobotMetrics, RobotState
-from hierarchy.checkpoint import CHECKPOINT
+from broker.wire.codec import pack
+from broker.wire.messages import ActivationBatch, Receipt, RobotMetrics, RobotState
+from hierarchy.runtime.checkpoint import CHECKPOINT
 from robot_edge.commands import main as robot_main
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from broker import topics
-from broker.codec import pack
-from broker.messages import Probe, ProbeResult
+from broker.wire import topics
+from broker.wire.codec import pack
+from broker.wire.messages import Probe, ProbeResult
 from tests.cloud_trainer.test_answers import make_ask
 from tests.cloud_trainer.test_probes import make_probe
 from tests.cloud_trainer.world import SPLIT
@@ -19,8 +19,8 @@ from tests.ports import free_port
 
 pytestmark = pytest.mark.mosquitto
 
-LINK = "broker.link:MqttLink._on_message:1"
-SEEING = "robot_edge.sight:Sight.look:3"
+LINK = "broker.link.mqtt:MqttLink._on_message:1"
+SEEING = "robot_edge.inference.sight:Sight.look:3"
 TRAINING = "cloud_trainer.training:Training.turn:3"
 # uvicorn asks this ten times a second.
 PAGE = "uvicorn.server:Server.on_tick:20"

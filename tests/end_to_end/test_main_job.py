@@ -15,24 +15,24 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from broker.quantize import dequantize
+from broker.wire.quantize import dequantize
 from cloud_trainer.segment import CloudSegment
 from cloud_trainer.trainer import CloudTrainer
 from hierarchy.backbone import build_backbone
-from hierarchy.checkpoint import load_checkpoint
 from hierarchy.device import Compute
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.learner import restore_weights
 from hierarchy.optimizer import set_learning_rate, sgd
-from robot_edge.augment import augment
-from robot_edge.batches import Batch, Batcher
+from hierarchy.runtime.checkpoint import load_checkpoint
 from robot_edge.commands import main as robot_main
-from robot_edge.config import RobotConfig
-from robot_edge.frame_memory import FrameMemory
-from robot_edge.segment import build_edge
-from robot_edge.sources import open_source
-from robot_edge.trainer import EdgeTrainer, normalise
+from robot_edge.learning.augment import augment
+from robot_edge.learning.batcher import Batch, Batcher
+from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.learning.segment import build_edge
+from robot_edge.learning.trainer import EdgeTrainer, normalise
+from robot_edge.run.config import RobotConfig
+from robot_edge.sources.opening import open_source
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, MainJob, Program
@@ -71,7 +71,7 @@ def _launcher(launcher: Launcher) -> Launcher:
 def _config(main_job: MainJob, monkeypatch: pytest.MonkeyPatch) -> RobotConfig:
     """What the robot's config.toml gives when it is loaded again, with another run folder."""
     configs: list[RobotConfig] = []
-    monkeypatch.setattr("robot_edge.start.run", configs.append)
+    monkeypatch.setattr("robot_edge.run.start.run", configs.append)
     path = main_job.robot.run_dir / "config.toml"
     monkeypatch.setattr(sys, "argv", ["robot-edge", "run", "--config", str(path), "--run-dir", "elsewhere"])
     monkeypatch.setattr("signal.signal", lambda *_: None)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from broker.codec import pack, unpack
-from broker.messages import ActivationBatch, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
-from broker.quantize import Quantized, pack_activations, unpack_activations
+from broker.wire.codec import pack, unpack
+from broker.wire.messages import ActivationBatch, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
+from broker.wire.quantize import Quantized, pack_activations, unpack_activations
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import MainJob

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import paho.mqtt.client as mqtt
 import pytest
 
-from broker.codec import pack, unpack
-from broker.messages import HEARTBEAT_SECONDS, ActivationBatch, Receipt, RobotState, TrainerMetrics, TrainerState
-from hierarchy.checkpoint import load_checkpoint
+from broker.wire.codec import pack, unpack
+from broker.wire.messages import HEARTBEAT_SECONDS, ActivationBatch, Receipt, RobotState, TrainerMetrics, TrainerState
+from hierarchy.runtime.checkpoint import load_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

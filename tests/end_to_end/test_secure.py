@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from broker.credentials import load_credentials
-from broker.provision import provision
+from broker.security.credentials import load_credentials
+from broker.security.provision import provision
 from tests.broker.secure_broker import SecureBroker
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE, Event, Store
-from hierarchy.command_line import EXIT_INTERRUPTED
+from hierarchy.runtime.command_line import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher

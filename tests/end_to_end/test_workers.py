@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from broker.messages import Receipt, TrainerState
-from broker.topics import topic
+from broker.wire.messages import Receipt, TrainerState
+from broker.wire.topics import topic
 from cloud_trainer.share import worker_of
-from hierarchy.checkpoint import CHECKPOINT
-from hierarchy.run_folder import SUMMARY
+from hierarchy.runtime.checkpoint import CHECKPOINT
+from hierarchy.runtime.run_folder import SUMMARY
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program, Recorder

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hierarchy.checkpoint import load_checkpoint, save_checkpoint
 from hierarchy.device import Compute
 from hierarchy.head import ROWS, GrowingHead
 from hierarchy.learner import Learner
+from hierarchy.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 CLASSES = [f"class {number}" for number in range(ROWS + 8)]

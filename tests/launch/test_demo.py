@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from robot_edge.config import RobotConfig
+from robot_edge.run.config import RobotConfig
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 

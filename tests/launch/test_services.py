@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 import cloud_trainer.node
-import robot_edge.start
-from broker.provision import provision
+import robot_edge.run.start
+from broker.security.provision import provision
 from cloud_trainer.commands import app as trainer_app
-from hierarchy.command_line import with_config_file
+from hierarchy.runtime.command_line import with_config_file
 from robot_edge.commands import app as robot_app
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -57,7 +57,7 @@ def credentials(unit: dict[str, list[str]]) -> dict[str, str]:
 def _parse(monkeypatch: pytest.MonkeyPatch) -> Parse:
     """Return what takes a command line to the settings that the program would run with."""
     runs: list[Any] = []
-    monkeypatch.setattr(robot_edge.start, "run", runs.append)
+    monkeypatch.setattr(robot_edge.run.start, "run", runs.append)
     monkeypatch.setattr(cloud_trainer.node, "run", runs.append)
 
     def parse(command: list[str]) -> Any:

@@ -24,10 +24,10 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from PIL import Image
 
-from broker import topics
-from broker.codec import unpack_as
-from broker.messages import ActivationBatch
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
+from broker.wire import topics
+from broker.wire.codec import unpack_as
+from broker.wire.messages import ActivationBatch
 from tests.soak.proxy import LinkProxy
 from tests.warm_start import WarmStart
 

@@ -32,10 +32,11 @@ import paho.mqtt.client as mqtt
 import tyro
 from paho.mqtt.enums import CallbackAPIVersion
 
-from broker import topics
-from broker.codec import pack, unpack, unpack_as
 from broker.errors import MalformedMessage
-from broker.messages import (
+from broker.local.server import start_local_broker
+from broker.wire import topics
+from broker.wire.codec import pack, unpack, unpack_as
+from broker.wire.messages import (
     HEARTBEAT_SECONDS,
     ActivationBatch,
     Ask,
@@ -48,8 +49,7 @@ from broker.messages import (
     TrainerMetrics,
     TrainerState,
 )
-from broker.quantize import Quantized, pack_activations
-from broker.server import start_local_broker
+from broker.wire.quantize import Quantized, pack_activations
 from tests.warm_start import WarmStart
 
 SPLIT = SplitSpec(backbone="shufflenet_v2_x0_5", cut="stage2", image_size=32, bits=2, bottleneck=8, shape=(8, 8, 8))

@@ -22,7 +22,7 @@ import psutil
 import tyro
 from playwright.sync_api import Page, expect, sync_playwright
 
-from broker.server import start_local_broker
+from broker.local.server import start_local_broker
 from tests.conftest import find_chromium
 from tests.end_to_end.test_pages import PICTURE
 from tests.ports import free_port

@@ -7,12 +7,12 @@ import time
 import numpy as np
 from playwright.sync_api import Browser, expect
 
-from broker.mailbox import Mailbox
-from robot_edge.cascade import Decision, nothing_seen
-from robot_edge.frames import Frame
+from broker.link.mailbox import Mailbox
+from robot_edge.inference.cascade import Decision, nothing_seen
+from robot_edge.inference.seeing import View
 from robot_edge.page.app import seen_now
 from robot_edge.page.board import Board
-from robot_edge.seeing import View
+from robot_edge.sources.frames import Frame
 from tests.page_scene import NAMES, scene
 
 FRAME = Frame(image=np.zeros((48, 64, 3), np.uint8), label=None, scene=0, time=0.0)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from broker.errors import MalformedMessage
-from broker.mailbox import Mailbox
-from broker.messages import Command, CommandResult
+from broker.link.mailbox import Mailbox
+from broker.wire.messages import Command, CommandResult
 from robot_edge.page.board import MOST_RESULTS, Board, OwnResults, Thumbnail, new_id
 
 

@@ -5,10 +5,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from robot_edge.cascade import Decision
-from robot_edge.frames import Frame
+from robot_edge.inference.cascade import Decision
+from robot_edge.inference.seeing import View
 from robot_edge.page.pictures import WIDEST, Encoder, jpeg
-from robot_edge.seeing import View
+from robot_edge.sources.frames import Frame
 
 DECISION = Decision(name="mug", confidence=1.0, by="exit", taken_at=0.0, latency=0.0)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.credentials import Credentials
 from broker.errors import ConfigError
+from broker.security.credentials import Credentials
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.verification import check_name_to_verify
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from broker.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES
-from broker.messages import ProbeResult, SplitSpec
+from broker.wire.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES
+from broker.wire.messages import ProbeResult, SplitSpec
 from hierarchy.device import Compute
-from robot_edge.config import RobotConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeCost, Way
+from robot_edge.run.config import RobotConfig
 
 CPU = Compute(device=torch.device("cpu"))
 EDGE = EdgeCost(compute=CPU, forward=0.064, step=0.32, memory=1000, compressed={2: 1.0, 4: 0.5})

@@ -6,10 +6,10 @@ import torch
 
 from broker.errors import CutError
 from hierarchy.device import Compute
-from robot_edge.config import RobotConfig
 from robot_edge.planning import edge_timing
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.edge_timing import EdgeTiming, Way, candidates
+from robot_edge.run.config import RobotConfig
 
 CONFIG = RobotConfig(source="sim:", image_size=16, batch=8)
 

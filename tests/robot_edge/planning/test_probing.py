@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from broker import topics
-from broker.codec import pack, unpack_as
 from broker.errors import BrokerUnavailable, NoAnswer
-from broker.link import Delivery, MemoryBroker, MemoryLink
-from broker.messages import Probe, ProbeResult, RobotState, SplitSpec
+from broker.link.mqtt import Delivery, MemoryBroker, MemoryLink
+from broker.wire import topics
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import Probe, ProbeResult, RobotState, SplitSpec
 from robot_edge.planning import probing as probing_module
 from robot_edge.planning import question as question_module
 from robot_edge.planning.probing import Prober, steady_rate

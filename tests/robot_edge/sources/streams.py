@@ -11,7 +11,7 @@ from types import TracebackType
 
 import pytest
 
-from robot_edge.frames import Frame, FrameSource
+from robot_edge.sources.frames import Frame, FrameSource
 from tests.ports import free_port
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")

@@ -18,10 +18,10 @@ from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from broker.errors import SourceError
-from robot_edge.frames import Frame
-from robot_edge.source_options import SourceOptions
-from robot_edge.sources import open_source
 from robot_edge.sources.bag import BagSource
+from robot_edge.sources.frames import Frame
+from robot_edge.sources.opening import open_source
+from robot_edge.sources.options import SourceOptions
 from robot_edge.sources.ros_images import UnknownEncoding, decode_compressed, decode_image
 
 SECOND = 1_000_000_000

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from broker.errors import SourceError
-from robot_edge.source_options import SourceOptions
 from robot_edge.sources import camera as cameras
-from robot_edge.sources import open_source
 from robot_edge.sources.camera import StreamCamera, list_cameras, open_camera
 from robot_edge.sources.live import CameraLost
+from robot_edge.sources.opening import open_source
+from robot_edge.sources.options import SourceOptions
 from tests.ports import free_port
 from tests.robot_edge.sources.streams import (
     MjpegCamera,

@@ -14,8 +14,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from broker.errors import SourceError
-from robot_edge.frames import Frame, FrameSource
 from robot_edge.sources.folder import FolderSource
+from robot_edge.sources.frames import Frame, FrameSource
 
 CLASSES = {"cat": 6, "dog": 5}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from broker.errors import SourceError
-from robot_edge.source_options import SourceOptions
-from robot_edge.sources import gstreamer, open_source
 from robot_edge.sources.gstreamer import LAUNCH, launch_command
+from robot_edge.sources import gstreamer, open_source
+from robot_edge.sources.options import SourceOptions
 from tests.robot_edge.sources.streams import frame_of, wait_for
 
 needs_gstreamer = pytest.mark.skipif(shutil.which(LAUNCH) is None, reason="GStreamer is not installed")

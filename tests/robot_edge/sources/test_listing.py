@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from broker.errors import SourceError
-from robot_edge.frames import LeftOut
-from robot_edge.sources import open_source
 from robot_edge.sources.folder import FolderSource
+from robot_edge.sources.frames import LeftOut
 from robot_edge.sources.listing import describe, list_pictures
+from robot_edge.sources.opening import open_source
 
 
 def put(folder: Path, *places: str | bytes) -> Path:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from robot_edge.frames import Frame
-from robot_edge.source_options import Rate
+from robot_edge.sources.frames import Frame
+from robot_edge.sources.options import Rate
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.replay import Replay
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from broker.errors import SourceError
-from robot_edge.sources import open_source
+from robot_edge.sources.opening import open_source
 from tests.robot_edge.sources.streams import frame_of, wait_for
 
 IMAGES = "/camera/image_raw"

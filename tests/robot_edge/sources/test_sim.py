@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from broker.errors import SourceError
-from robot_edge.frames import Frame, FrameSource
+from robot_edge.sources.frames import Frame, FrameSource
 from robot_edge.sources.sim import FRAMES_PER_SCENE, SimulatedCamera
 from robot_edge.sources.toys import TOY_CLASSES, Colour, Tone, draw_toy
 

@@ -12,8 +12,8 @@ import torchvision.datasets
 from PIL import Image
 
 from broker.errors import SourceError
-from robot_edge.source_options import SourceOptions
-from robot_edge.sources import open_source
+from robot_edge.sources.opening import open_source
+from robot_edge.sources.options import SourceOptions
 from robot_edge.sources.torchvision_set import SETS, _labelled
 
 NAMES = ["7 - seven", "1 - one", "2 - two"]

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from broker.errors import SourceError
-from robot_edge.frames import Frame
-from robot_edge.source_options import SourceOptions
-from robot_edge.sources import open_source
+from robot_edge.sources.frames import Frame
+from robot_edge.sources.opening import open_source
+from robot_edge.sources.options import SourceOptions
 from robot_edge.sources.video import VideoSource, upright
 from tests.robot_edge.sources.streams import needs_ffmpeg
 
@@ -308,6 +308,6 @@ def test_what_is_no_video_is_refused(tmp_path: Path, film: Path) -> None:
 
 
 def test_a_picture_that_is_too_large_is_not_decoded(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robot_edge.frames.MOST_PIXELS", 64 * 64 - 1)
+    monkeypatch.setattr("robot_edge.sources.frames.MOST_PIXELS", 64 * 64 - 1)
     with pytest.raises(SourceError, match="64 x 64 pixels, limit 4,095"):
         VideoSource(film)

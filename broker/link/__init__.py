@@ -1,0 +1,1 @@
+"""What carries messages: MQTT, or memory in tests; what comes in, by sender."""

@@ -1,0 +1,478 @@
+"""The way to the broker: a small protocol, MQTT behind it, and an in-memory twin for programs in one process."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+
+from broker.address import is_loopback, parse_broker_url
+from broker.errors import AccessDenied
+from broker.link.inbox import MESSAGES_PER_SECOND, NOBODY, Inbox
+from broker.link.inbox import Delivery as Delivery
+from broker.link.mailbox import FairMailbox
+from broker.link.problems import ends_soon, explain, refusal, silent_end
+from broker.security.credentials import Credentials, load_credentials
+from broker.security.tls import TlsSocket, tls_context
+from broker.wire.messages import AWAY_SECONDS, HEARTBEAT_SECONDS
+
+# Must exceed the time that the largest message takes: 1 MB at 0.5 Mbit/s is 17 s.
+KEEPALIVE_SECONDS = 60
+# A broker that restarts is back in seconds; a fleet that lost its uplink should not knock every second for hours.
+RECONNECT_SECONDS = (1, 30)
+# An echo comes within a round trip. A broker may lose the first, sent while it still digests our subscription, so there
+# is time for that of the next heartbeat, and for a line that is slow.
+ECHO_SECONDS = 3 * HEARTBEAT_SECONDS
+# A broker sends an echo right behind its acknowledgement.
+REMINDER_SECONDS = 1.0
+
+# So many connections in a row that ended within so long behind a message of ours: the broker may have a limit for them.
+SHORT_LIVED, SHORT_SECONDS = 3, 5.0
+# What is read of the socket at once: some hundred small messages, of which the first is not held up by the last.
+READ_BYTES = 32_768
+
+log = logging.getLogger("link")
+
+
+def everything(_topic: str, /) -> bool:
+    """Want every message, whatever its topic."""
+    return True
+
+
+class Link(Protocol):
+    """Publishes and receives. Nothing here waits for the network except receive(), for as long as it is told.
+
+    publish() may be called from any thread, all else from the one that calls receive().
+    """
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can leave now."""
+
+    @property
+    def connections(self) -> int:
+        """How often the link has come up: a change means that retained states should be published again."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the link is down, for people; empty while it is up."""
+
+    @property
+    def heard_at(self) -> float:
+        """When the broker last sent us something or let us in, by time.monotonic(); at first, when the link began."""
+
+    @property
+    def dropped(self) -> int:
+        """How many deliveries were dropped because nobody read them, their sender floods, or they were too large."""
+
+    def take_dropped(self) -> Counter[str]:
+        """Return how many were dropped since this was asked last, of each sender or topic that is known by itself."""
+
+    def know(self, senders: Iterable[str]) -> None:
+        """Tell these senders from each other, and from all others, as `topics.sender` names them.
+
+        Each has a queue and a budget of its own, so that what the others send delays or displaces nothing of it.
+        """
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Receive what matches, from now on and after every reconnection."""
+
+    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
+        """Subscribe, and have what matches put into a mailbox of its own, not where receive() would find it.
+
+        For threads that must not wait for whoever calls receive(). A full one lets go of its oldest. A broker that
+        forbids to read there is no error. per_second: what is read of one sender.
+        """
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        """Hand a message to the broker; False (and nothing kept) while the link is down."""
+
+    def receive(self, timeout: float) -> Delivery | None:
+        """Return the next delivery, waiting up to timeout seconds; None where none came.
+
+        Raises AccessDenied where the broker lets these credentials in but not to our topics, and what ended the link's
+        thread, if that was a failure.
+        """
+
+    def reconnect(self) -> None:
+        """Drop the connection and dial again, for a link that is silent though it looks connected."""
+
+    def close(self, farewell: tuple[str, bytes] | None = None) -> None:
+        """Publish a last retained message, if given, and let go of the connection."""
+
+
+def credentials_for(url: str, file: str) -> Credentials:
+    """Load a credentials file, or the environment for an empty name, and see that it fits the broker's URL.
+
+    For programs to call before they start anything. Raises ConfigError.
+    """
+    credentials = load_credentials(file)
+    tls_context(parse_broker_url(url), credentials)
+    return credentials
+
+
+class MqttLink:
+    """A Link over MQTT 3.1.1. paho's thread does nothing but move bytes to and from the inbox.
+
+    Brokers may accept a subscription or a message that their access rules forbid, and drop what it is about without a
+    word: mosquitto does. So a link with a will subscribes to the will's topic too. What we announce there must come
+    back; where it does not, these are somebody else's credentials.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        will: tuple[str, bytes] | None = None,
+        credentials: Credentials | None = None,
+        wanted: Callable[[str], bool] = everything,
+    ) -> None:
+        """Start connecting, and go on trying until closed.
+
+        name: what the broker's log shows. A random part makes it a client id that nobody can guess: whoever connects
+        under the same one ends our connection.
+        will: topic and payload of the retained message that the broker publishes when we are gone without a word.
+        wanted: given the topic of what came in, whether it is to be delivered; called on the link's thread.
+        Raises ConfigError where the URL is none or the credentials do not fit it.
+        """
+        self.address = parse_broker_url(url)
+        self._credentials = credentials or Credentials()
+        context = tls_context(self.address, self._credentials)
+        if self._credentials.password and not self.address.tls and not is_loopback(self.address.host):
+            log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", self.address)
+        self._inbox = Inbox(wanted, mqtt.topic_matches_sub)
+        self._connections = 0
+        self._heard_at = time.monotonic()
+        self._trouble = f"connecting to {self.address}"
+        self._came_up_at = 0.0
+        self._short_lived = 0  # connections in a row that ended soon
+        self._largest = 0  # bytes of the largest message on this connection
+        self._greeted = False  # whether the broker said a word of MQTT on this connection
+        self._asked: dict[int | None, str] = {}  # subscriptions without an answer yet
+        self._denied = ""
+        self._own_topic = will[0] if will else None
+        self._announcement: mqtt.MQTTMessageInfo | None = None
+        self._reminder: mqtt.MQTTMessageInfo | None = None  # an announcement made when the echo was overdue
+        self._denied_at: float | None = None
+        self._echo_due: float | None = None
+        self._echoed = False
+        self._client = _Client(self._connection_failed, f"{name}-{secrets.token_hex(8)}")
+        self._client.on_connect = self._on_connect
+        self._client.on_message = self._on_message
+        self._client.on_subscribe = self._on_subscribe
+        self._client.on_socket_open = self._on_socket_open
+        self._client.on_socket_close = self._on_socket_close
+        self._client.reconnect_delay_set(*RECONNECT_SECONDS)
+        if self._credentials.username is not None:
+            self._client.username_pw_set(self._credentials.username, self._credentials.password)
+        if context:
+            self._client.tls_set_context(context)
+        if will:
+            self._client.will_set(will[0], will[1], qos=1, retain=True)
+        self._client.connect_async(self.address.host, self.address.port, KEEPALIVE_SECONDS)
+        self._client.loop_start()
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected() and self._client.failure is None
+
+    @property
+    def connections(self) -> int:
+        return self._connections
+
+    @property
+    def trouble(self) -> str:
+        return "" if self.connected else self._trouble
+
+    @property
+    def heard_at(self) -> float:
+        return self._heard_at
+
+    @property
+    def dropped(self) -> int:
+        return self._inbox.common.dropped
+
+    def take_dropped(self) -> Counter[str]:
+        return self._inbox.take_dropped()
+
+    def know(self, senders: Iterable[str]) -> None:
+        self._inbox.know(frozenset(senders))
+
+    def subscribe(self, topic_filter: str) -> None:
+        self._inbox.add_filter(topic_filter)
+        if self.connected:
+            self._ask_for(topic_filter)
+
+    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
+        mailbox = self._inbox.add_mailbox(topic_filter, per_second)
+        if self.connected:
+            self._ask_for(topic_filter)
+        return mailbox
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        # paho would keep what is published while offline, without bound and only in memory.
+        if not self.connected:
+            return False
+        self._largest = max(self._largest, len(payload))
+        sent = self._client.publish(topic, payload, qos, retain)
+        accepted = sent.rc == mqtt.MQTT_ERR_SUCCESS
+        if topic == self._own_topic and qos and accepted:
+            if self._announcement is None:
+                self._announcement = sent
+            elif self._reminder is None and self._echo_due and time.monotonic() > self._echo_due:
+                self._reminder = sent
+        return accepted
+
+    def receive(self, timeout: float) -> Delivery | None:
+        if self._client.failure is not None:
+            raise self._client.failure
+        delivery = self._inbox.common.take(timeout)
+        # Once the broker let us, a change of its rules is no reason to end a robot that learns.
+        if not self._echoed:
+            self._check_access()
+        return delivery
+
+    def reconnect(self) -> None:
+        sock = self._client.socket()
+        if isinstance(sock, socket.socket):  # None while dialling
+            with suppress(OSError):  # it may be going down by itself
+                # Not ssl.SSLSocket's own: that takes the encryption away under paho, which may be reading.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def close(self, farewell: tuple[str, bytes] | None = None) -> None:
+        if farewell and self.connected:
+            sent = self._client.publish(farewell[0], farewell[1], qos=1, retain=True)
+            sent.wait_for_publish(timeout=2)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _check_access(self) -> None:
+        whose = f"user {self._credentials.username!r}" if self._credentials.username else "these credentials"
+        advice = "use the --credentials that belong to this name, or the name that belongs to these credentials"
+        if self._denied:
+            raise AccessDenied(f"the broker at {self.address} forbids {whose} to read {self._denied}: {advice}")
+        announcement = self._announcement
+        if announcement is None or not (self.connected and announcement.is_published()):
+            return
+        now = time.monotonic()
+        self._echo_due = self._echo_due or now + ECHO_SECONDS
+        # Nothing at all may come through for a while: access rules are the reason only where the broker still answers.
+        if now > self._echo_due and self._reminder and self._reminder.is_published():
+            self._denied_at = self._denied_at or now + REMINDER_SECONDS
+        if self._denied_at and now > self._denied_at:
+            raise AccessDenied(
+                f"the broker at {self.address} lets {whose} in, but does not pass on what we publish on "
+                f"{self._own_topic}: its access rules forbid it; {advice}"
+            )
+
+    def _ask_for(self, topic_filter: str) -> None:
+        _, number = self._client.subscribe(topic_filter, qos=1)
+        self._asked[number] = topic_filter
+
+    def _connection_failed(self, error: OSError | UnicodeError) -> None:
+        self._trouble = explain(error, self.address, lost=self._connections > 0)
+
+    def _on_connect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self._greeted = True
+        if reason.is_failure:
+            self._trouble = refusal(str(reason), self.address, self._credentials)
+            return
+        self._asked.clear()
+        self._announcement = self._reminder = self._echo_due = self._denied_at = None
+        # In this order, so that states come in before what refers to them.
+        for topic_filter in self._inbox.filters:
+            self._ask_for(topic_filter)
+        if self._own_topic and not any(mqtt.topic_matches_sub(one, self._own_topic) for one in self._inbox.filters):
+            self._ask_for(self._own_topic)
+        self._heard_at = time.monotonic()
+        self._connections += 1
+        self._came_up_at, self._largest = self._heard_at, 0
+        self._trouble = f"lost the broker at {self.address}"  # when this connection ends
+
+    def _on_subscribe(
+        self, _client: mqtt.Client, _data: Any, number: int, reasons: list[Any], _properties: Any
+    ) -> None:
+        topic_filter = self._asked.pop(number, " or ".join(self._inbox.filters))
+        if reasons[0].is_failure:
+            log.warning("the broker at %s forbids us to read %s", self.address, topic_filter)
+            if topic_filter not in self._inbox.own:
+                self._denied = topic_filter
+
+    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        self._heard_at = time.monotonic()
+        try:
+            topic = message.topic  # decoded each time that it is asked for
+        except UnicodeDecodeError:  # not every broker refuses such a topic
+            self._inbox.common.drop(NOBODY)
+            return
+        if topic == self._own_topic and not message.retain:
+            self._echoed = True
+        self._inbox.put(Delivery(topic, bytes(message.payload), message.retain))
+
+    def _on_socket_open(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
+        self._greeted = False
+        # Nagle's algorithm off: receipts are small, and a full window waits for them.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _on_socket_close(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
+        if self._greeted:
+            is_short = self._largest and time.monotonic() < self._came_up_at + SHORT_SECONDS
+            self._short_lived = self._short_lived + 1 if is_short else 0
+            if self._short_lived >= SHORT_LIVED:
+                self._trouble = ends_soon(self.address, self._largest)
+            return
+        if isinstance(sock, TlsSocket) and isinstance(sock.failure, ssl.SSLError):
+            self._trouble = explain(sock.failure, self.address)
+        else:
+            self._trouble = silent_end(self.address)
+
+
+def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
+    """Dial again where nothing comes in, not even what we announced ourselves: paho may take minutes to notice.
+
+    announced_at: when our state was last published; both times are monotonic. Return whether it was necessary.
+    """
+    if not link.connected or announced_at <= link.heard_at or now - link.heard_at <= AWAY_SECONDS:
+        return False
+    log.warning("nothing came from the broker for %.0f seconds: connecting again", AWAY_SECONDS)
+    link.reconnect()
+    return True
+
+
+class _Client(mqtt.Client):
+    """A paho client that says why a connection failed: in a thread of its own, paho only tries again.
+
+    What was on the way when a connection broke is gone with it. paho would send all of it again with the next one,
+    before anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
+    """
+
+    def __init__(self, failed: Callable[[OSError | UnicodeError], None], client_id: str) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311, clean_session=True)
+        self._failed = failed
+        self.failure: BaseException | None = None  # what ended paho's thread
+        self._unread = memoryview(b"")
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        """Do what paho's thread does, and keep what ends it: paho would only leave a link that is silent for ever."""
+        try:
+            return super().loop_forever(timeout, retry_first_connection)
+        except BaseException as error:
+            log.exception("the link's thread has failed")
+            self.failure = error
+            return MQTTErrorCode.MQTT_ERR_UNKNOWN
+
+    def reconnect(self) -> MQTTErrorCode:
+        self.drop_out_messages()
+        self._unread = memoryview(b"")
+        try:
+            return super().reconnect()
+        except UnicodeError as error:  # a name that no DNS could hold; it would end paho's thread
+            self._failed(error)
+            raise OSError(str(error)) from error
+        except OSError as error:
+            self._failed(error)
+            raise
+
+    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Handle all packets that have come. paho waits for the socket before each, though it has some read already."""
+        rc = super().loop_read(max_packets)
+        while rc == mqtt.MQTT_ERR_SUCCESS and self._unread and self._sock is not None:
+            rc = super().loop_read(max_packets)
+        return rc
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        # paho reads each packet with three or more system calls. With this a small message of a flood costs 19
+        # microseconds of this thread in place of 26.
+        if not self._unread:
+            self._unread = memoryview(super()._sock_recv(max(bufsize, READ_BYTES)))
+        part, self._unread = self._unread[:bufsize], self._unread[bufsize:]
+        return bytes(part)
+
+
+class MemoryBroker:
+    """Connects MemoryLinks in one process: retained messages and filters with '+', as a broker has them."""
+
+    def __init__(self) -> None:
+        self.links: list[MemoryLink] = []
+        self.retained: dict[str, bytes] = {}
+
+    def deliver(self, topic: str, payload: bytes, retain: bool) -> None:
+        """Hand a message to every link that wants it."""
+        if retain:
+            self.retained[topic] = payload
+        for link in self.links:
+            link.offer(Delivery(topic, payload, retained=False))
+
+
+class MemoryLink:
+    """A Link without a network. ``connected`` may be set to False to try what an outage does."""
+
+    def __init__(self, broker: MemoryBroker, wanted: Callable[[str], bool] = everything) -> None:
+        """wanted: as of an MqttLink."""
+        self.connected = True
+        self.connections = 1
+        self.trouble = ""
+        self.heard_at = time.monotonic()
+        self._broker = broker
+        self._inbox = Inbox(wanted, mqtt.topic_matches_sub)
+        broker.links.append(self)
+
+    @property
+    def dropped(self) -> int:
+        return self._inbox.common.dropped
+
+    def take_dropped(self) -> Counter[str]:
+        return self._inbox.take_dropped()
+
+    def know(self, senders: Iterable[str]) -> None:
+        self._inbox.know(frozenset(senders))
+
+    def subscribe(self, topic_filter: str) -> None:
+        self._inbox.add_filter(topic_filter)
+        self._take_retained(topic_filter)
+
+    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
+        mailbox = self._inbox.add_mailbox(topic_filter, per_second)
+        self._take_retained(topic_filter)
+        return mailbox
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        if self.connected:
+            self._broker.deliver(topic, payload, retain)
+        return self.connected
+
+    def offer(self, delivery: Delivery) -> None:
+        """Take in a message that some link published, if a filter matches."""
+        if self.connected and any(mqtt.topic_matches_sub(one, delivery.topic) for one in self._inbox.filters):
+            self.heard_at = time.monotonic()
+            self._inbox.put(delivery)
+
+    def receive(self, timeout: float) -> Delivery | None:
+        return self._inbox.common.take(timeout)
+
+    def reconnect(self) -> None:
+        if not self.connected:
+            return
+        self.connections += 1
+        self.heard_at = time.monotonic()
+        for topic_filter in self._inbox.filters:
+            self._take_retained(topic_filter)
+
+    def close(self, farewell: tuple[str, bytes] | None = None) -> None:
+        if farewell:
+            self.publish(*farewell, retain=True)
+        self._broker.links.remove(self)
+
+    def _take_retained(self, topic_filter: str) -> None:
+        for topic, payload in list(self._broker.retained.items()):
+            if mqtt.topic_matches_sub(topic_filter, topic):
+                self._inbox.put(Delivery(topic, payload, retained=True))

@@ -1,0 +1,1 @@
+"""What each of the programs needs before anything else: threads, paths, text on a terminal."""

@@ -1,0 +1,1 @@
+"""Who is who at the broker, and who may read and write what."""

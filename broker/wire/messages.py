@@ -1,0 +1,334 @@
+"""What the ends say to each other, as frozen values. How it looks on the wire is codec.py's business.
+
+Who speaks is in the topic, never in the message: the broker's access list guards topics.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import astuple, dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from broker.wire.quantize import PackedActivations
+
+# Where a robot's weights come from: random, torchvision's pretrained ones, or a checkpoint of a former run.
+Weights = Literal["none", "default", "checkpoint"]
+
+# What people may ask a robot to do.
+Action = Literal["teach", "stop", "undo", "rename", "merge", "forget", "pause", "resume", "step"]
+
+# What changes about classes after samples of them were sent: a class gets another name, which may be that of another
+# one; a class is forgotten; what was taught in a session is taken back.
+Change = Literal["rename", "forget", "undo"]
+
+# Which end named a frame: the robot's early exit, or the cloud's segment.
+AnsweredBy = Literal["exit", "cloud"]
+
+# What became of a batch: trained (or evaluated), seen before, or refused with a reason.
+Outcome = Literal["accepted", "duplicate", "rejected"]
+
+# Each end publishes its state again this often: a retained state without one is left from a process that is gone.
+HEARTBEAT_SECONDS = 5.0
+# A peer, or a link, without a sign of life for so long counts as away: three heartbeats may be lost on a weak uplink.
+AWAY_SECONDS = 4 * HEARTBEAT_SECONDS
+# A robot asks at most so often; a camera's rate, nearly. A trainer leaves unanswered what comes much more often.
+ASKS_PER_SECOND = 25.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSpec:
+    """Where and how one network is divided: all the cloud needs to build its segment.
+
+    backbone: a torchvision classifier's name. cut: the node whose output crosses. image_size: pixels, square.
+    bits: of a quantized value. bottleneck: channels that cross, 0 for all of them.
+    shape: one sample as it crosses, channels first, after the bottleneck.
+    """
+
+    backbone: str
+    cut: str
+    image_size: int
+    bits: int
+    bottleneck: int
+    shape: tuple[int, ...]
+
+    @property
+    def values(self) -> int:
+        """Return how many numbers of one sample cross."""
+        return math.prod(self.shape)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return 16 hexadecimal digits that tell this split from others."""
+        return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotState:
+    """A robot's presence (retained; its last will says online=False).
+
+    boot: 16 hexadecimal digits, new at each start. run: 16 more, the same at every start on one run folder. former: the
+    run whose weights this one began with, empty for none. edits: class edits that a trainer was told of by now, so
+    that one that comes later waits for none of them; states that differ in nothing else are equal. started: Unix time
+    in seconds. rehearse: the rehearsed samples that the stream wants for each fresh one, at both ends (0 for a shuffled
+    replay, 1 for a live camera).
+    """
+
+    boot: str
+    run: str
+    former: str
+    edits: int = field(compare=False)
+    started: float
+    online: bool
+    split: SplitSpec
+    weights: Weights
+    rehearse: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerState:
+    """A cloud trainer's presence (retained; its last will says online=False).
+
+    trouble: why it takes no activations for now, as a full disk; empty while it does.
+    """
+
+    boot: str
+    started: float
+    online: bool
+    trouble: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActivationBatch:
+    """Labelled activations at the cut, for training or, with evaluation > 0, only to be predicted.
+
+    boot, sequence: name the message; sequence counts from 0 at each start. split: the SplitSpec's fingerprint.
+    evaluation: 0 to train on, else the number of the evaluation round. progress: of the robot's run, 0 to 1, or None
+    where the stream has no end. edge_version: optimizer steps behind these activations. edits: class edits made before
+    it, so that those made later still apply to it. session: of teaching, counted from 1; 0 for none.
+    classes: the names that occur here. labels: uint16 (N,), indices into classes.
+    samples: uint32 (N,), the robot's number of each sample, 0 for none. again: they came before, and are encoded anew;
+    of two activations with one number the one with the higher edge_version counts.
+    """
+
+    boot: str
+    sequence: int
+    split: str
+    evaluation: int
+    progress: float | None
+    edge_version: int
+    edits: int
+    session: int
+    classes: tuple[str, ...]
+    labels: NDArray[np.uint16]
+    samples: NDArray[np.uint32]
+    again: bool
+    activations: PackedActivations
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each sample."""
+        return [self.classes[index] for index in self.labels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassEdit:
+    """A change of what samples are called, those included that were sent before and arrive later.
+
+    boot, sequence: name the message, as an ActivationBatch's. number: of the edit in its run, from 1. name: the class;
+    of an undo the one that began with the session, empty where it was known before. to: its new name, for a rename.
+    session: the one taken back, for an undo; else 0.
+    """
+
+    boot: str
+    sequence: int
+    number: int
+    change: Change
+    name: str
+    to: str
+    session: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a person asks a robot to do, from any MQTT client.
+
+    id: chosen by who asks, so that the results can be told from others'. name: the class it is about. to: its new
+    name. seconds: how long to teach.
+    """
+
+    id: str
+    action: Action
+    name: str
+    to: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandResult:
+    """What came of a command. done: nothing more will be said of it; a teaching session says twice."""
+
+    id: str
+    ok: bool
+    done: bool
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """The cloud's word that one message is dealt with, so the robot may let go of it.
+
+    held: seconds from when the message came in until this was sent, which tell nothing of the link.
+    """
+
+    boot: str
+    sequence: int
+    outcome: Outcome
+    reason: str
+    held: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotMetrics:
+    """How a robot is doing, for whoever listens. Accuracies are shares of 1; None where not known yet.
+
+    images: trained on so far. queued: messages without a receipt; dropped: training samples that were never sent and
+    never will be, as the robot's disk had no room.
+    """
+
+    boot: str
+    images: int
+    classes: int
+    exit_loss: float | None
+    exit_prequential: float | None
+    exit_accuracy: float | None
+    images_per_second: float
+    bytes_per_image: float | None
+    raw_bytes_per_image: float
+    jpeg_bytes_per_image: float | None
+    messages_sent: int
+    messages_rejected: int
+    queued: int
+    dropped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerMetrics:
+    """How the cloud segment of one robot is doing.
+
+    cloud_prequential: since the start; cloud_recent: over the last thousand images. evaluation: the latest round of
+    held-out frames; evaluated: how many of it are predicted so far; cloud_accuracy: of those. messages_waiting: stored,
+    but not trained on yet. quarantine: why this robot's messages are not taken for now; empty while they are.
+    """
+
+    robot: str
+    boot: str
+    images: int
+    classes: int
+    cloud_loss: float | None
+    cloud_prequential: float | None
+    cloud_recent: float | None
+    cloud_accuracy: float | None
+    evaluation: int
+    evaluated: int
+    messages_trained: int
+    messages_waiting: int
+    messages_rejected: int
+    quarantine: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One frame's activations that the robot's exit is not sure of, for the cloud to name.
+
+    boot, number: name the ask; number counts from 0 at each start. split: the SplitSpec's fingerprint. deadline:
+    seconds that the robot waits from when it asks; a later answer is of no use. activations: of shape (1, C, ...).
+    """
+
+    boot: str
+    number: int
+    split: str
+    deadline: float
+    activations: PackedActivations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the cloud takes the frame of an ask for.
+
+    boot, number: of the ask. classes: the most probable ones, in falling order. probabilities: of each, 0 to 1; what is
+    missing to 1 is the other classes'. images: that the segment had learned from.
+    """
+
+    boot: str
+    number: int
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A robot's request to be answered, so that it knows the link, or to be told how long training here takes.
+
+    boot: of who asks. number: of the probe, from 0. split: whose cloud half to time; None for the link alone. rest:
+    bytes that mean nothing, to fill the link.
+    """
+
+    boot: str
+    number: int
+    split: SplitSpec | None
+    rest: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """What a probe found.
+
+    boot, number: as in the probe. seconds: of a training step of so many samples, at the trainer's batch; 0 samples
+    where nothing was timed. trouble: why not, though it was asked for, for people.
+    """
+
+    boot: str
+    number: int
+    seconds: float
+    samples: int
+    trouble: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a robot takes a frame for, for whoever acts on it.
+
+    time: Unix time in seconds at which the frame came. name: of the class; empty where none that is known fits.
+    confidence: 0 to 1, calibrated: of the answers with 0.8 some 80 % should be right. by: who knew. latency: seconds
+    from the frame to this prediction.
+    """
+
+    boot: str
+    time: float
+    name: str
+    confidence: float
+    by: AnsweredBy
+    latency: float
+
+
+Message = (
+    RobotState
+    | TrainerState
+    | ActivationBatch
+    | ClassEdit
+    | Receipt
+    | Ask
+    | Answer
+    | Command
+    | CommandResult
+    | RobotMetrics
+    | TrainerMetrics
+    | Prediction
+    | Probe
+    | ProbeResult
+)

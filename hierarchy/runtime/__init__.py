@@ -1,0 +1,1 @@
+"""What a run needs beside its network: command line, run folder, curves, pages."""

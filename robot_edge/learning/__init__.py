@@ -1,0 +1,1 @@
+"""What a robot learns with: its segment, its frames, one step of training."""

@@ -1,0 +1,173 @@
+"""Frames to rehearse, or to test on: a bounded, class-balanced memory of JPEGs that lie in one block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from broker.errors import ConfigError
+from hierarchy.rehearsal import BalancedMemory
+from robot_edge.learning.frame_codec import ExactCodec, FrameCodec
+from robot_edge.sources.frames import Pixels
+
+# What is known of each frame: the session it is from, its number, which head its JPEG has, and its bytes.
+COLUMNS = ("session", "sample", "head", "length")
+SESSION, SAMPLE = 0, 1
+
+
+class KeptFrame(NamedTuple):
+    """A frame out of memory: its class, uint8 (size, size, 3), and the number under which its activations go up."""
+
+    name: str
+    image: Pixels
+    sample: int
+
+
+class FrameMemory:
+    """A BalancedMemory of frames, uint8 (size, size, 3), each in a twelfth of its bytes.
+
+    exact: as they are, to test on: an accuracy on JPEGs is not that on a camera's frames.
+
+    The frames lie in one block, which is reserved at the start and filled as they come. As arrays of their own they
+    would come and go between those of the training steps, and a checkpoint would stack them all into one more: the
+    heap fell to pieces of that, and a robot's resident memory grew while what it used stayed the same.
+    """
+
+    def __init__(self, limit: int, size: int, seed: int, *, exact: bool = False) -> None:
+        self.size = size
+        self._exact = exact
+        self._codec = ExactCodec(size) if exact else FrameCodec(size)
+        self._slots: BalancedMemory[int] = BalancedMemory(limit, seed)
+        # One more than may stay, for a new frame comes in before it is known which one goes.
+        slots = max(0, limit) + 1
+        self._block = np.empty((slots, self._codec.room), np.uint8)
+        self._about = np.zeros((slots, len(COLUMNS)), np.int64)
+        self._free = list(reversed(range(slots)))  # the last one is the next to be filled
+
+    @staticmethod
+    def limit_of(megabytes: float, size: int) -> int:
+        """Return how many frames of that size, in pixels, fit into so many megabytes.
+
+        Raises ConfigError where the machine has no such memory.
+        """
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
+        if megabytes > installed:
+            raise ConfigError(f"--rehearsal-mb {megabytes:g}: this machine has {installed:,.0f} MB of memory; use less")
+        return int(megabytes * 1e6 / FrameCodec(size).room)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def add(self, name: str, frame: Pixels, session: int = 0, sample: int = 0) -> None:
+        """Keep a copy of a frame of the class of that name.
+
+        session: of teaching, which it is from; 0 for none. sample: its number, 0 for one that is never sent.
+        """
+        slot = self._free.pop()
+        gone = self._slots.add(name, slot)
+        if gone is not None:
+            self._let_go(gone)
+        if gone != slot:
+            head, body = self._codec.encode(frame)
+            self._block[slot, : len(body)] = np.frombuffer(body, np.uint8)
+            self._about[slot] = session, sample, head, len(body)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many frames there are of each class."""
+        return self._slots.counts()
+
+    def has_other(self, name: str, session: int) -> bool:
+        """Whether there is a frame of that class from another session."""
+        return any(its == name and self._about[slot, SESSION] != session for its, slot in self._slots.all())
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a class another name, which may be that of another class."""
+        self._slots.rename(old, new)
+
+    def forget_class(self, name: str) -> None:
+        """Give up all frames of a class."""
+        self._forget({slot for its, slot in self._slots.all() if its == name})
+
+    def forget_session(self, session: int) -> None:
+        """Give up all frames from a session."""
+        self._forget({slot for _, slot in self._slots.all() if self._about[slot, SESSION] == session})
+
+    def _forget(self, slots: set[int]) -> None:
+        self._slots.forget(lambda slot: slot in slots)
+        for slot in sorted(slots, reverse=True):
+            self._let_go(slot)
+
+    def _let_go(self, slot: int) -> None:
+        self._block[slot] = 0  # nothing is left of it in the next checkpoint
+        self._free.append(slot)
+
+    def draw(self, count: int) -> list[KeptFrame]:
+        """Return ``count`` different frames, or all where there are fewer: as BalancedMemory's."""
+        return list(self.draw_one_by_one(count))
+
+    def draw_one_by_one(self, count: int) -> Iterator[KeptFrame]:
+        """Draw now and decode each when it is asked for, where all at once would take twelve times the memory."""
+        return self._frames(self._slots.draw(count))
+
+    def all(self) -> Iterator[KeptFrame]:
+        """Yield every frame."""
+        return self._frames(self._slots.all())
+
+    def _frames(self, chosen: list[tuple[str, int]]) -> Iterator[KeptFrame]:
+        for name, slot in chosen:
+            yield KeptFrame(name, self._frame(slot), int(self._about[slot, SAMPLE]))
+
+    def _frame(self, slot: int) -> Pixels:
+        _, _, head, length = self._about[slot].tolist()
+        return self._codec.decode(head, self._block[slot, :length].tobytes())
+
+    def one_of_each(self) -> dict[str, Pixels]:
+        """Return one frame of each class; draws nothing, so what is drawn later stays the same."""
+        first = dict(reversed(self._slots.all()))
+        return {name: self._frame(slot) for name, slot in first.items()}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what a checkpoint must hold, and what goes into its JSON.
+
+        The tensors: frames, uint8 (slots, room), a view of the block; and of each frame that is kept its slot and its
+        label, int64 (N,), and its COLUMNS, int64 (N, columns).
+        """
+        held = self._slots.all()
+        classes = list(dict.fromkeys(name for name, _ in held))
+        heads = [head.hex() for head in self._codec.heads]
+        about = {"size": self.size, "exact": self._exact, "room": self._codec.room, "heads": heads, "classes": classes}
+        about["random"] = self._slots.random_state()
+        if not held:
+            return {}, about
+        slots = [slot for _, slot in held]
+        return {
+            "frames": torch.from_numpy(self._block[: max(slots) + 1]),
+            "slots": torch.tensor(slots),
+            "columns": torch.from_numpy(self._about[slots]),
+            "labels": torch.tensor([classes.index(name) for name, _ in held]),
+        }, about
+
+    def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+        """Go on from a state. Raises ValueError where it is of frames of another size, or of one that keeps them so."""
+        if (about["size"], about["exact"], about["room"]) != (self.size, self._exact, self._codec.room):
+            raise ValueError(f"these frames are {about['size']} pixels wide, not {self.size}, or kept otherwise")
+        slots = tensors["slots"].tolist() if tensors else []
+        self._codec.heads = [bytes.fromhex(head) for head in about["heads"]]
+        if tensors:
+            self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
+            self._about[slots] = tensors["columns"].numpy()
+        names = [about["classes"][label] for label in tensors["labels"].tolist()] if tensors else []
+        self._slots.restore(zip(names, slots, strict=True), about["random"])
+        self._free = sorted(set(range(len(self._block))) - set(slots), reverse=True)
+
+
+def frames_in(tensors: dict[str, Tensor], about: dict[str, Any]) -> Iterator[KeptFrame]:
+    """Yield the frames of a memory's state."""
+    memory = FrameMemory(len(tensors.get("frames", ())), about["size"], 0, exact=about["exact"])
+    memory.restore(tensors, about)
+    return memory.all()

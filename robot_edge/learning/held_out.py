@@ -1,0 +1,120 @@
+"""The frames that a robot is tested on and never learns from: set apart on its way, or of a source of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+
+from broker.errors import SourceError
+from broker.wire.codec import unpack_as
+from broker.wire.messages import ClassEdit
+from robot_edge.learning.batcher import Batch, Batcher
+from robot_edge.learning.class_edits import Knowledge
+from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.run.config import RobotConfig
+from robot_edge.sources.frames import FrameSource
+from robot_edge.sources.opening import open_source
+from robot_edge.uplink.outbox import Outbox
+
+# Frames to test on that are set apart, or shown by a simulated camera: a percentage point of accuracy is 20 of them.
+HELD_OUT_FRAMES = 2000
+# Added to the seed for --held-out sim:, or it would show the scenes that were trained on. Phases add their number.
+HELD_OUT_SEED = 1_000_000
+# Frames predicted at a time.
+PREDICT_AT_ONCE = 256
+
+# The flags of --source that --held-out has its own of, and what those are called.
+OWN_FLAGS, OWN_FLAG = re.compile(r"--(labels|image-topic|label-topic)\b"), r"--held-out-\1"
+
+# Opens a source of frames to test on, of the classes named beside those of the run's phases.
+OpenSource = Callable[[Sequence[str]], FrameSource]
+
+
+def open_held_out(config: RobotConfig, known: Sequence[str]) -> FrameSource:
+    """Open --held-out, with phases of their classes and those known before. Raises SourceError."""
+    shown = list(dict.fromkeys([*known, *(name for phase in config.phase_classes for name in phase)]))
+    try:
+        return _source_of(config, shown if config.phases else [])
+    except SourceError:
+        if not known:
+            raise
+        return open_held_out(config, ())  # a former run knew classes that this source has not
+
+
+def _options(config: RobotConfig) -> RobotConfig:
+    """Return the settings with those of --held-out in place of those of --source."""
+    is_bag = config.held_out.startswith("bag:")
+    return dataclasses.replace(
+        config,
+        rate="max",
+        labels=config.held_out_labels,
+        image_topic=config.held_out_image_topic or (config.image_topic if is_bag else ""),
+        label_topic=config.held_out_label_topic or (config.label_topic if is_bag else ""),
+    )
+
+
+def _source_of(config: RobotConfig, classes: list[str]) -> FrameSource:
+    try:
+        return open_source(
+            config.held_out,
+            _options(config),
+            image_size=config.image_size,
+            phases=[classes] if classes else [],
+            images=HELD_OUT_FRAMES if config.held_out == "sim:" else 0,  # it has no end of its own
+            seed=config.seed + HELD_OUT_SEED,
+            needs_labels=True,
+        )
+    except SourceError as error:
+        raise SourceError(f"--held-out: {OWN_FLAGS.sub(OWN_FLAG, str(error))}") from error
+
+
+class HeldOutFrames:
+    """Yields them in batches, as often as there is a test.
+
+    opener: opens the source that they come from, anew for each test; None where they were set apart.
+    """
+
+    def __init__(self, knowledge: Knowledge, outbox: Outbox, opener: OpenSource | None) -> None:
+        self._knowledge = knowledge
+        self._outbox = outbox
+        self._opener = opener
+
+    def batches(self, most: int = 0) -> Iterator[Batch]:
+        """Yield them mixed, at most about so many; 0 for all. Raises SourceError."""
+        if self._opener is not None:
+            yield from self._of_source(self._opener, most)
+            return
+        frames = self._knowledge.held_out.draw(most or HELD_OUT_FRAMES)
+        for start in range(0, len(frames), PREDICT_AT_ONCE):
+            part = frames[start : start + PREDICT_AT_ONCE]
+            yield Batch(images=np.stack([one.image for one in part]), names=[one.name for one in part], positions=[])
+
+    def batches_of_known_classes(self, most: int) -> Iterator[Batch]:
+        """Yield those of classes that were learned by now. Raises SourceError."""
+        for batch in self.batches(most):
+            yield from _only(batch, {name: name for name in self._knowledge.classes})
+
+    def _of_source(self, opener: OpenSource, most: int) -> Iterator[Batch]:
+        with closing(opener(self._knowledge.classes)) as source:
+            size = self._knowledge.held_out.size
+            nothing = FrameMemory(0, size, 0)
+            reader = Batcher(source=source, size=PREDICT_AT_ONCE, image_size=size, held_out_every=0, held_out=nothing)
+            while (not most or reader.frames_read < most) and (batch := reader.next()) is not None:
+                yield from _only(batch, self._called_now(batch))
+
+    def _called_now(self, batch: Batch) -> dict[str, str]:
+        """Return what the labels of --held-out, which knows nothing of class edits, are called by now."""
+        edits = [unpack_as(ClassEdit, payload) for payload in self._outbox.edits_after(0)]
+        called = {name: self._knowledge.called_now(name, edits) for name in set(batch.names)}
+        return {name: now for name, now in called.items() if now is not None}
+
+
+def _only(batch: Batch, names: dict[str, str]) -> Iterator[Batch]:
+    """Yield what is left of a batch by those names; nothing where that is nothing."""
+    rows = [row for row, name in enumerate(batch.names) if name in names]
+    if rows:
+        yield Batch(images=batch.images[rows], names=[names[batch.names[row]] for row in rows], positions=[])

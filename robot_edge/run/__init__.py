@@ -1,0 +1,1 @@
+"""The loops, and what a run is started, resumed and described with."""

@@ -1,0 +1,315 @@
+"""`robot-edge evaluate`: what a run's segment is worth on a source of frames, alone and with the cloud to ask."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from broker.errors import ConfigError, NoAnswer, NothingDone
+from broker.link.mqtt import MqttLink, credentials_for
+from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
+from broker.wire.quantize import Quantized, pack_activations
+from hierarchy.device import Compute, choose_device, set_threads
+from hierarchy.evaluation import RECENT
+from hierarchy.learner import restore_weights
+from hierarchy.runtime.checkpoint import load_checkpoint, write_json
+from hierarchy.runtime.command_line import EXIT_INTERRUPTED, Notice, StopRequest
+from hierarchy.runtime.curves import draw_thresholds
+from hierarchy.runtime.disk import unwritable
+from hierarchy.runtime.progress import RunProgress
+from hierarchy.runtime.run_folder import former_settings
+from robot_edge.inference.cascade import CloudLine
+from robot_edge.inference.predictor import ExitPrediction, Predictor
+from robot_edge.learning.batcher import resize
+from robot_edge.learning.frame_memory import KeptFrame, frames_in
+from robot_edge.learning.held_out import HELD_OUT_SEED
+from robot_edge.learning.segment import EdgeSegment, build_edge
+from robot_edge.run.config import EvaluateConfig, RobotConfig
+from robot_edge.run.evaluation_report import Look, report, threshold_points
+from robot_edge.run.identity import run_identity
+from robot_edge.run.progress import LISTED_CLASSES, print_evaluation
+from robot_edge.run.resume import unpack_compute
+from robot_edge.run.start import open_outbox
+from robot_edge.sources.encoded import UNREADABLE
+from robot_edge.sources.frames import FrameSource
+from robot_edge.sources.opening import open_source
+from robot_edge.sources.options import masked
+from robot_edge.uplink.uplink import Uplink, will
+
+# A trainer takes a copy of the network when it is first asked, which it may be after a step of some seconds.
+FIRST_ANSWER_SECONDS = 30.0
+
+log = logging.getLogger("robot-edge")
+
+# Given what the exit says and when its frame came, returns the cloud's answer and its latency, or None for neither.
+AskCloud = Callable[[ExitPrediction, float], tuple[Answer, float] | None]
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Test a run on a source, print the figures, and write evaluation.json and threshold.png.
+
+    Raises ConfigError, SourceError, NameTaken, NothingDone where nothing could be tested, and SystemExit where Ctrl-C
+    ended it; what was seen by then is printed, and nothing is written.
+    """
+    run = _settings(config)
+    with closing(
+        source_to_test(config, run)
+    ) as source:  # what is wrong with it should be said before a network is built
+        _evaluate(config, run, source)
+
+
+def source_to_test(config: EvaluateConfig, run: RobotConfig) -> FrameSource:
+    """Open the source of frames to test a run on, with labels of its own. Raises SourceError where it has none."""
+    return open_source(
+        config.source,
+        config,
+        image_size=run.image_size,
+        images=config.images,
+        seed=config.seed + HELD_OUT_SEED,
+        needs_labels=True,
+    )
+
+
+def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> None:
+    set_threads(config.threads)
+    segment, split, held_out, about = _load(run, Path(config.checkpoint))
+    device = choose_device(config.device)
+    compute = unpack_compute(about.get("compute"), device) or Compute(device=device)
+    compute.place(segment)
+    predictor = Predictor(segment, bits=split.bits, compute=compute)
+    if held_out:
+        predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
+    else:
+        log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
+    looks: list[Look] = []
+    with (
+        StopRequest() as stop,
+        _cloud(config, run, split, about["edits"], stop) as ask,
+        RunProgress(source.length, "frames") as progress,
+    ):
+        while not stop.made and (frame := source.next()) is not None:
+            taken_at = time.monotonic()
+            says = predictor.predict(resize(frame.image, run.image_size))
+            answered = ask(says, taken_at) if ask else None
+            if frame.label is not None:
+                looks.append(_look(frame.label, says, answered))
+            progress.show(source.position, _so_far(looks, asked=ask is not None))
+    if looks:
+        _conclude(config, looks, predictor, asked=ask is not None, stopped=stop.made)
+    nothing = _nothing_tested(config, looks, segment.exit.head.classes, source)
+    if stop.made:
+        if nothing:
+            log.warning("%s", nothing)
+        raise SystemExit(EXIT_INTERRUPTED)
+    if nothing:
+        raise NothingDone(nothing)
+
+
+def _nothing_tested(config: EvaluateConfig, looks: list[Look], classes: Sequence[str], source: FrameSource) -> str:
+    """Say why there is no accuracy; empty where there is one."""
+    frames = f"the {source.position:,} frames of {masked(config.source)}"
+    if not source.position and source.skipped:
+        return f"NOTHING WAS TESTED: none of the {source.skipped:,} frames of {masked(config.source)} could be read"
+    if not looks:
+        return f"NOTHING WAS TESTED: none of {frames} has a label"
+    if any(look.taught for look in looks):
+        return ""
+    known = ", ".join(classes[:LISTED_CLASSES]) + (", ..." if len(classes) > LISTED_CLASSES else "")
+    return f"NOTHING WAS TESTED: none of {frames} shows a class that the run learned ({known or 'it learned none'})"
+
+
+def _so_far(looks: list[Look], *, asked: bool) -> list[str]:
+    """Return what there is to say before the end."""
+    taught = [look for look in looks[-RECENT:] if look.taught]
+    if not taught:
+        return [f"no frame of a taught class yet, {len(looks):,} labelled"]
+    exit_right = sum(look.exit_name == look.label for look in taught) / len(taught)
+    answered = sum(look.cloud_name is not None for look in looks[-RECENT:])
+    cloud = [f"the cloud answered {answered:,} of the last {len(looks[-RECENT:]):,}"] if asked else []
+    return [f"exit {exit_right:.1%}", *cloud]
+
+
+def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *, asked: bool, stopped: bool) -> None:
+    curve, threshold = threshold_points(looks, None if config.threshold == "auto" else float(config.threshold))
+    figures = report(looks, predictor.calibration, curve, threshold, deadline=config.deadline, asked=asked)
+    if stopped:  # what a whole evaluation found is worth more than the beginning of this one
+        print_evaluation(figures, None)
+        return
+    out = Path(config.out or config.checkpoint)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        about = {"source": masked(config.source), "checkpoint": config.checkpoint}
+        write_json(out / "evaluation.json", {**about, **figures})
+        draw_thresholds(curve, threshold, out / "threshold.png", asked=asked)
+    except OSError as error:
+        raise unwritable(f"--out {out}", out, error) from error
+    print_evaluation(figures, out)
+
+
+def _settings(config: EvaluateConfig) -> RobotConfig:
+    """Return the settings of the run, with what this evaluation has others of. Raises ConfigError."""
+    folder = Path(config.checkpoint)
+    former = former_settings(folder)
+    if former is None:
+        raise ConfigError(f"--checkpoint {folder}: there is no run with a checkpoint; name the --run-dir of a robot")
+    if "source" not in former:
+        raise ConfigError(f"--checkpoint {folder} is a run of another program; name the --run-dir of a robot")
+    known = {one.name for one in dataclasses.fields(RobotConfig)}
+    kept = {name: value for name, value in former.items() if name in known}
+    kept |= {"weights": "none", "robot": config.robot or former.get("robot", "robot")}
+    kept |= {"broker": config.broker or former.get("broker"), "credentials": config.credentials, "outbox_mb": 1.0}
+    kept |= {"held_out": "", "held_out_labels": ""}  # what the run was tested on is not looked at
+    return RobotConfig(**kept)
+
+
+def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[KeptFrame], dict[str, Any]]:
+    """Return a run's segment, its split, the frames it set apart, and the JSON of its checkpoint.
+
+    Raises ConfigError where they do not fit.
+    """
+    parts, about = load_checkpoint(folder / "checkpoint", "name another --checkpoint")
+    segment, split, _ = build_edge(run)
+    if json.dumps(about.get("split")) != json.dumps(dataclasses.asdict(split)):
+        raise ConfigError(f"--checkpoint {folder} is of another split, {about.get('split')}, than its settings say")
+    try:
+        restore_weights(segment, segment.exit.head, parts, about)
+        held_out = list(frames_in(parts.get("held_out", {}), about["held_out"]))
+    except (RuntimeError, KeyError, IndexError, *UNREADABLE) as error:
+        raise ConfigError(f"--checkpoint {folder} is damaged or of another version: {error!r}") from error
+    return segment, split, held_out, about
+
+
+def _look(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None) -> Look:
+    answer, seconds = answered or (None, None)
+    return Look(
+        label=label,
+        taught=label in says.classes,
+        exit_name=says.name,
+        exit_confidence=says.confidence,
+        exit_logits=says.logits,
+        unknown=says.unknown,
+        exit_seconds=says.seconds,
+        cloud_name=answer.classes[0] if answer else None,
+        cloud_confidence=answer.probabilities[0] if answer else None,
+        cloud_seconds=seconds,
+    )
+
+
+@contextmanager
+def _cloud(
+    config: EvaluateConfig, run: RobotConfig, split: SplitSpec, edits: int, stop: StopRequest
+) -> Iterator[AskCloud | None]:
+    """Connect as the robot, where there is a broker, and return what asks the cloud. Raises ConfigError, NameTaken."""
+    if not config.broker:
+        yield None
+        return
+    credentials = credentials_for(config.broker, config.credentials)
+    identity = run_identity(Path(config.checkpoint), "none")
+    state = RobotState(
+        boot=secrets.token_hex(8),
+        run=identity.run,
+        former=identity.former,
+        edits=edits,
+        started=time.time(),
+        online=True,
+        split=split,
+        weights="checkpoint",  # so the trainer knows that its network for this run is meant
+        rehearse=run.rehearsed_per_fresh,
+    )
+    with tempfile.TemporaryDirectory() as folder, closing(open_outbox(run, Path(folder), state.boot)) as outbox:
+        link = MqttLink(config.broker, run.robot, will=will(run.robot, state), credentials=credentials)
+        line = CloudLine(link, run.robot)
+        with closing(Uplink(link, run.robot, state, outbox)) as uplink:
+            yield _Asker(uplink, line, split, state.boot, config, stop)
+
+
+class _Asker:
+    """Asks about one frame at a time. Each answer is waited for until its deadline."""
+
+    def __init__(
+        self,
+        uplink: Uplink,
+        line: CloudLine,
+        split: SplitSpec,
+        boot: str,
+        config: EvaluateConfig,
+        stop: StopRequest,
+    ) -> None:
+        self._uplink, self._line, self._split, self._boot = uplink, line, split, boot
+        self._deadline, self._checkpoint = config.deadline, config.checkpoint
+        self._stop = stop
+        self._number = 0
+        self._next_at = 0.0
+        self._notice = Notice(log)
+        self._answered = False
+
+    def __call__(self, says: ExitPrediction, taken_at: float) -> tuple[Answer, float] | None:
+        spent = time.monotonic() - taken_at
+        if not self._answered:
+            self._wake(says.quantized)
+        self._wait_for_trainer()
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
+        asked_at = time.monotonic()
+        self._next_at = asked_at + 1 / ASKS_PER_SECOND
+        answer = self._ask(says.quantized, self._deadline - spent)
+        # What was waited for before the ask is our pace and no latency.
+        return (answer, spent + time.monotonic() - asked_at) if answer else None
+
+    def _wait_for_trainer(self) -> None:
+        self._uplink.pump()
+        while (missing := self._uplink.waits_for) and not self._stop.made:
+            self._notice.say(f"waiting for {missing}")
+            self._uplink.pump(timeout=0.2)
+        self._notice.say("")
+
+    def _wake(self, quantized: Quantized) -> None:
+        """Ask until the first answer comes. Raises NoAnswer where none does."""
+        self._wait_for_trainer()
+        deadline = time.monotonic() + FIRST_ANSWER_SECONDS
+        self._notice.say(f"waiting up to {FIRST_ANSWER_SECONDS:.0f} s for the trainer's first answer")
+        while not self._answered and not self._stop.made:
+            self._uplink.pump()
+            self._answered = self._ask(quantized, 1.0) is not None
+            if not self._answered and time.monotonic() > deadline:
+                raise NoAnswer(self._what_is_known())
+
+    def _what_is_known(self) -> str:
+        """Say what there is to say of a trainer that answers nothing: what was seen, and no guesses."""
+        uplink, asked = self._uplink, f"none of {self._number} asks in {FIRST_ANSWER_SECONDS:.0f} s was answered"
+        if uplink.waits_for:
+            return f"{asked}; what is missing by now: {uplink.waits_for}"
+        heard = uplink.trainer_heard
+        alive = f"the trainer is online (its last sign of life came {heard:.0f} s ago)" if heard is not None else ""
+        if uplink.quarantine:
+            return f"{alive}, but {asked}: it takes nothing from this robot ({uplink.quarantine})"
+        told = uplink.figures is not None
+        nothing_said = f"it has said nothing of the run in {self._checkpoint}, so it may have no network of it"
+        about = "it has a network for this run" if told else nothing_said
+        return f"{alive}, but {asked}. {about.capitalize()}. Its own log says what its answering thread does"
+
+    def _ask(self, quantized: Quantized, deadline: float) -> Answer | None:
+        until = time.monotonic() + deadline
+        ask = Ask(
+            boot=self._boot,
+            number=self._number,
+            split=self._split.fingerprint,
+            deadline=max(0.0, deadline),
+            activations=pack_activations(quantized),
+        )
+        self._number += 1
+        self._line.ask(ask)
+        while (left := until - time.monotonic()) > 0 and not self._stop.made:
+            for answer in self._line.answers(min(left, 0.2)):
+                if (answer.boot, answer.number) == (ask.boot, ask.number) and time.monotonic() <= until:
+                    return answer
+        return None

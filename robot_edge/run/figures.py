@@ -1,0 +1,210 @@
+"""How a robot's run goes: what it counted itself and what the cloud said, as people get to see it. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from broker.wire.messages import ClassEdit, RobotMetrics
+from hierarchy.continual import AccuracyRounds
+from hierarchy.evaluation import HeldOut, Prequential
+from robot_edge.learning.batcher import Batcher
+from robot_edge.learning.trainer import EdgeStep, EdgeTrainer
+from robot_edge.uplink.uplink import Uplink
+
+
+class RunFigures:
+    """The figures of one run."""
+
+    def __init__(self, trainer: EdgeTrainer, uplink: Uplink, batcher: Batcher) -> None:
+        self.held_out = HeldOut()
+        self.rounds = AccuracyRounds()  # of tests before this one
+        self.evaluation = 0
+        self.seconds = 0.0  # of training so far
+        self._prequential = Prequential()
+        self._exit_loss: float | None = None
+        self._trainer = trainer
+        self._uplink = uplink
+        self._batcher = batcher
+
+    @property
+    def images(self) -> int:
+        """Fresh images learned from so far."""
+        return self._prequential.count
+
+    @property
+    def recent(self) -> float | None:
+        """The exit's prequential accuracy over the last thousand images; None before the first."""
+        return self._prequential.recent
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of what is counted here, as JSON can hold it."""
+        return {
+            "prequential": self._prequential.state(),
+            "exit_loss": self._exit_loss,
+            "seconds": self.seconds,
+            "evaluation": self.evaluation,
+            "rounds": self._all_rounds().state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self._prequential.restore(state["prequential"])
+        self._exit_loss, self.seconds = state["exit_loss"], state["seconds"]
+        self.evaluation = state["evaluation"]
+        self.rounds.restore(state["rounds"])
+
+    def apply(self, edit: ClassEdit) -> None:
+        """Do to the counts what a class edit says, before the network does it.
+
+        Those of an undone session stay until the next test.
+        """
+        if edit.change == "rename":
+            self.held_out.rename(edit.name, edit.to)
+            self.rounds.rename(edit.name, edit.to, merged=edit.to in self._trainer.classes)
+        elif edit.name:
+            self.held_out.remove(edit.name)
+            self.rounds.remove(edit.name)
+
+    def add(self, step: EdgeStep) -> None:
+        """Take in what a training step found."""
+        self._exit_loss = step.loss
+        self._prequential.add(step.correct)
+
+    def begin_test(self) -> None:
+        """Begin another round of predicting held-out frames."""
+        self.rounds = self._all_rounds()
+        self.held_out = HeldOut()
+        self.evaluation += 1
+
+    def _all_rounds(self) -> AccuracyRounds:
+        """Return the rounds of tests with the last one."""
+        rounds = AccuracyRounds()
+        rounds.restore(self.rounds.state())
+        rounds.add(self.held_out.by_class, self.evaluation)
+        return rounds
+
+    @property
+    def cloud_has_tested(self) -> bool:
+        """Whether the cloud has predicted every held-out frame that was predicted here."""
+        cloud = self._uplink.figures
+        return cloud is not None and cloud.evaluation == self.evaluation > 0 and cloud.evaluated >= self.held_out.count
+
+    @property
+    def cloud_is_through(self) -> bool:
+        """Whether the cloud has tested; where nothing is held out, so that it will not: whether it has learned all."""
+        if self.held_out.count:
+            return self.cloud_has_tested
+        if not self._uplink.outbox.messages_made:
+            return True  # it has nothing to learn, so it will say nothing
+        cloud = self._uplink.figures
+        return cloud is not None and not cloud.messages_waiting
+
+    def message(self) -> RobotMetrics:
+        """Return what others are told."""
+        images, uplink, outbox = self._prequential.count, self._uplink, self._uplink.outbox
+        counts = outbox.counts().values()
+        # Not the images learned from: after a kill the outbox is ahead of them, and behind where it was moved away.
+        taken = sum(each.taken for each in counts)
+        return RobotMetrics(
+            boot=uplink.state.boot,
+            images=images,
+            classes=len(self._trainer.classes),
+            exit_loss=self._exit_loss,
+            exit_prequential=self._prequential.overall,
+            exit_accuracy=self.held_out.accuracy,
+            images_per_second=images / self.seconds if self.seconds else 0.0,
+            bytes_per_image=outbox.bytes_made / taken if taken else None,
+            raw_bytes_per_image=self._batcher.raw_bytes_per_image,
+            jpeg_bytes_per_image=self._batcher.jpeg_bytes_per_image,
+            messages_sent=outbox.messages_made,
+            messages_rejected=outbox.messages_rejected,
+            queued=len(outbox),
+            dropped=sum(each.dropped for each in counts),
+        )
+
+    def step_line(self) -> dict[str, Any]:
+        """Return a line of metrics.jsonl."""
+        cloud = self._uplink.figures
+        return {
+            "images": self._prequential.count,
+            "classes": len(self._trainer.classes),
+            "exit_loss": self._exit_loss,
+            "exit_prequential": self._prequential.overall,
+            "exit_recent": self._prequential.recent,
+            "cloud_images": cloud.images if cloud else 0,
+            "cloud_loss": cloud.cloud_loss if cloud else None,
+            "cloud_prequential": cloud.cloud_prequential if cloud else None,
+            "cloud_recent": cloud.cloud_recent if cloud else None,
+            "queued": len(self._uplink.outbox),
+            "bits": self._trainer.bits,
+        }
+
+    def live_line(self) -> list[str]:
+        """Return what a person sees while it runs, the most important first.
+
+        Accuracies are of the last RECENT images.
+        """
+        own, cloud = self.message(), self._uplink.figures
+        cloud_recent, cloud_loss = (cloud.cloud_recent, cloud.cloud_loss) if cloud else (None, None)
+        goodput = self._uplink.goodput
+        link = "link up" if goodput is None else f"{goodput / 1e3:.0f} kB/s"
+        troubles = []
+        if self._uplink.waits_for:
+            link = "link down"
+            troubles.append(link)
+        if self._uplink.outbox.trouble:
+            troubles.append(f"OUTBOX: {self._uplink.outbox.trouble}")
+        if self._uplink.quarantine:
+            troubles.append(f"QUARANTINE: {self._uplink.quarantine}")
+        if own.dropped:
+            troubles.append(f"{own.dropped:,} samples dropped")
+        return [
+            *troubles,
+            f"exit {_percent(self._prequential.recent)}",
+            f"cloud {_percent(cloud_recent)}",
+            f"{link}, {self._samples_waiting:,} samples wait",
+            f"{own.images_per_second:.0f}/s",
+            f"loss {_loss(self._exit_loss)}, cloud {_loss(cloud_loss)}",
+            f"{own.bytes_per_image or 0:.0f} B/image, {self._trainer.bits} bits",
+        ]
+
+    @property
+    def _samples_waiting(self) -> int:
+        return sum(each.queued for each in self._uplink.outbox.counts().values())
+
+    def summary(self, *, interrupted: bool) -> dict[str, Any]:
+        """Return what summary.json holds; what the cloud did not say is None."""
+        cloud = self._uplink.figures
+        values = dataclasses.asdict(self.message())
+        for name in ("boot", "exit_loss", "queued"):
+            del values[name]
+        return {
+            **values,
+            "classes": list(self._trainer.classes),
+            "cloud_accuracy": cloud.cloud_accuracy if cloud and self.cloud_has_tested else None,
+            "cloud_prequential": cloud.cloud_prequential if cloud else None,
+            "exit_recent": self._prequential.recent,
+            "cloud_recent": cloud.cloud_recent if cloud else None,
+            "cloud_images": cloud.images if cloud else 0,
+            "messages_trained": cloud.messages_trained if cloud else 0,
+            "held_out_images": self.held_out.count,
+            "exit_accuracy_by_class": self.held_out.by_class,
+            "untested_classes": [name for name in self._trainer.classes if name not in self.held_out.by_class],
+            **self._all_rounds().figures("exit"),
+            "samples_by_class": {name: counts._asdict() for name, counts in self._uplink.outbox.counts().items()},
+            "deliveries_dropped": self._uplink.deliveries_dropped,
+            "starts": self._uplink.outbox.starts,
+            "frames_shown": self._batcher.frames_read,
+            "unlabelled": self._batcher.unlabelled,
+            "unreadable": self._batcher.source.skipped,
+            "interrupted": interrupted,
+        }
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.2f}"

@@ -1,0 +1,76 @@
+"""Looks at the paths in a robot's settings, before anything is imported or built that takes time."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from broker.errors import ConfigError
+from broker.program.paths import like, typed_path, what_is_wrong
+from robot_edge.run.config import EvaluateConfig, RobotConfig
+from robot_edge.sources.kinds import check_source, is_same_recording
+from robot_edge.sources.options import unmasked
+
+log = logging.getLogger("robot-edge")
+
+
+def check_run(config: RobotConfig) -> None:
+    """Raise ConfigError, with what may be meant, for a path of the settings at which nothing can be read or written.
+
+    Says where a test would show nothing.
+    """
+    check_source(config.source, "--source")
+    if config.held_out:
+        check_source(config.held_out, "--held-out")
+        if is_same_recording(unmasked(config.source), unmasked(config.held_out)):
+            log.warning(
+                "--held-out is what --source shows: the robot is tested on what it has learned. Without --held-out one "
+                "scene in %d is set apart",
+                config.held_out_every,
+            )
+    check_files(labels=config.labels, held_out_labels=config.held_out_labels, credentials=config.credentials)
+    check_folder_to_write(config.run_path, "--run-dir")
+    if config.former_run and not (config.run_path / "checkpoint").exists():  # else it goes on with that
+        check_former_run(config.former_run, "--weights", "none, default, or the run folder of a former run")
+
+
+def check_evaluation(config: EvaluateConfig) -> None:
+    """Raise ConfigError for a path in the settings of an evaluation at which nothing can be read or written."""
+    check_source(config.source, "--source")
+    check_files(labels=config.labels, credentials=config.credentials)
+    check_former_run(Path(config.checkpoint), "--checkpoint", "the --run-dir of a robot")
+    if config.out:
+        check_folder_to_write(Path(config.out), "--out")
+
+
+def check_files(**settings: str) -> None:
+    """Raise ConfigError for a setting that names a file which is not there. Empty ones name none."""
+    for name, text in settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        path = typed_path(text)
+        if text and (wrong := what_is_wrong(path)):
+            raise ConfigError(f"{flag} {path} {wrong}")
+        if text and path.is_dir():
+            raise ConfigError(f"{flag} {path} is a folder; name a file")
+
+
+def check_former_run(path: Path, flag: str, expected: str) -> None:
+    """Raise ConfigError where a run's folder, with a checkpoint in it, is to be read and is not there."""
+    if wrong := what_is_wrong(path):
+        meant = like(path.name, ["default", "none"]) if flag == "--weights" else ""
+        hint = f" (did you mean {flag} {meant}?)" if meant and "did you mean" not in wrong else ""
+        raise ConfigError(f"{flag} {path} {wrong}{hint}; expected {expected}")
+    if not (path / "checkpoint").is_dir():
+        raise ConfigError(f"{flag} {path}: there is no run with a checkpoint; expected {expected}")
+
+
+def check_folder_to_write(path: Path, flag: str) -> None:
+    """Raise ConfigError where a folder can neither be written nor be made."""
+    there = path
+    while not os.path.lexists(there) and there.parent != there:
+        there = there.parent
+    if not there.is_dir():
+        raise ConfigError(f"{flag} {path}: {there} is no folder; choose another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{flag} {path}: {there} may not be written by this user; choose another one")

@@ -1,0 +1,104 @@
+"""Taking a run up again: which settings must be the same, and what a checkpoint holds besides the network. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from broker.errors import ConfigError
+from hierarchy.device import Compute
+from hierarchy.runtime.checkpoint import Parts
+from robot_edge.run.config import RobotConfig
+
+# What a run may be taken up with another value of: it changes neither the network nor which frames come, and in which
+# order; a camera's never come again anyway. A lower learning rate is what a run needs that has diverged.
+FREE = {
+    "broker",
+    "credentials",
+    "run_dir",
+    "when_full",
+    "outbox_mb",
+    "durable",
+    "catch_up",
+    "checkpoint_every",
+    "practice",
+    "threshold",
+    "ask_deadline",
+    "predictions_per_second",
+    "prediction_topic",
+    "learning_rate",
+    "device",
+    "threads",
+    "rate",
+    "encode_anew",
+    "least_bits",
+    "data_dir",
+    "width",
+    "height",
+    "fps",
+    "exposure",
+    "page",
+    "page_host",
+    "page_password_file",
+}
+# The source may also be shown for longer; with phases that would change which frame comes when.
+FREE_WITHOUT_PHASES = {"epochs", "images"}
+
+
+def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
+    """Raise ConfigError, which names the setting, unless a run with those former settings can go on with these."""
+    if "source" not in former:
+        raise ConfigError(f"{config.run_path} holds a run of another program: choose another --run-dir")
+    free = FREE if config.phases else FREE | FREE_WITHOUT_PHASES
+    advice = (
+        f"choose another --run-dir, with --weights {config.run_path} to go on from what it learned, or take the run up "
+        "with the settings in its config.toml"
+    )
+    settings = config.as_toml()  # passwords masked, as they are in the former ones
+    for one in fields(RobotConfig):
+        before = former.get(one.name, "" if one.default is MISSING else one.default)
+        now = settings.get(one.name, "")
+        if one.name not in free and before != now:
+            flag = f"--{one.name.replace('_', '-')}"
+            raise ConfigError(f"{config.run_path} holds a run with {flag} {before!r}, not {now!r}: {advice}")
+
+
+def pack_compute(compute: Compute) -> dict[str, Any]:
+    """Return how the network is computed, as JSON can hold it."""
+    return {"device": compute.device.type, **compute.settings}
+
+
+def unpack_compute(about: dict[str, Any] | None, device: torch.device) -> Compute | None:
+    """Return how the network was computed; None where that was on another kind of device, or is not known."""
+    if about is None or about["device"] != device.type:
+        return None
+    return Compute.from_settings(device, about)
+
+
+def checkpoint_error(folder: Path, error: Exception) -> ConfigError:
+    """Return the error of a checkpoint that this run cannot go on from."""
+    return ConfigError(
+        f"the run in {folder} cannot go on from its checkpoint ({type(error).__name__}: {error}): choose another "
+        f"--run-dir, and start from its weights with --weights {folder}"
+    )
+
+
+def without_checkpoint(checkpoint: Path) -> str:
+    """Say what to do where a run's checkpoint cannot be read."""
+    return (
+        f"put a copy of it back, or move {checkpoint} away: then the robot learns once more from the start of its "
+        "source, and sends only what it has not sent before"
+    )
+
+
+def checkpoint_parts(
+    trainer: Parts, rehearsal: dict[str, Tensor], held_out: dict[str, Tensor], batcher: dict[str, NDArray[Any]]
+) -> Parts:
+    """Return all tensors of a robot's checkpoint."""
+    arrays = {name: torch.from_numpy(array) for name, array in batcher.items()}
+    return {**trainer, "rehearsal": rehearsal, "held_out": held_out, "batcher": arrays}

@@ -1,0 +1,139 @@
+"""Settings of where frames come from, besides the source itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import quote, urlsplit
+
+from broker.errors import ConfigError, SourceError
+from hierarchy.runtime.command_line import check_range
+
+# A number is so many frames a second.
+Rate = float | Literal["realtime", "max"]
+
+# What only shows what is in front of it, and never says what that is.
+CAMERAS = {"camera", "rtsp", "rtsps", "http", "https", "gst"}
+# What shows what is there now; a ROS topic may say what that is on another one.
+LIVE_SOURCES = CAMERAS | {"ros2"}
+
+PASSWORD_VARIABLE = "REFLEXARC_CAMERA_PASSWORD"  # noqa: S105, the name is no secret
+MASK = "***"
+# What a URL's password begins and ends with: rtsp://user:password@host. It may have a / ? # or @ that somebody did not
+# encode, so it goes up to the last @ of its word; in a text that is a URL and nothing else, spaces are no ends either.
+_USER_PASSWORD = re.compile(r"(?<=://)([^/?#@\s:]*):(\S*)@")
+_USER_PASSWORD_OF_URL = re.compile(r"(?<=://)([^/?#@\s:]*):(.*)@", re.DOTALL)
+_SECRET = r"(?:pw|pwd|psw|pas|pass|passwd|password|passphrase|token|key|auth|secret|signature)="  # noqa: S105, a pattern
+# http://host/video?user=admin&pwd=password as some cameras have it, and GStreamer's user-pw=password, maybe in quotes.
+_QUERY_PASSWORD = re.compile(rf"([?&][\w.-]*?{_SECRET})[^&\s]*", re.IGNORECASE)
+_QUERY_PASSWORD_OF_URL = re.compile(rf"([?&][\w.-]*?{_SECRET})[^&]*", re.IGNORECASE)
+_PROPERTY = re.compile(rf"(\buser-{_SECRET})(\"[^\"]*\"?|'[^']*'?|(?:\\.|\S)*)", re.IGNORECASE)
+_URL = re.compile(r"(rtsps?|https?)://", re.IGNORECASE)
+_ENCODE = (
+    f"in a password write % as %25, / as %2F, ? as %3F, # as %23, @ as %40 and a space as %20; or write {MASK} in its "
+    f"place and set {PASSWORD_VARIABLE} to the password as it is"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSource:
+    """The one setting without a default. A class of its own, so that it stands before its options in --help."""
+
+    source: str = field(repr=False)  # its URL may have a password
+    """Where frames come from (docs/sources.md): camera:0, rtsp://... or http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC,
+    video:FILE, bag:PATH, folder:PATH (one sub-folder of pictures for each class), torchvision:CIFAR10, or sim:
+    (the built-in simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """How a source is read. Each has a meaning for some sources only (docs/sources.md)."""
+
+    rate: str = "max"
+    """Pace of any source: max as fast as frames are learned from, realtime as fast as they were recorded, or so many
+    frames a second."""
+    labels: str = ""
+    """For video: CSV file of what is shown when, with the columns start, end (seconds) and class."""
+    image_topic: str = ""
+    """For bag: the topic of the pictures. Default: the only one with pictures."""
+    label_topic: str = ""
+    """For bag and ros2: the topic of what is shown, std_msgs/String or vision_msgs/Detection2DArray. Default: /label
+    where there is one."""
+    data_dir: str = ""
+    """For torchvision: where the data set is or goes. Default: ~/.cache/reflexarc."""
+    width: int = 0
+    """For camera: width of its pictures in pixels; 0 leaves what it has. gst: has to know."""
+    height: int = 0
+    """For camera: height of its pictures in pixels; 0 leaves what it has."""
+    fps: float = 0.0
+    """For camera: pictures a second; 0 leaves what it has."""
+    exposure: float = 0.0
+    """For camera: exposure time as its driver counts (V4L2: in 0.1 ms); 0 leaves it automatic."""
+
+    def __post_init__(self) -> None:
+        parse_rate(self.rate)
+        check_range("width", self.width, 0, 16_384)
+        check_range("height", self.height, 0, 16_384)
+        check_range("fps", self.fps, 0, 1000)
+        check_range("exposure", self.exposure, 0, 1_000_000)
+        if bool(self.width) != bool(self.height):
+            raise ConfigError("--width and --height: give both, or none")
+
+
+def is_live_source(text: str) -> bool:
+    """Whether a source as written on the command line is a camera."""
+    return text.partition(":")[0] in LIVE_SOURCES
+
+
+def parse_rate(text: str) -> Rate:
+    """Return what --rate says. Raises ConfigError."""
+    match text:
+        case "realtime" | "max":
+            return text
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0.001 <= rate <= 1000:
+        raise ConfigError(f"--rate {text}: use realtime, max, or 0.001 to 1000 frames a second")
+    return rate
+
+
+def masked(text: str) -> str:
+    """Return the text with MASK for every password in a URL of it, also where that is not encoded as it should be."""
+    if _URL.match(text):
+        return _QUERY_PASSWORD_OF_URL.sub(rf"\1{MASK}", _USER_PASSWORD_OF_URL.sub(rf"\1:{MASK}@", text))
+    text = _PROPERTY.sub(rf"\1{MASK}", _USER_PASSWORD.sub(rf"\1:{MASK}@", text))
+    return _QUERY_PASSWORD.sub(rf"\1{MASK}", text)
+
+
+def unmasked(text: str) -> str:
+    """Return a source's text with the password from the environment where the text has MASK. Raises ConfigError."""
+    if MASK not in text:
+        return text
+    password = os.environ.get(PASSWORD_VARIABLE)
+    if password is None:
+        raise ConfigError(f"--source {text}: set {PASSWORD_VARIABLE} to the password that {MASK} stands for")
+    # A property of GStreamer is no part of a URL.
+    text = _PROPERTY.sub(lambda found: found[1] + found[2].replace(MASK, shlex.quote(password)), text)
+    return text.replace(MASK, quote(password, safe=""))
+
+
+def check_url(url: str) -> None:
+    """Raise SourceError, which shows no password, for a URL that would not be read as it is meant."""
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its text may show the password
+        is_whole = False
+    user = url.partition("://")[2].rpartition("@")[0]
+    is_cut = bool(_USER_PASSWORD.search(url)) and "@" not in re.split(r"[/?#]", url.partition("://")[2])[0]
+    is_bare = re.search(r"%(?![0-9a-f]{2})", user, re.IGNORECASE)
+    if is_cut or is_bare or re.search(r"[\s#]", url):
+        raise SourceError(f"stream {masked(url)}: its password, or its path, is not encoded: {_ENCODE}")
+    if not is_whole:
+        raise SourceError(f"stream {masked(url)}: it names no host, or no port of 1 to 65535 behind it; {_ENCODE}")

@@ -1,0 +1,1 @@
+"""What people tell a robot: lessons and commands, from a terminal, a page or MQTT."""

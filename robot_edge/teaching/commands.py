@@ -1,0 +1,166 @@
+"""What people ask of a running robot: lessons, other names for classes, the pace of a replay. No I/O of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.errors import ConfigError, MalformedMessage
+from broker.wire.codec import MAX_EDITS, MAX_TEACH_SECONDS, check_class_name
+from broker.wire.messages import Action, Change, ClassEdit, Command, CommandResult
+from hierarchy.runtime.command_line import check_range
+from robot_edge.sources.frames import PacedSource
+from robot_edge.teaching.lessons import Lesson, Teaching
+
+# What changes classes that there are.
+EDITING: frozenset[Action] = frozenset({"undo", "rename", "merge", "forget"})
+
+# Makes a class edit known to everybody who has to do with the class, and to the cloud.
+Edit = Callable[[Change, str, str, int], ClassEdit]
+
+
+class Commands:
+    """Does what a command says, or says why not.
+
+    teaching: None for a robot that only replays. classes: returns the classes known. has_other: whether frames of a
+    class are kept that another session taught. edit: carries out a class edit. edits: returns how many there were.
+    """
+
+    def __init__(
+        self,
+        *,
+        teaching: Teaching | None,
+        source: PacedSource,
+        classes: Callable[[], tuple[str, ...]],
+        has_other: Callable[[str, int], bool],
+        edit: Edit,
+        edits: Callable[[], int],
+    ) -> None:
+        self._teaching = teaching
+        self._source = source
+        self._classes = classes
+        self._has_other = has_other
+        self._edit = edit
+        self._edits = edits
+        self._asked: dict[int, list[str]] = {}  # who asked for a lesson, by its number
+
+    def obey(self, command: Command) -> list[CommandResult]:
+        """Do what the command says. Return what there is to say about it, and about lessons that it ended."""
+        try:
+            return self._obey(command)
+        except (ConfigError, MalformedMessage) as error:
+            return [CommandResult(id=command.id, ok=False, done=True, text=str(error)[:400])]
+
+    def ended(self) -> list[CommandResult]:
+        """Return what there is to say of a lesson whose time is over."""
+        lesson = self._teaching.ended() if self._teaching else None
+        return self._reports(lesson) if lesson else []
+
+    def _obey(self, command: Command) -> list[CommandResult]:
+        name, to = command.name.strip(), command.to.strip()
+        if command.action in EDITING and self._edits() >= MAX_EDITS:
+            raise ConfigError(
+                f"this run's classes were edited {MAX_EDITS:,} times, a trainer takes no more: begin another run, with "
+                "--weights of this one"
+            )
+        match command.action:
+            case "teach":
+                return self._teach(command.id, name, command.seconds)
+            case "stop":
+                lesson = self._must_teach().end()
+                reports = self._reports(lesson) if lesson else []
+                return [*reports, _done(command, "teaching has stopped" if lesson else "nothing was being taught")]
+            case "undo":
+                return self._undo(command)
+            case "rename":
+                self._must_know(name)
+                self._must_be_free(to)
+                self._edit("rename", name, to, 0)
+                return [_done(command, f"{name!r} is called {to!r} now")]
+            case "merge":
+                self._must_know(name)
+                self._must_know(to)
+                if name == to:
+                    raise ConfigError(f"{name!r} is one class already")
+                self._edit("rename", name, to, 0)
+                return [_done(command, f"what was {name!r} is {to!r} now")]
+            case "forget":
+                self._must_know(name)
+                lesson = self._teaching.end(name) if self._teaching else None
+                self._edit("forget", name, "", 0)
+                reports = self._refusals(lesson, f"{name!r} was forgotten meanwhile") if lesson else []
+                return [*reports, _done(command, f"{name!r} is forgotten")]
+            case "pause":
+                self._source.pause()
+                return [_done(command, "paused")]
+            case "resume":
+                self._source.resume()
+                return [_done(command, "going on")]
+            case "step":
+                self._source.step()
+                return [_done(command, "one frame further, and paused: resume lets it go on")]
+
+    def _teach(self, id_: str, name: str, seconds: float) -> list[CommandResult]:
+        teaching = self._must_teach()
+        if self._source.paused:
+            raise ConfigError("this robot is paused, so it sees nothing that it could learn: resume it first")
+        reports = self.ended()
+        lesson = teaching.begin(name, seconds, known=name in self._classes())
+        asked = self._asked.setdefault(lesson.number, [])
+        if id_ and id_ in asked:  # a button that is held says so all the time
+            return reports
+        asked.append(id_)
+        text = f"teaching {name!r} for {teaching.seconds_left:.0f} s"
+        return [*reports, CommandResult(id=id_, ok=True, done=False, text=text)]
+
+    def _undo(self, command: Command) -> list[CommandResult]:
+        lesson = self._must_teach().undo()
+        if lesson is None:
+            raise ConfigError("nothing was taught that could be taken back")
+        if lesson.frames:
+            begun = lesson.began and not self._has_other(lesson.name, lesson.number)
+            self._edit("undo", lesson.name if begun else "", "", lesson.number)
+        text = f"took back {lesson.frames} frames of {lesson.name!r}"
+        return [*self._refusals(lesson, "taken back"), _done(command, text)]
+
+    def _reports(self, lesson: Lesson) -> list[CommandResult]:
+        text = f"saw {lesson.frames} frames of {lesson.name!r} that differ"
+        if not lesson.frames:
+            text = f"saw nothing to learn {lesson.name!r} from: is the camera there?"
+        asked = self._asked.pop(lesson.number, [])
+        return [CommandResult(id=id_, ok=lesson.frames > 0, done=True, text=text) for id_ in asked]
+
+    def _refusals(self, lesson: Lesson, text: str) -> list[CommandResult]:
+        """Return what those hear who asked for a lesson of which nothing is left."""
+        asked = self._asked.pop(lesson.number, [])
+        return [CommandResult(id=id_, ok=False, done=True, text=text) for id_ in asked]
+
+    def _must_teach(self) -> Teaching:
+        if self._teaching is None:
+            raise ConfigError("this robot replays a recording, which has its own labels: start it with --live to teach")
+        return self._teaching
+
+    def _must_know(self, name: str) -> None:
+        if name not in self._classes():
+            known = ", ".join(sorted(self._classes())) or "none so far"
+            raise ConfigError(f"there is no class {name!r}; there are: {known}")
+
+    def _must_be_free(self, name: str) -> None:
+        check_class_name(name)
+        if name in self._classes():
+            raise ConfigError(f"there is a class {name!r} already: merge makes one of both")
+
+
+def new_command(action: Action, *, id_: str, name: str = "", to: str = "", seconds: float = 0.0) -> Command:
+    """Return a command that somebody at this robot gives.
+
+    Raises ConfigError or MalformedMessage for one that would not be let in from elsewhere either.
+    """
+    name, to = name.strip(), to.strip()
+    for one in filter(None, (name, to)):
+        check_class_name(one)
+    check_range("seconds", seconds, 0, MAX_TEACH_SECONDS)
+    return Command(id=id_, action=action, name=name, to=to, seconds=seconds)
+
+
+def _done(command: Command, text: str) -> CommandResult:
+    return CommandResult(id=command.id, ok=True, done=True, text=text)

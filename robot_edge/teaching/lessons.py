@@ -1,0 +1,188 @@
+"""Teaching by showing: while a lesson is open, what the camera sees is called by its name.
+
+A lesson is opened by one thread and shown frames by another.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from broker.errors import ConfigError, MalformedMessage
+from broker.wire.codec import MAX_TEACH_SECONDS, check_class_name
+from robot_edge.sources.frames import Frame
+from robot_edge.teaching.near_duplicates import Thinning
+
+# Taught frames that wait to be learned from. At 30 a second this is half a minute; then a lesson is only looked at.
+MOST_WAITING = 1000
+# Lessons that can be taken back, the last one first.
+MOST_REMEMBERED = 100
+
+
+class TeachingRefused(ConfigError):
+    """What was asked for cannot be taught; says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """A teaching session. number: from 1. frames: kept of what was shown. began: the class was new with it."""
+
+    number: int
+    name: str
+    frames: int
+    began: bool
+
+
+class Teaching:
+    """The robot's lessons, one at a time."""
+
+    def __init__(self, clock: Callable[[], float], *, trusts_source: bool = False) -> None:
+        """clock: seconds, as time.monotonic. trusts_source: frames that come with a label are taught, too."""
+        self._trusts_source = trusts_source
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._lessons: list[Lesson] = []
+        self._open: Lesson | None = None
+        self._ends = 0.0
+        self._next_number = 1
+        self._thinning = Thinning()
+        self._waiting: deque[Frame] = deque()
+
+    @property
+    def open(self) -> Lesson | None:
+        """The lesson that is being given; None where there is none, or its time is over."""
+        with self._lock:
+            return self._open if self._open and self._clock() < self._ends else None
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the lesson goes on; 0 without one."""
+        with self._lock:
+            return max(0.0, self._ends - self._clock()) if self._open else 0.0
+
+    @property
+    def last(self) -> Lesson | None:
+        """The lesson that an undo would take back."""
+        with self._lock:
+            return self._lessons[-1] if self._lessons else None
+
+    @property
+    def waiting(self) -> int:
+        """How many taught frames nobody has learned from yet."""
+        return len(self._waiting)
+
+    def begin(self, name: str, seconds: float, *, known: bool) -> Lesson:
+        """Open a lesson, or go on with the open one where it is of the same class.
+
+        known: whether there is a class of that name. Raises TeachingRefused where another lesson is open, or for a
+        name that no class can have.
+        """
+        try:
+            check_class_name(name)
+        except MalformedMessage as error:
+            raise TeachingRefused(str(error)) from error
+        if not 0 < seconds <= MAX_TEACH_SECONDS:
+            raise TeachingRefused(f"teach for more than 0 and up to {MAX_TEACH_SECONDS} seconds, not {seconds:g}")
+        with self._lock:
+            now = self._clock()
+            if self._open and now < self._ends:
+                if self._open.name != name:
+                    raise TeachingRefused(
+                        f"{self._open.name!r} is being taught for {self._ends - now:.0f} more seconds: wait, or stop it"
+                    )
+                self._ends = max(self._ends, now + seconds)
+                return self._open
+            self._close()
+            self._open = Lesson(number=self._next_number, name=name, frames=0, began=not known)
+            self._next_number += 1
+            self._ends = now + seconds
+            self._thinning = Thinning()
+            return self._open
+
+    def end(self, name: str | None = None) -> Lesson | None:
+        """Close the lesson, and return it with what it came to; None where none is open, or none of that class."""
+        with self._lock:
+            return self._close() if self._open and name in {None, self._open.name} else None
+
+    def ended(self) -> Lesson | None:
+        """Return a lesson whose time is over, once."""
+        with self._lock:
+            return self._close() if self._open and self._clock() >= self._ends else None
+
+    def see(self, frame: Frame) -> bool:
+        """Take in a frame that the camera saw. Return whether it is one to learn from."""
+        with self._lock:
+            lesson = self._open if self._open and self._clock() < self._ends else None
+            labelled = self._trusts_source and frame.label is not None
+            if len(self._waiting) >= MOST_WAITING or not (lesson or labelled):
+                return False
+            if not self._thinning.keep(frame.image):
+                return False
+            if lesson is None:
+                self._waiting.append(frame)
+                return True
+            self._waiting.append(replace(frame, label=lesson.name, session=lesson.number))
+            self._open = replace(lesson, frames=lesson.frames + 1)
+            return True
+
+    def next_frame(self) -> Frame | None:
+        """Return the oldest taught frame that nobody has learned from; None where there is none."""
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def undo(self) -> Lesson | None:
+        """Take the last lesson back, an open one included, with its frames that wait; None where there is none."""
+        with self._lock:
+            # An open one that saw nothing yet is the last one all the same: the one before was not meant.
+            lesson, self._open = self._open, None
+            if lesson is None:
+                if not self._lessons:
+                    return None
+                lesson = self._lessons.pop()
+            self._waiting = deque(frame for frame in self._waiting if frame.session != lesson.number)
+            return lesson
+
+    def take_back(self, number: int) -> None:
+        """Drop the lesson of that number, if there is one: a killed process may have saved the undo, and not this."""
+        with self._lock:
+            self._lessons = [one for one in self._lessons if one.number != number]
+
+    def rename(self, old: str, new: str) -> None:
+        """Let a class have another name in all lessons."""
+        with self._lock:
+            self._lessons = [replace(one, name=new) if one.name == old else one for one in self._lessons]
+            if self._open and self._open.name == old:
+                self._open = replace(self._open, name=new)
+            self._waiting = deque(replace(frame, label=new) if frame.label == old else frame for frame in self._waiting)
+
+    def forget(self, name: str) -> None:
+        """Drop all lessons of a class."""
+        with self._lock:
+            if self._open and self._open.name == name:
+                self._open = None
+            self._lessons = [one for one in self._lessons if one.name != name]
+            self._waiting = deque(frame for frame in self._waiting if frame.label != name)
+
+    def state(self) -> dict[str, Any]:
+        """Return the lessons, as JSON can hold them; frames that wait are lost with the process.
+
+        An open one counts as given: what was learned in it can be taken back by the next process.
+        """
+        with self._lock:
+            lessons = [*self._lessons, self._open] if self._open and self._open.frames else self._lessons
+            return {"next": self._next_number, "lessons": [vars(one) for one in lessons[-MOST_REMEMBERED:]]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        with self._lock:
+            self._next_number = state["next"]
+            self._lessons = [Lesson(**one) for one in state["lessons"]]
+
+    def _close(self) -> Lesson | None:
+        lesson, self._open = self._open, None
+        if lesson and lesson.frames:
+            self._lessons = [*self._lessons, lesson][-MOST_REMEMBERED:]
+        return lesson

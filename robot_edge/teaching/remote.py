@@ -1,0 +1,80 @@
+"""Giving a running robot a command, through the broker, and hearing what comes of it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from contextlib import closing
+
+from broker.errors import BrokerUnavailable, ConfigError, MalformedMessage, NoAnswer
+from broker.link.mqtt import Delivery, Link, MqttLink, credentials_for
+from broker.program.plain_text import say
+from broker.wire import topics
+from broker.wire.codec import MAX_TEACH_SECONDS, check_class_name, pack, unpack
+from broker.wire.messages import Action, Command, CommandResult, RobotState
+from broker.wire.topics import check_name
+from hierarchy.runtime.command_line import check_range
+
+# How long the broker may take to let us in, and the robot to say a first word: it finishes a training step before.
+CONNECT_SECONDS = 15.0
+ANSWER_SECONDS = 15.0
+
+
+def give_command(
+    action: Action,
+    *,
+    robot: str,
+    broker: str,
+    credentials: str,
+    name: str = "",
+    to: str = "",
+    seconds: float = 0.0,
+) -> bool:
+    """Give the command, print what the robot says, and return whether it did it.
+
+    Raises BrokerUnavailable and NoAnswer where broker or robot cannot be reached, and ConfigError.
+    """
+    check_name(robot, "--robot")
+    try:
+        for one in filter(None, (name, to)):
+            check_class_name(one)
+    except MalformedMessage as error:
+        raise ConfigError(str(error)) from error
+    check_range("seconds", seconds, 0, MAX_TEACH_SECONDS)
+    command = Command(id=secrets.token_hex(8), action=action, name=name, to=to, seconds=seconds)
+    link = MqttLink(broker, f"{robot}-operator", credentials=credentials_for(broker, credentials))
+    with closing(link):
+        return _converse(link, robot, command)
+
+
+def _converse(link: Link, robot: str, command: Command) -> bool:
+    # The state is retained, so it comes at once where there is a robot, or has been one.
+    link.know([topics.sender("robot", robot)])
+    for channel in ("state", "result"):
+        link.subscribe(topics.topic("robot", robot, channel))
+    give_up = time.monotonic() + CONNECT_SECONDS
+    early: list[Delivery] = []  # what came with the connection, perhaps that the robot is not there
+    while not link.connected:
+        if time.monotonic() > give_up:
+            raise BrokerUnavailable(f"the broker cannot be reached ({link.trouble})")
+        early += filter(None, [link.receive(0.1)])
+    if not link.publish(topics.topic("robot", robot, "command"), pack(command), qos=1):
+        raise BrokerUnavailable(f"the broker cannot be reached ({link.trouble})")
+    give_up = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < give_up:
+        delivery = early.pop(0) if early else link.receive(0.2)
+        if delivery is None:
+            continue
+        try:
+            message = unpack(delivery.payload)
+        except MalformedMessage:  # garbage under the robot's name; what we wait for may come all the same
+            continue
+        if isinstance(message, RobotState) and not message.online:
+            raise NoAnswer(f"the robot {robot!r} is not there: start it, or give the --robot that is")
+        if isinstance(message, CommandResult) and message.id == command.id:
+            say(f"{robot}: {message.text}")
+            if message.done:
+                return message.ok
+            give_up = math.inf if command.seconds else time.monotonic() + ANSWER_SECONDS
+    raise NoAnswer(f"no robot {robot!r} answers at this broker: is it running, and with this --robot name?")

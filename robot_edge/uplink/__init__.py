@@ -1,0 +1,1 @@
+"""What goes up: the outbox, its pace, its receipts."""

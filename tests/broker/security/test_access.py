@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from broker.security.access import acl_with, acl_without, grants, role_in_acl
+from broker.wire.topics import ANYONE, MOST_WORKERS, PREFIX, Channel, Role, parse
+
+
+@pytest.mark.parametrize("role", get_args(Role))
+def test_every_channel_is_somebodys_to_write_and_anothers_to_read(role: Role) -> None:
+    """A channel that is new to topics.py must be granted in access.py too, or a production broker drops it."""
+    everyone = [*grants("robot", "r1"), *grants("trainer", "t1")]
+    for channel in get_args(Channel) if role == "robot" else ("state", "metrics"):
+        for right in ("read", "write"):
+            assert any(
+                grant.right == right
+                and grant.topic.startswith(f"{PREFIX}/{role}/")
+                and grant.topic.endswith(f"/{channel}")
+                for grant in everyone
+            ), f"nobody may {right} {role}/{channel}"
+
+
+def test_a_robot_writes_only_its_own_and_reads_no_other_robot() -> None:
+    for right, filter_ in grants("robot", "r1"):
+        topic = parse(filter_.replace(ANYONE, "any"))
+        assert (topic.role, topic.name) == ("robot", "r1") or (right, topic.role) == ("read", "trainer")
+
+
+def test_a_trainer_writes_what_is_for_robots_and_its_own() -> None:
+    written = {grant.topic for grant in grants("trainer", "t1") if grant.right == "write"}
+    names = ["t1", *(f"t1-{number}" for number in range(MOST_WORKERS))]
+    its_own = {f"{PREFIX}/trainer/{name}/{channel}" for name in names for channel in ("state", "metrics")}
+    assert written == its_own | {f"{PREFIX}/robot/+/{channel}" for channel in ("receipt", "answer", "probe-result")}
+
+
+def test_nobody_but_the_robot_says_what_it_sees() -> None:
+    writers = {
+        role
+        for role in get_args(Role)
+        for right, filter_ in grants(role, "r1")
+        if right == "write" and parse(filter_.replace(ANYONE, "r1")).channel == "prediction"
+    }
+    assert writers == {"robot"}
+
+
+def test_identities_come_and_go_without_touching_others() -> None:
+    only = acl_with("", "robot", "r1")
+    assert only.startswith(f"# robot r1\nuser r1\ntopic write {PREFIX}/robot/r1/state\n")
+    both = acl_with(only, "trainer", "r10")
+    assert both.startswith(only)
+    assert (role_in_acl(both, "r1"), role_in_acl(both, "r10"), role_in_acl(both, "r")) == ("robot", "trainer", None)
+    assert acl_without(both, "r10") == only
+    assert acl_without(both, "r") == both
+    assert acl_with(acl_without(both, "r1"), "robot", "r1").endswith(only)
+    assert acl_without(acl_without(both, "r1"), "r10") == ""
+
+
+def test_what_somebody_added_by_hand_stays() -> None:
+    by_hand = "user dashboard\ntopic read reflexarc/1/#\n\n"
+    assert acl_without(acl_with(by_hand, "robot", "r1"), "r1") == by_hand

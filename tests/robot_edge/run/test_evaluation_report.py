@@ -1,0 +1,92 @@
+"""Figures of an evaluation, from looks made up by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hierarchy.calibration import Calibration
+from robot_edge.run.config import EvaluateConfig
+from robot_edge.run.evaluate import _conclude
+from robot_edge.run.evaluation_report import Look, report, threshold_points
+
+
+def look(label: str, exit_name: str, confidence: float, cloud_name: str | None = None, **changes: object) -> Look:
+    values = {
+        "label": label,
+        "taught": True,
+        "exit_name": exit_name,
+        "exit_confidence": confidence,
+        "exit_logits": np.array([0.0, 1.0], np.float32),
+        "unknown": False,
+        "exit_seconds": 0.01,
+        "cloud_name": cloud_name,
+        "cloud_confidence": 0.9 if cloud_name else None,
+        "cloud_seconds": 0.05 if cloud_name else None,
+    }
+    return Look(**(values | changes))  # type: ignore[arg-type]
+
+
+LOOKS = [
+    look("cat", "cat", 0.9, "dog"),
+    look("cat", "dog", 0.4, "cat"),
+    look("dog", "cat", 0.3, None),
+    look("dog", "dog", 0.8, "dog"),
+    look("ant", "dog", 0.2, "cat", taught=False, unknown=True),
+]
+
+
+def test_with_a_cloud() -> None:
+    curve, threshold = threshold_points(LOOKS, 0.5)
+    assert threshold == 0.5
+    found = report(LOOKS, Calibration(temperature=2.0), curve, threshold, deadline=0.3, asked=True)
+    assert (found["frames"], found["frames_of_other_classes"]) == (5, 1)
+    assert (found["exit_accuracy"], found["cloud_accuracy"]) == (0.5, pytest.approx(2 / 3))
+    assert found["cascade_accuracy"] == 0.75, "the exit's word stands where the cloud says none"
+    assert (found["answered_at_the_edge"], found["answered_by_the_cloud_in_time"]) == (0.4, 0.8)
+    assert (found["taught_taken_for_unknown"], found["others_taken_for_unknown"]) == (0, 1)
+    assert found["unknown_auroc"] == 1
+    assert found["exit_latency"] == pytest.approx({"p50_ms": 10, "p99_ms": 10})
+    assert found["cloud_latency"] == pytest.approx({"p50_ms": 50, "p99_ms": 50})
+    assert found["cascade_latency"]["p50_ms"] == pytest.approx(50)
+    assert found["cascade_latency"]["p99_ms"] > 250, "one waited for the deadline"
+    at_half = next(point for point in found["curve"] if point["threshold"] == pytest.approx(0.5))
+    assert (at_half["edge_share"], at_half["accuracy"]) == (0.5, 0.75)
+
+
+def test_the_best_threshold_is_found() -> None:
+    curve, threshold = threshold_points(LOOKS, None)
+    assert 0.4 < threshold <= 0.9
+    assert max(point.accuracy for point in curve) == 0.75
+
+
+def test_the_exit_alone() -> None:
+    looks = [look("cat", "cat", 0.9), look("cat", "dog", 0.4)]
+    curve, threshold = threshold_points(looks, None)
+    found = report(looks, Calibration(), curve, threshold, deadline=0.3, asked=False)
+    assert found["exit_accuracy"] == 0.5
+    for name in ("cloud_accuracy", "cascade_accuracy", "cloud_latency", "cascade_latency", "unknown_auroc"):
+        assert found[name] is None
+    assert found["answered_at_the_edge"] == 1
+
+
+def test_only_what_was_never_taught() -> None:
+    looks = [look("ant", "dog", 0.2, taught=False, unknown=True)]
+    found = report(looks, Calibration(), *threshold_points(looks, None), deadline=0.3, asked=False)
+    assert (found["exit_accuracy"], found["others_taken_for_unknown"]) == (None, 1)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_evaluation_that_was_stopped_replaces_none(
+    stopped: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "evaluation.json").write_text("a whole one")
+    predictor: Any = SimpleNamespace(calibration=Calibration(temperature=2.0))
+    config = EvaluateConfig(checkpoint=str(tmp_path), source="sim:")
+    _conclude(config, LOOKS, predictor, asked=True, stopped=stopped)
+    assert ((tmp_path / "evaluation.json").read_text() == "a whole one") is stopped
+    assert ("STOPPED" in capsys.readouterr().out) is stopped

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.errors import ConfigError
+from robot_edge.run.identity import RUN, go_on_as_another, run_identity
+
+
+def test_a_folder_keeps_its_identity_and_each_has_another(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one = run_identity(tmp_path / "one", "none")
+    assert run_identity(tmp_path / "one", "none") == one
+    assert one.former == ""
+    assert run_identity(tmp_path / "two", "none").run != one.run
+
+
+def test_a_run_knows_whose_weights_it_began_with_even_when_those_are_gone(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one = run_identity(tmp_path / "one", "none")
+    two = run_identity(tmp_path / "two", str(tmp_path / "one"))
+    assert two.former == one.run
+    assert two.run != one.run
+    (tmp_path / "one" / RUN).unlink()
+    assert run_identity(tmp_path / "two", str(tmp_path / "one")) == two
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    ["", "{", "[]", '{"run": 5}', '{"run": "x"}', '{"run": "0123456789abcdef", "former": "x"}', '{"other": "1"}'],
+)
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / RUN).write_text(damaged)
+    with pytest.raises(ConfigError, match=r"run.json is damaged .* put a copy of it back"):
+        run_identity(tmp_path, "none")
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.json"):
+        run_identity(tmp_path / "missing", "none")
+
+
+def test_a_run_that_lost_its_outbox_goes_on_as_another_behind_it(tmp_path: Path) -> None:
+    before = run_identity(tmp_path, "none")
+    after = go_on_as_another(tmp_path)
+    assert after.run != before.run
+    assert after.former == before.run
+    assert run_identity(tmp_path, "none") == after
