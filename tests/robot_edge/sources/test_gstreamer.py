@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from broker.errors import SourceError
+from robot_edge.sources import gstreamer
 from robot_edge.sources.gstreamer import LAUNCH, launch_command
-from robot_edge.sources import gstreamer, open_source
+from robot_edge.sources.opening import open_source
 from robot_edge.sources.options import SourceOptions
 from tests.robot_edge.sources.streams import frame_of, wait_for
 
