@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak format clean
+.PHONY: help demo test docs bench soak format clean
 
 BIN := .venv/bin
 heading = @printf '\n== %s ==\n' '$(1)'
@@ -22,8 +22,13 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 	$(BIN)/mypy
 	$(call heading,import floors)
 	$(BIN)/lint-imports
+	$(call heading,site and links)
+	$(BIN)/python docs/site/build.py
 	$(call heading,tests)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+docs: .venv/ready-docs  ## build the site into build/site, and check its links
+	$(BIN)/python docs/site/build.py
 
 bench: .venv/ready-test  ## measure speed, memory and accuracy
 	$(BIN)/python benchmarks/run_all.py

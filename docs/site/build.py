@@ -1,0 +1,63 @@
+"""Builds the site into build/site, without network; any broken link ends it: `make docs`.
+
+Its pages are those of docs/ and of the top of the repository, and those that are made from the code.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import api
+import flags
+from links import TOP, BrokenLink, led_to_pages
+from sphinx.cmd.build import build_main
+
+ROOT = Path(__file__).parents[2]
+SITE, SOURCE = ROOT / "build" / "site", ROOT / "build" / "site-source"
+
+# Pages, by patterns of their names.
+CONTENTS = {
+    "Learn": ["tutorial", "how-to/*", "examples"],
+    "Reference": ["reference/*", "protocol", "sources", "pages", "changelog"],
+    "Explanation": ["architecture", "decisions/*", "scale", "costs", "security", "upstream"],
+    "Results": ["results", "results/*"],
+}
+
+
+def main() -> int:
+    try:
+        assemble()
+    except BrokenLink as error:
+        print(error, file=sys.stderr)
+        return 1
+    strict = ["-W", "--keep-going", "-q", "-j", "2"]
+    return build_main([*strict, "-c", str(Path(__file__).parent), str(SOURCE), str(SITE)])
+
+
+def assemble() -> None:
+    """Write the site's source: all pages, with links as the site needs them."""
+    shutil.rmtree(SOURCE, ignore_errors=True)
+    shutil.rmtree(SITE, ignore_errors=True)
+    shutil.copytree(ROOT / "docs", SOURCE, ignore=shutil.ignore_patterns("site", "*.py", "__pycache__"))
+    for path in SOURCE.rglob("*.md"):
+        path.write_text(led_to_pages(path.read_text("utf-8"), f"docs/{path.relative_to(SOURCE)}", ROOT), "utf-8")
+    for source, page in TOP.items():
+        (SOURCE / page).write_text(led_to_pages((ROOT / source).read_text("utf-8"), source, ROOT), "utf-8")
+    for page, text in (flags.pages() | api.pages(ROOT) | {"examples.md": flags.examples(ROOT)}).items():
+        (SOURCE / page).parent.mkdir(exist_ok=True)
+        (SOURCE / page).write_text(text, "utf-8")
+    with (SOURCE / "index.md").open("a", encoding="utf-8") as index:
+        index.write("".join(contents(caption, patterns) for caption, patterns in CONTENTS.items()))
+
+
+def contents(caption: str, patterns: list[str]) -> str:
+    """Return what puts the pages that match into the site's contents."""
+    found = [path for pattern in patterns for path in sorted(SOURCE.glob(f"{pattern}.md"))]
+    pages = "\n".join(path.relative_to(SOURCE).with_suffix("").as_posix() for path in found)
+    return f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

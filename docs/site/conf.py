@@ -1,0 +1,14 @@
+"""Settings of Sphinx; `build.py` calls it."""
+
+project = "Reflexarc"
+project_copyright = "Reflexarc's authors, Apache License 2.0"
+extensions = ["myst_parser"]
+exclude_patterns = ["examples"]
+
+myst_heading_anchors = 4  # as git hosts make them
+
+html_theme = "furo"
+html_title = "Reflexarc"
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
