@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import tyro
 
-from broker.link.mqtt import MemoryBroker, MemoryLink
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Ask, RobotState, SplitSpec

@@ -35,7 +35,7 @@ import torch
 import tyro
 from PIL import Image
 
-from broker.link.mqtt import MemoryBroker, MemoryLink
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire.messages import Command, RobotState
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.command_line import StopRequest

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import tyro
 
-from broker.link.mqtt import MemoryBroker, MemoryLink
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire.messages import Command, RobotState
 from hierarchy.device import choose_device
 from hierarchy.runtime.command_line import StopRequest

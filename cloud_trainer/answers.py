@@ -18,7 +18,8 @@ import torch
 
 from broker.errors import MalformedMessage
 from broker.link.allowance import Allowance
-from broker.link.mqtt import Delivery, Link
+from broker.link.base import Link
+from broker.link.inbox import Delivery
 from broker.program.threads import LoudThread
 from broker.wire import topics
 from broker.wire.codec import MAX_ANSWERED_CLASSES, pack, unpack_as

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from broker.link.mqtt import Delivery
+from broker.link.inbox import Delivery
 
 # Of all robots together: four windows of a robot that sends as much as it may, or one of each of some fifty.
 MOST_HELD, HELD_BYTES = 256, 16_000_000

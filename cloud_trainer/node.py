@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from broker.errors import ConfigError, MalformedMessage, NameTaken, NothingDone, StorageError
-from broker.link.mqtt import Delivery, Link, MqttLink, credentials_for, everything, redial_if_silent
+from broker.link.base import Link, redial_if_silent
+from broker.link.inbox import Delivery, everything
+from broker.link.mqtt import MqttLink
+from broker.security.tls import credentials_for
 from broker.wire import topics
 from broker.wire.codec import pack, unpack, unpack_as
 from broker.wire.messages import (

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from broker.errors import ConfigError, MalformedMessage, ReflexarcError
-from broker.link.mqtt import Delivery, Link
+from broker.link.base import Link
+from broker.link.inbox import Delivery
 from broker.program.threads import LoudThread
 from broker.wire import topics
 from broker.wire.codec import pack, unpack_as

@@ -15,7 +15,7 @@ from collections import deque
 
 import torch
 
-from broker.link.mqtt import Link
+from broker.link.base import Link
 from broker.program.threads import LoudThread
 from broker.wire.messages import RobotState
 from cloud_trainer.answers import Answerer

@@ -77,11 +77,16 @@ def lane_of(topic: str, known: frozenset[str]) -> Lane:
     return Lane(own, own)
 
 
+def everything(_topic: str, /) -> bool:
+    """Want every message, whatever its topic."""
+    return True
+
+
 class Inbox:
     """The mailboxes of one link. put() may be called on any thread."""
 
-    def __init__(self, wanted: Callable[[str], bool], matches: Callable[[str, str], bool]) -> None:
-        """wanted: given a topic, whether its messages are to be delivered. matches: whether a filter takes a topic."""
+    def __init__(self, wanted: Callable[[str], bool]) -> None:
+        """wanted: given a topic, whether its messages are to be delivered."""
         self.filters: list[str] = []
         self.common: FairMailbox[Delivery] = FairMailbox(
             INBOX_LIMIT,
@@ -92,7 +97,7 @@ class Inbox:
             size=_size,
         )
         self.own: dict[str, FairMailbox[Delivery]] = {}
-        self._wanted, self._matches = wanted, matches
+        self._wanted = wanted
         self._known: frozenset[str] = frozenset()
         self._routes: dict[str, _Route | None] = {}
 
@@ -145,9 +150,9 @@ class Inbox:
             routes.clear()
         route = None
         # amqtt greets a client with all that is retained for the subscriptions of others.
-        if any(self._matches(one, topic) for one in self.filters) and self._wanted(topic):
+        if any(topics.matches(one, topic) for one in self.filters) and self._wanted(topic):
             # A copy: the link's thread reads what another may be adding to.
-            matching = (its for one, its in list(self.own.items()) if self._matches(one, topic))
+            matching = (its for one, its in list(self.own.items()) if topics.matches(one, topic))
             route = _Route(next(matching, self.common), lane_of(topic, self._known))
         routes[topic] = route
         return route

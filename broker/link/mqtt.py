@@ -1,4 +1,4 @@
-"""The way to the broker: a small protocol, MQTT behind it, and an in-memory twin for programs in one process."""
+"""The way to the broker over MQTT. No other file knows paho."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from broker.address import is_loopback, parse_broker_url
 from broker.errors import AccessDenied
-from broker.link.inbox import MESSAGES_PER_SECOND, NOBODY, Inbox
-from broker.link.inbox import Delivery as Delivery
+from broker.link.inbox import MESSAGES_PER_SECOND, NOBODY, Delivery, Inbox, everything
 from broker.link.mailbox import FairMailbox
 from broker.link.problems import ends_soon, explain, refusal, silent_end
-from broker.security.credentials import Credentials, load_credentials
+from broker.security.credentials import Credentials
 from broker.security.tls import TlsSocket, tls_context
-from broker.wire.messages import AWAY_SECONDS, HEARTBEAT_SECONDS
+from broker.wire import topics
+from broker.wire.messages import HEARTBEAT_SECONDS
 
 # Must exceed the time that the largest message takes: 1 MB at 0.5 Mbit/s is 17 s.
 KEEPALIVE_SECONDS = 60
@@ -41,83 +41,6 @@ SHORT_LIVED, SHORT_SECONDS = 3, 5.0
 READ_BYTES = 32_768
 
 log = logging.getLogger("link")
-
-
-def everything(_topic: str, /) -> bool:
-    """Want every message, whatever its topic."""
-    return True
-
-
-class Link(Protocol):
-    """Publishes and receives. Nothing here waits for the network except receive(), for as long as it is told.
-
-    publish() may be called from any thread, all else from the one that calls receive().
-    """
-
-    @property
-    def connected(self) -> bool:
-        """Whether messages can leave now."""
-
-    @property
-    def connections(self) -> int:
-        """How often the link has come up: a change means that retained states should be published again."""
-
-    @property
-    def trouble(self) -> str:
-        """Why the link is down, for people; empty while it is up."""
-
-    @property
-    def heard_at(self) -> float:
-        """When the broker last sent us something or let us in, by time.monotonic(); at first, when the link began."""
-
-    @property
-    def dropped(self) -> int:
-        """How many deliveries were dropped because nobody read them, their sender floods, or they were too large."""
-
-    def take_dropped(self) -> Counter[str]:
-        """Return how many were dropped since this was asked last, of each sender or topic that is known by itself."""
-
-    def know(self, senders: Iterable[str]) -> None:
-        """Tell these senders from each other, and from all others, as `topics.sender` names them.
-
-        Each has a queue and a budget of its own, so that what the others send delays or displaces nothing of it.
-        """
-
-    def subscribe(self, topic_filter: str) -> None:
-        """Receive what matches, from now on and after every reconnection."""
-
-    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
-        """Subscribe, and have what matches put into a mailbox of its own, not where receive() would find it.
-
-        For threads that must not wait for whoever calls receive(). A full one lets go of its oldest. A broker that
-        forbids to read there is no error. per_second: what is read of one sender.
-        """
-
-    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
-        """Hand a message to the broker; False (and nothing kept) while the link is down."""
-
-    def receive(self, timeout: float) -> Delivery | None:
-        """Return the next delivery, waiting up to timeout seconds; None where none came.
-
-        Raises AccessDenied where the broker lets these credentials in but not to our topics, and what ended the link's
-        thread, if that was a failure.
-        """
-
-    def reconnect(self) -> None:
-        """Drop the connection and dial again, for a link that is silent though it looks connected."""
-
-    def close(self, farewell: tuple[str, bytes] | None = None) -> None:
-        """Publish a last retained message, if given, and let go of the connection."""
-
-
-def credentials_for(url: str, file: str) -> Credentials:
-    """Load a credentials file, or the environment for an empty name, and see that it fits the broker's URL.
-
-    For programs to call before they start anything. Raises ConfigError.
-    """
-    credentials = load_credentials(file)
-    tls_context(parse_broker_url(url), credentials)
-    return credentials
 
 
 class MqttLink:
@@ -149,7 +72,7 @@ class MqttLink:
         context = tls_context(self.address, self._credentials)
         if self._credentials.password and not self.address.tls and not is_loopback(self.address.host):
             log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", self.address)
-        self._inbox = Inbox(wanted, mqtt.topic_matches_sub)
+        self._inbox = Inbox(wanted)
         self._connections = 0
         self._heard_at = time.monotonic()
         self._trouble = f"connecting to {self.address}"
@@ -291,7 +214,7 @@ class MqttLink:
         # In this order, so that states come in before what refers to them.
         for topic_filter in self._inbox.filters:
             self._ask_for(topic_filter)
-        if self._own_topic and not any(mqtt.topic_matches_sub(one, self._own_topic) for one in self._inbox.filters):
+        if self._own_topic and not any(topics.matches(one, self._own_topic) for one in self._inbox.filters):
             self._ask_for(self._own_topic)
         self._heard_at = time.monotonic()
         self._connections += 1
@@ -334,18 +257,6 @@ class MqttLink:
             self._trouble = explain(sock.failure, self.address)
         else:
             self._trouble = silent_end(self.address)
-
-
-def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
-    """Dial again where nothing comes in, not even what we announced ourselves: paho may take minutes to notice.
-
-    announced_at: when our state was last published; both times are monotonic. Return whether it was necessary.
-    """
-    if not link.connected or announced_at <= link.heard_at or now - link.heard_at <= AWAY_SECONDS:
-        return False
-    log.warning("nothing came from the broker for %.0f seconds: connecting again", AWAY_SECONDS)
-    link.reconnect()
-    return True
 
 
 class _Client(mqtt.Client):
@@ -396,83 +307,3 @@ class _Client(mqtt.Client):
             self._unread = memoryview(super()._sock_recv(max(bufsize, READ_BYTES)))
         part, self._unread = self._unread[:bufsize], self._unread[bufsize:]
         return bytes(part)
-
-
-class MemoryBroker:
-    """Connects MemoryLinks in one process: retained messages and filters with '+', as a broker has them."""
-
-    def __init__(self) -> None:
-        self.links: list[MemoryLink] = []
-        self.retained: dict[str, bytes] = {}
-
-    def deliver(self, topic: str, payload: bytes, retain: bool) -> None:
-        """Hand a message to every link that wants it."""
-        if retain:
-            self.retained[topic] = payload
-        for link in self.links:
-            link.offer(Delivery(topic, payload, retained=False))
-
-
-class MemoryLink:
-    """A Link without a network. ``connected`` may be set to False to try what an outage does."""
-
-    def __init__(self, broker: MemoryBroker, wanted: Callable[[str], bool] = everything) -> None:
-        """wanted: as of an MqttLink."""
-        self.connected = True
-        self.connections = 1
-        self.trouble = ""
-        self.heard_at = time.monotonic()
-        self._broker = broker
-        self._inbox = Inbox(wanted, mqtt.topic_matches_sub)
-        broker.links.append(self)
-
-    @property
-    def dropped(self) -> int:
-        return self._inbox.common.dropped
-
-    def take_dropped(self) -> Counter[str]:
-        return self._inbox.take_dropped()
-
-    def know(self, senders: Iterable[str]) -> None:
-        self._inbox.know(frozenset(senders))
-
-    def subscribe(self, topic_filter: str) -> None:
-        self._inbox.add_filter(topic_filter)
-        self._take_retained(topic_filter)
-
-    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
-        mailbox = self._inbox.add_mailbox(topic_filter, per_second)
-        self._take_retained(topic_filter)
-        return mailbox
-
-    def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
-        if self.connected:
-            self._broker.deliver(topic, payload, retain)
-        return self.connected
-
-    def offer(self, delivery: Delivery) -> None:
-        """Take in a message that some link published, if a filter matches."""
-        if self.connected and any(mqtt.topic_matches_sub(one, delivery.topic) for one in self._inbox.filters):
-            self.heard_at = time.monotonic()
-            self._inbox.put(delivery)
-
-    def receive(self, timeout: float) -> Delivery | None:
-        return self._inbox.common.take(timeout)
-
-    def reconnect(self) -> None:
-        if not self.connected:
-            return
-        self.connections += 1
-        self.heard_at = time.monotonic()
-        for topic_filter in self._inbox.filters:
-            self._take_retained(topic_filter)
-
-    def close(self, farewell: tuple[str, bytes] | None = None) -> None:
-        if farewell:
-            self.publish(*farewell, retain=True)
-        self._broker.links.remove(self)
-
-    def _take_retained(self, topic_filter: str) -> None:
-        for topic, payload in list(self._broker.retained.items()):
-            if mqtt.topic_matches_sub(topic_filter, topic):
-                self._inbox.put(Delivery(topic, payload, retained=True))

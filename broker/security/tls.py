@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ssl
 
-from broker.address import BrokerAddress
+from broker.address import BrokerAddress, parse_broker_url
 from broker.errors import ConfigError
-from broker.security.credentials import Credentials
+from broker.security.credentials import Credentials, load_credentials
 
 
 class TlsSocket(ssl.SSLSocket):
@@ -66,3 +66,13 @@ def tls_context(address: BrokerAddress, credentials: Credentials) -> ssl.SSLCont
                 f"together, or are not in PEM format, or the key has a passphrase: {error}"
             ) from error
     return context
+
+
+def credentials_for(url: str, file: str) -> Credentials:
+    """Load a credentials file, or the environment for an empty name, and see that it fits the broker's URL.
+
+    For programs to call before they start anything. Raises ConfigError.
+    """
+    credentials = load_credentials(file)
+    tls_context(parse_broker_url(url), credentials)
+    return credentials

@@ -67,6 +67,17 @@ def parse(text: str) -> Topic:
     return Topic(role, name, channel)  # type: ignore[arg-type]
 
 
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a filter takes a topic: + stands for one level, a last # for all that follow (MQTT 3.1.1, section 4.7).
+
+    The exception for topics that begin with $ is left out: no filter of ours begins with a wildcard.
+    """
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    if wanted[-1] == "#":
+        wanted, levels = wanted[:-1], levels[: len(wanted) - 1]
+    return len(wanted) == len(levels) and all(one in (level, ANYONE) for one, level in zip(wanted, levels, strict=True))
+
+
 def worker_name(trainer: str, number: int) -> str:
     """Return the name under which a trainer's worker speaks."""
     return f"{trainer}-{number}"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from broker.errors import MalformedMessage
-from broker.link.mqtt import Link
+from broker.link.base import Link
 from broker.wire import topics
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Answer, AnsweredBy, Ask

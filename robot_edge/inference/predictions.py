@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.link.mqtt import Link
+from broker.link.base import Link
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Prediction

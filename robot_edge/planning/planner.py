@@ -15,8 +15,9 @@ import tomli_w
 from numpy.typing import NDArray
 
 from broker.errors import ConfigError
-from broker.link.mqtt import MqttLink, credentials_for
+from broker.link.mqtt import MqttLink
 from broker.program.plain_text import say
+from broker.security.tls import credentials_for
 from hierarchy.device import Compute, set_threads
 from hierarchy.runtime.progress import RunProgress
 from robot_edge.learning.batcher import resize

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from broker.errors import BrokerUnavailable, MalformedMessage, NoAnswer
-from broker.link.mqtt import Link
+from broker.link.base import Link
 from broker.wire import topics
 from broker.wire.codec import SEND_LIMIT_BYTES, pack, unpack_as
 from broker.wire.messages import Probe, ProbeResult, RobotState, SplitSpec

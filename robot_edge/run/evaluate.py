@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from broker.errors import ConfigError, NoAnswer, NothingDone
-from broker.link.mqtt import MqttLink, credentials_for
+from broker.link.mqtt import MqttLink
+from broker.security.tls import credentials_for
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.wire.quantize import Quantized, pack_activations
 from hierarchy.device import Compute, choose_device, set_threads

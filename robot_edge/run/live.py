@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from broker.link.mqtt import Link
+from broker.link.base import Link
 from broker.wire.messages import ClassEdit
 from hierarchy.runtime.checkpoint import Parts
 from hierarchy.runtime.command_line import StopRequest

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from broker.errors import NothingDone
-from broker.link.mqtt import MqttLink, credentials_for
+from broker.link.mqtt import MqttLink
+from broker.security.tls import credentials_for
 from broker.wire.codec import samples_per_message
 from broker.wire.messages import RobotState
 from hierarchy.device import Compute, choose_device, set_threads

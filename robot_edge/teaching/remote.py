@@ -8,8 +8,11 @@ import time
 from contextlib import closing
 
 from broker.errors import BrokerUnavailable, ConfigError, MalformedMessage, NoAnswer
-from broker.link.mqtt import Delivery, Link, MqttLink, credentials_for
+from broker.link.base import Link
+from broker.link.inbox import Delivery
+from broker.link.mqtt import MqttLink
 from broker.program.plain_text import say
+from broker.security.tls import credentials_for
 from broker.wire import topics
 from broker.wire.codec import MAX_TEACH_SECONDS, check_class_name, pack, unpack
 from broker.wire.messages import Action, Command, CommandResult, RobotState

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage, NameTaken, PayloadTooLarge
+from broker.link.base import Link, redial_if_silent
+from broker.link.inbox import Delivery
 from broker.link.mailbox import Mailbox
-from broker.link.mqtt import Delivery, Link, redial_if_silent
 from broker.wire import topics
 from broker.wire.codec import SEND_LIMIT_BYTES, pack, samples_per_message, unpack_as
 from broker.wire.messages import (

@@ -16,7 +16,8 @@ import pytest
 
 from broker.errors import AccessDenied, ConfigError
 from broker.link import mqtt as link_module
-from broker.link.mqtt import Delivery, MqttLink
+from broker.link.inbox import Delivery
+from broker.link.mqtt import MqttLink
 from broker.security.certificates import Signed, new_authority, new_client, new_server
 from broker.security.credentials import Credentials, load_credentials
 from broker.security.provision import provision

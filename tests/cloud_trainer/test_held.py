@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from broker.link.mqtt import Delivery
+from broker.link.inbox import Delivery
 from cloud_trainer.held import HELD_BYTES, MOST_HELD, Held
 
 

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from broker.errors import NameTaken
-from broker.link.mqtt import MemoryLink
+from broker.link.memory import MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import TrainerState

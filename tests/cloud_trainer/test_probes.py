@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from broker.errors import MalformedMessage
+from broker.link.inbox import Delivery
 from broker.link.mailbox import Lane
-from broker.link.mqtt import Delivery
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Probe, ProbeResult

@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import broker.link.inbox
-import broker.link.mqtt
+import broker.link.memory
 import cloud_trainer.node
 import cloud_trainer.session_start
 import cloud_trainer.training
 import hierarchy.runtime.downloads
 import hierarchy.runtime.run_folder
 from broker.errors import ConfigError
-from broker.link.mqtt import Delivery, MemoryBroker, MemoryLink, everything
+from broker.link.inbox import Delivery, everything
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import (
@@ -167,7 +168,7 @@ class Cloud:
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
         for module in (
             broker.link.inbox,
-            broker.link.mqtt,
+            broker.link.memory,
             cloud_trainer.node,
             cloud_trainer.training,
         ):  # they compare what they read

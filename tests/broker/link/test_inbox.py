@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from paho.mqtt.client import topic_matches_sub
 
 from broker.link import inbox as inbox_module
-from broker.link.inbox import LANE_LIMIT, MESSAGES_PER_SECOND, STRANGERS, Delivery, Inbox, lane_of
+from broker.link.inbox import LANE_LIMIT, MESSAGES_PER_SECOND, STRANGERS, Delivery, Inbox, everything, lane_of
 from broker.link.mailbox import FairMailbox, Lane
-from broker.link.mqtt import everything
 from broker.wire import topics
 from broker.wire.topics import sender, topic
 
@@ -90,7 +88,7 @@ def test_who_waits_is_woken_when_the_budget_is_there() -> None:
 
 
 def test_strangers_share_a_budget_and_do_not_displace_each_other_all() -> None:
-    inbox = Inbox(everything, topic_matches_sub)
+    inbox = Inbox(everything)
     inbox.add_filter(topic("robot", topics.ANYONE, "state"))
     inbox.know(frozenset([sender("robot", "r1")]))
     for number in range(3000):
@@ -125,7 +123,7 @@ def test_whose_a_message_is(its: str, lane: str) -> None:
 
 def test_routes_are_bounded_and_forgotten_when_senders_change(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "MOST_ROUTES", 10)
-    inbox = Inbox(everything, topic_matches_sub)
+    inbox = Inbox(everything)
     for number in range(50):
         inbox.put(Delivery(f"unasked/{number}", b"", False))
         assert len(inbox._routes) <= 10

@@ -19,7 +19,10 @@ from broker.address import BrokerAddress, parse_broker_url
 from broker.errors import AccessDenied, ConfigError
 from broker.link import inbox as inbox_module
 from broker.link import mqtt as link_module
-from broker.link.mqtt import Delivery, Link, MemoryBroker, MemoryLink, MqttLink
+from broker.link.base import Link
+from broker.link.inbox import Delivery
+from broker.link.memory import MemoryBroker, MemoryLink
+from broker.link.mqtt import MqttLink
 from broker.local.server import Backend, find_mosquitto, start_local_broker
 from broker.security.credentials import Credentials
 from broker.wire.codec import RECEIVE_LIMIT_BYTES

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError
-from broker.link.mqtt import credentials_for
 from broker.security.credentials import ENVIRONMENT_PREFIX, KEYS, Credentials, load_credentials
+from broker.security.tls import credentials_for
 
 
 @pytest.fixture(autouse=True)

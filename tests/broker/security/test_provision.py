@@ -12,10 +12,10 @@ import pytest
 
 from broker import commands as command
 from broker.errors import ConfigError
-from broker.link.mqtt import credentials_for
 from broker.security.certificates import hosts_of
 from broker.security.credentials import load_credentials
 from broker.security.provision import password_line, provision
+from broker.security.tls import credentials_for
 from broker.wire.topics import PREFIX
 
 

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from paho.mqtt.client import topic_matches_sub
 
 from broker.errors import ConfigError, MalformedMessage
 from broker.wire import topics
@@ -64,3 +65,16 @@ def test_any_text_is_a_topic_or_malformed(text: str) -> None:
 def test_a_bad_name_is_told_what_would_do(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^--robot .*: use 1 to 64 letters, digits, '-' and '_'"):
         topics.check_name(name, "--robot")
+
+
+LEVELS = st.lists(st.sampled_from(["a", "b", ""]), min_size=1, max_size=4)
+
+
+@given(
+    levels=LEVELS, wanted=st.lists(st.sampled_from(["a", "b", "", "+"]), max_size=4), tail=st.sampled_from(["", "#"])
+)
+@example(levels=["a"], wanted=["a"], tail="#")
+def test_a_filter_takes_what_paho_says(levels: list[str], wanted: list[str], tail: str) -> None:
+    topic_filter, topic = "/".join([*wanted, tail] if tail or not wanted else wanted), "/".join(levels)
+    if topic_filter and topic:  # neither may be empty
+        assert topics.matches(topic_filter, topic) == topic_matches_sub(topic_filter, topic)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from broker.link.mqtt import MemoryBroker, MemoryLink
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Answer, Ask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.link.mqtt import MemoryBroker, MemoryLink
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Answer, Ask, Prediction

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from broker.errors import BrokerUnavailable, NoAnswer
-from broker.link.mqtt import Delivery, MemoryBroker, MemoryLink
+from broker.link.inbox import Delivery
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Probe, ProbeResult, RobotState, SplitSpec

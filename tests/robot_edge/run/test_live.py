@@ -14,7 +14,8 @@ import torch
 
 import hierarchy.runtime.run_folder
 from broker.errors import SourceError
-from broker.link.mqtt import Delivery, MemoryBroker, MemoryLink
+from broker.link.inbox import Delivery
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack, unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, Command, CommandResult, Prediction, Receipt, RobotState

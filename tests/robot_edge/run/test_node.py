@@ -26,7 +26,8 @@ import robot_edge.run.start
 import robot_edge.uplink.rate_control
 import robot_edge.uplink.uplink
 from broker.errors import ConfigError, NameTaken, StorageError
-from broker.link.mqtt import Delivery, MemoryBroker, MemoryLink
+from broker.link.inbox import Delivery
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import ActivationBatch, ClassEdit, Receipt, RobotState, TrainerMetrics, TrainerState

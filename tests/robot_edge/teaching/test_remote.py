@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from broker.errors import ConfigError, NoAnswer
-from broker.link.mqtt import Delivery, MemoryBroker, MemoryLink
+from broker.link.inbox import Delivery
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Command, CommandResult

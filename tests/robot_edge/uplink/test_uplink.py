@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from broker.errors import NameTaken
-from broker.link.mqtt import Delivery, MemoryBroker, MemoryLink
+from broker.link.inbox import Delivery
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import SEND_LIMIT_BYTES, pack, unpack, unpack_as
 from broker.wire.messages import (
