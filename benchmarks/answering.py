@@ -23,9 +23,8 @@ from broker.wire.codec import pack
 from broker.wire.messages import Ask, RobotState, SplitSpec
 from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.answers import Answerer
-from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
-from cloud_trainer.trainer import CloudTrainer
+from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.device import Compute
 
 BOOT = "b" * 16

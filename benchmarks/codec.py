@@ -35,8 +35,8 @@ from broker.wire.quantize import (
     quantize,
     unpack_activations,
 )
+from hierarchy.edge import EdgeTrainer, fastest_compute, normalise
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer, fastest_compute, normalise
 from robot_edge.run.config import RobotConfig
 
 Codes = NDArray[np.uint8]

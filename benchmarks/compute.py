@@ -18,11 +18,10 @@ import torch
 import tyro
 from torch import nn
 
-from cloud_trainer.segment import CloudSegment
-from cloud_trainer.trainer import CloudTrainer
+from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.device import Compute, ways_to_compute
+from hierarchy.edge import EdgeTrainer
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer
 from robot_edge.run.config import RobotConfig
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from hierarchy.edge import EdgeTrainer, fastest_compute, normalise
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.losses import logit_adjusted_cross_entropy
@@ -33,7 +34,6 @@ from hierarchy.schedule import settling
 from robot_edge.learning.frame_memory import FrameMemory, KeptFrame
 from robot_edge.learning.practice import practice_steps
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer, fastest_compute, normalise
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.frames import Pixels
 
@@ -103,7 +103,7 @@ class Robot:
             self._step(images, names, fresh=0, progress=settling(done, steps - done))
 
     def _step(self, images: Pixels, names: list[str], *, fresh: int, progress: float | None) -> None:
-        with patch("robot_edge.learning.trainer.logit_adjusted_cross_entropy", self.loss):
+        with patch("hierarchy.edge.logit_adjusted_cross_entropy", self.loss):
             self.edge.step(images, names, fresh=fresh, progress=progress)
 
     def test(self, unseen: Stream) -> float:

@@ -36,8 +36,8 @@ from broker.local.server import start_local_broker
 from broker.program.startup import prepare_pytorch
 from broker.wire.quantize import dequantize, pack_activations, quantize
 from hierarchy.device import Compute
+from hierarchy.edge import EdgeTrainer, fastest_compute, normalise
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer, fastest_compute, normalise
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.listing import list_pictures
 

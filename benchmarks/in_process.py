@@ -11,17 +11,16 @@ from torch import nn
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
 from broker.wire.quantize import Quantized, dequantize, pack_activations
-from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import Event, Kind
-from cloud_trainer.trainer import CloudTrainer
-from cloud_trainer.trainer import fastest_compute as fastest_cloud
+from hierarchy.cloud import CloudSegment, CloudTrainer
+from hierarchy.cloud import fastest_compute as fastest_cloud
+from hierarchy.edge import EdgeTrainer
+from hierarchy.edge import fastest_compute as fastest_edge
 from hierarchy.evaluation import HeldOut
 from hierarchy.schedule import settling
 from robot_edge.learning.frame_memory import FrameMemory, KeptFrame
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer
-from robot_edge.learning.trainer import fastest_compute as fastest_edge
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.frames import Pixels
 

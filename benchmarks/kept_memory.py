@@ -30,7 +30,7 @@ from compute import cloud_step, edge_step
 from turns import Runner, take_turns
 
 from broker.program.startup import prepare_pytorch
-from cloud_trainer.segment import CloudSegment
+from hierarchy.cloud import CloudSegment
 from hierarchy.device import Compute
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig

@@ -38,13 +38,13 @@ from PIL import Image
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire.messages import Command, RobotState
 from hierarchy.device import choose_device, set_threads
+from hierarchy.edge import EdgeTrainer, fastest_compute
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.inference.cascade import Decision
 from robot_edge.inference.ros2_predictions import Tell
 from robot_edge.inference.seeing import Seeing
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer, fastest_compute
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.live import LiveNode, live_node
 from robot_edge.run.start import open_outbox

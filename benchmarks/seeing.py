@@ -21,9 +21,9 @@ import torch
 import tyro
 
 from hierarchy.device import Compute
+from hierarchy.edge import EdgeTrainer
 from robot_edge.inference.predictor import Predictor
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.frames import Pixels
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from broker.wire.quantize import Quantized
-from robot_edge.learning.trainer import EdgeTrainer
+from hierarchy.edge import EdgeTrainer
 from robot_edge.run.config import RobotConfig
 
 POLICIES = ("all", "random", "hardest", "by loss", "by class", "both")

@@ -24,10 +24,9 @@ from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState, SplitSpec
 from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.sample_memory import Place
-from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import Store
-from cloud_trainer.trainer import CloudTrainer, fastest_compute
+from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import set_threads
 
 SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=32, bits=2, bottleneck=16, shape=(16, 8, 8))

@@ -24,10 +24,10 @@ import tyro
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire.messages import Command, RobotState
 from hierarchy.device import choose_device
+from hierarchy.edge import EdgeTrainer, fastest_compute
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer, fastest_compute
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.live import LiveNode, live_node
 from robot_edge.run.start import open_outbox

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from broker.wire.quantize import dequantize
 from hierarchy.calibration import auroc, expected_calibration_error, fit_temperature, softmax
 from hierarchy.device import Compute
+from hierarchy.edge import EdgeTrainer
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.frames import Pixels
 from robot_edge.sources.sim import SimulatedCamera

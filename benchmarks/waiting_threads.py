@@ -23,7 +23,7 @@ import tyro
 from compute import Settings as Steps
 from compute import cloud_step, edge_step
 
-from cloud_trainer.segment import CloudSegment
+from hierarchy.cloud import CloudSegment
 from hierarchy.device import Compute, set_threads
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hierarchy.augment import augment
 from hierarchy.backbone import build_backbone
 from hierarchy.device import Compute, fastest, set_threads
+from hierarchy.edge import normalise
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.learner import Learner
-from robot_edge.learning.augment import augment
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.frame_memory import FrameMemory
-from robot_edge.learning.trainer import normalise
 from robot_edge.planning.edge_timing import training_memory
 from robot_edge.sources.frames import Pixels
 from robot_edge.sources.opening import open_source

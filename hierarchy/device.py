@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from broker.errors import ConfigError, ReflexarcError
-from hierarchy.runtime.command_line import DeviceName
 from hierarchy.small_maps import multiply_small_maps
 
 # Timed steps of each candidate, after one to warm up. They take turns and the fastest of each counts, as others
@@ -100,11 +99,13 @@ class Compute:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
 
-def choose_device(name: DeviceName) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """Return the device of that name, for auto the fastest kind there is. Raises ConfigError where it is missing."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
+    if name not in available:
+        raise ConfigError(f"--device {name}: use auto, {', '.join(available)}")
     if not available[name]:
         raise ConfigError(f"--device {name}: this machine has none; use --device auto or --device cpu")
     return torch.device(name)

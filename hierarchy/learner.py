@@ -13,7 +13,9 @@ from hierarchy.device import Compute
 from hierarchy.head import GrowingHead
 from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
 from hierarchy.random_state import TorchRandom
-from hierarchy.runtime.checkpoint import Parts
+
+# Tensors by part ("weights", "momentum", ...) and name.
+Parts = dict[str, dict[str, Tensor]]
 
 
 class Learner:

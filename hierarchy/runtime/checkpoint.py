@@ -14,14 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from broker.errors import ConfigError
+from hierarchy.learner import Parts as Parts
 from hierarchy.runtime.disk import error_number
 
 CHECKPOINT = "checkpoint.safetensors"
 # The JSON inside the checkpoint once more, for people.
 ABOUT = "checkpoint.json"
-
-# Tensors by part ("weights", "momentum", ...) and name.
-Parts = dict[str, dict[str, Tensor]]
 
 
 def save_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], about: dict[str, Any]) -> None:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from broker.wire.quantize import Quantized
 from hierarchy.calibration import Calibration, calibrate, softmax
 from hierarchy.device import Compute
+from hierarchy.edge import EdgeSegment, run_segment
 from hierarchy.shadow import Shadow
-from robot_edge.learning.segment import EdgeSegment
-from robot_edge.learning.trainer import run_segment
 from robot_edge.sources.frames import Pixels
 
 # Processor time for copies: a copy takes a millisecond or so for each megabyte of weights.

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from broker.wire.messages import ClassEdit
+from hierarchy.edge import EdgeTrainer
 from hierarchy.runtime.checkpoint import Parts
 from robot_edge.learning.batcher import resize
 from robot_edge.learning.frame_memory import FrameMemory, frames_in
-from robot_edge.learning.trainer import EdgeTrainer
 from robot_edge.sources.frames import Pixels, relabelled
 
 

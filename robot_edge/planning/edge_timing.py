@@ -17,8 +17,8 @@ from broker.wire.quantize import MAX_BITS, pack_activations, packed_size, quanti
 from hierarchy.backbone import build_backbone
 from hierarchy.cut import CutPoint, cut_points, divide
 from hierarchy.device import Compute, choose_device, step_seconds, ways_to_compute
-from robot_edge.learning.segment import EdgeSegment, build_edge
-from robot_edge.learning.trainer import EdgeTrainer, fastest_compute, normalise
+from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute, normalise
+from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig
 
 # The bottleneck that is measured, beside none. Others take as long within what can be measured here: a convolution to

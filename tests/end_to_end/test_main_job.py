@@ -16,21 +16,20 @@ from torch import nn
 from torch.nn import functional as F
 
 from broker.wire.quantize import dequantize
-from cloud_trainer.segment import CloudSegment
-from cloud_trainer.trainer import CloudTrainer
+from hierarchy.augment import augment
 from hierarchy.backbone import build_backbone
+from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.device import Compute
+from hierarchy.edge import EdgeTrainer, normalise
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
 from hierarchy.learner import restore_weights
 from hierarchy.optimizer import set_learning_rate, sgd
 from hierarchy.runtime.checkpoint import load_checkpoint
 from robot_edge.commands import main as robot_main
-from robot_edge.learning.augment import augment
 from robot_edge.learning.batcher import Batch, Batcher
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeTrainer, normalise
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.opening import open_source
 

@@ -11,7 +11,7 @@ import torch
 from broker.errors import ConfigError
 from hierarchy.device import Compute
 from robot_edge.inference.predictor import REFRESH_SECONDS, Predictor
-from tests.robot_edge.learning.test_trainer import BFLOAT, FLOAT, STRIPES, batch, trainer
+from tests.hierarchy.test_edge import BFLOAT, FLOAT, STRIPES, batch, trainer
 
 TIMEOUT_S = 60
 

@@ -12,7 +12,7 @@ from robot_edge.inference.cascade import Cascade, CloudLine, Decision
 from robot_edge.inference.predictions import PredictionPublisher
 from robot_edge.inference.predictor import Predictor
 from robot_edge.inference.sight import Sight
-from tests.robot_edge.learning.test_trainer import FLOAT, STRIPES, batch, trainer
+from tests.hierarchy.test_edge import FLOAT, STRIPES, batch, trainer
 
 BOOT = "b" * 16
 ANSWER = topics.topic("robot", "r1", "answer")

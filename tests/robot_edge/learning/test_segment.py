@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from broker.errors import ConfigError, CutError
+from hierarchy.edge import EdgeSegment
 from hierarchy.runtime.checkpoint import save_checkpoint
-from robot_edge.learning.segment import EdgeSegment, build_edge
+from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig
 
 

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage
 from broker.wire.messages import SplitSpec
-from cloud_trainer.segment import CloudSegment
-from cloud_trainer.trainer import CloudTrainer, fastest_compute
+from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import Compute
 from hierarchy.head import ROWS
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from broker.errors import ConfigError
 from broker.wire.quantize import dequantize
 from hierarchy.device import Compute
+from hierarchy.edge import DEVIATION, MEAN, EdgeTrainer, fastest_compute, normalise
 from hierarchy.head import ROWS
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import DEVIATION, MEAN, EdgeTrainer, fastest_compute, normalise
 from robot_edge.run.config import RobotConfig
 
 Pixels = NDArray[np.uint8]

@@ -8,7 +8,7 @@ import torch
 
 from broker.errors import ConfigError
 from broker.wire.messages import SplitSpec
-from cloud_trainer.segment import CloudSegment
+from hierarchy.cloud import CloudSegment
 
 SPLIT = SplitSpec(
     backbone="shufflenet_v2_x0_5", cut="stage2.3.view_1", image_size=16, bits=4, bottleneck=0, shape=(48, 4, 4)

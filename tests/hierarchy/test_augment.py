@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from robot_edge.learning.augment import augment
+from hierarchy.augment import augment
 
 Pixels = NDArray[np.uint8]
 

@@ -1,0 +1,122 @@
+"""The cloud's half: expansion, rest of the backbone, growing head; and one training step of it. Torch only, no I/O."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from broker.errors import ConfigError, MalformedMessage
+from broker.wire.messages import SplitSpec
+from hierarchy.backbone import build_backbone
+from hierarchy.cut import divide
+from hierarchy.device import Compute, fastest
+from hierarchy.head import GrowingHead
+from hierarchy.layers import expansion
+from hierarchy.learner import Learner
+from hierarchy.losses import logit_adjusted_cross_entropy
+
+
+class CloudSegment(nn.Module):
+    """Predicts classes from the activations that crossed."""
+
+    def __init__(self, split: SplitSpec, *, pretrained: bool) -> None:
+        """Build the half that a split leaves to the cloud. Raises ConfigError where the split is impossible."""
+        super().__init__()
+        backbone = build_backbone(
+            split.backbone, image_size=split.image_size, weights="default" if pretrained else "none"
+        )
+        divided = divide(backbone, split.cut)
+        crossing = (split.bottleneck or divided.shape[0], *divided.shape[1:])
+        if crossing != split.shape:
+            raise ConfigError(f"the split says that {split.shape} crosses, {split.cut} gives {crossing}")
+        self.expansion = expansion(divided.shape, split.bottleneck)
+        self.rest = divided.rest
+        self.head = GrowingHead(backbone.features)
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """Return logits (N, classes) for activations (N, C, ...)."""
+        logits: Tensor = self.head(self.rest(self.expansion(activations)))
+        return logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudStep:
+    """What one step found.
+
+    loss: over fresh and rehearsed samples. correct: bool (fresh,), whether each fresh sample was right before it
+    was learned from.
+    """
+
+    loss: float
+    correct: NDArray[np.bool_]
+
+
+class CloudTrainer:
+    """Trains a cloud segment on the final loss."""
+
+    def __init__(self, segment: CloudSegment, *, compute: Compute, peak_learning_rate: float, seed: int = 0) -> None:
+        self.segment = segment
+        self.learner = Learner(segment, segment.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes learned so far, in the order they came."""
+        return self.segment.head.classes
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return self.learner.steps
+
+    def step(
+        self, activations: NDArray[np.float32], names: Sequence[str], *, fresh: int, progress: float | None
+    ) -> CloudStep:
+        """Learn from activations float32 (N, C, ...) and their class names, of which the first ``fresh`` are new.
+
+        A class met for the first time grows the head. Raises MalformedMessage, and takes no step, where these
+        activations make the loss or its gradient infinite.
+        """
+        with self.learner.random:
+            labels = self.learner.begin_step(names, progress=progress)
+            logits = self._logits(activations)
+            loss = logit_adjusted_cross_entropy(logits, labels, fresh)
+            if not self.learner.descend(loss):
+                raise MalformedMessage(f"these activations give a loss of {loss.item():g}, or an infinite gradient")
+        return CloudStep(loss=loss.item(), correct=(logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy())
+
+    @torch.inference_mode()
+    def predict(self, activations: NDArray[np.float32]) -> list[str]:
+        """Return the class name for each of the activations float32 (N, C, ...); empty names before the first class."""
+        if not self.classes:
+            return [""] * len(activations)
+        self.segment.eval()
+        return [self.classes[index] for index in self._logits(activations).argmax(1).tolist()]
+
+    def _logits(self, activations: NDArray[np.float32]) -> Tensor:
+        with self.learner.compute.autocast():
+            logits: Tensor = self.segment(self.learner.compute.tensor(activations))
+        return logits.float()
+
+
+def fastest_compute(segment: CloudSegment, shape: tuple[int, ...], batch: int, device: torch.device) -> Compute:
+    """Measure how this machine trains the segment fastest on batches of samples of that shape (C, ...)."""
+
+    def training_step(compute: Compute, count: int) -> Callable[[], float]:
+        trainer = CloudTrainer(copy.deepcopy(segment), compute=compute, peak_learning_rate=0.0)
+        # Not zeros: all alike, they have no variance, and normalisation behind normalisation makes that infinite.
+        activations = np.random.default_rng(0).standard_normal((count, *shape), np.float32)
+        names = [str(index % 2) for index in range(count)]
+
+        def step() -> float:
+            trainer.step(activations, names, fresh=count, progress=None)
+            return trainer.learner.gradient_norm
+
+        return step
+
+    return fastest(device, training_step, batch)

@@ -1,0 +1,230 @@
+"""The robot's half: front of the backbone, bottleneck, early exit; and one training step of it. Torch only, no I/O."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from broker.errors import ConfigError
+from broker.wire.quantize import Quantized, dequantize, quantize
+from hierarchy.augment import augment
+from hierarchy.cut import Divided
+from hierarchy.device import Compute, fastest
+from hierarchy.layers import EarlyExit, bottleneck
+from hierarchy.learner import Learner, Parts
+from hierarchy.losses import logit_adjusted_cross_entropy
+
+# Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
+STEM = "stem"
+# Of ImageNet, in RGB: what torchvision's pretrained weights expect, and as good as any for others.
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+# Beyond it a network has diverged. Ranges of values up to it stay within the million that the wire takes; a message
+# beyond that no trainer could read, so no receipt would ever free it.
+LARGEST_ACTIVATION = 5e5
+
+
+class EdgeSegment(nn.Module):
+    """Encodes images to the activations that cross, and predicts from them with an early exit."""
+
+    def __init__(self, divided: Divided, bottleneck_channels: int, freeze: tuple[str, ...] = ()) -> None:
+        """Put the halves' front to work. freeze: layers to leave as they are, by name or STEM.
+
+        Raises CutError for an impossible bottleneck and ConfigError for a layer that the front does not have.
+        """
+        super().__init__()
+        self.front = divided.front
+        self.bottleneck = bottleneck(divided.shape, bottleneck_channels)
+        self.shape = (bottleneck_channels or divided.shape[0], *divided.shape[1:])
+        self.exit = EarlyExit(self.shape)
+        self._frozen = _layers(self.front, freeze)
+        for layer in self._frozen:
+            layer.requires_grad_(False)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Return activations (N, C, ...) for normalised images (N, 3, H, W)."""
+        activations: Tensor = self.bottleneck(self.front(images))
+        return activations
+
+    def train(self, mode: bool = True) -> EdgeSegment:
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()  # its running statistics stay as they are, too
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeStep:
+    """What one step found.
+
+    loss: of the exit, over fresh and rehearsed frames. correct: bool (fresh,), whether the exit had each fresh frame
+    right before it learned from it. quantized: activations of all frames, the fresh ones first.
+    """
+
+    loss: float
+    correct: NDArray[np.bool_]
+    quantized: Quantized
+
+
+class EdgeTrainer:
+    """Trains an edge segment and its exit on the exit's own loss.
+
+    bits: of a value in what it trains with and sends; at first, and always in tests, as many as the split has.
+    """
+
+    def __init__(
+        self,
+        segment: EdgeSegment,
+        *,
+        bits: int,
+        compute: Compute,
+        peak_learning_rate: float,
+        seed: int = 0,
+    ) -> None:
+        self.segment = segment
+        self.bits = self._bits_of_split = bits
+        self.learner = Learner(
+            segment, segment.exit.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed
+        )
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes learned so far, in the order they came."""
+        return self.segment.exit.head.classes
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return self.learner.steps
+
+    @property
+    def version(self) -> int:
+        """Of the segment as it encodes: the steps taken, or 0 as long as nothing in front of the cut learns."""
+        encoder = (*self.segment.front.parameters(), *self.segment.bottleneck.parameters())
+        return self.steps if any(parameter.requires_grad for parameter in encoder) else 0
+
+    def step(self, images: NDArray[np.uint8], names: Sequence[str], *, fresh: int, progress: float | None) -> EdgeStep:
+        """Learn from images uint8 (N, H, W, 3) and their class names, of which the first ``fresh`` are new.
+
+        A class met for the first time grows the exit. Raises ConfigError where training has diverged.
+        """
+        with self.learner.random:
+            labels = self.learner.begin_step(names, progress=progress)
+            quantized, logits = self._predict(augment(images, self._rng), self.bits)
+            loss = logit_adjusted_cross_entropy(logits, labels, fresh)
+            if not self.learner.descend(loss):
+                raise ConfigError("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
+        correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
+        return EdgeStep(loss=loss.item(), correct=correct, quantized=quantized)
+
+    def state(self) -> tuple[Parts, dict[str, Any]]:
+        """Return what a checkpoint must hold for training to go on."""
+        parts, about = self.learner.state()
+        return parts, {**about, "augmentation": self._rng.bit_generator.state}
+
+    def restore(self, parts: Parts, about: dict[str, Any]) -> None:
+        """Go on from a state. Raises RuntimeError where it is another network's."""
+        self.learner.restore(parts, about)
+        self._rng.bit_generator.state = about["augmentation"]
+
+    @torch.inference_mode()
+    def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:
+        """Return the exit's class name for each of the images uint8 (N, H, W, 3), and their activations.
+
+        Raises ConfigError where training has diverged.
+        """
+        self.segment.eval()
+        quantized, logits = self._predict(images, self._bits_of_split)
+        return [self.classes[index] for index in logits.argmax(1).tolist()], quantized
+
+    def _predict(self, images: NDArray[np.uint8], bits: int) -> tuple[Quantized, Tensor]:
+        return run_segment(self.segment, images, bits=bits, compute=self.learner.compute)
+
+
+def run_segment(
+    segment: EdgeSegment, images: NDArray[np.uint8], *, bits: int, compute: Compute
+) -> tuple[Quantized, Tensor]:
+    """Return quantized activations of images uint8 (N, H, W, 3), and the exit's logits float32 (N, classes).
+
+    Raises ConfigError where training has diverged.
+    """
+    with compute.autocast():
+        activations = segment.encode(compute.tensor(normalise(images)))
+        values = activations.detach().float().cpu().contiguous().numpy()
+        if not (values.max() <= LARGEST_ACTIVATION and values.min() >= -LARGEST_ACTIVATION):  # true for NaN too
+            raise ConfigError("training has diverged (so have the activations): use a lower --learning-rate")
+        quantized = quantize(values, bits)
+        # The exit sees what the cloud will receive, to the bit.
+        received = compute.tensor(dequantize(quantized)).to(activations.dtype)
+        logits: Tensor = segment.exit(_StraightThrough.apply(activations, received))
+    return quantized, logits.float()
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounded values in place of the exact ones, whose gradient is as if nothing had been rounded.
+
+    Bengio et al., "Estimating or propagating gradients through stochastic neurons", 2013.
+    """
+
+    @staticmethod
+    def forward(_context: Any, _exact: Tensor, rounded: Tensor) -> Tensor:
+        return rounded
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return float32 (N, 3, H, W), zero mean and unit deviation, for images uint8 (N, H, W, 3)."""
+    scaled = images.astype(np.float32)
+    rows = scaled.reshape(-1, images.shape[2] * 3)  # numpy is slow at arrays whose innermost run is three long
+    rows *= np.tile(1 / (255 * DEVIATION), images.shape[2])
+    rows -= np.tile(MEAN / DEVIATION, images.shape[2])
+    return np.transpose(scaled, (0, 3, 1, 2))
+
+
+def fastest_compute(segment: EdgeSegment, *, image_size: int, batch: int, device: torch.device) -> Compute:
+    """Measure how this machine trains the segment fastest; the segment stays as it is."""
+
+    def training_step(compute: Compute, count: int) -> Callable[[], float]:
+        trainer = EdgeTrainer(copy.deepcopy(segment), bits=8, compute=compute, peak_learning_rate=0.0)
+        # Not black: a wrong result of nothing but zeros would look right.
+        images = np.random.default_rng(0).integers(0, 256, (count, image_size, image_size, 3), np.uint8)
+        names = [str(index % 2) for index in range(count)]
+
+        def step() -> float:
+            trainer.step(images, names, fresh=count, progress=None)
+            return trainer.learner.gradient_norm
+
+        return step
+
+    return fastest(device, training_step, batch)
+
+
+def _layers(front: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
+    """Return the layers of those names."""
+    # A layer is named as in torchvision: layer1, features.3, ... A name stands for all that is below it.
+    # The tracer leaves a module out of the front where only its children are called, hence the prefixes.
+    leaves = {name: module for name, module in front.named_modules() if not list(module.children())}
+    found: list[nn.Module] = []
+    for name in names:
+        if name == STEM:
+            first = [module for module in leaves.values() if list(module.parameters(recurse=False))]
+            normalised = len(first) > 1 and isinstance(first[1], nn.modules.batchnorm._NormBase)
+            found += first[: 2 if normalised else 1]
+            continue
+        below = [module for leaf, module in leaves.items() if leaf == name or leaf.startswith(name + ".")]
+        if not below:
+            known = ", ".join(dict.fromkeys([STEM, *(leaf.split(".")[0] for leaf in leaves), *leaves]))
+            raise ConfigError(f"--freeze {name}: the edge segment has no such layer; it has {known}")
+        found += below
+    return found
