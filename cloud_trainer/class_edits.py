@@ -6,7 +6,7 @@ number apply to it, whenever they come.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,22 @@ from broker.wire.quantize import pack_activations, unpack_activations
 MOST_SESSIONS = 10_000
 # Boots of which it is known whose run they were; what comes of others is taken for the present run's.
 MOST_BOOTS = 10_000
+
+
+@dataclass(kw_only=True)
+class Wipes:
+    """Where the log holds samples of forgotten classes: in batches up to an event, and in those of other ids."""
+
+    up_to: int = 0
+    others: list[int] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.up_to or self.others)
+
+    def note(self, event: int) -> None:
+        """Note a batch that came with such samples."""
+        if event not in self.others:
+            self.others.append(event)
 
 
 class ClassEdits:

@@ -16,6 +16,7 @@ import torch
 from broker.errors import ConfigError, MalformedMessage, StorageError
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, RobotMetrics, RobotState
+from cloud_trainer.class_edits import Wipes
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import Cost, TooCostly, check_time, cost_of, machine_speed, room_beside
 from cloud_trainer.intake import Intake
@@ -277,7 +278,7 @@ class Fleet:
         # Where an event was broken off the log has it still, and the former checkpoint is what it goes on from.
         if session is None or session.is_torn:
             return True
-        if session.cursor == record.cursor_saved and not record.forget_up_to and session.wipes == (0, []):
+        if session.cursor == record.cursor_saved and not record.forget_up_to and not session.wipes:
             return True
         what = f"the checkpoint of robot {robot}"
         record.steps_saved = session.trainer.steps  # where it fails, not again at every step
@@ -286,7 +287,7 @@ class Fleet:
             about |= {"split": asdict(session.state.split), "start": record.start.decode()}
             save_checkpoint(self._checkpoints / robot, parts, about)
             record.cursor_saved = session.cursor
-            record.tidy = bool(record.forget_up_to) or session.wipes != (0, [])
+            record.tidy = bool(record.forget_up_to) or bool(session.wipes)
         except OSError as error:
             self.disk.failed(what, error, ", training goes on without")
             return False
@@ -303,12 +304,12 @@ class Fleet:
             while record.forget_up_to and self.store.forget_some(robot, record.forget_up_to):
                 yield
             record.forget_up_to, record.forgetting = 0, False
-            up_to, others = session.wipes
-            cursor: int | None = 0 if up_to or others else None
+            wipes = session.wipes
+            cursor: int | None = 0 if wipes else None
             while cursor is not None:
-                cursor = self.store.wipe_some(robot, cursor, up_to, others, session.without_forgotten)
+                cursor = self.store.wipe_some(robot, cursor, wipes.up_to, wipes.others, session.without_forgotten)
                 yield
-            session.wiped()
+            session.wipes = Wipes()
             self.disk.written(FORGETTING)
         except StorageError as error:
             self.disk.failed(FORGETTING, error)
@@ -422,7 +423,7 @@ class Fleet:
             raise ConfigError(f"the checkpoint {folder} is of another network ({error}): {advice}") from error
         record.cost = self._cost(record.session.state)
         record.cursor_saved, record.steps_saved = about["cursor"], record.session.trainer.steps
-        record.save_when_idle = record.session.wipes != (0, [])  # a killed process may not have come to it
+        record.save_when_idle = bool(record.session.wipes)  # a killed process may not have come to it
 
     def _open(self, robot: str, start: bytes, *, restored: bool = False) -> RobotSession:
         """Return a session at its beginning. Raises TooCostly, and ConfigError where there can be none."""

@@ -423,7 +423,7 @@ def test_the_last_round_is_tested_once_more_when_idle_rehearsal_is_done() -> Non
 
 
 def test_a_round_that_is_larger_than_what_is_tested_again_still_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_trainer.session.MOST_TESTED_AGAIN", 5)
+    monkeypatch.setattr("cloud_trainer.rounds.MOST_TESTED_AGAIN", 5)
     robot = Robot()
     robot.send(16)
     for _ in range(3):

@@ -1,0 +1,61 @@
+"""Batches that can be trained on: parsed, and with their activations inflated. No I/O of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from broker.wire.codec import unpack_as
+from broker.wire.messages import ActivationBatch
+from broker.wire.quantize import Quantized, unpack_activations
+from cloud_trainer.sample_memory import Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class InflatedBatch:
+    """A batch as it came in, and its activations as codes."""
+
+    message: ActivationBatch
+    quantized: Quantized
+
+    @classmethod
+    def of(cls, message: ActivationBatch) -> InflatedBatch:
+        """Inflate a batch. Raises MalformedMessage where its data is not what its header declares."""
+        return cls(message=message, quantized=unpack_activations(message.activations))
+
+    @classmethod
+    def read(cls, payload: bytes) -> InflatedBatch:
+        """Parse and inflate a batch. Raises MalformedMessage."""
+        return cls.of(unpack_as(ActivationBatch, payload))
+
+
+class StoredSamples:
+    """Reads samples out of the log. read: returns the batch that is the event with an id, as bytes."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+
+    def batch(self, event: int) -> InflatedBatch:
+        """Return the batch that is an event. Raises ConfigError where the store lacks it."""
+        return InflatedBatch.read(self._read(event))
+
+    def check(self, event: int) -> None:
+        """Raise ConfigError where the store lacks an event."""
+        self._read(event)
+
+    def at(self, places: Sequence[Place]) -> list[Quantized]:
+        """Return stored samples. Each batch is read once, and none is held beside another: they may be large."""
+        rows: dict[int, set[int]] = {}
+        for place in places:
+            rows.setdefault(place.event, set()).add(place.row)
+        found: dict[tuple[int, int], Quantized] = {}
+        for event, wanted in rows.items():
+            quantized = self.batch(event).quantized
+            found |= {(event, row): one_sample(quantized, row) for row in wanted}
+        return [found[place.event, place.row] for place in places]
+
+
+def one_sample(quantized: Quantized, row: int) -> Quantized:
+    """Return one sample with memory of its own, so that keeping it does not keep its whole batch."""
+    codes = quantized.codes[row : row + 1].copy()
+    return Quantized(codes=codes, low=quantized.low, step=quantized.step, bits=quantized.bits)
