@@ -18,6 +18,7 @@ from typing import Any, Literal
 from broker.errors import ConfigError, StorageError
 from cloud_trainer.config import TrainingSettings
 from hierarchy.runtime.disk import DISK_TROUBLES, error_number, unwritable
+from hierarchy.runtime.state import DatabaseLayout
 
 STORE = "store.db"
 
@@ -28,9 +29,6 @@ STORE = "store.db"
 # forget: batches up to an event are about to go, as the store is full.
 Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse", "settle"]
 
-# "rflx", so that another program's database is not taken for a store.
-APPLICATION_ID = 0x72666C78
-FORMAT = 5
 # Of sequences whose batches were given up. What waits at a robot leaves gaps between them, as messages do not come in
 # their order, but it has no more messages than its outbox holds: 65,000 in 256 MB. A peer that sends every second
 # number would fill the disk with ranges: beyond this many, those next to each other are joined.
@@ -45,9 +43,7 @@ BUSY_SECONDS = 60.0
 # The store alone is not to be moved away: checkpoints without their log are refused.
 AFTER_DAMAGE = "put a copy of it back, or choose another --run-dir to start anew"
 
-SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
+TABLES = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE events (
     id INTEGER PRIMARY KEY AUTOINCREMENT, robot TEXT NOT NULL, kind TEXT NOT NULL,
@@ -62,6 +58,9 @@ CREATE TABLE forgotten (
     PRIMARY KEY (robot, boot, first)
 ) WITHOUT ROWID;
 """
+
+# "rflx". Version 5 did not say who wrote it.
+LAYOUT = DatabaseLayout(application=0x72666C78, version=6, tables=TABLES, migrations={5: ""})
 
 # Of sequences of a boot, from the first to the last.
 Range = tuple[str, int, int]
@@ -98,8 +97,8 @@ class Store:
             new = not self._scalar("PRAGMA application_id") and not self._scalar("SELECT count(*) FROM sqlite_master")
             if new and settings is not None:
                 self._make(settings)
-            if self._scalar("PRAGMA application_id") != APPLICATION_ID or self._scalar("PRAGMA user_version") != FORMAT:
-                raise ConfigError(f"{path} is no store of this version of cloud-trainer: use another --run-dir")
+            otherwise = f"{path} is no store of this version of cloud-trainer: use another --run-dir"
+            LAYOUT.take_up(self._database, path, otherwise, reading=settings is None)
             self.settings: dict[str, Any] = {
                 name: json.loads(value) for name, value in self._database.execute("SELECT name, value FROM settings")
             }
@@ -310,7 +309,7 @@ class Store:
     def _make(self, settings: dict[str, Any]) -> None:
         self._database.execute("PRAGMA journal_mode = WAL")
         # All of it or nothing: a store without its settings would be none.
-        self._database.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
+        self._database.executescript(f"BEGIN IMMEDIATE; {LAYOUT.creation}")
         self._database.executemany(
             "INSERT INTO settings VALUES (?, ?)", [(name, json.dumps(value)) for name, value in settings.items()]
         )

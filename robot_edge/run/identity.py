@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from hierarchy.runtime.checkpoint import write_json
+from hierarchy.runtime.state import Layout
 
 RUN = "run.json"
 HEXADECIMAL_16 = re.compile(r"[0-9a-f]{16}")
@@ -26,6 +26,13 @@ class RunIdentity:
     run: str
     former: str = ""
 
+    def __post_init__(self) -> None:
+        if not HEXADECIMAL_16.fullmatch(self.run) or not HEXADECIMAL_16.fullmatch(self.former or self.run):
+            raise ValueError("not 16 hexadecimal digits")
+
+
+LAYOUT = Layout(kind=RunIdentity, migrations=(dict,))
+
 
 def run_identity(folder: Path, weights: str) -> RunIdentity:
     """Return what run a folder holds; a new one is given its identity. Raises ConfigError.
@@ -37,7 +44,7 @@ def run_identity(folder: Path, weights: str) -> RunIdentity:
             return _read(folder)
         former = _read(typed_path(weights)).run if (typed_path(weights) / RUN).exists() else ""
         identity = RunIdentity(run=secrets.token_hex(8), former=former)
-        write_json(folder / RUN, asdict(identity))
+        write_json(folder / RUN, LAYOUT.pack(identity))
     except OSError as error:
         raise ConfigError(f"{folder / RUN}: {error}") from error
     return identity
@@ -50,7 +57,7 @@ def go_on_as_another(folder: Path) -> RunIdentity:
     """
     identity = RunIdentity(run=secrets.token_hex(8), former=_read(folder).run)
     try:
-        write_json(folder / RUN, asdict(identity))
+        write_json(folder / RUN, LAYOUT.pack(identity))
     except OSError as error:
         raise ConfigError(f"{folder / RUN}: {error}") from error
     return identity
@@ -58,12 +65,9 @@ def go_on_as_another(folder: Path) -> RunIdentity:
 
 def _read(folder: Path) -> RunIdentity:
     try:
-        identity = RunIdentity(**json.loads((folder / RUN).read_text()))
-        if not HEXADECIMAL_16.fullmatch(identity.run) or not HEXADECIMAL_16.fullmatch(identity.former or identity.run):
-            raise ValueError("not 16 hexadecimal digits")
-    except (ValueError, TypeError) as error:
+        return LAYOUT.read(folder / RUN)
+    except ValueError as error:
         raise ConfigError(
             f"{folder / RUN} is damaged ({error}): put a copy of it back; without it, the cloud's half of the network "
             "starts anew once the file is moved away"
         ) from error
-    return identity

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from broker.errors import ConfigError
 from broker.program.paths import shown, typed_path
 from hierarchy.runtime.checkpoint import write_json
+from hierarchy.runtime.state import Layout
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.encoded import SUFFIXES
 from robot_edge.sources.frames import Numbering
@@ -38,30 +38,37 @@ class SourceFiles:
     weights of this one.
     """
 
-    marks: Mapping[str, str]
-    numbers: Mapping[str, int]
+    marks: dict[str, str]
+    numbers: dict[str, int]
 
     def write(self, run: Path) -> None:
         """Write them into a run's folder. Raises ConfigError."""
         if not self.marks:
             return
         try:
-            write_json(run / FILE, {path: [self.numbers[path], mark] for path, mark in self.marks.items()})
+            write_json(run / FILE, LAYOUT.pack(self))
         except OSError as error:
             raise ConfigError(f"--run-dir {run}: {error}") from error
+
+
+def _with_names(entries: dict[str, Any]) -> dict[str, Any]:
+    """Version 0 had a number and a mark for each path, and nothing else."""
+    return {
+        "marks": {path: mark for path, (_, mark) in entries.items()},
+        "numbers": {path: number for path, (number, _) in entries.items()},
+    }
+
+
+LAYOUT = Layout(kind=SourceFiles, migrations=(_with_names,))
 
 
 def read_files(run: Path) -> SourceFiles | None:
     """Return what the source of a run had when it began; None for a run that has not written it."""
     try:
-        entries = json.loads((run / FILE).read_text())
-        return SourceFiles(
-            marks={str(path): str(mark) for path, (_, mark) in entries.items()},
-            numbers={str(path): int(number) for path, (number, _) in entries.items()},
-        )
+        return LAYOUT.read(run / FILE)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{run / FILE} cannot be read ({error}): put a copy of it back, or remove it") from error
 
 

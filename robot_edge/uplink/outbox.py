@@ -18,6 +18,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from broker.errors import ConfigError
 from hierarchy.runtime.disk import unwritable
+from hierarchy.runtime.state import DatabaseLayout
 
 # What happens when the outbox is full: the source waits (a replay can), the oldest messages go, or messages of the
 # class that has most.
@@ -42,17 +43,12 @@ LIVE_SECONDS = 10.0
 # Commonness of samples that went up before: they are the last to go up, and the first to be given up.
 ENCODED_ANEW = math.inf
 
-# "rflo", so that another program's database is not taken for an outbox.
-APPLICATION_ID = 0x72666C6F
-FORMAT = 4
 # sqlite's own, and its smallest unit: a message takes whole pages.
 PAGE_BYTES = 4096
 # What sqlite's log is cut back to; it comes on top of the limit.
 LOG_BYTES = 4_000_000
 
-SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
+TABLES = """
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY, boot TEXT NOT NULL, sequence INTEGER NOT NULL, evaluation INTEGER NOT NULL,
     size INTEGER NOT NULL, commonness REAL NOT NULL, payload BLOB NOT NULL
@@ -72,6 +68,9 @@ CREATE TABLE classes (
 CREATE TABLE edits (number INTEGER PRIMARY KEY, message INTEGER, payload BLOB NOT NULL);
 CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+# "rflo". Version 4 did not say who wrote it.
+LAYOUT = DatabaseLayout(application=0x72666C6F, version=5, tables=TABLES, migrations={4: ""})
 
 # What was never sent, in four orders.
 LIVE = "SELECT id, boot, sequence, size FROM messages WHERE id >= ? AND id NOT IN (SELECT id FROM sent) ORDER BY id"
@@ -557,17 +556,15 @@ def _prepare(database: sqlite3.Connection, path: Path, durable: bool) -> None:
     run = database.execute
     # A process of its own has it, by the run folder's lock; so sqlite needs no memory shared through another file.
     run("PRAGMA locking_mode = EXCLUSIVE")
-    (objects,), (application,), (version,) = (
-        run(query).fetchone()
-        for query in ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
-    )
-    if objects and (application, version) != (APPLICATION_ID, FORMAT):
-        raise ConfigError(f"{path} is no outbox of this version of robot-edge: move it away, or use another --run-dir")
+    (objects,) = run("SELECT count(*) FROM sqlite_master").fetchone()
+    if objects:
+        otherwise = f"{path} is no outbox of this version of robot-edge: move it away, or use another --run-dir"
+        LAYOUT.take_up(database, path, otherwise)
     run("PRAGMA journal_mode = WAL")
     run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     run(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     if not objects:
-        database.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        database.executescript(f"BEGIN; {LAYOUT.creation} COMMIT;")
 
 
 def _queued(counts: Mapping[str, int]) -> int:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from broker.errors import ConfigError, StorageError
 from cloud_trainer.config import TrainingSettings
-from cloud_trainer.store import APPLICATION_ID, FORMAT, Range, Store, join_ranges, open_store
+from cloud_trainer.store import LAYOUT, Range, Store, join_ranges, open_store
 from tests.cloud_trainer.world import limit_pages
 
 SETTINGS = TrainingSettings(batch=4, learning_rate=0.1, rehearse_from=10, weights="none", seed=0, threads=1)
@@ -292,8 +292,11 @@ def torn(path: Path) -> None:
     [
         (lambda path: path.write_text("text, and more than a header of sqlite holds " * 40), "put a copy of it back"),
         (foreign, "is no store of this version of cloud-trainer: use another --run-dir"),
-        (partial(of_format, FORMAT - 1), "is no store of this version of cloud-trainer: use another --run-dir"),
-        (partial(of_format, FORMAT + 1), "is no store of this version of cloud-trainer: use another --run-dir"),
+        (
+            partial(of_format, min(LAYOUT.migrations) - 1),
+            "is no store of this version of cloud-trainer: use another --run-dir",
+        ),
+        (partial(of_format, LAYOUT.version + 1), r"was written by reflexarc .* cannot read it: update it, or choose"),
         (torn, "choose another --run-dir to start anew"),
         (Path.mkdir, "cannot be opened"),
     ],
@@ -335,7 +338,7 @@ def test_a_store_is_made_whole_or_not_at_all(path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     store = open_store(path, SETTINGS)
     assert store.settings["batch"] == 4
-    assert store._scalar("PRAGMA application_id") == APPLICATION_ID
+    assert store._scalar("PRAGMA application_id") == LAYOUT.application
     store.close()
 
 

@@ -18,7 +18,7 @@ import pytest
 from broker.errors import ConfigError
 from robot_edge.uplink.outbox import (
     COMMIT_SECONDS,
-    FORMAT,
+    LAYOUT,
     LIVE_SECONDS,
     LOG_BYTES,
     PAGE_BYTES,
@@ -364,13 +364,19 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path, open_outbox
     other.close()
 
 
-@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
-def test_an_outbox_of_another_version_is_left_alone(tmp_path: Path, open_outbox: Open, number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (min(LAYOUT.migrations) - 1, "is no outbox of this version of robot-edge: move it away"),
+        (LAYOUT.version + 1, "was written by reflexarc .* cannot read it: update it, or choose another folder"),
+    ],
+)
+def test_an_outbox_of_another_version_is_left_alone(tmp_path: Path, open_outbox: Open, number: int, says: str) -> None:
     open_outbox().close()
     other = sqlite3.connect(tmp_path / "outbox.db")
     other.execute(f"PRAGMA user_version = {number}")
     other.close()
-    with pytest.raises(ConfigError, match="is no outbox of this version of robot-edge: move it away"):
+    with pytest.raises(ConfigError, match=says):
         open_outbox()
 
 
