@@ -80,13 +80,13 @@ def main(settings: Settings) -> None:
 def activations(settings: Settings, channels: int) -> NDArray[np.float32]:
     """Train for a while, and return activations float32 (samples, C, H, W) of frames that come next."""
     torch.manual_seed(0)
-    config = RobotConfig(source=settings.source, bottleneck=channels)
-    segment, _, _ = build_edge(config)
+    config = RobotConfig.from_flags(source=settings.source, bottleneck=channels)
+    segment, _, _ = build_edge(config.network)
     cpu = torch.device("cpu")
-    compute = fastest_compute(segment, image_size=32, batch=config.batch, device=cpu)
+    compute = fastest_compute(segment, image_size=32, batch=config.learning.batch, device=cpu)
     trainer = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.05)
-    images = config.batch * settings.steps + settings.samples
-    reader = frames_of(settings.source, 32, batch=config.batch, images=images, epochs=1000)
+    images = config.learning.batch * settings.steps + settings.samples
+    reader = frames_of(settings.source, 32, batch=config.learning.batch, images=images, epochs=1000)
     while trainer.steps < settings.steps and (taken := reader.next()) is not None:
         trainer.step(taken.images, taken.names, fresh=len(taken.names), progress=trainer.steps / settings.steps)
     last = reader.next()

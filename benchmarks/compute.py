@@ -43,8 +43,8 @@ def main(settings: Settings) -> None:
     print(f"| network | half | {' | '.join(str(way) for way in ways)} |\n{'| --- ' * (2 + len(ways))}|", flush=True)
     for network in settings.networks:
         backbone, cut = network.split(":")
-        config = RobotConfig(source="sim:", backbone=backbone, cut=cut, bits=2, bottleneck=16)
-        edge, split, _ = build_edge(config)
+        config = RobotConfig.from_flags(source="sim:", backbone=backbone, cut=cut, bits=2, bottleneck=16)
+        edge, split, _ = build_edge(config.network)
         cloud = CloudSegment(split, pretrained=False)
         for compiled in (False, True) if settings.compile else (False,):
             for name, module, step_of in (("robot", edge, edge_step), ("cloud", cloud, cloud_step)):

@@ -67,10 +67,12 @@ class Robot:
     def __init__(self, seed: int, frames: int) -> None:
         """frames: the memory's size, in raw frames."""
         torch.manual_seed(seed)
-        config = RobotConfig(source="sim:", bits=2, bottleneck=16, seed=seed)
-        segment, _, _ = build_edge(config)
-        compute = fastest_compute(segment, image_size=32, batch=config.batch, device=torch.device("cpu"))
-        self.edge = EdgeTrainer(segment, bits=2, compute=compute, peak_learning_rate=config.learning_rate, seed=seed)
+        config = RobotConfig.from_flags(source="sim:", bits=2, bottleneck=16, seed=seed)
+        segment, _, _ = build_edge(config.network)
+        compute = fastest_compute(segment, image_size=32, batch=config.learning.batch, device=torch.device("cpu"))
+        self.edge = EdgeTrainer(
+            segment, bits=2, compute=compute, peak_learning_rate=config.learning.learning_rate, seed=seed
+        )
         self.limit = self.room(frames)
         self.memory = FrameMemory(self.limit, 32, seed)
         self.rehearsed: list[KeptFrame] = []

@@ -94,7 +94,7 @@ def main(settings: Settings) -> None:
     folder = settings.out / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     source = f"folder:{settings.data}" if settings.data else "sim:"
-    config = RobotConfig(source="sim:", bits=4, bottleneck=16, rehearse=0)
+    config = RobotConfig.from_flags(source="sim:", bits=4, bottleneck=16, rehearse=0)
     context = multiprocessing.get_context("spawn")
     share = context.Queue()
     context.Process(target=measure_codec, args=(config, share)).start()
@@ -176,12 +176,12 @@ def bare_loop(config: RobotConfig, compute: Compute, done: c_longlong, prepared:
         prepare_pytorch()
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
-    segment, _, _ = build_edge(config)
-    trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=0.01)
+    segment, _, _ = build_edge(config.network)
+    trainer = EdgeTrainer(segment, bits=config.network.bits, compute=compute, peak_learning_rate=0.01)
     segment.exit.head.grow(CLASSES, trainer.learner.optimizer)
-    images = np.random.default_rng(0).integers(0, 256, (config.batch, 32, 32, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (config.learning.batch, 32, 32, 3), np.uint8)
     frames = compute.tensor(normalise(images))
-    labels = torch.arange(config.batch) % 10
+    labels = torch.arange(config.learning.batch) % 10
     segment.train()
     while True:
         with compute.autocast():
@@ -190,23 +190,25 @@ def bare_loop(config: RobotConfig, compute: Compute, done: c_longlong, prepared:
         trainer.learner.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         trainer.learner.optimizer.step()
-        done.value += config.batch
+        done.value += config.learning.batch
 
 
 def measure_codec(config: RobotConfig, share: multiprocessing.Queue[float]) -> None:
     """Measure the time of quantize, dequantize, pack and compress over that of a whole EdgeTrainer step."""
     os.sched_setaffinity(0, {0})
     torch.set_num_threads(1)
-    segment, split, _ = build_edge(config)
-    compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=torch.device("cpu"))
-    trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=0.01)
-    images = np.random.default_rng(0).integers(0, 256, (config.batch, 32, 32, 3), np.uint8)
-    names = [CLASSES[index % 10] for index in range(config.batch)]
-    step = median_seconds(lambda: trainer.step(images, names, fresh=config.batch, progress=None), 20)
-    values = np.random.default_rng(0).standard_normal((config.batch, *split.shape), np.float32)
+    segment, split, _ = build_edge(config.network)
+    compute = fastest_compute(
+        segment, image_size=config.network.image_size, batch=config.learning.batch, device=torch.device("cpu")
+    )
+    trainer = EdgeTrainer(segment, bits=config.network.bits, compute=compute, peak_learning_rate=0.01)
+    images = np.random.default_rng(0).integers(0, 256, (config.learning.batch, 32, 32, 3), np.uint8)
+    names = [CLASSES[index % 10] for index in range(config.learning.batch)]
+    step = median_seconds(lambda: trainer.step(images, names, fresh=config.learning.batch, progress=None), 20)
+    values = np.random.default_rng(0).standard_normal((config.learning.batch, *split.shape), np.float32)
 
     def codec() -> None:
-        quantized = quantize(values, config.bits)
+        quantized = quantize(values, config.network.bits)
         dequantize(quantized)
         pack_activations(quantized)
 

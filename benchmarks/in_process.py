@@ -34,7 +34,7 @@ class InProcess:
         """group_norm_channels: to replace BatchNorm by GroupNorm with groups of so many."""
         torch.set_num_threads(1)
         torch.manual_seed(config.seed)
-        segment, self.split, start = build_edge(config)
+        segment, self.split, start = build_edge(config.network)
         cloud_segment = CloudSegment(self.split, pretrained=False)
         if group_norm_channels:
             use_group_norm(segment, group_norm_channels)
@@ -43,14 +43,16 @@ class InProcess:
         self.config = config
         self.edge = EdgeTrainer(
             segment,
-            bits=config.bits,
-            compute=fastest_edge(segment, image_size=config.image_size, batch=config.batch, device=cpu),
-            peak_learning_rate=config.learning_rate,
+            bits=config.network.bits,
+            compute=fastest_edge(
+                segment, image_size=config.network.image_size, batch=config.learning.batch, device=cpu
+            ),
+            peak_learning_rate=config.learning.learning_rate,
             seed=config.seed,
         )
         self.cloud = CloudTrainer(
             cloud_segment,
-            compute=fastest_cloud(cloud_segment, self.split.shape, config.batch, cpu),
+            compute=fastest_cloud(cloud_segment, self.split.shape, config.learning.batch, cpu),
             peak_learning_rate=0.02,
         )
         state = RobotState(
@@ -64,11 +66,11 @@ class InProcess:
             weights=start,
             rehearse=config.rehearsed_per_fresh,
         )
-        self._memory = FrameMemory(memory, config.image_size, config.seed)
+        self._memory = FrameMemory(memory, config.network.image_size, config.seed)
         self._numbered = 0
         self._log: list[bytes] = []
         self._session = RobotSession(
-            "bench", state, self.cloud, batch=config.batch, memory=50_000, seed=config.seed, read=self._read
+            "bench", state, self.cloud, batch=config.learning.batch, memory=50_000, seed=config.seed, read=self._read
         )
 
     def learn(self, images: Pixels, names: list[str], *, progress: float | None) -> None:
@@ -79,7 +81,7 @@ class InProcess:
         step = self.edge.step(frames, labels, fresh=len(names), progress=progress)
         numbers = list(range(self._numbered + 1, self._numbered + len(names) + 1))
         self._numbered += len(names)
-        if rehearsed and self.config.encode_anew:
+        if rehearsed and self.config.learning.encode_anew:
             self._send_again(step.quantized[len(names) :], rehearsed, progress)
         self._send(step.quantized[: len(names)], names, numbers, progress)
         for name, image, number in zip(names, images, numbers, strict=True):
@@ -88,11 +90,11 @@ class InProcess:
     def settle(self, *, steps: int = 200, cloud_steps: int = 200) -> None:
         """Practise on what is remembered, send it as it is encoded then, and let the cloud practise on that."""
         for done in range(steps):
-            drawn = self._memory.draw(self.config.batch)
+            drawn = self._memory.draw(self.config.learning.batch)
             images = np.stack([one.image for one in drawn])
             self.edge.step(images, [one.name for one in drawn], fresh=0, progress=settling(done, steps - done))
         kept = self._memory.draw(1000)
-        for start in range(0, len(kept) if self.config.encode_anew else 0, PREDICT_AT_ONCE):
+        for start in range(0, len(kept) if self.config.learning.encode_anew else 0, PREDICT_AT_ONCE):
             part = kept[start : start + PREDICT_AT_ONCE]
             _, quantized = self.edge.evaluate(np.stack([one.image for one in part]))
             self._send_again(quantized, part, None)

@@ -119,8 +119,8 @@ def images(folder: Path, name: str) -> int:
 def train(half: str, report: Path) -> NoReturn:
     prepare_pytorch()
     torch.set_num_threads(1)
-    config = RobotConfig(source="sim:", backbone="resnet18", cut="layer2", bits=2, bottleneck=16)
-    edge, split, _ = build_edge(config)
+    config = RobotConfig.from_flags(source="sim:", backbone="resnet18", cut="layer2", bits=2, bottleneck=16)
+    edge, split, _ = build_edge(config.network)
     way = Compute(device=torch.device("cpu"), channels_last=True)
     module = edge if half == "robot" else CloudSegment(split, pretrained=False)
     step = (edge_step if half == "robot" else cloud_step)(module, split.shape, way, Steps(), compiled=False)

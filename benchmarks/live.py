@@ -214,7 +214,7 @@ class Robot:
         settings = self._settings
         set_threads(settings.threads)
         torch.manual_seed(0)
-        config = RobotConfig(
+        config = RobotConfig.from_flags(
             source=self._url,
             image_size=settings.image_size,
             batch=settings.batch,
@@ -222,11 +222,13 @@ class Robot:
             practice=settings.practice,
             run_dir=str(self._folder),
         )
-        segment, split, start = build_edge(config)
+        segment, split, start = build_edge(config.network)
         compute = fastest_compute(
-            segment, image_size=config.image_size, batch=config.batch, device=choose_device("cpu")
+            segment, image_size=config.network.image_size, batch=config.learning.batch, device=choose_device("cpu")
         )
-        self._trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=config.learning_rate)
+        self._trainer = EdgeTrainer(
+            segment, bits=config.network.bits, compute=compute, peak_learning_rate=config.learning.learning_rate
+        )
         state = RobotState(
             boot="0" * 16,
             run="0" * 16,
@@ -239,7 +241,9 @@ class Robot:
             rehearse=1.0,
         )
         with (
-            closing(open_source(self._url, config, image_size=config.image_size, live=True)) as self._source,
+            closing(
+                open_source(self._url, config.source.options, image_size=config.network.image_size, live=True)
+            ) as self._source,
             closing(open_outbox(config, self._folder, state.boot)) as outbox,
             closing(RunFolder(self._folder, {})) as folder,
         ):

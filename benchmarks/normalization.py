@@ -44,16 +44,18 @@ def main(settings: Settings) -> None:
 
 def train(group_norm_channels: int, rehearse: float, images: int, seed: int) -> tuple[float, float]:
     """Return the accuracies of exit and cloud on other scenes."""
-    config = RobotConfig(source="sim:", bottleneck=16, phases=PHASES, rehearse=rehearse, images=images, seed=seed)
+    config = RobotConfig.from_flags(
+        source="sim:", bottleneck=16, phases=PHASES, rehearse=rehearse, images=images, seed=seed
+    )
     both = InProcess(config, group_norm_channels=group_norm_channels)
-    source = open_source("sim:", image_size=32, phases=config.phase_classes, images=images, seed=seed)
+    source = open_source("sim:", image_size=32, phases=config.source.phase_classes, images=images, seed=seed)
     batcher = Batcher(
         source=source, size=config.fresh_per_batch, image_size=32, held_out_every=0, held_out=FrameMemory(0, 32, 0)
     )
     while (batch := batcher.next()) is not None:
         both.learn(batch.images, batch.names, progress=batcher.progress)
     both.flush()
-    unseen = Stream.read("sim:", phases=config.phase_classes[1:], images=1600, seed=seed + 1000)
+    unseen = Stream.read("sim:", phases=config.source.phase_classes[1:], images=1600, seed=seed + 1000)
     at_exit, in_cloud = both.test(unseen.images, unseen.names)
     assert at_exit.accuracy is not None
     assert in_cloud.accuracy is not None

@@ -127,7 +127,9 @@ def ours(settings: Settings, backbone: str, mbit: float, folder: Path, number: i
         folder / "ours", flags.split(), ["--seed", str(number), "--practice", "0"], cores=settings.cores, mbit=mbit
     )
     robot, cloud = (metrics_of(folder / "ours" / end) for end in ("robot", "cloud"))
-    config = RobotConfig(source="sim:", backbone=backbone, cut=CUTS[backbone], bits=BITS, bottleneck=CHANNELS)
+    config = RobotConfig.from_flags(
+        source="sim:", backbone=backbone, cut=CUTS[backbone], bits=BITS, bottleneck=CHANNELS
+    )
     return {
         "seconds": learned_at(cloud, settings.images) - begin_of(robot),
         "accuracy": summary["cloud_accuracy"],

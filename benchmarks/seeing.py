@@ -60,8 +60,8 @@ def main(settings: Settings) -> None:
 
 
 def measure(settings: Settings, size: int) -> dict[str, float]:
-    config = RobotConfig(source="sim:", bits=4, bottleneck=16, image_size=size, batch=settings.batch)
-    segment, _, _ = build_edge(config)
+    config = RobotConfig.from_flags(source="sim:", bits=4, bottleneck=16, image_size=size, batch=settings.batch)
+    segment, _, _ = build_edge(config.network)
     compute = Compute(device=torch.device("cpu"), channels_last=settings.channels_last)
     trainer = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.01)
     images = np.random.default_rng(0).integers(0, 256, (settings.batch, size, size, 3), np.uint8)

@@ -87,11 +87,11 @@ def learned(settings: Settings, stream: str, seed: int) -> tuple[InProcess, list
         drawn = np.random.default_rng(seed).random(len(names))
         kept = [row for row, name in enumerate(names) if name not in rare or drawn[row] < RARE]
         images, names = images[kept], [names[row] for row in kept]
-    robot = InProcess(RobotConfig(source="folder:x", bottleneck=16, bits=2, seed=seed))
+    robot = InProcess(RobotConfig.from_flags(source="folder:x", bottleneck=16, bits=2, seed=seed))
     seen: list[Tensor] = []
     watch(robot.edge, seen)
     steps = []
-    batch = robot.config.batch
+    batch = robot.config.learning.batch
     for start in range(0, len(names) - batch + 1, batch):
         its_names = names[start : start + batch]
         progress = start / len(names)

@@ -44,7 +44,7 @@ def main(settings: Settings) -> None:
 
 def train(case: str, seed: int) -> list[float]:
     """Return the accuracies: exit on the toys and on the mug, then the cloud."""
-    both = InProcess(RobotConfig(source="sim:", bottleneck=16, seed=seed), memory=1000)
+    both = InProcess(RobotConfig.from_flags(source="sim:", bottleneck=16, seed=seed), memory=1000)
     for part in stream(case, seed):
         for images, names in part.batches(both.config.fresh_per_batch):
             both.learn(images, names, progress=None)

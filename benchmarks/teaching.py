@@ -142,7 +142,7 @@ class Lesson:
         settings = self._settings
         torch.set_num_threads(settings.threads)
         torch.manual_seed(self._seed)
-        config = RobotConfig(
+        config = RobotConfig.from_flags(
             source="sim:",
             live=True,
             image_size=settings.image_size,
@@ -152,11 +152,11 @@ class Lesson:
             held_out_every=10,
             run_dir=str(self._folder),
         )
-        segment, split, start = build_edge(config)
+        segment, split, start = build_edge(config.network)
         compute = fastest_compute(
-            segment, image_size=config.image_size, batch=config.batch, device=choose_device("cpu")
+            segment, image_size=config.network.image_size, batch=config.learning.batch, device=choose_device("cpu")
         )
-        trainer = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=config.learning_rate)
+        trainer = EdgeTrainer(segment, bits=4, compute=compute, peak_learning_rate=config.learning.learning_rate)
         state = RobotState(
             boot="0" * 16,
             run="0" * 16,

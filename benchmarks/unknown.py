@@ -137,19 +137,19 @@ def scores(held_out: Seen, temperature: float) -> dict[str, Callable[[Seen], Arr
 
 
 def train(classes: Sequence[str], frames: int, seed: int) -> EdgeTrainer:
-    config = RobotConfig(source="sim:", bits=4, bottleneck=16, seed=seed)
+    config = RobotConfig.from_flags(source="sim:", bits=4, bottleneck=16, seed=seed)
     torch.manual_seed(seed)
-    segment, _, _ = build_edge(config)
+    segment, _, _ = build_edge(config.network)
     trainer = EdgeTrainer(
         segment,
-        bits=config.bits,
+        bits=config.network.bits,
         compute=Compute(device=torch.device("cpu")),
-        peak_learning_rate=config.learning_rate,
+        peak_learning_rate=config.learning.learning_rate,
         seed=seed,
     )
     images, names = scenes(classes, frames, seed)
-    for start in range(0, frames, config.batch):
-        part = slice(start, start + config.batch)
+    for start in range(0, frames, config.learning.batch):
+        part = slice(start, start + config.learning.batch)
         trainer.step(images[part], names[part], fresh=len(names[part]), progress=start / frames)
     return trainer
 

@@ -98,8 +98,8 @@ def images_a_second(settings: Settings, half: Half) -> float:
         channels_last=half == "robot" or settings.dtype == "bfloat16",
         small_maps=half == "cloud",
     )
-    config = RobotConfig(source="sim:", backbone="resnet18", cut="layer2", bits=2, bottleneck=16)
-    edge, split, _ = build_edge(config)
+    config = RobotConfig.from_flags(source="sim:", backbone="resnet18", cut="layer2", bits=2, bottleneck=16)
+    edge, split, _ = build_edge(config.network)
     module = edge if half == "robot" else CloudSegment(split, pretrained=False)
     step = (edge_step if half == "robot" else cloud_step)(module, split.shape, way, steps, compiled=False)
     step()

@@ -18,7 +18,7 @@ app = SubcommandApp()
 
 
 @app.command(name="run")
-def run(config: Annotated[TrainerConfig, tyro.conf.arg(name="")]) -> None:
+def run(config: Annotated[TrainerConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes]) -> None:
     """Train for every robot at the broker until Ctrl-C.
 
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from broker.program.paths import typed_path
 from broker.wire.topics import MOST_WORKERS, check_name
 from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
+from hierarchy.runtime.settings import flattened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerConfig(PageOptions):
+class TrainerConfig:
     """Settings of `cloud-trainer run`."""
 
     broker: str = "mqtt://127.0.0.1:1883"
@@ -76,9 +77,9 @@ class TrainerConfig(PageOptions):
     machine too, give each its share: with all cores for both, both are slower."""
     seed: int = 0
     """Seed of weights and rehearsal."""
+    page: PageOptions = field(default_factory=PageOptions)
 
     def __post_init__(self) -> None:
-        self.check_page()
         check_name(self.trainer, "--trainer")
         parse_broker_url(self.broker)
         check_range("workers", self.workers, 1, MOST_WORKERS)
@@ -112,4 +113,4 @@ class TrainerConfig(PageOptions):
 
     def as_toml(self) -> dict[str, Any]:
         """Return the settings as --config takes them."""
-        return {name: value for name, value in asdict(self).items() if value != ""}
+        return {name: value for name, value in flattened(self).items() if value != ""}

@@ -108,7 +108,7 @@ def train(
         )
     with (
         damage_explained(config.run_path / STORE),
-        page_server(config, config.trainer) as page,
+        page_server(config.page, config.trainer) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
         closing(Store(folder.path / STORE)) as training_store,

@@ -75,7 +75,7 @@ def worker_configs(config: TrainerConfig, run: Path) -> list[TrainerConfig]:
             run_dir=str(worker_folder(run, number)),
             workers=1,
             threads=config.threads or cores,
-            page=config.page and config.page + number,
+            page=replace(config.page, page=config.page.page and config.page.page + number),
             store_gb=config.store_gb / count,
             networks_gb=config.networks_gb / count,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -20,9 +20,13 @@ from robot_edge.run.record import record as record_source_of
 
 app = SubcommandApp()
 
+AnySettings = TypeVar("AnySettings")
+# A setting's flag does not name the group that it is in.
+Settings = Annotated[AnySettings, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes]
+
 
 @app.command(name="run")
-def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
+def run(config: Settings[RobotConfig]) -> None:
     """Train on a source of frames, and send the activations at the cut to a cloud trainer.
 
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
@@ -35,20 +39,20 @@ def run(config: Annotated[RobotConfig, tyro.conf.arg(name="")]) -> None:
 
 
 @app.command(name="plan")
-def plan(config: Annotated[PlanConfig, tyro.conf.arg(name="")]) -> None:
+def plan(config: Settings[PlanConfig]) -> None:
     """Measure this robot, the link and the trainer, and find where to cut, at how many bits, to train fastest.
 
     A trainer has to run: it times its half. Writes the settings that it finds as a TOML file for `robot-edge run`; what
     --cut, --bits and --bottleneck say is not read.
     """
-    check_run(config)
+    check_run(config.run)
     from robot_edge.planning.planner import plan
 
     plan(config)
 
 
 @app.command(name="evaluate")
-def evaluate(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
+def evaluate(config: Settings[EvaluateConfig]) -> None:
     """Test a run's segment on a source of frames: accuracy, calibration, latency; with --broker the cloud's half too.
 
     Nothing is learned, neither here nor in the cloud.
@@ -60,7 +64,7 @@ def evaluate(config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
 
 
 @app.command(name="record")
-def record(config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
+def record(config: Settings[RecordConfig]) -> None:
     """Record frames and labels of a source into a bag, which --source bag:FILE replays to the same training.
 
     What a camera shows is taught while it is recorded: type a name and Enter.

@@ -15,9 +15,9 @@ from broker.wire.messages import ClassEdit
 from robot_edge.learning.batcher import Batch, Batcher
 from robot_edge.learning.class_edits import Knowledge
 from robot_edge.learning.frame_memory import FrameMemory
-from robot_edge.run.config import RobotConfig
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
+from robot_edge.sources.options import SourceOptions, SourceSettings
 from robot_edge.uplink.outbox import Outbox
 
 # Frames to test on that are set apart, or shown by a simulated camera: a percentage point of accuracy is 20 of them.
@@ -34,38 +34,38 @@ OWN_FLAGS, OWN_FLAG = re.compile(r"--(labels|image-topic|label-topic)\b"), r"--h
 OpenSource = Callable[[Sequence[str]], FrameSource]
 
 
-def open_held_out(config: RobotConfig, known: Sequence[str]) -> FrameSource:
+def open_held_out(source: SourceSettings, image_size: int, seed: int, known: Sequence[str]) -> FrameSource:
     """Open --held-out, with phases of their classes and those known before. Raises SourceError."""
-    shown = list(dict.fromkeys([*known, *(name for phase in config.phase_classes for name in phase)]))
+    shown = list(dict.fromkeys([*known, *(name for phase in source.phase_classes for name in phase)]))
     try:
-        return _source_of(config, shown if config.phases else [])
+        return _open(source, image_size, seed, shown if source.phases else [])
     except SourceError:
         if not known:
             raise
-        return open_held_out(config, ())  # a former run knew classes that this source has not
+        return open_held_out(source, image_size, seed, ())  # a former run knew classes that this source has not
 
 
-def _options(config: RobotConfig) -> RobotConfig:
-    """Return the settings with those of --held-out in place of those of --source."""
-    is_bag = config.held_out.startswith("bag:")
+def _options(source: SourceSettings) -> SourceOptions:
+    """Return how --held-out is read: as --source is, but for what it has flags of its own for."""
+    is_bag = source.held_out.startswith("bag:")
     return dataclasses.replace(
-        config,
+        source.options,
         rate="max",
-        labels=config.held_out_labels,
-        image_topic=config.held_out_image_topic or (config.image_topic if is_bag else ""),
-        label_topic=config.held_out_label_topic or (config.label_topic if is_bag else ""),
+        labels=source.held_out_labels,
+        image_topic=source.held_out_image_topic or (source.options.image_topic if is_bag else ""),
+        label_topic=source.held_out_label_topic or (source.options.label_topic if is_bag else ""),
     )
 
 
-def _source_of(config: RobotConfig, classes: list[str]) -> FrameSource:
+def _open(source: SourceSettings, image_size: int, seed: int, classes: list[str]) -> FrameSource:
     try:
         return open_source(
-            config.held_out,
-            _options(config),
-            image_size=config.image_size,
+            source.held_out,
+            _options(source),
+            image_size=image_size,
             phases=[classes] if classes else [],
-            images=HELD_OUT_FRAMES if config.held_out == "sim:" else 0,  # it has no end of its own
-            seed=config.seed + HELD_OUT_SEED,
+            images=HELD_OUT_FRAMES if source.held_out == "sim:" else 0,  # it has no end of its own
+            seed=seed + HELD_OUT_SEED,
             needs_labels=True,
         )
     except SourceError as error:

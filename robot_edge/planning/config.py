@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from broker.wire.topics import check_name
 from hierarchy.runtime.command_line import check_range
+from hierarchy.runtime.settings import from_flat
 from robot_edge.planning.runtime_model import Bounds
 from robot_edge.run.config import RobotConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig(RobotConfig):
-    """Settings of `robot-edge plan`: the run's own. It finds cut, bits and bottleneck, so those given are not read."""
+class PlanConfig:
+    """Settings of `robot-edge plan`, beside those of the run. It finds cut, bits and bottleneck: those are not read."""
 
+    run: RobotConfig
     out: str = "plan.toml"
     """File for the settings that it finds, which `robot-edge run --config FILE` takes."""
     most_memory_mb: float = 0.0
@@ -40,21 +43,27 @@ class PlanConfig(RobotConfig):
     Default: ROBOT-verify."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "out", str(typed_path(self.out)))
         check_name(self.verifying_robot, "--verify-as")
         check_range("most-memory-mb", self.most_memory_mb, 0, 10**6)
         check_range("least-share", self.least_share, 0, 1)
         check_range("mbit", self.mbit, 0, 10**6)
         check_range("verify-images", self.verify_images, 1000, 10**7)
-        if self.former_run:
-            raise ConfigError(f"--weights {self.weights} is divided already: plan without it, for a network to begin")
-        if self.verify and self.is_live:
+        if self.run.network.former_run:
+            raise ConfigError(
+                f"--weights {self.run.network.weights} is divided already: plan without it, for a network to begin"
+            )
+        if self.verify and self.run.is_live:
             raise ConfigError("--verify needs labels, which a camera has none of: plan with a folder:, a bag or sim:")
         if self.verify and self.mbit:
             raise ConfigError("--verify runs over the link that there is, not over one of --mbit: leave one out")
         if Path(self.out).is_dir():
             raise ConfigError(f"--out {self.out} is a folder: name a file, such as plan.toml")
+
+    @classmethod
+    def from_flags(cls, **flags: Any) -> PlanConfig:
+        """Return the settings that flags of those names ask for. Raises ConfigError."""
+        return from_flat(cls, flags)
 
     @property
     def chosen_cuts(self) -> tuple[str, ...]:
@@ -64,14 +73,16 @@ class PlanConfig(RobotConfig):
     @property
     def verifying_robot(self) -> str:
         """The robot's name while a plan is verified."""
-        return self.verify_as or f"{self.robot}-verify"
+        return self.verify_as or f"{self.run.robot}-verify"
 
     @property
     def bounds(self) -> Bounds:
         """What an option has to keep to."""
-        return {"most_memory": self.most_memory_mb * 1e6, "least_codes": self.least_share * 3 * self.image_size**2}
+        return {
+            "most_memory": self.most_memory_mb * 1e6,
+            "least_codes": self.least_share * 3 * self.run.network.image_size**2,
+        }
 
     def run_with(self, cut: str, bits: int, bottleneck: int) -> RobotConfig:
         """Return the settings of a run that is divided like that."""
-        settings = {one.name: getattr(self, one.name) for one in fields(RobotConfig)}
-        return RobotConfig(**settings | {"cut": cut, "bits": bits, "bottleneck": bottleneck})
+        return replace(self.run, network=replace(self.run.network, cut=cut, bits=bits, bottleneck=bottleneck))

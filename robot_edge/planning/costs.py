@@ -33,7 +33,7 @@ def _cost(config: RobotConfig, way: Way, split: SplitSpec, edge: EdgeCost, cloud
     for bits, size in codes.items():
         messages = -(-fresh * size // SEND_LIMIT_BYTES)
         overhead = SAMPLE_BYTES + messages * (BATCH_OVERHEAD_BYTES + 8 * split.shape[0]) / fresh
-        sent[bits] = (edge.compressed[bits] * size + overhead) * (each if config.encode_anew else 1)
+        sent[bits] = (edge.compressed[bits] * size + overhead) * (each if config.learning.encode_anew else 1)
     return Cost(
         cut=way.cut,
         bottleneck=split.shape[0] if way.bottleneck else 0,

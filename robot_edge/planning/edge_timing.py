@@ -65,16 +65,20 @@ def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[Way]:
     cuts: names, or none for all that make sense. Raises CutError where a name is no cut, and ConfigError
     where none makes sense.
     """
-    backbone = build_backbone(config.backbone, image_size=config.image_size, weights="none")
+    backbone = build_backbone(config.network.backbone, image_size=config.network.image_size, weights="none")
     if cuts:
         shapes = {cut: divide(backbone, cut).shape for cut in cuts}
     else:
-        points = [point for point in cut_points(backbone) if _width(point.shape) * NARROWED <= config.image_size]
+        points = [
+            point for point in cut_points(backbone) if _width(point.shape) * NARROWED <= config.network.image_size
+        ]
         chosen = _chosen([point for point in points if point.module])
         # Behind the last map the cloud would have nothing but a classifier.
         shapes = {point.module or point.name: point.shape for point in chosen if _width(point.shape) > 1}
     if not shapes:
-        raise ConfigError(f"{config.backbone} has no map at most a quarter as wide as the image: name some --cuts")
+        raise ConfigError(
+            f"{config.network.backbone} has no map at most a quarter as wide as the image: name some --cuts"
+        )
     return [
         Way(cut, shape[0], bottleneck)
         for cut, shape in shapes.items()
@@ -103,7 +107,7 @@ class EdgeTiming:
         torch.manual_seed(config.seed)
         self._compute = compute
         self._config = config
-        self._segment, self.split, _ = build_edge(config)
+        self._segment, self.split, _ = build_edge(config.network)
 
     def least_memory(self, images: NDArray[np.uint8]) -> int:
         """Return the bytes that training on such images takes, in whatever precision takes least."""
@@ -120,9 +124,11 @@ class EdgeTiming:
         """
         config, segment = self._config, self._segment
         compute = self._compute or fastest_compute(
-            segment, image_size=config.image_size, batch=len(names), device=choose_device(config.device)
+            segment, image_size=config.network.image_size, batch=len(names), device=choose_device(config.device)
         )
-        trainer = EdgeTrainer(segment, bits=config.bits, compute=compute, peak_learning_rate=config.learning_rate)
+        trainer = EdgeTrainer(
+            segment, bits=config.network.bits, compute=compute, peak_learning_rate=config.learning.learning_rate
+        )
 
         def step() -> None:
             pack_activations(trainer.step(images, names, fresh=len(names), progress=None).quantized)
@@ -148,8 +154,8 @@ def _compressed(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8
 
 def memory_of(config: RobotConfig) -> int:
     """Return the bytes that training the robot's half takes, in float32."""
-    segment, _, _ = build_edge(config)
-    images = np.zeros((config.batch, config.image_size, config.image_size, 3), np.uint8)
+    segment, _, _ = build_edge(config.network)
+    images = np.zeros((config.learning.batch, config.network.image_size, config.network.image_size, 3), np.uint8)
     return _memory(segment, Compute(device=torch.device("cpu")), images)
 
 

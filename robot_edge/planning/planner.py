@@ -48,20 +48,20 @@ def plan(config: PlanConfig) -> None:
     Raises ConfigError and CutError, and SystemExit where --verify shows another rate than was predicted.
     """
     _check_writable(Path(config.out).absolute())
-    credentials = credentials_for(config.broker, config.credentials)
+    credentials = credentials_for(config.run.uplink.broker, config.run.uplink.credentials)
     if config.verify:
         check_name_to_verify(config, credentials)
-    set_threads(config.threads)
-    log.info("looking for the cuts of %s", config.backbone)
-    ways = candidates(config, config.chosen_cuts)
+    set_threads(config.run.threads)
+    log.info("looking for the cuts of %s", config.run.network.backbone)
+    ways = candidates(config.run, config.chosen_cuts)
     images, names = _frames(config)
-    link = MqttLink(config.broker, f"{config.robot}-plan", credentials=credentials)
+    link = MqttLink(config.run.uplink.broker, f"{config.run.robot}-plan", credentials=credentials)
     with closing(link):
-        prober = Prober(link, config.robot)
+        prober = Prober(link, config.run.robot)
         prober.reach()
         if prober.robot_runs:
             log.warning(
-                "robot %s is running: what it and its training take is missing in what is measured", config.robot
+                "robot %s is running: what it and its training take is missing in what is measured", config.run.robot
             )
         log.info("measuring the link")
         rate = prober.link_rate(config.mbit * 1e6 / 8)
@@ -87,27 +87,27 @@ def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
     images: list[NDArray[np.uint8]] = []
     give_up = time.monotonic() + FRAME_SECONDS
     source = open_source(
-        config.source,
-        config,
-        image_size=config.image_size,
-        epochs=config.epochs,
-        seed=config.seed,
-        live=config.is_live,
+        config.run.source.source,
+        config.run.source.options,
+        image_size=config.run.network.image_size,
+        epochs=config.run.source.epochs,
+        seed=config.run.seed,
+        live=config.run.is_live,
     )
     with closing(source):
         if config.verify and source.length is not None and source.length < config.verify_images:
             raise ConfigError(
-                f"--verify trains on {config.verify_images:,} images, and --source {config.source} has "
+                f"--verify trains on {config.verify_images:,} images, and --source {config.run.source.source} has "
                 f"{source.length:,}: give more --epochs, or fewer --verify-images"
             )
-        while len(images) < config.batch and (wait := give_up - time.monotonic()) > 0:
+        while len(images) < config.run.learning.batch and (wait := give_up - time.monotonic()) > 0:
             if (frame := source.next(wait)) is None:
                 break
-            images.append(resize(frame.image, config.image_size))
+            images.append(resize(frame.image, config.run.network.image_size))
     if not images:
-        raise ConfigError(f"--source {config.source} showed no frame within {FRAME_SECONDS:.0f} s")
-    rows = np.resize(np.arange(len(images)), config.batch)
-    return np.stack(images)[rows], [str(row % 10) for row in range(config.batch)]
+        raise ConfigError(f"--source {config.run.source.source} showed no frame within {FRAME_SECONDS:.0f} s")
+    rows = np.resize(np.arange(len(images)), config.run.learning.batch)
+    return np.stack(images)[rows], [str(row % 10) for row in range(config.run.learning.batch)]
 
 
 def _measure(
@@ -124,7 +124,7 @@ def _measure(
     """
     name = f"{way.cut} with {way.bottleneck or 'all'} channels"
     try:
-        timing = EdgeTiming(config.run_with(way.cut, config.bits, way.bottleneck), computes.get(way.cut))
+        timing = EdgeTiming(config.run_with(way.cut, config.run.network.bits, way.bottleneck), computes.get(way.cut))
     except ConfigError as error:  # a layer to freeze that is behind the cut, say
         log.warning("%s: %s", name, error)
         return []
@@ -145,7 +145,7 @@ def _measure(
         trouble = (result and result.trouble) or f"the trainer did not time it within {TIMING_SECONDS:.0f} s"
         log.warning("%s: %s", name, trouble)
         return []
-    return costs(config, way, timing.split, edge, result)
+    return costs(config.run, way, timing.split, edge, result)
 
 
 def _check_writable(out: Path) -> None:

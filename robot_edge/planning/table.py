@@ -25,8 +25,9 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
     left_out = f"at least {bounds['least_codes']:,.0f} bytes of codes an image (--least-share)"
     if config.most_memory_mb:
         left_out += f", at most {config.most_memory_mb:g} MB on the robot (--most-memory-mb)"
+    network = config.run.network
     table = Table(
-        title=f"{config.backbone}, {config.image_size} pixels; link {rate.goodput * 8 / 1e6:.2f} Mbit/s"
+        title=f"{network.backbone}, {network.image_size} pixels; link {rate.goodput * 8 / 1e6:.2f} Mbit/s"
         f"{' (--mbit)' if config.mbit else ''}, round trip {rate.round_trip * 1e3:.0f} ms",
         title_justify="left",
         caption=left_out,

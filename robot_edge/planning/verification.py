@@ -27,7 +27,7 @@ def check_name_to_verify(config: PlanConfig, credentials: Credentials) -> None:
     if not config.verify_as and (credentials.username is not None or credentials.certificate):
         raise ConfigError(
             f"--verify trains under the name {config.verifying_robot}, which these credentials may not use: give "
-            f"--verify-as {config.robot} where the trainer has no network of this robot's yet, as it gives that up"
+            f"--verify-as {config.run.robot} where the trainer has no network of this robot's yet, as it gives that up"
         )
 
 
@@ -36,7 +36,7 @@ def verify(config: PlanConfig, credentials: Credentials, plan: Path, predicted: 
 
     Return whether that was near. Raises ConfigError where the run fails.
     """
-    link = MqttLink(config.broker, f"{config.robot}-verify", credentials=credentials)
+    link = MqttLink(config.run.uplink.broker, f"{config.run.robot}-verify", credentials=credentials)
     with closing(link), tempfile.TemporaryDirectory() as folder:
         link.subscribe(topics.topic("trainer", topics.ANYONE, "metrics"))
         log = Path(folder) / "log"

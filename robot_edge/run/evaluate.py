@@ -29,6 +29,7 @@ from hierarchy.runtime.curves import draw_thresholds
 from hierarchy.runtime.disk import unwritable
 from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import former_settings
+from hierarchy.runtime.settings import flat_fields
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
 from robot_edge.learning.batcher import resize
@@ -73,8 +74,8 @@ def source_to_test(config: EvaluateConfig, run: RobotConfig) -> FrameSource:
     """Open the source of frames to test a run on, with labels of its own. Raises SourceError where it has none."""
     return open_source(
         config.source,
-        config,
-        image_size=run.image_size,
+        config.options,
+        image_size=run.network.image_size,
         images=config.images,
         seed=config.seed + HELD_OUT_SEED,
         needs_labels=True,
@@ -100,7 +101,7 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
     ):
         while not stop.made and (frame := source.next()) is not None:
             taken_at = time.monotonic()
-            says = predictor.predict(resize(frame.image, run.image_size))
+            says = predictor.predict(resize(frame.image, run.network.image_size))
             answered = ask(says, taken_at) if ask else None
             if frame.label is not None:
                 looks.append(_look(frame.label, says, answered))
@@ -165,12 +166,11 @@ def _settings(config: EvaluateConfig) -> RobotConfig:
         raise ConfigError(f"--checkpoint {folder}: there is no run with a checkpoint; name the --run-dir of a robot")
     if "source" not in former:
         raise ConfigError(f"--checkpoint {folder} is a run of another program; name the --run-dir of a robot")
-    known = {one.name for one in dataclasses.fields(RobotConfig)}
-    kept = {name: value for name, value in former.items() if name in known}
+    kept = {name: value for name, value in former.items() if name in flat_fields(RobotConfig)}
     kept |= {"weights": "none", "robot": config.robot or former.get("robot", "robot")}
     kept |= {"broker": config.broker or former.get("broker"), "credentials": config.credentials, "outbox_mb": 1.0}
     kept |= {"held_out": "", "held_out_labels": ""}  # what the run was tested on is not looked at
-    return RobotConfig(**kept)
+    return RobotConfig.from_flags(**kept)
 
 
 def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[KeptFrame], dict[str, Any]]:
@@ -179,7 +179,7 @@ def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[
     Raises ConfigError where they do not fit.
     """
     parts, about = load_checkpoint(folder / "checkpoint", "name another --checkpoint")
-    segment, split, _ = build_edge(run)
+    segment, split, _ = build_edge(run.network)
     if json.dumps(about.get("split")) != json.dumps(dataclasses.asdict(split)):
         raise ConfigError(f"--checkpoint {folder} is of another split, {about.get('split')}, than its settings say")
     try:

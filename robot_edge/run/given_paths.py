@@ -20,25 +20,29 @@ def check_run(config: RobotConfig) -> None:
 
     Says where a test would show nothing.
     """
-    check_source(config.source, "--source")
-    if config.held_out:
-        check_source(config.held_out, "--held-out")
-        if is_same_recording(unmasked(config.source), unmasked(config.held_out)):
+    check_source(config.source.source, "--source")
+    if config.source.held_out:
+        check_source(config.source.held_out, "--held-out")
+        if is_same_recording(unmasked(config.source.source), unmasked(config.source.held_out)):
             log.warning(
                 "--held-out is what --source shows: the robot is tested on what it has learned. Without --held-out one "
                 "scene in %d is set apart",
-                config.held_out_every,
+                config.source.held_out_every,
             )
-    check_files(labels=config.labels, held_out_labels=config.held_out_labels, credentials=config.credentials)
+    check_files(
+        labels=config.source.options.labels,
+        held_out_labels=config.source.held_out_labels,
+        credentials=config.uplink.credentials,
+    )
     check_folder_to_write(config.run_path, "--run-dir")
-    if config.former_run and not (config.run_path / "checkpoint").exists():  # else it goes on with that
-        check_former_run(config.former_run, "--weights", "none, default, or the run folder of a former run")
+    if config.network.former_run and not (config.run_path / "checkpoint").exists():  # else it goes on with that
+        check_former_run(config.network.former_run, "--weights", "none, default, or the run folder of a former run")
 
 
 def check_evaluation(config: EvaluateConfig) -> None:
     """Raise ConfigError for a path in the settings of an evaluation at which nothing can be read or written."""
     check_source(config.source, "--source")
-    check_files(labels=config.labels, credentials=config.credentials)
+    check_files(labels=config.options.labels, credentials=config.credentials)
     check_former_run(Path(config.checkpoint), "--checkpoint", "the --run-dir of a robot")
     if config.out:
         check_folder_to_write(Path(config.out), "--out")

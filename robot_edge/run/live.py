@@ -68,10 +68,10 @@ class LiveNode(RobotNode):
         board: Board | None = None,
     ) -> None:
         # With --live a recording plays a camera, whose pictures have no labels.
-        self.teaching = Teaching(time.monotonic, trusts_source=not config.live)
+        self.teaching = Teaching(time.monotonic, trusts_source=not config.live.live)
         self._camera = camera
         self._perception = perception
-        self._practice = LivePractice(config.practice)
+        self._practice = LivePractice(config.learning.practice)
         self._lesson: Lesson | None = None  # that was open when this was looked at last
         self._is_tested = True  # what was learned
         self._saved_lesson = 0  # the last one of which a checkpoint has frames
@@ -100,7 +100,7 @@ class LiveNode(RobotNode):
         self._calibrate()
         begin = time.monotonic() - self._figures.seconds
         with (
-            publishing(self._config.source, self._config.ros2_topic) as publish,
+            publishing(self._config.source.source, self._config.ros2_topic) as publish,
             closing(self._see(publish)) as seeing,
             listening(self._uplink.commands, self._stop),
             RunProgress(None, "taught frames") as progress,
@@ -145,7 +145,9 @@ class LiveNode(RobotNode):
             perception.tell(decision)
             publish(decision, frame)
 
-        return Seeing(self._camera, self.teaching, perception.sight, image_size=self._config.image_size, tell=tell)
+        return Seeing(
+            self._camera, self.teaching, perception.sight, image_size=self._config.network.image_size, tell=tell
+        )
 
     def _learn_what_was_taught(self) -> bool:
         batch = self._batcher.next(0.0)
@@ -171,14 +173,14 @@ class LiveNode(RobotNode):
 
     def _rehearsed_with(self, fresh: int) -> int:
         # A lesson's last frames are few, and of one class. A step on them alone, or nearly, undid all other classes.
-        return self._config.batch - fresh if self._config.rehearsed_per_fresh else 0
+        return self._config.learning.batch - fresh if self._config.rehearsed_per_fresh else 0
 
     def _practise(self) -> bool:
         """Take a step on remembered frames alone; False where none is due."""
         if self._practice.due < 1:
             return False
         progress = self._practice.take(lesson_open=self.teaching.open is not None)
-        remembered = self._knowledge.rehearsal.draw(self._config.batch)
+        remembered = self._knowledge.rehearsal.draw(self._config.learning.batch)
         if not remembered:
             self._practice.due = 0.0
             return False
@@ -258,9 +260,12 @@ def live_node(
     predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
     boot = uplink.state.boot
     cascade = Cascade(
-        boot=boot, split=uplink.state.split.fingerprint, threshold=config.threshold, deadline=config.ask_deadline
+        boot=boot,
+        split=uplink.state.split.fingerprint,
+        threshold=config.live.threshold,
+        deadline=config.live.ask_deadline,
     )
-    publisher = PredictionPublisher(link, config.robot, boot, per_second=config.predictions_per_second)
+    publisher = PredictionPublisher(link, config.robot, boot, per_second=config.live.predictions_per_second)
 
     def tell(decision: Decision) -> None:
         publisher.offer(decision, now=time.monotonic(), wall=time.time())

@@ -105,16 +105,16 @@ class RobotNode:
         self._batcher = Batcher(
             source=source,
             size=config.fresh_per_batch,
-            image_size=config.image_size,
-            held_out_every=0 if held_out else config.held_out_every,
-            held_out=FrameMemory(HELD_OUT_FRAMES, config.image_size, config.seed, exact=True),
+            image_size=config.network.image_size,
+            held_out_every=0 if held_out else config.source.held_out_every,
+            held_out=FrameMemory(HELD_OUT_FRAMES, config.network.image_size, config.seed, exact=True),
         )
-        frames = FrameMemory.limit_of(config.rehearsal_mb, config.image_size)
-        memory = FrameMemory(frames, config.image_size, config.seed)
+        frames = FrameMemory.limit_of(config.learning.rehearsal_mb, config.network.image_size)
+        memory = FrameMemory(frames, config.network.image_size, config.seed)
         self._knowledge = Knowledge(trainer, memory, self._batcher.held_out)
         self._held_out = HeldOutFrames(self._knowledge, uplink.outbox, held_out)
         self._figures = RunFigures(trainer, uplink, self._batcher)
-        self._rate_control = RateControl(most=trainer.bits, least=min(config.least_bits, trainer.bits))
+        self._rate_control = RateControl(most=trainer.bits, least=min(config.network.least_bits, trainer.bits))
         self._next_metrics = 0.0
         self._phase = 0  # of the last batch
         self._practised = 0  # steps of the practice behind a replay
@@ -248,7 +248,9 @@ class RobotNode:
         self._drain("activations")
         self._figures.begin_test()
         stopped_before = self._stop.made  # then the exit is tested all the same, as there is no other chance to
-        with RunProgress(None if self._config.held_out else len(self._batcher.held_out), "frames tested") as progress:
+        with RunProgress(
+            None if self._config.source.held_out else len(self._batcher.held_out), "frames tested"
+        ) as progress:
             for batch in self._held_out.batches():
                 if not self._trainer.classes or (self._stop.made and not stopped_before):
                     return
@@ -301,7 +303,7 @@ class RobotNode:
         return [*([f"DISK FULL: {missing} not written"] if missing else []), *self._figures.live_line()]
 
     def _save_now_and_then(self) -> None:
-        due = self._trainer.steps - self._saved_steps >= self._config.checkpoint_every
+        due = self._trainer.steps - self._saved_steps >= self._config.learning.checkpoint_every
         if due and time.monotonic() >= self._save_again_at:
             self.save()
         self._disk.remind()
@@ -474,7 +476,7 @@ class RobotNode:
     def _refuse_finished_run(self) -> None:
         summary, length = self._folder.last_summary(), self._source.length
         if summary and not summary["interrupted"] and length is not None and self._source.position >= length:
-            more = "" if self._config.phases else ", or show it more with larger --epochs or --images"
+            more = "" if self._config.source.phases else ", or show it more with larger --epochs or --images"
             raise ConfigError(
                 f"the run in {self._folder.path} is over: choose another --run-dir, with --weights "
                 f"{self._folder.path} to go on from what it learned{more}"
@@ -528,7 +530,7 @@ class RobotNode:
 
     def _send_again(self, quantized: Quantized, frames: list[KeptFrame], version: int) -> None:
         """Send frames that went up before as they are encoded now, unless the link has enough to do without."""
-        if frames and self._config.encode_anew and not self._uplink.is_behind:
+        if frames and self._config.learning.encode_anew and not self._uplink.is_behind:
             self._uplink.send(
                 quantized,
                 [one.name for one in frames],
@@ -543,7 +545,7 @@ class RobotNode:
 
         patient: wait where the link falls behind, and return False where a stop was asked for meanwhile.
         """
-        frames = self._knowledge.rehearsal.draw_one_by_one(most if self._config.encode_anew else 0)
+        frames = self._knowledge.rehearsal.draw_one_by_one(most if self._config.learning.encode_anew else 0)
         while part := list(islice(frames, PREDICT_AT_ONCE)):
             if patient and (self._stop.made or (self._uplink.is_behind and not self._drain("activations"))):
                 return False
@@ -567,10 +569,10 @@ class RobotNode:
         if not self._practised and self._tested_steps != self._trainer.steps:  # else that was before a stop
             self._test_so_far()
         kept = len(self._knowledge.rehearsal)
-        most = round(self._config.practice * self._figures.images)
+        most = round(self._config.learning.practice * self._figures.images)
         # Frames of a former run took steps, too.
         learned = self._trainer.steps - self._practised + self._knowledge.inherited // self._config.fresh_per_batch
-        steps = min(practice_steps(kept, self._config.batch, learned), most) if kept else 0
+        steps = min(practice_steps(kept, self._config.learning.batch, learned), most) if kept else 0
         self._practise_up_to(steps)
         self.save()  # the cloud may not be there for hours
         # While the link is behind, nothing goes up again.
@@ -583,7 +585,7 @@ class RobotNode:
         """Take what is missing of so many steps on remembered frames alone, until a stop is asked for."""
         with RunProgress(steps, "steps of practice") as progress:
             while self._practised < steps and not self._stop.made:
-                remembered = self._knowledge.rehearsal.draw(self._config.batch)
+                remembered = self._knowledge.rehearsal.draw(self._config.learning.batch)
                 images, names = np.stack([one.image for one in remembered]), [one.name for one in remembered]
                 falling = settling(self._practised, steps - self._practised)
                 loss = self._trainer.step(images, names, fresh=0, progress=falling).loss

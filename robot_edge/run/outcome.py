@@ -15,7 +15,7 @@ HOW_TO_LABEL = "--labels FILE.csv names a video's labels, --label-topic a bag's,
 
 def why_nothing_was_learned(config: RobotConfig, summary: Mapping[str, Any]) -> str:
     """Say why; empty where something was learned."""
-    source, shown, unreadable = masked(config.source), summary["frames_shown"], summary["unreadable"]
+    source, shown, unreadable = masked(config.source.source), summary["frames_shown"], summary["unreadable"]
     if summary["images"]:
         return ""
     if not shown and unreadable:
@@ -28,22 +28,23 @@ def why_nothing_was_learned(config: RobotConfig, summary: Mapping[str, Any]) -> 
         return "nobody taught it: type a name while it runs, or use `robot-edge teach`"
     if summary["unlabelled"] == shown:
         return f"none of the {shown:,} frames of {source} has a label; {HOW_TO_LABEL}"
-    return f"all labelled frames of {source} were set apart to test on (--held-out-every {config.held_out_every})"
+    return (
+        f"all labelled frames of {source} were set apart to test on (--held-out-every {config.source.held_out_every})"
+    )
 
 
 def why_untested(config: RobotConfig, *, learned: bool, kept: int) -> str:
     """Say why the exit was not tested. kept: held-out frames that there are."""
     if not learned:
         return "nothing was learned"
-    if config.held_out:
-        return (
-            f"--held-out {masked(config.held_out)} showed no frame of a class that was learned, or the run was stopped"
-        )
+    if config.source.held_out:
+        held_out = masked(config.source.held_out)
+        return f"--held-out {held_out} showed no frame of a class that was learned, or the run was stopped"
     if kept:
         return "the run was stopped before its test"
     if config.is_live:
         return "nothing was held out: each class needs a lesson of some seconds more"
-    every = config.held_out_every
+    every = config.source.held_out_every
     return (
         f"nothing was held out: one scene in {every} is (--held-out-every), unless it is the first of a class, and "
         "there were too few scenes. Use a smaller number, or --held-out SOURCE"

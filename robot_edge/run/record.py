@@ -10,7 +10,7 @@ import logging
 import shutil
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,7 @@ from robot_edge.run.recorded_lessons import RecordedLessons
 from robot_edge.sources.bag import BYTES, EDIT_TOPIC, LABEL_TOPIC, LESSON_TOPIC, NANOSECONDS, NUMBER, SCENE_TOPIC
 from robot_edge.sources.frames import Frame, FrameSource
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import OneSource, SourceOptions, is_live_source
+from robot_edge.sources.options import SourceOptions, is_live_source
 from robot_edge.sources.ros_images import COMPRESSED_IMAGE, IMAGE, STRING
 from robot_edge.teaching.terminal import listening
 
@@ -44,9 +44,11 @@ log = logging.getLogger("robot-edge")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordConfig(SourceOptions, OneSource):
+class RecordConfig:
     """Settings of `robot-edge record`."""
 
+    source: str = field(repr=False)  # its URL may have a password
+    """Where frames come from, as for `robot-edge run`."""
     out: str
     """The bag to write, as in session.mcap. It must not be there yet."""
     seconds: float = 0.0
@@ -62,9 +64,9 @@ class RecordConfig(SourceOptions, OneSource):
     """Side of the pictures of sim:, in pixels. Others are recorded at their own size."""
     seed: int = 0
     """Seed of the order of a folder, and of sim:."""
+    options: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "out", str(typed_path(self.out)))
         check_range("seconds", self.seconds, 0, 10**7)
         check_range("images", self.images, 0, 10**9)
@@ -81,7 +83,7 @@ def record(config: RecordConfig) -> None:
     """Record a source until it ends, for long enough, or until Ctrl-C. Raises ConfigError and StorageError."""
     source = open_source(
         config.source,
-        config,
+        config.options,
         image_size=config.image_size,
         images=config.images,
         seed=config.seed,

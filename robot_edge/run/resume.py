@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from broker.errors import ConfigError
 from hierarchy.device import Compute
 from hierarchy.runtime.checkpoint import Parts
+from hierarchy.runtime.settings import flat_fields
 from robot_edge.run.config import RobotConfig
 
 # What a run may be taken up with another value of: it changes neither the network nor which frames come, and in which
@@ -54,17 +55,17 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
     """Raise ConfigError, which names the setting, unless a run with those former settings can go on with these."""
     if "source" not in former:
         raise ConfigError(f"{config.run_path} holds a run of another program: choose another --run-dir")
-    free = FREE if config.phases else FREE | FREE_WITHOUT_PHASES
+    free = FREE if config.source.phases else FREE | FREE_WITHOUT_PHASES
     advice = (
         f"choose another --run-dir, with --weights {config.run_path} to go on from what it learned, or take the run up "
         "with the settings in its config.toml"
     )
     settings = config.as_toml()  # passwords masked, as they are in the former ones
-    for one in fields(RobotConfig):
-        before = former.get(one.name, "" if one.default is MISSING else one.default)
-        now = settings.get(one.name, "")
-        if one.name not in free and before != now:
-            flag = f"--{one.name.replace('_', '-')}"
+    for name, one in flat_fields(RobotConfig).items():
+        before = former.get(name, "" if one.default is MISSING else one.default)
+        now = settings.get(name, "")
+        if name not in free and before != now:
+            flag = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{config.run_path} holds a run with {flag} {before!r}, not {now!r}: {advice}")
 
 

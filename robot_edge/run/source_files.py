@@ -74,7 +74,7 @@ def read_files(run: Path) -> SourceFiles | None:
 
 def files_of(config: RobotConfig) -> SourceFiles:
     """Return what the source has now; nothing for one that is no file. Raises SourceError."""
-    kind, _, rest = config.source.partition(":")
+    kind, _, rest = config.source.source.partition(":")
     path = typed_path(rest)
     marks: dict[str, str] = {}
     if kind == "folder":
@@ -84,8 +84,8 @@ def files_of(config: RobotConfig) -> SourceFiles:
     elif kind == "bag":
         below = sorted(path.iterdir()) if path.is_dir() else [path]
         marks = {one.name: _mark(one) for one in below if one.suffix in BAGS or one.name == "metadata.yaml"}
-    if kind == "video" and config.labels:
-        marks[LABELS] = _mark(typed_path(config.labels))
+    if kind == "video" and config.source.options.labels:
+        marks[LABELS] = _mark(typed_path(config.source.options.labels))
     return SourceFiles(marks=marks, numbers={place: number for number, place in enumerate(marks)})
 
 
@@ -94,7 +94,7 @@ def go_on_with(before: SourceFiles, now: SourceFiles, config: RobotConfig) -> Nu
 
     Says what has come and gone; None where the source is no folder. Raises ConfigError where a file has other contents.
     """
-    is_folder = config.source.startswith("folder:")
+    is_folder = config.source.source.startswith("folder:")
     changed = [path for path, mark in before.marks.items() if now.marks.get(path, mark) != mark]
     gone = [path for path in before.marks if path not in now.marks]
     new = [path for path in now.marks if path not in before.marks]
@@ -102,9 +102,9 @@ def go_on_with(before: SourceFiles, now: SourceFiles, config: RobotConfig) -> Nu
         changed += gone + new
     if changed:
         raise ConfigError(
-            f"{masked(config.source)} is not what it was when the run in {config.run_path} began ({_some(changed)}): "
-            "it might be tested on what it was trained on. Put back what was there, or choose another --run-dir, with "
-            f"--weights {config.run_path} to go on from what was learned"
+            f"{masked(config.source.source)} is not what it was when the run in {config.run_path} began "
+            f"({_some(changed)}): it might be tested on what it was trained on. Put back what was there, or choose "
+            f"another --run-dir, with --weights {config.run_path} to go on from what was learned"
         )
     if gone:
         log.warning("%s gone since the run began, and passed over: %s", _count(gone), _some(gone))

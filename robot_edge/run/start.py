@@ -59,29 +59,35 @@ def run(config: RobotConfig) -> None:
     former = former_settings(config.run_path)
     if former is not None:
         check_same_run(former, config)
-    credentials = credentials_for(config.broker, config.credentials)
+    credentials = credentials_for(config.uplink.broker, config.uplink.credentials)
     set_threads(config.threads)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
     files, numbering = _files_of(config, goes_on=former is not None)
     source = _source_of(config, numbering)
-    held_out = partial(open_held_out, config) if config.held_out else None
+    held_out = (
+        partial(open_held_out, config.source, config.network.image_size, config.seed)
+        if config.source.held_out
+        else None
+    )
     if held_out:
         held_out(()).close()  # what is wrong with it should be said before anything starts
     # A checkpoint replaces whatever weights the run once began with.
-    segment, split, start = build_edge(dataclasses.replace(config, weights="none") if has_checkpoint else config)
+    segment, split, start = build_edge(
+        dataclasses.replace(config.network, weights="none") if has_checkpoint else config.network
+    )
     gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
     samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
     boot = secrets.token_hex(8)
     with (
-        page_server(config, config.robot) as page,
+        page_server(config.page, config.robot) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
         files.write(folder.path)
         saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
-        identity = run_identity(folder.path, config.weights)
+        identity = run_identity(folder.path, config.network.weights)
         if saved and outbox.is_new:
             identity = go_on_as_another(folder.path)
         state = RobotState(
@@ -96,22 +102,22 @@ def run(config: RobotConfig) -> None:
             rehearse=config.rehearsed_per_fresh,
         )
         with StopRequest() as stop:
-            link = MqttLink(config.broker, config.robot, will=will(config.robot, state), credentials=credentials)
+            link = MqttLink(config.uplink.broker, config.robot, will=will(config.robot, state), credentials=credentials)
             uplink = Uplink(link, config.robot, state, outbox)
             board = Board(config.robot, uplink.commands) if page else None
             try:
                 uplink.greet(GREETING_SECONDS)  # a trainer gets its half ready, too, while this one is measured
                 trainer = EdgeTrainer(
                     segment,
-                    bits=config.bits,
+                    bits=config.network.bits,
                     compute=_compute(config, segment, device, saved),
-                    peak_learning_rate=config.learning_rate,
+                    peak_learning_rate=config.learning.learning_rate,
                     seed=config.seed,
                 )
                 parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
                 node = live_node(link, *parts, board) if config.is_live else RobotNode(*parts, board=board)
-                if config.former_run and not saved:
-                    node.inherit(config.former_run)
+                if config.network.former_run and not saved:
+                    node.inherit(config.network.former_run)
                 if page and board:
                     _show(page, board)
                 summary = node.run()
@@ -131,19 +137,19 @@ def _files_of(config: RobotConfig, *, goes_on: bool) -> tuple[SourceFiles, Numbe
     now = files_of(config)
     if goes_on and (before := read_files(config.run_path)):
         return before, go_on_with(before, now, config)
-    if config.former_run and not goes_on and (former := read_files(config.former_run)):
+    if config.network.former_run and not goes_on and (former := read_files(config.network.former_run)):
         now = begin_behind(former, now)
-    return now, Numbering(numbers=now.numbers, is_all=False) if config.source.startswith("folder:") else None
+    return now, Numbering(numbers=now.numbers, is_all=False) if config.source.source.startswith("folder:") else None
 
 
 def _source_of(config: RobotConfig, numbering: Numbering | None) -> PacedSource:
     return open_source(
-        config.source,
-        config,
-        image_size=config.image_size,
-        phases=config.phase_classes,
-        epochs=config.epochs,
-        images=config.images,
+        config.source.source,
+        config.source.options,
+        image_size=config.network.image_size,
+        phases=config.source.phase_classes,
+        epochs=config.source.epochs,
+        images=config.source.images,
         seed=config.seed,
         live=config.is_live,
         numbering=numbering,
@@ -156,10 +162,10 @@ def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
     return Outbox(
         folder / "outbox.db",
         boot=boot,
-        limit=int(config.outbox_mb * 1e6),
+        limit=int(config.uplink.outbox_mb * 1e6),
         when_full=config.when_outbox_full,
         catch_up=config.catches_up,
-        durable=config.durable,
+        durable=config.uplink.durable,
     )
 
 
@@ -176,11 +182,13 @@ def _compute(
     compute = unpack_compute(saved[1].get("compute"), device) if saved else None
     if compute is None:
         log.info("measuring how this machine trains fastest")
-        compute = fastest_compute(segment, image_size=config.image_size, batch=config.batch, device=device)
+        compute = fastest_compute(
+            segment, image_size=config.network.image_size, batch=config.learning.batch, device=device
+        )
     log.info(
         "%s up to %s, %s values cross for each image, %s",
-        config.backbone,
-        config.cut,
+        config.network.backbone,
+        config.network.cut,
         math.prod(segment.shape),
         compute,
     )

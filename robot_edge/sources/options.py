@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import quote, urlsplit
 
-from broker.errors import ConfigError, SourceError
+from broker.errors import ConfigError, MalformedMessage, SourceError
+from broker.wire.codec import check_class_name
 from hierarchy.runtime.command_line import check_range
 
 # A number is so many frames a second.
@@ -37,16 +38,6 @@ _ENCODE = (
     f"in a password write % as %25, / as %2F, ? as %3F, # as %23, @ as %40 and a space as %20; or write {MASK} in its "
     f"place and set {PASSWORD_VARIABLE} to the password as it is"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OneSource:
-    """The one setting without a default. A class of its own, so that it stands before its options in --help."""
-
-    source: str = field(repr=False)  # its URL may have a password
-    """Where frames come from (docs/sources.md): camera:0, rtsp://... or http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC,
-    video:FILE, bag:PATH, folder:PATH (one sub-folder of pictures for each class), torchvision:CIFAR10, or sim:
-    (the built-in simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +73,59 @@ class SourceOptions:
         check_range("exposure", self.exposure, 0, 1_000_000)
         if bool(self.width) != bool(self.height):
             raise ConfigError("--width and --height: give both, or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings:
+    """Which frames a run shows, and which it is tested on."""
+
+    source: str = field(repr=False)  # its URL may have a password
+    """Where frames come from (docs/sources.md): camera:0, rtsp://... or http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC,
+    video:FILE, bag:PATH, folder:PATH (one sub-folder of pictures for each class), torchvision:CIFAR10, or sim:
+    (the built-in simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
+    epochs: int = 1
+    """How often a folder is shown, in each phase."""
+    images: int = 0
+    """Frames to read at most; 0 for no bound (sim: then shows 12,000)."""
+    phases: str = ""
+    """Classes shown one phase after the other, as in "cat,dog|ship,truck"; empty shows all at once."""
+    held_out: str = field(default="", repr=False)
+    """Source of frames to test on at the end, as for --source. Empty sets apart scenes of the source itself."""
+    held_out_labels: str = ""
+    """For --held-out video: its CSV file of what is shown when, as --labels is that of --source."""
+    held_out_image_topic: str = ""
+    """For --held-out bag: the topic of its pictures. Default: --image-topic, or the only one."""
+    held_out_label_topic: str = ""
+    """For --held-out bag: the topic of what it shows. Default: --label-topic, or /label."""
+    held_out_every: int = 10
+    """One scene in so many is set apart when there is no --held-out, and never trained on."""
+    options: SourceOptions = field(default_factory=SourceOptions)
+
+    def __post_init__(self) -> None:
+        check_range("epochs", self.epochs, 1, 100_000)
+        check_range("images", self.images, 0, 10**12)
+        check_range("held-out-every", self.held_out_every, 2, 10**6)
+        is_video = self.held_out.startswith("video:")
+        if is_video and not self.held_out_labels:
+            raise ConfigError(
+                f"--held-out {self.held_out}: say with --held-out-labels FILE.csv what this video shows when; --labels "
+                "is of --source"
+            )
+        if self.held_out_labels and not is_video:
+            raise ConfigError(f"--held-out-labels {self.held_out_labels}: is for --held-out video:FILE")
+        try:
+            for phase in self.phase_classes:
+                for name in phase:
+                    check_class_name(name)
+        except MalformedMessage as error:
+            raise ConfigError(f"--phases: {error}") from error
+
+    @property
+    def phase_classes(self) -> list[list[str]]:
+        """The class names of each phase; empty for one phase of all."""
+        if not self.phases:
+            return []
+        return [[name.strip() for name in phase.split(",")] for phase in self.phases.split("|")]
 
 
 def is_live_source(text: str) -> bool:

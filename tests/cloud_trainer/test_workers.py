@@ -15,9 +15,12 @@ from cloud_trainer.share import worker_folder
 from cloud_trainer.store import STORE
 from cloud_trainer.workers import check_folder, worker_configs
 from hierarchy.runtime.checkpoint import CHECKPOINT
+from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.run_folder import RunFolder
 
-CONFIG = TrainerConfig(trainer="cloud", workers=4, store_gb=10, networks_gb=6, most_robots=5, batch=16, page=8000)
+CONFIG = TrainerConfig(
+    trainer="cloud", workers=4, store_gb=10, networks_gb=6, most_robots=5, batch=16, page=PageOptions(page=8000)
+)
 
 
 def test_workers_share_out_what_the_machine_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -30,17 +33,17 @@ def test_workers_share_out_what_the_machine_has(monkeypatch: pytest.MonkeyPatch,
         threads=2,
         store_gb=2.5,
         networks_gb=1.5,
-        page=8003,
+        page=PageOptions(page=8003),
     )
     assert {one.threads for one in worker_configs(replace(CONFIG, threads=7), tmp_path)} == {7}
-    assert {one.page for one in worker_configs(replace(CONFIG, page=0), tmp_path)} == {0}
+    assert {one.page.page for one in worker_configs(replace(CONFIG, page=PageOptions()), tmp_path)} == {0}
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert {one.threads for one in worker_configs(CONFIG, tmp_path)} == {1}
 
 
 def test_what_leaves_no_room_for_a_worker_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--page 65536"):
-        worker_configs(replace(CONFIG, page=65_533), tmp_path)
+        worker_configs(replace(CONFIG, page=PageOptions(page=65_533)), tmp_path)
     with pytest.raises(ConfigError, match=r"--trainer 'a{63}-0'"):
         worker_configs(replace(CONFIG, trainer="a" * 63), tmp_path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,15 +198,20 @@ def test_curves_are_a_picture(main_job: MainJob) -> None:
 
 
 def test_config_loads_again_and_flags_win(main_job: MainJob, config: RobotConfig, pictures: Path) -> None:
-    assert config.source == f"folder:{pictures}/train"
-    assert (config.robot, config.image_size, config.bottleneck, config.learning_rate) == ("main", 16, 16, 0.02)
+    assert config.source.source == f"folder:{pictures}/train"
+    assert (config.robot, config.network.image_size, config.network.bottleneck, config.learning.learning_rate) == (
+        "main",
+        16,
+        16,
+        0.02,
+    )
     assert config.run_dir == "elsewhere"
 
 
 def test_checkpoints_predict_as_the_run_said(main_job: MainJob, config: RobotConfig, test_batch: Batch) -> None:
-    segment, split, start = build_edge(RobotConfig(**{**config.as_toml(), "weights": str(main_job.robot.run_dir)}))
+    segment, split, start = build_edge(replace(config.network, weights=str(main_job.robot.run_dir)))
     assert start == "checkpoint"
-    edge = EdgeTrainer(segment, bits=config.bits, compute=CPU, peak_learning_rate=0)
+    edge = EdgeTrainer(segment, bits=config.network.bits, compute=CPU, peak_learning_rate=0)
     predicted, quantized = edge.evaluate(test_batch.images)
     summary = main_job.robot.summary
     assert _right(test_batch.names, predicted) == pytest.approx(summary["exit_accuracy"], abs=0.03)

@@ -26,8 +26,10 @@ STRIPES = ("across", "down", "none")
 
 def trainer(*, compute: Compute = FLOAT, bits: int = 4, peak: float = 0.05, **settings: Any) -> EdgeTrainer:
     torch.manual_seed(0)
-    config = RobotConfig(**{"source": "sim:", "cut": "layer1", "image_size": SIZE, "bottleneck": 8, **settings})
-    segment, *_ = build_edge(config)
+    config = RobotConfig.from_flags(
+        **{"source": "sim:", "cut": "layer1", "image_size": SIZE, "bottleneck": 8, **settings}
+    )
+    segment, *_ = build_edge(config.network)
     return EdgeTrainer(segment, bits=bits, compute=compute, peak_learning_rate=peak, seed=1)
 
 

@@ -30,7 +30,7 @@ def test_a_slow_machine_is_shown_fewer_frames_in_as_many_steps(
 def test_the_settings_say_the_same(demo: dict[str, Any]) -> None:
     frames, batch = demo["FULL"]
     assert f"images = {frames}\n" in (LAUNCH / "demo.toml").read_text()
-    assert RobotConfig(source="sim:").batch == batch
+    assert RobotConfig.from_flags(source="sim:").learning.batch == batch
 
 
 def test_the_machine_is_measured(demo: dict[str, Any]) -> None:

@@ -28,8 +28,7 @@ class PageOptions:
     """File whose first line is the page's password, and which nobody else may read. Default: the environment variable
     REFLEXARC_PAGE_PASSWORD."""
 
-    def check_page(self) -> None:
-        """Raise ConfigError for settings that cannot work."""
+    def __post_init__(self) -> None:
         check_range("page", self.page, 0, 65_535)
         if self.page and not is_loopback(self.page_host) and not self.page_password:
             raise ConfigError(

@@ -167,5 +167,5 @@ def test_without_vision_msgs_it_says_so_once_and_goes_on(
     ],
 )
 def test_robots_have_topics_of_their_own(robot: str, topic: str) -> None:
-    assert RobotConfig(source="sim:", robot=robot).ros2_topic == topic
-    assert RobotConfig(source="sim:", robot=robot, prediction_topic="~/seen").ros2_topic == "~/seen"
+    assert RobotConfig.from_flags(source="sim:", robot=robot).ros2_topic == topic
+    assert RobotConfig.from_flags(source="sim:", robot=robot, prediction_topic="~/seen").ros2_topic == "~/seen"

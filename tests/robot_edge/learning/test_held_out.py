@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from robot_edge.learning.held_out import open_held_out
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.evaluate import source_to_test
 from robot_edge.sources.frames import FrameSource
+from robot_edge.sources.options import SourceOptions
 from tests.robot_edge.sources.test_bag import Bag
 from tests.robot_edge.sources.test_video import RATE, write_video
 
@@ -31,25 +31,25 @@ def _clips(tmp_path: Path) -> Path:
 
 
 def test_a_held_out_video_is_judged_by_its_own_labels(clips: Path) -> None:
-    config = RobotConfig(
+    config = RobotConfig.from_flags(
         source=f"video:{clips}/train.mp4",
         labels=f"{clips}/train.csv",
         held_out=f"video:{clips}/test.mp4",
         held_out_labels=f"{clips}/test.csv",
     )
-    assert labels_of(open_held_out(config, ())) == ["pen"] * 2 * RATE
+    assert labels_of(open_held_out(config.source, 32, 0, ())) == ["pen"] * 2 * RATE
 
 
 def test_what_is_wrong_with_held_out_labels_names_their_flag(clips: Path) -> None:
     (clips / "late.csv").write_text("90,95,pen\n")
-    config = RobotConfig(
+    config = RobotConfig.from_flags(
         source=f"video:{clips}/train.mp4",
         labels=f"{clips}/train.csv",
         held_out=f"video:{clips}/test.mp4",
         held_out_labels=f"{clips}/late.csv",
     )
     with pytest.raises(SourceError, match=r"--held-out: --held-out-labels .*late\.csv: none of its 1 labels"):
-        open_held_out(config, ())
+        open_held_out(config.source, 32, 0, ())
 
 
 def test_a_held_out_bag_has_topics_of_its_own_or_those_of_the_source(tmp_path: Path) -> None:
@@ -57,19 +57,21 @@ def test_a_held_out_bag_has_topics_of_its_own_or_those_of_the_source(tmp_path: P
         for name in ("left", "right"):
             bag.string(name, 0, f"/what/{name}")
             bag.image(1, 1, f"/{name}")
-    bag_alone = RobotConfig(source="bag:a", held_out=f"bag:{bag.path}")
-    config = dataclasses.replace(bag_alone, image_topic="/left", label_topic="/what/left")
-    assert labels_of(open_held_out(config, ())) == ["left"]
-    config = dataclasses.replace(config, held_out_image_topic="/right", held_out_label_topic="/what/right")
-    assert labels_of(open_held_out(config, ())) == ["right"]
+    sources = {"source": "bag:a", "held_out": f"bag:{bag.path}"}
+    topics = {"image_topic": "/left", "label_topic": "/what/left"}
+    config = RobotConfig.from_flags(**sources, **topics)
+    assert labels_of(open_held_out(config.source, 32, 0, ())) == ["left"]
+    own = {"held_out_image_topic": "/right", "held_out_label_topic": "/what/right"}
+    config = RobotConfig.from_flags(**sources, **topics, **own)
+    assert labels_of(open_held_out(config.source, 32, 0, ())) == ["right"]
     with pytest.raises(SourceError, match="set --held-out-image-topic; its topics"):
-        open_held_out(bag_alone, ())
+        open_held_out(RobotConfig.from_flags(**sources).source, 32, 0, ())
 
 
 def test_an_evaluation_has_labels_of_its_own(clips: Path) -> None:
-    run = RobotConfig(source=f"video:{clips}/train.mp4", labels=f"{clips}/train.csv")
+    run = RobotConfig.from_flags(source=f"video:{clips}/train.mp4", labels=f"{clips}/train.csv")
     source = f"video:{clips}/test.mp4"
-    config = EvaluateConfig(source=source, checkpoint="r1", labels=f"{clips}/test.csv")
+    config = EvaluateConfig(source=source, checkpoint="r1", options=SourceOptions(labels=f"{clips}/test.csv"))
     assert labels_of(source_to_test(config, run)) == ["pen"] * 2 * RATE
     with pytest.raises(SourceError, match="give --labels"):
         source_to_test(EvaluateConfig(source=source, checkpoint="r1"), run)

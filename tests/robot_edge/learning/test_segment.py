@@ -11,11 +11,11 @@ from broker.errors import ConfigError, CutError
 from hierarchy.edge import EdgeSegment
 from hierarchy.runtime.checkpoint import save_checkpoint
 from robot_edge.learning.segment import build_edge
-from robot_edge.run.config import RobotConfig
+from robot_edge.learning.settings import NetworkSettings
 
 
-def config(**settings: Any) -> RobotConfig:
-    return RobotConfig(**{"source": "sim:", "cut": "layer2", "image_size": 16, **settings})
+def network(**settings: Any) -> NetworkSettings:
+    return NetworkSettings(**{"cut": "layer2", "image_size": 16, **settings})
 
 
 def moved(segment: EdgeSegment) -> set[str]:
@@ -33,7 +33,7 @@ def moved(segment: EdgeSegment) -> set[str]:
 
 
 def test_what_crosses_is_what_the_split_says() -> None:
-    segment, split, start = build_edge(config(bits=3, bottleneck=8))
+    segment, split, start = build_edge(network(bits=3, bottleneck=8))
     assert (split.backbone, split.image_size, split.bits, split.bottleneck) == ("resnet18", 16, 3, 8)
     assert split.cut == "layer2.1.relu_1"
     assert split.shape == (8, 4, 4)
@@ -42,12 +42,12 @@ def test_what_crosses_is_what_the_split_says() -> None:
 
 
 def test_without_a_bottleneck_all_channels_cross() -> None:
-    segment, split, _ = build_edge(config())
+    segment, split, _ = build_edge(network())
     assert split.shape == segment.encode(torch.randn(2, 3, 16, 16)).shape[1:] == (128, 4, 4)
 
 
 def test_frozen_layers_stay_bit_equal_with_their_statistics_while_the_others_learn() -> None:
-    segment, *_ = build_edge(config(freeze="stem,layer1"))
+    segment, *_ = build_edge(network(freeze="stem,layer1"))
     changed = moved(segment)
     frozen = {name for name in segment.state_dict() if name.startswith(("front.conv1", "front.bn1", "front.layer1"))}
     assert len(frozen) > 20
@@ -59,7 +59,7 @@ def test_frozen_layers_stay_bit_equal_with_their_statistics_while_the_others_lea
 
 
 def test_nothing_is_frozen_unless_asked_for() -> None:
-    segment, *_ = build_edge(config())
+    segment, *_ = build_edge(network())
     changed = moved(segment)
     assert {name for name, _ in segment.named_parameters() if name.startswith("front.")} <= changed
     assert "front.bn1.running_mean" in changed
@@ -73,13 +73,13 @@ def test_nothing_is_frozen_unless_asked_for() -> None:
     ],
 )
 def test_the_stem_is_the_first_convolution_and_its_normalisation(backbone: str, cut: str, stem: set[str]) -> None:
-    segment, *_ = build_edge(config(backbone=backbone, cut=cut, freeze="stem", image_size=32))
+    segment, *_ = build_edge(network(backbone=backbone, cut=cut, freeze="stem", image_size=32))
     frozen = {name.rpartition(".")[0] for name, value in segment.front.named_parameters() if not value.requires_grad}
     assert frozen == stem
 
 
 def test_a_layer_is_frozen_by_its_full_name_and_not_by_a_beginning() -> None:
-    segment, *_ = build_edge(config(backbone="mobilenet_v3_small", cut="features.3", freeze="features.1"))
+    segment, *_ = build_edge(network(backbone="mobilenet_v3_small", cut="features.3", freeze="features.1"))
     frozen = {name.split(".")[1] for name, value in segment.front.named_parameters() if not value.requires_grad}
     assert frozen == {"1"}
     assert "1" in {name.split(".")[1] for name, _ in segment.front.named_parameters()}
@@ -88,7 +88,7 @@ def test_a_layer_is_frozen_by_its_full_name_and_not_by_a_beginning() -> None:
 @pytest.mark.parametrize("name", ["layer3", "layer", "fc", "Stem"])
 def test_a_layer_that_the_robot_does_not_have_gets_those_it_has(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--freeze {name}: .* it has stem, conv1, bn1, .*layer1.*layer2"):
-        build_edge(config(freeze=name))
+        build_edge(network(freeze=name))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_layer_that_the_robot_does_not_have_gets_those_it_has(name: str) -> No
 )
 def test_settings_that_cannot_work_say_what_would(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        build_edge(config(**settings))
+        build_edge(network(**settings))
     assert isinstance(error.value, CutError) == ("backbone" not in settings)
 
 
@@ -115,10 +115,10 @@ def save(segment: EdgeSegment, run: Path, classes: list[str]) -> dict[str, Tenso
 
 
 def test_a_former_run_is_gone_on_from(tmp_path: Path) -> None:
-    segment, split, _ = build_edge(config(bottleneck=8))
+    segment, split, _ = build_edge(network(bottleneck=8))
     classes = [f"class {number}" for number in range(20)]  # more than the first block of rows
     saved = save(segment, tmp_path, classes)
-    restored, same_split, start = build_edge(config(bottleneck=8, weights=str(tmp_path)))
+    restored, same_split, start = build_edge(network(bottleneck=8, weights=str(tmp_path)))
     assert start == "checkpoint"
     assert same_split == split
     assert restored.exit.head.classes == tuple(classes)
@@ -127,12 +127,12 @@ def test_a_former_run_is_gone_on_from(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"bottleneck": 4}, {"cut": "layer1", "bottleneck": 8}, {"bottleneck": 0}])
 def test_a_run_of_another_network_is_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
-    segment, *_ = build_edge(config(bottleneck=8))
+    segment, *_ = build_edge(network(bottleneck=8))
     save(segment, tmp_path, ["cat"])
     with pytest.raises(ConfigError, match=f"--weights {tmp_path} is of another network, .*resnet18"):
-        build_edge(config(**settings, weights=str(tmp_path)))
+        build_edge(network(**settings, weights=str(tmp_path)))
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no checkpoint"):
-        build_edge(config(weights=str(tmp_path)))
+        build_edge(network(weights=str(tmp_path)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,21 +22,21 @@ from robot_edge.planning.verification import check_name_to_verify
         ({"source": "sim:", "least_share": 2.0}, "--least-share"),
     ],
 )
-def test_what_cannot_be_planned_is_said_at_once(settings: dict[str, object], says: str) -> None:
+def test_what_cannot_be_planned_is_said_at_once(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        PlanConfig(**settings)  # type: ignore[arg-type]
+        PlanConfig.from_flags(**settings)
 
 
 def test_out_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder"):
-        PlanConfig(source="sim:", out=str(tmp_path))
+        PlanConfig.from_flags(source="sim:", out=str(tmp_path))
 
 
 def test_a_plan_is_verified_under_another_name() -> None:
-    config = PlanConfig(source="sim:", robot="r1")
+    config = PlanConfig.from_flags(source="sim:", robot="r1")
     assert config.verifying_robot == "r1-verify"
     check_name_to_verify(config, Credentials())
     known = Credentials(username="r1", password="secret")
     with pytest.raises(ConfigError, match="--verify-as r1"):
         check_name_to_verify(config, known)
-    check_name_to_verify(PlanConfig(source="sim:", robot="r1", verify_as="r1"), known)
+    check_name_to_verify(PlanConfig.from_flags(source="sim:", robot="r1", verify_as="r1"), known)

@@ -22,7 +22,7 @@ def split(channels: int, bottleneck: int) -> SplitSpec:
 
 
 def config(**settings: float) -> RobotConfig:
-    return RobotConfig(source="folder:x", batch=64, **settings)  # type: ignore[arg-type]
+    return RobotConfig.from_flags(source="folder:x", batch=64, **settings)
 
 
 def test_a_shuffled_folder_has_nothing_but_fresh_images() -> None:

@@ -11,7 +11,7 @@ from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.edge_timing import EdgeTiming, Way, candidates
 from robot_edge.run.config import RobotConfig
 
-CONFIG = RobotConfig(source="sim:", image_size=16, batch=8)
+CONFIG = RobotConfig.from_flags(source="sim:", image_size=16, batch=8)
 
 
 def test_the_last_cut_of_each_size_is_looked_at_with_a_bottleneck_and_without() -> None:
@@ -22,7 +22,7 @@ def test_the_last_cut_of_each_size_is_looked_at_with_a_bottleneck_and_without() 
 
 
 def test_a_transformer_whose_layers_are_all_of_one_size_is_cut_at_several() -> None:
-    transformer = RobotConfig(source="sim:", backbone="vit_b_16", image_size=32)
+    transformer = RobotConfig.from_flags(source="sim:", backbone="vit_b_16", image_size=32)
     cuts = {way.cut for way in candidates(transformer, ())}
     assert len(cuts) > 3
     assert any("layer_3" in cut or "layer_2" in cut for cut in cuts)
@@ -52,7 +52,9 @@ def test_what_a_way_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < cost.forward < cost.step
     assert set(cost.compressed) == set(range(2, 9))
     assert all(0.1 < share <= 1.01 for share in cost.compressed.values())
-    narrow = EdgeTiming(PlanConfig(source="sim:", image_size=16, batch=8).run_with("layer3", 4, 16), cost.compute)
+    narrow = EdgeTiming(
+        PlanConfig.from_flags(source="sim:", image_size=16, batch=8).run_with("layer3", 4, 16), cost.compute
+    )
     assert narrow.split.shape == (16, 2, 2)
     later = narrow.measure(images, ["a", "b"] * 4, lambda: lambda: True)
     assert later.memory > cost.memory + 20_000_000, "layer3 has two million weights of 12 bytes; activations are small"

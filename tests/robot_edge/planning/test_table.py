@@ -24,7 +24,7 @@ def test_numbers_are_whole_beside_a_long_name_and_slow_ones_too(
         memory=1_200_000_000,
     )
     found = options([cost], 1e7)
-    print_table(PlanConfig(source="sim:"), LinkRate(goodput=1e7, round_trip=0.01), found, found[0])
+    print_table(PlanConfig.from_flags(source="sim:"), LinkRate(goodput=1e7, round_trip=0.01), found, found[0])
     printed = capsys.readouterr().out
     assert "…" not in printed
     for number in ("123,456", " 1200.0 ", " 0.05 "):
@@ -46,7 +46,7 @@ def test_the_plan_is_in_the_table_however_many_are_faster(capsys: pytest.Capture
         )
         for number in range(SHOWN + 5)
     ]
-    config = PlanConfig(source="sim:")
+    config = PlanConfig.from_flags(source="sim:")
     found = options(costs, 1e7)
     best = choose(found, **config.bounds)
     assert best.cut == f"layer{SHOWN + 4}"

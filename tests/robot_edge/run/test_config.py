@@ -10,12 +10,13 @@ import robot_edge.commands
 import robot_edge.run.start
 from broker.errors import ConfigError
 from hierarchy.runtime.command_line import with_config_file
+from hierarchy.runtime.settings import flattened
 from robot_edge.commands import app
 from robot_edge.run.config import RobotConfig
 
 
 def config(**settings: Any) -> RobotConfig:
-    return RobotConfig(**{"source": "sim:", **settings})
+    return RobotConfig.from_flags(**{"source": "sim:", **settings})
 
 
 BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
@@ -46,7 +47,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, good, _ in BOUNDS for value in good])
 def test_what_lies_within_its_bounds_is_taken(name: str, value: Any) -> None:
-    assert getattr(config(**{name: value}), name) == value
+    assert flattened(config(**{name: value}))[name] == value
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, _, bad in BOUNDS for value in bad])
@@ -63,10 +64,10 @@ def test_a_password_in_the_url_is_refused_without_showing_it() -> None:
 
 
 def test_phases_and_frozen_layers_are_lists_of_names() -> None:
-    assert config(phases="cat, dog|ship").phase_classes == [["cat", "dog"], ["ship"]]
-    assert config().phase_classes == []
-    assert config(freeze="stem, layer1,").frozen_layers == ("stem", "layer1")
-    assert config().frozen_layers == ()
+    assert config(phases="cat, dog|ship").source.phase_classes == [["cat", "dog"], ["ship"]]
+    assert config().source.phase_classes == []
+    assert config(freeze="stem, layer1,").network.frozen_layers == ("stem", "layer1")
+    assert config().network.frozen_layers == ()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_labels_of_a_held_out_video_are_its_own() -> None:
         config(source="video:a.mp4", labels="a.csv", held_out="video:b.mp4")
     with pytest.raises(ConfigError, match=r"--held-out-labels b\.csv: is for --held-out video:"):
         config(held_out="folder:b", held_out_labels="b.csv")
-    assert config(held_out="video:b.mp4", held_out_labels="b.csv").labels == ""
+    assert config(held_out="video:b.mp4", held_out_labels="b.csv").source.options.labels == ""
 
 
 def test_the_help_says_the_least_that_an_outbox_takes(

@@ -61,14 +61,14 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_mistyped_path_is_said_with_what_may_be_meant(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        check_run(RobotConfig(**{"source": "folder:pictures", **settings}))
+        check_run(RobotConfig.from_flags(**{"source": "folder:pictures", **settings}))
 
 
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("source", ["sim:", "sim", "camera:0", "torchvision:CIFAR10", "rtsp://cam/", "folder:pictures"])
 def test_what_can_be_used_is_taken_with_a_tilde_too(source: str) -> None:
     check_run(
-        RobotConfig(
+        RobotConfig.from_flags(
             source=source,
             held_out="bag:~/bag",
             labels="~/labels.csv",
@@ -81,8 +81,8 @@ def test_what_can_be_used_is_taken_with_a_tilde_too(source: str) -> None:
 
 
 def test_every_path_means_the_one_at_home(home: Path) -> None:
-    config = RobotConfig(source="sim:", run_dir="~/run", weights="~/former")
-    assert (config.run_path, config.former_run) == (home / "run", home / "former")
+    config = RobotConfig.from_flags(source="sim:", run_dir="~/run", weights="~/former")
+    assert (config.run_path, config.network.former_run) == (home / "run", home / "former")
     assert EvaluateConfig(source="sim:", checkpoint="~/run", out="~/out").checkpoint == str(home / "run")
 
 
@@ -95,21 +95,21 @@ def test_an_evaluation_of_no_run_is_said() -> None:
 def test_a_folder_that_may_not_be_written_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(ConfigError, match=f"--run-dir .*: {home} may not be written by this user"):
-        check_run(RobotConfig(source="sim:", run_dir=str(home / "new")))
+        check_run(RobotConfig.from_flags(source="sim:", run_dir=str(home / "new")))
 
 
 @pytest.mark.usefixtures("home")
 def test_a_run_goes_on_although_the_run_that_it_began_with_is_gone() -> None:
-    check_run(RobotConfig(source="sim:", run_dir="run", weights="gone"))
+    check_run(RobotConfig.from_flags(source="sim:", run_dir="run", weights="gone"))
 
 
 @pytest.mark.usefixtures("home")
 def test_a_test_on_what_was_learned_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        check_run(RobotConfig(source="folder:pictures", held_out="folder:./pictures/../pictures"))
+        check_run(RobotConfig.from_flags(source="folder:pictures", held_out="folder:./pictures/../pictures"))
     assert "--held-out is what --source shows" in caplog.text
     caplog.clear()
-    check_run(RobotConfig(source="folder:pictures", held_out="sim:"))
+    check_run(RobotConfig.from_flags(source="folder:pictures", held_out="sim:"))
     assert not caplog.text
 
 
@@ -117,7 +117,7 @@ def test_paths_are_looked_at_before_pytorch_is_imported() -> None:
     program = (
         "import sys, pytest; from robot_edge.commands import run; from robot_edge.run.config import RobotConfig\n"
         "from broker.errors import ConfigError\n"
-        "with pytest.raises(ConfigError): run(RobotConfig(source='folder:nowhere'))\n"
+        "with pytest.raises(ConfigError): run(RobotConfig.from_flags(source='folder:nowhere'))\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=True, timeout=60)

@@ -105,7 +105,7 @@ class Robot:
     """A live robot in a thread of its own."""
 
     def __init__(self, path: Path, boot: str = "b" * 16, source: str = "sim:", **settings: Any) -> None:
-        self.config = RobotConfig(
+        self.config = RobotConfig.from_flags(
             source=source, live=True, robot="r1", cut="layer1", image_size=SIZE, bottleneck=2,
             run_dir=str(path), held_out_every=4, predictions_per_second=1000.0, **{"batch": 16, **settings},
         )  # fmt: skip
@@ -169,7 +169,7 @@ class Robot:
     def _build(self) -> None:
         """Open everything; sqlite wants to be used by the thread that opened it."""
         torch.manual_seed(0)
-        segment, split, start = build_edge(self.config)
+        segment, split, start = build_edge(self.config.network)
         trainer = EdgeTrainer(segment, bits=4, compute=Compute(device=torch.device("cpu")), peak_learning_rate=0.05)
         self.outbox = open_outbox(self.config, self._path, self._boot)
         self.folder = RunFolder(self._path, {})
@@ -265,7 +265,7 @@ def test_every_step_is_full_and_practice_settles_after_a_lesson(robot: Robot) ->
 
     robot.node._trainer.step = noted  # type: ignore[method-assign]
     robot.teach("star", "star")
-    assert {size for size, _, _ in steps} == {robot.config.batch}  # the few last frames of the lesson, too
+    assert {size for size, _, _ in steps} == {robot.config.learning.batch}  # the few last frames of the lesson, too
     last_lesson = max(number for number, (_, fresh, _) in enumerate(steps) if fresh)
     settled = [progress for _, _, progress in steps[last_lesson + 1 :]]
     assert len(settled) >= SETTLING_STEPS

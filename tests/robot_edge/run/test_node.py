@@ -146,10 +146,10 @@ class Run:
 
     def __post_init__(self) -> None:
         given = {"source": "sim:", "cut": "layer1", "image_size": 16, "bottleneck": 2, "batch": 8, **self.settings}
-        self.config = RobotConfig(**{"run_dir": str(self.path), **given})
+        self.config = RobotConfig.from_flags(**{"run_dir": str(self.path), **given})
         self.link.boot = self.boot
         torch.manual_seed(0)
-        segment, split, start = build_edge(self.config)
+        segment, split, start = build_edge(self.config.network)
         compute = Compute(device=torch.device("cpu"))
         self.trainer = WatchedTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.05)
         state = RobotState(
@@ -163,7 +163,7 @@ class Run:
             weights=start,
             rehearse=1.0,
         )
-        held_out = partial(self._held_out, 6) if self.config.held_out else None
+        held_out = partial(self._held_out, 6) if self.config.source.held_out else None
         self.folder = RunFolder(self.path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
         saved = load_checkpoint(self.folder.checkpoint) if has_checkpoint else None
@@ -173,7 +173,7 @@ class Run:
             self.config,
             self.trainer,
             Uplink(self.link, "r1", state, self.outbox),
-            self._source(self.config.source, self.config.images),
+            self._source(self.config.source.source, self.config.source.images),
             held_out,
             self.folder,
             self.stop,
@@ -214,10 +214,10 @@ class Run:
         return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
 
     def _held_out(self, images: int, _known: Sequence[str]) -> Paced:
-        return self._source(self.config.held_out, images)
+        return self._source(self.config.source.held_out, images)
 
     def _source(self, text: str, images: int) -> Paced:
-        return open_source(text, image_size=16, images=images, phases=self.config.phase_classes)
+        return open_source(text, image_size=16, images=images, phases=self.config.source.phase_classes)
 
 
 def test_a_run_trains_on_all_but_the_held_out_frames_and_tests_on_those(tmp_path: Path) -> None:
@@ -503,10 +503,10 @@ def test_a_class_more_than_a_former_run_knew_is_practised_with_all_of_them(
 
 
 def test_whoever_keeps_no_frames_of_a_former_run_learns_at_a_rate_that_falls(tmp_path: Path) -> None:
-    heir = RobotConfig(source="folder:x", weights=str(tmp_path / "one"))
-    assert heir.forgets
-    assert not replace(heir, rehearse=0).forgets
-    assert not replace(heir, live=True).forgets, "that practises behind each lesson"
+    heir = {"source": "folder:x", "weights": str(tmp_path / "one")}
+    assert RobotConfig.from_flags(**heir).forgets
+    assert not RobotConfig.from_flags(**heir, rehearse=0).forgets
+    assert not RobotConfig.from_flags(**heir, live=True).forgets, "that practises behind each lesson"
 
 
 def test_practice_is_saved_now_and_then_and_before_it_waits_for_the_cloud(
@@ -625,7 +625,7 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
     for module in (robot_edge.run.start, robot_edge.learning.held_out):
         monkeypatch.setattr(module, "open_source", keep)
     monkeypatch.setattr(robot_edge.run.start, "fastest_compute", stop_here)
-    config = RobotConfig(
+    config = RobotConfig.from_flags(
         source="sim:",
         held_out="sim:",
         cut="layer1",

@@ -9,7 +9,7 @@ from hierarchy.runtime.command_line import exit_status
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.outcome import one_class, verdict, why_untested, why_untested_by_cloud
 
-REPLAY = RobotConfig(source="folder:pictures")
+REPLAY = RobotConfig.from_flags(source="folder:pictures")
 
 
 def run(**figures: Any) -> dict[str, Any]:
@@ -45,7 +45,9 @@ def test_a_run_says_what_it_lacks(figures: dict[str, Any], says: str) -> None:
 
 
 def test_a_robot_that_nobody_taught_says_how() -> None:
-    assert "type a name while it runs" in verdict(RobotConfig(source="sim:", live=True), run(frames_shown=700))
+    assert "type a name while it runs" in verdict(
+        RobotConfig.from_flags(source="sim:", live=True), run(frames_shown=700)
+    )
 
 
 def test_a_missing_accuracy_has_a_reason() -> None:

@@ -18,6 +18,7 @@ from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.run.record import RecordConfig, Recorder, record
 from robot_edge.sources.frames import Frame
 from robot_edge.sources.opening import open_source
+from robot_edge.sources.options import SourceOptions
 
 
 def frames_of(text: str, images: int = 0) -> list[Frame]:
@@ -120,7 +121,7 @@ def test_why_nothing_was_recorded_is_not_hidden(tmp_path: Path) -> None:
 
 def test_it_ends_after_so_many_seconds(tmp_path: Path) -> None:
     out = tmp_path / "a.mcap"
-    record(RecordConfig(source="sim:", out=str(out), seconds=1, rate="10", image_size=24))
+    record(RecordConfig(source="sim:", out=str(out), seconds=1, image_size=24, options=SourceOptions(rate="10")))
     assert 2 <= len(frames_of(f"bag:{out}")) <= 12
 
 

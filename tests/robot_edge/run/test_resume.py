@@ -13,31 +13,33 @@ STREAM = "rtsp://me:s3cret@cam/live"
 
 @pytest.mark.parametrize("source", [STREAM, "rtsp://me:***@cam/live", "rtsp://me:other@cam/live"])
 def test_a_run_goes_on_whatever_the_camera_s_password(source: str) -> None:
-    former = RobotConfig(source=STREAM).as_toml()
-    check_same_run(former, RobotConfig(source=source))
+    former = RobotConfig.from_flags(source=STREAM).as_toml()
+    check_same_run(former, RobotConfig.from_flags(source=source))
 
 
 @pytest.mark.parametrize(
     "settings", [{"rate": "5"}, {"data_dir": "/data"}, {"width": 640, "height": 480}, {"fps": 5}, {"exposure": 9}]
 )
 def test_a_pace_and_a_camera_s_settings_may_change(settings: dict[str, Any]) -> None:
-    check_same_run(RobotConfig(source="camera:0").as_toml(), RobotConfig(source="camera:0", **settings))
+    check_same_run(
+        RobotConfig.from_flags(source="camera:0").as_toml(), RobotConfig.from_flags(source="camera:0", **settings)
+    )
 
 
 @pytest.mark.parametrize("setting", ["source", "labels", "image_topic", "label_topic"])
 def test_other_frames_or_labels_are_another_run(setting: str) -> None:
-    former = RobotConfig(source="bag:a").as_toml()
+    former = RobotConfig.from_flags(source="bag:a").as_toml()
     settings: dict[str, Any] = {"source": "bag:a", setting: "b:c"}
     with pytest.raises(ConfigError, match=f"--{setting.replace('_', '-')} .* not 'b:c'"):
-        check_same_run(former, RobotConfig(**settings))
+        check_same_run(former, RobotConfig.from_flags(**settings))
 
 
 def test_a_refusal_shows_no_password() -> None:
     with pytest.raises(ConfigError, match="rtsp") as error:
-        check_same_run(RobotConfig(source="sim:").as_toml(), RobotConfig(source=STREAM))
+        check_same_run(RobotConfig.from_flags(source="sim:").as_toml(), RobotConfig.from_flags(source=STREAM))
     assert "s3cret" not in str(error.value)
 
 
 def test_a_run_of_before_a_setting_existed_goes_on() -> None:
-    former = {name: value for name, value in RobotConfig(source="sim:").as_toml().items() if name != "rate"}
-    check_same_run(former, RobotConfig(source="sim:"))
+    former = {name: value for name, value in RobotConfig.from_flags(source="sim:").as_toml().items() if name != "rate"}
+    check_same_run(former, RobotConfig.from_flags(source="sim:"))

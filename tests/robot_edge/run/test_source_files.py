@@ -26,7 +26,7 @@ def _folder(tmp_path: Path) -> Path:
 
 
 def config_of(source: Path, kind: str = "folder", **settings: str) -> RobotConfig:
-    return RobotConfig(source=f"{kind}:{source}", run_dir=str(source.parent / "run"), **settings)  # type: ignore[arg-type]
+    return RobotConfig.from_flags(source=f"{kind}:{source}", run_dir=str(source.parent / "run"), **settings)
 
 
 def shown(folder: Path, numbering: Numbering | None, position: int = 0, count: int | None = None) -> list[Frame]:
@@ -151,7 +151,7 @@ def test_another_bag_is_another_run(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_not_written(tmp_path: Path) -> None:
-    files_of(RobotConfig(source="sim:")).write(tmp_path)
+    files_of(RobotConfig.from_flags(source="sim:")).write(tmp_path)
     assert read_files(tmp_path) is None
 
 

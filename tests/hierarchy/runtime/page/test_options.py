@@ -16,25 +16,23 @@ def _no_password(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_page_is_off_by_default() -> None:
-    PageOptions().check_page()
     assert PageOptions().page == 0
 
 
 def test_without_a_password_only_this_machine_gets_in() -> None:
-    PageOptions(page=8080).check_page()
-    PageOptions(page=8080, page_host="::1").check_page()
+    PageOptions(page=8080)
+    PageOptions(page=8080, page_host="::1")
     with pytest.raises(ConfigError, match="--page-password-file"):
-        PageOptions(page=8080, page_host="0.0.0.0").check_page()
+        PageOptions(page=8080, page_host="0.0.0.0")
 
 
 def test_the_password_is_a_files_first_line_or_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "password"
     file.write_text("long enough\nand a note\n")
     with pytest.raises(ConfigError, match=r"--page-password-file .*password holds a secret.*chmod 600"):
-        PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(file)).check_page()
+        PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(file))
     file.chmod(0o600)
     options = PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(file))
-    options.check_page()
     assert options.page_password == "long enough"
     monkeypatch.setenv(PASSWORD_VARIABLE, "another one")
     assert PageOptions().page_password == "another one"
@@ -47,12 +45,12 @@ def test_a_password_that_protects_nothing_is_refused(content: str, tmp_path: Pat
     file.write_text(content)
     file.chmod(0o600)
     with pytest.raises(ConfigError, match=r"first line is empty|characters: use"):
-        PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(file)).check_page()
+        PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(file))
 
 
 def test_a_missing_password_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere"):
-        PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(tmp_path / "nowhere")).check_page()
+        PageOptions(page=8080, page_host="0.0.0.0", page_password_file=str(tmp_path / "nowhere"))
 
 
 def test_loopback_addresses() -> None:

@@ -1,0 +1,85 @@
+"""Settings of the network's front, and of how it learns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.program.paths import typed_path
+from broker.wire.quantize import MAX_BITS, MIN_BITS
+from hierarchy.runtime.command_line import check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """Which network is trained, where it is cut, and what crosses the cut."""
+
+    backbone: str = "resnet18"
+    """Any classifier of torchvision. Images of up to 64 pixels get a smaller first convolution."""
+    cut: str = "layer2"
+    """The layer after which the network is cut, by its name in torchvision; a wrong one lists those that do."""
+    bits: int = 4
+    """Bits of each value sent, 1 to 8."""
+    least_bits: int = 2
+    """Where the link cannot carry them, they become fewer while the robot runs, one at a time, down to these; and more
+    again when it can. As --bits or more: always as --bits."""
+    bottleneck: int = 0
+    """Channels sent, made from the cut's by a learned 1x1 convolution; 0 sends all."""
+    image_size: int = 32
+    """Side of the square that frames are scaled to, in pixels."""
+    weights: str = "none"
+    """Where to start from: none (random), default (torchvision's pretrained ones, in both halves), or the run folder
+    of a former run on this robot, whose frames to rehearse come along."""
+    freeze: str = ""
+    """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
+    stem,layer1."""
+
+    def __post_init__(self) -> None:
+        check_range("bits", self.bits, MIN_BITS, MAX_BITS)
+        check_range("least-bits", self.least_bits, MIN_BITS, MAX_BITS)
+        check_range("bottleneck", self.bottleneck, 0, 8192)
+        check_range("image-size", self.image_size, 8, 1024)
+
+    @property
+    def frozen_layers(self) -> tuple[str, ...]:
+        """The names in --freeze."""
+        return tuple(name.strip() for name in self.freeze.split(",") if name.strip())
+
+    @property
+    def former_run(self) -> Path | None:
+        """The run folder that --weights names; None where they come from elsewhere."""
+        return None if self.weights in {"none", "default"} else typed_path(self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningSettings:
+    """How the robot's half learns, and what it rehearses."""
+
+    batch: int = 64
+    """Frames in a training step, fresh and rehearsed together."""
+    learning_rate: float = 0.05
+    """Peak learning rate of SGD, one-cycle where the length of the source is known."""
+    rehearse: float = -1.0
+    """Rehearsed frames for each fresh one, at both ends. Default: 1, but 0 for a shuffled folder without phases and
+    without --weights of a former run."""
+    rehearsal_mb: float = 16.0
+    """Memory for frames to rehearse, in megabytes; they never leave the robot. They lie in it as JPEG, some 3,900 of 32
+    pixels in each megabyte."""
+    encode_anew: bool = True
+    """Also send what is rehearsed, as the network encodes it by now; the cloud then rehearses that in place of what it
+    was sent before. About twice the bytes where each fresh frame has a rehearsed one; not while the link is behind."""
+    practice: float = 0.5
+    """Training steps on remembered frames alone that each frame is worth: of a live robot, when nothing new comes; at
+    most, at the end of a replay that ended on some of its classes."""
+    checkpoint_every: int = 200
+    """Training steps between two checkpoints. What a killed replay learned since the last one it learns again; a live
+    robot also writes one at the beginning and end of each lesson."""
+
+    def __post_init__(self) -> None:
+        check_range("batch", self.batch, 2, 1024)
+        check_range("learning-rate", self.learning_rate, 1e-7, 100)
+        if self.rehearse != -1:
+            check_range("rehearse", self.rehearse, 0, 16)
+        check_range("rehearsal-mb", self.rehearsal_mb, 0, 10**6)
+        check_range("practice", self.practice, 0, 1000)
+        check_range("checkpoint-every", self.checkpoint_every, 1, 10**9)
