@@ -23,11 +23,13 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 	$(call heading,import floors)
 	$(BIN)/lint-imports
 	$(call heading,site and links)
+	$(BIN)/python benchmarks/make_results.py --check
 	$(BIN)/python docs/site/build.py
 	$(call heading,tests)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-docs: .venv/ready-docs  ## build the site into build/site, and check its links
+docs: .venv/ready-docs  ## make the pages of results, build the site into build/site, and check its links
+	$(BIN)/python benchmarks/make_results.py
 	$(BIN)/python docs/site/build.py
 
 bench: .venv/ready-test  ## measure speed, memory and accuracy

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from recording import Table, percent, record
 from three_processes import run_main_job
 from whole_network import train_whole
 
@@ -50,7 +51,9 @@ def main(settings: Settings) -> None:
     with ProcessPoolExecutor(settings.parallel) as pool:
         whole = pool.submit(whole_network, settings)
         divided = [pool.submit(hierarchical, settings, *one.split(":")) for one in settings.configurations]
-        print_table(whole.result(), [one.result() for one in divided])
+        usual = settings.configurations == CONFIGURATIONS
+        title = "Accuracy by bits and channels" if usual else "Accuracy of chosen configurations"
+        report(title, whole.result(), [one.result() for one in divided])
 
 
 def whole_network(settings: Settings) -> dict[str, Any]:
@@ -93,18 +96,22 @@ def kept(path: Path, measure: Any) -> dict[str, Any]:
     return loaded
 
 
-def print_table(whole: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    print("| cut | bits | bottleneck | exit | cloud | cloud - whole | bytes an image | of raw | of JPEG |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    print(f"| whole network, uncut | | | | {100 * whole['accuracy']:.1f} % | | | | |")
+def report(title: str, whole: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    table = Table(
+        title,
+        *("cut", "bits", "channels", "bytes an image", "of raw", "of JPEG"),
+        *("exit, %", "cloud, %", "cloud - whole network, points"),
+    )
+    table.row("whole network, uncut", *[None] * 6, percent(whole["accuracy"]), None)
     for row in rows:
         sent = row["bytes_per_image"]
-        print(
-            f"| {row['cut']} | {row['bits']} | {row['channels'] or 'none'} | {100 * row['exit_accuracy']:.1f} % "
-            f"| {100 * row['cloud_accuracy']:.1f} % "
-            f"| {100 * (row['cloud_accuracy'] - whole['accuracy']):+.1f} | {sent:,.0f} "
-            f"| {sent / row['raw_bytes_per_image']:.2f} | {sent / row['jpeg_bytes_per_image']:.2f} |"
+        table.row(
+            *(row["cut"], row["bits"], row["channels"] or "none", round(sent)),
+            *(round(sent / row["raw_bytes_per_image"], 2), round(sent / row["jpeg_bytes_per_image"], 2)),
+            *(percent(row["exit_accuracy"]), percent(row["cloud_accuracy"])),
+            percent(row["cloud_accuracy"] - whole["accuracy"]),
         )
+    record(table)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Answerer on its thread, over a link in memory: no network, no broker. Turns with
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import tyro
+from recording import Table, record
 
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
@@ -96,12 +96,15 @@ def main(settings: Settings) -> None:
     over.set()
     asking.join()
     answerer.close()
-    figures: dict[str, float] = {"step_ms": 1e3 * settings.turns * settings.seconds / steps, "unanswered": unanswered}
-    for name, busy in (("still", False), ("training", True)):
-        for share in (50, 99):
-            figures[f"{name}_p{share}_ms"] = 1e3 * float(np.percentile(seconds[busy][2:], share))
-        figures[f"{name}_n"] = len(seconds[busy])
-    print(json.dumps({name: round(value, 1) for name, value in figures.items()}))
+    table = Table(
+        "Answering while training",
+        *("", "step, ms", "without training p50, ms", "p99, ms", "with training p50, ms", "with training p99, ms"),
+    )
+    times = [1e3 * float(np.percentile(seconds[busy][2:], share)) for busy in (False, True) for share in (50, 99)]
+    step = 1e3 * settings.turns * settings.seconds / steps
+    counted = f"{len(seconds[False])} and {len(seconds[True])} asks, {unanswered} unanswered"
+    table.row(counted, *(round(one, 1) for one in (step, *times)))
+    record(table)
 
 
 if __name__ == "__main__":

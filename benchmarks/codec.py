@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
+from recording import Table, record
 from whole_network import frames_of
 
 from broker.wire.quantize import (
@@ -66,15 +67,12 @@ class Codec(NamedTuple):
 
 def main(settings: Settings) -> None:
     torch.set_num_threads(1)
+    tables: list[Table] = []
     for channels in settings.bottlenecks:
         values = activations(settings, channels)
-        print(
-            f"\n{settings.source}, ResNet-18 after layer2, {channels or 'all'} channels, {settings.samples} samples, "
-            f"{values[0].size:,} values each\n"
-        )
-        ratios(settings, values)
-        print()
-        speeds(settings, values)
+        name = f"{channels} channels" if channels else "all channels"
+        tables += [*ratios(settings, values, name), speeds(settings, values, name)]
+    record(*tables)
 
 
 def activations(settings: Settings, channels: int) -> NDArray[np.float32]:
@@ -97,32 +95,38 @@ def activations(settings: Settings, channels: int) -> NDArray[np.float32]:
     return encoded.float().contiguous().numpy()
 
 
-def ratios(settings: Settings, values: NDArray[np.float32]) -> None:
-    """Print by how much each codec shortens packed codes."""
-    print("| bits | order-0 entropy | " + " | ".join(one.name for one in codecs()) + " |")
-    print("| --- " * (2 + len(codecs())) + "|")
+def ratios(settings: Settings, values: NDArray[np.float32], name: str) -> list[Table]:
+    """Return by how much each codec shortens packed codes, and how fast."""
+    table = Table(f"Packed codes / compressed, {name}", "bits", "order-0 entropy", *(one.name for one in codecs()))
+    speed: dict[int, list[float]] = {}
     for bits in settings.bits:
         codes = quantize(values, bits).codes
         packed = packed_size(codes.size, bits)
-        cells = [f"{bits / max(entropy(codes), 1e-9):.2f}"]
-        for one in codecs():
-            length = len(one.encode(codes, bits))
-            rate = packed / seconds_of(partial(one.encode, codes, bits), settings) / 1e9
-            cells.append(f"{packed / length:.2f} ({rate:.2f} GB/s)")
-        print(f"| {bits} | {' | '.join(cells)} |", flush=True)
+        shorter = [packed / len(one.encode(codes, bits)) for one in codecs()]
+        table.row(bits, *(round(one, 2) for one in (bits / max(entropy(codes), 1e-9), *shorter)))
+        times = [seconds_of(partial(one.encode, codes, bits), settings) for one in codecs()]
+        speed[bits] = [round(packed / one / 1e9, 2) for one in times]
+    rates = Table(f"Speed of packed codes, GB/s, {name}", "bits", *(one.name for one in codecs()))
+    for bits, cells in speed.items():
+        rates.row(bits, *cells)
+    return [table, rates]
 
 
-def speeds(settings: Settings, values: NDArray[np.float32]) -> None:
-    """Print how fast the way to the wire and back is, in bytes of float32, beside copying them."""
-    print("| bits | quantize, pack, compress: GB/s | of memcpy | back: GB/s | of memcpy |\n" + "| --- " * 5 + "|")
+def speeds(settings: Settings, values: NDArray[np.float32], name: str) -> Table:
+    """Return how fast the way to the wire and back is, in bytes of float32, beside copying them."""
+    table = Table(
+        f"To the wire and back, {name}",
+        *("bits", "quantize, pack, compress, GB/s", "of memcpy", "back, GB/s", "back, of memcpy"),
+    )
     target = np.empty_like(values)
     copying = seconds_of(lambda: np.copyto(target, values), settings)
     for bits in settings.bits:
         packed = to_wire(values, bits)
         there = seconds_of(partial(to_wire, values, bits), settings)
         back = seconds_of(partial(from_wire, packed), settings)
-        cells = [f"{values.nbytes / one / 1e9:.2f} | {copying / one:.3f}" for one in (there, back)]
-        print(f"| {bits} | {' | '.join(cells)} |", flush=True)
+        cells = [(round(values.nbytes / one / 1e9, 2), round(copying / one, 3)) for one in (there, back)]
+        table.row(bits, *cells[0], *cells[1])
+    return table
 
 
 def to_wire(values: NDArray[np.float32], bits: int) -> PackedActivations:

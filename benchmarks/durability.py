@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from recording import Table, record
 from three_processes import run_main_job
 
 WITHOUT = Path(__file__).with_name("without_storage.py")
@@ -31,12 +32,14 @@ class Settings:
 
 def main(settings: Settings) -> None:
     ratios = []
+    table = Table("With storage and without", "round", "with, images/s", "without, images/s", "with / without")
     for number in range(settings.rounds):
         durable = images_per_second(settings, settings.out / f"{number}-durable", ["-m"])
         without = images_per_second(settings, settings.out / f"{number}-without", [str(WITHOUT)])
         ratios.append(durable / without)
-        print(f"round {number + 1}: durable {durable:.0f}, without {without:.0f} images/s", flush=True)
-    print(f"with / without: {statistics.median(ratios):.3f} (each round: {[round(ratio, 3) for ratio in ratios]})")
+        table.row(number + 1, round(durable), round(without), round(ratios[-1], 3))
+    table.row("median", None, None, round(statistics.median(ratios), 3))
+    record(table)
 
 
 def images_per_second(settings: Settings, folder: Path, start: list[str]) -> float:

@@ -9,6 +9,7 @@ docs/results.md; --out keeps what was measured, so another version of the robot 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import tyro
 from accuracy import kept
 from continual_methods import ALPHA, Stream
 from numpy.typing import NDArray
+from recording import Table, percent, record
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -302,7 +304,9 @@ VARIANTS: dict[str, type[Robot]] = {
 def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    print("| | exit, end of stream | after practice |\n| --- | --- | --- |")
+    title = f"What the robot's half learns with, bytes of {settings.memory:,} raw frames"
+    table = Table(title, "", "exit, end of stream, %", "after practice, %")
+    by_seed = Table(f"{title}, by seed", "", "seed", "exit, end of stream, %", "after practice, %")
     for name, robot in VARIANTS.items():
         if settings.variants and robot.__name__ not in settings.variants:
             continue
@@ -310,8 +314,11 @@ def main(settings: Settings) -> None:
         for seed in settings.seeds:
             path = settings.out / f"{robot.__name__}-{settings.memory}-seed{seed}.json"
             results.append(kept(path, lambda robot=robot, seed=seed: measure(settings, robot, seed)))
-        cells = [", ".join(f"{100 * one[what]:.1f}" for one in results) + " %" for what in ("stream", "practised")]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        for seed, one in zip(settings.seeds, results, strict=True):
+            by_seed.row(name, seed, percent(one["stream"]), percent(one["practised"]))
+        mean = [statistics.mean(one[what] for one in results) for what in ("stream", "practised")]
+        table.row(name, *map(percent, mean))
+    record(table, by_seed)
 
 
 def measure(settings: Settings, kind: type[Robot], seed: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from recording import Table, record
 from torch.nn import functional as F
 from turns import Runner, take_turns
 
@@ -98,15 +99,21 @@ def main(settings: Settings) -> None:
     context = multiprocessing.get_context("spawn")
     share = context.Queue()
     context.Process(target=measure_codec, args=(config, share)).start()
-    print(f"quantize, dequantize, pack and compress: {100 * share.get():.2f} % of a training step", flush=True)
+    codec = Table("Share of the codec in a training step", "", "%")
+    codec.row("quantize, dequantize, pack and compress", round(100 * share.get(), 2))
 
     rates: dict[str, list[float]] = {}
     for number in range(settings.rounds):
         for name, rate in one_round(settings, folder / f"round-{number}", source, config, context).items():
             rates.setdefault(name, []).append(rate)
         show({name: of_it[-1:] for name, of_it in rates.items()})
-    print(f"\nmedians of {settings.rounds} rounds")
-    show(rates)
+    shown = f"from epoch {settings.epoch} on" if settings.data else "simulated camera"
+    table = Table(f"Node against bare loop, {shown}", "", "images/s", "node / it", "least", "most")
+    for name, of_it in rates.items():
+        ratios = [one / other for one, other in zip(rates["node"], of_it, strict=True)]
+        least_and_most = [round(one, 3) for one in (min(ratios), max(ratios))]
+        table.row(name, round(statistics.median(of_it)), round(statistics.median(ratios), 3), *least_and_most)
+    record(codec, table)
 
 
 def one_round(

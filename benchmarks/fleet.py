@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import tyro
+from recording import Cell, Table, record
 
 from broker.link.mqtt import MqttLink
 from broker.local.server import start_local_broker
@@ -132,18 +133,19 @@ class TalkingRobot:
 
 
 def main(settings: Settings) -> None:
-    print(
-        "| robots | workers | images/s | receipt, median | p99 | slow robot: p99 | trained on after, median | at most ",
-        end="",
+    table = Table(
+        "Robots on one trainer",
+        *("robots", "workers", "images/s", "receipt, median, ms", "receipt, p99, ms", "slow robot: receipt, p99, ms"),
+        *("trained on after, median, s", "trained on after, at most, s", "images of the fast robots"),
+        *("memory of a worker, MB", "store, bytes an image"),
     )
-    print("| images of the fast robots | memory of a worker | store, bytes an image |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for count in settings.robots:
         for workers in settings.workers:
-            print(f"| {' | '.join(measure(settings, count, workers))} |", flush=True)
+            table.row(*measure(settings, count, workers))
+    record(table)
 
 
-def measure(settings: Settings, count: int, workers: int) -> list[str]:
+def measure(settings: Settings, count: int, workers: int) -> list[Cell]:
     folder = settings.out / f"{count}-{workers}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -181,17 +183,17 @@ def measure(settings: Settings, count: int, workers: int) -> list[str]:
         SAMPLES * sum(r.sequence for r in robots)
     )
     return [
-        str(count),
-        str(workers),
-        f"{sum(learned.values()) / settings.seconds:,.0f}",
-        f"{1e3 * statistics.median(latencies):,.0f} ms",
-        f"{1e3 * np.percentile(latencies, 99):,.0f} ms",
-        f"{1e3 * np.percentile(slow, 99):,.0f} ms" if slow else "",
-        f"{statistics.median(lags):.1f} s" if lags else "",
-        f"{max(lags):.1f} s" if lags else "",
+        count,
+        workers,
+        round(sum(learned.values()) / settings.seconds),
+        round(1e3 * statistics.median(latencies)),
+        round(1e3 * float(np.percentile(latencies, 99))),
+        round(1e3 * float(np.percentile(slow, 99))) if slow else None,
+        round(statistics.median(lags), 1) if lags else None,
+        round(max(lags), 1) if lags else None,
         f"{min(each):,} to {max(each):,}",
-        f"{memory / 1e6:,.0f} MB",
-        f"{stored:,.0f}",
+        round(memory / 1e6),
+        round(stored),
     ]
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 import tyro
 from accuracy import kept
 from continual_methods import Method, Stream, WholeNetwork, fastest_whole
+from recording import Table, percent, record
 from three_processes import run_main_job
 
 from hierarchy.continual import AccuracyRounds
@@ -50,6 +51,30 @@ BITS, CHANNELS = 2, 16
 # Of a network that practises on its raw frames, as a robot does at least.
 PRACTICE_STEPS = 200
 
+TITLES = {
+    "5x2": "Five phases of two classes",
+    "10x1": "Ten phases of one class",
+    "warm": "Five classes known before, then five of one",
+    "toys": "Twenty phases of one toy",
+}
+# What a result calls the columns of shares: ours, and a method's on the whole network.
+OURS = (
+    "exit_stream_final_average_accuracy",
+    "cloud_stream_final_average_accuracy",
+    "exit_stream_forgetting",
+    "exit_final_average_accuracy",
+    "cloud_final_average_accuracy",
+    "exit_forgetting",
+)
+OTHERS = (
+    "",
+    "stream_final_average_accuracy",
+    "stream_forgetting",
+    "",
+    "practised_final_average_accuracy",
+    "practised_forgetting",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -77,6 +102,7 @@ class Settings:
 def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
     set_threads(1)
+    tables: list[Table] = []
     for scenario in settings.scenarios:
         rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for seed in settings.seeds:
@@ -87,7 +113,8 @@ def main(settings: Settings) -> None:
                     without = method in {"joint", "fine-tuning"}
                     if not without or memory == settings.memories[0]:
                         add(rows, (method, 0 if without else memory), settings, scenario, seed)
-        print_table(scenario, rows)
+        tables += tables_of(scenario, rows)
+    record(*tables)
 
 
 def add(
@@ -179,37 +206,51 @@ def up_to(matrix: dict[str, Any], test: int, name: str) -> dict[str, Any]:
     return rounds.figures(name)
 
 
-def print_table(scenario: str, rows: dict[tuple[str, int], list[dict[str, Any]]]) -> None:
-    print(f"\n{scenario}, mean over seeds of the average accuracy over all classes in the end\n")
-    print("| | raw frames | seeds | exit | cloud | forgetting | after practice: exit | cloud | forgetting | bytes |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+def tables_of(scenario: str, rows: dict[tuple[str, int], list[dict[str, Any]]]) -> list[Table]:
+    """Return the mean over seeds of the average accuracy over all classes in the end, and ours beside the others."""
+    table = Table(
+        TITLES[scenario],
+        *("method", "memory, raw frames", "seeds", "exit, end of stream, %"),
+        *("cloud or whole network, end of stream, %", "forgetting, end of stream, %", "exit after practice, %"),
+        *("cloud or whole network after practice, %", "forgetting after practice, %", "bytes an image"),
+    )
     for (method, memory), results in rows.items():
-        if method == "ours":
-            cells = [
-                share(results, "exit_stream_final_average_accuracy"),
-                share(results, "cloud_stream_final_average_accuracy"),
-                share(results, "exit_stream_forgetting"),
-                share(results, "exit_final_average_accuracy"),
-                share(results, "cloud_final_average_accuracy"),
-                share(results, "exit_forgetting"),
-                f"{statistics.mean(one['bytes_per_image'] for one in results):,.0f}",
-            ]
-        else:
-            cells = [
-                "",
-                share(results, "stream_final_average_accuracy"),
-                share(results, "stream_forgetting"),
-                "",
-                share(results, "practised_final_average_accuracy"),
-                share(results, "practised_forgetting"),
-                "",
-            ]
-        print(f"| {method} | {memory or ''} | {len(results)} | {' | '.join(cells)} |")
+        names = OURS if method == "ours" else OTHERS
+        sent = [one["bytes_per_image"] for one in results if "bytes_per_image" in one]
+        shares = [mean(results, name) for name in names]
+        table.row(method, memory or None, len(results), *shares, round(statistics.mean(sent)) if sent else None)
+    return [table, *against_the_others(scenario, rows)]
 
 
-def share(results: Sequence[dict[str, Any]], name: str) -> str:
+def against_the_others(scenario: str, rows: dict[tuple[str, int], list[dict[str, Any]]]) -> list[Table]:
+    """Return how far ours is ahead; nothing where ours or joint was not measured."""
+    joint = mean(rows.get(("joint", 0), []), "stream_final_average_accuracy")
+    memories = [memory for method, memory in rows if method == "ours"]
+    if not joint or not memories:
+        return []
+    table = Table(
+        f"{TITLES[scenario]}, against the others",
+        *("memory, raw frames", "cloud / joint", "best other method after practice", "cloud - it, points"),
+        *("exit - it, points", "cloud - best without practice, points"),
+    )
+    for memory in memories:
+        ours = {name: mean(rows["ours", memory], name) or 0.0 for name in OURS if name}
+        others = {method: results for (method, at), results in rows.items() if at == memory and method != "ours"}
+        practised = {
+            method: mean(results, "practised_final_average_accuracy") or 0.0 for method, results in others.items()
+        }
+        best = max(practised, key=practised.__getitem__, default="")
+        streamed = max((mean(one, "stream_final_average_accuracy") or 0.0 for one in others.values()), default=0.0)
+        cloud, at_exit = ours["cloud_final_average_accuracy"], ours["exit_final_average_accuracy"]
+        lead = [cloud - practised.get(best, 0.0), at_exit - practised.get(best, 0.0), cloud - streamed]
+        table.row(memory, round(cloud / joint, 2), best, *(round(one, 1) for one in lead))
+    return [table]
+
+
+def mean(results: Sequence[dict[str, Any]], name: str) -> float | None:
+    """Return the mean of a share, in per cent; None where none was measured."""
     values = [one[name] for one in results if one.get(name) is not None]
-    return f"{100 * statistics.mean(values):.1f} %" if values else ""
+    return percent(statistics.mean(values)) if values else None
 
 
 if __name__ == "__main__":

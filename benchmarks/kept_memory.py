@@ -27,6 +27,7 @@ import torch
 import tyro
 from compute import Settings as Steps
 from compute import cloud_step, edge_step
+from recording import Table, record
 from turns import Runner, take_turns
 
 from broker.program.startup import prepare_pytorch
@@ -76,14 +77,17 @@ def main(settings: Settings) -> None:
         for program in programs.values():
             program.kill()
             program.wait()
-    print("| memory | images/s, mean | beside the default, median of turns | page faults a step |")
-    print("|---|---|---|---|")
+    table = Table(
+        f"Memory of the {settings.half}'s half",
+        *("memory", "images/s, mean", "beside the default, median of turns", "page faults a step"),
+    )
     default = next(iter(rates.values()))
     for name, of_it in rates.items():
         ratio = statistics.median(one / other for one, other in zip(of_it, default, strict=True))
         end = told(settings.out, name)
         faults = (end["faults"] - begin[name]["faults"]) / max(1, end["steps"] - begin[name]["steps"])
-        print(f"| {name} | {statistics.fmean(of_it):.0f} | {ratio:.2f} | {faults:,.0f} |")
+        table.row(name, round(statistics.fmean(of_it)), round(ratio, 2), round(faults))
+    record(table)
 
 
 def start(name: str, variables: dict[str, str], settings: Settings) -> subprocess.Popen[bytes]:

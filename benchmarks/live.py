@@ -34,6 +34,7 @@ import numpy as np
 import torch
 import tyro
 from PIL import Image
+from recording import Table, record
 
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire.messages import Command, RobotState
@@ -96,39 +97,40 @@ def main(settings: Settings) -> None:
         robot = Robot(settings, url, Path(folder))
         try:
             robot.wait_for(lambda: robot.predicted, "a first frame")
-            print("| | steps/s | frames/s predicted | age, p50, p99 | of it from OpenCV on, p50, p99 |")
-            print("| --- | --- | --- | --- | --- |")
-            report("without training", robot, settings.still)
+            table = Table(
+                "A live camera",
+                *("", "steps/s", "frames/s predicted", "age p50, ms", "p99, ms"),
+                *("from OpenCV on p50, ms", "from OpenCV on p99, ms"),
+            )
+            report(table, "without training", robot, settings.still)
             robot.teach(settings.seconds + 2 * PATIENCE)
             robot.wait_for(lambda: robot.steps >= 5, "training")
-            report("while training", robot, settings.seconds)
+            report(table, "while training", robot, settings.seconds)
             camera.kill()
             camera.wait()
             if shutil.which("ffmpeg") is None:
                 print("ffmpeg is not installed: leaving out how soon a stream is seen again")
+                record(table)
                 return
-            returns(settings, robot, url)
+            record(table, returns(settings, robot, url))
         finally:
             camera.kill()
             robot.end()
 
 
-def report(what: str, robot: Robot, seconds: float) -> None:
-    """Let the robot look for so many seconds, and print how old the frames were that it predicted, as a table's row."""
+def report(table: Table, what: str, robot: Robot, seconds: float) -> None:
+    """Let the robot look for so many seconds, and add a row: how old the frames were that it predicted."""
     steps, begin = robot.steps, time.monotonic()
     robot.predicted.clear()
     time.sleep(seconds)
     predicted, lasted = list(robot.predicted), time.monotonic() - begin
     true, known = (1000 * np.array(ages) for ages in zip(*(one.ages for one in predicted), strict=True))
-    print(
-        f"| {what} | {(robot.steps - steps) / lasted:.2f} | {len(predicted) / lasted:.1f} | {np.median(true):.1f}, "
-        f"{np.percentile(true, 99):.1f} ms | {np.median(known):.1f}, {np.percentile(known, 99):.1f} ms |",
-        flush=True,
-    )
+    ages = [round(float(np.percentile(those, share)), 1) for those in (true, known) for share in (50, 99)]
+    table.row(what, round((robot.steps - steps) / lasted, 2), round(len(predicted) / lasted, 1), *ages)
 
 
-def returns(settings: Settings, robot: Robot, url: str) -> None:
-    """Kill the stream and let it come back, several times, and print how long it took to see it again."""
+def returns(settings: Settings, robot: Robot, url: str) -> Table:
+    """Kill the stream and let it come back, several times, and return how long it took to see it again."""
     chooser = np.random.default_rng(0)
     took = []
     for _ in range(settings.returns):
@@ -139,11 +141,12 @@ def returns(settings: Settings, robot: Robot, url: str) -> None:
             took.append(next(one.at for one in robot.predicted if one.taken > stream.began) - stream.began)
             time.sleep(1)
         robot.wait_for(lambda: robot.status, "the loss to be noticed")
-    print(
-        f"\nFrom the stream's return to a prediction: median {np.median(took):.2f} s, worst {max(took):.2f} s, "
-        f"each {[round(one, 2) for one in took]}",
-        flush=True,
-    )
+    table = Table("A killed stream, until it is predicted again", "", "seconds")
+    table.row("median", round(float(np.median(took)), 2))
+    table.row("worst", round(max(took), 2))
+    for number, one in enumerate(took, 1):
+        table.row(f"return {number}", round(one, 2))
+    return table
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import tyro
+from recording import Table, record
 
 from broker.local.server import start_local_broker
 
@@ -75,13 +76,12 @@ def watch(processes: dict[str, psutil.Popen], folder: Path, settings: Settings) 
 
 def report(readings: dict[str, list[int]], settings: Settings) -> None:
     early, late = (int(minute * 60) for minute in settings.minutes)
+    table = Table("Memory of a replay", "", *(f"minute {one:g}, MB" for one in settings.minutes), "growth, %")
     for name, values in readings.items():
         before = statistics.median(values[early - READINGS : early + READINGS])
         after = statistics.median(values[late - READINGS : late + READINGS])
-        print(
-            f"{name}: {before / 1e6:.0f} MB at minute {settings.minutes[0]:g}, {after / 1e6:.0f} MB at minute "
-            f"{settings.minutes[1]:g}: {100 * (after / before - 1):+.2f} %"
-        )
+        table.row(name, round(before / 1e6), round(after / 1e6), round(100 * (after / before - 1), 2))
+    record(table)
 
 
 if __name__ == "__main__":

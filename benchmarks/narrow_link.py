@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from recording import Cell, Table, record
 from three_processes import begin_of, learned_at, metrics_of, run_main_job
 
 
@@ -34,14 +35,17 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    print("| link, Mbit/s | bits | seconds | the cloud's delay | most messages waiting | bytes an image |")
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    table = Table(
+        "Bits that follow the link",
+        *("link, Mbit/s", "bits", "seconds", "the cloud's delay, s", "most messages waiting", "bytes an image"),
+    )
     for mbit in settings.links:
         for least in (settings.bits, settings.least_bits):
-            print(row(settings, mbit, least), flush=True)
+            table.row(*row(settings, mbit, least))
+    record(table)
 
 
-def row(settings: Settings, mbit: float, least: int) -> str:
+def row(settings: Settings, mbit: float, least: int) -> list[Cell]:
     folder = settings.out / f"{mbit:g}-{least}"
     shutil.rmtree(folder, ignore_errors=True)
     flags = f"--source folder:{settings.data}/train --epochs 1000 --bottleneck 16"
@@ -50,15 +54,14 @@ def row(settings: Settings, mbit: float, least: int) -> str:
     robot, cloud = metrics_of(folder / "robot"), metrics_of(folder / "cloud")
     stop, end = (learned_at(metrics, summary["images"]) for metrics in (robot, cloud))
     bits = [number for number, _ in itertools.groupby(line["bits"] for line in robot)]
-    cells = [
-        f"{mbit:g}",
+    return [
+        mbit,
         ", ".join(map(str, bits)),
-        f"{end - begin_of(robot):.0f}",
-        f"{end - stop:.0f} s",
-        f"{max(line['queued'] for line in robot):,}",
-        f"{summary['bytes_per_image']:.0f}",
+        round(end - begin_of(robot)),
+        round(end - stop),
+        max(line["queued"] for line in robot),
+        round(summary["bytes_per_image"]),
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

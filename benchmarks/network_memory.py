@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from recording import Table, record
 
 from broker.program.startup import prepare_pytorch
 from broker.wire.messages import RobotState, SplitSpec
@@ -89,18 +90,17 @@ def work(number: int) -> None:
 
 
 def main() -> None:
-    """Print a row for each network."""
-    print("| network | pixels | batch | expected, MB | with measuring | peak while measuring, MB | peak | share |")
-    print("|---|---|---|---|---|---|---|---|")
+    table = Table(
+        "Memory of a robot's network",
+        *("network", "pixels", "batch", "expected, MB", "with measuring, MB", "peak while measuring, MB", "peak, MB"),
+        "peak / with measuring",
+    )
     for number, (backbone, _cut, size, _shape, batch) in enumerate(NETWORKS):
         output = subprocess.run([sys.executable, __file__, str(number)], capture_output=True, text=True, check=True)
         row = {name: round(value / 1e6) for name, value in json.loads(output.stdout.splitlines()[-1]).items()}
         share = row["peak"] / row["with measuring"]
-        print(
-            f"| {backbone} | {size} | {batch} | {row['expected']:,} | {row['with measuring']:,} | "
-            f"{row['measured']:,} | {row['peak']:,} | {share:.2f} |",
-            flush=True,
-        )
+        table.row(backbone, size, batch, *row.values(), round(share, 2))
+    record(table)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 from continual_methods import Stream
 from in_process import InProcess
+from recording import Table, percent, record
 
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.frame_memory import FrameMemory
@@ -34,12 +35,13 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    print("| normalisation | rehearsed for each fresh | exit | cloud |\n| --- | --- | --- | --- |")
+    table = Table("Normalisation online", "normalisation", "rehearsed for each fresh", "exit, %", "cloud, %")
     for norm, channels in (("BatchNorm", 0), ("GroupNorm", GROUP_CHANNELS)):
         for rehearse in (0.0, 0.5, 1.0):
             results = [train(channels, rehearse, settings.images, seed) for seed in range(settings.seeds)]
             exit_accuracy, cloud_accuracy = np.mean(results, axis=0)
-            print(f"| {norm} | {rehearse:g} | {100 * exit_accuracy:.1f} % | {100 * cloud_accuracy:.1f} % |", flush=True)
+            table.row(norm, rehearse, percent(exit_accuracy), percent(cloud_accuracy))
+    record(table)
 
 
 def train(group_norm_channels: int, rehearse: float, images: int, seed: int) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import psutil
 import tyro
+from recording import Table, record
 
 from broker.local.server import start_local_broker
 
@@ -93,12 +94,17 @@ def read(robot: psutil.Popen, folder: Path, begin: float) -> Reading:
 def report(readings: list[Reading], settings: Settings, *, steps: int) -> None:
     counted = [reading for reading in readings if reading.minute >= settings.from_minute]
     first, last, most = counted[0], counted[-1], max(counted, key=lambda reading: reading.memory)
-    print(
-        f"from minute {first.minute:.1f} to {last.minute:.1f}: {100 * (last.memory / first.memory - 1):+.2f} %; "
-        f"most {most.memory / 1e6:.1f} MB, at minute {most.minute:.1f}; {steps:,} steps in all"
-    )
+    by_minute = Table("Memory in an outage", "minute", "resident, MB", "outbox, MB")
+    for one in readings:
+        by_minute.row(round(one.minute, 1), round(one.memory / 1e6, 1), round(one.outbox / 1e6, 2))
+    bounds = Table("Bounds in an outage", "", "value")
+    growth = round(100 * (last.memory / first.memory - 1), 2)
+    bounds.row(f"memory, growth from minute {first.minute:.0f} to {last.minute:.0f}, %", growth)
+    bounds.row(f"memory at most, MB, at minute {most.minute:.0f}", round(most.memory / 1e6, 1))
     largest = max(reading.outbox for reading in readings)
-    print(f"outbox: at most {largest / 1e6:.2f} MB, bound {settings.outbox_mb:g} MB")
+    bounds.row(f"outbox at most, MB, bound {settings.outbox_mb:g}", round(largest / 1e6, 2))
+    bounds.row("steps", steps)
+    record(by_minute, bounds)
 
 
 def _lines(folder: Path) -> list[str]:

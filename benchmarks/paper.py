@@ -30,6 +30,7 @@ from typing import Any
 
 import tyro
 from accuracy import kept
+from recording import Table, percent, record
 from shaped_link import shaped_link
 from three_processes import begin_of, learned_at, metrics_of, run_main_job
 
@@ -66,6 +67,7 @@ class Settings:
 
 def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
+    tables: list[Table] = []
     for backbone in settings.backbones:
         cells: dict[tuple[str, float], list[dict[str, Any]]] = {}
         for number in range(settings.repeats):
@@ -76,8 +78,9 @@ def main(settings: Settings) -> None:
                     print(f"{path.stem} ...", flush=True)
                     cell = kept(path, partial(measure, settings, backbone, method, link, number))
                     cells.setdefault((method, mbit), []).append(cell)
-        print_table(settings, backbone, cells)
+        tables += tables_of(settings, backbone, cells)
         draw(settings, backbone, cells)
+    record(*tables)
 
 
 def measure(settings: Settings, backbone: str, method: str, mbit: float, number: int) -> dict[str, Any]:
@@ -168,27 +171,29 @@ def median(cells: list[dict[str, Any]], name: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def print_table(settings: Settings, backbone: str, cells: dict[tuple[str, float], list[dict[str, Any]]]) -> None:
-    print(f"\n{backbone}, {settings.images:,} images, median of {settings.repeats}\n")
-    print("| link, Mbit/s | method | seconds | against raw | exit | cloud | bytes an image | robot memory, MB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+def tables_of(
+    settings: Settings, backbone: str, cells: dict[tuple[str, float], list[dict[str, Any]]]
+) -> tuple[Table, Table]:
+    """Return the medians: time over each link, and what was learned and sent meanwhile."""
+    of_time = f"Seconds for {settings.images:,} images, {backbone}"
+    times = Table(of_time, "link, Mbit/s", "method", "seconds", "against raw, %")
     for (method, mbit), results in sorted(cells.items(), key=lambda item: item[0][1] or 1e9):
-        seconds, raw = median(results, "seconds"), median(cells[("raw", mbit)], "seconds")
-        exit_accuracy, accuracy = median(results, "exit_accuracy"), median(results, "accuracy")
-        size, memory = median(results, "bytes"), median(results, "robot_memory")
-        if not (seconds and raw and accuracy):
+        seconds, raw = median(results, "seconds"), median(cells["raw", mbit], "seconds")
+        if not (seconds and raw):
             raise RuntimeError(f"{method} at {mbit:g} Mbit/s measured nothing")
-        row = [
-            f"{mbit:g}" if mbit else "no limit",
-            method,
-            f"{seconds:.1f}",
-            f"{100 * (seconds / raw - 1):+.0f} %",
-            f"{100 * exit_accuracy:.1f} %" if exit_accuracy else "",
-            f"{100 * accuracy:.1f} %",
-            f"{size:,.0f}" if size else "",
-            f"{memory / 1e6:.0f}" if memory else "",
-        ]
-        print(f"| {' | '.join(row)} |")
+        link = f"{mbit:g}" if mbit else "no limit"
+        times.row(link, method, round(seconds, 1), round(100 * (seconds / raw - 1)))
+    learned = Table(
+        f"After {settings.images:,} images, {backbone}",
+        *("method", "exit, %", "cloud or whole network, %", "bytes an image", "robot's memory, MB"),
+    )
+    for method in METHODS:
+        results = [one for (of, _), those in cells.items() if of == method for one in those]
+        accuracies = [median(results, name) for name in ("exit_accuracy", "accuracy")]
+        size, memory = median(results, "bytes"), median(results, "robot_memory")
+        shares = [None if one is None else percent(one) for one in accuracies]
+        learned.row(method, *shares, round(size) if size else None, round(memory / 1e6) if memory else None)
+    return times, learned
 
 
 def draw(settings: Settings, backbone: str, cells: dict[tuple[str, float], list[dict[str, Any]]]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tyro
+from recording import Table, record
 from shaped_link import shaped_link
 
 from broker.local.server import start_local_broker
@@ -53,18 +54,20 @@ class Run(NamedTuple):
 
 
 def main(settings: Settings) -> None:
-    print("| link, Mbit/s | slowest stage | it alone, images/s | the run | run / stage, in time | all runs |")
-    print("| --- | --- | --- | --- | --- | --- |", flush=True)
+    table = Table(
+        "A run beside its slowest stage",
+        *("link, Mbit/s", "slowest stage", "predicted, images/s", "observed, images/s"),
+        *("time of the run / of its slowest stage", "each run"),
+    )
     for mbit in settings.links:
         runs = [measure(settings, mbit) for _ in range(settings.repeats)]
         ratios = sorted(run.predicted / run.observed for run in runs)
         middle = sorted(runs, key=lambda run: run.predicted / run.observed)[len(runs) // 2]
-        print(
-            f"| {f'{mbit:g}' if mbit else 'no limit'} | {middle.stage} | {middle.predicted:,.0f} "
-            f"| {middle.observed:,.0f} | {statistics.median(ratios):.2f} "
-            f"| {', '.join(f'{one:.2f}' for one in ratios)} |",
-            flush=True,
+        table.row(
+            *(f"{mbit:g}" if mbit else "no limit", middle.stage, round(middle.predicted), round(middle.observed)),
+            *(round(statistics.median(ratios), 2), ", ".join(f"{one:.2f}" for one in ratios)),
         )
+    record(table)
 
 
 def measure(settings: Settings, mbit: float) -> Run:

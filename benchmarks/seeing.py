@@ -9,7 +9,6 @@ machine's speed changes by the minute. Target: p99 with training under twice p99
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import tyro
+from recording import Table, record
 
 from hierarchy.device import Compute
 from hierarchy.edge import EdgeTrainer
@@ -55,11 +55,18 @@ def main(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
     if settings.nice:  # before PyTorch starts its own threads, which inherit it
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), settings.nice)
+    table = Table(
+        "Seeing while learning",
+        *("pixels", "step, ms", "without training p50, ms", "p99, ms", "with training p50, ms"),
+        *("with training p99, ms", "p50 ratio", "p99 ratio"),
+    )
     for size in settings.sizes:
-        print(json.dumps({"size": size, **measure(settings, size)}), flush=True)
+        table.row(size, *measure(settings, size))
+    record(table)
 
 
-def measure(settings: Settings, size: int) -> dict[str, float]:
+def measure(settings: Settings, size: int) -> list[float]:
+    """Return the milliseconds of a step, of a prediction's median and p99 without training and with it, and ratios."""
     config = RobotConfig.from_flags(source="sim:", bits=4, bottleneck=16, image_size=size, batch=settings.batch)
     segment, _, _ = build_edge(config.network)
     compute = Compute(device=torch.device("cpu"), channels_last=settings.channels_last)
@@ -85,19 +92,9 @@ def measure(settings: Settings, size: int) -> dict[str, float]:
     eye.over = True
     eye.join()
     still, busy = (np.array(seconds[2:]) * 1e3 for seconds in (eye.seconds[False], eye.seconds[True]))
-    figures = {
-        "step_ms": 1e3 * settings.turns * settings.seconds / steps,
-        **{
-            f"{name}_p{share}_ms": float(np.percentile(values, share))
-            for name, values in (("still", still), ("training", busy))
-            for share in (50, 99)
-        },
-        "still_n": len(still),
-        "training_n": len(busy),
-    }
-    figures["p50_ratio"] = figures["training_p50_ms"] / figures["still_p50_ms"]
-    figures["p99_ratio"] = figures["training_p99_ms"] / figures["still_p99_ms"]
-    return {name: round(value, 2) for name, value in figures.items()}
+    step = 1e3 * settings.turns * settings.seconds / steps
+    times = [float(np.percentile(values, share)) for values in (still, busy) for share in (50, 99)]
+    return [round(one, 2) for one in (step, *times, times[2] / times[0], times[3] / times[1])]
 
 
 class Eye(threading.Thread):

@@ -27,6 +27,7 @@ import tyro
 from continual_methods import Stream
 from in_process import InProcess
 from numpy.typing import NDArray
+from recording import Table, percent, record
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -63,19 +64,18 @@ class Step:
 
 def main(settings: Settings) -> None:
     unseen = Stream.read(f"folder:{settings.data}/test", phases=[], images=4000, seed=1)
+    tables: list[Table] = []
     for stream in settings.streams:
-        print(
-            f"\n{stream}, {settings.share:.0%} sent\n\n| sent | cloud | its rare half |\n| --- | --- | --- |",
-            flush=True,
-        )
         results: dict[str, list[tuple[float, float]]] = {policy: [] for policy in POLICIES}
         for seed in range(settings.seeds):
             robot, steps = learned(settings, stream, seed)
             for policy in POLICIES:
                 results[policy].append(taught(settings, robot, steps, policy, seed, unseen))
+        title = f"{stream.capitalize()} stream, {settings.share:.0%} sent"
+        tables.append(Table(title, "sent", "cloud, %", "its rare half, %"))
         for policy, found in results.items():
-            cells = " | ".join(f"{100 * one:.1f} %" for one in np.mean(found, axis=0))
-            print(f"| {policy} | {cells} |", flush=True)
+            tables[-1].row(policy, *(percent(float(one)) for one in np.mean(found, axis=0)))
+    record(*tables)
 
 
 def learned(settings: Settings, stream: str, seed: int) -> tuple[InProcess, list[Step]]:

@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 from continual_methods import Stream
 from in_process import InProcess
+from recording import Table, percent, record
 
 from robot_edge.run.config import RobotConfig
 
@@ -36,10 +37,14 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    print("| | exit: six toys | exit: mug | cloud: six toys | cloud: mug |\n| --- | --- | --- | --- | --- |")
+    table = Table(
+        "Rare, sorted, wrong and returning",
+        *("", "exit: six toys, %", "exit: mug, %", "cloud: six toys, %", "cloud: mug, %"),
+    )
     for case in ("mixed", "rare", "sorted", "wrong labels", "returns"):
         results = np.mean([train(case, seed) for seed in range(settings.seeds)], axis=0)
-        print(f"| {case} | {' | '.join(f'{100 * one:.1f} %' for one in results)} |", flush=True)
+        table.row(case, *(percent(float(one)) for one in results))
+    record(table)
 
 
 def train(case: str, seed: int) -> list[float]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from recording import Table, record
 
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState, SplitSpec
@@ -67,9 +68,13 @@ def main(settings: Settings) -> None:
     ratio = statistics.median(many / few for few, many in rates)
     few, many = (statistics.median(one) for one in zip(*rates, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print("| samples stored | fresh samples/s |\n| --- | --- |")
-    print(f"| {settings.few:,} | {few:.0f} |\n| {settings.many:,} | {many:.0f} |")
-    print(f"\nratio, median of {settings.rounds} turns: {ratio:.3f}; resident memory at most {peak:,.0f} MB")
+    table = Table(
+        "Many stored samples against few",
+        *("few", "many", "with few, samples/s", "with many, samples/s", "many / few, median of turns"),
+        "resident memory at most, MB",
+    )
+    table.row(settings.few, settings.many, round(few), round(many), round(ratio, 3), round(peak))
+    record(table)
 
 
 class Stored:

@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
+from recording import Table, percent, record
 
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire.messages import Command, RobotState
@@ -181,7 +181,12 @@ class Lesson:
 
 
 def main(settings: Settings) -> None:
-    times, losses = [], []
+    things = "A fifth toy is taught" if settings.things else "A fifth class is taught, another toy of it in each scene"
+    table = Table(
+        things,
+        *("seed", "seconds to 90 %", "new toy in the end, %"),
+        *("four before, when it began, %", "four before, in the end, %", "lost, points"),
+    )
     for seed in range(settings.seeds):
         with tempfile.TemporaryDirectory() as folder:
             lesson = Lesson(settings, seed, Path(folder))
@@ -202,16 +207,9 @@ def main(settings: Settings) -> None:
             after = statistics.mean(lesson.accuracy(name) for name in known)
             at_last = lesson.accuracy(new)
             lesson.end()
-        times.append(seconds if right >= RIGHT else float("inf"))
-        losses.append(100 * (before - after))
-        print(
-            f"seed {seed}: {100 * right:.0f} % of {new!r} right after {seconds:.0f} s, {100 * at_last:.0f} % at last; "
-            f"the {len(known)} before {100 * before:.1f} % -> {100 * after:.1f} %",
-            flush=True,
-        )
-    each = [f"{one:.0f}" for one in times]
-    print(f"seconds to {100 * RIGHT:.0f} %: median {np.median(times):.0f}, each {each}")
-    print(f"points lost before: median {np.median(losses):.1f}, each {[round(float(one), 1) for one in losses]}")
+        took = round(seconds) if right >= RIGHT else f"not in {settings.most:g}"
+        table.row(seed, took, percent(at_last), percent(before), percent(after), percent(before - after))
+    record(table)
 
 
 if __name__ == "__main__":

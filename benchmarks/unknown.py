@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
+from recording import Table, record
 
 from broker.wire.quantize import dequantize
 from hierarchy.calibration import auroc, expected_calibration_error, fit_temperature, softmax
@@ -75,8 +76,10 @@ def main(settings: Settings) -> None:
         for name, value in found.items():
             results.setdefault(name, []).append(value)
         print(json.dumps({"seed": seed, "unknown": unknown, **{k: round(v, 3) for k, v in found.items()}}), flush=True)
+    table = Table("Mean over seeds", "", "mean", "each seed")
     for name, values in results.items():
-        print(f"{name:48} {np.mean(values):.3f}   ({', '.join(f'{value:.3f}' for value in values)})")
+        table.row(name, round(float(np.mean(values)), 3), ", ".join(f"{value:.3f}" for value in values))
+    record(table)
 
 
 def scores(held_out: Seen, temperature: float) -> dict[str, Callable[[Seen], Array]]:

@@ -22,6 +22,7 @@ import torch
 import tyro
 from compute import Settings as Steps
 from compute import cloud_step, edge_step
+from recording import Table, record
 
 from hierarchy.cloud import CloudSegment
 from hierarchy.device import Compute, set_threads
@@ -65,16 +66,14 @@ def main(settings: Settings) -> None:
             both = [(half, start(half)) for half in ("robot", "cloud")]
             for half, one in both:
                 seen.setdefault((way, half, True), []).append(rate_of(one))
-    print(f"\n{os.cpu_count()} cores, {settings.dtype}, images a second, median of {settings.turns}\n")
-    print("| threads that wait are | robot alone | cloud alone | robot beside cloud | cloud beside robot |")
-    print("| --- | --- | --- | --- | --- |")
+    table = Table(
+        f"Images a second, {settings.dtype}, {os.cpu_count()} cores",
+        *("threads that wait are", "robot alone", "cloud alone", "robot beside cloud", "cloud beside robot"),
+    )
     for way in WAYS:
-        cells = [
-            f"{statistics.median(seen[way, half, beside]):.0f}"
-            for beside in (False, True)
-            for half in ("robot", "cloud")
-        ]
-        print(f"| {way} | {' | '.join(cells)} |", flush=True)
+        cells = [seen[way, half, beside] for beside in (False, True) for half in ("robot", "cloud")]
+        table.row(way, *(round(statistics.median(one)) for one in cells))
+    record(table)
 
 
 def process(settings: Settings, variables: dict[str, str], half: str) -> subprocess.Popen[str]:
