@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from broker.errors import ConfigError, MalformedMessage
 from broker.wire.messages import SplitSpec
 from hierarchy.backbone import build_backbone
-from hierarchy.cut import divide
+from hierarchy.cut import split_backbone
 from hierarchy.device import Compute, fastest
 from hierarchy.head import GrowingHead
 from hierarchy.layers import expansion
@@ -31,7 +31,7 @@ class CloudSegment(nn.Module):
         backbone = build_backbone(
             split.backbone, image_size=split.image_size, weights="default" if pretrained else "none"
         )
-        divided = divide(backbone, split.cut)
+        divided = split_backbone(backbone, split.cut)
         crossing = (split.bottleneck or divided.shape[0], *divided.shape[1:])
         if crossing != split.shape:
             raise ConfigError(f"the split says that {split.shape} crosses, {split.cut} gives {crossing}")
@@ -84,7 +84,7 @@ class CloudTrainer:
         """
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
-            logits = self._logits(activations)
+            logits = self.logits(activations)
             loss = logit_adjusted_cross_entropy(logits, labels, fresh)
             if not self.learner.descend(loss):
                 raise MalformedMessage(f"these activations give a loss of {loss.item():g}, or an infinite gradient")
@@ -96,9 +96,10 @@ class CloudTrainer:
         if not self.classes:
             return [""] * len(activations)
         self.segment.eval()
-        return [self.classes[index] for index in self._logits(activations).argmax(1).tolist()]
+        return [self.classes[index] for index in self.logits(activations).argmax(1).tolist()]
 
-    def _logits(self, activations: NDArray[np.float32]) -> Tensor:
+    def logits(self, activations: NDArray[np.float32]) -> Tensor:
+        """Return the head's logits, float32 (N, classes), for activations float32 (N, C, ...)."""
         with self.learner.compute.autocast():
             logits: Tensor = self.segment(self.learner.compute.tensor(activations))
         return logits.float()

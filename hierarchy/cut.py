@@ -71,7 +71,7 @@ class Divided:
     shape: tuple[int, ...]
 
 
-def cut_points(backbone: Backbone) -> list[CutPoint]:
+def find_cut_points(backbone: Backbone) -> list[CutPoint]:
     """Every place where exactly one tensor crosses, in the order of computation.
 
     Left out are those before the first layer with parameters, which would send the frame itself, and the
@@ -80,7 +80,7 @@ def cut_points(backbone: Backbone) -> list[CutPoint]:
     return _cut_points(backbone, _trace(backbone.module, training=True), _trace(backbone.module, training=False))
 
 
-def divide(backbone: Backbone, cut: str) -> Divided:
+def split_backbone(backbone: Backbone, cut: str) -> Divided:
     """Cut behind a node, or behind the last node of a module ("layer2" is "layer2.1.relu_1").
 
     Raises CutError, with a list of cuts that work, where other than one tensor would cross.
@@ -306,6 +306,6 @@ def _refusal(backbone: str, cut: str, *, exists: bool, points: Sequence[CutPoint
         [
             f"cannot cut {backbone} at {cut!r}: {wrong}. It can be cut behind",
             *listed,
-            f"({len(listed)} of {len(points)}; hierarchy.cut.cut_points lists all)",
+            f"({len(listed)} of {len(points)}; hierarchy.cut_points lists all)",
         ]
     )

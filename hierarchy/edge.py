@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from broker.errors import ConfigError
+from broker.wire.messages import SplitSpec
 from broker.wire.quantize import Quantized, dequantize, quantize
 from hierarchy.augment import augment
-from hierarchy.cut import Divided
+from hierarchy.backbone import Weights, build_backbone
+from hierarchy.cut import Divided, split_backbone
 from hierarchy.device import Compute, fastest
 from hierarchy.layers import EarlyExit, bottleneck
 from hierarchy.learner import Learner, Parts
@@ -58,6 +60,33 @@ class EdgeSegment(nn.Module):
         for layer in self._frozen:
             layer.eval()  # its running statistics stay as they are, too
         return self
+
+
+def build_edge_segment(
+    backbone: str,
+    cut: str,
+    *,
+    image_size: int,
+    bits: int,
+    bottleneck_channels: int,
+    weights: Weights,
+    freeze: tuple[str, ...] = (),
+) -> tuple[EdgeSegment, SplitSpec]:
+    """Return a new edge segment, and the split that tells the other end which half is left to it.
+
+    Raises ConfigError, and CutError where the network cannot be cut there.
+    """
+    divided = split_backbone(build_backbone(backbone, image_size=image_size, weights=weights), cut)
+    segment = EdgeSegment(divided, bottleneck_channels, freeze)
+    split = SplitSpec(
+        backbone=backbone,
+        cut=divided.cut,
+        image_size=image_size,
+        bits=bits,
+        bottleneck=bottleneck_channels,
+        shape=segment.shape,
+    )
+    return segment, split
 
 
 @dataclass(frozen=True, kw_only=True)

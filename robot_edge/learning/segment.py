@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from broker.errors import ConfigError
 from broker.wire.messages import SplitSpec, Weights
-from hierarchy.backbone import build_backbone
-from hierarchy.cut import divide
 from hierarchy.edge import EdgeSegment as EdgeSegment
+from hierarchy.edge import build_edge_segment
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint
 from robot_edge.learning.settings import NetworkSettings
@@ -18,18 +17,14 @@ def build_edge(network: NetworkSettings) -> tuple[EdgeSegment, SplitSpec, Weight
     Raises ConfigError, and CutError where the network cannot be cut there.
     """
     pretrained = network.weights == "default"
-    backbone = build_backbone(
-        network.backbone, image_size=network.image_size, weights="default" if pretrained else "none"
-    )
-    divided = divide(backbone, network.cut)
-    segment = EdgeSegment(divided, network.bottleneck, network.frozen_layers)
-    split = SplitSpec(
-        backbone=network.backbone,
-        cut=divided.cut,
+    segment, split = build_edge_segment(
+        network.backbone,
+        network.cut,
         image_size=network.image_size,
         bits=network.bits,
-        bottleneck=network.bottleneck,
-        shape=segment.shape,
+        bottleneck_channels=network.bottleneck,
+        weights="default" if pretrained else "none",
+        freeze=network.frozen_layers,
     )
     if network.former_run is None:
         return segment, split, "default" if pretrained else "none"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from broker.errors import ConfigError
 from broker.wire.quantize import MAX_BITS, pack_activations, packed_size, quantize
 from hierarchy.backbone import build_backbone
-from hierarchy.cut import CutPoint, cut_points, divide
+from hierarchy.cut import CutPoint, find_cut_points, split_backbone
 from hierarchy.device import Compute, choose_device, step_seconds, ways_to_compute
 from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute, normalise
 from robot_edge.learning.segment import build_edge
@@ -67,10 +67,10 @@ def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[Way]:
     """
     backbone = build_backbone(config.network.backbone, image_size=config.network.image_size, weights="none")
     if cuts:
-        shapes = {cut: divide(backbone, cut).shape for cut in cuts}
+        shapes = {cut: split_backbone(backbone, cut).shape for cut in cuts}
     else:
         points = [
-            point for point in cut_points(backbone) if _width(point.shape) * NARROWED <= config.network.image_size
+            point for point in find_cut_points(backbone) if _width(point.shape) * NARROWED <= config.network.image_size
         ]
         chosen = _chosen([point for point in points if point.module])
         # Behind the last map the cloud would have nothing but a classifier.

@@ -29,7 +29,7 @@ from cloud_trainer.cost import (
 )
 from cloud_trainer.segment import CloudSegment
 from hierarchy.backbone import build_backbone
-from hierarchy.cut import cut_points
+from hierarchy.cut import find_cut_points
 from tests.cloud_trainer.world import CPU, SPLIT
 
 ALL = TrainerConfig().networks_gb * 1e9
@@ -108,7 +108,7 @@ def test_every_kind_of_network_can_be_computed() -> None:
     for name in kinds:
         size = 299 if name == "inception_v3" else 224
         backbone = build_backbone(name, image_size=size, weights="none")
-        point = cut_points(backbone)[3]
+        point = find_cut_points(backbone)[3]
         its = split(backbone=name, cut=point.name, image_size=size, bottleneck=0, shape=point.shape)
         cost = cost_of(its, 2, CPU)
         parameters = sum(one.numel() for one in backbone.module.parameters())

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from broker.errors import CutError
 from hierarchy.backbone import Backbone, build_backbone
-from hierarchy.cut import CutPoint, Divided, cut_points, divide
+from hierarchy.cut import CutPoint, Divided, find_cut_points, split_backbone
 from hierarchy.head import GrowingHead
 
 SIZE = 32
@@ -45,7 +45,7 @@ def resnet() -> Backbone:
 
 @pytest.fixture
 def points(resnet: Backbone) -> list[CutPoint]:
-    return cut_points(resnet)
+    return find_cut_points(resnet)
 
 
 def set_mode(training: bool, *modules: nn.Module) -> None:
@@ -69,7 +69,7 @@ def seeded(module: nn.Module, x: Tensor) -> Tensor:
 def test_halves_compose_to_the_whole_bit_for_bit(name: str) -> None:
     cut, shape = CUTS[name]
     backbone = built(name)
-    whole, divided = backbone.module, divide(backbone, cut)
+    whole, divided = backbone.module, split_backbone(backbone, cut)
     linear, head = nn.Linear(backbone.features, 5), GrowingHead(backbone.features)
     head.grow("abcde", None)
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_halves_compose_to_the_whole_bit_for_bit(name: str) -> None:
 
 
 def test_both_halves_have_the_names_of_the_whole_and_share_none(resnet: Backbone) -> None:
-    divided = divide(resnet, "layer2")
+    divided = split_backbone(resnet, "layer2")
     whole, front, rest = resnet.module.state_dict(), divided.front.state_dict(), divided.rest.state_dict()
     assert front.keys() | rest.keys() == whole.keys()
     assert not front.keys() & rest.keys()
@@ -109,7 +109,7 @@ def test_both_halves_have_the_names_of_the_whole_and_share_none(resnet: Backbone
 
 def test_an_end_holds_only_its_half_in_memory() -> None:
     backbone = copy.deepcopy(built("vit_b_16"))
-    divided = divide(backbone, "encoder.layers.encoder_layer_2")
+    divided = split_backbone(backbone, "encoder.layers.encoder_layer_2")
     behind = [weakref.ref(parameter) for parameter in divided.rest.parameters()]
     front = divided.front
     del backbone, divided
@@ -120,7 +120,7 @@ def test_an_end_holds_only_its_half_in_memory() -> None:
 
 
 def test_the_rest_leaves_what_it_is_given_alone(resnet: Backbone) -> None:
-    rest = divide(resnet, "layer2.1.add").rest.eval()  # a ReLU comes next, and works in place
+    rest = split_backbone(resnet, "layer2.1.add").rest.eval()  # a ReLU comes next, and works in place
     activation = torch.randn(2, 128, 8, 8)
     before = activation.clone()
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_the_rest_leaves_what_it_is_given_alone(resnet: Backbone) -> None:
 
 
 def test_a_copy_trains_alone_and_keeps_its_mode(resnet: Backbone) -> None:
-    divided = divide(resnet, "layer2")
+    divided = split_backbone(resnet, "layer2")
     front = divided.front.train()
     front.get_submodule("layer1").eval()
     other = copy.deepcopy(front)
@@ -147,7 +147,7 @@ def test_a_copy_trains_alone_and_keeps_its_mode(resnet: Backbone) -> None:
 
 def test_two_backward_passes_do_what_one_would(resnet: Backbone) -> None:
     whole = copy.deepcopy(resnet.module).train()
-    divided = copy.deepcopy(divide(resnet, "layer2"))
+    divided = copy.deepcopy(split_backbone(resnet, "layer2"))
     set_mode(True, divided.front, divided.rest)
     x = torch.randn(4, 3, SIZE, SIZE)
     whole(x).square().sum().backward()
@@ -177,7 +177,7 @@ class Awkward(nn.Module):
 
 def test_functional_dropout_follows_the_mode_and_parameters_their_use() -> None:
     backbone = Backbone(name="awkward", image_size=8, module=Awkward(), features=4)
-    divided, x = divide(backbone, "conv"), torch.randn(5, 3, 8, 8)
+    divided, x = split_backbone(backbone, "conv"), torch.randn(5, 3, 8, 8)
     assert divided.front.state_dict().keys() == {"conv.weight", "conv.bias"}
     assert divided.rest.state_dict().keys() == {"scale"}
     composed, outputs = nn.Sequential(divided.front, divided.rest), []
@@ -192,7 +192,7 @@ def test_dividing_leaves_the_mode_of_the_backbone() -> None:
     backbone = built("squeezenet1_1")
     for training in (True, False):
         backbone.module.train(training)
-        divide(backbone, "features.5")
+        split_backbone(backbone, "features.5")
         assert all(module.training == training for module in backbone.module.modules())
 
 
@@ -211,7 +211,7 @@ def test_bytes_are_rounded_up() -> None:
 
 
 def test_channels_come_first_wherever_the_network_has_them() -> None:
-    swin = {point.name: point for point in cut_points(built("swin_t"))}
+    swin = {point.name: point for point in find_cut_points(built("swin_t"))}
     assert (swin["features.0.0"].shape, swin["features.0.0"].channel_axis) == ((96, 16, 16), 1)
     assert (swin["features.0.2"].shape, swin["features.0.2"].channel_axis) == ((96, 16, 16), 3)
     assert (swin["permute"].shape, swin["permute"].channel_axis) == ((768, 2, 2), 1)
@@ -220,7 +220,7 @@ def test_channels_come_first_wherever_the_network_has_them() -> None:
 def test_a_layout_permuted_inside_a_block_survives_the_wire() -> None:
     # ConvNeXt's LayerNorm2d hands its convolution NCHW in NHWC memory, which rounds otherwise.
     backbone = built("convnext_tiny")
-    divided = divide(backbone, "features.4.0")
+    divided = split_backbone(backbone, "features.4.0")
     set_mode(False, backbone.module, divided.front, divided.rest)
     x = torch.randn(3, 3, SIZE, SIZE)
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_a_layout_permuted_inside_a_block_survives_the_wire() -> None:
 )
 def test_an_impossible_cut_gets_the_possible_ones(resnet: Backbone, cut: str, reason: str) -> None:
     with pytest.raises(CutError, match=reason) as caught:
-        divide(resnet, cut)
+        split_backbone(resnet, cut)
     lines = str(caught.value).splitlines()
     assert "  layer2: 128 x 8 x 8, 8,192 bytes at 8 bits" in lines
     assert "cut_points lists all" in lines[-1]
@@ -248,7 +248,7 @@ def test_an_impossible_cut_gets_the_possible_ones(resnet: Backbone, cut: str, re
 def test_a_long_list_keeps_the_stages() -> None:
     backbone = built("mobilenet_v3_small")
     with pytest.raises(CutError) as caught:
-        divide(backbone, "nowhere")
+        split_backbone(backbone, "nowhere")
     listed = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:-1]]
     assert {f"features.{stage}" for stage in range(12)} <= set(listed)
     assert len(listed) <= 16
@@ -256,6 +256,6 @@ def test_a_long_list_keeps_the_stages() -> None:
 
 def test_a_module_name_is_its_last_node(resnet: Backbone) -> None:
     def divided(cut: str) -> Divided:
-        return divide(resnet, cut)
+        return split_backbone(resnet, cut)
 
     assert divided("layer2").cut == divided("layer2.1.relu_1").cut == divided("layer2.1").cut == "layer2.1.relu_1"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hierarchy.backbone import build_backbone
-from hierarchy.cut import divide
+from hierarchy.cut import split_backbone
 from hierarchy.small_maps import multiply_small_maps
 from hierarchy.strided import StridedViewConv2d, view_strided
 
@@ -50,7 +50,7 @@ class Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def test_no_backbone_asks_the_library_for_a_1x1_convolution_of_a_larger_stride(name: str) -> None:
     with torch.device("cpu" if name.startswith("regnet") else "meta"):  # shapes without values, if its builder can
         backbone = build_backbone(name, image_size=SIZE, weights="none")
-        divided = divide(backbone, CUTS[name])
+        divided = split_backbone(backbone, CUTS[name])
         images, activations = torch.zeros(2, 3, SIZE, SIZE), torch.zeros(2, *divided.shape)
         with Convolutions() as asked, torch.no_grad():
             backbone.module.eval()(images)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from hierarchy.backbone import build_backbone
-from hierarchy.cut import cut_points
+from hierarchy.cut import find_cut_points
 from hierarchy.tracing import traced_apart
 
 # Only a failure takes this long.
@@ -77,7 +77,7 @@ def test_networks_are_traced_one_at_a_time_and_methods_come_back() -> None:
 def test_answers_go_on_while_a_backbone_is_cut() -> None:
     torch.manual_seed(0)
     backbone = build_backbone("squeezenet1_1", image_size=32, weights="none")
-    expected = cut_points(backbone)
+    expected = find_cut_points(backbone)
     answering = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
     cut = threading.Event()
 
@@ -91,7 +91,7 @@ def test_answers_go_on_while_a_backbone_is_cut() -> None:
     with ThreadPoolExecutor(1) as threads:
         answers = threads.submit(answer)
         try:
-            found = [cut_points(backbone) for _ in range(3)]
+            found = [find_cut_points(backbone) for _ in range(3)]
         finally:
             cut.set()
         assert answers.result(PATIENCE_S)

@@ -1,0 +1,259 @@
+"""Both halves of a network in one process: what a robot and its trainer learn, without broker, clock or threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from broker.errors import ConfigError, MalformedMessage
+from broker.wire.messages import SplitSpec
+from broker.wire.quantize import MAX_BITS, MIN_BITS, Quantized, dequantize, pack_activations
+from hierarchy.backbone import Weights, build_backbone
+from hierarchy.cloud import CloudSegment, CloudTrainer
+from hierarchy.cut import CutPoint, find_cut_points
+from hierarchy.device import Compute, choose_device
+from hierarchy.edge import EdgeSegment, EdgeTrainer, build_edge_segment, run_segment
+from hierarchy.learner import Parts
+from hierarchy.random_state import TorchRandom
+from hierarchy.runtime.checkpoint import load_checkpoint, save_checkpoint
+
+# Images in one forward pass, as a thousand would take gigabytes. They share the range of each channel, as in a message.
+PREDICTED_AT_ONCE = 256
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one training step found.
+
+    exit_loss, cloud_loss: mean over the images. exit_correct, cloud_correct: bool (fresh,), whether each fresh image
+    was right before it was learned from. quantized: what crossed the cut.
+    """
+
+    exit_loss: float
+    cloud_loss: float
+    exit_correct: NDArray[np.bool_]
+    cloud_correct: NDArray[np.bool_]
+    quantized: Quantized
+
+    @property
+    def crossed_bytes(self) -> int:
+        """Bytes that the activations take on the wire, compressed. Computed at each call."""
+        packed = pack_activations(self.quantized)
+        return len(packed.data) + packed.low.nbytes + packed.step.nbytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The most probable class of each image, empty before the first class, and its probability, float32 (N,)."""
+
+    names: list[str]
+    confidences: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the early exit says of some images, and what the cloud says of them."""
+
+    exit: Answers
+    cloud: Answers
+
+
+class DividedNetwork:
+    """An edge segment with its early exit and the cloud segment behind it. `divide` makes one, `load` brings one back.
+
+    edge: the robot's half; ``edge.encode`` is (N, 3, H, W) -> (N, *split.shape). cloud: (N, *split.shape) -> logits.
+    split: what both halves agree on. One thread at a time may use a network.
+    """
+
+    def __init__(
+        self, edge_trainer: EdgeTrainer, cloud_trainer: CloudTrainer, split: SplitSpec, freeze: tuple[str, ...] = ()
+    ) -> None:
+        self.edge_trainer = edge_trainer
+        self.cloud_trainer = cloud_trainer
+        self.split = split
+        self._freeze = freeze
+
+    @property
+    def edge(self) -> EdgeSegment:
+        """The robot's half."""
+        return self.edge_trainer.segment
+
+    @property
+    def cloud(self) -> CloudSegment:
+        """The cloud's half."""
+        return self.cloud_trainer.segment
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the exit knows, in the order they came."""
+        return self.edge_trainer.classes
+
+    def step(
+        self, images: Pixels, names: Sequence[str], *, fresh: int | None = None, progress: float | None = None
+    ) -> Step:
+        """Let both halves learn from images uint8 (N, H, W, 3) of the split's size, and their class names.
+
+        A name met for the first time becomes a class of both heads.
+        fresh: how many of the images, from the first on, are new; the others are rehearsed. None: all are new.
+        progress: share of the run that is over, 0 to 1, for a one-cycle learning rate; None where the run has no end.
+
+        Raises ConfigError where training has diverged, ValueError for images of another shape.
+        """
+        self._check(images)
+        if len(names) != len(images):
+            raise ValueError(f"{len(images)} images and {len(names)} class names: give one name for each image")
+        fresh = len(names) if fresh is None else fresh
+        edge = self.edge_trainer.step(images, names, fresh=fresh, progress=progress)
+        try:
+            cloud = self.cloud_trainer.step(dequantize(edge.quantized), names, fresh=fresh, progress=progress)
+        except MalformedMessage as error:
+            raise ConfigError(f"training has diverged ({error}): use a lower cloud_learning_rate") from None
+        return Step(
+            exit_loss=edge.loss,
+            cloud_loss=cloud.loss,
+            exit_correct=edge.correct,
+            cloud_correct=cloud.correct,
+            quantized=edge.quantized,
+        )
+
+    @torch.inference_mode()
+    def predict(self, images: Pixels) -> Prediction:
+        """Return what both ends say of images uint8 (N, H, W, 3) of the split's size.
+
+        Raises ConfigError where training has diverged, ValueError for images of another shape.
+        """
+        self._check(images)
+        self.edge.eval()  # the next step sets both back
+        self.cloud.eval()
+        exit_logits, cloud_logits = [], []
+        for start in range(0, len(images), PREDICTED_AT_ONCE):
+            part = images[start : start + PREDICTED_AT_ONCE]
+            quantized, logits = run_segment(
+                self.edge, part, bits=self.split.bits, compute=self.edge_trainer.learner.compute
+            )
+            exit_logits.append(logits)
+            cloud_logits.append(self.cloud_trainer.logits(dequantize(quantized)))
+        return Prediction(
+            exit=_answers(self.edge_trainer.classes, exit_logits),
+            cloud=_answers(self.cloud_trainer.classes, cloud_logits),
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write all that training needs to go on into a folder. Raises OSError where the disk does not take it."""
+        states = {"edge": self.edge_trainer.state(), "cloud": self.cloud_trainer.learner.state()}
+        parts = {f"{end}-{part}": named for end, (its, _) in states.items() for part, named in its.items()}
+        metadata = {
+            **{end: its for end, (_, its) in states.items()},
+            "split": asdict(self.split),
+            "freeze": self._freeze,
+            "edge_learning_rate": self.edge_trainer.learner.peak_learning_rate,
+            "cloud_learning_rate": self.cloud_trainer.learner.peak_learning_rate,
+        }
+        save_checkpoint(Path(folder), parts, metadata)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> DividedNetwork:
+        """Return the network that `save` wrote. On the same kind of device its training goes on bit for bit.
+
+        device: auto, cpu, cuda or mps. Raises ConfigError where the folder holds no network of `save`.
+        """
+        parts, metadata = load_checkpoint(Path(folder))
+        if "split" not in metadata or "edge" not in metadata:
+            raise ConfigError(f"{folder} holds a checkpoint of another program: DividedNetwork.save writes another one")
+        split = metadata["split"]
+        network = divide(
+            split["backbone"],
+            split["cut"],
+            image_size=split["image_size"],
+            bits=split["bits"],
+            bottleneck=split["bottleneck"],
+            freeze=metadata["freeze"],
+            edge_learning_rate=metadata["edge_learning_rate"],
+            cloud_learning_rate=metadata["cloud_learning_rate"],
+            device=device,
+        )
+        network.edge_trainer.restore(_parts_of("edge", parts), metadata["edge"])
+        network.cloud_trainer.learner.restore(_parts_of("cloud", parts), metadata["cloud"])
+        return network
+
+    def _check(self, images: Pixels) -> None:
+        size = self.split.image_size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3) or not len(images):
+            raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 (N, {size}, {size}, 3)")
+
+
+def divide(
+    backbone: str,
+    cut: str,
+    *,
+    image_size: int = 32,
+    bits: int = 4,
+    bottleneck: int = 0,
+    weights: Weights = "none",
+    freeze: Sequence[str] = (),
+    classes: Iterable[str] = (),
+    edge_learning_rate: float = 0.05,
+    cloud_learning_rate: float = 0.02,
+    seed: int = 0,
+    device: str = "auto",
+) -> DividedNetwork:
+    """Cut a torchvision classifier in two, put an early exit on the front and a growing head on the rest.
+
+    backbone, cut: as torchvision names them; `cut_points` lists the cuts. image_size: pixels a side.
+    bits: of each value that crosses, 1 to 8. bottleneck: channels that cross; 0 for all that the cut has.
+    weights: none for random ones, default for torchvision's pretrained ones. freeze: layers of the front that do not
+    learn. classes: to begin with; more come as they are met. Learning rates: at their peak.
+    seed: of weights, augmentation and dropout. device: auto, cpu, cuda or mps.
+
+    With the same seed both halves together are the whole network, bit for bit, but for what the quantizer rounds.
+    Raises ConfigError for settings that cannot work, CutError where the network cannot be cut there.
+    """
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ConfigError(f"bits {bits}: use {MIN_BITS} to {MAX_BITS}")
+    place, names = choose_device(device), list(classes)
+    compute = Compute(device=place)
+    with TorchRandom(seed, place):
+        edge, split = build_edge_segment(
+            backbone,
+            cut,
+            image_size=image_size,
+            bits=bits,
+            bottleneck_channels=bottleneck,
+            weights=weights,
+            freeze=tuple(freeze),
+        )
+        edge.exit.head.grow(names, None)
+    with TorchRandom(seed, place):  # draws the same backbone once more, as the other end would
+        cloud = CloudSegment(split, pretrained=weights == "default")
+        cloud.head.grow(names, None)
+    return DividedNetwork(
+        EdgeTrainer(edge, bits=bits, compute=compute, peak_learning_rate=edge_learning_rate, seed=seed),
+        CloudTrainer(cloud, compute=compute, peak_learning_rate=cloud_learning_rate, seed=seed),
+        split,
+        tuple(freeze),
+    )
+
+
+def cut_points(backbone: str, *, image_size: int = 32) -> list[CutPoint]:
+    """Return where a backbone can be cut, in the order of computation. Raises ConfigError for an unknown backbone."""
+    return find_cut_points(build_backbone(backbone, image_size=image_size, weights="none"))
+
+
+def _answers(classes: tuple[str, ...], logits: list[Tensor]) -> Answers:
+    every = torch.cat(logits)
+    if not classes:
+        return Answers(names=[""] * len(every), confidences=np.zeros(len(every), np.float32))
+    confidences, best = every.softmax(1).max(1)
+    return Answers(names=[classes[index] for index in best.tolist()], confidences=confidences.cpu().numpy())
+
+
+def _parts_of(end: str, parts: Parts) -> Parts:
+    return {name.removeprefix(f"{end}-"): named for name, named in parts.items() if name.startswith(f"{end}-")}
