@@ -22,7 +22,7 @@ def run(config: Annotated[TrainerConfig, tyro.conf.arg(name=""), tyro.conf.OmitA
     """Train for every robot at the broker until Ctrl-C.
 
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
-    launch/cloud.toml); flags win over it.
+    launch/cloud.toml); flags win over it. `robot-edge examples` has the files that help names.
     """
     from cloud_trainer.workers import check_folder, run_workers
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from broker.program.startup import let_ctrl_c_end_it, prepare_pytorch
+from broker.program.version import answer_version
 
 
 def main() -> None:
     let_ctrl_c_end_it()
+    answer_version()
     prepare_pytorch()
     from robot_edge.commands import main
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import tyro
 from tyro.extras import SubcommandApp
 
+from broker.program.paths import typed_path
 from broker.program.plain_text import say
+from broker.program.share import FOLDERS, copy_shared, shared
 from broker.wire.messages import Action
 from hierarchy.runtime.command_line import EXIT_ERROR, run_program
 from robot_edge.planning.config import PlanConfig
@@ -30,7 +33,7 @@ def run(config: Settings[RobotConfig]) -> None:
     """Train on a source of frames, and send the activations at the cut to a cloud trainer.
 
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
-    launch/robot.toml); flags win over it.
+    launch/robot.toml); flags win over it. `robot-edge examples` has the files that help names.
     """
     check_run(config)
     from robot_edge.run.start import run  # torch takes seconds to import: --help should not
@@ -81,6 +84,15 @@ def cameras() -> None:
         say(f"camera:{path}  {about}")
     if not list_cameras():
         print("no cameras here (no /dev/video*)")
+
+
+@app.command(name="examples")
+def examples(to: Annotated[Path | None, tyro.conf.arg(help="Folder to copy them into.")] = None) -> None:
+    """Say where the pages and examples are that help and errors name, such as docs/security.md or launch/robot.toml."""
+    if to is not None:
+        copy_shared(typed_path(to))
+    for name in FOLDERS:
+        print((to or shared()) / name)
 
 
 @dataclass(frozen=True, kw_only=True)

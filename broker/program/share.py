@@ -1,0 +1,26 @@
+"""What comes with the programs beside code: docs/ for people, launch/ with settings and services to start from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from broker.errors import ConfigError
+
+FOLDERS = ("docs", "launch")
+
+
+def shared() -> Path:
+    """Return the folder that docs/ and launch/ lie in."""
+    packages = Path(__file__).resolve().parents[2]
+    installed = packages / "broker" / "share"
+    return installed if installed.is_dir() else packages  # of a source tree
+
+
+def copy_shared(to: Path) -> None:
+    """Copy docs/ and launch/ into a folder that has none of them yet. Raises ConfigError."""
+    try:
+        for name in FOLDERS:
+            shutil.copytree(shared() / name, to / name)
+    except OSError as error:  # shutil.Error, too
+        raise ConfigError(f"--to {to}: {error}: choose another folder") from error

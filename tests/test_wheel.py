@@ -1,0 +1,85 @@
+"""What is in the wheel."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from email.parser import Parser
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+
+from broker.errors import ConfigError
+from broker.program.share import copy_shared, shared
+from broker.program.version import program_version
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("broker", "hierarchy", "robot_edge", "cloud_trainer")
+# Files as help, errors and docstrings name them.
+NAMED = re.compile(r"\b(?:docs|launch|benchmarks|tests)/[\w./-]*\w|\b[A-Z]{4,}\.md\b")
+
+
+@pytest.fixture(name="wheel", scope="module")
+def _wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZipFile]:
+    (path,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
+    with ZipFile(path) as wheel:
+        yield wheel
+
+
+def texts(path: Path) -> Iterator[str]:
+    """Yield every text in a module, docstrings included, which flags have their help from."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_every_file_that_help_or_errors_name_is_in_the_wheel(wheel: ZipFile) -> None:
+    modules = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    named = {
+        name for path in modules for text in texts(path) for name in NAMED.findall(re.sub(r"https?://\S+", "", text))
+    }
+    assert {"docs/security.md", "launch/robot.toml"} <= named
+    assert sorted(name for name in named if f"broker/share/{name}" not in wheel.namelist()) == []
+
+
+def test_the_wheel_has_all_code_and_no_more_than_people_need(wheel: ZipFile) -> None:
+    names = wheel.namelist()
+    for package in PACKAGES:
+        there = {str(path.relative_to(ROOT)) for path in (ROOT / package).rglob("*.py")}
+        its = {name for name in names if name.startswith(f"{package}/") and "/share/" not in name}
+        assert its == {*there, f"{package}/py.typed"}
+    assert not [name for name in names if "__pycache__" in name or "/site/" in name or name.startswith("tests")]
+    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
+    assert {"broker/share/launch/systemd/robot-edge@.service", "broker/share/launch/compose.yaml"} <= set(names)
+
+
+def test_the_metadata_say_who_made_it_and_where_to_turn(wheel: ZipFile) -> None:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = Parser().parsestr(wheel.read(name).decode())
+    assert metadata["Author"]
+    addresses = dict(one.split(", ") for one in metadata.get_all("Project-URL", []))
+    assert set(addresses) == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
+
+
+@pytest.mark.parametrize("program", ["broker", "robot_edge", "cloud_trainer"])
+def test_version_is_said_without_what_takes_time(program: str) -> None:
+    code = (
+        f"import sys, {program}.__main__ as program; sys.argv[1:] = ['--version']\n"
+        "try: program.main()\n"
+        "finally: assert not {'torch', 'tyro', 'numpy'} & set(sys.modules), 'imported'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{program_version()}\n"
+
+
+def test_pages_and_examples_are_copied_to_where_there_are_none(tmp_path: Path) -> None:
+    copy_shared(tmp_path / "to")
+    for name in ("docs/security.md", "launch/robot.toml"):
+        assert (tmp_path / "to" / name).read_bytes() == (shared() / name).read_bytes()
+    with pytest.raises(ConfigError, match=r"--to .* choose another folder"):
+        copy_shared(tmp_path / "to")
