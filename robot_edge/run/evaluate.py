@@ -46,7 +46,8 @@ from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.options import masked
-from robot_edge.uplink.uplink import Uplink, will
+from robot_edge.uplink.presence import will
+from robot_edge.uplink.uplink import Uplink
 
 # A trainer takes a copy of the network when it is first asked, which it may be after a step of some seconds.
 FIRST_ANSWER_SECONDS = 30.0

@@ -39,7 +39,8 @@ from robot_edge.run.source_files import SourceFiles, begin_behind, files_of, go_
 from robot_edge.sources.frames import Numbering, PacedSource
 from robot_edge.sources.opening import open_source
 from robot_edge.uplink.outbox import Outbox
-from robot_edge.uplink.uplink import Uplink, will
+from robot_edge.uplink.presence import will
+from robot_edge.uplink.uplink import Uplink
 
 if TYPE_CHECKING:
     from hierarchy.runtime.page.server import PageServer

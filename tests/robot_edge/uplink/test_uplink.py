@@ -34,13 +34,12 @@ from broker.wire.messages import (
 from broker.wire.quantize import Quantized, dequantize, quantize, unpack_activations
 from robot_edge.uplink.outbox import COMMIT_SECONDS, LIVE_SECONDS, PAGE_BYTES, ClassCounts, Outbox
 from robot_edge.uplink.pacing import FIRST_MESSAGES, RESEND_SECONDS
+from robot_edge.uplink.presence import QUIET_SECONDS, will
 from robot_edge.uplink.uplink import (
     FLOOD_REPORT_SECONDS,
-    MOST_REASONS,
-    QUIET_SECONDS,
+    MAX_REASONS,
     SECONDS_OF_A_LINK_THAT_KEEPS_UP,
     Uplink,
-    will,
 )
 
 AnyMessage = TypeVar("AnyMessage")
@@ -369,12 +368,12 @@ def test_a_trainer_that_invents_reasons_does_not_fill_the_log(
     make: MakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = make.joined()
-    for number in range(MOST_REASONS + 10):
+    for number in range(MAX_REASONS + 10):
         send(world, 1)
         world.pump()
         world.receipt(number, "rejected", reason=f"reason {number}")
         world.pump()
-    assert len(caplog.messages) == MOST_REASONS
+    assert len(caplog.messages) == MAX_REASONS
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 64])
