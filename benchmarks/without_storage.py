@@ -17,7 +17,8 @@ from typing import Any
 import cloud_trainer.node
 import robot_edge.run.start
 from cloud_trainer.store import Event
-from robot_edge.uplink.outbox import ClassCounts, Outgoing
+from robot_edge.uplink.ledger import ClassCounts
+from robot_edge.uplink.outbox import Outgoing
 
 
 class ListOutbox:

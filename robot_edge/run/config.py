@@ -18,7 +18,8 @@ from hierarchy.runtime.settings import flattened, from_flat
 from robot_edge.inference.settings import LiveSettings
 from robot_edge.learning.settings import LearningSettings, NetworkSettings
 from robot_edge.sources.options import SourceOptions, SourceSettings, is_live_source, masked
-from robot_edge.uplink.outbox import CatchUp, WhenFull
+from robot_edge.uplink.outbox import WhenFull
+from robot_edge.uplink.outbox_tables import CatchUp
 from robot_edge.uplink.settings import UplinkSettings
 
 

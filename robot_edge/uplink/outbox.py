@@ -18,18 +18,21 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from broker.errors import ConfigError
 from hierarchy.runtime.disk import unwritable
-from hierarchy.runtime.state import DatabaseLayout
+from robot_edge.uplink.ledger import ClassCounts, Ledger, Outcome
+from robot_edge.uplink.outbox_tables import (
+    BACKLOG,
+    LIVE,
+    OF_CLASS,
+    OF_COMMONNESS,
+    OLDEST,
+    PAGE_BYTES,
+    CatchUp,
+    prepare,
+)
 
 # What happens when the outbox is full: the source waits (a replay can), the oldest messages go, or messages of the
 # class that has most.
 WhenFull = Literal["block", "drop-oldest", "balanced"]
-
-# Which messages go up first once the trainer is back, or where the link cannot carry all: the oldest, the newest, or
-# those of classes that few samples were taken of.
-CatchUp = Literal["oldest", "newest", "rarest"]
-
-# What came of a message.
-Outcome = Literal["receipted", "rejected", "dropped"]
 
 # At most this often what was put in goes onto the disk, in one transaction: with synchronous=FULL one costs 4 ms.
 COMMIT_SECONDS = 0.1
@@ -43,63 +46,6 @@ LIVE_SECONDS = 10.0
 # Commonness of samples that went up before: they are the last to go up, and the first to be given up.
 ENCODED_ANEW = math.inf
 
-# sqlite's own, and its smallest unit: a message takes whole pages.
-PAGE_BYTES = 4096
-# What sqlite's log is cut back to; it comes on top of the limit.
-LOG_BYTES = 4_000_000
-
-TABLES = """
-CREATE TABLE messages (
-    id INTEGER PRIMARY KEY, boot TEXT NOT NULL, sequence INTEGER NOT NULL, evaluation INTEGER NOT NULL,
-    size INTEGER NOT NULL, commonness REAL NOT NULL, payload BLOB NOT NULL
-);
-CREATE INDEX messages_by_rarity ON messages (commonness, id);
--- What may have reached the trainer: no more than a window of messages, and never evicted.
-CREATE TABLE sent (id INTEGER PRIMARY KEY);
-CREATE TABLE samples (
-    message INTEGER NOT NULL, class TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (message, class)
-) WITHOUT ROWID;
-CREATE INDEX samples_of_class ON samples (class, count DESC, message);
-CREATE TABLE classes (
-    name TEXT PRIMARY KEY, taken INTEGER NOT NULL, receipted INTEGER NOT NULL, rejected INTEGER NOT NULL,
-    dropped INTEGER NOT NULL
-) WITHOUT ROWID;
--- All class edits of the run; message is NULL once a trainer has it.
-CREATE TABLE edits (number INTEGER PRIMARY KEY, message INTEGER, payload BLOB NOT NULL);
-CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
-
-# "rflo". Version 4 did not say who wrote it.
-LAYOUT = DatabaseLayout(application=0x72666C6F, version=5, tables=TABLES, migrations={4: ""})
-
-# What was never sent, in four orders.
-LIVE = "SELECT id, boot, sequence, size FROM messages WHERE id >= ? AND id NOT IN (SELECT id FROM sent) ORDER BY id"
-BACKLOG: dict[CatchUp, str] = {
-    "oldest": """
-        SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent) ORDER BY id
-    """,
-    "newest": """
-        SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent) ORDER BY id DESC
-    """,
-    "rarest": """
-        SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent)
-        ORDER BY commonness, id
-    """,
-}
-# What may be given up.
-OF_COMMONNESS = """
-    SELECT id, boot, sequence, size FROM messages WHERE commonness = ? AND id NOT IN (SELECT id FROM sent) ORDER BY id
-"""
-OLDEST = """
-    SELECT id, boot, sequence, size FROM messages
-    WHERE id > ? AND id NOT IN (SELECT id FROM sent)
-    AND id NOT IN (SELECT message FROM edits WHERE message IS NOT NULL) ORDER BY id
-"""
-OF_CLASS = """
-    SELECT id, boot, sequence, size FROM samples CROSS JOIN messages ON id = message
-    WHERE class = ? AND message NOT IN (SELECT id FROM sent) ORDER BY count DESC, message
-"""
-
 # What a failure means for the run, for people.
 AFTER_FAILURE: dict[WhenFull, str] = {
     "block": "training waits until it can",
@@ -111,16 +57,6 @@ log = logging.getLogger("robot-edge")
 
 
 Result = TypeVar("Result")
-
-
-class ClassCounts(NamedTuple):
-    """What became of the training samples of one class: taken = queued + receipted + rejected + dropped."""
-
-    taken: int
-    queued: int
-    receipted: int
-    rejected: int
-    dropped: int
 
 
 class Outgoing(NamedTuple):
@@ -209,7 +145,6 @@ class Outbox:
         self._catch_up = catch_up
         self._puts: list[_Put] = []
         self._gone: set[int] = set()  # ids to be deleted
-        self._changed: set[str] = set()  # classes whose counts are to be written
         self._young: deque[tuple[float, int]] = deque()  # (time, first id) of the commits of the last LIVE_SECONDS
         self._next_commit = self._next_warning = float("-inf")
         self._warned = False
@@ -217,7 +152,7 @@ class Outbox:
             self._database = sqlite3.connect(path, isolation_level=None)
             with ExitStack() as on_failure:
                 on_failure.callback(self._database.close)
-                _prepare(self._database, path, durable)
+                prepare(self._database, path, durable)
                 self._load()
                 on_failure.pop_all()
         except sqlite3.Error as error:
@@ -280,16 +215,7 @@ class Outbox:
 
     def counts(self) -> dict[str, ClassCounts]:
         """Return what became of the samples, by class, since the run began."""
-        return {
-            name: ClassCounts(
-                taken=counts["taken"],
-                queued=_queued(counts),
-                receipted=counts["receipted"],
-                rejected=counts["rejected"],
-                dropped=counts["dropped"],
-            )
-            for name, counts in sorted(self._classes.items())
-        }
+        return self._ledger.counts()
 
     def put(
         self,
@@ -308,14 +234,14 @@ class Outbox:
         """
         if position is not None:
             self._totals["position"] = position
-        self._count("taken", samples)
+        self._ledger.count("taken", samples)
         if not evaluation:
             self._totals["messages"] += 1
             self._totals["bytes"] += len(payload)
         if self.trouble and self.when_full != "block":
-            self._count("dropped", samples)
+            self._ledger.count("dropped", samples)
             return
-        commonness = ENCODED_ANEW if again else self._commonness(samples)
+        commonness = ENCODED_ANEW if again else self._ledger.commonness(samples)
         self._puts.append(_Put(sequence, payload, samples, evaluation, commonness))
         self._hold(len(payload), +1)
 
@@ -340,7 +266,7 @@ class Outbox:
         self._gone.add(message)
         self._hold(size, -1)
         for part in parts:
-            commonness = ENCODED_ANEW if part.again else self._commonness(part.samples)
+            commonness = ENCODED_ANEW if part.again else self._ledger.commonness(part.samples)
             self._puts.append(_Put(part.sequence, part.payload, part.samples, part.evaluation, commonness))
             self._hold(len(part.payload), +1)
 
@@ -400,10 +326,7 @@ class Outbox:
         self._written = Counter(self._totals)
         run("INSERT OR REPLACE INTO totals VALUES ('starts', ?)", (self._totals["starts"],))
         run("COMMIT")
-        self._classes = {
-            name: Counter(taken=taken, receipted=receipted, rejected=rejected, dropped=dropped)
-            for name, taken, receipted, rejected, dropped in run("SELECT * FROM classes")
-        }
+        self._ledger = Ledger(run("SELECT * FROM classes"))
         messages, pages, payload, newest = run(
             "SELECT count(*), total((size + ?) / ?), total(size), coalesce(max(id), 0) FROM messages",
             (PAGE_BYTES - 1, PAGE_BYTES),
@@ -432,12 +355,7 @@ class Outbox:
             many("INSERT INTO samples VALUES (?, ?, ?)", [(number, *one) for one in put.samples.items()])
             if put.edit:
                 run("INSERT INTO edits VALUES (?, ?, ?)", (put.edit, number, put.payload))
-        for name in self._changed:
-            counts = self._classes[name]
-            run(
-                "INSERT OR REPLACE INTO classes VALUES (?, ?, ?, ?, ?)",
-                (name, counts["taken"], counts["receipted"], counts["rejected"], counts["dropped"]),
-            )
+        many("INSERT OR REPLACE INTO classes VALUES (?, ?, ?, ?, ?)", self._ledger.changed_rows())
         if self._written != self._totals:
             many("INSERT OR REPLACE INTO totals VALUES (?, ?)", list(self._totals.items()))
         chosen = self._choose(admit) if admit else []
@@ -449,7 +367,7 @@ class Outbox:
             self._newest += len(self._puts)
         self._puts.clear()
         self._gone.clear()
-        self._changed.clear()
+        self._ledger.changed.clear()
         self._written = Counter(self._totals)
         for (row, _), its in zip(chosen, samples, strict=True):
             self._sent[row.boot, row.sequence] = _Sent(row, its)
@@ -490,7 +408,7 @@ class Outbox:
                 case put:
                     self._puts.remove(put)
                     self._hold(len(put.payload), -1)
-                    self._count("dropped", put.samples)
+                    self._ledger.count("dropped", put.samples)
 
     def _victims(self) -> Iterator[_Row | _Put]:
         """Yield what may go, in the order in which it goes."""
@@ -500,30 +418,18 @@ class Outbox:
             yield from self._rows(OLDEST, 0)
         else:
             # A message holds several classes: that one goes which has most of the largest class.
-            largest = max(self._classes, key=lambda name: _queued(self._classes[name]), default="")
-            yield from self._rows(OF_CLASS, largest)
+            yield from self._rows(OF_CLASS, self._ledger.longest_queue)
         yield from (put for put in self._puts if not put.edit)
 
     def _let_go(self, row: _Row, samples: Mapping[str, int], outcome: Outcome) -> None:
         self._gone.add(row.id)
         self._hold(row.size, -1)
-        self._count(outcome, samples)
-
-    def _commonness(self, samples: Mapping[str, int]) -> float:
-        """Return how much more often than the mean class those of a message were taken; 0 for one without samples."""
-        mean = sum(counts["taken"] for counts in self._classes.values()) / max(1, len(self._classes))
-        of_each = sum(count * self._classes[name]["taken"] for name, count in samples.items())
-        return of_each / sum(samples.values()) / mean if samples else 0.0
+        self._ledger.count(outcome, samples)
 
     def _hold(self, size: int, sign: int) -> None:
         self._messages += sign
         self.bytes_held += sign * -(-size // PAGE_BYTES) * PAGE_BYTES
         self.payload_held += sign * size
-
-    def _count(self, what: str, samples: Mapping[str, int]) -> None:
-        for name, count in samples.items():
-            self._classes.setdefault(name, Counter())[what] += count
-            self._changed.add(name)
 
     def _samples(self, message: int) -> dict[str, int]:
         return dict(self._database.execute("SELECT class, count FROM samples WHERE message = ?", (message,)).fetchall())
@@ -549,23 +455,3 @@ class Outbox:
             raise ConfigError(
                 f"the outbox {self.path} is damaged ({error}): move it away to go on without what it holds"
             ) from error
-
-
-def _prepare(database: sqlite3.Connection, path: Path, durable: bool) -> None:
-    """Set a database up as an outbox. Raises ConfigError where it is another program's, and sqlite3.Error."""
-    run = database.execute
-    # A process of its own has it, by the run folder's lock; so sqlite needs no memory shared through another file.
-    run("PRAGMA locking_mode = EXCLUSIVE")
-    (objects,) = run("SELECT count(*) FROM sqlite_master").fetchone()
-    if objects:
-        otherwise = f"{path} is no outbox of this version of robot-edge: move it away, or use another --run-dir"
-        LAYOUT.take_up(database, path, otherwise)
-    run("PRAGMA journal_mode = WAL")
-    run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-    run(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-    if not objects:
-        database.executescript(f"BEGIN; {LAYOUT.creation} COMMIT;")
-
-
-def _queued(counts: Mapping[str, int]) -> int:
-    return counts["taken"] - counts["receipted"] - counts["rejected"] - counts["dropped"]

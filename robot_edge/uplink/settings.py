@@ -7,7 +7,8 @@ from typing import Literal
 
 from broker.address import parse_broker_url
 from hierarchy.runtime.command_line import check_range
-from robot_edge.uplink.outbox import CatchUp, WhenFull
+from robot_edge.uplink.outbox import WhenFull
+from robot_edge.uplink.outbox_tables import CatchUp
 
 
 @dataclass(frozen=True, kw_only=True)

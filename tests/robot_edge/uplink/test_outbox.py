@@ -16,16 +16,9 @@ import psutil
 import pytest
 
 from broker.errors import ConfigError
-from robot_edge.uplink.outbox import (
-    COMMIT_SECONDS,
-    LAYOUT,
-    LIVE_SECONDS,
-    LOG_BYTES,
-    PAGE_BYTES,
-    RETRY_SECONDS,
-    ClassCounts,
-    Outbox,
-)
+from robot_edge.uplink.ledger import ClassCounts
+from robot_edge.uplink.outbox import COMMIT_SECONDS, LIVE_SECONDS, RETRY_SECONDS, Outbox
+from robot_edge.uplink.outbox_tables import LAYOUT, LOG_BYTES, PAGE_BYTES
 
 BOOT = "b" * 16
 LATER = "c" * 16

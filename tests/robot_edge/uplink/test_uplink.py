@@ -32,7 +32,9 @@ from broker.wire.messages import (
     TrainerState,
 )
 from broker.wire.quantize import Quantized, dequantize, quantize, unpack_activations
-from robot_edge.uplink.outbox import COMMIT_SECONDS, LIVE_SECONDS, PAGE_BYTES, ClassCounts, Outbox
+from robot_edge.uplink.ledger import ClassCounts
+from robot_edge.uplink.outbox import COMMIT_SECONDS, LIVE_SECONDS, Outbox
+from robot_edge.uplink.outbox_tables import PAGE_BYTES
 from robot_edge.uplink.pacing import FIRST_MESSAGES, RESEND_SECONDS
 from robot_edge.uplink.presence import QUIET_SECONDS, will
 from robot_edge.uplink.uplink import (
