@@ -23,8 +23,8 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 	$(call heading,import floors)
 	$(BIN)/lint-imports
 	$(call heading,site and links)
-	$(BIN)/python benchmarks/make_results.py --check
 	$(BIN)/python docs/site/build.py
+	$(BIN)/python docs/site/browse.py
 	$(call heading,tests)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 

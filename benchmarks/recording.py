@@ -20,7 +20,19 @@ RESULTS = Path(__file__).with_name("results")
 
 # None: not measured.
 Cell = str | int | float | None
-LOAD_AT_START = os.getloadavg()[0]
+
+
+def _commit() -> str:
+    """Return the commit that is measured, with a plus where the working tree differs from it."""
+    try:
+        said = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "not recorded"
+    return said.stdout.strip()
+
+
+# As the benchmark began: hours may pass until it ends.
+LOAD_AT_START, COMMIT_AT_START = os.getloadavg()[0], _commit()
 
 
 class Table:
@@ -62,7 +74,7 @@ def record(*tables: Table) -> None:
         "script": script,
         "command": shlex.join(["python", f"benchmarks/{script}", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d %H:%M"),
-        "commit": _commit(),
+        "commit": COMMIT_AT_START,
         "machine": _machine(),
         "conditions": f"load average {LOAD_AT_START:.1f} when it began",
         "tables": [{"title": one.title, "columns": one.columns, "rows": one.rows} for one in tables],
@@ -84,15 +96,6 @@ def as_json(run: Mapping[str, object]) -> str:
         tables.append(f'    {{"title": {title},\n     "columns": {columns},\n     "rows": [\n      {rows}]}}')
     joined = ",\n".join(tables)
     return "{\n" + "\n".join(lines) + f'\n  "tables": [\n{joined}]\n}}\n'
-
-
-def _commit() -> str:
-    """Return the commit that was measured, with a plus where the working tree differs from it."""
-    try:
-        said = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "not recorded"
-    return said.stdout.strip()
 
 
 def _machine() -> str:

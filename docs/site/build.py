@@ -17,13 +17,18 @@ from sphinx.cmd.build import build_main
 ROOT = Path(__file__).parents[2]
 SITE, SOURCE = ROOT / "build" / "site", ROOT / "build" / "site-source"
 
-# Pages, by patterns of their names.
 CONTENTS = {
-    "Learn": ["tutorial", "how-to/*", "examples"],
-    "Reference": ["reference/*", "protocol", "sources", "pages", "changelog"],
-    "Explanation": ["architecture", "decisions/*", "scale", "costs", "security", "upstream"],
-    "Results": ["results", "results/*"],
+    "Learn": ["tutorial", "how-to/index", "examples"],
+    "Reference": [
+        *("reference/robot-edge", "reference/cloud-trainer", "reference/local-broker"),
+        *("reference/python", "reference/hierarchy", "reference/messages"),
+        *("protocol", "sources", "pages", "changelog"),
+    ],
+    "Explanation": ["architecture", "decisions/index", "scale", "costs", "security", "upstream"],
+    "Results": ["results"],
 }
+# Pages that have others below them: all of a folder.
+ABOVE = {"how-to/index": "how-to", "decisions/index": "decisions", "results": "results"}
 
 
 def main() -> int:
@@ -48,15 +53,18 @@ def assemble() -> None:
     for page, text in (flags.pages() | api.pages(ROOT) | {"examples.md": flags.examples(ROOT)}).items():
         (SOURCE / page).parent.mkdir(exist_ok=True)
         (SOURCE / page).write_text(text, "utf-8")
-    with (SOURCE / "index.md").open("a", encoding="utf-8") as index:
-        index.write("".join(contents(caption, patterns) for caption, patterns in CONTENTS.items()))
+    for page, folder in ABOVE.items():
+        names = (path.stem for path in sorted((SOURCE / folder).glob("*.md")) if path.stem != "index")
+        add_contents(page, "", [f"/{folder}/{name}" for name in names])
+    for caption, pages in CONTENTS.items():
+        add_contents("index", caption, pages)
 
 
-def contents(caption: str, patterns: list[str]) -> str:
-    """Return what puts the pages that match into the site's contents."""
-    found = [path for pattern in patterns for path in sorted(SOURCE.glob(f"{pattern}.md"))]
-    pages = "\n".join(path.relative_to(SOURCE).with_suffix("").as_posix() for path in found)
-    return f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
+def add_contents(page: str, caption: str, below: list[str]) -> None:
+    """Put pages below one of the site's contents."""
+    lines = ["", "```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else []), "", *below, "```", ""]
+    with (SOURCE / f"{page}.md").open("a", encoding="utf-8") as file:
+        file.write("\n".join(lines))
 
 
 if __name__ == "__main__":

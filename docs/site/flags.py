@@ -27,13 +27,12 @@ def pages() -> dict[str, str]:
 
 
 def flags(program: str, package: str) -> str:
-    """Return the page of a program: its commands, and the flags of each as a table."""
+    """Return the page of a program: its commands, and the flags of each."""
     module = importlib.import_module(f"{package}.commands")
     lines = [f"# {program}", "", str(module.__doc__).strip(), ""]
     for name, command in commands(module.app):
-        parser = parser_of(command)
         lines += [f"## {program} {name}", "", inspect.getdoc(command) or "", ""]
-        lines += table(parser)
+        lines += settings(parser_of(command))
     return "\n".join(lines) + "\n"
 
 
@@ -49,34 +48,33 @@ def parser_of(command: Callable[..., Any]) -> Any:
         return tyro.extras.get_parser(command)
 
 
-def table(parser: Any) -> list[str]:
-    """Return the rows of a table of all flags, with the headings of their groups."""
-    rows: list[str] = []
+def settings(parser: Any) -> Iterator[str]:
+    """Yield the lines of all flags, under the headings of their groups."""
     for group in parser._action_groups:
         actions = [one for one in group._group_actions if one.help != SUPPRESS and one.dest != "help"]
-        if not actions:
-            continue
-        rows += ["| flag | takes | default | |", "| --- | --- | --- | --- |"]
-        rows += [row(one) for one in actions] + [""]
-    return rows
+        if actions:
+            yield from (f"### {str(group.title or 'options').capitalize()}", "")
+            for action in actions:
+                yield from (*setting(action), "")
 
 
-def row(action: Action) -> str:
+def setting(action: Action) -> tuple[str, str]:
+    """Return a flag with what it takes and its default, and what it says."""
     said = str(action.help or "")
     end = SAID_LAST.search(said)
-    default = (end["default"] or end["other"] or "") if end else ""
-    names = ", ".join(f"`{one}`" for one in action.option_strings) or f"`{action.metavar or action.dest}`"
-    takes = str(action.metavar or "") if action.option_strings else ""
-    cells = [names, code(takes), code(default if default != "''" else ""), cell(SAID_LAST.sub("", said))]
-    return f"| {' | '.join(cells)} |"
+    default = (end["default"] or "") if end else ""
+    names = " ".join([*action.option_strings, str(action.metavar or "")]).strip() or action.dest
+    notes = f", default {code(default)}" if default not in ("", "''") else ""
+    notes += f", {end['other']}" if end and end["other"] else ""
+    return f"{code(names)}{notes}", f": {cell(SAID_LAST.sub('', said)) or '-'}"
 
 
 def code(text: str) -> str:
-    return f"`{cell(text)}`" if text.strip() else ""
+    return f"`{cell(text)}`"
 
 
 def cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split())
 
 
 def examples(root: Path) -> str:
