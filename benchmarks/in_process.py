@@ -10,14 +10,14 @@ from torch import nn
 
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
-from broker.wire.quantize import Quantized, dequantize, pack_activations
+from broker.wire.quantize import Quantized, pack_activations
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import Event, Kind
+from hierarchy import DividedNetwork, HeldOut
 from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.cloud import fastest_compute as fastest_cloud
 from hierarchy.edge import EdgeTrainer
 from hierarchy.edge import fastest_compute as fastest_edge
-from hierarchy.evaluation import HeldOut
 from hierarchy.schedule import settling
 from robot_edge.learning.frame_memory import FrameMemory, KeptFrame
 from robot_edge.learning.segment import build_edge
@@ -108,12 +108,10 @@ class InProcess:
 
     def test(self, images: Pixels, names: Sequence[str]) -> tuple[HeldOut, HeldOut]:
         """Predict frames at the exit and in the cloud."""
+        seen = DividedNetwork(self.edge, self.cloud, self.split).predict(images)
         at_exit, in_cloud = HeldOut(), HeldOut()
-        for start in range(0, len(names), PREDICT_AT_ONCE):
-            part = slice(start, start + PREDICT_AT_ONCE)
-            predicted, quantized = self.edge.evaluate(images[part])
-            at_exit.add(names[part], predicted)
-            in_cloud.add(names[part], self.cloud.predict(dequantize(quantized)))
+        at_exit.add(names, seen.exit.names)
+        in_cloud.add(names, seen.cloud.names)
         return at_exit, in_cloud
 
     def _send_again(self, quantized: Quantized, frames: list[KeptFrame], progress: float | None) -> None:
