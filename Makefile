@@ -10,7 +10,7 @@ heading = @printf '\n== %s ==\n' '$(1)'
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/ready-broker  ## train on a robot and in the cloud, here, in 3 minutes
+demo: .venv/ready-demo  ## train on a robot and in the cloud, here, in 3 minutes
 	$(BIN)/python launch/demo.py
 
 test: .venv/ready-test  ## check everything: format, lint, types, import floors, tests

@@ -121,7 +121,8 @@ def judge(summary: Path) -> int:
     """Say whether the robot learned what it should."""
     figures = json.loads(summary.read_text())
     exit_accuracy, cloud_accuracy = figures["exit_accuracy"] or 0, figures["cloud_accuracy"] or 0
-    print(f"The picture of it: {summary.parent / 'curves.png'}")
+    if (picture := summary.parent / "curves.png").exists():
+        print(f"The picture of it: {picture}")
     if exit_accuracy >= EXIT_TARGET and cloud_accuracy >= CLOUD_TARGET:
         return 0
     print(

@@ -2,5 +2,5 @@
 FROM python:3.12-slim
 RUN pip install --no-cache-dir torch torchvision --index-url https://download.pytorch.org/whl/cpu
 COPY . /src
-RUN pip install --no-cache-dir /src && rm -rf /src
+RUN pip install --no-cache-dir '/src[plot]' && rm -rf /src
 ENTRYPOINT ["cloud-trainer"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import logging
 import os
@@ -17,7 +18,6 @@ import tomli_w
 
 from broker.errors import ConfigError
 from hierarchy.runtime.checkpoint import CHECKPOINT, write_json
-from hierarchy.runtime.curves import draw_accuracy_matrices, draw_curves
 from hierarchy.runtime.disk import DiskWatch, unwritable
 
 if sys.version_info >= (3, 11):
@@ -98,10 +98,14 @@ class RunFolder:
     def finish(self, summary: dict[str, Any]) -> None:
         """Write summary.json, curves.png and, where tests came again, forgetting.png; and close.
 
-        ``disk`` knows which of them could not be written.
+        Without matplotlib there are no pictures. ``disk`` knows which of them could not be written.
         """
         self.close()
         self._write(SUMMARY, lambda path: write_json(path, summary))
+        if not can_draw("curves.png"):
+            return
+        from hierarchy.runtime.curves import draw_accuracy_matrices, draw_curves
+
         self._write("curves.png", lambda path: draw_curves(self.path / METRICS, path))
         if matrices := _matrices(summary):
             shown = dict(list(matrices.items())[:MOST_HEAT_MAPS])
@@ -124,6 +128,14 @@ class RunFolder:
         """Close the files and let others have the folder."""
         self._metrics.close()
         self._lock.close()
+
+
+def can_draw(picture: str) -> bool:
+    """Whether this machine has matplotlib, without which a picture is left out; says so where it has not."""
+    there = importlib.util.find_spec("matplotlib") is not None
+    if not there:
+        log.info("no %s, as matplotlib is not installed: pip install 'reflexarc[plot]'", picture)
+    return there
 
 
 def former_settings(path: Path) -> dict[str, Any] | None:

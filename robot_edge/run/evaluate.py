@@ -25,10 +25,9 @@ from hierarchy.evaluation import RECENT
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint, write_json
 from hierarchy.runtime.command_line import EXIT_INTERRUPTED, Notice, StopRequest
-from hierarchy.runtime.curves import draw_thresholds
 from hierarchy.runtime.disk import unwritable
 from hierarchy.runtime.progress import RunProgress
-from hierarchy.runtime.run_folder import former_settings
+from hierarchy.runtime.run_folder import can_draw, former_settings
 from hierarchy.runtime.settings import flat_fields
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
@@ -153,7 +152,10 @@ def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *
         out.mkdir(parents=True, exist_ok=True)
         about = {"source": masked(config.source), "checkpoint": config.checkpoint}
         write_json(out / "evaluation.json", {**about, **figures})
-        draw_thresholds(curve, threshold, out / "threshold.png", asked=asked)
+        if can_draw("threshold.png"):
+            from hierarchy.runtime.curves import draw_thresholds
+
+            draw_thresholds(curve, threshold, out / "threshold.png", asked=asked)
     except OSError as error:
         raise unwritable(f"--out {out}", out, error) from error
     print_evaluation(figures, out)

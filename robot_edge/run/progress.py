@@ -136,9 +136,10 @@ def print_evaluation(figures: dict[str, Any], folder: Path | None) -> None:
             f"{_percent(figures['answered_at_the_edge'])} of the frames. When asked about all of them, the cloud "
             f"answered {_percent(figures['answered_by_the_cloud_in_time'])} in time."
         )
-    written = (
-        f"In {folder}: evaluation.json, threshold.png" if folder else "STOPPED before its end: nothing is written."
-    )
+    written = "STOPPED before its end: nothing is written."
+    if folder:
+        there = [name for name in ("evaluation.json", "threshold.png") if (folder / name).exists()]
+        written = f"In {folder}: {', '.join(there)}"
     for line in [*lines, written]:
         console.print(line, highlight=False)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 PATIENT = ["--deadline", "10"]
 
 
-def evaluate(robot: Program, *flags: str) -> tuple[int, str]:
-    return run_warm(["robot_edge", "evaluate", "--checkpoint", str(robot.run_dir), *flags])
+def evaluate(robot: Program, *flags: str, missing: str = "") -> tuple[int, str]:
+    return run_warm(["robot_edge", "evaluate", "--checkpoint", str(robot.run_dir), *flags], missing=missing)
 
 
 def report(folder: Path) -> dict[str, Any]:
@@ -48,6 +48,15 @@ def test_the_exit_alone(world: tuple[str, Program, Program], pictures: Path, tmp
     assert (figures["cloud_accuracy"], figures["cascade_accuracy"]) == (None, None)
     assert (tmp_path / "out" / "threshold.png").stat().st_size > 1000
     assert "exit, on the robot" in printed
+
+
+def test_without_matplotlib(world: tuple[str, Program, Program], pictures: Path, tmp_path: Path) -> None:
+    few = ["--source", f"folder:{pictures}/test", "--images", "20", "--out", str(tmp_path)]
+    status, printed = evaluate(world[1], *few, missing="matplotlib")
+    assert status == 0, printed
+    assert "no threshold.png, as matplotlib is not installed: pip install 'reflexarc[plot]'" in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"evaluation.json"}
+    assert "threshold.png" not in printed.splitlines()[-1]
 
 
 def test_with_the_cloud(world: tuple[str, Program, Program], pictures: Path) -> None:

@@ -32,6 +32,22 @@ def test_a_run_leaves_settings_figures_and_a_picture(tmp_path: Path) -> None:
         assert picture.format == "PNG"
 
 
+def test_without_matplotlib_the_pictures_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [*sys.modules]:
+        if module.split(".")[0] == "matplotlib" or module == "hierarchy.runtime.curves":
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    caplog.set_level("INFO")
+    folder = RunFolder(tmp_path, {})
+    folder.add_metrics(images=64, exit_loss=2.3)
+    folder.finish({"images": 64})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"images": 64}
+    assert not [*tmp_path.glob("*.png")]
+    assert caplog.messages == ["no curves.png, as matplotlib is not installed: pip install 'reflexarc[plot]'"]
+
+
 def test_metrics_can_be_read_while_the_run_lasts(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path, {})
     folder.add_metrics(images=64)
