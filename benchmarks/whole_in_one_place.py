@@ -26,7 +26,7 @@ from whole_network import WholeTrainer, frames_of
 
 from broker.link.mqtt import MqttLink
 from broker.program.startup import prepare_pytorch
-from broker.wire.codec import SEND_LIMIT_BYTES
+from broker.wire.bounds import SEND_LIMIT_BYTES
 from hierarchy.device import set_threads
 from robot_edge.sources.frames import Pixels
 

@@ -22,7 +22,8 @@ from broker.link.base import Link
 from broker.link.inbox import Delivery
 from broker.program.threads import LoudThread
 from broker.wire import topics
-from broker.wire.codec import MAX_ANSWERED_CLASSES, pack, unpack_as
+from broker.wire.bounds import MAX_ANSWERED_CLASSES
+from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, SplitSpec
 from broker.wire.quantize import dequantize, unpack_activations
 from cloud_trainer.segment import CloudSegment

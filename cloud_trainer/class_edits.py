@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.wire.codec import FORGOTTEN, pack, unpack_as
+from broker.wire.bounds import FORGOTTEN
+from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit
 from broker.wire.quantize import pack_activations, unpack_activations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.errors import MalformedMessage
-from broker.wire.codec import check_class_name
+from broker.wire.bounds import check_class_name
 from broker.wire.messages import ActivationBatch, ClassEdit, SplitSpec
 from broker.wire.quantize import unpack_activations
 

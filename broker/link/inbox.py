@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from broker.link.mailbox import FairMailbox, Lane
 from broker.wire import topics
-from broker.wire.codec import RECEIVE_LIMIT_BYTES
+from broker.wire.bounds import RECEIVE_LIMIT_BYTES
 
 # Deliveries not yet read. A robot's window is a few messages, so a trainer has room for a good hundred robots.
 INBOX_LIMIT = 1024

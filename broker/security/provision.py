@@ -34,7 +34,7 @@ from broker.security.certificates import (
     revoked_in,
 )
 from broker.security.private_files import check_private
-from broker.wire.codec import SEND_LIMIT_BYTES
+from broker.wire.bounds import SEND_LIMIT_BYTES
 from broker.wire.topics import Role, check_name
 
 RESERVED_NAMES = frozenset({"ca", "broker"})

@@ -8,11 +8,30 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import astuple, dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.wire.bounds import (
+    MAX_CHANNELS,
+    MAX_DEADLINE_SECONDS,
+    MAX_EDITS,
+    MAX_IMAGE_SIZE,
+    MAX_SAMPLES,
+    MAX_TEACH_SECONDS,
+    Amount,
+    Bits,
+    Count,
+    EditCount,
+    Fraction,
+    Identifier,
+    IdentifierOrNone,
+    Number,
+    SampleShape,
+    Text,
+    within,
+)
 from broker.wire.quantize import PackedActivations
 
 # Where a robot's weights come from: random, torchvision's pretrained ones, or a checkpoint of a former run.
@@ -48,12 +67,12 @@ class SplitSpec:
     shape: one sample as it crosses, channels first, after the bottleneck.
     """
 
-    backbone: str
-    cut: str
-    image_size: int
-    bits: int
-    bottleneck: int
-    shape: tuple[int, ...]
+    backbone: Text
+    cut: Text
+    image_size: Annotated[int, within(1, MAX_IMAGE_SIZE)]
+    bits: Bits
+    bottleneck: Annotated[int, within(0, MAX_CHANNELS)]
+    shape: SampleShape
 
     @property
     def values(self) -> int:
@@ -77,15 +96,15 @@ class RobotState:
     replay, 1 for a live camera).
     """
 
-    boot: str
-    run: str
-    former: str
-    edits: int = field(compare=False)
-    started: float
+    boot: Identifier
+    run: Identifier
+    former: IdentifierOrNone
+    edits: EditCount = field(compare=False)
+    started: Amount
     online: bool
     split: SplitSpec
     weights: Weights
-    rehearse: float
+    rehearse: Annotated[float, within(0, 16)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +114,10 @@ class TrainerState:
     trouble: why it takes no activations for now, as a full disk; empty while it does.
     """
 
-    boot: str
-    started: float
+    boot: Identifier
+    started: Amount
     online: bool
-    trouble: str
+    trouble: Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +133,14 @@ class ActivationBatch:
     of two activations with one number the one with the higher edge_version counts.
     """
 
-    boot: str
-    sequence: int
-    split: str
-    evaluation: int
-    progress: float | None
-    edge_version: int
-    edits: int
-    session: int
+    boot: Identifier
+    sequence: Count
+    split: Identifier
+    evaluation: Count
+    progress: Fraction | None = None
+    edge_version: Count
+    edits: EditCount
+    session: Count
     classes: tuple[str, ...]
     labels: NDArray[np.uint16]
     samples: NDArray[np.uint32]
@@ -143,13 +162,13 @@ class ClassEdit:
     session: the one taken back, for an undo; else 0.
     """
 
-    boot: str
-    sequence: int
-    number: int
+    boot: Identifier
+    sequence: Count
+    number: Annotated[int, within(1, MAX_EDITS)]
     change: Change
-    name: str
-    to: str
-    session: int
+    name: Text
+    to: Text
+    session: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,21 +179,21 @@ class Command:
     name. seconds: how long to teach.
     """
 
-    id: str
+    id: Text = ""
     action: Action
-    name: str
-    to: str
-    seconds: float
+    name: Text = ""
+    to: Text = ""
+    seconds: Annotated[float, within(0, MAX_TEACH_SECONDS)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommandResult:
     """What came of a command. done: nothing more will be said of it; a teaching session says twice."""
 
-    id: str
+    id: Text
     ok: bool
     done: bool
-    text: str
+    text: Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,11 +203,11 @@ class Receipt:
     held: seconds from when the message came in until this was sent, which tell nothing of the link.
     """
 
-    boot: str
-    sequence: int
+    boot: Identifier
+    sequence: Count
     outcome: Outcome
-    reason: str
-    held: float
+    reason: Text
+    held: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,20 +218,20 @@ class RobotMetrics:
     never will be, as the robot's disk had no room.
     """
 
-    boot: str
-    images: int
-    classes: int
-    exit_loss: float | None
-    exit_prequential: float | None
-    exit_accuracy: float | None
-    images_per_second: float
-    bytes_per_image: float | None
-    raw_bytes_per_image: float
-    jpeg_bytes_per_image: float | None
-    messages_sent: int
-    messages_rejected: int
-    queued: int
-    dropped: int
+    boot: Identifier
+    images: Count
+    classes: Count
+    exit_loss: Number | None = None
+    exit_prequential: Number | None = None
+    exit_accuracy: Number | None = None
+    images_per_second: Number
+    bytes_per_image: Number | None = None
+    raw_bytes_per_image: Number
+    jpeg_bytes_per_image: Number | None = None
+    messages_sent: Count
+    messages_rejected: Count
+    queued: Count
+    dropped: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,20 +243,20 @@ class TrainerMetrics:
     but not trained on yet. quarantine: why this robot's messages are not taken for now; empty while they are.
     """
 
-    robot: str
-    boot: str
-    images: int
-    classes: int
-    cloud_loss: float | None
-    cloud_prequential: float | None
-    cloud_recent: float | None
-    cloud_accuracy: float | None
-    evaluation: int
-    evaluated: int
-    messages_trained: int
-    messages_waiting: int
-    messages_rejected: int
-    quarantine: str
+    robot: Text
+    boot: Identifier
+    images: Count
+    classes: Count
+    cloud_loss: Number | None = None
+    cloud_prequential: Number | None = None
+    cloud_recent: Number | None = None
+    cloud_accuracy: Number | None = None
+    evaluation: Count
+    evaluated: Count
+    messages_trained: Count
+    messages_waiting: Count
+    messages_rejected: Count
+    quarantine: Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,10 +267,10 @@ class Ask:
     seconds that the robot waits from when it asks; a later answer is of no use. activations: of shape (1, C, ...).
     """
 
-    boot: str
-    number: int
-    split: str
-    deadline: float
+    boot: Identifier
+    number: Count
+    split: Identifier
+    deadline: Annotated[float, within(0, MAX_DEADLINE_SECONDS)]
     activations: PackedActivations
 
 
@@ -263,11 +282,11 @@ class Answer:
     missing to 1 is the other classes'. images: that the segment had learned from.
     """
 
-    boot: str
-    number: int
+    boot: Identifier
+    number: Count
     classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    images: int
+    probabilities: tuple[Fraction, ...]
+    images: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,9 +297,9 @@ class Probe:
     bytes that mean nothing, to fill the link.
     """
 
-    boot: str
-    number: int
-    split: SplitSpec | None
+    boot: Identifier
+    number: Count
+    split: SplitSpec | None = None
     rest: bytes
 
 
@@ -292,11 +311,11 @@ class ProbeResult:
     where nothing was timed. trouble: why not, though it was asked for, for people.
     """
 
-    boot: str
-    number: int
-    seconds: float
-    samples: int
-    trouble: str
+    boot: Identifier
+    number: Count
+    seconds: Annotated[float, within(0, 1e9)]
+    samples: Annotated[int, within(0, MAX_SAMPLES)]
+    trouble: Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,12 +327,12 @@ class Prediction:
     from the frame to this prediction.
     """
 
-    boot: str
-    time: float
-    name: str
-    confidence: float
+    boot: Identifier
+    time: Amount
+    name: Text
+    confidence: Fraction
     by: AnsweredBy
-    latency: float
+    latency: Amount
 
 
 Message = (

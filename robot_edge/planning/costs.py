@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from broker.errors import PayloadTooLarge
-from broker.wire.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES, SEND_LIMIT_BYTES, samples_per_message
+from broker.wire.activations import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES, samples_per_message
+from broker.wire.bounds import SEND_LIMIT_BYTES
 from broker.wire.messages import ProbeResult, SplitSpec
 from broker.wire.quantize import packed_size
 from robot_edge.planning.edge_timing import EdgeCost, Way

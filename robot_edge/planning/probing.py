@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from broker.errors import BrokerUnavailable, MalformedMessage, NoAnswer
 from broker.link.base import Link
 from broker.wire import topics
-from broker.wire.codec import SEND_LIMIT_BYTES, pack, unpack_as
+from broker.wire.bounds import SEND_LIMIT_BYTES
+from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Probe, ProbeResult, RobotState, SplitSpec
 
 # How long the broker may take to let us in, and a trainer to answer the first probe.

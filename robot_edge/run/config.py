@@ -10,7 +10,7 @@ from typing import Any
 from broker.address import parse_broker_url
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
-from broker.wire.codec import MAX_DEADLINE_SECONDS
+from broker.wire.bounds import MAX_DEADLINE_SECONDS
 from broker.wire.topics import check_name
 from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions

@@ -18,7 +18,7 @@ import torch
 from broker.errors import NothingDone
 from broker.link.mqtt import MqttLink
 from broker.security.tls import credentials_for
-from broker.wire.codec import samples_per_message
+from broker.wire.activations import samples_per_message
 from broker.wire.messages import RobotState
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint

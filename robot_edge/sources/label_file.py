@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.errors import MalformedMessage, SourceError
-from broker.wire.codec import check_class_name
+from broker.wire.bounds import check_class_name
 
 # A line a second for a day; a file that is larger is something else.
 MOST_INTERVALS = 100_000

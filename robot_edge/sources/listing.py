@@ -10,7 +10,7 @@ from pathlib import Path
 
 from broker.errors import MalformedMessage, SourceError
 from broker.program.paths import shown
-from broker.wire.codec import check_class_name
+from broker.wire.bounds import check_class_name
 from robot_edge.sources.frames import LeftOut
 from robot_edge.sources.kinds import PICTURES, check_is_folder
 

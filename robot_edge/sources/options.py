@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from broker.errors import ConfigError, MalformedMessage, SourceError
-from broker.wire.codec import check_class_name
+from broker.wire.bounds import check_class_name
 from hierarchy.runtime.command_line import check_range
 
 # A number is so many frames a second.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.wire.codec import check_class_name
+from broker.wire.bounds import check_class_name
 from robot_edge.sources.deep_pixels import to_eight_bits
 from robot_edge.sources.encoded import FORMATS, UNREADABLE, decode
 from robot_edge.sources.frames import Pixels, check_size

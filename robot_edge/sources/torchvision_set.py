@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage, SourceError
-from broker.wire.codec import check_class_name
+from broker.wire.bounds import check_class_name
 from robot_edge.sources.folder import ShuffledSource
 
 DEFAULT_ROOT = Path("~/.cache/reflexarc")

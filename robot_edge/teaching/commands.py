@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.errors import ConfigError, MalformedMessage
-from broker.wire.codec import MAX_EDITS, MAX_TEACH_SECONDS, check_class_name
+from broker.wire.bounds import MAX_EDITS, MAX_TEACH_SECONDS, check_class_name
 from broker.wire.messages import Action, Change, ClassEdit, Command, CommandResult
 from hierarchy.runtime.command_line import check_range
 from robot_edge.sources.frames import PacedSource

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from broker.errors import ConfigError, MalformedMessage
-from broker.wire.codec import MAX_TEACH_SECONDS, check_class_name
+from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
 from robot_edge.sources.frames import Frame
 from robot_edge.teaching.near_duplicates import Thinning
 

@@ -14,7 +14,8 @@ from broker.link.mqtt import MqttLink
 from broker.program.plain_text import say
 from broker.security.tls import credentials_for
 from broker.wire import topics
-from broker.wire.codec import MAX_TEACH_SECONDS, check_class_name, pack, unpack
+from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
+from broker.wire.codec import pack, unpack
 from broker.wire.messages import Action, Command, CommandResult, RobotState
 from broker.wire.topics import check_name
 from hierarchy.runtime.command_line import check_range

@@ -17,7 +17,7 @@ from typing import Literal, TextIO
 from broker.errors import ConfigError, MalformedMessage
 from broker.link.mailbox import Mailbox
 from broker.program.threads import LoudThread
-from broker.wire.codec import MAX_TEACH_SECONDS
+from broker.wire.bounds import MAX_TEACH_SECONDS
 from broker.wire.messages import Action, Command
 from hierarchy.runtime.command_line import StopRequest
 from robot_edge.teaching.commands import new_command

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import PayloadTooLarge
-from broker.wire.codec import pack, samples_per_message, unpack_as
+from broker.wire.activations import samples_per_message
+from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, Change, ClassEdit, SplitSpec
 from broker.wire.quantize import Quantized, pack_activations, unpack_activations
 from robot_edge.uplink.outbox import Part

@@ -9,7 +9,8 @@ from contextlib import suppress
 from broker.errors import MalformedMessage
 from broker.link.base import Link
 from broker.wire import topics
-from broker.wire.codec import SEND_LIMIT_BYTES, pack, unpack_as
+from broker.wire.bounds import SEND_LIMIT_BYTES
+from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Probe, ProbeResult
 from robot_edge.uplink.batching import Batching
 from robot_edge.uplink.outbox import Outbox

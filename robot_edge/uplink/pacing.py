@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from broker.wire.codec import SEND_LIMIT_BYTES
+from broker.wire.bounds import SEND_LIMIT_BYTES
 from robot_edge.uplink.size_limit import SizeLimit
 
 # A window of 64 messages fills 1,000 kB/s at 2 s round trip, and is little for a broker, which may keep only 1,000.

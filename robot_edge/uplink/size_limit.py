@@ -9,7 +9,7 @@ large, until a probe of that size is answered; then the limit is sought between 
 
 from __future__ import annotations
 
-from broker.wire.codec import SEND_LIMIT_BYTES
+from broker.wire.bounds import SEND_LIMIT_BYTES
 
 # A link may break, and a broker be full, just when a probe is on its way; hardly ever so often in a row.
 STRIKES = 3

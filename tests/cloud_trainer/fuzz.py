@@ -18,7 +18,8 @@ import msgpack
 import pytest
 
 from broker.wire import topics
-from broker.wire.codec import MAX_COUNT, pack
+from broker.wire.bounds import MAX_COUNT
+from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, ClassEdit
 from broker.wire.topics import NAME
 from tests.cloud_trainer.world import SPLIT, STATE, Cloud, batches, is_finite, make_batch, outcomes, use_tiny_networks

@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from broker.wire.codec import FORGOTTEN
+from broker.wire.bounds import FORGOTTEN
 from broker.wire.messages import Change, ClassEdit
 from broker.wire.quantize import unpack_activations
 from cloud_trainer.class_edits import MOST_BOOTS, ClassEdits

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import cloud_trainer.session_start
 from broker.wire import topics
-from broker.wire.codec import RECEIVE_LIMIT_BYTES, pack
+from broker.wire.bounds import RECEIVE_LIMIT_BYTES
+from broker.wire.codec import pack
 from broker.wire.messages import SplitSpec
 from cloud_trainer.conduct import FIRST_SECONDS, REJECTIONS
 from tests.cloud_trainer import fuzz

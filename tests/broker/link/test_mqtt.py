@@ -25,7 +25,7 @@ from broker.link.memory import MemoryBroker, MemoryLink
 from broker.link.mqtt import MqttLink
 from broker.local.server import Backend, find_mosquitto, start_local_broker
 from broker.security.credentials import Credentials
-from broker.wire.codec import RECEIVE_LIMIT_BYTES
+from broker.wire.bounds import RECEIVE_LIMIT_BYTES
 from tests.soak.proxy import LinkProxy
 
 BACKENDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"]

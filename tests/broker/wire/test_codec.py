@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import MalformedMessage, PayloadTooLarge
-from broker.wire import codec
-from broker.wire.codec import (
-    BATCH_OVERHEAD_BYTES,
+from broker.wire import bounds, codec
+from broker.wire.activations import BATCH_OVERHEAD_BYTES, samples_per_message
+from broker.wire.bounds import (
     FORGOTTEN,
     MAX_CHANNELS,
     MAX_COUNT,
@@ -34,11 +34,8 @@ from broker.wire.codec import (
     RECEIVE_LIMIT_BYTES,
     SEND_LIMIT_BYTES,
     check_class_name,
-    pack,
-    samples_per_message,
-    unpack,
-    unpack_as,
 )
+from broker.wire.codec import pack, unpack, unpack_as
 from broker.wire.messages import (
     Action,
     ActivationBatch,
@@ -279,7 +276,7 @@ def test_reader_reads_the_golden_bytes(message: Message, file: str) -> None:
 
 def test_every_kind_of_message_has_golden_bytes() -> None:
     assert {type(message) for message, _ in TABLE} == set(get_args(Message))
-    assert {raw(message)["kind"] for message, _ in TABLE} == set(codec.READERS)
+    assert {raw(message)["kind"] for message, _ in TABLE} == set(codec.KINDS)
     assert {file for _, file in TABLE} == {path.name for path in GOLDEN.iterdir() if path.suffix in (".bin", ".json")}
 
 
@@ -543,7 +540,7 @@ def test_impossible_states_and_metrics(file: str, right: str, wrong: str, compla
         (ANSWER, {"probabilities": [0.75]}, "'probabilities' is not 2 numbers"),
         (ANSWER, {"probabilities": [1.5, 0.1]}, "'probabilities' is 1.5, not in 0..1"),
         (ANSWER, {"probabilities": [math.nan, 0.1]}, "'probabilities' is nan"),
-        (ANSWER, {"probabilities": [True, 0.1]}, "'probabilities' is not 2 numbers"),
+        (ANSWER, {"probabilities": [True, 0.1]}, "'probabilities' holds a bool"),
         (ANSWER, {"images": 1.0}, "'images' is float"),
     ],
     ids=shortly,
@@ -707,12 +704,14 @@ SPLITS = st.builds(
 
 def figures(message: type[RobotMetrics | TrainerMetrics]) -> st.SearchStrategy[RobotMetrics | TrainerMetrics]:
     by_type = {
-        "str": NAMES,
-        "int": SEQUENCES,
-        "float": FIGURES,
-        "float | None": st.none() | FIGURES,
+        "Text": NAMES,
+        "Count": SEQUENCES,
+        "Number": FIGURES,
+        "Number | None": st.none() | FIGURES,
     }
-    return st.builds(message, **{one.name: by_type[str(one.type)] for one in fields(message)} | {"boot": BOOTS})
+    return st.builds(
+        message, boot=BOOTS, **{one.name: by_type[str(one.type)] for one in fields(message) if one.name != "boot"}
+    )
 
 
 @st.composite
@@ -749,7 +748,7 @@ def batches(draw: st.DrawFn) -> ActivationBatch:
 def asks(draw: st.DrawFn) -> Ask:
     batch = draw(batches())
     quantized = unpack_activations(batch.activations)[:1]
-    deadline = draw(st.floats(0, codec.MAX_DEADLINE_SECONDS))
+    deadline = draw(st.floats(0, bounds.MAX_DEADLINE_SECONDS))
     return Ask(
         boot=batch.boot,
         number=batch.sequence,
@@ -761,7 +760,7 @@ def asks(draw: st.DrawFn) -> Ask:
 
 @st.composite
 def answers(draw: st.DrawFn) -> Answer:
-    classes = draw(st.lists(NAMES, min_size=1, max_size=codec.MAX_ANSWERED_CLASSES, unique=True))
+    classes = draw(st.lists(NAMES, min_size=1, max_size=bounds.MAX_ANSWERED_CLASSES, unique=True))
     shares = draw(st.lists(st.floats(0, 1), min_size=len(classes), max_size=len(classes)))
     return Answer(
         boot=draw(BOOTS),
@@ -782,7 +781,7 @@ MESSAGES = st.one_of(
         boot=BOOTS,
         number=SEQUENCES,
         seconds=st.floats(0, 1e9),
-        samples=st.integers(0, codec.MAX_SAMPLES),
+        samples=st.integers(0, bounds.MAX_SAMPLES),
         trouble=st.just("") | NAMES,
     ),
     st.builds(
@@ -865,7 +864,7 @@ def fullest(split: SplitSpec, classes: int, samples: int) -> ActivationBatch:
     # Random bytes are random codes, and what compression would only lengthen.
     data = rng.bytes(packed_size(math.prod(shape), split.bits))
     ranges = rng.normal(size=split.shape[0]).astype(np.float32)
-    names = tuple(chr(0x1F300 + number) * codec.MAX_CLASS_NAME for number in range(min(classes, samples)))
+    names = tuple(chr(0x1F300 + number) * bounds.MAX_CLASS_NAME for number in range(min(classes, samples)))
     return ActivationBatch(
         boot=BOOT,
         sequence=MAX_COUNT,

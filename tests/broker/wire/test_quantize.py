@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage
-from broker.wire.codec import MOST_EXPANSION
+from broker.wire.activations import MOST_EXPANSION
 from broker.wire.quantize import (
     MAX_BITS,
     MIN_BITS,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from broker.wire.codec import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES
+from broker.wire.activations import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES
 from broker.wire.messages import ProbeResult, SplitSpec
 from hierarchy.device import Compute
 from robot_edge.planning.costs import costs

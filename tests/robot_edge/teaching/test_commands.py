@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker.wire.codec import MAX_EDITS
+from broker.wire.bounds import MAX_EDITS
 from broker.wire.messages import Action, Change, ClassEdit, Command, CommandResult
 from robot_edge.sources.frames import Frame
 from robot_edge.sources.paced import Paced

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.wire.codec import SEND_LIMIT_BYTES
+from broker.wire.bounds import SEND_LIMIT_BYTES
 from robot_edge.uplink.pacing import (
     FIRST_MESSAGES,
     LEAST_MESSAGES,

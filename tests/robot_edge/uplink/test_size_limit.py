@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.wire.codec import SEND_LIMIT_BYTES
+from broker.wire.bounds import SEND_LIMIT_BYTES
 from robot_edge.uplink.size_limit import LEAST_BYTES, PRECISION, STRIKES, SizeLimit
 
 

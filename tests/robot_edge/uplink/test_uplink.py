@@ -15,7 +15,8 @@ from broker.errors import NameTaken
 from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
-from broker.wire.codec import SEND_LIMIT_BYTES, pack, unpack, unpack_as
+from broker.wire.bounds import SEND_LIMIT_BYTES
+from broker.wire.codec import pack, unpack, unpack_as
 from broker.wire.messages import (
     AWAY_SECONDS,
     HEARTBEAT_SECONDS,
