@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import BytesIO
 from pathlib import Path
@@ -43,11 +43,11 @@ from hierarchy.edge import EdgeTrainer, fastest_compute
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.inference.cascade import Decision
-from robot_edge.inference.ros2_predictions import Tell
-from robot_edge.inference.seeing import Seeing
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.live import LiveNode, live_node
+from robot_edge.run.live import see_and_learn
+from robot_edge.run.perception import Perception
+from robot_edge.run.robot_run import assemble
 from robot_edge.run.start import open_outbox
 from robot_edge.sources.frames import Frame, Pixels
 from robot_edge.sources.opening import open_source
@@ -252,22 +252,28 @@ class Robot:
         ):
             link = MemoryLink(MemoryBroker())
             self._uplink = Uplink(link, config.robot, state, outbox)
-            node = live_node(link, config, self._trainer, self._uplink, self._source, None, folder, self.stop, None)
-            self._listen_to(node)
+            run = assemble(
+                config,
+                link=link,
+                trainer=self._trainer,
+                uplink=self._uplink,
+                outbox=outbox,
+                source=self._source,
+                folder=folder,
+                stop=self.stop,
+            )
+            run = replace(run, perception=self._listening(run.perception))
             self._ready.set()
-            node.train()
+            see_and_learn(run)
 
-    def _listen_to(self, node: LiveNode) -> None:
-        see = node._see
+    def _listening(self, perception: Perception | None) -> Perception:
+        assert perception
 
-        def see_and_tell(publish: Tell) -> Seeing:
-            def tell(decision: Decision, frame: Frame) -> None:
-                self.predicted.append(Predicted(time.time(), frame.time, read_time(frame.image)))
-                publish(decision, frame)
+        def tell(decision: Decision, frame: Frame) -> None:
+            self.predicted.append(Predicted(time.time(), frame.time, read_time(frame.image)))
+            perception.tell(decision, frame)
 
-            return see(tell)
-
-        node._see = see_and_tell  # type: ignore[method-assign]
+        return replace(perception, tell=tell)
 
 
 def start_camera(port: int) -> subprocess.Popen[str]:

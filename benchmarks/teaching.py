@@ -29,7 +29,8 @@ from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.live import LiveNode, live_node
+from robot_edge.run.live import see_and_learn
+from robot_edge.run.robot_run import RobotRun, assemble
 from robot_edge.run.start import open_outbox
 from robot_edge.sources.frames import Frame, Pixels
 from robot_edge.sources.paced import Paced
@@ -102,7 +103,7 @@ class Lesson:
     def __init__(self, settings: Settings, seed: int, folder: Path) -> None:
         self._settings, self._seed, self._folder = settings, seed, folder
         self.stage, self.stop = Stage(settings, seed), StopRequest()
-        self.node: LiveNode
+        self.run: RobotRun
         self.uplink: Uplink
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -116,11 +117,16 @@ class Lesson:
 
     def wait_until_it_sits(self) -> None:
         time.sleep(self._settings.seconds + 1)
-        while self.node.is_busy:
+        while self.busy:
             time.sleep(0.2)
 
+    @property
+    def busy(self) -> bool:
+        return self.run.lessons is not None and self.run.lessons.busy
+
     def accuracy(self, name: str) -> float:
-        predictor = self.node.predictor
+        assert self.run.perception
+        predictor = self.run.perception.predictor
         return statistics.mean(predictor.predict(image).name == name for image in self._held_out[name])
 
     def end(self) -> None:
@@ -173,9 +179,18 @@ class Lesson:
         folder = RunFolder(self._folder, {})
         self.uplink = Uplink(link, config.robot, state, outbox)
         camera = Paced(self.stage, settings.rate)
-        self.node = live_node(link, config, trainer, self.uplink, camera, None, folder, self.stop, None)
+        self.run = assemble(
+            config,
+            link=link,
+            trainer=trainer,
+            uplink=self.uplink,
+            outbox=outbox,
+            source=camera,
+            folder=folder,
+            stop=self.stop,
+        )
         self._ready.set()
-        self.node.train()
+        see_and_learn(self.run)
         folder.close()
         outbox.close()
 
@@ -202,7 +217,7 @@ def main(settings: Settings) -> None:
                 time.sleep(TEST_SECONDS)
                 right = lesson.accuracy(new)
             seconds = time.monotonic() - begin
-            while lesson.node.is_busy and time.monotonic() < begin + settings.most:
+            while lesson.busy and time.monotonic() < begin + settings.most:
                 time.sleep(0.2)
             after = statistics.mean(lesson.accuracy(name) for name in known)
             at_last = lesson.accuracy(new)

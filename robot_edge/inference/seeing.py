@@ -19,8 +19,7 @@ from robot_edge.inference.cascade import Decision, nothing_seen
 from robot_edge.inference.predictor import Predictor
 from robot_edge.inference.sight import Sight
 from robot_edge.learning.batcher import resize
-from robot_edge.sources.frames import Frame, LeftOut, PacedSource, age
-from robot_edge.teaching.lessons import Teaching
+from robot_edge.sources.frames import Frame, PacedSource, age
 
 # How long to wait for a frame before looking whether to end.
 FRAME_SECONDS = 0.2
@@ -54,15 +53,15 @@ class Seeing:
     def __init__(
         self,
         camera: PacedSource,
-        teaching: Teaching,
         sight: Sight,
         *,
         image_size: int,
+        saw: Callable[[Frame], object],
         tell: Callable[[Decision, Frame], None],
     ) -> None:
-        """tell: hears of every decision, and of the frame that it is about, in this thread."""
+        """saw: hears of every frame. tell: of every decision, and its frame. Both in this thread."""
         self._camera = camera
-        self._teaching = teaching
+        self._saw = saw
         self._sight = sight
         self._image_size = image_size
         self._tell = tell
@@ -117,7 +116,7 @@ class Seeing:
             self._undecided[taken_at] = frame
             decisions = self._sight.look(resize(frame.image, self._image_size), taken_at=taken_at)
             self._ages.append(time.monotonic() - taken_at)
-            self._teaching.see(frame)
+            self._saw(frame)
             self._hear(decisions)
             decision = decisions[-1] if decisions else self._view.decision if self._view else None
             if decision:
@@ -146,70 +145,3 @@ class Seeing:
     def _hear(self, decisions: list[Decision]) -> None:
         for decision in decisions:
             self._tell(decision, self._undecided.pop(decision.taken_at))
-
-
-class TaughtFrames:
-    """A FrameSource of what was taught. It never ends: who teaches does."""
-
-    length = None
-    ended = False
-
-    def __init__(self, teaching: Teaching, camera: PacedSource) -> None:
-        self._teaching = teaching
-        self._camera = camera
-        self.position = 0
-
-    @property
-    def skipped(self) -> int:
-        """How many of the camera's frames could not be read."""
-        return self._camera.skipped
-
-    @property
-    def left_out(self) -> tuple[LeftOut, ...]:
-        """What is there and is not shown."""
-        return self._camera.left_out
-
-    @property
-    def status(self) -> str:
-        """What is wrong with the camera."""
-        return self._camera.status
-
-    @property
-    def reconnects(self) -> int:
-        """How often the camera was lost and came back."""
-        return self._camera.reconnects
-
-    def next(self, timeout: float | None = None) -> Frame | None:
-        """Return the next taught frame, without waiting; None where there is none."""
-        frame = self._teaching.next_frame()
-        self.position += frame is not None
-        return frame
-
-    def latest(self, timeout: float | None = None) -> Frame | None:
-        """Return the next taught frame: each of them counts."""
-        return self.next(timeout)
-
-    def seek(self, position: int) -> None:
-        """Count from there on."""
-        self.position = position
-
-    @property
-    def paused(self) -> bool:
-        """Whether the camera is."""
-        return self._camera.paused
-
-    def pause(self) -> None:
-        """Show no further frame of the camera."""
-        self._camera.pause()
-
-    def resume(self) -> None:
-        """Let the camera go on."""
-        self._camera.resume()
-
-    def step(self) -> None:
-        """Show one more frame of the camera."""
-        self._camera.step()
-
-    def close(self) -> None:
-        """Close the camera."""
-        self._camera.close()

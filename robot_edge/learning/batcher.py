@@ -15,7 +15,7 @@ from PIL import Image
 from broker.wire.messages import ClassEdit
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.sources.encoded import encode_jpeg
-from robot_edge.sources.frames import Frame, FrameSource, Pixels, relabelled
+from robot_edge.sources.frames import Frame, Frames, Pixels, relabelled
 
 # One frame in so many is also encoded as JPEG, at what is Pillow's default, to know what sending pictures would cost.
 JPEG_SAMPLED_EVERY, USUAL_QUALITY = 50, 75
@@ -48,7 +48,7 @@ class Batcher:
     before it is learned: the scene that shows it first is trained on.
     """
 
-    source: FrameSource
+    source: Frames
     size: int
     image_size: int
     held_out_every: int

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
 
 from broker.errors import SourceError
-from broker.wire.codec import unpack_as
 from broker.wire.messages import ClassEdit
 from robot_edge.learning.batcher import Batch, Batcher
 from robot_edge.learning.class_edits import Knowledge
@@ -18,7 +17,6 @@ from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.options import SourceOptions, SourceSettings
-from robot_edge.uplink.outbox import Outbox
 
 # Frames to test on that are set apart, or shown by a simulated camera: a percentage point of accuracy is 20 of them.
 HELD_OUT_FRAMES = 2000
@@ -75,12 +73,15 @@ def _open(source: SourceSettings, image_size: int, seed: int, classes: list[str]
 class HeldOutFrames:
     """Yields them in batches, as often as there is a test.
 
-    opener: opens the source that they come from, anew for each test; None where they were set apart.
+    edits: returns the class edits of the run so far. opener: opens the source that they come from, anew for each test;
+    None where they were set apart.
     """
 
-    def __init__(self, knowledge: Knowledge, outbox: Outbox, opener: OpenSource | None) -> None:
+    def __init__(
+        self, knowledge: Knowledge, edits: Callable[[], Iterable[ClassEdit]], opener: OpenSource | None
+    ) -> None:
         self._knowledge = knowledge
-        self._outbox = outbox
+        self._edits = edits
         self._opener = opener
 
     def batches(self, most: int = 0) -> Iterator[Batch]:
@@ -108,7 +109,7 @@ class HeldOutFrames:
 
     def _called_now(self, batch: Batch) -> dict[str, str]:
         """Return what the labels of --held-out, which knows nothing of class edits, are called by now."""
-        edits = [unpack_as(ClassEdit, payload) for payload in self._outbox.edits_after(0)]
+        edits = list(self._edits())
         called = {name: self._knowledge.called_now(name, edits) for name in set(batch.names)}
         return {name: now for name, now in called.items() if now is not None}
 

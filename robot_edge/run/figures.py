@@ -10,13 +10,14 @@ from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut, Prequential
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.trainer import EdgeStep, EdgeTrainer
+from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.uplink import Uplink
 
 
 class RunFigures:
     """The figures of one run."""
 
-    def __init__(self, trainer: EdgeTrainer, uplink: Uplink, batcher: Batcher) -> None:
+    def __init__(self, trainer: EdgeTrainer, uplink: Uplink, outbox: Outbox, batcher: Batcher) -> None:
         self.held_out = HeldOut()
         self.rounds = AccuracyRounds()  # of tests before this one
         self.evaluation = 0
@@ -25,6 +26,7 @@ class RunFigures:
         self._exit_loss: float | None = None
         self._trainer = trainer
         self._uplink = uplink
+        self._outbox = outbox
         self._batcher = batcher
 
     @property
@@ -95,14 +97,14 @@ class RunFigures:
         """Whether the cloud has tested; where nothing is held out, so that it will not: whether it has learned all."""
         if self.held_out.count:
             return self.cloud_has_tested
-        if not self._uplink.outbox.messages_made:
+        if not self._outbox.messages_made:
             return True  # it has nothing to learn, so it will say nothing
         cloud = self._uplink.figures
         return cloud is not None and not cloud.messages_waiting
 
     def message(self) -> RobotMetrics:
         """Return what others are told."""
-        images, uplink, outbox = self._prequential.count, self._uplink, self._uplink.outbox
+        images, uplink, outbox = self._prequential.count, self._uplink, self._outbox
         counts = outbox.counts().values()
         # Not the images learned from: after a kill the outbox is ahead of them, and behind where it was moved away.
         taken = sum(each.taken for each in counts)
@@ -136,7 +138,7 @@ class RunFigures:
             "cloud_loss": cloud.cloud_loss if cloud else None,
             "cloud_prequential": cloud.cloud_prequential if cloud else None,
             "cloud_recent": cloud.cloud_recent if cloud else None,
-            "queued": len(self._uplink.outbox),
+            "queued": len(self._outbox),
             "bits": self._trainer.bits,
         }
 
@@ -153,8 +155,8 @@ class RunFigures:
         if self._uplink.waits_for:
             link = "link down"
             troubles.append(link)
-        if self._uplink.outbox.trouble:
-            troubles.append(f"OUTBOX: {self._uplink.outbox.trouble}")
+        if self._outbox.trouble:
+            troubles.append(f"OUTBOX: {self._outbox.trouble}")
         if self._uplink.quarantine:
             troubles.append(f"QUARANTINE: {self._uplink.quarantine}")
         if own.dropped:
@@ -171,7 +173,7 @@ class RunFigures:
 
     @property
     def _samples_waiting(self) -> int:
-        return sum(each.queued for each in self._uplink.outbox.counts().values())
+        return sum(each.queued for each in self._outbox.counts().values())
 
     def summary(self, *, interrupted: bool) -> dict[str, Any]:
         """Return what summary.json holds; what the cloud did not say is None."""
@@ -192,12 +194,11 @@ class RunFigures:
             "exit_accuracy_by_class": self.held_out.by_class,
             "untested_classes": [name for name in self._trainer.classes if name not in self.held_out.by_class],
             **self._all_rounds().figures("exit"),
-            "samples_by_class": {name: counts._asdict() for name, counts in self._uplink.outbox.counts().items()},
+            "samples_by_class": {name: counts._asdict() for name, counts in self._outbox.counts().items()},
             "deliveries_dropped": self._uplink.deliveries_dropped,
-            "starts": self._uplink.outbox.starts,
+            "starts": self._outbox.starts,
             "frames_shown": self._batcher.frames_read,
             "unlabelled": self._batcher.unlabelled,
-            "unreadable": self._batcher.source.skipped,
             "interrupted": interrupted,
         }
 

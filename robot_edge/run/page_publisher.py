@@ -11,6 +11,7 @@ from robot_edge.page.board import Board, ClassRow, LessonRow, PageState, Thumbna
 from robot_edge.run.figures import RunFigures
 from robot_edge.sources.frames import PacedSource
 from robot_edge.teaching.lessons import Teaching
+from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.uplink import Uplink
 
 # Between two states, and between two looks at figures that take a query or a walk through the memory.
@@ -26,6 +27,7 @@ class Posting:
         *,
         figures: RunFigures,
         uplink: Uplink,
+        outbox: Outbox,
         knowledge: Knowledge,
         source: PacedSource,
         teaching: Teaching | None,
@@ -33,6 +35,7 @@ class Posting:
         self._board = board
         self._figures = figures
         self._uplink = uplink
+        self._outbox = outbox
         self._knowledge = knowledge
         self._source = source
         self._teaching = teaching
@@ -82,7 +85,7 @@ class Posting:
         return PageState(
             live=self._teaching is not None,
             classes=self._classes(self._knowledge.classes),
-            outbox=self._uplink.outbox.trouble,
+            outbox=self._outbox.trouble,
             quarantine=self._uplink.quarantine,
             goodput=self._uplink.goodput,
             queued=own.queued,

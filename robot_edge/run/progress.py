@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from broker.program.paths import shown
@@ -19,8 +20,9 @@ LISTED_CLASSES = 5
 COUNTED = ("taken", "receipted", "queued", "rejected", "dropped")
 
 
-def print_summary(summary: dict[str, Any]) -> None:
+def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
     """Print the figures of summary.json that people ask for first, and why there is none where there is none."""
+    console = console or PlainConsole()
     table = Table(title=f"{summary['images']:,} images, {len(summary['classes'])} classes", title_justify="left")
     for column in ("", "exit, on the robot", "cloud"):
         table.add_column(column, justify="left" if not column else "right")
@@ -31,7 +33,6 @@ def print_summary(summary: dict[str, Any]) -> None:
     )
     for title, name in rows:
         table.add_row(title, _percent(summary[f"exit_{name}"]), _percent(summary[f"cloud_{name}"]))
-    console = PlainConsole()
     console.print(table)
     for line in (*_missing(summary), _bytes(summary), _samples(summary), *_notes(summary)):
         console.print(line, highlight=False, markup=False)
@@ -90,13 +91,14 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def print_files(folder: Path) -> None:
+def print_files(folder: Path, console: Console | None = None) -> None:
     """Print which files of a run there are."""
     names = ("summary.json", "curves.png", "metrics.jsonl")
     there = [name for name in names if (folder / name).exists()]
     there += ["checkpoint/"] if (folder / "checkpoint" / CHECKPOINT).exists() else []
     files = ", ".join(there) or "nothing"
-    PlainConsole().print(f"The run is in {folder}: {files}", highlight=False, soft_wrap=True, markup=False)
+    console = console or PlainConsole()
+    console.print(f"The run is in {folder}: {files}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _some(names: Sequence[str]) -> str:

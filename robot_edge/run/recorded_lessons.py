@@ -85,10 +85,7 @@ class RecordedLessons:
         edit = ClassEdit(
             boot=NO_BOOT, sequence=self._edits, number=self._edits, change=change, name=name, to=to, session=session
         )
-        if change == "rename":
-            self._teaching.rename(name, to)
-        elif change == "forget":
-            self._teaching.forget(name)
+        self._teaching.apply(edit)
         kept, self._kept = self._kept, Counter()
         for (label, lesson), count in kept.items():
             if after := relabelled(label, lesson, edit):

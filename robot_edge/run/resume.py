@@ -1,4 +1,4 @@
-"""Taking a run up again: which settings must be the same, and what a checkpoint holds besides the network. No I/O."""
+"""Taking a run up again: which settings must be the same, and what to say where it cannot be. No I/O."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from broker.errors import ConfigError
 from hierarchy.device import Compute
-from hierarchy.runtime.checkpoint import Parts
 from hierarchy.runtime.settings import flat_fields
 from robot_edge.run.config import RobotConfig
 
@@ -95,11 +92,3 @@ def without_checkpoint(checkpoint: Path) -> str:
         f"put a copy of it back, or move {checkpoint} away: then the robot learns once more from the start of its "
         "source, and sends only what it has not sent before"
     )
-
-
-def checkpoint_parts(
-    trainer: Parts, rehearsal: dict[str, Tensor], held_out: dict[str, Tensor], batcher: dict[str, NDArray[Any]]
-) -> Parts:
-    """Return all tensors of a robot's checkpoint."""
-    arrays = {name: torch.from_numpy(array) for name, array in batcher.items()}
-    return {**trainer, "rehearsal": rehearsal, "held_out": held_out, "batcher": arrays}

@@ -8,7 +8,9 @@ import logging
 import math
 import secrets
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,24 +19,27 @@ import torch
 
 from broker.errors import NothingDone
 from broker.link.mqtt import MqttLink
+from broker.security.credentials import Credentials
 from broker.security.tls import credentials_for
 from broker.wire.activations import samples_per_message
-from broker.wire.messages import RobotState
+from broker.wire.messages import RobotState, SplitSpec, Weights
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint
 from hierarchy.runtime.command_line import EXIT_INTERRUPTED, StopRequest
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import RunFolder, former_settings
-from robot_edge.learning.held_out import open_held_out
+from robot_edge.learning.held_out import OpenSource, open_held_out
 from robot_edge.learning.segment import EdgeSegment, build_edge
 from robot_edge.learning.trainer import EdgeTrainer, fastest_compute
 from robot_edge.page.board import Board
 from robot_edge.run.config import RobotConfig
+from robot_edge.run.ending import go_through
 from robot_edge.run.identity import go_on_as_another, run_identity
-from robot_edge.run.live import live_node
-from robot_edge.run.node import RobotNode
+from robot_edge.run.live import live
 from robot_edge.run.outcome import verdict
+from robot_edge.run.replay import replay
 from robot_edge.run.resume import check_same_run, unpack_compute, without_checkpoint
+from robot_edge.run.robot_run import RobotRun, assemble
 from robot_edge.run.source_files import SourceFiles, begin_behind, files_of, go_on_with, read_files
 from robot_edge.sources.frames import Numbering, PacedSource
 from robot_edge.sources.opening import open_source
@@ -52,10 +57,47 @@ log = logging.getLogger("robot-edge")
 
 
 def run(config: RobotConfig) -> None:
-    """Train on the source, test on the held-out frames, and write everything down; go on where a former process ended.
+    """Learn, test on the held-out frames, and write everything down; go on where a former process ended.
 
     Raises ConfigError for settings that cannot work, NameTaken, StorageError where not all could be saved, NothingDone
     where nothing was learned or tested, and SystemExit where Ctrl-C ended it.
+    """
+    ready, stop = prepare(config), StopRequest()
+    with opened(ready, stop) as robot:
+        summary = go_through(robot, live if config.is_live else replay)
+    nothing = verdict(config, summary)
+    if stop.made:
+        if nothing:
+            log.warning("%s", nothing)
+        raise SystemExit(EXIT_INTERRUPTED)
+    if nothing:
+        raise NothingDone(nothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What a run begins with. Nothing of it is written or sent yet.
+
+    held_out: opens the source of frames to test on; None where they are set apart. start: where the weights are from.
+    goes_on: whether there is a checkpoint.
+    """
+
+    config: RobotConfig
+    credentials: Credentials
+    device: torch.device
+    files: SourceFiles
+    source: PacedSource
+    held_out: OpenSource | None
+    segment: EdgeSegment
+    split: SplitSpec
+    start: Weights
+    has_checkpoint: bool
+
+
+def prepare(config: RobotConfig) -> Ready:
+    """Open the source and build the network, so that what is wrong with the settings is said before anything starts.
+
+    Raises ConfigError.
     """
     former = former_settings(config.run_path)
     if former is not None:
@@ -67,70 +109,93 @@ def run(config: RobotConfig) -> None:
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
     files, numbering = _files_of(config, goes_on=former is not None)
     source = _source_of(config, numbering)
-    held_out = (
-        partial(open_held_out, config.source, config.network.image_size, config.seed)
-        if config.source.held_out
-        else None
-    )
-    if held_out:
-        held_out(()).close()  # what is wrong with it should be said before anything starts
+    held_out = None
+    if config.source.held_out:
+        held_out = partial(open_held_out, config.source, config.network.image_size, config.seed)
+        held_out(()).close()
     # A checkpoint replaces whatever weights the run once began with.
     segment, split, start = build_edge(
         dataclasses.replace(config.network, weights="none") if has_checkpoint else config.network
     )
     gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
-    samples_per_message(split, classes=1)  # a sample that fits no message should be said before anything starts
+    samples_per_message(split, classes=1)  # raises for a sample that fits no message
+    return Ready(
+        config=config,
+        credentials=credentials,
+        device=device,
+        files=files,
+        source=source,
+        held_out=held_out,
+        segment=segment,
+        split=split,
+        start=start,
+        has_checkpoint=has_checkpoint,
+    )
+
+
+@contextmanager
+def opened(ready: Ready, stop: StopRequest) -> Iterator[RobotRun]:
+    """Open page, folder, outbox and link of a run, and put it together. Raises ConfigError, and NameTaken."""
+    config = ready.config
     boot = secrets.token_hex(8)
     with (
         page_server(config.page, config.robot) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
-        files.write(folder.path)
-        saved = load_checkpoint(folder.checkpoint, without_checkpoint(folder.checkpoint)) if has_checkpoint else None
-        identity = run_identity(folder.path, config.network.weights)
-        if saved and outbox.is_new:
-            identity = go_on_as_another(folder.path)
-        state = RobotState(
-            boot=boot,
-            run=identity.run,
-            former=identity.former,
-            edits=outbox.edits_taken,
-            started=time.time(),
-            online=True,
-            split=split,
-            weights="checkpoint" if saved or outbox.position else start,
-            rehearse=config.rehearsed_per_fresh,
+        ready.files.write(folder.path)
+        advice = without_checkpoint(folder.checkpoint)
+        saved = load_checkpoint(folder.checkpoint, advice) if ready.has_checkpoint else None
+        state = _introduction(ready, folder.path, outbox, boot, goes_on=saved is not None)
+        link = MqttLink(
+            config.uplink.broker, config.robot, will=will(config.robot, state), credentials=ready.credentials
         )
-        with StopRequest() as stop:
-            link = MqttLink(config.uplink.broker, config.robot, will=will(config.robot, state), credentials=credentials)
-            uplink = Uplink(link, config.robot, state, outbox)
+        with stop, closing(Uplink(link, config.robot, state, outbox)) as uplink:
             board = Board(config.robot, uplink.commands) if page else None
-            try:
-                uplink.greet(GREETING_SECONDS)  # a trainer gets its half ready, too, while this one is measured
-                trainer = EdgeTrainer(
-                    segment,
-                    bits=config.network.bits,
-                    compute=_compute(config, segment, device, saved),
-                    peak_learning_rate=config.learning.learning_rate,
-                    seed=config.seed,
-                )
-                parts = (config, trainer, uplink, source, held_out, folder, stop, saved)
-                node = live_node(link, *parts, board) if config.is_live else RobotNode(*parts, board=board)
-                if config.network.former_run and not saved:
-                    node.inherit(config.network.former_run)
-                if page and board:
-                    _show(page, board)
-                summary = node.run()
-            finally:
-                uplink.close()
-    nothing = verdict(config, summary)
-    if stop.made:
-        if nothing:
-            log.warning("%s", nothing)
-        raise SystemExit(EXIT_INTERRUPTED)
-    if nothing:
-        raise NothingDone(nothing)
+            uplink.greet(GREETING_SECONDS)  # a trainer gets its half ready, too, while this one is measured
+            trainer = EdgeTrainer(
+                ready.segment,
+                bits=config.network.bits,
+                compute=_compute(config, ready.segment, ready.device, saved),
+                peak_learning_rate=config.learning.learning_rate,
+                seed=config.seed,
+            )
+            robot = assemble(
+                config,
+                link=link,
+                trainer=trainer,
+                uplink=uplink,
+                outbox=outbox,
+                source=ready.source,
+                folder=folder,
+                stop=stop,
+                held_out=ready.held_out,
+                saved=saved,
+                board=board,
+            )
+            if config.network.former_run and not saved:
+                robot.inherit(config.network.former_run)
+            if page and board:
+                _show(page, board)
+            yield robot
+
+
+def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, *, goes_on: bool) -> RobotState:
+    """Return what the robot says of itself. goes_on: from a checkpoint."""
+    identity = run_identity(folder, ready.config.network.weights)
+    if goes_on and outbox.is_new:
+        identity = go_on_as_another(folder)
+    return RobotState(
+        boot=boot,
+        run=identity.run,
+        former=identity.former,
+        edits=outbox.edits_taken,
+        started=time.time(),
+        online=True,
+        split=ready.split,
+        weights="checkpoint" if goes_on or outbox.position else ready.start,
+        rehearse=ready.config.rehearsed_per_fresh,
+    )
 
 
 def _files_of(config: RobotConfig, *, goes_on: bool) -> tuple[SourceFiles, Numbering | None]:

@@ -71,8 +71,8 @@ class LeftOut:
     example: str
 
 
-class FrameSource(Protocol):
-    """Yields frames: every one with ``next``, or only the newest with ``latest``."""
+class Frames(Protocol):
+    """Yields frames, one after the other."""
 
     @property
     def length(self) -> int | None:
@@ -83,16 +83,30 @@ class FrameSource(Protocol):
         """How many frames were consumed, those included that could not be read."""
 
     @property
+    def ended(self) -> bool:
+        """Whether no further frame will come."""
+
+    def next(self, timeout: float | None = None) -> Frame | None:
+        """Wait for the next frame and return it.
+
+        None where none came within so many seconds, or at the end: ``ended`` says which. A replay does not wait, so
+        it returns None at the end only. Raises SourceError for what waiting would not mend.
+        """
+
+    def seek(self, position: int) -> None:
+        """Go on as if so many frames had been consumed; cheap. Call it before the first frame only."""
+
+
+class FrameSource(Frames, Protocol):
+    """Shows what is before it: every frame with ``next``, or only the newest with ``latest``."""
+
+    @property
     def skipped(self) -> int:
         """How many frames were there but could not be read."""
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """What is there beside frames, and is not shown."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether no further frame will come."""
 
     @property
     def status(self) -> str:
@@ -102,21 +116,11 @@ class FrameSource(Protocol):
     def reconnects(self) -> int:
         """How often it was lost and came back."""
 
-    def next(self, timeout: float | None = None) -> Frame | None:
-        """Wait for the next frame and return it.
-
-        None where none came within so many seconds, or at the end: ``ended`` says which. A replay does not wait, so
-        it returns None at the end only. Raises SourceError for what waiting would not mend.
-        """
-
     def latest(self, timeout: float | None = None) -> Frame | None:
         """Return the newest frame there is, leaving out older ones, and wait for one where it was returned before.
 
         For a replay this is ``next``, unless it is paced (robot_edge/sources/paced.py). Else as ``next``.
         """
-
-    def seek(self, position: int) -> None:
-        """Go on as if so many frames had been consumed; cheap. Call it before the first frame only."""
 
     def close(self) -> None:
         """Let go of files and devices."""

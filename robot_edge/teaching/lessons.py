@@ -13,6 +13,7 @@ from typing import Any
 
 from broker.errors import ConfigError, MalformedMessage
 from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
+from broker.wire.messages import ClassEdit
 from robot_edge.sources.frames import Frame
 from robot_edge.teaching.near_duplicates import Thinning
 
@@ -39,9 +40,19 @@ class Lesson:
 class Teaching:
     """The robot's lessons, one at a time."""
 
-    def __init__(self, clock: Callable[[], float], *, trusts_source: bool = False) -> None:
-        """clock: seconds, as time.monotonic. trusts_source: frames that come with a label are taught, too."""
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        trusts_source: bool = False,
+        over: Callable[[], object] = lambda: None,
+    ) -> None:
+        """clock: seconds, as time.monotonic. trusts_source: frames that come with a label are taught, too.
+
+        over: called when a lesson of which something is left has ended, on the thread that ends it.
+        """
         self._trusts_source = trusts_source
+        self._over = over
         self._clock = clock
         self._lock = threading.Lock()
         self._lessons: list[Lesson] = []
@@ -73,6 +84,11 @@ class Teaching:
     def waiting(self) -> int:
         """How many taught frames nobody has learned from yet."""
         return len(self._waiting)
+
+    @property
+    def more_to_come(self) -> bool:
+        """Whether a lesson is open, or frames of one wait."""
+        return bool(self.open or self.waiting)
 
     def begin(self, name: str, seconds: float, *, known: bool) -> Lesson:
         """Open a lesson, or go on with the open one where it is of the same class.
@@ -133,6 +149,15 @@ class Teaching:
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
+    def apply(self, edit: ClassEdit) -> None:
+        """Do to lessons and frames that wait what a class edit says."""
+        if edit.change == "rename":
+            self.rename(edit.name, edit.to)
+        elif edit.change == "forget":
+            self.forget(edit.name)
+        else:
+            self.take_back(edit.session)
+
     def undo(self) -> Lesson | None:
         """Take the last lesson back, an open one included, with its frames that wait; None where there is none."""
         with self._lock:
@@ -185,4 +210,26 @@ class Teaching:
         lesson, self._open = self._open, None
         if lesson and lesson.frames:
             self._lessons = [*self._lessons, lesson][-MOST_REMEMBERED:]
+            self._over()
         return lesson
+
+
+class TaughtFrames:
+    """What was taught, frame by frame. It never ends: who teaches does."""
+
+    length = None
+    ended = False
+
+    def __init__(self, teaching: Teaching) -> None:
+        self._teaching = teaching
+        self.position = 0
+
+    def next(self, timeout: float | None = None) -> Frame | None:
+        """Return the next taught frame, without waiting; None where there is none."""
+        frame = self._teaching.next_frame()
+        self.position += frame is not None
+        return frame
+
+    def seek(self, position: int) -> None:
+        """Count from there on."""
+        self.position = position

@@ -21,8 +21,8 @@ import broker.link.memory
 import cloud_trainer.node
 import cloud_trainer.session_start
 import cloud_trainer.training
+import hierarchy.runtime.curves
 import hierarchy.runtime.downloads
-import hierarchy.runtime.run_folder
 from broker.errors import ConfigError
 from broker.link.inbox import Delivery, everything
 from broker.link.memory import MemoryBroker, MemoryLink
@@ -134,7 +134,7 @@ def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloud_trainer.session_start, "CloudSegment", TinySegment)
     monkeypatch.setattr(cloud_trainer.session_start, "fastest_compute", lambda *_arguments: Compute(device=CPU))
     monkeypatch.setattr(hierarchy.runtime.downloads.Downloads, "waits_for", lambda *_arguments: "")
-    monkeypatch.setattr(hierarchy.runtime.run_folder, "draw_curves", lambda *_arguments: None)
+    monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
 
 
 class Clock:

@@ -45,11 +45,6 @@ class Sight:
         return []
 
 
-class Teaching:
-    def see(self, _frame: Frame) -> bool:
-        return False
-
-
 def wait_for(what: Callable[[], Any]) -> None:
     give_up = time.monotonic() + 20
     while not what():
@@ -60,7 +55,7 @@ def wait_for(what: Callable[[], Any]) -> None:
 def test_while_no_frame_comes_nothing_is_seen_and_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robot_edge.inference.seeing, "STALE_SECONDS", 0.1)
     camera, told = Camera(), list[Decision]()
-    seeing = Seeing(camera, Teaching(), Sight(), image_size=8, tell=lambda one, _: told.append(one))  # type: ignore[arg-type]
+    seeing = Seeing(camera, Sight(), image_size=8, saw=lambda _: None, tell=lambda one, _: told.append(one))  # type: ignore[arg-type]
     try:
         wait_for(lambda: seeing.view and seeing.view.decision.name == "mug")
         camera.there = False
@@ -91,7 +86,7 @@ def test_a_paused_recording_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> Non
         return []
 
     monkeypatch.setattr(sight, "wait", note)
-    seeing = Seeing(camera, Teaching(), sight, image_size=8, tell=lambda *_: None)  # type: ignore[arg-type]
+    seeing = Seeing(camera, sight, image_size=8, saw=lambda _: None, tell=lambda *_: None)  # type: ignore[arg-type]
     try:
         wait_for(lambda: seeing.view)
         camera.there = False

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-import hierarchy.runtime.run_folder
+import hierarchy.runtime.curves
 from broker.errors import SourceError
 from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
@@ -28,7 +28,9 @@ from robot_edge.learning.practice import SETTLING_STEPS
 from robot_edge.learning.segment import build_edge
 from robot_edge.learning.trainer import EdgeStep, EdgeTrainer
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.live import LiveNode, live_node
+from robot_edge.run.ending import go_through
+from robot_edge.run.live import live
+from robot_edge.run.robot_run import assemble
 from robot_edge.run.start import open_outbox
 from robot_edge.sources.frames import Frame, Header
 from robot_edge.sources.paced import Paced
@@ -132,12 +134,12 @@ class Robot:
         self.wait_for(lambda: self.shown(name) >= frames)
         done = len(self.link.results) + 2
         self.link.command("stop")
-        self.wait_for(lambda: len(self.link.results) >= done and not self.node.is_busy)
-        self.wait_for(lambda: self.node._saved_steps == self.node._trainer.steps)
+        self.wait_for(lambda: len(self.link.results) >= done and not self.lessons.busy)
+        self.wait_for(lambda: self.run.saving.saved_steps == self.state.trainer.steps)
 
     def shown(self, name: str) -> int:
         """How many frames of the lesson that is open differ."""
-        lesson = self.node.teaching.open
+        lesson = self.teaching.open
         return lesson.frames if lesson and lesson.name == name else 0
 
     def order(self, *arguments: Any) -> CommandResult:
@@ -148,7 +150,7 @@ class Robot:
         return self.link.results[-1]
 
     def classes(self) -> tuple[str, ...]:
-        return self.node._knowledge.classes
+        return self.state.memory.classes
 
     def end(self) -> None:
         self.stop.made = True
@@ -159,7 +161,7 @@ class Robot:
         try:
             self._build()
             self._ready.set()
-            self.node.run()
+            go_through(self.run, live)
         except BaseException as error:
             self.error = error
         finally:
@@ -178,22 +180,27 @@ class Robot:
             boot=self._boot, run="c" * 16, former="", edits=0, started=1.0, online=True, split=split, weights=start,
             rehearse=1.0,
         )  # fmt: skip
-        self.node: LiveNode = live_node(
-            self.link,
+        self.run = assemble(
             self.config,
-            trainer,
-            Uplink(self.link, "r1", state, self.outbox),
-            Paced(self.stage),
-            None,
-            self.folder,
-            self.stop,
-            load_checkpoint(self.folder.checkpoint) if has_checkpoint else None,
+            link=self.link,
+            trainer=trainer,
+            uplink=Uplink(self.link, "r1", state, self.outbox),
+            outbox=self.outbox,
+            source=Paced(self.stage),
+            folder=self.folder,
+            stop=self.stop,
+            saved=load_checkpoint(self.folder.checkpoint) if has_checkpoint else None,
         )
+        assert self.run.lessons
+        assert self.run.state.teaching
+        assert self.run.state.practice
+        self.state, self.lessons, self.teaching = self.run.state, self.run.lessons, self.run.state.teaching
+        self.practice = self.run.state.practice
 
 
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hierarchy.runtime.run_folder, "draw_curves", lambda *_arguments: None)
+    monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
 
 
 @pytest.fixture
@@ -242,14 +249,14 @@ def test_it_is_taught_by_showing_without_a_trainer_and_can_be_told_otherwise(rob
     # Taken back, the class goes, and its frames.
     assert robot.order("undo").ok
     assert robot.classes() == ("ball",)
-    assert robot.node._knowledge.samples_of("star") == 0
+    assert robot.state.memory.samples_of("star") == 0
     assert not robot.order("forget", "star").ok
     assert robot.order("forget", "ball").ok
     assert robot.classes() == ()
-    assert len(robot.node._knowledge.rehearsal) + len(robot.node._knowledge.held_out) == 0
+    assert len(robot.state.memory.rehearsal) + len(robot.state.memory.held_out) == 0
     robot.stage.shown = "ball"
     robot.link.command("teach", "ball", seconds=1.0)  # and ends by itself
-    robot.wait_for(lambda: robot.link.results[-1].text.startswith("saw ") and not robot.node.is_busy)
+    robot.wait_for(lambda: robot.link.results[-1].text.startswith("saw ") and not robot.lessons.busy)
     assert robot.classes() == ("ball",)
     assert robot.outbox.edits == 3
 
@@ -257,13 +264,13 @@ def test_it_is_taught_by_showing_without_a_trainer_and_can_be_told_otherwise(rob
 def test_every_step_is_full_and_practice_settles_after_a_lesson(robot: Robot) -> None:
     robot.teach("ball", "ball")
     steps: list[tuple[int, int, float | None]] = []
-    step = robot.node._trainer.step
+    step = robot.state.trainer.step
 
     def noted(images: Any, names: Any, *, fresh: int, progress: float | None) -> EdgeStep:
         steps.append((len(images), fresh, progress))
         return step(images, names, fresh=fresh, progress=progress)
 
-    robot.node._trainer.step = noted  # type: ignore[method-assign]
+    robot.state.trainer.step = noted  # type: ignore[method-assign]
     robot.teach("star", "star")
     assert {size for size, _, _ in steps} == {robot.config.learning.batch}  # the few last frames of the lesson, too
     last_lesson = max(number for number, (_, fresh, _) in enumerate(steps) if fresh)
@@ -282,14 +289,14 @@ def test_what_was_learned_settles_and_is_saved_where_a_lesson_ends_after_its_las
     robot = start(practice=practice, batch=2)  # so that each frame is a step
     robot.stage.scene = 1
     robot.link.command("teach", "ball", seconds=LESSON_SECONDS)
-    robot.wait_for(lambda: robot.node._trainer.steps)
+    robot.wait_for(lambda: robot.state.trainer.steps)
     robot.stage.scene = 4  # held out: nothing more is learned
     shown = robot.shown("ball")
-    robot.wait_for(lambda: robot.shown("ball") >= shown + 5 and not robot.node.teaching.waiting)
-    learned = robot.node._trainer.steps
-    assert robot.node._saved_steps < learned
+    robot.wait_for(lambda: robot.shown("ball") >= shown + 5 and not robot.teaching.waiting)
+    learned = robot.state.trainer.steps
+    assert robot.run.saving.saved_steps < learned
     assert robot.order("stop").ok
-    robot.wait_for(lambda: robot.node._saved_steps >= learned + settling)
+    robot.wait_for(lambda: robot.run.saving.saved_steps >= learned + settling)
 
 
 def test_what_was_taught_and_undone_outlasts_the_process(start: Callable[..., Robot]) -> None:
@@ -300,8 +307,8 @@ def test_what_was_taught_and_undone_outlasts_the_process(start: Callable[..., Ro
     first.end()
     second = start(boot="d" * 16)
     assert second.classes() == ("ball", "sun")
-    assert second.node.teaching.last is not None
-    assert second.node.teaching.last.name == "sun"
+    assert second.teaching.last is not None
+    assert second.teaching.last.name == "sun"
     assert second.order("undo").ok
     assert second.classes() == ("ball",)
 
@@ -316,7 +323,7 @@ def test_a_checkpoint_from_before_an_edit_is_edited(start: Callable[..., Robot],
     checkpoint.write_bytes(before)  # as a kill right behind the edit leaves it
     second = start(boot="d" * 16)
     assert second.classes() == ("sphere",)
-    assert second.node._knowledge.samples_of("ball") == 0
+    assert second.state.memory.samples_of("ball") == 0
 
 
 def test_each_batch_is_of_one_lesson_and_knows_the_edits_before_it(robot: Robot) -> None:
@@ -372,7 +379,7 @@ def test_a_robot_killed_in_a_lesson_knows_it_and_takes_back_no_other(
     first.teach("ball", "ball")
     first.stage.shown = "star"
     first.link.command("teach", "star", seconds=60.0)
-    first.wait_for(lambda: first.node._saved_lesson == 2)
+    first.wait_for(lambda: first.lessons.saved_lesson == 2)
     copy = tmp_path.with_name("killed")
     shutil.copytree(tmp_path / "checkpoint", copy)
     first.end()
@@ -396,27 +403,27 @@ def test_a_step_that_broke_off_loses_nothing_that_was_shown(
         lost.extend(names[:fresh])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(first.node._trainer, "step", break_off)
+    monkeypatch.setattr(first.state.trainer, "step", break_off)
     first.stage.shown = "star"
     first.link.command("teach", "star", seconds=LESSON_SECONDS)
     first.thread.join(PATIENCE)
     assert isinstance(first.error, KeyboardInterrupt)
     assert set(lost) == {"star"}
     second = start(boot="d" * 16)
-    second.wait_for(lambda: second.node._trainer.steps and not second.node.is_busy)
+    second.wait_for(lambda: second.state.trainer.steps and not second.lessons.busy)
     second.wait_for(lambda: "star" in second.outbox.counts())
     counts = second.outbox.counts()
     assert (counts["star"].taken, counts["ball"].taken) == (len(lost), before["ball"].taken)
 
 
 def test_a_lesson_is_on_the_disk_before_practice(robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robot.node, "_practise", lambda: False)
+    monkeypatch.setattr(robot.lessons, "practise", lambda: False)
     robot.stage.shown = "ball"
     robot.link.command("teach", "ball", seconds=2.0)
     robot.wait_for(lambda: len(robot.link.results) == 2)
-    robot.wait_for(lambda: not robot.node.teaching.waiting and not robot.node._batcher.filled)
-    robot.wait_for(lambda: robot.node._saved_steps == robot.node._trainer.steps > 0)
-    assert robot.node._practice.due >= 1
+    robot.wait_for(lambda: not robot.teaching.waiting and not robot.state.batcher.filled)
+    robot.wait_for(lambda: robot.run.saving.saved_steps == robot.state.trainer.steps > 0)
+    assert robot.practice.due >= 1
     _, about = load_checkpoint(robot.folder.checkpoint)
     assert about["batcher"]["names"] == []
     assert about["teaching"]["lessons"][-1]["name"] == "ball"

@@ -18,11 +18,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import hierarchy.runtime.curves
 import hierarchy.runtime.run_folder
 import robot_edge.learning.held_out
 import robot_edge.learning.practice
-import robot_edge.run.node
+import robot_edge.run.edge_learning
+import robot_edge.run.replay
+import robot_edge.run.saving
 import robot_edge.run.start
+import robot_edge.run.testing
 import robot_edge.uplink.rate_control
 import robot_edge.uplink.uplink
 from broker.errors import ConfigError, NameTaken, StorageError
@@ -38,8 +42,10 @@ from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.segment import build_edge
 from robot_edge.learning.trainer import EdgeStep, EdgeTrainer
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.node import RobotNode
+from robot_edge.run.ending import finish, go_through
 from robot_edge.run.outcome import verdict
+from robot_edge.run.replay import replay, settle, train, wait_for_trainer
+from robot_edge.run.robot_run import assemble
 from robot_edge.run.start import open_outbox
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
@@ -54,7 +60,7 @@ TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than most of what these tests train."""
-    monkeypatch.setattr(hierarchy.runtime.run_folder, "draw_curves", lambda *_arguments: None)
+    monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
 
 
 OPEN: list[Run] = []
@@ -136,7 +142,7 @@ class WatchedTrainer(EdgeTrainer):
 
 @dataclass
 class Run:
-    """A robot's node with all that it works with."""
+    """A robot's run with all that it works with."""
 
     path: Path
     settings: dict[str, Any] = field(default_factory=dict)
@@ -169,25 +175,27 @@ class Run:
         saved = load_checkpoint(self.folder.checkpoint) if has_checkpoint else None
         self.outbox = open_outbox(self.config, self.path, self.boot)
         OPEN.append(self)
-        self.node = RobotNode(
+        self.robot = assemble(
             self.config,
-            self.trainer,
-            Uplink(self.link, "r1", state, self.outbox),
-            self._source(self.config.source.source, self.config.source.images),
-            held_out,
-            self.folder,
-            self.stop,
-            saved,
+            link=self.link,
+            trainer=self.trainer,
+            uplink=Uplink(self.link, "r1", state, self.outbox),
+            outbox=self.outbox,
+            source=self._source(self.config.source.source, self.config.source.images),
+            held_out=held_out,
+            folder=self.folder,
+            stop=self.stop,
+            saved=saved,
         )
 
     def all(self) -> dict[str, Any]:
         """Go through the whole run; return its summary."""
-        self.node.run()
+        go_through(self.robot, replay)
         return self.summary()
 
     def finish(self) -> dict[str, Any]:
         """End the run and return its summary."""
-        self.node.finish()
+        finish(self.robot)
         return self.summary()
 
     def summary(self) -> dict[str, Any]:
@@ -278,10 +286,10 @@ def test_a_killed_robot_goes_on_with_the_bits_that_the_link_could_carry(tmp_path
     settings = {"images": 48, "held_out": "sim:", "least_bits": 1, "checkpoint_every": 4}
     first = Run(tmp_path, settings)
     first.stop_after(8)
-    first.node._rate_control.go_on(2)
+    first.robot.state.rate_control.go_on(2)
     first.trainer.bits = 2
-    first.node.wait_for_trainer()
-    first.node.train()
+    wait_for_trainer(first.robot)
+    train(first.robot)
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
     second.all()
@@ -295,11 +303,11 @@ def test_in_an_outage_values_are_given_no_bits_and_lose_none(tmp_path: Path, mon
     monkeypatch.setattr(robot_edge.uplink.rate_control, "REVIEW_SECONDS", 0.0)
     monkeypatch.setattr(robot_edge.uplink.rate_control, "CALM_SECONDS", 0.0)
     run = Run(tmp_path, {"images": 100, "least_bits": 2, "when_full": "block"})
-    run.node.wait_for_trainer()
-    run.node._rate_control.go_on(3)
+    wait_for_trainer(run.robot)
+    run.robot.state.rate_control.go_on(3)
     run.trainer.bits = 3
     run.link.connected = False
-    run.node.train()
+    train(run.robot)
     assert len(run.outbox) > 10
     assert {line["bits"] for line in run.metrics()} == {3}
     run.stop.made = True
@@ -371,8 +379,8 @@ def test_a_replay_that_ended_on_some_of_its_classes_practises_on_all_of_them(tmp
 
 
 def test_of_a_long_replay_a_fifth_goes_up_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robot_edge.run.node, "FRAMES_SENT_AGAIN", 4)
-    monkeypatch.setattr(robot_edge.run.node, "PREDICT_AT_ONCE", 4)
+    monkeypatch.setattr(robot_edge.run.replay, "FRAMES_SENT_AGAIN", 4)
+    monkeypatch.setattr(robot_edge.run.edge_learning, "PREDICT_AT_ONCE", 4)
     run = Run(tmp_path, ONE_BY_ONE)
     run.all()
     settled = [batch for batch in run.link.batches if batch.again and batch.edge_version == 36]
@@ -383,9 +391,9 @@ def test_of_a_long_replay_a_fifth_goes_up_once_more(tmp_path: Path, monkeypatch:
 def test_what_goes_up_once_more_waits_for_a_link_that_falls_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(robot_edge.run.node, "PREDICT_AT_ONCE", 4)
+    monkeypatch.setattr(robot_edge.run.edge_learning, "PREDICT_AT_ONCE", 4)
     run = Run(tmp_path, ONE_BY_ONE)
-    drain, sent = run.node._drain, []
+    drain, sent = run.robot.talk.drain, []
 
     def drain_then_watch(what: str) -> bool:
         # From the practice on one message that waits is too many, and so nothing would go up beside it.
@@ -393,7 +401,7 @@ def test_what_goes_up_once_more_waits_for_a_link_that_falls_behind(
         sent.append(len(run.outbox))
         return drain(what)
 
-    monkeypatch.setattr(run.node, "_drain", drain_then_watch)
+    monkeypatch.setattr(run.robot.talk, "drain", drain_then_watch)
     run.all()
     settled = [batch for batch in run.link.batches if batch.again and batch.edge_version == 36]
     assert sum(len(batch.labels) for batch in settled) == 48
@@ -402,14 +410,16 @@ def test_what_goes_up_once_more_waits_for_a_link_that_falls_behind(
 
 def test_a_class_that_another_is_merged_into_keeps_its_own_rounds(tmp_path: Path) -> None:
     run = Run(tmp_path, ONE_BY_ONE)
-    run.node.wait_for_trainer()
-    run.node.train()
+    wait_for_trainer(run.robot)
+    train(run.robot)
     first, second, _ = run.trainer.classes
-    assert [list(row) for row in run.node._figures.rounds.rows] == [[first]], "tested where the second phase began"
-    run.node._edit("rename", first, "thing", 0)
-    assert [list(row) for row in run.node._figures.rounds.rows] == [["thing"]]
-    run.node._edit("rename", "thing", second, 0)
-    assert run.node._figures.rounds.rows == [], "there was no second class yet"
+    assert [list(row) for row in run.robot.state.figures.rounds.rows] == [[first]], (
+        "tested where the second phase began"
+    )
+    run.robot.edit("rename", first, "thing", 0)
+    assert [list(row) for row in run.robot.state.figures.rounds.rows] == [["thing"]]
+    run.robot.edit("rename", "thing", second, 0)
+    assert run.robot.state.figures.rounds.rows == [], "there was no second class yet"
 
 
 def test_a_run_that_was_stopped_while_it_practised_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -433,13 +443,13 @@ def test_what_is_remembered_goes_up_at_the_next_start_where_a_stop_came_before_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = Run(tmp_path, ONE_BY_ONE)
-    drain = first.node._drain
+    drain = first.robot.talk.drain
 
     def stop_meanwhile(what: str) -> bool:
         first.stop.made = True
         return drain(what)
 
-    monkeypatch.setattr(first.node, "_drain", stop_meanwhile)
+    monkeypatch.setattr(first.robot.talk, "drain", stop_meanwhile)
     with monkeypatch.context() as patch:
         patch.setattr(robot_edge.uplink.uplink, "MESSAGES_OF_A_LINK_THAT_KEEPS_UP", -1)  # it is behind
         assert first.all()["interrupted"]
@@ -456,14 +466,14 @@ def test_what_is_remembered_goes_up_at_the_next_start_where_a_stop_came_before_i
 def test_where_no_frames_are_kept_there_is_nothing_to_practise_on_and_that_is_not_asked_again(tmp_path: Path) -> None:
     settings = {**ONE_BY_ONE, "rehearsal_mb": 0}
     first = Run(tmp_path, settings)
-    first.node.train()
-    first.node._settle()
+    train(first.robot)
+    settle(first.robot)
     first.stop.made = True
     rounds = len(first.finish()["exit_accuracy_matrix"]["rounds"])
     assert len(first.trainer.frames) == 12
     first.end()
     second = Run(tmp_path, settings)
-    second.node._settle()
+    settle(second.robot)
     assert len(second.finish()["exit_accuracy_matrix"]["rounds"]) == rounds, "it is not tested once more for it"
 
 
@@ -471,9 +481,9 @@ def test_each_phase_is_tested_also_where_it_only_brings_classes_back_and_after_a
     settings = {"images": 40, "held_out": "sim:", "phases": "mug|car|mug|car|mug", "checkpoint_every": 2}
     first = Run(tmp_path, settings)
     first.stop_after(5)  # of two in each phase
-    first.node.wait_for_trainer()
-    first.node.train()
-    assert len(first.node._figures._all_rounds().state()) == 2
+    wait_for_trainer(first.robot)
+    train(first.robot)
+    assert len(first.robot.state.figures._all_rounds().state()) == 2
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
     rounds = second.all()["exit_accuracy_matrix"]["rounds"]
@@ -487,8 +497,8 @@ def test_a_class_more_than_a_former_run_knew_is_practised_with_all_of_them(
     settings = {"held_out_every": 3, "images": 48, "practice": 10}
     Run(tmp_path / "one", {**settings, "phases": "mug,car"}).all()
     heir = Run(tmp_path / "two", {**settings, "phases": "star", "weights": str(tmp_path / "one")})
-    heir.node.inherit(tmp_path / "one")
-    inherited = len(heir.node._knowledge.rehearsal)
+    heir.robot.inherit(tmp_path / "one")
+    inherited = len(heir.robot.state.memory.rehearsal)
     summary = heir.all()
     stream = [fresh for _, fresh in heir.trainer.frames if fresh]
     assert heir.trainer.frames[len(stream) :] == [(8, 0)] * (len(stream) + inherited // 4), (
@@ -514,7 +524,7 @@ def test_practice_is_saved_now_and_then_and_before_it_waits_for_the_cloud(
 ) -> None:
     run = Run(tmp_path, {**ONE_BY_ONE, "checkpoint_every": 10})
     saved: list[int] = []
-    save, drain = run.node.save, run.node._drain
+    save, drain = run.robot.saving.save, run.robot.talk.drain
 
     def note_and_save() -> None:
         save()
@@ -524,8 +534,8 @@ def test_practice_is_saved_now_and_then_and_before_it_waits_for_the_cloud(
         assert saved[-1] == 24
         return drain(what)
 
-    monkeypatch.setattr(run.node, "save", note_and_save)
-    monkeypatch.setattr(run.node, "_drain", look_and_drain)
+    monkeypatch.setattr(run.robot.saving, "save", note_and_save)
+    monkeypatch.setattr(run.robot.talk, "drain", look_and_drain)
     run.all()
     assert saved[:3] == [0, 8, 18], "of 12 steps of the stream and 24 of practice"
 
@@ -534,10 +544,10 @@ def test_a_phase_that_ends_while_the_cloud_is_away_is_tested_there_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path, ONE_BY_ONE)
-    run.node.wait_for_trainer()
+    wait_for_trainer(run.robot)
     with monkeypatch.context() as patch:
         patch.setattr(Uplink, "trainer_online", property(lambda _: False))
-        run.node.train()
+        train(run.robot)
     run.all()
     assert {batch.evaluation for batch in run.link.batches} == {0, 1, 2, 3, 4}
 
@@ -546,9 +556,9 @@ def test_a_stop_behind_a_test_does_not_have_it_repeated(tmp_path: Path) -> None:
     settings = {**ONE_BY_ONE, "practice": 0}
     for _ in range(3):
         run = Run(tmp_path, settings)
-        run.node.train()
-        run.node._settle()
-        run.node._has_settled = False  # as where the cloud has not taken all yet
+        train(run.robot)
+        settle(run.robot)
+        run.robot.state.settled = False  # as where the cloud has not taken all yet
         run.stop.made = True
         summary = run.finish()
         run.end()
@@ -575,8 +585,8 @@ def test_frames_of_a_former_run_have_numbers_of_their_own(tmp_path: Path) -> Non
     former = Run(tmp_path / "one", {"images": 40})
     former.all()
     heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one"), "images": 40, "held_out": "sim:"})
-    heir.node.inherit(tmp_path / "one")
-    inherited = len(heir.node._knowledge.rehearsal)
+    heir.robot.inherit(tmp_path / "one")
+    inherited = len(heir.robot.state.memory.rehearsal)
     heir.all()
     fresh = [batch for batch in heir.link.batches if not batch.evaluation and not batch.again]
     numbers = [number for batch in fresh for number in batch.samples.tolist()]
@@ -595,21 +605,21 @@ def test_a_source_of_its_own_for_testing_leaves_all_others_to_train_on(tmp_path:
 def test_frames_of_a_source_for_testing_follow_what_became_of_their_classes(tmp_path: Path) -> None:
     settings = {"images": 48, "held_out": "sim:", "phases": "mug,car,star"}
     first = Run(tmp_path, settings)
-    first.node.wait_for_trainer()
-    first.node.train()
+    wait_for_trainer(first.robot)
+    train(first.robot)
     assert set(first.trainer.classes) == {"mug", "car", "star"}
-    first.node._edit("rename", "mug", "cup", 0)
-    first.node._edit("forget", "car", "", 0)
-    first.node._held_out._opener = partial(first._held_out, 40)  # these show all three
-    first.node._test_so_far()
-    assert set(first.node._figures.held_out.by_class) == {"cup", "star"}
+    first.robot.edit("rename", "mug", "cup", 0)
+    first.robot.edit("forget", "car", "", 0)
+    first.robot.testing.held_out._opener = partial(first._held_out, 40)  # these show all three
+    first.robot.testing.test_so_far()
+    assert set(first.robot.state.figures.held_out.by_class) == {"cup", "star"}
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
-    second.node._held_out._opener = partial(first._held_out, 40)
+    second.robot.testing.held_out._opener = partial(first._held_out, 40)
     tested = second.all()["exit_accuracy_by_class"]
     assert set(tested) == set(second.link.names(evaluation=1)) == {"cup", "star"}
     forgotten_before = ClassEdit(boot=BOOT, sequence=0, number=1, change="forget", name="star", to="", session=0)
-    assert second.node._knowledge.called_now("star", [forgotten_before]) == "star", "it was learned anew"
+    assert second.robot.state.memory.called_now("star", [forgotten_before]) == "star", "it was learned anew"
 
 
 def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -657,8 +667,8 @@ def test_where_every_class_has_one_picture_all_are_learned_and_no_test_is_waited
 
 def test_what_the_cloud_has_not_said_is_not_made_up(tmp_path: Path) -> None:
     run = Run(tmp_path, {"images": 8})
-    run.node.wait_for_trainer()
-    run.node.train()
+    wait_for_trainer(run.robot)
+    train(run.robot)
     summary = run.finish()
     assert summary["exit_accuracy"] is None
     assert summary["cloud_accuracy"] is None, "the cloud's figures are of no evaluation yet"
@@ -722,7 +732,7 @@ def assert_same(one: Run, other: Run) -> None:
 def _whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing interrupts."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hierarchy.runtime.run_folder, "draw_curves", lambda *_arguments: None)
+        patch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
         torch.set_num_threads(1)
         run = Run(tmp_path_factory.mktemp("whole"), STREAM)
         run.all()
@@ -737,7 +747,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(whole: Run, tmp_path: P
     first.end()
     second = Run(tmp_path, STREAM, boot=LATER)
     second.link.offer_trainer = False  # a run that goes on waits for nobody
-    second.node.wait_for_trainer()
+    wait_for_trainer(second.robot)
     second.link.offer_trainer = True
     summary = second.all()
     assert len(second.trainer.frames) == len(whole.trainer.frames) - 15
@@ -756,8 +766,8 @@ def test_a_run_that_was_killed_learns_again_and_sends_nothing_twice(
     settings = {**STREAM, "checkpoint_every": checkpoint_every}
     first = Run(tmp_path, settings)
     first.stop_after(15)
-    first.node.wait_for_trainer()
-    first.node.train()
+    wait_for_trainer(first.robot)
+    train(first.robot)
     first.end()  # nothing since the last commit and the last checkpoint is on the disk
     second = Run(tmp_path, settings, boot=LATER)
     position = second.outbox.position
@@ -772,11 +782,11 @@ def test_a_run_that_was_killed_learns_again_and_sends_nothing_twice(
 
 def test_what_a_killed_robot_had_in_its_outbox_goes_up_later(whole: Run, tmp_path: Path) -> None:
     first = Run(tmp_path, STREAM)
-    first.node.wait_for_trainer()
+    wait_for_trainer(first.robot)
     first.link.connected = False
     first.stop_after(15)
-    first.node.train()
-    first.node.save()
+    train(first.robot)
+    first.robot.saving.save()
     first.end()
     assert first.link.batches == []
     second = Run(tmp_path, STREAM, boot=LATER)
@@ -789,8 +799,8 @@ def test_what_a_killed_robot_had_in_its_outbox_goes_up_later(whole: Run, tmp_pat
 def test_a_killed_run_that_is_shown_more_sends_its_last_small_batch_once(tmp_path: Path) -> None:
     settings = {"held_out": "sim:", "rehearse": 0.0, "checkpoint_every": 1000}
     first = Run(tmp_path, {**settings, "images": 22})
-    first.node.wait_for_trainer()
-    first.node.train()
+    wait_for_trainer(first.robot)
+    train(first.robot)
     assert first.outbox.sync(0.0)
     first.end()
     assert first.trainer.frames[-1] == (6, 6)
@@ -806,13 +816,15 @@ def test_an_outbox_that_is_gone_is_said(tmp_path: Path, caplog: pytest.LogCaptur
     first = Run(tmp_path, STREAM)
     first.stop_after(3)
     first.all()
-    first.node._knowledge.edits = 3
-    first.node.save()
+    first.robot.state.memory.edits = 3
+    first.robot.saving.save()
     first.end()
     for part in tmp_path.glob("outbox.db*"):
         part.unlink()
     second = Run(tmp_path, STREAM, boot=LATER)
-    assert second.node._knowledge.edits == 0, "they are numbered from 1 again, and a kill must not lose the first three"
+    assert second.robot.state.memory.edits == 0, (
+        "they are numbered from 1 again, and a kill must not lose the first three"
+    )
     second.end()
     assert "the outbox of this run is gone" in caplog.text
 
@@ -820,8 +832,8 @@ def test_an_outbox_that_is_gone_is_said(tmp_path: Path, caplog: pytest.LogCaptur
 def test_bytes_per_image_are_right_while_a_killed_run_learns_again(tmp_path: Path) -> None:
     first = Run(tmp_path, {**STREAM, "checkpoint_every": 1000})
     first.stop_after(15)
-    first.node.wait_for_trainer()
-    first.node.train()
+    wait_for_trainer(first.robot)
+    train(first.robot)
     first.end()
     second = Run(tmp_path, {**STREAM, "checkpoint_every": 1000}, boot=LATER)
     made = second.outbox.bytes_made
@@ -867,9 +879,9 @@ def test_half_a_checkpoint_is_named_with_a_way_out(tmp_path: Path) -> None:
 def test_without_a_cloud_everything_is_counted(tmp_path: Path) -> None:
     settings = {"images": 1600, "when_full": "balanced", "outbox_mb": 1.0, "bottleneck": 0, "image_size": 32}
     run = Run(tmp_path, {**settings, "source": "sim:", "rehearse": 0.0})
-    run.node.wait_for_trainer()
+    wait_for_trainer(run.robot)
     run.link.connected = False
-    run.node.train()
+    train(run.robot)
     run.stop.made = True
     summary = run.finish()
     by_class = summary["samples_by_class"].values()
@@ -896,7 +908,7 @@ def test_what_a_step_that_broke_off_was_to_learn_is_learned_and_sent_later(
 
     monkeypatch.setattr(first.trainer, "step", break_off)
     with pytest.raises(type(error)):
-        first.node.run()
+        go_through(first.robot, replay)
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
     summary = second.all()
@@ -912,7 +924,7 @@ class FullDisk:
     full = True
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(robot_edge.run.node, "save_checkpoint", self._save)
+        monkeypatch.setattr(robot_edge.run.saving, "save_checkpoint", self._save)
 
     def _save(self, *arguments: Any) -> None:
         if self.full:
@@ -926,14 +938,14 @@ def test_a_disk_that_takes_no_checkpoint_stops_no_training(
     disk = FullDisk(monkeypatch)
     caplog.set_level("INFO")
     run = Run(tmp_path, {"images": 64, "checkpoint_every": 2, "held_out": "sim:"})
-    run.node.wait_for_trainer()
-    run.node.train()
+    wait_for_trainer(run.robot)
+    train(run.robot)
     assert len(run.trainer.frames) == 16
     said = [one for one in caplog.messages if "checkpoint" in one]
     assert len(said) == 1
     assert said[0].startswith("the checkpoint cannot be written ([Errno 28] no space left on device), training goes on")
     assert f"make room on the disk of {tmp_path}" in said[0]
-    assert run.node._shown()[0] == "DISK FULL: the checkpoint not written"
+    assert run.robot.talk.shown()[0] == "DISK FULL: the checkpoint not written"
     disk.full = False
     run.finish()
     assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 16
@@ -943,11 +955,11 @@ def test_a_disk_that_stays_full_is_the_runs_last_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     FullDisk(monkeypatch)
-    monkeypatch.setattr(robot_edge.run.node, "LAST_SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(robot_edge.run.node, "other_place", lambda *_: None)
+    monkeypatch.setattr(robot_edge.run.saving, "LAST_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.run.saving, "other_place", lambda *_: None)
     run = Run(tmp_path, {"images": 16, "held_out": "sim:"})
     with pytest.raises(StorageError) as error:
-        run.node.run()
+        go_through(run.robot, replay)
     assert str(error.value).startswith(
         "NOT SAVED: the checkpoint ([Errno 28] no space left on device). Please make room on"
     )
@@ -960,19 +972,19 @@ def test_a_disk_that_stays_full_is_the_runs_last_word(
 
 def test_room_that_is_made_at_the_end_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = FullDisk(monkeypatch)
-    monkeypatch.setattr(robot_edge.run.node, "LAST_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.run.saving, "LAST_RETRY_SECONDS", 0.0)
     run = Run(tmp_path, {"images": 16, "held_out": "sim:"})
-    run.node.wait_for_trainer()
-    run.node.train()
+    wait_for_trainer(run.robot)
+    train(run.robot)
     tries: list[bool] = []
-    save = run.node.save
+    save = run.robot.saving.save
 
     def make_room_at_the_third_try() -> bool:
         tries.append(save())
         disk.full = len(tries) < 2
         return tries[-1]
 
-    monkeypatch.setattr(run.node, "save", make_room_at_the_third_try)
+    monkeypatch.setattr(run.robot.saving, "save", make_room_at_the_third_try)
     run.finish()
     assert tries == [False, False, True]
     assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 4
@@ -983,18 +995,18 @@ def test_where_another_disk_has_room_what_was_learned_is_kept_there(
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    monkeypatch.setattr(robot_edge.run.node, "LAST_SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(robot_edge.run.node, "other_place", lambda *_: other)
+    monkeypatch.setattr(robot_edge.run.saving, "LAST_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.run.saving, "other_place", lambda *_: other)
 
     def full_here(folder: Path, *arguments: Any) -> None:
         if other not in folder.parents:
             raise OSError(errno.ENOSPC, "no space left on device")
         save_checkpoint(folder, *arguments)
 
-    monkeypatch.setattr(robot_edge.run.node, "save_checkpoint", full_here)
+    monkeypatch.setattr(robot_edge.run.saving, "save_checkpoint", full_here)
     run = Run(tmp_path / "run", {"images": 16, "held_out": "sim:"})
     with pytest.raises(StorageError) as error:
-        run.node.run()
+        go_through(run.robot, replay)
     (kept,) = other.iterdir()
     assert f"--weights {kept}" in str(error.value)
     assert kept.stat().st_mode & 0o077 == 0, "it has frames in it"
@@ -1011,7 +1023,7 @@ def test_every_file_that_the_disk_did_not_take_is_named(tmp_path: Path, monkeypa
     with pytest.raises(
         StorageError, match=r"NOT SAVED: summary.json .*\. What was learned is saved: the same --run-dir"
     ):
-        run.node.run()
+        go_through(run.robot, replay)
     assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 4
 
 
@@ -1019,11 +1031,11 @@ def test_every_file_that_the_disk_did_not_take_is_named(tmp_path: Path, monkeypa
 def test_a_run_without_labels_says_so_early_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, interrupted: bool
 ) -> None:
-    monkeypatch.setattr(robot_edge.run.node, "FRAMES_WITHOUT_LABEL", 8)
+    monkeypatch.setattr(robot_edge.run.replay, "FRAMES_WITHOUT_LABEL", 8)
     run = Run(tmp_path, {"images": 48})
-    monkeypatch.setattr(run.node._batcher, "source", Unlabelled(run.node._batcher.source))
+    monkeypatch.setattr(run.robot.state.batcher, "source", Unlabelled(run.robot.state.batcher.source))
     run.stop.made = interrupted
-    summary = run.node.run()
+    summary = go_through(run.robot, replay)
     assert ("none of the first 48 frames has a label" in caplog.text) == (not interrupted)
     assert (summary["images"], summary["exit_accuracy"], summary["exit_accuracy_missing"]) == (
         0,
@@ -1054,7 +1066,7 @@ class Unlabelled:
 
 def test_where_nothing_is_held_out_it_is_said_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(tmp_path, {"images": 16, "held_out_every": 1000})
-    summary = run.node.run()
+    summary = go_through(run.robot, replay)
     assert summary["images"] == 16
     assert "one scene in 1000 is (--held-out-every)" in summary["exit_accuracy_missing"]
     assert summary["cloud_accuracy_missing"] == summary["exit_accuracy_missing"]
@@ -1066,12 +1078,12 @@ def test_line_table_metrics_and_summary_have_one_figure_by_one_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Run(tmp_path, {"images": 48, "held_out": "sim:"})
-    run.node._figures._prequential._recent = deque(maxlen=8)  # so that it is another figure than since the start
-    summary = run.node.run()
+    run.robot.state.figures._prequential._recent = deque(maxlen=8)  # so that it is another figure than since the start
+    summary = go_through(run.robot, replay)
     last = run.metrics()[-1]
     for name in ("exit_prequential", "exit_recent", "cloud_prequential", "cloud_recent"):
         assert summary[name] == last[name], name
-    assert summary["exit_prequential"] == run.node._figures.message().exit_prequential
+    assert summary["exit_prequential"] == run.robot.state.figures.message().exit_prequential
     assert (summary["cloud_prequential"], summary["cloud_recent"]) == (0.6, 0.7)
     printed = capsys.readouterr().out
     (row,) = (line for line in printed.splitlines() if "last 1,000 images" in line)
@@ -1079,12 +1091,12 @@ def test_line_table_metrics_and_summary_have_one_figure_by_one_name(
     assert "70.0 %" in row
     (row,) = (line for line in printed.splitlines() if "since the start" in line)
     assert f"{100 * summary['exit_prequential']:.1f} %" in row
-    assert f"exit {100 * summary['exit_recent']:.1f} %" in run.node._figures.live_line()
+    assert f"exit {100 * summary['exit_recent']:.1f} %" in run.robot.state.figures.live_line()
 
 
 def test_samples_are_counted_in_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(tmp_path, {"images": 48, "held_out": "sim:", "phases": "mug,car|mug,car,star"})
-    summary = run.node.run()
+    summary = go_through(run.robot, replay)
     assert summary["messages_trained"] > summary["messages_sent"], "it counts tests, and is printed beside no other"
     printed = " ".join(capsys.readouterr().out.split())
     assert f"Samples for the cloud: 48 made, in {summary['messages_sent']} messages; 48 stored by it, 48 of" in printed
@@ -1094,10 +1106,10 @@ def test_samples_are_counted_in_samples(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_namesake_leaves_no_table_and_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(tmp_path, {"images": 64})
-    namesake = RobotState(**{**vars(run.node._uplink.state), "boot": "a" * 16, "started": 0.5})
+    namesake = RobotState(**{**vars(run.robot.uplink.state), "boot": "a" * 16, "started": 0.5})
     run.link.offer(Delivery(topics.topic("robot", "r1", "state"), pack(namesake), retained=False))
     with pytest.raises(NameTaken):
-        run.node.run()
+        go_through(run.robot, replay)
     assert capsys.readouterr().out == ""
     assert not run.folder.checkpoint.exists()
     assert not (tmp_path / "summary.json").exists()
@@ -1148,7 +1160,7 @@ def figures(boot: str, *, evaluated: int) -> TrainerMetrics:
 
 
 def test_it_waits_for_a_slow_cloud_as_long_as_that_gets_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robot_edge.run.node, "FIGURES_SECONDS", 0.5)
+    monkeypatch.setattr(robot_edge.run.testing, "FIGURES_SECONDS", 0.5)
     run = Run(tmp_path, {"images": 32, "held_out": "sim:"}, link=SlowCloud())
     begin = time.monotonic()
     assert run.all()["cloud_accuracy"] == 0.8
@@ -1175,8 +1187,8 @@ def test_a_run_that_begins_with_anothers_weights_remembers_its_frames(tmp_path: 
     former = Run(tmp_path / "one", {"images": 160})
     former.all()
     heir = Run(tmp_path / "two", {"source": "sim:", "weights": str(tmp_path / "one"), "images": 8})
-    heir.node.inherit(tmp_path / "one")
-    before, after = former.node._knowledge, heir.node._knowledge
+    heir.robot.inherit(tmp_path / "one")
+    before, after = former.robot.state.memory, heir.robot.state.memory
     assert before.rehearsal.counts()
     assert after.classes == before.classes
     for left, right in ((before.rehearsal, after.rehearsal), (before.held_out, after.held_out)):
@@ -1192,8 +1204,8 @@ def test_inherited_frames_are_scaled_and_bounded(tmp_path: Path) -> None:
     former.all()
     room_for_ten = {"image_size": 32, "rehearsal_mb": 10 * 3 * 32**2 / 12 / 1e6}
     heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one"), **room_for_ten})
-    heir.node.inherit(tmp_path / "one")
-    frames = list(heir.node._knowledge.rehearsal.all())
+    heir.robot.inherit(tmp_path / "one")
+    frames = list(heir.robot.state.memory.rehearsal.all())
     assert len(frames) == 10
     assert frames[0].image.shape == (32, 32, 3)
     assert len({one.name for one in frames}) > 3  # balanced, not the first or last ten
@@ -1203,7 +1215,7 @@ def test_a_former_run_that_kept_no_frames_is_said(tmp_path: Path, caplog: pytest
     Run(tmp_path / "one", {"images": 40, "rehearse": 0}).all()
     heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one")})
     with caplog.at_level("WARNING"):
-        heir.node.inherit(tmp_path / "one")
+        heir.robot.inherit(tmp_path / "one")
     assert "kept no frames to rehearse of" in caplog.text
 
 
@@ -1211,14 +1223,14 @@ def test_a_class_that_is_forgotten_before_anything_is_learned_stays_forgotten(tm
     Run(tmp_path / "one", {"images": 160}).all()
     settings = {"source": "sim:", "weights": str(tmp_path / "one"), "images": 8}
     first = Run(tmp_path / "two", settings)
-    first.node.inherit(tmp_path / "one")
-    gone = first.node._knowledge.classes[0]
-    first.node._edit("forget", gone, "", 0)
+    first.robot.inherit(tmp_path / "one")
+    gone = first.robot.state.memory.classes[0]
+    first.robot.edit("forget", gone, "", 0)
     first.outbox.sync(0.0)
     first.end()
     second = Run(tmp_path / "two", settings, boot=LATER)
-    second.node.inherit(tmp_path / "one")
-    knowledge = second.node._knowledge
+    second.robot.inherit(tmp_path / "one")
+    knowledge = second.robot.state.memory
     assert knowledge.samples_of(gone) == 0
     assert gone not in knowledge.classes
     second.end()

@@ -22,7 +22,6 @@ import pytest
 from broker.errors import SourceError
 from broker.wire.messages import Command
 from hierarchy.runtime.command_line import StopRequest
-from robot_edge.inference.seeing import TaughtFrames
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.run.record import Recorder, record_source
@@ -34,7 +33,7 @@ from robot_edge.sources.paced import Paced
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.teaching.commands import new_command
-from robot_edge.teaching.lessons import Teaching
+from robot_edge.teaching.lessons import TaughtFrames, Teaching
 from robot_edge.teaching.terminal import parse_line
 
 SIDE = 24
@@ -108,7 +107,7 @@ def learned(read: Callable[[Batcher], Iterator[Any]], source: Any) -> tuple[Batc
 
 
 def learned_live(stage: Stage) -> tuple[Batches, list[tuple[str, bytes]]]:
-    """Show the camera to what a live robot learns through, and let it learn at once, as `LiveNode` does."""
+    """Show the camera to what a live robot learns through, and let it learn at once, as `live` does."""
     teaching = Teaching(stage.clock, trusts_source=True)
 
     def obey(command: Command) -> None:
@@ -127,7 +126,7 @@ def learned_live(stage: Stage) -> tuple[Batches, list[tuple[str, bytes]]]:
             if batch:
                 yield batch
 
-    return learned(read, TaughtFrames(teaching, Paced(stage)))
+    return learned(read, TaughtFrames(teaching))
 
 
 def samples_of(batches: Batches) -> tuple[list[tuple[str, int]], bytes]:

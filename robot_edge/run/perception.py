@@ -1,0 +1,58 @@
+"""How a live robot names what it sees: the exit's copy, the cloud to ask, and who is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from broker.link.base import Link
+from robot_edge.inference.cascade import Cascade, CloudLine, Decision
+from robot_edge.inference.predictions import PredictionPublisher
+from robot_edge.inference.predictor import Predictor
+from robot_edge.inference.sight import Sight
+from robot_edge.learning.trainer import EdgeTrainer
+from robot_edge.run.checkpoint import RunState
+from robot_edge.run.config import RobotConfig
+from robot_edge.sources.frames import Frame
+from robot_edge.uplink.uplink import Uplink
+
+# Held-out frames that confidences are measured on.
+CALIBRATED_FRAMES = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perception:
+    """tell: hears of every decision and of the frame that it is about, in the thread that sees."""
+
+    predictor: Predictor
+    sight: Sight
+    tell: Callable[[Decision, Frame], None]
+
+    def take_over(self, state: RunState) -> None:
+        """Predict from now on with what was learned, and let confidences be what the held-out frames say they are."""
+        segment, held_out = state.trainer.segment, state.memory.held_out.draw(CALIBRATED_FRAMES)
+        if held_out and state.trainer.classes:
+            images = np.stack([one.image for one in held_out])
+            self.predictor.calibrate(segment, images, [one.name for one in held_out])
+        self.predictor.refresh(segment, at_once=True)
+
+
+def perceive(link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Uplink) -> Perception:
+    """Return what a robot of these settings sees by."""
+    predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
+    boot = uplink.state.boot
+    cascade = Cascade(
+        boot=boot,
+        split=uplink.state.split.fingerprint,
+        threshold=config.live.threshold,
+        deadline=config.live.ask_deadline,
+    )
+    publisher = PredictionPublisher(link, config.robot, boot, per_second=config.live.predictions_per_second)
+
+    def tell(decision: Decision, _frame: Frame) -> None:
+        publisher.offer(decision, now=time.monotonic(), wall=time.time())
+
+    return Perception(predictor=predictor, sight=Sight(predictor, cascade, CloudLine(link, config.robot)), tell=tell)

@@ -1,0 +1,214 @@
+"""A robot's run put together: what learns, what tests, what saves, what talks, and the state that they share."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from broker.errors import ConfigError
+from broker.link.base import Link
+from broker.wire.messages import Change, ClassEdit
+from hierarchy.runtime.checkpoint import Parts
+from hierarchy.runtime.command_line import StopRequest
+from hierarchy.runtime.run_folder import RunFolder
+from robot_edge.learning.batcher import Batcher
+from robot_edge.learning.class_edits import Knowledge
+from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.learning.held_out import HELD_OUT_FRAMES, HeldOutFrames, OpenSource
+from robot_edge.learning.practice import LivePractice
+from robot_edge.learning.trainer import EdgeTrainer
+from robot_edge.page.board import Board
+from robot_edge.run.checkpoint import RunState, edits_after, inherit, take_up
+from robot_edge.run.config import RobotConfig
+from robot_edge.run.edge_learning import EdgeLearning
+from robot_edge.run.figures import RunFigures
+from robot_edge.run.lesson_learning import LessonLearning
+from robot_edge.run.page_publisher import Posting
+from robot_edge.run.perception import Perception, perceive
+from robot_edge.run.saving import Saving
+from robot_edge.run.talk import Talk
+from robot_edge.run.testing import Testing
+from robot_edge.sources.frames import PacedSource
+from robot_edge.teaching.commands import Commands
+from robot_edge.teaching.lessons import TaughtFrames, Teaching
+from robot_edge.uplink.outbox import Outbox
+from robot_edge.uplink.rate_control import RateControl
+from robot_edge.uplink.uplink import Uplink
+
+log = logging.getLogger("robot-edge")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobotRun:
+    """The parts of a run. `replay` and `live` are functions of them.
+
+    source: what the robot looks at; a live one learns those of its frames that were taught. edit: carries out a class
+    edit. goes_on: whether a process before this one began the run. perception, lessons: of a live robot.
+    """
+
+    config: RobotConfig
+    folder: RunFolder
+    stop: StopRequest
+    source: PacedSource
+    uplink: Uplink
+    outbox: Outbox
+    state: RunState
+    learning: EdgeLearning
+    testing: Testing
+    saving: Saving
+    talk: Talk
+    edit: Callable[[Change, str, str, int], ClassEdit]
+    goes_on: bool
+    board: Board | None
+    perception: Perception | None
+    lessons: LessonLearning | None
+
+    def inherit(self, former_run: Path) -> None:
+        """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
+        inherit(self.state, self.outbox, former_run)
+
+
+def assemble(
+    config: RobotConfig,
+    *,
+    link: Link,
+    trainer: EdgeTrainer,
+    uplink: Uplink,
+    outbox: Outbox,
+    source: PacedSource,
+    folder: RunFolder,
+    stop: StopRequest,
+    held_out: OpenSource | None = None,
+    saved: tuple[Parts, dict[str, Any]] | None = None,
+    board: Board | None = None,
+    console: Console | None = None,
+) -> RobotRun:
+    """Put a run together, from its checkpoint where there is one.
+
+    link: what the uplink speaks through. held_out: opens the source of frames to test on, each time anew; None where
+    they are set apart. board: of its page. console: where progress is shown; the terminal's for None.
+    Raises ConfigError where the run cannot go on from its checkpoint, or is over.
+    """
+    state = _new_state(config, trainer, uplink, outbox, source, set_apart=held_out is None)
+    take_up(state, saved, outbox, folder.path)
+    _refuse_finished(config, folder, state)
+    saving = Saving(config, state, outbox, folder, stop)
+    edit = partial(_edit, uplink, state, saving)
+    posting = None
+    if board:
+        posting = Posting(
+            board,
+            figures=state.figures,
+            uplink=uplink,
+            outbox=outbox,
+            knowledge=state.memory,
+            source=source,
+            teaching=state.teaching,
+        )
+    commands = Commands(
+        teaching=state.teaching,
+        source=source,
+        classes=lambda: state.memory.classes,
+        has_other=state.memory.has_other,
+        edit=edit,
+        edits=lambda: outbox.edits,
+    )
+    talk = Talk(
+        stop=stop,
+        folder=folder,
+        figures=state.figures,
+        uplink=uplink,
+        outbox=outbox,
+        commands=commands,
+        board=board,
+        posting=posting,
+        console=console,
+    )
+    learning = EdgeLearning(config, state, uplink, outbox)
+    goes_on = saved is not None or outbox.position > 0
+    folder.drop_summary()
+    if goes_on:
+        log.info("going on with the run in %s, at %d images", folder.path, state.figures.images)
+    return RobotRun(
+        config=config,
+        folder=folder,
+        stop=stop,
+        source=source,
+        uplink=uplink,
+        outbox=outbox,
+        state=state,
+        learning=learning,
+        testing=Testing(
+            config, state, HeldOutFrames(state.memory, lambda: edits_after(outbox, 0), held_out), uplink, talk, stop
+        ),
+        saving=saving,
+        talk=talk,
+        edit=edit,
+        goes_on=goes_on,
+        board=board,
+        perception=perceive(link, config, trainer, uplink) if config.is_live else None,
+        lessons=LessonLearning(config, state, learning, saving) if config.is_live else None,
+    )
+
+
+def _new_state(
+    config: RobotConfig,
+    trainer: EdgeTrainer,
+    uplink: Uplink,
+    outbox: Outbox,
+    source: PacedSource,
+    *,
+    set_apart: bool,
+) -> RunState:
+    """Return the state of a run that begins. set_apart: whether frames of the source itself are held out."""
+    practice, teaching = None, None
+    if config.is_live:
+        practice = LivePractice(config.learning.practice)
+        # With --live a recording plays a camera, whose pictures have no labels.
+        teaching = Teaching(time.monotonic, trusts_source=not config.live.live, over=practice.lesson_over)
+    batcher = Batcher(
+        source=TaughtFrames(teaching) if teaching else source,
+        size=config.fresh_per_batch,
+        image_size=config.network.image_size,
+        held_out_every=config.source.held_out_every if set_apart else 0,
+        held_out=FrameMemory(HELD_OUT_FRAMES, config.network.image_size, config.seed, exact=True),
+    )
+    frames = FrameMemory.limit_of(config.learning.rehearsal_mb, config.network.image_size)
+    return RunState(
+        trainer=trainer,
+        memory=Knowledge(trainer, FrameMemory(frames, config.network.image_size, config.seed), batcher.held_out),
+        batcher=batcher,
+        figures=RunFigures(trainer, uplink, outbox, batcher),
+        rate_control=RateControl(most=trainer.bits, least=min(config.network.least_bits, trainer.bits)),
+        split=uplink.state.split,
+        teaching=teaching,
+        practice=practice,
+    )
+
+
+def _edit(
+    uplink: Uplink, state: RunState, saving: Saving, change: Change, name: str, to: str, session: int
+) -> ClassEdit:
+    """Make a class edit known to the cloud and to all parts of the run, and save what comes of it."""
+    edit = uplink.send_edit(change, name, to=to, session=session)
+    state.apply(edit)
+    saving.save()
+    return edit
+
+
+def _refuse_finished(config: RobotConfig, folder: RunFolder, state: RunState) -> None:
+    """Raise ConfigError where a process before this one came to the run's end."""
+    summary, source = folder.last_summary(), state.batcher.source
+    if summary and not summary["interrupted"] and source.length is not None and source.position >= source.length:
+        more = "" if config.source.phases else ", or show it more with larger --epochs or --images"
+        raise ConfigError(
+            f"the run in {folder.path} is over: choose another --run-dir, with --weights {folder.path} to go on from "
+            f"what it learned{more}"
+        )

@@ -1,0 +1,149 @@
+"""What a run says and hears: uplink, commands and answers, page, metrics, terminal; and the one way to wait."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+
+from broker.wire.messages import CommandResult
+from hierarchy.runtime.command_line import Notice, StopRequest
+from hierarchy.runtime.progress import RunProgress
+from hierarchy.runtime.run_folder import RunFolder
+from robot_edge.page.board import Board
+from robot_edge.run.figures import RunFigures
+from robot_edge.run.page_publisher import Posting
+from robot_edge.teaching.commands import Commands
+from robot_edge.uplink.outbox import Outbox
+from robot_edge.uplink.uplink import Uplink
+
+# Between two metrics messages.
+METRICS_SECONDS = 1.0
+# How long to listen to the broker before looking whether there is still something to wait for.
+WAIT_SECONDS = 0.1
+
+log = logging.getLogger("robot-edge")
+
+
+class Talk:
+    """Speaks for a run to the cloud, to pages and to the terminal. notice: what is said once."""
+
+    def __init__(
+        self,
+        *,
+        stop: StopRequest,
+        folder: RunFolder,
+        figures: RunFigures,
+        uplink: Uplink,
+        outbox: Outbox,
+        commands: Commands,
+        board: Board | None,
+        posting: Posting | None,
+        console: Console | None,
+    ) -> None:
+        """console: where progress is shown; the terminal's for None."""
+        self.notice = Notice(log)
+        self.console = console
+        self._stop = stop
+        self._folder = folder
+        self._figures = figures
+        self._uplink = uplink
+        self._outbox = outbox
+        self._commands = commands
+        self._board = board
+        self._posting = posting
+        self._next_metrics = 0.0
+
+    def pump(self, timeout: float = 0.0) -> None:
+        """Give the uplink its turn, waiting up to so many seconds for a message, and the page."""
+        self._uplink.pump(timeout)
+        if self._posting:
+            self._posting.post(time.monotonic(), time.time())
+
+    def obey(self) -> None:
+        """Do what people asked for since the last time."""
+        while command := self._uplink.commands.take(0.0):
+            self._answer(self._commands.obey(command))
+        self._answer(self._commands.ended())
+
+    def write_metrics(self) -> None:
+        """Add a line to metrics.jsonl, and tell others now and then."""
+        # A killed process has written lines of steps that are taken again.
+        if self._figures.images >= self._folder.last_metrics.get("images", 0):
+            self._folder.add_metrics(**self._figures.step_line())
+        if time.monotonic() >= self._next_metrics:
+            self._next_metrics = time.monotonic() + METRICS_SECONDS
+            self._uplink.publish_metrics(self._figures.message())
+
+    def progress(self, total: int | None, unit: str = "images") -> RunProgress:
+        """Return what shows how far something is."""
+        return RunProgress(total, unit, console=self.console)
+
+    def shown(self) -> list[str]:
+        """Return what a person sees of the run, the most important first."""
+        missing = ", ".join(self._folder.disk.missing)
+        return [*([f"DISK FULL: {missing} not written"] if missing else []), *self._figures.live_line()]
+
+    def wait_until(
+        self, condition: Callable[[], bool], say: Callable[[], str], show: Callable[[], object] = lambda: None
+    ) -> bool:
+        """Talk until the condition holds. Return False where a stop was asked for.
+
+        say: returns what is waited for, empty for nothing to say. show: called in each turn.
+        """
+        while not self._stop.made and not condition():
+            self.pump(WAIT_SECONDS)
+            show()
+            self.notice.say(say())
+        return not self._stop.made
+
+    def wait_for_room(self, *, always: bool = False) -> None:
+        """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
+        outbox = self._outbox
+
+        def why() -> str:
+            missing = self._uplink.waits_for or "the cloud to catch up"
+            reason = f"cannot be written ({outbox.trouble})" if outbox.trouble else f"is full; waiting for {missing}"
+            return f"the outbox {reason}"
+
+        if always or outbox.when_full == "block":
+            self.wait_until(lambda: not outbox.full, why)
+
+    def drain(self, what: str) -> bool:
+        """Wait until the cloud has taken all; return False where a stop was asked for."""
+        outbox, uplink, total = self._outbox, self._uplink, len(self._outbox)
+
+        def why() -> str:
+            missing = uplink.waits_for or uplink.quarantine or outbox.trouble
+            return f"waiting for {missing} to take {what}; Ctrl-C ends without it" if missing else ""
+
+        with self.progress(total, f"messages of {what} taken by the cloud") as progress:
+            on_news = self.on_news()
+
+            def show() -> None:
+                progress.show(total - len(outbox))
+                on_news()
+
+            return self.wait_until(lambda: not len(outbox), why, show)
+
+    def on_news(self) -> Callable[[], bool]:
+        """Return what tells whether the cloud has said anything new, and then writes metrics."""
+        seen = self._uplink.figures
+
+        def look() -> bool:
+            nonlocal seen
+            is_new, seen = self._uplink.figures != seen, self._uplink.figures
+            if is_new:
+                self.write_metrics()
+            return is_new
+
+        return look
+
+    def _answer(self, results: list[CommandResult]) -> None:
+        for result in results:
+            log.info("%s", result.text)
+            self._uplink.answer_command(result)
+            if self._board:
+                self._board.tell(result)
