@@ -59,8 +59,10 @@ class Run:
     def about(self) -> str:
         machine = "machine not recorded" if self.machine == NOT_RECORDED else f"machine {self.machine}"
         commit = "" if self.commit == NOT_RECORDED else f", commit {self.commit}"
-        conditions = "" if self.conditions in ("", NOT_RECORDED) else f"; {self.conditions}"
-        return f"`{self.command}`, {self.day}, {machine}{commit}{conditions}."
+        conditions = (
+            "" if self.conditions in ("", NOT_RECORDED) else f" {self.conditions[0].upper()}{self.conditions[1:]}."
+        )
+        return f"`{self.command}`, {self.day}, {machine}{commit}.{conditions}"
 
 
 @dataclass(frozen=True, kw_only=True)
