@@ -15,11 +15,12 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from broker.address import CERTIFICATE_PORT, is_loopback
-from broker.errors import BrokerUnavailable, ConfigError, ReflexarcError
+from broker.errors import EXIT_INTERRUPTED, BrokerUnavailable, ConfigError
 from broker.local.server import LocalBroker, find_mosquitto, start_local_broker
+from broker.program.ending import report
 from broker.program.paths import typed_path
 from broker.program.plain_text import let_output_take_all_characters, say
-from broker.program.startup import EXIT_INTERRUPTED, let_ctrl_c_interrupt
+from broker.program.startup import let_ctrl_c_interrupt
 
 app = SubcommandApp()
 
@@ -133,8 +134,7 @@ def main() -> None:
     try:
         let_ctrl_c_interrupt()
         app.cli(prog="local-broker", description=__doc__)
-    except ReflexarcError as error:
-        say(f"local-broker: {error}", sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        sys.exit(report("local-broker", error))

@@ -1,22 +1,30 @@
-"""Every error Reflexarc raises on purpose.
+"""Every error Reflexarc raises on purpose, by whose turn it is, with the exit status of a program that it ends.
 
     ReflexarcError
-    ├── ConfigError            your settings: the message says which one, and what would do
-    │   ├── CutError           the network cannot be cut there
-    │   └── SourceError        the frames cannot be read from there
-    ├── WireError              what crosses the wire
-    │   ├── MalformedMessage   the peer's fault: bytes that are no message, or an impossible one
-    │   └── PayloadTooLarge    ours: a message that would not fit the broker
-    ├── LinkError              the broker, or the way to it
-    │   ├── BrokerUnavailable  no broker could be started or reached
-    │   ├── AccessDenied       the broker lets us in, but not to our topics
-    │   ├── NameTaken          another robot, or trainer, with this name is online
-    │   └── NoAnswer           the other end is there, and does not answer
-    ├── StorageError           the disk takes no more
-    └── NothingDone            a run came to its end and learned, or tested, nothing
+    ├── ConfigError          2   yours: a setting cannot work; the message says which one, and what would do
+    │   ├── CutError             the network cannot be cut there
+    │   ├── SourceError          the frames cannot be read from there
+    │   ├── PayloadTooLarge      one sample makes a message that no broker would take
+    │   ├── AccessDenied         the broker lets these credentials in, but not to our topics
+    │   └── NameTaken            another robot, or trainer, with this name is online
+    ├── PeerError            4   the other end's: it is absent, refuses, or sends nonsense
+    │   ├── MalformedMessage     bytes that are no message, or an impossible one
+    │   ├── BrokerUnavailable    no broker could be started or reached
+    │   ├── DownloadFailed       what is to be downloaded cannot be reached
+    │   └── NoAnswer             the other end is there, and does not answer
+    ├── MachineError         1   this machine's: a right, a port or a handle is missing
+    │   ├── StorageError         the disk takes no more
+    │   ├── OutOfMemory          the memory takes no more
+    │   └── Diverged             training came to values that are none
+    └── NothingDone          3   a run came to its end and learned, or tested, nothing
 
-Catch these at the edge of a loop, count them and go on; anything else is a bug and may crash.
+Anything else is a fault of the program: it ends with a traceback and status 70. Ctrl-C and SIGTERM end it with 130.
+Another start cannot mend 2 and 3; it may mend 1 and 4. At the edge of a loop catch these, count them and go on.
 """
+
+EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
+EXIT_MACHINE, EXIT_SETTING = 1, 2
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 
 
 class ReflexarcError(Exception):
@@ -35,41 +43,62 @@ class SourceError(ConfigError):
     """Frames cannot be read from this source."""
 
 
-class WireError(ReflexarcError):
-    """Something is wrong with what crosses the wire."""
+class PayloadTooLarge(ConfigError):
+    """A message of ours would not fit the broker's bound; the message says which bits and bottleneck would."""
 
 
-class MalformedMessage(WireError):
-    """The peer sent bytes that are no message, or one that describes something impossible."""
-
-
-class PayloadTooLarge(WireError):
-    """A message of ours would not fit the broker's bound."""
-
-
-class LinkError(ReflexarcError):
-    """The broker, or the way to it, fails."""
-
-
-class BrokerUnavailable(LinkError):
-    """No broker could be started or reached."""
-
-
-class AccessDenied(LinkError):
+class AccessDenied(ConfigError):
     """The broker's access rules forbid these credentials a topic that this end cannot do without."""
 
 
-class NameTaken(LinkError):
+class NameTaken(ConfigError):
     """Another robot, or trainer, with the same name is online."""
 
 
-class NoAnswer(LinkError):
+class PeerError(ReflexarcError):
+    """The other end, or the way to it, fails. It may be there later."""
+
+
+class MalformedMessage(PeerError):
+    """The peer sent bytes that are no message, or one that describes something impossible."""
+
+
+class BrokerUnavailable(PeerError):
+    """No broker could be started or reached."""
+
+
+class DownloadFailed(PeerError):
+    """What is to be downloaded cannot be reached. Says where to get it."""
+
+
+class NoAnswer(PeerError):
     """The other end is online and answers nothing. Says what is known of it."""
 
 
-class StorageError(ReflexarcError):
+class MachineError(ReflexarcError):
+    """The machine does not give what settings that may be right ask for: a right, a port, a handle."""
+
+
+class StorageError(MachineError):
     """The disk is full or fails. What was to be written is not on it; what was there before still is."""
+
+
+class OutOfMemory(MachineError):
+    """The memory of the machine, or of its accelerator, is used up."""
+
+
+class Diverged(MachineError):
+    """Training came to values that are not finite, or larger than a message can carry."""
 
 
 class NothingDone(ReflexarcError):
     """A run came to its end without what it was for: it learned nothing, or tested nothing. Says why."""
+
+
+def exit_status(error: BaseException) -> int:
+    """Return the exit status of a program that ends with that error."""
+    turns: tuple[tuple[type[BaseException], int], ...] = (
+        *((MachineError, EXIT_MACHINE), (ConfigError, EXIT_SETTING), (NothingDone, 3), (PeerError, 4)),
+        (KeyboardInterrupt, EXIT_INTERRUPTED),
+    )
+    return next((status for kind, status in turns if isinstance(error, kind)), EXIT_BUG)

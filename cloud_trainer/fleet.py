@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from broker.errors import ConfigError, MalformedMessage, StorageError
+from broker.errors import ConfigError, MalformedMessage, PeerError, StorageError
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, RobotMetrics, RobotState
 from cloud_trainer.class_edits import Wipes
@@ -114,7 +114,7 @@ class Fleet:
             check_time(cost, machine_speed(self._device))
             start = self._new_start(robot, state, room)
         # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
-        except (ConfigError, MalformedMessage, RuntimeError, ValueError, MemoryError) as error:
+        except (ConfigError, PeerError, RuntimeError, ValueError, MemoryError) as error:
             return Preparation(robot=robot, state=state, refused=(str(error) or type(error).__name__)[:400])
         return Preparation(robot=robot, state=state, start=start, cost=cost)
 

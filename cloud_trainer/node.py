@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from broker.errors import ConfigError, MalformedMessage, NameTaken, NothingDone, StorageError
+from broker.errors import EXIT_INTERRUPTED, ConfigError, MalformedMessage, NameTaken, NothingDone, StorageError
 from broker.link.base import Link, redial_if_silent
 from broker.link.inbox import Delivery, everything
 from broker.link.mqtt import MqttLink
+from broker.program.machine import room
 from broker.security.tls import credentials_for
 from broker.wire import topics
 from broker.wire.codec import pack, unpack, unpack_as
@@ -42,8 +43,8 @@ from cloud_trainer.summary import fleet_summary
 from cloud_trainer.training import SILENCE_SECONDS, Training
 from hierarchy.device import choose_device, set_threads
 from hierarchy.evaluation import RECENT
-from hierarchy.runtime.command_line import EXIT_INTERRUPTED, Notice, SparseLog, StopRequest, end_at_once
-from hierarchy.runtime.disk import REMIND_SECONDS, room
+from hierarchy.runtime.command_line import Notice, SparseLog, StopRequest, end_at_once
+from hierarchy.runtime.disk import REMIND_SECONDS
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import METRICS, RunFolder
 

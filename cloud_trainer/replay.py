@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.errors import ConfigError, NothingDone
+from broker.program.machine import refused
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.session import RobotSession
 from cloud_trainer.session_start import SessionStart, open_session
@@ -19,7 +20,6 @@ from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
 from hierarchy.runtime.command_line import DeviceName
 from hierarchy.runtime.console import PlainConsole
-from hierarchy.runtime.disk import unwritable
 from hierarchy.runtime.progress import RunProgress
 
 log = logging.getLogger("cloud-trainer")
@@ -94,7 +94,7 @@ def _save(folder: Path, parts: Parts, about: dict[str, Any]) -> None:
     try:
         save_checkpoint(folder, parts, about)
     except OSError as error:
-        raise unwritable("--run-dir", folder, error) from error
+        raise refused("--run-dir", error, path=folder) from error
 
 
 def _compared(session: RobotSession, saved: tuple[Parts, dict[str, Any]]) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from broker.errors import ConfigError, StorageError
+from broker.program.machine import refused
 from cloud_trainer.config import TrainingSettings
-from hierarchy.runtime.disk import DISK_TROUBLES, error_number, unwritable
 from hierarchy.runtime.state import DatabaseLayout
 
 STORE = "store.db"
@@ -89,7 +89,10 @@ class Store:
         try:
             self._database = _connect(path, reading=settings is None)
         except sqlite3.OperationalError as error:
-            raise ConfigError(f"the store {path} cannot be opened: {error}; see that you may read it") from error
+            said = f"{error}; see that you may read it"
+            if path.is_dir():
+                raise ConfigError(f"the store {path} cannot be opened: it is a folder") from error
+            raise refused(f"the store {path} cannot be opened", error, said, path=path) from error
         try:
             # A receipt tells the robot to delete its copy: then ours has to survive a power cut as well.
             self._database.execute("PRAGMA synchronous = FULL")
@@ -104,10 +107,9 @@ class Store:
             }
         except BaseException as error:
             self._database.close()
-            if error_number(error) in DISK_TROUBLES:
-                raise unwritable(f"the store {path} cannot be used", path, error) from error
             if isinstance(error, sqlite3.DatabaseError):
-                raise ConfigError(f"the store {path} cannot be used: {error}; {AFTER_DAMAGE}") from error
+                found = refused(f"the store {path} cannot be used", error, f"{error}; {AFTER_DAMAGE}", path=path)
+                raise found from error
             raise
 
     def append_message(

@@ -20,19 +20,18 @@ from pathlib import Path
 
 import tomli_w
 
-from broker.errors import ConfigError, ReflexarcError
-from broker.program.plain_text import say
+from broker.errors import EXIT_MACHINE, EXIT_SETTING, ConfigError
+from broker.program.ending import report
+from broker.program.machine import refused
 from broker.program.startup import prepare_pytorch
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import Share, worker_folder, worker_folders
 from cloud_trainer.store import STORE
 from cloud_trainer.summary import join_summaries
-from hierarchy.runtime.command_line import EXIT_ERROR, STOP_SIGNALS, StopRequest, exit_status, start_log
+from hierarchy.runtime.command_line import STOP_SIGNALS, StopRequest, start_log
 
 # As hierarchy/runtime/run_folder.py has them, which imports torch.
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
-# What Python itself reports for a program that crashed. Not EXIT_ERROR: that is for settings, which no restart mends.
-EXIT_CRASHED = 1
 # How soon Ctrl-C is noticed.
 POLL_SECONDS = 0.2
 
@@ -123,7 +122,7 @@ def _make_folders(config: TrainerConfig, run: Path, configs: Sequence[TrainerCon
         for folder in (run, *(one.run_path for one in configs)):
             (folder / SUMMARY).unlink(missing_ok=True)  # of a former process, and the run is not over yet
     except OSError as error:
-        raise ConfigError(f"--run-dir {run}: {error}") from error
+        raise refused(f"--run-dir {run}", error, path=run) from error
 
 
 def _join_summaries(run: Path, configs: Sequence[TrainerConfig]) -> None:
@@ -177,9 +176,8 @@ def _work(config: TrainerConfig, share: Share, stop: Connection) -> None:
     start_log(config.trainer)
     try:
         train(config, stopped=stop.poll, wanted=share.wants)
-    except ReflexarcError as error:
-        say(f"cloud-trainer {config.trainer}: {error}", sys.stderr)
-        sys.exit(exit_status(error))
+    except Exception as error:
+        sys.exit(report(f"cloud-trainer {config.trainer}", error))
 
 
 def _say_what_failed(failed: Sequence[SpawnProcess]) -> int:
@@ -188,4 +186,5 @@ def _say_what_failed(failed: Sequence[SpawnProcess]) -> int:
     for worker, status in zip(failed, statuses, strict=True):
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with exit status {status}"
         log.error("worker %s %s: the others were stopped; the same --run-dir goes on from here", worker.name, how)
-    return EXIT_ERROR if EXIT_ERROR in statuses else EXIT_CRASHED
+    own = [status for status in statuses if status > 0]  # else it was killed, as where the memory is used up
+    return EXIT_SETTING if EXIT_SETTING in own else max(own, default=EXIT_MACHINE)

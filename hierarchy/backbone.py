@@ -9,6 +9,7 @@ from http.client import HTTPException
 from pathlib import PurePosixPath
 from pickle import UnpicklingError
 from typing import Any, Literal
+from urllib.error import URLError
 from urllib.parse import urlparse
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, DownloadFailed
 from hierarchy.strided import view_strided
 
 # Up to this many pixels a side, the stride of an ImageNet stem throws away what little the image shows:
@@ -91,7 +92,8 @@ def _pretrained(name: str) -> nn.Module:
     except (OSError, EOFError, RuntimeError, HTTPException, UnpicklingError) as error:
         url = models.get_model_weights(name).DEFAULT.url
         file = PurePosixPath(urlparse(url).path).name
-        raise ConfigError(
+        kind = DownloadFailed if isinstance(error, URLError | TimeoutError | HTTPException) else ConfigError
+        raise kind(
             f"no pretrained weights for {name} ({error}). Download {url} on a machine with network and put "
             f"it here as {torch.hub.get_dir()}/checkpoints/{file} (if that file exists, it is damaged: "
             'replace it); or choose weights "none".'

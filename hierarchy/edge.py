@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, Diverged
 from broker.wire.messages import SplitSpec
 from broker.wire.quantize import Quantized, dequantize, quantize
 from hierarchy.augment import augment
@@ -143,14 +143,14 @@ class EdgeTrainer:
     def step(self, images: NDArray[np.uint8], names: Sequence[str], *, fresh: int, progress: float | None) -> EdgeStep:
         """Learn from images uint8 (N, H, W, 3) and their class names, of which the first ``fresh`` are new.
 
-        A class met for the first time grows the exit. Raises ConfigError where training has diverged.
+        A class met for the first time grows the exit. Raises Diverged where it has.
         """
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
             quantized, logits = self._predict(augment(images, self._rng), self.bits)
             loss = logit_adjusted_cross_entropy(logits, labels, fresh)
             if not self.learner.descend(loss):
-                raise ConfigError("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
+                raise Diverged("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
         correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
         return EdgeStep(loss=loss.item(), correct=correct, quantized=quantized)
 
@@ -168,7 +168,7 @@ class EdgeTrainer:
     def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:
         """Return the exit's class name for each of the images uint8 (N, H, W, 3), and their activations.
 
-        Raises ConfigError where training has diverged.
+        Raises Diverged where it has.
         """
         self.segment.eval()
         quantized, logits = self._predict(images, self._bits_of_split)
@@ -183,13 +183,13 @@ def run_segment(
 ) -> tuple[Quantized, Tensor]:
     """Return quantized activations of images uint8 (N, H, W, 3), and the exit's logits float32 (N, classes).
 
-    Raises ConfigError where training has diverged.
+    Raises Diverged where it has.
     """
     with compute.autocast():
         activations = segment.encode(compute.tensor(normalise(images)))
         values = activations.detach().float().cpu().contiguous().numpy()
         if not (values.max() <= LARGEST_ACTIVATION and values.min() >= -LARGEST_ACTIVATION):  # true for NaN too
-            raise ConfigError("training has diverged (so have the activations): use a lower --learning-rate")
+            raise Diverged("training has diverged (so have the activations): use a lower --learning-rate")
         quantized = quantize(values, bits)
         # The exit sees what the cloud will receive, to the bit.
         received = compute.tensor(dequantize(quantized)).to(activations.dtype)

@@ -10,11 +10,12 @@ from typing import Annotated, TypeVar
 import tyro
 from tyro.extras import SubcommandApp
 
+from broker.errors import EXIT_SETTING
 from broker.program.paths import typed_path
 from broker.program.plain_text import say
 from broker.program.share import FOLDERS, copy_shared, shared
 from broker.wire.messages import Action
-from hierarchy.runtime.command_line import EXIT_ERROR, run_program
+from hierarchy.runtime.command_line import run_program
 from robot_edge.planning.config import PlanConfig
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.given_paths import check_evaluation, check_run
@@ -173,7 +174,7 @@ def _command(action: Action, to: Robot, *, name: str = "", new_name: str = "", s
 
     done = give_command(action, **vars(to), name=name, to=new_name, seconds=seconds)
     if not done:
-        raise SystemExit(EXIT_ERROR)
+        raise SystemExit(EXIT_SETTING)
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ import os
 import signal
 from types import FrameType
 
-# What a shell reports for a program that Ctrl-C ended.
-EXIT_INTERRUPTED = 130
+from broker.errors import EXIT_INTERRUPTED
+
 # How often a thread of PyTorch's looks for work before it sleeps: microseconds, where by default it is milliseconds.
 SPIN_COUNT = 1000
 # glibc's numbers for what mallopt(3) sets.

@@ -24,6 +24,7 @@ else:
     import tomli as tomllib
 
 from broker.errors import ConfigError
+from broker.program.machine import refused
 from broker.program.paths import did_you_mean, typed_path
 from broker.security.private_files import check_private, read_private
 
@@ -75,7 +76,7 @@ def load_credentials(file: str) -> Credentials:
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"--credentials {path}: {error.strerror}{did_you_mean(path)}") from error
+        raise refused(f"--credentials {path}", error, f"{error.strerror}{did_you_mean(path)}") from error
     except ValueError as error:
         raise ConfigError(f"--credentials {path}: {error}") from error
     for name, value in settings.items():
@@ -117,4 +118,4 @@ def _check_readable(path: Path, what: str) -> None:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise ConfigError(f"{what} {path}: {error.strerror}") from error
+        raise refused(f"{what} {path}", error, error.strerror) from error

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from broker.errors import ConfigError
+from broker.program.machine import refused
 from broker.program.paths import shown
 
 # Where a service manager hands over secrets that it guards itself: systemd (whose access list looks like a mode of
@@ -29,7 +30,7 @@ def check_private(path: Path, what: str) -> None:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise ConfigError(f"{what} {shown(path)}: {error.strerror}") from error
+        raise refused(f"{what} {shown(path)}", error, error.strerror) from error
     if os.name != "posix" or _is_guarded(path):
         return
     too_much = 0o077 if status.st_uid == os.geteuid() else 0o027
@@ -51,7 +52,7 @@ def read_private(path: Path, what: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{what} {shown(path)}: {error.strerror}") from error
+        raise refused(f"{what} {shown(path)}", error, error.strerror) from error
     except ValueError as error:
         raise ConfigError(f"{what} {shown(path)} is not a text in UTF-8: save it as UTF-8") from error
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from broker.address import CERTIFICATE_PORT, PASSWORD_PORT
 from broker.errors import ConfigError
+from broker.program.machine import refused
 from broker.security.access import acl_with, acl_without, role_in_acl
 from broker.security.certificates import (
     Signed,
@@ -158,7 +159,7 @@ def provision(
         for role, name in identities:
             writer.add(role, name)
     except OSError as error:
-        raise ConfigError(f"{folder}: {error}") from error
+        raise refused(str(folder), error, path=folder) from error
     return Provisioned(writer.files, broker_hosts)
 
 

@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, MachineError
+from broker.program.machine import error_number, refused
 from hierarchy.learner import Parts as Parts
-from hierarchy.runtime.disk import error_number
 
 CHECKPOINT = "checkpoint.safetensors"
 # The JSON inside the checkpoint once more, for people.
@@ -61,6 +61,8 @@ def load_checkpoint(folder: Path, advice: str = "name another one") -> tuple[Par
                 part, _, name = full_name.partition("/")
                 parts.setdefault(part, {})[name] = file.get_tensor(full_name)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if isinstance(found := refused(f"the checkpoint in {folder} cannot be read", error), MachineError):
+            raise found from error
         raise ConfigError(f"the checkpoint in {folder} is damaged, or none of ours ({error}): {advice}") from error
     return parts, about
 

@@ -17,18 +17,16 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from broker.errors import BrokerUnavailable, ConfigError, NoAnswer, NothingDone, ReflexarcError, StorageError
+from broker.errors import EXIT_INTERRUPTED, EXIT_SETTING, ConfigError
 from broker.program import startup
+from broker.program.ending import report
+from broker.program.machine import refused
 from broker.program.paths import did_you_mean, typed_path
-from broker.program.plain_text import PlainFormatter, let_output_take_all_characters, say
+from broker.program.plain_text import PlainFormatter, let_output_take_all_characters
 from hierarchy.runtime.handles import raise_handle_limit
 
 # What --device takes. Here and not in device.py, which imports torch for seconds: --help should not wait for it.
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
-
-# Exit statuses, as the README has them. Ctrl-C ended it; settings, which no second try mends; the run failed,
-# as on a full disk, and may go on; it came to its end, and learned or tested nothing.
-EXIT_INTERRUPTED, EXIT_ERROR, EXIT_FAILED, EXIT_NOTHING = startup.EXIT_INTERRUPTED, 2, 1, 3
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,22 +39,14 @@ def run_program(program: str, cli: Callable[[Sequence[str]], Any]) -> None:
     try:
         startup.let_ctrl_c_interrupt()
         cli(with_config_file(sys.argv[1:]))
-    except ReflexarcError as error:
-        say(f"{program}: {error}", sys.stderr)
-        sys.exit(exit_status(error))
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        sys.exit(report(program, error))
     except SystemExit as end:  # tyro has said what is wrong with the flags
-        if end.code == EXIT_ERROR and any(one.split("=")[0] == "--config" for one in sys.argv):
+        if end.code == EXIT_SETTING and any(one.split("=")[0] == "--config" for one in sys.argv):
             print("What stands in --config FILE counts as flags, too.", file=sys.stderr)
         raise
-
-
-def exit_status(error: ReflexarcError) -> int:
-    """Return the exit status of a program that ends with that error."""
-    if isinstance(error, StorageError | NoAnswer | BrokerUnavailable):
-        return EXIT_FAILED
-    return EXIT_NOTHING if isinstance(error, NothingDone) else EXIT_ERROR
 
 
 def end_at_once(status: int) -> NoReturn:
@@ -94,7 +84,9 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
         settings = tomllib.loads(_text(path))
     except FileNotFoundError as error:
         raise ConfigError(f"--config {path} does not exist{did_you_mean(path)}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise refused(f"--config {path}", error, error.strerror) from error
+    except ValueError as error:
         raise ConfigError(f"--config {path}: {error}") from error
     return [rest[0], *_flags(settings, path), *rest[1:]]
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from broker.errors import ConfigError, ReflexarcError, StorageError
+from broker.errors import StorageError
+from broker.program.machine import room
 
 # Between two warnings while the disk takes nothing: who looks at the log finds one, and a night of it fills no disk.
 REMIND_SECONDS = 120.0
-# What no other setting mends: no room, a quota, a limit on files, a disk that fails.
-DISK_TROUBLES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-# As Rust's libraries, safetensors among them, name the system's error.
-OS_ERROR = re.compile(r"os error (\d+)")
 
 
 class DiskWatch:
@@ -62,35 +57,6 @@ class DiskWatch:
             return None
         parts = "; ".join(f"{what} ({why})" for what, why in self.missing.items())
         return StorageError(f"NOT SAVED: {parts}. Please {room(self._path)}. {advice}")
-
-
-def room(path: Path) -> str:
-    """Say where to make room, and how much there is."""
-    place = path.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    try:
-        free = shutil.disk_usage(place).free
-    except OSError as error:
-        return f"make room on the disk of {place} ({error})"
-    return f"make room on the disk of {place}, where {free / 1e6:,.1f} MB are free"
-
-
-def error_number(error: BaseException) -> int | None:
-    """Return the system's number of an error, also of one that only names it; None where there is none."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    found = OS_ERROR.search(str(error))
-    if found:
-        return int(found[1])
-    return errno.ENOSPC if "disk is full" in str(error) else None  # sqlite's words
-
-
-def unwritable(what: str, path: Path, error: BaseException) -> ReflexarcError:
-    """Return the error for a file or folder that cannot be written: the disk's, or of a wrong setting."""
-    if error_number(error) in DISK_TROUBLES:
-        return StorageError(f"{what}: {error}: {room(path)}, and start again")
-    return ConfigError(f"{what}: {error}")
 
 
 def other_place(path: Path, size: int, candidates: list[Path]) -> Path | None:

@@ -17,8 +17,9 @@ from typing import IO, Any
 import tomli_w
 
 from broker.errors import ConfigError
+from broker.program.machine import refused
 from hierarchy.runtime.checkpoint import CHECKPOINT, write_json
-from hierarchy.runtime.disk import DiskWatch, unwritable
+from hierarchy.runtime.disk import DiskWatch
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -65,7 +66,7 @@ class RunFolder:
                 self._metrics = (path / METRICS).open("ab", buffering=0)
                 on_failure.pop_all()
         except OSError as error:
-            raise unwritable(f"--run-dir {path}", path, error) from error
+            raise refused(f"--run-dir {path}", error, path=path) from error
 
     def add_metrics(self, **values: Any) -> None:
         """Append a line to metrics.jsonl, with the time. On a full disk it is counted, and said."""
@@ -149,8 +150,8 @@ def former_settings(path: Path) -> dict[str, Any] | None:
             return None
         return tomllib.loads((path / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        advice = "choose another --run-dir, or remove it"
-        raise ConfigError(f"{path} holds a run already, whose settings cannot be read ({error}): {advice}") from error
+        found = f"{path} holds a run already, whose settings cannot be read ({error})"
+        raise refused(found, error, "choose another --run-dir, or remove it") from error
 
 
 def _matrices(summary: dict[str, Any]) -> dict[str, Any]:

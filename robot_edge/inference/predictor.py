@@ -87,7 +87,7 @@ class Predictor:
         """Measure how far confidence can be trusted, on held-out frames uint8 (N, H, W, 3) and their class names.
 
         Call it between steps; it takes a forward pass. Frames of classes that were never taught are left out. Raises
-        ConfigError where training has diverged.
+        Diverged where training has.
         """
         places = {name: index for index, name in enumerate(segment.exit.head.classes)}
         kept = [index for index, name in enumerate(names) if name in places]
@@ -103,7 +103,7 @@ class Predictor:
     def predict(self, image: Pixels) -> ExitPrediction:
         """Return what the exit says of an image uint8 (H, W, 3) of the segment's size.
 
-        Raises ConfigError where training has diverged.
+        Raises Diverged where training has.
         """
         begin = time.perf_counter()
         with self._shadow.network() as segment:

@@ -33,7 +33,7 @@ class Sight:
     def look(self, image: Pixels, *, taken_at: float) -> list[Decision]:
         """Return what has been decided: of this frame uint8 (H, W, 3), where the exit is sure, and of former ones.
 
-        taken_at: when the frame came, on this clock. Raises ConfigError where training has diverged.
+        taken_at: when the frame came, on this clock. Raises Diverged where training has.
         """
         says = self._predictor.predict(image)
         reachable = self._line is not None and self.reachable

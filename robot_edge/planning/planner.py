@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from broker.errors import ConfigError
 from broker.link.mqtt import MqttLink
+from broker.program.machine import refused
 from broker.program.plain_text import say
 from broker.security.tls import credentials_for
 from hierarchy.device import Compute, set_threads
@@ -159,5 +160,5 @@ def _write(config: PlanConfig, settings: dict[str, object]) -> None:
     try:
         Path(config.out).write_text(tomli_w.dumps(settings))
     except OSError as error:
-        raise ConfigError(f"--out {config.out}: {error}") from error
+        raise refused(f"--out {config.out}", error, path=Path(config.out)) from error
     say(f"The plan is in {config.out}: robot-edge run --config {shlex.quote(config.out)}")

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from broker.errors import ConfigError, NoAnswer, NothingDone
+from broker.errors import EXIT_INTERRUPTED, ConfigError, NoAnswer, NothingDone
 from broker.link.mqtt import MqttLink
+from broker.program.machine import refused
 from broker.security.tls import credentials_for
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.wire.quantize import Quantized, pack_activations
@@ -24,8 +25,7 @@ from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.evaluation import RECENT
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint, write_json
-from hierarchy.runtime.command_line import EXIT_INTERRUPTED, Notice, StopRequest
-from hierarchy.runtime.disk import unwritable
+from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import can_draw, former_settings
 from hierarchy.runtime.settings import flat_fields
@@ -157,7 +157,7 @@ def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *
 
             draw_thresholds(curve, threshold, out / "threshold.png", asked=asked)
     except OSError as error:
-        raise unwritable(f"--out {out}", out, error) from error
+        raise refused(f"--out {out}", error, path=out) from error
     print_evaluation(figures, out)
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, MachineError
 from broker.program.paths import like, typed_path, what_is_wrong
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.sources.kinds import check_source, is_same_recording
@@ -70,11 +70,11 @@ def check_former_run(path: Path, flag: str, expected: str) -> None:
 
 
 def check_folder_to_write(path: Path, flag: str) -> None:
-    """Raise ConfigError where a folder can neither be written nor be made."""
+    """Raise ConfigError where a folder can neither be written nor made, and MachineError where a right is missing."""
     there = path
     while not os.path.lexists(there) and there.parent != there:
         there = there.parent
     if not there.is_dir():
         raise ConfigError(f"{flag} {path}: {there} is no folder; choose another one")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"{flag} {path}: {there} may not be written by this user; choose another one")
+        raise MachineError(f"{flag} {path}: {there} may not be written by this user; choose another one")

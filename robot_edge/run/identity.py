@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import ConfigError
+from broker.program.machine import refused
 from broker.program.paths import typed_path
 from hierarchy.runtime.checkpoint import write_json
 from hierarchy.runtime.state import Layout
@@ -46,7 +47,7 @@ def run_identity(folder: Path, weights: str) -> RunIdentity:
         identity = RunIdentity(run=secrets.token_hex(8), former=former)
         write_json(folder / RUN, LAYOUT.pack(identity))
     except OSError as error:
-        raise ConfigError(f"{folder / RUN}: {error}") from error
+        raise refused(str(folder / RUN), error, path=folder) from error
     return identity
 
 
@@ -59,7 +60,7 @@ def go_on_as_another(folder: Path) -> RunIdentity:
     try:
         write_json(folder / RUN, LAYOUT.pack(identity))
     except OSError as error:
-        raise ConfigError(f"{folder / RUN}: {error}") from error
+        raise refused(str(folder / RUN), error, path=folder) from error
     return identity
 
 

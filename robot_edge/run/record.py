@@ -19,11 +19,11 @@ import numpy as np
 from PIL import Image
 
 from broker.errors import ConfigError, ReflexarcError, SourceError
+from broker.program.machine import refused
 from broker.program.paths import typed_path
 from broker.wire.codec import pack
 from broker.wire.messages import ClassEdit
 from hierarchy.runtime.command_line import Notice, StopRequest, check_range
-from hierarchy.runtime.disk import unwritable
 from hierarchy.runtime.progress import RunProgress
 from robot_edge.run.recorded_lessons import RecordedLessons
 from robot_edge.sources.bag import BYTES, EDIT_TOPIC, LABEL_TOPIC, LESSON_TOPIC, NANOSECONDS, NUMBER, SCENE_TOPIC
@@ -170,7 +170,7 @@ class Recorder:
         try:
             self._writer.open()
         except OSError as error:
-            raise unwritable(f"--out {path}", path.parent, error) from error
+            raise refused(f"--out {path}", error, path=path.parent) from error
         topics = {LABEL_TOPIC: STRING, SCENE_TOPIC: NUMBER, LESSON_TOPIC: NUMBER, EDIT_TOPIC: BYTES}
         self._connections = {
             topic: self._writer.add_connection(topic, kind, typestore=self._types)
@@ -224,7 +224,7 @@ class Recorder:
                 (self._part / f"{self._part.name}.mcap").rename(self._path)
             shutil.rmtree(self._part)
         except OSError as error:
-            raise unwritable(f"--out {self._path}, what there is, is in {self._part}", self._part, error) from error
+            raise refused(f"--out {self._path}, what there is, is in {self._part}", error, path=self._part) from error
         if not self.frames:
             raise ConfigError(f"--out {self._path}: nothing was recorded, as no frame came")
 
@@ -250,4 +250,4 @@ class Recorder:
         self._writer.write(connection, self._recorded, self._types.serialize_cdr(message, connection.msgtype))
 
     def _full(self, error: OSError) -> ReflexarcError:
-        return unwritable(f"--out {self._path}, {self.frames} frames are recorded", self._part, error)
+        return refused(f"--out {self._path}, {self.frames} frames are recorded", error, path=self._part)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.errors import ConfigError
+from broker.program.machine import refused
 from broker.program.paths import shown, typed_path
 from hierarchy.runtime.checkpoint import write_json
 from hierarchy.runtime.state import Layout
@@ -48,7 +49,7 @@ class SourceFiles:
         try:
             write_json(run / FILE, LAYOUT.pack(self))
         except OSError as error:
-            raise ConfigError(f"--run-dir {run}: {error}") from error
+            raise refused(f"--run-dir {run}", error, path=run) from error
 
 
 def _with_names(entries: dict[str, Any]) -> dict[str, Any]:

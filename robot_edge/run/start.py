@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from broker.errors import NothingDone
+from broker.errors import EXIT_INTERRUPTED, NothingDone
 from broker.link.mqtt import MqttLink
 from broker.security.credentials import Credentials
 from broker.security.tls import credentials_for
@@ -25,7 +25,7 @@ from broker.wire.activations import samples_per_message
 from broker.wire.messages import RobotState, SplitSpec, Weights
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint
-from hierarchy.runtime.command_line import EXIT_INTERRUPTED, StopRequest
+from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import RunFolder, former_settings
 from robot_edge.learning.held_out import OpenSource, open_held_out

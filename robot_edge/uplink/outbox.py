@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 from broker.errors import ConfigError
-from hierarchy.runtime.disk import unwritable
+from broker.program.machine import refused
 from robot_edge.uplink.ledger import ClassCounts, Ledger, Outcome
 from robot_edge.uplink.outbox_tables import (
     BACKLOG,
@@ -157,7 +157,7 @@ class Outbox:
                 on_failure.pop_all()
         except sqlite3.Error as error:
             problem = f"the outbox {path} cannot be used; move it away to go on without what it holds"
-            raise unwritable(problem, path, error) from error
+            raise refused(problem, error, path=path) from error
 
     def __len__(self) -> int:
         return self._messages

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from broker.errors import StorageError
+from broker.errors import EXIT_MACHINE, StorageError, exit_status
 from broker.link.inbox import LANE_LIMIT
 from broker.wire import topics
 from broker.wire.codec import pack
@@ -30,7 +30,7 @@ from cloud_trainer.robot_record import Preparation
 from cloud_trainer.store import STORE
 from cloud_trainer.training import SETTLING_SECONDS, SILENCE_SECONDS
 from hierarchy.runtime.checkpoint import load_checkpoint
-from hierarchy.runtime.command_line import EXIT_FAILED, SparseLog, exit_status
+from hierarchy.runtime.command_line import SparseLog
 from hierarchy.runtime.downloads import Downloads
 from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
 
@@ -562,7 +562,7 @@ def test_what_cannot_be_written_beside_the_store_does_not_end_training(
     cloud.node.finish()
     error = cloud.node.not_saved
     assert isinstance(error, StorageError)
-    assert exit_status(error) == EXIT_FAILED
+    assert exit_status(error) == EXIT_MACHINE
     assert "NOT SAVED: summary.json (" in str(error)
     assert "; the checkpoint of robot r1 (" in str(error)
     assert "What has a receipt is in store.db" in str(error)

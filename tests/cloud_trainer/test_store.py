@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.errors import ConfigError, StorageError
+from broker.errors import ConfigError, MachineError, StorageError
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.store import LAYOUT, Range, Store, join_ranges, open_store
 from tests.cloud_trainer.world import limit_pages
@@ -489,5 +489,5 @@ def test_what_a_killed_trainer_left_is_read_there_too_or_missed(archive: Path) -
 
 def test_a_store_that_may_not_be_read_is_named(archive: Path) -> None:
     archive.chmod(0o000)
-    with ordinary_user(), pytest.raises(ConfigError, match=r"cannot be opened: .*; see that you may read it"):
+    with ordinary_user(), pytest.raises(MachineError, match=r"cannot be opened: .*; see that you may read it"):
         Store(archive)

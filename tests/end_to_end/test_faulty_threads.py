@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from broker.errors import EXIT_BUG
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Probe, ProbeResult
@@ -38,7 +39,7 @@ def test_a_link_whose_thread_fails_ends_the_program(
     recorder = record(mosquitto_url)
     try:
         recorder.publish(f"{topics.PREFIX}/{topic}", b"{}", retain=True)  # it hears that when it subscribes
-        assert program.wait() == 1
+        assert program.wait() == EXIT_BUG
         recorder.publish(f"{topics.PREFIX}/{topic}", b"", retain=True)
     finally:
         recorder.close()
@@ -50,14 +51,14 @@ def test_a_robot_that_cannot_see_any_more_ends(launcher: Any, mosquitto_url: str
     program = launcher.faulty(
         SEEING, "robot_edge", mosquitto_url, "--source", "sim:", "--live", "--robot", "blind", "--image-size", "16"
     )
-    assert program.wait() == 1
+    assert program.wait() == EXIT_BUG
     assert "the thread 'seeing' has failed" in program.printed
     assert "planted in look" in program.printed
 
 
 def test_a_trainer_that_cannot_train_any_more_ends(launcher: Any, mosquitto_url: str) -> None:
     trainer = launcher.faulty(TRAINING, "cloud_trainer", mosquitto_url, "--trainer", "tired")
-    assert trainer.wait() == 1
+    assert trainer.wait() == EXIT_BUG
     assert "the thread 'training' has failed" in trainer.printed
     assert "planted in turn" in trainer.printed
 

@@ -8,9 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.errors import EXIT_INTERRUPTED
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE, Event, Store
-from hierarchy.runtime.command_line import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from broker.errors import ConfigError
+from broker.errors import Diverged
 from broker.wire.quantize import dequantize
 from hierarchy.device import Compute
 from hierarchy.edge import DEVIATION, MEAN, EdgeTrainer, fastest_compute, normalise
@@ -196,7 +196,7 @@ def test_a_diverged_training_says_what_to_do() -> None:
         lambda: edge.step(*batch(8, seed=1), fresh=8, progress=0.3),
         lambda: edge.evaluate(batch(8, seed=1)[0]),
     ):
-        with pytest.raises(ConfigError, match=r"diverged .*: use a lower --learning-rate"):
+        with pytest.raises(Diverged, match=r"diverged .*: use a lower --learning-rate"):
             go_on()
 
 
@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_is_diverged_too() -> None:
     edge.step(*batch(8, seed=0), fresh=8, progress=0.3)
     with torch.no_grad():
         edge.segment.exit.head.weight[0] = torch.inf
-    with pytest.raises(ConfigError, match=r"diverged .*: use a lower --learning-rate"):
+    with pytest.raises(Diverged, match=r"diverged .*: use a lower --learning-rate"):
         edge.step(*batch(8, seed=1), fresh=8, progress=0.3)
 
 
@@ -216,7 +216,7 @@ def test_one_activation_that_no_message_could_carry_is_diverged(monkeypatch: pyt
     activations = torch.zeros(8, *edge.segment.shape)
     activations[3, 0, 0, 0] = value
     monkeypatch.setattr(edge.segment, "encode", lambda _images: activations)
-    with pytest.raises(ConfigError, match=r"so have the activations\): use a lower --learning-rate"):
+    with pytest.raises(Diverged, match=r"so have the activations\): use a lower --learning-rate"):
         edge.evaluate(batch(8, seed=1)[0])
 
 

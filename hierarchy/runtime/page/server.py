@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
 import socket
@@ -11,7 +12,8 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, ReflexarcError
+from broker.program.machine import refused
 from broker.program.threads import LoudThread
 from hierarchy.runtime.handles import raise_handle_limit
 from hierarchy.runtime.page.options import PageOptions
@@ -45,7 +47,7 @@ class PageServer:
     """
 
     def __init__(self, options: PageOptions, *, title: str) -> None:
-        """Take the port. Raises ConfigError where that is not possible."""
+        """Take the port. Raises ConfigError and MachineError where that is not possible."""
         self.ending = threading.Event()
         self._password = options.page_password
         self._title = title
@@ -53,7 +55,7 @@ class PageServer:
         try:
             self._socket = _listen(options.page_host, options.page, self._door)
         except OSError as error:
-            raise ConfigError(f"--page {options.page} at --page-host {options.page_host}: {error}") from error
+            raise _no_place(options, error) from error
         self._address: tuple[str, int] = self._socket.getsockname()[:2]  # the port is known by now, where any would do
         self.urls = page_urls(self._address[0], self._address[1])
         self._server: uvicorn.Server | None = None
@@ -119,6 +121,19 @@ class PageServer:
         self._server.run(sockets=[self._socket])
         if not ending.is_set():
             raise RuntimeError("the page's server has ended by itself")
+
+
+def _no_place(options: PageOptions, error: OSError) -> ReflexarcError:
+    """Return the error of a page that cannot be served where it is to be."""
+    if isinstance(error, socket.gaierror):
+        return ConfigError(f"--page-host {options.page_host} is no address of this machine: {error.strerror}")
+    reasons = {
+        errno.EADDRINUSE: "another program listens there; end it, or choose another --page",
+        errno.EADDRNOTAVAIL: "this machine does not have that address; choose another --page-host",
+        errno.EACCES: "this user may not listen there; choose a --page from 1024 on",
+    }
+    where = f"--page {options.page} at --page-host {options.page_host}"
+    return refused(where, error, reasons.get(error.errno or 0, error.strerror))
 
 
 def _listen(host: str, port: int, door: Door) -> DoorSocket:

@@ -237,7 +237,7 @@ def test_command_line_reports_a_broker_that_died() -> None:
     with CommandLine("--port", "0", "--backend", "amqtt") as command:
         command.broker().kill()
         _, errors = command.process.communicate(timeout=TIMEOUT_S)
-        assert command.process.returncode == 2
+        assert command.process.returncode == 4
         assert "amqtt ended by itself, status -9" in errors
 
 
@@ -250,7 +250,7 @@ def test_command_line_refuses_a_port_that_there_is_not(port: int) -> None:
 def test_command_line_reports_a_taken_port(taken_port: int) -> None:
     with CommandLine("--port", str(taken_port)) as command:
         output, errors = command.process.communicate(timeout=TIMEOUT_S)
-        assert command.process.returncode == 2
+        assert command.process.returncode == 4
         assert output == ""
         assert errors.startswith(f"local-broker: port {taken_port} of 127.0.0.1 is taken")
         assert len(errors.splitlines()) == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tyro
 
-from broker.errors import ConfigError, NameTaken
+from broker.errors import EXIT_BUG, ConfigError, NameTaken
 from hierarchy.runtime.command_line import Notice, SparseLog, StopRequest, check_range, run_program, with_config_file
 
 
@@ -141,8 +141,10 @@ def test_flags_that_are_wrong_may_stand_in_the_file(
         run_program("program", cli)
     assert "--config" not in capsys.readouterr().err
     assert capsys.readouterr().err == ""
-    with pytest.raises(ZeroDivisionError):  # a bug is not dressed up
-        exit_code(monkeypatch, ["run"], ZeroDivisionError())
+    assert exit_code(monkeypatch, ["run"], ZeroDivisionError()) == EXIT_BUG
+    said = capsys.readouterr().err
+    assert "Traceback" in said  # a bug is not dressed up
+    assert "ZeroDivisionError" in said
 
 
 @pytest.mark.parametrize("value", [1, 8, 2.5])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import ConfigError, StorageError
-from hierarchy.runtime.disk import REMIND_SECONDS, DiskWatch, error_number, other_place, unwritable
+from broker.errors import StorageError
+from hierarchy.runtime.disk import REMIND_SECONDS, DiskWatch, other_place
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -42,27 +42,6 @@ def test_what_is_missing_is_said_at_once_again_and_at_the_end(tmp_path: Path, ca
     watch.written("summary.json")
     assert caplog.messages[-1] == "summary.json can be written again"
     assert watch.error("") is None
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (FULL, StorageError),
-        (OSError(errno.EIO, "Input/output error"), StorageError),
-        (ValueError("I/O error: No space left on device (os error 28)"), StorageError),
-        (ValueError("database or disk is full"), StorageError),
-        (PermissionError(errno.EACCES, "Permission denied"), ConfigError),
-        (ValueError("anything"), ConfigError),
-    ],
-)
-def test_a_full_disk_is_no_wrong_setting(tmp_path: Path, error: Exception, kind: type[Exception]) -> None:
-    found = unwritable("--run-dir here", tmp_path / "not" / "there", error)
-    assert type(found) is kind
-    assert ("make room on the disk of " in str(found)) == (kind is StorageError)
-
-
-def test_an_error_without_a_number_has_none() -> None:
-    assert error_number(ValueError("os error")) is None
 
 
 def test_another_place_is_on_another_disk_and_has_room(tmp_path: Path) -> None:

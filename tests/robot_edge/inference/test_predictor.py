@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from broker.errors import ConfigError
+from broker.errors import Diverged
 from hierarchy.device import Compute
 from robot_edge.inference.predictor import REFRESH_SECONDS, Predictor
 from tests.hierarchy.test_edge import BFLOAT, FLOAT, STRIPES, batch, trainer
@@ -110,7 +110,7 @@ def test_a_diverged_network_is_said() -> None:
         for parameter in edge.segment.bottleneck.parameters():
             parameter.fill_(1e9)
     predictor = Predictor(edge.segment, bits=4, compute=FLOAT)
-    with pytest.raises(ConfigError, match="diverged"):
+    with pytest.raises(Diverged, match="diverged"):
         predictor.predict(batch(1, 0)[0][0])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, MachineError
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.given_paths import check_evaluation, check_run
 
@@ -94,7 +94,7 @@ def test_an_evaluation_of_no_run_is_said() -> None:
 
 def test_a_folder_that_may_not_be_written_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
-    with pytest.raises(ConfigError, match=f"--run-dir .*: {home} may not be written by this user"):
+    with pytest.raises(MachineError, match=f"--run-dir .*: {home} may not be written by this user"):
         check_run(RobotConfig.from_flags(source="sim:", run_dir=str(home / "new")))
 
 

@@ -29,7 +29,7 @@ import robot_edge.run.start
 import robot_edge.run.testing
 import robot_edge.uplink.rate_control
 import robot_edge.uplink.uplink
-from broker.errors import ConfigError, NameTaken, StorageError
+from broker.errors import EXIT_MACHINE, ConfigError, Diverged, NameTaken, StorageError, exit_status
 from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
@@ -37,7 +37,7 @@ from broker.wire.codec import pack, unpack
 from broker.wire.messages import ActivationBatch, ClassEdit, Receipt, RobotState, TrainerMetrics, TrainerState
 from hierarchy.device import Compute
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from hierarchy.runtime.command_line import EXIT_FAILED, StopRequest, exit_status
+from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.segment import build_edge
 from robot_edge.learning.trainer import EdgeStep, EdgeTrainer
@@ -892,7 +892,7 @@ def test_without_a_cloud_everything_is_counted(tmp_path: Path) -> None:
         assert one["queued"] > 0
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ConfigError("training has diverged"), NameTaken("r1")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Diverged("training has diverged"), NameTaken("r1")])
 @pytest.mark.parametrize("saved", [0, 1], ids=["behind a step", "behind a checkpoint"])
 def test_what_a_step_that_broke_off_was_to_learn_is_learned_and_sent_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, saved: int
@@ -964,7 +964,7 @@ def test_a_disk_that_stays_full_is_the_runs_last_word(
         "NOT SAVED: the checkpoint ([Errno 28] no space left on device). Please make room on"
     )
     assert str(error.value).endswith("Nothing of what was learned in 4 steps is left")
-    assert exit_status(error.value) == EXIT_FAILED, "which systemd tries again, unlike a wrong setting"
+    assert exit_status(error.value) == EXIT_MACHINE, "which systemd tries again, unlike a wrong setting"
     assert "checkpoint/" not in capsys.readouterr().out
     assert not run.folder.checkpoint.exists(), "an empty folder would look like a checkpoint"
     assert run.summary()["images"] == 16

@@ -4,8 +4,6 @@ from typing import Any
 
 import pytest
 
-from broker.errors import BrokerUnavailable, ConfigError, NameTaken, NoAnswer, NothingDone, ReflexarcError, StorageError
-from hierarchy.runtime.command_line import exit_status
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.outcome import one_class, verdict, why_untested, why_untested_by_cloud
 
@@ -62,18 +60,3 @@ def test_a_missing_accuracy_has_a_reason() -> None:
 def test_what_one_class_is_worth_is_said() -> None:
     assert one_class(["mug"]).startswith("'mug' is the only class")
     assert (one_class([]), one_class(["mug", "cup"])) == ("", "")
-
-
-@pytest.mark.parametrize(
-    ("error", "status"),
-    [
-        (ConfigError, 2),
-        (NameTaken, 2),
-        (StorageError, 1),
-        (NoAnswer, 1),
-        (BrokerUnavailable, 1),
-        (NothingDone, 3),
-    ],
-)
-def test_the_status_says_whether_another_start_may_mend_it(error: type[ReflexarcError], status: int) -> None:
-    assert exit_status(error("")) == status
