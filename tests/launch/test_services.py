@@ -18,6 +18,7 @@ import robot_edge.run.start
 from broker.security.provision import provision
 from cloud_trainer.commands import app as trainer_app
 from hierarchy.runtime.command_line import with_config_file
+from hierarchy.runtime.settings import flattened
 from robot_edge.commands import app as robot_app
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -93,7 +94,7 @@ def test_the_programs_take_what_units_tell_them(path: Path, parse: Parse, tmp_pa
     command = command.replace("%d", str(tmp_path)).replace("%i", "r1")
     assert "%" not in command
     config = parse(shlex.split(command))
-    assert config.credentials == str(tmp_path / "credentials.toml")
+    assert flattened(config)["credentials"] == str(tmp_path / "credentials.toml")
     assert {"settings.toml", "credentials.toml"} <= credentials(unit).keys()
     if "robot" in path.name:
         assert config.robot == "r1"

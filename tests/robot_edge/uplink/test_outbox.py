@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, MachineError
 from robot_edge.uplink.ledger import ClassCounts
 from robot_edge.uplink.outbox import COMMIT_SECONDS, LIVE_SECONDS, RETRY_SECONDS, Outbox
 from robot_edge.uplink.outbox_tables import LAYOUT, LOG_BYTES, PAGE_BYTES
@@ -374,7 +374,7 @@ def test_an_outbox_of_another_version_is_left_alone(tmp_path: Path, open_outbox:
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, open_outbox: Open) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be used.*unable to open"):
+    with pytest.raises(MachineError, match=r"cannot be used.*unable to open"):
         open_outbox(tmp_path / "nowhere" / "outbox.db")
 
 
