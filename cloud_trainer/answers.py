@@ -26,9 +26,9 @@ from broker.wire.bounds import MAX_ANSWERED_CLASSES
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, SplitSpec
 from broker.wire.quantize import dequantize, unpack_activations
-from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import RobotSession
 from hierarchy.calibration import softmax
+from hierarchy.cloud import CloudSegment
 from hierarchy.device import Compute
 from hierarchy.runtime.command_line import SparseLog
 from hierarchy.shadow import Shadow

@@ -47,6 +47,10 @@ class Conduct:
         self._length = FIRST_SECONDS
         self._reason = ""
 
+    def ignore(self) -> None:
+        """Note a message that came in quarantine."""
+        self.rejected += 1
+
     def good(self, now: float) -> None:
         """Note a message that was taken."""
         self._lately.append((now, True))

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from broker.errors import ConfigError
 from broker.wire.messages import SplitSpec
-from cloud_trainer.segment import CloudSegment
+from hierarchy.cloud import CloudSegment
 from hierarchy.device import LEAST_AT_ONCE, TIMED_AT_ONCE, ways_to_compute
 
 # Weights, gradients and momentum of float32, and two copies of the weights to answer asks with.

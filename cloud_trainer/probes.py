@@ -25,8 +25,7 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Probe, ProbeResult, SplitSpec
 from broker.wire.quantize import MAX_BITS, Quantized, dequantize, pack_activations, unpack_activations
 from cloud_trainer.cost import Cost, check_time, cost_of, machine_speed, timed_samples
-from cloud_trainer.segment import CloudSegment
-from cloud_trainer.trainer import CloudTrainer, fastest_compute
+from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import Compute, step_seconds
 from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.command_line import SparseLog

@@ -17,8 +17,8 @@ from cloud_trainer.class_edits import ClassEdits, Wipes
 from cloud_trainer.rounds import Rounds
 from cloud_trainer.sample_memory import Place, SampleMemory
 from cloud_trainer.store import Event
-from cloud_trainer.trainer import CloudStep, CloudTrainer
 from cloud_trainer.waiting import Waiting, WaitingSamples, take
+from hierarchy.cloud import CloudStep, CloudTrainer
 from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut, Prequential
 from hierarchy.runtime.checkpoint import Parts

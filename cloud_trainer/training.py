@@ -20,9 +20,9 @@ from broker.program.threads import LoudThread
 from broker.wire.messages import RobotState
 from cloud_trainer.answers import Answerer
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.fleet import Fleet, goes_on
+from cloud_trainer.fleet import Fleet
 from cloud_trainer.probes import Probes
-from cloud_trainer.robot_record import Preparation, RobotRecord
+from cloud_trainer.robot import Preparation, goes_on
 from cloud_trainer.session import RobotSession
 from hierarchy.device import choose_device
 from hierarchy.runtime.run_folder import RunFolder
@@ -66,8 +66,8 @@ class Training:
         self._threads = torch.get_num_threads()
         self._began: float | None = None  # the present turn
         self._rest_until = self._next_look = self._next_details = 0.0
-        for record in fleet.robots.values():
-            record.heard = record.fed = time.monotonic()  # time to come back before what waits is trained on
+        for robot in fleet.robots.values():
+            robot.expect(time.monotonic())
 
     def start(self) -> None:
         """Begin to train, and to answer."""
@@ -135,17 +135,17 @@ class Training:
     def turn(self) -> bool:
         """Do a second's worth of all that is due; whether there is more to do now."""
         self._began = time.monotonic()
-        if robot := self.fleet.next_to_train():
-            self._train(robot)
+        if name := self.fleet.next_to_train():
+            self._train(name)
         self.answerer.update(self._who_may_be_answered)
         self._prepare()
         now = time.monotonic()
         robots = dict(self.fleet.robots)
-        training = any(record.session and now < record.fed + SILENCE_SECONDS for record in robots.values())
-        timed = self.probes.time_next(self.fleet.network_room(), training=training, may_ask=self._may_ask)
-        for robot, record in robots.items():
-            if now > record.fed + SILENCE_SECONDS:
-                self.fleet.finish_idle(robot)
+        training = any(one.training.session and now < one.fed + SILENCE_SECONDS for one in robots.values())
+        timed = self.probes.time_next(self.fleet.room.left, training=training, may_ask=self._may_ask)
+        for name, robot in robots.items():
+            if now > robot.fed + SILENCE_SECONDS:
+                self.fleet.finish_idle(name)
         if now >= self._next_look:
             self._next_look = now + ROOM_SECONDS
             self.full = self.fleet.make_room()
@@ -153,8 +153,8 @@ class Training:
             self._folder.disk.remind()
         if now >= self._next_details:
             self._next_details = now + DETAILS_SECONDS
-            for record in robots.values():
-                record.note_details()
+            for robot in robots.values():
+                robot.training.note_details()
         self._began = None
         return timed or bool(self.fleet.next_to_train())
 
@@ -177,12 +177,12 @@ class Training:
         return bool(due or self.prepared or self.reports or self.fleet.next_to_train())
 
     def _train(self, robot: str) -> None:
-        record = self.fleet.robots[robot]
-        steps = record.steps
-        if trouble := self.fleet.train(robot):
-            self.reports.append((robot, trouble))
-        if record.session and record.steps > steps:
-            self._note(robot, record.session)
+        training = self.fleet.robots[robot].training
+        steps = training.steps
+        if problem := self.fleet.train(robot):
+            self.reports.append((robot, problem))
+        if training.session and training.steps > steps:
+            self._note(robot, training.session)
 
     def _note(self, robot: str, session: RobotSession) -> None:
         self._folder.add_metrics(
@@ -196,16 +196,14 @@ class Training:
 
     def _who_may_be_answered(self, robot: str) -> tuple[RobotSession, frozenset[str]] | None:
         """Return the session that answers a robot's asks, and the boots whose front belongs to it; None for neither."""
-        record = self.fleet.robots.get(robot)
-        if record is None or record.session is None or record.state is None:
+        its = self.fleet.robots.get(robot)
+        session = its.training.session if its else None
+        if its is None or session is None or its.state is None or its.is_shut_out(time.monotonic()):
             return None
-        if record.refused or record.stuck or record.conduct.quarantine(time.monotonic()):
-            return None
-        session = record.session
         # A robot that only asks enters nothing into the log.
-        newest = {record.state.boot} if goes_on(record.state, session.state) else set()
+        newest = {its.state.boot} if goes_on(its.state, session.state) else set()
         return session, frozenset({session.state.boot, *newest})
 
     def _may_ask(self, robot: str) -> bool:
-        record: RobotRecord | None = self.fleet.robots.get(robot)
-        return record is None or not record.conduct.quarantine(time.monotonic())
+        its = self.fleet.robots.get(robot)
+        return its is None or not its.conduct.quarantine(time.monotonic())

@@ -94,7 +94,7 @@ def trainer(server: object) -> Change:
     """Serve a trainer's page without robots; any line brings two, of which r2 is away."""
     from cloud_trainer.page.app import build
     from cloud_trainer.page.board import Board, FleetState, RobotRow
-    from cloud_trainer.robot_record import Rejection
+    from cloud_trainer.robot import Rejection
     from hierarchy.runtime.page.server import PageServer
 
     assert isinstance(server, PageServer)

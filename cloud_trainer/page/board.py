@@ -1,4 +1,4 @@
-"""What a trainer's loop tells its page: values, and how to make them of a robot's record. No frame is among them."""
+"""What a trainer's loop tells its page: values, and how to make them of a robot. No frame is among them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.wire.messages import AWAY_SECONDS
-from cloud_trainer.robot_record import Rejection, RobotRecord
+from cloud_trainer.robot import Rejection, Robot
 from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.page.history import History, Point
 
@@ -87,26 +87,26 @@ class Board:
 
 
 class Rows:
-    """Makes rows of records, and keeps what they are made of over time: curves, and which checkpoint was looked at."""
+    """Makes rows of robots, and keeps what they are made of over time: curves, and which checkpoint was looked at."""
 
     def __init__(self, checkpoints: Path) -> None:
         self._checkpoints = checkpoints
         self._histories: dict[str, History] = {}
         self._saved: dict[str, tuple[int, CheckpointFile | None]] = {}
 
-    def row(self, robot: str, record: RobotRecord, now: float, wall: float) -> RobotRow:
+    def row(self, robot: Robot, now: float, wall: float) -> RobotRow:
         """Return a robot's row. now: monotonic seconds; wall: Unix time."""
-        figures, said, standing = record.figures(robot, now), record.metrics, record.standing
+        figures, said, standing = robot.trainer_metrics(now), robot.metrics, robot.standing
         loss, recent = (figures.cloud_loss, figures.cloud_recent) if figures else (None, None)
         exit_loss, exit_prequential = (said.exit_loss, said.exit_prequential) if said else (None, None)
-        silence = now - record.heard
-        online = record.online and silence <= AWAY_SECONDS
-        history = self._histories.setdefault(robot, History())
+        silence = now - robot.heard
+        online = robot.online and silence <= AWAY_SECONDS
+        history = self._histories.setdefault(robot.name, History())
         if online:  # what a robot said before it went away is no figure of now
             history.add(wall, exit_loss, loss, exit_prequential, recent)
-        split = standing.split if standing else record.state.split if record.state else None
+        split = standing.split if standing else robot.state.split if robot.state else None
         return RobotRow(
-            name=robot,
+            name=robot.name,
             online=online,
             heard=silence,
             network=f"{split.backbone}, cut after {split.cut}" if split else "",
@@ -124,15 +124,15 @@ class Rows:
             queued=said.queued if said else None,
             dropped=said.dropped if said else None,
             messages_trained=figures.messages_trained if figures else 0,
-            messages_waiting=record.messages_waiting,
-            messages_rejected=record.conduct.rejected,
-            messages_dropped=record.dropped,
-            trouble=record.stuck or record.refused or record.conduct.quarantine(now) or record.waits,
-            doubt=record.doubt,
+            messages_waiting=robot.messages_waiting,
+            messages_rejected=robot.conduct.rejected,
+            messages_dropped=robot.dropped,
+            trouble=robot.problem(now),
+            doubt=robot.doubt,
             by_class=standing.by_class if standing else {},
             confusion=standing.confusion if standing else {},
-            checkpoint=self._checkpoint(robot, record.cursor_saved),
-            rejections=tuple(record.rejections),
+            checkpoint=self._checkpoint(robot.name, robot.training.saved.cursor),
+            rejections=tuple(robot.rejections),
             history=history.points(),
         )
 

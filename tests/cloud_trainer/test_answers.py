@@ -156,7 +156,7 @@ def test_who_is_not_answered(answering: Answering) -> None:
     answering.wake("nobody")
     assert answering.ask(make_ask(), robot="nobody") == []
     answering.wake()
-    record = answering.cloud.node._robots["r1"]
+    record = answering.cloud.known["r1"]
     record.conduct.bad(answering.cloud.clock.now, "nonsense", grave=True)
     answering.cloud.work()
     assert answering.ask(make_ask(1)) == []

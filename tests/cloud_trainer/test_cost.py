@@ -27,8 +27,8 @@ from cloud_trainer.cost import (
     room_beside,
     timed_samples,
 )
-from cloud_trainer.segment import CloudSegment
 from hierarchy.backbone import build_backbone
+from hierarchy.cloud import CloudSegment
 from hierarchy.cut import find_cut_points
 from tests.cloud_trainer.world import CPU, SPLIT
 

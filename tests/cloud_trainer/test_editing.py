@@ -34,7 +34,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def teach(fleet: Fleet, sequence: int, *names: str, edits: int = 0, session: int = 0, boot: str = STATE.boot) -> None:
     batch = make_batch(names, sequence=sequence, edits=edits, session=session, boot=boot)
     assert fleet.store.append_message("r1", batch.boot, batch.sequence, pack(batch))
-    fleet.robots["r1"].stored += 1
+    fleet.robots["r1"].note_stored()
     fleet.store.commit()
     train(fleet)
 
@@ -57,7 +57,7 @@ def edit(
 
 
 def session_of(fleet: Fleet) -> RobotSession:
-    session = fleet.robots["r1"].session
+    session = fleet.robots["r1"].training.session
     assert session is not None
     return session
 

@@ -21,7 +21,7 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.cost import cost_of
 from cloud_trainer.fleet import NEARLY_FULL, Fleet, fair_share
 from cloud_trainer.replay import digest
-from cloud_trainer.robot_record import RobotRecord
+from cloud_trainer.robot import Robot
 from cloud_trainer.session_start import SessionStart
 from cloud_trainer.store import STORE, Kind, Store, open_store
 from hierarchy.device import Compute
@@ -56,25 +56,31 @@ def close(fleet: Fleet) -> None:
 
 
 def enter(fleet: Fleet, robot: str, state: RobotState) -> None:
-    record = fleet.robots.setdefault(robot, RobotRecord())
-    record.state, record.refused = state, ""
+    (fleet.robots.get(robot) or fleet.meet(robot)).say(state)
     prepare(fleet, robot)
     fleet.enter(robot, fleet.store)
     fleet.store.commit()
 
 
+def meet(fleet: Fleet, robot: str, state: RobotState) -> Robot:
+    """Return a new robot that has said a state."""
+    its = fleet.meet(robot)
+    its.say(state)
+    return its
+
+
 def prepare(fleet: Fleet, robot: str) -> None:
     """Have what the robot's last state asks for prepared, if it must be."""
-    record = fleet.robots[robot]
-    if fleet.must_prepare(record):
-        assert record.state
-        fleet.note(fleet.prepare(robot, record.state))
+    its = fleet.robots[robot]
+    if its.must_prepare:
+        assert its.state
+        fleet.note(fleet.prepare(robot, its.state))
 
 
 def send(fleet: Fleet, robot: str, count: int, *, first: int = 0, **settings: Any) -> None:
     for batch in batches(count, first=first, **settings):
         assert fleet.store.append_message(robot, batch.boot, batch.sequence, pack(batch))
-        fleet.robots[robot].stored += 1
+        fleet.robots[robot].note_stored()
     fleet.store.commit()
 
 
@@ -89,7 +95,7 @@ def train(fleet: Fleet, events: int = 10**6) -> list[str]:
 
 def state_of(fleet: Fleet, robot: str) -> tuple[str, dict[str, Any]]:
     """Return all that a robot's training has come to."""
-    session = fleet.robots[robot].session
+    session = fleet.robots[robot].training.session
     assert session is not None
     parts, about = session.checkpoint()
     return digest(parts), about
@@ -126,7 +132,7 @@ def test_robots_take_turns_however_much_one_sends(fleet: Fleet) -> None:
 @pytest.fixture
 def shortest_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each turn be over with the first step, test or edit."""
-    monkeypatch.setattr("cloud_trainer.fleet.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("cloud_trainer.robot_training.TURN_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("shortest_turns")
@@ -403,14 +409,15 @@ def test_a_resumed_fleet_knows_what_it_knew(tmp_path: Path) -> None:
     send(fleet, "r1", 5)
     train(fleet, 5)
     before = fleet.robots["r1"]
+    its_room = fleet.room.of("r1")
     close(fleet)
     again = open_fleet(tmp_path, most_classes=2)
     record = again.robots["r1"]
     assert record.entered == before.entered
     assert record.boots == {STATE.boot, "c" * 16}
-    assert record.cost == before.cost
-    assert record.cost
-    assert record.cursor <= before.cursor
+    assert again.room.of("r1") == its_room
+    assert its_room
+    assert record.training.cursor <= before.training.cursor
     assert record.messages_waiting >= before.messages_waiting
     assert record.state is None, "it has said nothing yet"
     assert record.intake
@@ -523,7 +530,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
     assert (path / "checkpoint" / "r1" / CHECKPOINT).read_bytes() == before
     monkeypatch.undo()
     fleet.save("r1")
-    assert load_checkpoint(path / "checkpoint" / "r1")[1]["cursor"] == fleet.robots["r1"].cursor
+    assert load_checkpoint(path / "checkpoint" / "r1")[1]["cursor"] == fleet.robots["r1"].training.cursor
     close(fleet)
 
 
@@ -536,10 +543,10 @@ def test_a_robot_that_goes_on_finds_its_network_and_another_starts_anew(fleet: F
     train(fleet)
     enter(fleet, "r1", replace(STATE, boot="c" * 16, weights="checkpoint"))
     train(fleet)
-    assert fleet.robots["r1"].steps == 2
+    assert fleet.robots["r1"].training.steps == 2
     enter(fleet, "r1", replace(STATE, boot="d" * 16))
     train(fleet)
-    assert fleet.robots["r1"].steps == 0
+    assert fleet.robots["r1"].training.steps == 0
     assert [event.kind for event in fleet.store.states("r1")] == ["start", "rejoin", "start"]
 
 
@@ -565,7 +572,7 @@ def test_a_network_is_only_gone_on_with_behind_the_front_that_it_was_trained_beh
     caplog.clear()
     enter(fleet, "r1", replace(STATE, boot="f" * 16, weights="checkpoint"))
     train(fleet)
-    assert fleet.robots["r1"].steps == 0
+    assert fleet.robots["r1"].training.steps == 0
     assert "no network here that belongs to it" in caplog.messages[1]
     assert [event.kind for event in fleet.store.states("r1")] == ["start", "start", "start"]
 
@@ -578,7 +585,7 @@ def test_a_run_that_begins_with_the_weights_of_another_finds_its_network(
     train(fleet)
     enter(fleet, "r1", replace(STATE, boot="d" * 16, run="e" * 16, former=STATE.run, weights="checkpoint"))
     train(fleet)
-    assert fleet.robots["r1"].steps == 2
+    assert fleet.robots["r1"].training.steps == 2
     assert not caplog.messages
 
 
@@ -619,23 +626,23 @@ def test_a_robot_is_measured_when_it_says_what_it_is_and_not_again_when_it_sends
         return Compute(device=torch.device("cpu"))
 
     monkeypatch.setattr("cloud_trainer.session_start.fastest_compute", measure)
-    record = fleet.robots["r1"] = RobotRecord(state=STATE)
+    record = meet(fleet, "r1", STATE)
     prepare(fleet, "r1")
     prepare(fleet, "r1")
-    assert (len(measured), record.entered, record.cost, fleet.store.robots()) == (1, None, None, [])
+    assert (len(measured), record.entered, fleet.room.of("r1"), fleet.store.robots()) == (1, None, None, [])
     fleet.enter("r1", fleet.store)
     assert (len(measured), record.entered, record.prepared) == (1, STATE, None)
-    assert record.cost
+    assert fleet.room.of("r1")
     prepare(fleet, "r1")
-    record.state = replace(STATE, boot="d" * 16, weights="checkpoint")
+    record.say(replace(STATE, boot="d" * 16, weights="checkpoint"))
     prepare(fleet, "r1")
     assert len(measured) == 1, "one that goes on, or only asks, begins no network"
 
 
 def test_what_was_prepared_for_another_state_does_not_count(fleet: Fleet) -> None:
-    record = fleet.robots["r1"] = RobotRecord(state=STATE)
+    record = meet(fleet, "r1", STATE)
     prepare(fleet, "r1")
-    record.state = replace(STATE, boot="d" * 16, split=replace(STATE.split, bits=3))
+    record.say(replace(STATE, boot="d" * 16, split=replace(STATE.split, bits=3)))
     fleet.enter("r1", fleet.store)
     assert fleet.store.next_event("r1", 0) is None
     prepare(fleet, "r1")
@@ -644,7 +651,7 @@ def test_what_was_prepared_for_another_state_does_not_count(fleet: Fleet) -> Non
 
 
 def test_what_cannot_be_built_is_said_before_anything_is_sent(fleet: Fleet) -> None:
-    record = fleet.robots["r1"] = RobotRecord(state=replace(STATE, split=replace(STATE.split, shape=(7, 2, 2))))
+    record = meet(fleet, "r1", replace(STATE, split=replace(STATE.split, shape=(7, 2, 2))))
     prepare(fleet, "r1")
     assert "says that (7, 2, 2) crosses" in record.refused
 
@@ -654,7 +661,7 @@ def test_what_cannot_be_built_is_refused_with_its_reason_and_leaves_no_event(fle
     record = fleet.robots["r1"]
     assert "says that (7, 2, 2) crosses" in record.refused
     assert (record.entered, record.intake, fleet.store.robots()) == (None, None, [])
-    figures = record.figures("r1", 0.0)
+    figures = record.trainer_metrics(0.0)
     assert figures
     assert (figures.boot, figures.quarantine) == (STATE.boot, record.refused)
 
@@ -675,7 +682,7 @@ def test_robots_that_come_together_share_that_memory_too(tmp_path: Path) -> None
     fleet = open_fleet(tmp_path, networks_gb=ROOM_FOR_TWO)
     robots = ("r1", "r2", "r3")
     for robot in robots:  # all say what they are before the first of them sends anything
-        fleet.robots[robot] = RobotRecord(state=STATE)
+        meet(fleet, robot, STATE)
         prepare(fleet, robot)
     for robot in robots:
         fleet.enter(robot, fleet.store)
@@ -720,9 +727,9 @@ def test_a_network_in_the_log_that_costs_too_much_is_not_built_and_others_go_on(
     send(fleet, "r2", 2)
     assert train(fleet) == ["r1", "r2", "r2", "r2"]
     record = fleet.robots["r1"]
-    assert "training cannot go on: its network takes 0.23 GB and training it" in record.stuck
+    assert "training cannot go on: its network takes 0.23 GB and training it" in record.training.stuck
     enter(fleet, "r1", replace(HUGE, boot="8" * 16, weights="checkpoint"))
-    assert record.stuck, "it is the same network"
+    assert record.training.stuck, "it is the same network"
     close(fleet)
 
 
@@ -732,7 +739,7 @@ def test_a_robot_whose_network_costs_too_much_may_begin_another_one(tmp_path: Pa
     assert train(fleet) == ["r1"]
     enter(fleet, "r1", STATE)
     send(fleet, "r1", 2)
-    assert not fleet.robots["r1"].stuck
+    assert not fleet.robots["r1"].training.stuck
     assert train(fleet) == ["r1"] * 3
     expected = state_of(fleet, "r1")
     assert fleet.robots["r1"].messages_waiting == 0
@@ -750,7 +757,7 @@ def test_a_refused_robot_hears_so_under_its_new_boot(fleet: Fleet) -> None:
     send(fleet, "r1", 1)
     train(fleet)
     enter(fleet, "r1", replace(STATE, boot="c" * 16, split=replace(STATE.split, shape=(7, 2, 2))))
-    figures = fleet.robots["r1"].figures("r1", 0.0)
+    figures = fleet.robots["r1"].trainer_metrics(0.0)
     assert figures
     assert (figures.boot, figures.images) == ("c" * 16, 0)
     assert "says that" in figures.quarantine
@@ -773,8 +780,8 @@ def test_what_cannot_be_opened_any_more_is_stuck_and_others_go_on(
     monkeypatch.setattr("cloud_trainer.session_start.CloudSegment", no_download)
     fleet = open_fleet(tmp_path)
     train(fleet)
-    assert fleet.robots["r1"].steps == 2
-    assert "cannot be downloaded" in fleet.robots["r2"].stuck
+    assert fleet.robots["r1"].training.steps == 2
+    assert "cannot be downloaded" in fleet.robots["r2"].training.stuck
     enter(fleet, "r2", replace(STATE, boot="c" * 16))
     assert train(fleet) == [], "what is stored would be skipped"
     assert len(fleet.store.states("r2")) == 1
@@ -783,7 +790,7 @@ def test_what_cannot_be_opened_any_more_is_stuck_and_others_go_on(
     monkeypatch.setattr("cloud_trainer.session_start.CloudSegment", TinySegment)
     fleet = open_fleet(tmp_path)
     train(fleet)
-    assert fleet.robots["r2"].steps == 2
+    assert fleet.robots["r2"].training.steps == 2
     close(fleet)
 
 
@@ -821,7 +828,7 @@ def test_a_network_that_cannot_be_built_any_more_is_stuck(fleet: Fleet, monkeypa
 
     monkeypatch.setattr("cloud_trainer.session_start.CloudSegment", full)
     train(fleet)
-    assert "cannot be built: out of memory" in fleet.robots["r1"].stuck
+    assert "cannot be built: out of memory" in fleet.robots["r1"].training.stuck
 
 
 def test_a_network_that_was_broken_off_in_an_event_is_not_saved(
@@ -895,9 +902,9 @@ def test_a_stop_settles_a_network_in_the_time_there_is(tmp_path: Path, step: flo
     fleet = rehearsing(tmp_path, "r1")
     fleet.finish_idle("r1")
     train(fleet)
-    fleet.robots["r1"].idle_seconds = step
+    fleet.robots["r1"].training._idle_seconds = step
     fleet.settle("r1", seconds)
-    last = fleet.store.next_event("r1", fleet.robots["r1"].cursor - 1)
+    last = fleet.store.next_event("r1", fleet.robots["r1"].training.cursor - 1)
     assert last
     assert (last.kind, last.payload.decode()) == ("settle", event)
     close(fleet)
@@ -949,7 +956,7 @@ def test_a_nearly_full_store_gives_up_its_oldest_trained_samples(tmp_path: Path,
         assert work_off(fleet) == ""
     assert fleet.store.bytes_used < NEARLY_FULL * limit
     assert fleet.store.batch_bytes("r1") > 0.3 * limit, "an idle robot needs no half of the store"
-    assert all(not record.forget_up_to for record in fleet.robots.values())
+    assert all(not record.training._forgetting.up_to for record in fleet.robots.values())
     send(fleet, "r1", 3, first=sequence)
     train(fleet)
     before = state_of(fleet, "r1")

@@ -156,7 +156,7 @@ def test_names_that_are_none_are_nobody(cloud: Cloud, caplog: pytest.LogCaptureF
         for channel in ("state", "activations", "metrics"):
             cloud.robots.publish(f"{topics.PREFIX}/robot/{name}/{channel}", pack(STATE))
     cloud.work()
-    assert cloud.node._robots == {}
+    assert cloud.known == {}
     assert caplog.text.count("ignoring a message: topic") == 15
     assert outcomes(cloud.say("a" * 64, STATE, *batches(1))) == ["accepted"]
 
@@ -276,8 +276,8 @@ def test_garbage_of_all_kinds_does_no_harm(seed: int, start: Start, caplog: pyte
     caplog.set_level(logging.CRITICAL)
     cloud = start(**fuzz.SETTINGS)
     assert peak(lambda: fuzz.run(cloud, 2400, seed=seed)) < 30_000_000
-    assert sum(record.conduct.rejected for record in cloud.node._robots.values()) > 100
-    trained = [name for name, record in cloud.node._robots.items() if record.steps]
+    assert sum(record.conduct.rejected for record in cloud.known.values()) > 100
+    trained = [name for name, record in cloud.known.items() if record.training.steps]
     assert len(trained) > 2, "the garbage is too bad to get anywhere"
     cloud.kill()
     cloud.start()

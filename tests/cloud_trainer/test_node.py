@@ -16,17 +16,12 @@ from broker.wire.codec import pack
 from broker.wire.messages import ClassEdit, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
 from cloud_trainer import conduct
 from cloud_trainer.conduct import FIRST_SECONDS
-from cloud_trainer.fleet import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
-from cloud_trainer.node import (
-    NEWCOMER_SECONDS,
-    NOBODY_CAME,
-    NOTHING_CAME,
-    REPORT_SECONDS,
-    RETRY_SECONDS,
-    WARNING_SECONDS,
-)
+from cloud_trainer.incoming import NEWCOMER_SECONDS
+from cloud_trainer.node import NOBODY_CAME, NOTHING_CAME, REPORT_SECONDS
+from cloud_trainer.outgoing import RETRY_SECONDS, WARNING_SECONDS
 from cloud_trainer.replay import replay
-from cloud_trainer.robot_record import Preparation
+from cloud_trainer.robot import Preparation
+from cloud_trainer.robot_training import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
 from cloud_trainer.store import STORE
 from cloud_trainer.training import SETTLING_SECONDS, SILENCE_SECONDS
 from hierarchy.runtime.checkpoint import load_checkpoint
@@ -158,7 +153,7 @@ def test_between_two_measurements_there_is_time_for_all_else(start: Start, monke
         cloud.clock.now += 4
         return Preparation(robot=robot, state=state, refused="no")
 
-    monkeypatch.setattr(cloud.node._fleet, "prepare", prepare)
+    monkeypatch.setattr(cloud.training.fleet, "prepare", prepare)
     for robot in ("r1", "r2"):
         cloud.publish(robot, "state", pack(STATE))
     cloud.work()
@@ -187,22 +182,22 @@ def test_names_that_never_trained_give_way(start: Start, caplog: pytest.LogCaptu
         cloud.clock.now += 1.0
         cloud.say(name, STATE)
     cloud.say("r2", STATE)
-    assert "r2" not in cloud.node._robots, "they have time to send something"
+    assert "r2" not in cloud.known, "they have time to send something"
     cloud.clock.now += NEWCOMER_SECONDS
     cloud.say("r2", STATE)
-    assert sorted(cloud.node._robots) == ["invented-2", "r1", "r2"], "the one that was silent longest gives way"
+    assert sorted(cloud.known) == ["invented-2", "r1", "r2"], "the one that was silent longest gives way"
     assert "robot invented-1 gives way to r2: it has sent nothing to train on in" in caplog.text
     assert outcomes(cloud.say("r2", *batches(1))) == ["accepted"]
     cloud.clock.now += NEWCOMER_SECONDS
     cloud.say("r3", STATE, *batches(1))
     cloud.clock.now += 100 * NEWCOMER_SECONDS
     cloud.say("r4", STATE)
-    assert sorted(cloud.node._robots) == ["r1", "r2", "r3"], "what was learned is never given up for a name"
+    assert sorted(cloud.known) == ["r1", "r2", "r3"], "what was learned is never given up for a name"
     cloud.kill()
     cloud.start()
     cloud.clock.now += 100 * NEWCOMER_SECONDS
     cloud.say("r4", STATE)
-    assert sorted(cloud.node._robots) == ["r1", "r2", "r3"], "nor after a restart"
+    assert sorted(cloud.known) == ["r1", "r2", "r3"], "nor after a restart"
 
 
 def test_weights_that_are_slow_to_come_hold_up_nobody(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +211,7 @@ def test_weights_that_are_slow_to_come_hold_up_nobody(start: Start, monkeypatch:
     monkeypatch.setattr(Downloads, "waits_for", lambda *_: "")
     cloud.work(REPORT_SECONDS + 1)
     cloud.work(REPORT_SECONDS + 1)
-    assert cloud.node._robots["r1"].prepared is not None, "without another word of the robot"
+    assert cloud.known["r1"].prepared is not None, "without another word of the robot"
     assert outcomes(cloud.say("r1", *batches(1))) == ["accepted"], "as it comes again"
     assert cloud.figures("r1").quarantine == ""
 
@@ -234,25 +229,25 @@ def test_a_robot_whose_next_run_waits_for_weights_has_nothing_rejected(
 
 def test_a_name_gives_way_while_its_network_is_prepared(start: Start) -> None:
     cloud = start(most_robots=1)
-    fleet = cloud.node._fleet
+    fleet = cloud.training.fleet
     cloud.say("r1", STATE)
-    del cloud.node._robots["r1"]  # as another thread does
+    del cloud.known["r1"]  # as another thread does
     assert fleet.prepare("r1", STATE).start
     fleet.note(fleet.prepare("r1", STATE))
-    assert cloud.node._robots == {}
+    assert cloud.known == {}
 
 
 def test_who_sends_something_does_not_give_way_while_its_network_is_prepared(start: Start) -> None:
     cloud = start(most_robots=1)
     cloud.say("r1", STATE)
-    record = cloud.node._robots["r1"]
+    record = cloud.known["r1"]
     cloud.clock.now += 3 * NEWCOMER_SECONDS
     record.fed = cloud.clock.now - 1.0
     cloud.say("r2", STATE)
-    assert list(cloud.node._robots) == ["r1"]
+    assert list(cloud.known) == ["r1"]
     record.refused = "too large"
     cloud.say("r2", STATE)
-    assert list(cloud.node._robots) == ["r2"]
+    assert list(cloud.known) == ["r2"]
 
 
 def test_a_flood_is_dropped_unread_and_counted_by_robot(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -264,8 +259,8 @@ def test_a_flood_is_dropped_unread_and_counted_by_robot(start: Start, caplog: py
             cloud.publish(name, "metrics", b"garbage")
     assert outcomes(cloud.say("r2", *batches(1, first=1))) == ["accepted"], "others do not wait for what is left"
     cloud.work(REPORT_SECONDS + 1)
-    assert cloud.node._robots["r1"].dropped == 400 - LANE_LIMIT
-    assert cloud.node._dropped == 300 - LANE_LIMIT
+    assert cloud.known["r1"].dropped == 400 - LANE_LIMIT
+    assert cloud.node._incoming.strangers.dropped == 300 - LANE_LIMIT
     assert f"robot r1: {400 - LANE_LIMIT} messages dropped unread" in caplog.text
 
 
@@ -283,8 +278,8 @@ def test_a_robot_that_sends_noise_is_named(
         cloud.say("r1", make_batch(names, values=noise, sequence=number))
     cloud.work(REPORT_SECONDS + 1)
     assert "robot r1: what it sends seems to teach nothing: after 240 images" in caplog.text
-    assert cloud.node._robots["r1"].doubt
-    assert not cloud.node._robots["r2"].doubt
+    assert cloud.known["r1"].doubt
+    assert not cloud.known["r2"].doubt
 
 
 # A robot that goes, and one that comes back
@@ -325,9 +320,9 @@ def last_rate(cloud: Cloud) -> float:
 def rehearse(cloud: Cloud) -> None:
     """Let each silent robot's first steps of idle rehearsal be taken; the next ones are in the log already."""
     cloud.clock.now += SILENCE_SECONDS + 0.1
-    for robot in cloud.node._robots:
+    for robot in cloud.known:
         while not cloud.session(robot).rehearses:
-            cloud.node._fleet.finish_idle(robot)
+            cloud.training.fleet.finish_idle(robot)
             cloud.training._train(robot)
     cloud.turn()
 
@@ -368,8 +363,8 @@ def test_a_stop_with_messages_to_train_on_leaves_them_and_the_rate_to_the_next_s
     cloud.say("r1", STATE, *batches(10))
     rehearse(cloud)
     cloud.publish("r1", "activations", pack(batches(1, first=10)[0]))
-    cloud.node._take_in(0)
-    assert cloud.node._robots["r1"].messages_waiting == 1
+    cloud.node._incoming.take_in(0)
+    assert cloud.known["r1"].messages_waiting == 1
     steps = cloud.session().trainer.steps
     cloud.finish()
     assert cloud.session().trainer.steps == steps
@@ -381,7 +376,7 @@ def test_ctrl_c_is_not_held_up_by_many_robots(start: Start, monkeypatch: pytest.
     for robot in robots:
         cloud.say(robot, STATE, *batches(10))
     rehearse(cloud)
-    settle = cloud.node._fleet.settle
+    settle = cloud.training.fleet.settle
     settled: list[str] = []
 
     def settle_slowly(robot: str, seconds: float) -> None:
@@ -389,7 +384,7 @@ def test_ctrl_c_is_not_held_up_by_many_robots(start: Start, monkeypatch: pytest.
         settled.append(robot)
         cloud.clock.now += 0.6 * SETTLING_SECONDS
 
-    monkeypatch.setattr(cloud.node._fleet, "settle", settle_slowly)
+    monkeypatch.setattr(cloud.training.fleet, "settle", settle_slowly)
     cloud.finish()
     assert settled == ["r1", "r2"]
     assert replay(cloud.path / STORE, None, "cpu")
@@ -477,7 +472,7 @@ def test_what_is_stored_is_trained_on_without_the_robot(cloud: Cloud) -> None:
     for batch in batches(6):
         cloud.publish("r1", "activations", pack(batch))
     cloud.turn()
-    assert cloud.node._robots["r1"].messages_waiting >= 5
+    assert cloud.known["r1"].messages_waiting >= 5
     cloud.kill()
     cloud.start()
     cloud.work()
@@ -575,13 +570,13 @@ def test_room_that_is_made_at_the_end_is_used(
     cloud = start()
     cloud.say("r1", STATE, *batches(3))
     tries: list[bool] = []
-    save = cloud.node._fleet.save
+    save = cloud.training.fleet.save
 
     def full_twice(robot: str) -> bool:
         tries.append(len(tries) == 2 and save(robot))
         return tries[-1]
 
-    monkeypatch.setattr(cloud.node._fleet, "save", full_twice)
+    monkeypatch.setattr(cloud.training.fleet, "save", full_twice)
     cloud.node.finish()
     assert tries == [False, False, True]
     assert cloud.node.not_saved is None

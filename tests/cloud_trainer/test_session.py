@@ -13,10 +13,9 @@ from broker.errors import MalformedMessage
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, ClassEdit, SplitSpec, TrainerMetrics
 from broker.wire.quantize import dequantize, quantize
-from cloud_trainer.segment import CloudSegment
 from cloud_trainer.session import MOST_UNREHEARSED, RobotSession
 from cloud_trainer.store import Event, Kind
-from cloud_trainer.trainer import CloudStep, CloudTrainer
+from hierarchy.cloud import CloudSegment, CloudStep, CloudTrainer
 from hierarchy.device import Compute
 from hierarchy.schedule import learning_rate
 from tests.cloud_trainer.world import CPU, STATE, TinySegment, make_batch

@@ -14,8 +14,8 @@ from broker.wire.codec import pack
 from broker.wire.messages import HEARTBEAT_SECONDS, Receipt, TrainerMetrics, TrainerState
 from cloud_trainer.replay import replay
 from cloud_trainer.store import STORE
-from cloud_trainer.trainer import CloudStep, CloudTrainer
 from cloud_trainer.training import HELD_UP_SECONDS
+from hierarchy.cloud import CloudStep, CloudTrainer
 from tests.cloud_trainer.world import STATE, Cloud, batches, make_batch, of, outcomes
 
 DEADLINE_SECONDS = 60.0
@@ -73,10 +73,10 @@ def test_receipts_do_not_wait_for_a_step_of_whatever_robot(blocked: Blocked) -> 
         cloud.publish("r2", "activations", pack(batches(1, first=number)[0]))
     wait_for(lambda: len(blocked.receipts("r1")) == 21 and len(blocked.receipts("r2")) == 20, blocked.turn)
     assert set(outcomes(blocked.receipts("r2"))) == {"accepted"}
-    assert cloud.node._robots["r1"].steps == cloud.node._robots["r2"].steps == 0, "the step is not over"
+    assert cloud.known["r1"].training.steps == cloud.known["r2"].training.steps == 0, "the step is not over"
     assert cloud.store.last_event("r2") > 20
     blocked.go_on.set()
-    wait_for(lambda: not cloud.node._robots["r1"].messages_waiting + cloud.node._robots["r2"].messages_waiting)
+    wait_for(lambda: not cloud.known["r1"].messages_waiting + cloud.known["r2"].messages_waiting)
     cloud.training.thread.close(DEADLINE_SECONDS)
     assert cloud.finish()["images"] == 41 * 4
     assert replay(cloud.path / STORE, None, "cpu"), "training is a function of the log, whatever the threads did"
@@ -119,11 +119,11 @@ def test_what_a_robot_sends_while_its_network_is_prepared_is_kept_in_order(cloud
     for batch in batches(3):
         cloud.publish("r1", "activations", pack(batch))
     cloud.node.turn(timeout=0)
-    assert len(cloud.node._held) == 3
+    assert len(cloud.node._incoming._held) == 3
     assert of(Receipt, list(cloud._answers())) == []
     receipts = [one.sequence for one in of(Receipt, cloud.work())]
     assert receipts == [0, 1, 2]
-    assert len(cloud.node._held) == 0
+    assert len(cloud.node._incoming._held) == 0
 
 
 def test_a_network_is_prepared_once_however_much_its_robot_sends_meanwhile(cloud: Cloud) -> None:
@@ -144,7 +144,7 @@ def test_who_has_sent_something_comes_before_all_who_only_say_that_they_are_ther
     cloud.publish("r1", "state", pack(STATE))
     wait_for(lambda: len(cloud.training._wanted) == 21, lambda: cloud.node.turn(timeout=0.0))
     cloud.publish("r1", "activations", pack(batches(1)[0]))
-    wait_for(lambda: cloud.node._held, lambda: cloud.node.turn(timeout=0.0))
+    wait_for(lambda: cloud.node._incoming._held, lambda: cloud.node.turn(timeout=0.0))
     cloud.training._prepare()
     assert [prepared.robot for prepared in cloud.training.prepared] == ["r1"]
 
@@ -157,9 +157,9 @@ def test_what_a_refused_robot_sent_meanwhile_is_neither_kept_nor_receipted(cloud
     cloud.publish("r1", "state", pack(state))
     cloud.publish("r1", "activations", pack(impossible))
     cloud.node.turn(timeout=0)
-    assert len(cloud.node._held) == 1
+    assert len(cloud.node._incoming._held) == 1
     assert of(Receipt, cloud.work()) == []
-    assert len(cloud.node._held) == 0
+    assert len(cloud.node._incoming._held) == 0
     assert "cannot cut" in cloud.figures().quarantine
 
 

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 import broker.link.inbox
 import broker.link.memory
+import cloud_trainer.incoming
 import cloud_trainer.node
+import cloud_trainer.outgoing
+import cloud_trainer.robot
 import cloud_trainer.session_start
 import cloud_trainer.training
 import hierarchy.runtime.curves
@@ -43,6 +46,7 @@ from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.node import TrainerNode
+from cloud_trainer.robot import Robot
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE, Store, open_store
 from cloud_trainer.training import Training
@@ -169,7 +173,10 @@ class Cloud:
         for module in (
             broker.link.inbox,
             broker.link.memory,
+            cloud_trainer.incoming,
             cloud_trainer.node,
+            cloud_trainer.outgoing,
+            cloud_trainer.robot,
             cloud_trainer.training,
         ):  # they compare what they read
             monkeypatch.setattr(module, "time", self.clock)
@@ -231,15 +238,23 @@ class Cloud:
     @property
     def waits(self) -> bool:
         """Whether there is anything to take in, or to train on."""
-        return bool(len(self.link._inbox.common)) or bool(self.node._again) or self.training.waits
+        return bool(len(self.link._inbox.common)) or bool(self.node._incoming._ready) or self.training.waits
 
     @property
     def trouble(self) -> str:
         """What the trainer last said that is in its way."""
-        return self.node._state.trouble
+        return self.node._outgoing.problem
+
+    @property
+    def known(self) -> dict[str, Robot]:
+        """The robots that the trainer knows."""
+        return self.training.fleet.robots
+
+    def robot(self, name: str = "r1") -> Robot:
+        return self.known[name]
 
     def session(self, robot: str = "r1") -> RobotSession:
-        session = self.node._robots[robot].session
+        session = self.robot(robot).training.session
         assert session is not None
         return session
 
