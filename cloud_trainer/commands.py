@@ -13,6 +13,7 @@ from tyro.extras import SubcommandApp
 from broker.program.paths import typed_path
 from cloud_trainer.config import TrainerConfig
 from hierarchy.runtime.command_line import DeviceName, run_program
+from hierarchy.runtime.help import CommandHelp, run_command
 
 app = SubcommandApp()
 
@@ -57,8 +58,22 @@ def replay(store: Path, run_dir: Path | None = None, device: DeviceName = "auto"
         sys.exit(1)
 
 
+HELPS = {
+    "run": CommandHelp(
+        command=run,
+        settings=TrainerConfig,
+        first="broker credentials trainer run_dir workers store_gb networks_gb page device threads",
+        examples="""
+            cloud-trainer run --run-dir runs/cloud
+            cloud-trainer run --broker mqtts://host:8883 --credentials t1/credentials.toml
+            cloud-trainer run --workers 4 --store-gb 100 --page 8080
+        """,
+    )
+}
+
+
 def main() -> None:
     def cli(arguments: Sequence[str]) -> None:
-        app.cli(prog="cloud-trainer", description=__doc__, args=list(arguments))
+        run_command(app, "cloud-trainer", __doc__, HELPS, arguments)
 
     run_program("cloud-trainer", cli)

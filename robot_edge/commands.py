@@ -16,6 +16,7 @@ from broker.program.plain_text import say
 from broker.program.share import FOLDERS, copy_shared, shared
 from broker.wire.messages import Action
 from hierarchy.runtime.command_line import run_program
+from hierarchy.runtime.help import CommandHelp, run_command
 from robot_edge.planning.config import PlanConfig
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.given_paths import check_evaluation, check_run
@@ -177,8 +178,49 @@ def _command(action: Action, to: Robot, *, name: str = "", new_name: str = "", s
         raise SystemExit(EXIT_SETTING)
 
 
+HELPS = {
+    "run": CommandHelp(
+        command=run,
+        settings=RobotConfig,
+        first="source broker robot run_dir backbone cut bits bottleneck epochs page",
+        examples="""
+            robot-edge run --source folder:pictures --epochs 3 --robot r1
+            robot-edge run --source camera:0 --page 8080 --bottleneck 16
+            robot-edge run --config robot.toml --broker mqtts://host:8883
+        """,
+    ),
+    "plan": CommandHelp(
+        command=plan,
+        settings=PlanConfig,
+        first="source broker robot backbone image_size out cuts most_memory_mb mbit verify",
+        examples="""
+            robot-edge plan --source folder:pictures --out plan.toml
+            robot-edge plan --source sim: --backbone mobilenet_v3_small --mbit 2
+        """,
+    ),
+    "evaluate": CommandHelp(
+        command=evaluate,
+        settings=EvaluateConfig,
+        first="source checkpoint broker robot credentials threshold deadline images labels out",
+        examples="""
+            robot-edge evaluate --checkpoint runs/r1 --source folder:test
+            robot-edge evaluate --checkpoint runs/r1 --source folder:t --broker mqtt://host
+        """,
+    ),
+    "record": CommandHelp(
+        command=record,
+        settings=RecordConfig,
+        first="source out seconds images raw live rate width height fps",
+        examples="""
+            robot-edge record --source camera:0 --out session.mcap --seconds 60
+            robot-edge run --source bag:session.mcap
+        """,
+    ),
+}
+
+
 def main() -> None:
     def cli(arguments: Sequence[str]) -> None:
-        app.cli(prog="robot-edge", description=__doc__, args=list(arguments))
+        run_command(app, "robot-edge", __doc__, HELPS, arguments)
 
     run_program("robot-edge", cli)

@@ -73,6 +73,8 @@ def machine_error(error: BaseException) -> MachineError | None:
         reason = " ".join(str(error).split())[:300]
         said = f"out of memory ({reason})" if reason else "out of memory"
         return OutOfMemory(f"{said}: end other programs, or use a smaller --batch, --image-size or network")
+    if isinstance(error, BrokenPipeError):
+        return MachineError("nobody reads what it prints any more")
     if isinstance(error, OSError | sqlite3.OperationalError):
         found = refused("the system refuses", error)
         return found if isinstance(found, MachineError) else None

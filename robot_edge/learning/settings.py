@@ -17,12 +17,12 @@ class NetworkSettings:
     backbone: str = "resnet18"
     """Any classifier of torchvision. Images of up to 64 pixels get a smaller first convolution."""
     cut: str = "layer2"
-    """The layer after which the network is cut, by its name in torchvision; a wrong one lists those that do."""
+    """The layer behind which the network is cut, by its name in torchvision. An invalid one prints the valid ones."""
     bits: int = 4
     """Bits of each value sent, 1 to 8."""
     least_bits: int = 2
-    """Where the link cannot carry them, they become fewer while the robot runs, one at a time, down to these; and more
-    again when it can. As --bits or more: always as --bits."""
+    """Bits of each value at least. Where the link is too slow for --bits, the robot sends fewer, one by one, down to
+    these; later more again. As many as --bits: always --bits."""
     bottleneck: int = 0
     """Channels sent, made from the cut's by a learned 1x1 convolution; 0 sends all."""
     image_size: int = 32

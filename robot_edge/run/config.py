@@ -25,7 +25,7 @@ from robot_edge.uplink.settings import UplinkSettings
 
 @dataclass(frozen=True, kw_only=True)
 class RobotConfig:
-    """Settings of `robot-edge run`, in groups. Flags, TOML files and `from_flags` name a setting without its group."""
+    """Settings of `robot-edge run`, in groups. Flags and TOML files name a setting without its group."""
 
     robot: str = "robot"
     """This robot's name; no other robot at the broker may have it."""

@@ -80,9 +80,9 @@ class SourceSettings:
     """Which frames a run shows, and which it is tested on."""
 
     source: str = field(repr=False)  # its URL may have a password
-    """Where frames come from (docs/sources.md): camera:0, rtsp://... or http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC,
-    video:FILE, bag:PATH, folder:PATH (one sub-folder of pictures for each class), torchvision:CIFAR10, or sim:
-    (the built-in simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
+    """Where frames come from (docs/sources.md): folder:PATH (one sub-folder of pictures for each class), camera:0,
+    rtsp://..., http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC, video:FILE, bag:PATH, torchvision:CIFAR10, or sim: (a
+    simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
     epochs: int = 1
     """How often a folder is shown, in each phase."""
     images: int = 0

@@ -21,7 +21,7 @@ class PageOptions:
     """A page in the browser. Both ends have one."""
 
     page: int = 0
-    """Port of a page in the browser (docs/pages.md); 0 for none. It needs `pip install reflexarc[page]`."""
+    """Port of a page in the browser (docs/pages.md); 0 for none. It needs `pip install 'reflexarc[page]'`."""
     page_host: str = "127.0.0.1"
     """Address that the page listens at: this machine only, or 0.0.0.0 for the network too, which takes a password."""
     page_password_file: str = ""
