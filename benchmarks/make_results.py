@@ -146,7 +146,16 @@ def newest_tables(runs: list[Run], scripts: list[str]) -> list[Found]:
 
 def table_lines(table: dict[str, Any]) -> Iterator[str]:
     yield from (markdown_row(table["columns"]), "| --- " * len(table["columns"]) + "|")
-    yield from (markdown_row(row) for row in table["rows"])
+    columns = [column_cells(column) for column in zip(*table["rows"], strict=True)]
+    yield from (markdown_row(row) for row in zip(*columns, strict=True))
+
+
+def column_cells(column: tuple[Cell, ...]) -> list[str]:
+    """Return a column as people read it: 1.20 below 1.25, and 23.4 below 0.005 as it is."""
+    decimals = {len(str(one).partition(".")[2]) for one in column if isinstance(one, float)}
+    if len(decimals) == 2 and max(decimals) - min(decimals) == 1:
+        return [f"{one:,.{max(decimals)}f}" if isinstance(one, float) else shown(one) for one in column]
+    return [shown(one) for one in column]
 
 
 def claim_row(runs: list[Run], claim: dict[str, Any], page: str) -> str:

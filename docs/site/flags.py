@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import re
@@ -78,11 +77,10 @@ def cell(text: str) -> str:
 
 
 def examples(root: Path) -> str:
-    """Return the page of the example programs, each with what it says of itself."""
+    """Return the page of the example programs."""
     lines = ["# Examples", "", "Each is a program that runs as it stands; the tests run them all.", ""]
     for path in sorted((root / "docs" / "examples").glob("*.py")):
         source = path.read_text("utf-8")
-        about = (ast.get_docstring(ast.parse(source)) or "").strip()
-        lines += [f"## {path.stem.replace('_', ' ').capitalize()}", "", about, ""]
-        lines += ["```python", source.rstrip(), "```", ""]
+        title = path.stem.replace("_", " ").capitalize()
+        lines += [f"## {title}", "", f"`docs/examples/{path.name}`", "", "```python", source.rstrip(), "```", ""]
     return "\n".join(lines)

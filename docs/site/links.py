@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 # Files at the top that are pages of the site.
 TOP = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md"}
 
+# What stands in fences is code.
 FENCED = re.compile(r"^(```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 # A link or a picture, or code, in which none is looked for.
 LINK = re.compile(r"`[^`\n]+`|(?P<picture>!?)\[(?P<text>(?:`[^`]*`|[^\]`])*)\]\((?P<target>[^)\s]+)\)")
