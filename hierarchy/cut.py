@@ -25,6 +25,8 @@ from hierarchy.tracing import traced_apart
 
 # How many cuts an error lists: about a screen. The deepest networks have some hundred.
 LISTED = 16
+# In place of a cut: prints all.
+LIST_ALL = "list"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,20 +294,22 @@ def _copy(nodes: Iterable[fx.Node], graph: fx.Graph, copies: dict[fx.Node, fx.No
     return [copied(node) for node in nodes if node.op != "get_attr"][-1]
 
 
+def _described(name: str, point: CutPoint) -> str:
+    return f"  {name}: {' x '.join(map(str, point.shape))}, {point.bytes_at(8):,} bytes at 8 bits"
+
+
 def _refusal(backbone: str, cut: str, *, exists: bool, points: Sequence[CutPoint]) -> str:
     wrong = "not exactly one tensor of inner features crosses there" if exists else "it has no such node or module"
+    if cut == LIST_ALL:
+        return "\n".join([f"{backbone} can be cut behind", *(_described(point.name, point) for point in points)])
     ends = [point for point in points if point.module is not None]
     # The outermost modules where there is no room for all: those are the stages.
     stages = sorted(ends, key=lambda point: str(point.module).count("."))[:LISTED]
-    listed = [
-        f"  {point.module}: {' x '.join(map(str, point.shape))}, {point.bytes_at(8):,} bytes at 8 bits"
-        for point in ends
-        if point in stages
-    ]
+    listed = [_described(str(point.module), point) for point in ends if point in stages]
     return "\n".join(
         [
             f"cannot cut {backbone} at {cut!r}: {wrong}. It can be cut behind",
             *listed,
-            f"({len(listed)} of {len(points)}; hierarchy.cut_points lists all)",
+            f"({len(listed)} of {len(points)}; --cut {LIST_ALL} prints all)",
         ]
     )

@@ -204,7 +204,7 @@ HELPS = {
         first="source checkpoint broker robot credentials threshold deadline images labels out",
         examples="""
             robot-edge evaluate --checkpoint runs/r1 --source folder:test
-            robot-edge evaluate --checkpoint runs/r1 --source folder:t --broker mqtt://host
+            robot-edge evaluate --checkpoint runs/r1 --source sim: --broker mqtt://h
         """,
     ),
     "record": CommandHelp(

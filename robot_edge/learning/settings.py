@@ -17,7 +17,7 @@ class NetworkSettings:
     backbone: str = "resnet18"
     """Any classifier of torchvision. Images of up to 64 pixels get a smaller first convolution."""
     cut: str = "layer2"
-    """The layer behind which the network is cut, by its name in torchvision. An invalid one prints the valid ones."""
+    """The layer behind which the network is cut, by its name in torchvision; list prints all."""
     bits: int = 4
     """Bits of each value sent, 1 to 8."""
     least_bits: int = 2

@@ -22,11 +22,15 @@ from broker.wire.messages import Action, Command
 from hierarchy.runtime.command_line import StopRequest
 from robot_edge.teaching.commands import new_command
 
-HELP = (
-    "type a name and Enter to teach what the camera shows for 10 s; or: teach NAME SECONDS, stop, undo, forget NAME, "
-    "rename NAME = NEW NAME, merge NAME = OTHER NAME, pause, resume, step, help, quit. A class that is called like a "
-    "command is taught with teach NAME, as in: teach quit"
-)
+HELP = """\
+type a name and Enter to teach what the camera shows for 10 s; or
+teach NAME SECONDS        for another time; teach quit is for a class of that name
+stop, undo                end the lesson; take the last one back
+forget NAME
+rename NAME = NEW NAME
+merge NAME = OTHER NAME
+pause, resume, step       for a replay
+help, quit"""
 TEACH_SECONDS = 10.0
 # How long to wait for a line before looking whether to end.
 LOOK_SECONDS = 0.2

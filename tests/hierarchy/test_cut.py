@@ -242,7 +242,15 @@ def test_an_impossible_cut_gets_the_possible_ones(resnet: Backbone, cut: str, re
         split_backbone(resnet, cut)
     lines = str(caught.value).splitlines()
     assert "  layer2: 128 x 8 x 8, 8,192 bytes at 8 bits" in lines
-    assert "cut_points lists all" in lines[-1]
+    assert "--cut list prints all" in lines[-1]
+
+
+def test_a_list_of_all_cuts_can_be_had(resnet: Backbone) -> None:
+    with pytest.raises(CutError, match="resnet18 can be cut behind") as caught:
+        split_backbone(resnet, "list")
+    _, *lines = str(caught.value).splitlines()
+    assert "  layer2.1.relu_1: 128 x 8 x 8, 8,192 bytes at 8 bits" in lines
+    assert len(lines) == len(find_cut_points(resnet))
 
 
 def test_a_long_list_keeps_the_stages() -> None:
