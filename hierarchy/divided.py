@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from broker.errors import ConfigError, MalformedMessage
+from broker.errors import ConfigError, Diverged, MalformedMessage
 from broker.wire.messages import SplitSpec
 from broker.wire.quantize import MAX_BITS, MIN_BITS, Quantized, dequantize, pack_activations
 from hierarchy.backbone import Weights, build_backbone
@@ -105,7 +105,7 @@ class DividedNetwork:
         fresh: how many of the images, from the first on, are new; the others are rehearsed. None: all are new.
         progress: share of the run that is over, 0 to 1, for a one-cycle learning rate; None where the run has no end.
 
-        Raises ConfigError where training has diverged, ValueError for images of another shape.
+        Raises Diverged, and ValueError for images of another shape.
         """
         self._check(images)
         if len(names) != len(images):
@@ -115,7 +115,7 @@ class DividedNetwork:
         try:
             cloud = self.cloud_trainer.step(dequantize(edge.quantized), names, fresh=fresh, progress=progress)
         except MalformedMessage as error:
-            raise ConfigError(f"training has diverged ({error}): use a lower cloud_learning_rate") from None
+            raise Diverged(f"training has diverged ({error}): use a lower cloud_learning_rate") from None
         return Step(
             exit_loss=edge.loss,
             cloud_loss=cloud.loss,
@@ -128,7 +128,7 @@ class DividedNetwork:
     def predict(self, images: Pixels) -> Prediction:
         """Return what both ends say of images uint8 (N, H, W, 3) of the split's size.
 
-        Raises ConfigError where training has diverged, ValueError for images of another shape.
+        Raises Diverged, and ValueError for images of another shape.
         """
         self._check(images)
         self.edge.eval()  # the next step sets both back

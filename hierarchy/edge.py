@@ -143,7 +143,7 @@ class EdgeTrainer:
     def step(self, images: NDArray[np.uint8], names: Sequence[str], *, fresh: int, progress: float | None) -> EdgeStep:
         """Learn from images uint8 (N, H, W, 3) and their class names, of which the first ``fresh`` are new.
 
-        A class met for the first time grows the exit. Raises Diverged where it has.
+        A class met for the first time grows the exit. Raises Diverged.
         """
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
@@ -168,7 +168,7 @@ class EdgeTrainer:
     def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:
         """Return the exit's class name for each of the images uint8 (N, H, W, 3), and their activations.
 
-        Raises Diverged where it has.
+        Raises Diverged.
         """
         self.segment.eval()
         quantized, logits = self._predict(images, self._bits_of_split)
@@ -183,7 +183,7 @@ def run_segment(
 ) -> tuple[Quantized, Tensor]:
     """Return quantized activations of images uint8 (N, H, W, 3), and the exit's logits float32 (N, classes).
 
-    Raises Diverged where it has.
+    Raises Diverged.
     """
     with compute.autocast():
         activations = segment.encode(compute.tensor(normalise(images)))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import hierarchy
-from broker.errors import ConfigError, CutError
+from broker.errors import ConfigError, CutError, Diverged
 from broker.wire.quantize import packed_size
 from hierarchy.backbone import build_backbone
 from hierarchy.divided import PREDICTED_AT_ONCE
@@ -137,7 +137,7 @@ def test_images_of_another_shape_and_names_of_another_number_are_refused(fresh: 
 def test_diverged_training_is_an_error_of_ours(rate: str) -> None:
     both = network(**{rate: 1e30})
     both.step(*batch(12, seed=0), progress=0.3)
-    with pytest.raises(ConfigError, match=r"diverged.*use a lower .*learning.rate"):
+    with pytest.raises(Diverged, match=r"diverged.*use a lower .*learning.rate"):
         both.step(*batch(12, seed=1), progress=0.3)
 
 
