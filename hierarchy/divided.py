@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from hierarchy.edge import EdgeSegment, EdgeTrainer, build_edge_segment, run_seg
 from hierarchy.learner import Parts
 from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.checkpoint import load_checkpoint, save_checkpoint
+from hierarchy.runtime.state import Layout
 
 # Images in one forward pass, as a thousand would take gigabytes. They share the range of each channel, as in a message.
 PREDICTED_AT_ONCE = 256
@@ -64,6 +66,21 @@ class Prediction:
 
     exit: Answers
     cloud: Answers
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Saved:
+    """What `save` writes beside tensors. edge, cloud: of their learners."""
+
+    split: SplitSpec
+    freeze: tuple[str, ...]
+    edge_learning_rate: float
+    cloud_learning_rate: float
+    edge: dict[str, Any]
+    cloud: dict[str, Any]
+
+
+LAYOUT = Layout(kind=_Saved, migrations=())
 
 
 class DividedNetwork:
@@ -148,16 +165,22 @@ class DividedNetwork:
 
     def save(self, folder: str | Path) -> None:
         """Write all that training needs to go on into a folder. Raises OSError where the disk does not take it."""
-        states = {"edge": self.edge_trainer.state(), "cloud": self.cloud_trainer.learner.state()}
-        parts = {f"{end}-{part}": named for end, (its, _) in states.items() for part, named in its.items()}
-        metadata = {
-            **{end: its for end, (_, its) in states.items()},
-            "split": asdict(self.split),
-            "freeze": self._freeze,
-            "edge_learning_rate": self.edge_trainer.learner.peak_learning_rate,
-            "cloud_learning_rate": self.cloud_trainer.learner.peak_learning_rate,
+        edge_parts, edge = self.edge_trainer.state()
+        cloud_parts, cloud = self.cloud_trainer.learner.state()
+        saved = _Saved(
+            split=self.split,
+            freeze=self._freeze,
+            edge_learning_rate=self.edge_trainer.learner.peak_learning_rate,
+            cloud_learning_rate=self.cloud_trainer.learner.peak_learning_rate,
+            edge=edge,
+            cloud=cloud,
+        )
+        parts = {
+            f"{end}-{part}": its
+            for end, one in (("edge", edge_parts), ("cloud", cloud_parts))
+            for part, its in one.items()
         }
-        save_checkpoint(Path(folder), parts, metadata)
+        save_checkpoint(Path(folder), parts, LAYOUT.pack(saved))
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> DividedNetwork:
@@ -166,22 +189,23 @@ class DividedNetwork:
         device: auto, cpu, cuda or mps. Raises ConfigError where the folder holds no network of `save`.
         """
         parts, metadata = load_checkpoint(Path(folder))
-        if "split" not in metadata or "edge" not in metadata:
-            raise ConfigError(f"{folder} holds a checkpoint of another program: DividedNetwork.save writes another one")
-        split = metadata["split"]
+        try:
+            saved = LAYOUT.unpack(Path(folder), metadata)
+        except ValueError as error:
+            raise ConfigError(f"{folder} holds no network that DividedNetwork.save wrote: {error}") from error
         network = divide(
-            split["backbone"],
-            split["cut"],
-            image_size=split["image_size"],
-            bits=split["bits"],
-            bottleneck=split["bottleneck"],
-            freeze=metadata["freeze"],
-            edge_learning_rate=metadata["edge_learning_rate"],
-            cloud_learning_rate=metadata["cloud_learning_rate"],
+            saved.split.backbone,
+            saved.split.cut,
+            image_size=saved.split.image_size,
+            bits=saved.split.bits,
+            bottleneck=saved.split.bottleneck,
+            freeze=saved.freeze,
+            edge_learning_rate=saved.edge_learning_rate,
+            cloud_learning_rate=saved.cloud_learning_rate,
             device=device,
         )
-        network.edge_trainer.restore(_parts_of("edge", parts), metadata["edge"])
-        network.cloud_trainer.learner.restore(_parts_of("cloud", parts), metadata["cloud"])
+        network.edge_trainer.restore(_parts_of("edge", parts), saved.edge)
+        network.cloud_trainer.learner.restore(_parts_of("cloud", parts), saved.cloud)
         return network
 
     def _check(self, images: Pixels) -> None:

@@ -145,7 +145,13 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no checkpoint"):
         hierarchy.DividedNetwork.load(tmp_path)
     save_checkpoint(tmp_path, {"weights": {"a": torch.zeros(1)}}, {"classes": []})
-    with pytest.raises(ConfigError, match="another program"):
+    with pytest.raises(ConfigError, match=r"no network that DividedNetwork\.save wrote: .*split"):
+        hierarchy.DividedNetwork.load(tmp_path)
+
+
+def test_what_a_newer_version_saved_is_refused_with_its_name(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, {}, {"schema": 9, "written_by": "reflexarc 9.1"})
+    with pytest.raises(ConfigError, match=r"reflexarc 9\.1"):
         hierarchy.DividedNetwork.load(tmp_path)
 
 
