@@ -126,16 +126,18 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 class StopRequest:
     """Within this context the first Ctrl-C or SIGTERM only asks to stop; the second one interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = STOP_SIGNALS) -> None:
+        """signals: none for a request that only a program makes, as a thread of its own has to."""
         self.made = False
+        self._signals = signals
 
     def __enter__(self) -> StopRequest:
-        for number in STOP_SIGNALS:
+        for number in self._signals:
             signal.signal(number, self._make)
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for number in STOP_SIGNALS:
+        for number in self._signals:
             signal.signal(number, signal.default_int_handler)
 
     def _make(self, number: int, frame: object) -> None:

@@ -48,7 +48,7 @@ def see_and_learn(run: RobotRun) -> None:
     assert teaching
     predictor, sight = perception.predictor, perception.sight
     perception.take_over(state)
-    camera, is_tested = Notice(log), True
+    camera = Notice(log)
     begin = time.monotonic() - state.figures.seconds
     with (
         publishing(config.source.source, config.ros2_topic) as publish,
@@ -61,7 +61,7 @@ def see_and_learn(run: RobotRun) -> None:
             publish(decision, frame)
 
         with closing(
-            Seeing(run.source, sight, image_size=config.network.image_size, saw=teaching.see, tell=tell)
+            Seeing(run.source, sight, image_size=config.network.image_size, saw=perception.saw, tell=tell)
         ) as seeing:
             if run.board:
                 run.board.look = seeing.wait
@@ -77,13 +77,11 @@ def see_and_learn(run: RobotRun) -> None:
                 if learned:
                     predictor.refresh(state.trainer.segment)
                     talk.write_metrics()
-                    is_tested = False
                 # A lesson may end long after the last step that it was worth.
-                if not is_tested and not lessons.busy:
+                if state.trainer.steps not in (0, state.tested) and not lessons.busy:
                     _test_what_was_taught(run)
                     perception.take_over(state)
                     run.saving.save()
-                    is_tested = True
                 camera.say(run.source.status)
                 missing = uplink.waits_for
                 talk.notice.say(f"seeing and learning go on without {missing}" if missing else "")

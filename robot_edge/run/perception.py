@@ -25,10 +25,11 @@ CALIBRATED_FRAMES = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Perception:
-    """tell: hears of every decision and of the frame that it is about, in the thread that sees."""
+    """saw: hears of every frame. tell: of every decision, and its frame. Both in the thread that sees."""
 
     predictor: Predictor
     sight: Sight
+    saw: Callable[[Frame], object]
     tell: Callable[[Decision, Frame], None]
 
     def take_over(self, state: RunState) -> None:
@@ -40,7 +41,9 @@ class Perception:
         self.predictor.refresh(segment, at_once=True)
 
 
-def perceive(link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Uplink) -> Perception:
+def perceive(
+    link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Uplink, saw: Callable[[Frame], object]
+) -> Perception:
     """Return what a robot of these settings sees by."""
     predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
     boot = uplink.state.boot
@@ -55,4 +58,5 @@ def perceive(link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Upli
     def tell(decision: Decision, _frame: Frame) -> None:
         publisher.offer(decision, now=time.monotonic(), wall=time.time())
 
-    return Perception(predictor=predictor, sight=Sight(predictor, cascade, CloudLine(link, config.robot)), tell=tell)
+    sight = Sight(predictor, cascade, CloudLine(link, config.robot))
+    return Perception(predictor=predictor, sight=sight, saw=saw, tell=tell)

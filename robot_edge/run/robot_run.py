@@ -153,8 +153,8 @@ def assemble(
         edit=edit,
         goes_on=goes_on,
         board=board,
-        perception=perceive(link, config, trainer, uplink) if config.is_live else None,
-        lessons=LessonLearning(config, state, learning, saving) if config.is_live else None,
+        perception=perceive(link, config, trainer, uplink, state.teaching.see) if state.teaching else None,
+        lessons=LessonLearning(config, state, learning, saving) if state.teaching else None,
     )
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+import tomli_w
+
+from broker.errors import ConfigError
 from hierarchy.runtime.checkpoint import CHECKPOINT, save_checkpoint
 from hierarchy.runtime.command_line import Notice, StopRequest
-from hierarchy.runtime.disk import other_place
+from hierarchy.runtime.disk import other_place, unwritable
 from hierarchy.runtime.run_folder import CONFIG, RunFolder
 from robot_edge.run.checkpoint import RunState, checkpoint_of
 from robot_edge.run.config import RobotConfig
+from robot_edge.run.identity import RUN, run_identity
 from robot_edge.uplink.outbox import Outbox
 
 # A checkpoint that the disk did not take is tried again this often, not at every step; and at the end for so long:
@@ -67,6 +73,19 @@ class Saving:
         self.saved_steps = self._state.trainer.steps
         self._folder.disk.written(CHECKPOINT_NAME)
         return True
+
+    def copy_to(self, path: Path, settings: dict[str, Any]) -> None:
+        """Write a copy of the run into another folder, with those settings. Raises ConfigError, and StorageError."""
+        if (path / RUN).exists() and run_identity(path, "none") != run_identity(self._folder.path, "none"):
+            raise ConfigError(f"{path} holds another run: choose another folder")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / CONFIG).write_text(tomli_w.dumps(settings))
+            shutil.copyfile(self._folder.path / RUN, path / RUN)
+            self._outbox.copy_to(path / self._outbox.path.name)
+            save_checkpoint(path / "checkpoint", *checkpoint_of(self._state))
+        except OSError as error:
+            raise unwritable(f"the copy in {path}", path, error) from error
 
     def save_last(self) -> None:
         """Write the last checkpoint; where the disk does not take it, wait a while for room, then look elsewhere."""

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.console import Console
 
-from broker.errors import EXIT_INTERRUPTED, NothingDone
+from broker.errors import EXIT_INTERRUPTED, ConfigError, NothingDone
+from broker.link.base import Link
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.link.mqtt import MqttLink
 from broker.security.credentials import Credentials
 from broker.security.tls import credentials_for
@@ -62,6 +65,8 @@ def run(config: RobotConfig) -> None:
     Raises ConfigError for settings that cannot work, NameTaken, StorageError where not all could be saved, NothingDone
     where nothing was learned or tested, and SystemExit where Ctrl-C ended it.
     """
+    if not config.uplink.broker:
+        raise ConfigError("--broker is empty: only robot_edge.Robot, in Python, learns without one")
     ready, stop = prepare(config), StopRequest()
     with opened(ready, stop) as robot:
         summary = go_through(robot, live if config.is_live else replay)
@@ -83,7 +88,7 @@ class Ready:
     """
 
     config: RobotConfig
-    credentials: Credentials
+    credentials: Credentials | None
     device: torch.device
     files: SourceFiles
     source: PacedSource
@@ -94,21 +99,21 @@ class Ready:
     has_checkpoint: bool
 
 
-def prepare(config: RobotConfig) -> Ready:
+def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     """Open the source and build the network, so that what is wrong with the settings is said before anything starts.
 
-    Raises ConfigError.
+    camera: what is looked at in place of the source that the settings name. Raises ConfigError.
     """
     former = former_settings(config.run_path)
     if former is not None:
         check_same_run(former, config)
-    credentials = credentials_for(config.uplink.broker, config.uplink.credentials)
+    credentials = credentials_for(config.uplink.broker, config.uplink.credentials) if config.uplink.broker else None
     set_threads(config.threads)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
     files, numbering = _files_of(config, goes_on=former is not None)
-    source = _source_of(config, numbering)
+    source = camera or _source_of(config, numbering)
     held_out = None
     if config.source.held_out:
         held_out = partial(open_held_out, config.source, config.network.image_size, config.seed)
@@ -134,8 +139,11 @@ def prepare(config: RobotConfig) -> Ready:
 
 
 @contextmanager
-def opened(ready: Ready, stop: StopRequest) -> Iterator[RobotRun]:
-    """Open page, folder, outbox and link of a run, and put it together. Raises ConfigError, and NameTaken."""
+def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> Iterator[RobotRun]:
+    """Open page, folder, outbox and link of a run, and put it together.
+
+    console: where progress is shown; the terminal's for None. Raises ConfigError, and NameTaken.
+    """
     config = ready.config
     boot = secrets.token_hex(8)
     with (
@@ -147,9 +155,7 @@ def opened(ready: Ready, stop: StopRequest) -> Iterator[RobotRun]:
         advice = without_checkpoint(folder.checkpoint)
         saved = load_checkpoint(folder.checkpoint, advice) if ready.has_checkpoint else None
         state = _introduction(ready, folder.path, outbox, boot, goes_on=saved is not None)
-        link = MqttLink(
-            config.uplink.broker, config.robot, will=will(config.robot, state), credentials=ready.credentials
-        )
+        link = _link(ready, state)
         with stop, closing(Uplink(link, config.robot, state, outbox)) as uplink:
             board = Board(config.robot, uplink.commands) if page else None
             uplink.greet(GREETING_SECONDS)  # a trainer gets its half ready, too, while this one is measured
@@ -172,12 +178,25 @@ def opened(ready: Ready, stop: StopRequest) -> Iterator[RobotRun]:
                 held_out=ready.held_out,
                 saved=saved,
                 board=board,
+                console=console,
             )
             if config.network.former_run and not saved:
                 robot.inherit(config.network.former_run)
             if page and board:
                 _show(page, board)
             yield robot
+
+
+def _link(ready: Ready, state: RobotState) -> Link:
+    """Return the way to the broker; where there is none, one that never comes up."""
+    config = ready.config
+    if config.uplink.broker:
+        return MqttLink(
+            config.uplink.broker, config.robot, will=will(config.robot, state), credentials=ready.credentials
+        )
+    link = MemoryLink(MemoryBroker())
+    link.connected, link.trouble = False, "there is none: it learns alone"
+    return link
 
 
 def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, *, goes_on: bool) -> RobotState:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import queue
 import time
 from collections.abc import Callable
 
 from rich.console import Console
 
-from broker.wire.messages import CommandResult
+from broker.wire.messages import Command, CommandResult
 from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import RunFolder
@@ -28,7 +29,10 @@ log = logging.getLogger("robot-edge")
 
 
 class Talk:
-    """Speaks for a run to the cloud, to pages and to the terminal. notice: what is said once."""
+    """Speaks for a run to the cloud, to pages and to the terminal.
+
+    notice: what is said once. jobs: what other threads want done on this one, between two steps.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Talk:
     ) -> None:
         """console: where progress is shown; the terminal's for None."""
         self.notice = Notice(log)
+        self.jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self.console = console
         self._stop = stop
         self._folder = folder
@@ -65,8 +70,16 @@ class Talk:
     def obey(self) -> None:
         """Do what people asked for since the last time."""
         while command := self._uplink.commands.take(0.0):
-            self._answer(self._commands.obey(command))
+            self.give(command)
         self._answer(self._commands.ended())
+        for _ in range(self.jobs.qsize()):
+            self.jobs.get()()
+
+    def give(self, command: Command) -> list[CommandResult]:
+        """Do what a command says, and return what there is to say of it."""
+        results = self._commands.obey(command)
+        self._answer(results)
+        return results
 
     def write_metrics(self) -> None:
         """Add a line to metrics.jsonl, and tell others now and then."""

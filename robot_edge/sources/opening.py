@@ -37,7 +37,7 @@ def open_source(
     text: str,
     options: SourceOptions | None = None,
     *,
-    image_size: int,
+    image_size: int = 32,
     phases: Sequence[Sequence[str]] = (),
     epochs: int = 1,
     images: int = 0,

@@ -10,6 +10,7 @@ import itertools
 import logging
 import math
 import sqlite3
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -309,6 +310,16 @@ class Outbox:
         written = self._tried(now, lambda: self._commit(now, None))
         synced = self._tried(now, lambda: self._database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall())
         return written is not None and synced is not None
+
+    def copy_to(self, path: Path) -> None:
+        """Write all that it holds into another file, which another process may open. Raises OSError."""
+        path.unlink(missing_ok=True)
+        if not self.sync(time.monotonic()):
+            raise OSError(self.trouble)
+        try:
+            self._database.execute("VACUUM INTO ?", (str(path),))
+        except sqlite3.Error as error:
+            raise OSError(str(error)) from error
 
     def close(self) -> None:
         """Close the file; what came after the last commit is not in it, as if the process had been killed."""

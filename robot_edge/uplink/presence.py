@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 
 from broker.errors import NameTaken
@@ -182,7 +183,7 @@ class Presence:
         now = self._clock()
         there = [
             name
-            for name, trainer in self._trainers.items()
-            if trainer.online and now - self._heard[name] <= AWAY_SECONDS
+            for name, trainer in list(self._trainers.items())  # a copy: other threads ask, too
+            if trainer.online and now - self._heard.get(name, -math.inf) <= AWAY_SECONDS
         ]
         return [self._own_trainer] if self._own_trainer in there else there

@@ -33,5 +33,6 @@ class UplinkSettings:
     rarest, samples of classes that there are few of. Default: oldest, and rarest when live, behind what is seen now."""
 
     def __post_init__(self) -> None:
-        parse_broker_url(self.broker)
+        if self.broker:
+            parse_broker_url(self.broker)
         check_range("outbox-mb", self.outbox_mb, 1, 10**7)
