@@ -184,7 +184,7 @@ class Robot:
 
         frames: a source, or pairs of an image, uint8 (H, W, 3) RGB, and the name of its class. Each pair counts as a
         scene of its own; a Frame says which scene it shows. They are read in the caller's thread. Training ends early
-        where the caller leaves the loop. Raises ConfigError, as for diverged training.
+        where the caller leaves the loop. Raises Diverged.
         """
         length = frames.length if _is_source(frames) else len(frames) if isinstance(frames, Sized) else None
         waiting = FrameQueue(length, BATCHES_AHEAD * self.config.learning.batch)
@@ -216,7 +216,7 @@ class Robot:
     def predict(self, image: Pixels) -> Seen:
         """Return what an image shows, uint8 (H, W, 3) RGB; waits for the cloud where the exit is not sure.
 
-        Raises ConfigError where training has diverged.
+        Raises Diverged.
         """
         self._opened()
         frame, answer = _frame(image, scene=0), Future[Seen]()

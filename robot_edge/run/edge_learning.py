@@ -35,7 +35,7 @@ class EdgeLearning:
         self._sent_position = outbox.position
 
     def learn(self, batch: Batch, *, rehearsed: int) -> EdgeStep:
-        """Take a step on a batch and so many remembered frames, and send what is new. Raises ConfigError."""
+        """Take a step on a batch and so many remembered frames, and send what is new. Raises Diverged."""
         self._spare_the_link()
         state, fresh = self._state, len(batch.names)
         frames = state.memory.rehearsal.draw(rehearsed)

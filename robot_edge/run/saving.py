@@ -13,9 +13,10 @@ from typing import Any
 import tomli_w
 
 from broker.errors import ConfigError
+from broker.program.machine import refused
 from hierarchy.runtime.checkpoint import CHECKPOINT, save_checkpoint
 from hierarchy.runtime.command_line import Notice, StopRequest
-from hierarchy.runtime.disk import other_place, unwritable
+from hierarchy.runtime.disk import other_place
 from hierarchy.runtime.run_folder import CONFIG, RunFolder
 from robot_edge.run.checkpoint import RunState, checkpoint_of
 from robot_edge.run.config import RobotConfig
@@ -75,7 +76,7 @@ class Saving:
         return True
 
     def copy_to(self, path: Path, settings: dict[str, Any]) -> None:
-        """Write a copy of the run into another folder, with those settings. Raises ConfigError, and StorageError."""
+        """Write a copy of the run into another folder, with those settings. Raises ConfigError, and MachineError."""
         if (path / RUN).exists() and run_identity(path, "none") != run_identity(self._folder.path, "none"):
             raise ConfigError(f"{path} holds another run: choose another folder")
         try:
@@ -85,7 +86,7 @@ class Saving:
             self._outbox.copy_to(path / self._outbox.path.name)
             save_checkpoint(path / "checkpoint", *checkpoint_of(self._state))
         except OSError as error:
-            raise unwritable(f"the copy in {path}", path, error) from error
+            raise refused(f"the copy in {path}", error, path=path) from error
 
     def save_last(self) -> None:
         """Write the last checkpoint; where the disk does not take it, wait a while for room, then look elsewhere."""
