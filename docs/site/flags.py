@@ -19,6 +19,8 @@ SAID_LAST = re.compile(
     r"\s*\((default: (?P<default>.*?)|(?P<other>required|optional|fixed|repeatable).*)\)$", re.DOTALL
 )
 
+PAGE = re.compile(r"\bdocs/([\w/-]+)\.md")
+
 
 def pages() -> dict[str, str]:
     """Return the text of each page, by its path on the site."""
@@ -52,7 +54,8 @@ def settings(parser: Any) -> Iterator[str]:
     for group in parser._action_groups:
         actions = [one for one in group._group_actions if one.help != SUPPRESS and one.dest != "help"]
         if actions:
-            yield from (f"### {str(group.title or 'options').capitalize()}", "")
+            title = str(group.title or "options")
+            yield from (f"### {(title.removesuffix(' options') or title).capitalize()}", "")
             for action in actions:
                 yield from (*setting(action), "")
 
@@ -65,15 +68,17 @@ def setting(action: Action) -> tuple[str, str]:
     names = " ".join([*action.option_strings, str(action.metavar or "")]).strip() or action.dest
     notes = f", default {code(default)}" if default not in ("", "''") else ""
     notes += f", {end['other']}" if end and end["other"] else ""
-    return f"{code(names)}{notes}", f": {cell(SAID_LAST.sub('', said)) or '-'}"
+    return f"{code(names)}{notes}", f": {prose(SAID_LAST.sub('', said)) or '-'}"
 
 
 def code(text: str) -> str:
-    return f"`{cell(text)}`"
+    return f"`{' '.join(text.split())}`"
 
 
-def cell(text: str) -> str:
-    return " ".join(text.split())
+def prose(text: str) -> str:
+    """Return help as Markdown: pages that it names are links."""
+    line = " ".join(text.split()).replace("*", r"\*").replace("<", r"\<")
+    return PAGE.sub(r"[\1](../\1.md)", line)
 
 
 def examples(root: Path) -> str:
