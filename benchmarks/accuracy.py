@@ -4,7 +4,7 @@
     python benchmarks/accuracy.py --data PATH/cifar10 --configurations layer3:1:12 layer3:2:8
 
 PATH/cifar10 holds train/ and test/ with one sub-folder of pictures for each class. Each result is kept in --out, so an
-interrupted benchmark goes on where it was. Prints the table for docs/results.md.
+interrupted benchmark goes on where it was. Its figures are in docs/results/accuracy.md.
 """
 
 from __future__ import annotations

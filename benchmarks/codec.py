@@ -5,7 +5,7 @@
 On activations of a network that was trained on the source for a while. "Ours" is what goes up; beside it are other
 codecs of the same bit planes, which are of Gray codes, bit planes of the codes in another form or order, and codes in a
 row, each with all its bits. "Zlib runs" looks for runs of one byte only, as ours does up to 6 bits. Zstandard is there
-where it is installed. Prints the tables for docs/results.md.
+where it is installed. Its figures are in docs/results/codec.md.
 """
 
 from __future__ import annotations

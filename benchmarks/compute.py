@@ -2,7 +2,8 @@
 
     python benchmarks/compute.py
 
-One thread, batches of 64, steps in turns; the fastest step of each counts. Prints the table for docs/results.md.
+One thread, batches of 64, steps in turns; the fastest step of each counts.
+Its figures are in docs/results/computing.md.
 """
 
 from __future__ import annotations

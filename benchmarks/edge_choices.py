@@ -3,8 +3,8 @@
     python benchmarks/edge_choices.py --data PATH/cifar10
 
 Split CIFAR-10 in five phases of two classes, one pass, the edge segment and its exit alone: no cloud, no broker. Each
-variant differs from the robot in one thing. Practice at the end as a robot has it. Prints the table for
-docs/results.md; --out keeps what was measured, so another version of the robot needs another one.
+variant differs from the robot in one thing. Practice at the end as a robot has it. Its figures are in
+docs/results/edge-choices.md; --out keeps what was measured, so another version of the robot needs another one.
 """
 
 from __future__ import annotations

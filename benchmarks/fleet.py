@@ -4,8 +4,8 @@
 
 A real trainer and a real broker; the robots only talk, in one process. One of several sends a message of made-up
 activations every few seconds, less than its share of the trainer; the others together send more than is trained on, so
-that work piles up. With several workers the slow robot shares one of them with fast ones. Prints the table for
-docs/results.md.
+that work piles up. With several workers the slow robot shares one of them with fast ones. Its figures are in
+docs/results/fleet.md.
 """
 
 from __future__ import annotations

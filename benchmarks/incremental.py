@@ -6,7 +6,8 @@ Split CIFAR-10, or the simulated camera's toys one at a time, class-incremental:
 picture is from, and one pass. PATH/cifar10 holds train/ and test/ with one sub-folder of pictures for each class.
 Robot, trainer and broker are processes, as a user has them; the whole network is trained in this one, by the methods
 of continual_methods.py, on the same pictures, with a memory of as many bytes: it keeps raw frames, the robot JPEGs.
-Each result is kept in --out, so an interrupted benchmark goes on where it was. Prints the table for docs/results.md.
+Each result is kept in --out, so an interrupted benchmark goes on where it was.
+Its figures are in docs/results/new-classes.md.
 """
 
 from __future__ import annotations

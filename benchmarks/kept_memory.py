@@ -5,7 +5,7 @@
 Training steps of one half, 64 images of 32 pixels, in four processes that share core 0 in turns, each held still in the
 others': memory from the system as by default (pages of 4 kB, given back when a step is over), freed memory kept, large
 pages, and both, as both ends have it (`broker/program/startup.py`). Page faults are those that the process counts.
-Prints the table for docs/results.md.
+Its figures are in docs/results/computing.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/narrow_link.py --data PATH/cifar10
 
 Robot and trainer on a core each, a real broker and a shaped link between them. The cloud's delay is the time from the
-robot's last step to the cloud's. Prints the table for docs/results.md.
+robot's last step to the cloud's. Its figures are in docs/results/slow-link.md.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from the first image to the last training step, of
 - ours: the divided network, in both places.
 
 Accuracy is that of the whole network, and of ours at the exit and in the cloud, after as many images. Each result is
-kept in --out, so an interrupted benchmark goes on where it was. Prints the table for docs/results.md and draws it.
+kept in --out, so an interrupted benchmark goes on where it was. Draws its
+figures, which are in docs/results/slow-link.md.
 """
 
 from __future__ import annotations

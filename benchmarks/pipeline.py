@@ -3,8 +3,8 @@
     python benchmarks/pipeline.py --data PATH/cifar10
 
 For each link `robot-edge plan --verify`: it measures robot, link and trainer, each on its own, and then runs the plan.
-Robot and trainer have a core each, with a real broker and a shaped link between them. Prints the table for
-docs/results.md: a run's time is 1.00 of its slowest stage's where all others hide behind that one.
+Robot and trainer have a core each, with a real broker and a shaped link between them. Its figures are in
+docs/results/planning.md: a run's time is 1.00 of its slowest stage's where all others hide behind that one.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python benchmarks/waiting_threads.py
 
 PyTorch's threads spin while they wait, which is fastest where nobody else needs the processor. A robot and a trainer on
-one machine each have as many threads as it has cores. Prints the table for docs/results.md: training steps of 64
-images, images a second of each half, alone and beside the other half.
+one machine each have as many threads as it has cores. Its figures are in docs/results/computing.md:
+training steps of 64 images, images a second of each half, alone and beside the other half.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch import Tensor
 from hierarchy.rehearsal import draw_in_turn, largest_class, random_state, restore_random_state
 
 # An activation is rehearsed until the robot's segment has taken so many steps more for another one of its class. What
-# an older segment encoded is worth less than nothing: docs/results.md has the measurement.
+# an older segment encoded is worth less than nothing: docs/results/edge-choices.md.
 SPAN = 100
 # Entries of places as they were before, beside as many as there are places.
 SLACK = 64

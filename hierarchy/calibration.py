@@ -70,7 +70,7 @@ def calibrate(logits: Floats, labels: NDArray[np.integer]) -> Calibration:
     """Return the calibration from held-out frames: logits (N, C), labels (N,).
 
     A frame is unknown where the exit is less sure than of nearly all of these. That a class's probability tells best,
-    of eight scores, is measured in docs/results.md.
+    of eight scores, is measured in docs/results/unknown.md.
     """
     temperature = fit_temperature(logits, labels)
     if len(labels) < FEWEST_FRAMES or logits.shape[1] < 2:

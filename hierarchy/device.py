@@ -34,8 +34,9 @@ MOST_SECONDS = 5.0
 # Plain float32 stays unless another way is at least this much faster: near ties should not change with the weather.
 WORTH_CHANGING = 0.95
 # The gradient's norm may be off by this share of float32's. Right kernels were off by 4 % at most with eight samples or
-# more; a wrong one of oneDNN's by 22 % and 40 %, behind two and four other layers (docs/results.md). Normalisation over
-# two samples' only pixels has no gradient to speak of: there right bfloat16 is off by 76 %, and left out as well.
+# more; a wrong one of oneDNN's by 22 % and 40 %, behind two and four other layers (docs/results/computing.md).
+# Normalisation over two samples' only pixels has no gradient to speak of: there right bfloat16 is off by 76 %, and left
+# out as well.
 MOST_OFF = 0.15
 # Of which a median says something.
 LEAST_STEPS = 3

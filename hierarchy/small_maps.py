@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from hierarchy.strided import StridedViewConv2d, convolution_class
 
-# Pixels of a convolution's output up to which a product is faster, in float32 and in bfloat16 (docs/results.md).
+# Pixels of a convolution's output up to which a product is faster, in float32 and in bfloat16:
+# docs/results/computing.md.
 MOST_PIXELS, MOST_PIXELS_HALF = 4, 16
 
 

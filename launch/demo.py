@@ -23,7 +23,7 @@ LAUNCH = Path(__file__).parent
 # What `make demo` promises on the eight toys; the last line says whether it was kept.
 EXIT_TARGET, CLOUD_TARGET = 0.80, 0.85
 # Frames shown and frames in a step: as launch/demo.toml has them, and for a slow machine. Both are 170 steps: the same
-# steps with fewer frames in each teach the toys, and fewer steps do not (docs/results.md).
+# steps with fewer frames in each teach the toys, and fewer steps do not (docs/results/demo.md).
 FULL, SLOW = (9000, 64), (6800, 48)
 # Of the three minutes, for showing frames: the rest is for starting, for practice and for tests.
 SHOWING_SECONDS = 105.0

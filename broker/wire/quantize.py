@@ -34,8 +34,7 @@ SMALLEST_STEP = 1e-30
 Codec = Literal["none", "lz4", "zlib"]
 
 # zlib up to here, which has an entropy coder; lz4 above, which has none and takes a sixth of the time. Who sends 7 or 8
-# bits has a link that is hardly the bottleneck. What zlib would save there, too, is in docs/results.md, "What the codec
-# makes of activations".
+# bits has a link that is hardly the bottleneck. What zlib would save there, too, is in docs/results/codec.md.
 ZLIB_MOST_BITS = 6
 
 

@@ -27,7 +27,7 @@ class PlanConfig:
     bound."""
     least_share: float = 1 / 16
     """Bytes to send of an image at least, before compression, as a share of its raw ones. With fewer than 1/16 the
-    cloud's half loses accuracy (docs/results.md)."""
+    cloud's half loses accuracy (docs/results/accuracy.md)."""
     cuts: str = ""
     """Layers to cut after, separated by commas. Default: the last of each size, at most a quarter as wide as the
     image, as an exit behind the very first layers learns little, and wider than one, as behind that is no more than a
