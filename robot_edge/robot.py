@@ -20,11 +20,11 @@ from broker.errors import ConfigError, SourceError, StorageError
 from broker.program.threads import LoudThread
 from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
 from broker.wire.messages import Action, AnsweredBy
+from hierarchy.edge import EdgeStep
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.console import PlainConsole
 from hierarchy.runtime.run_folder import former_settings
 from robot_edge.inference.cascade import Decision
-from robot_edge.learning.trainer import EdgeStep
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
 from robot_edge.run.live import see_and_learn

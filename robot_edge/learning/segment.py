@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from broker.errors import ConfigError
 from broker.wire.messages import SplitSpec, Weights
-from hierarchy.edge import EdgeSegment as EdgeSegment
-from hierarchy.edge import build_edge_segment
+from hierarchy.edge import EdgeSegment, build_edge_segment
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint
 from robot_edge.learning.settings import NetworkSettings

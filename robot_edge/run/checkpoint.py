@@ -13,11 +13,11 @@ import torch
 from broker.errors import ConfigError
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ClassEdit, SplitSpec
+from hierarchy.edge import EdgeTrainer
 from hierarchy.runtime.checkpoint import Parts, load_checkpoint
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.class_edits import Knowledge
 from robot_edge.learning.practice import LivePractice
-from robot_edge.learning.trainer import EdgeTrainer
 from robot_edge.run.figures import RunFigures
 from robot_edge.run.resume import checkpoint_error, pack_compute
 from robot_edge.sources.encoded import UNREADABLE

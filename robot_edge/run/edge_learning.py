@@ -11,10 +11,10 @@ from itertools import islice
 import numpy as np
 
 from broker.wire.quantize import Quantized
+from hierarchy.edge import EdgeStep
 from robot_edge.learning.batcher import Batch
 from robot_edge.learning.frame_memory import KeptFrame
 from robot_edge.learning.held_out import PREDICT_AT_ONCE
-from robot_edge.learning.trainer import EdgeStep
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
 from robot_edge.uplink.outbox import Outbox

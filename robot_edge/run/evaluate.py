@@ -22,6 +22,7 @@ from broker.security.tls import credentials_for
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.wire.quantize import Quantized, pack_activations
 from hierarchy.device import Compute, choose_device, set_threads
+from hierarchy.edge import EdgeSegment
 from hierarchy.evaluation import RECENT
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint, write_json
@@ -34,7 +35,7 @@ from robot_edge.inference.predictor import ExitPrediction, Predictor
 from robot_edge.learning.batcher import resize
 from robot_edge.learning.frame_memory import KeptFrame, frames_in
 from robot_edge.learning.held_out import HELD_OUT_SEED
-from robot_edge.learning.segment import EdgeSegment, build_edge
+from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.evaluation_report import Look, report, threshold_points
 from robot_edge.run.identity import run_identity

@@ -7,9 +7,9 @@ from typing import Any
 
 from broker.wire.messages import ClassEdit, RobotMetrics
 from hierarchy.continual import AccuracyRounds
+from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.evaluation import HeldOut, Prequential
 from robot_edge.learning.batcher import Batcher
-from robot_edge.learning.trainer import EdgeStep, EdgeTrainer
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.uplink import Uplink
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from broker.link.base import Link
+from hierarchy.edge import EdgeTrainer
 from robot_edge.inference.cascade import Cascade, CloudLine, Decision
 from robot_edge.inference.predictions import PredictionPublisher
 from robot_edge.inference.predictor import Predictor
 from robot_edge.inference.sight import Sight
-from robot_edge.learning.trainer import EdgeTrainer
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.frames import Frame

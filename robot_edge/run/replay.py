@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 
+from hierarchy.edge import EdgeStep
 from hierarchy.runtime.command_line import Notice
 from hierarchy.schedule import settling
 from robot_edge.learning.practice import practice_steps
-from robot_edge.learning.trainer import EdgeStep
 from robot_edge.run.outcome import FRAMES_WITHOUT_LABEL, HOW_TO_LABEL
 from robot_edge.run.robot_run import RobotRun
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from broker.errors import ConfigError
 from broker.link.base import Link
 from broker.wire.messages import Change, ClassEdit
+from hierarchy.edge import EdgeTrainer
 from hierarchy.runtime.checkpoint import Parts
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
@@ -23,7 +24,6 @@ from robot_edge.learning.class_edits import Knowledge
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.learning.held_out import HELD_OUT_FRAMES, HeldOutFrames, OpenSource
 from robot_edge.learning.practice import LivePractice
-from robot_edge.learning.trainer import EdgeTrainer
 from robot_edge.page.board import Board
 from robot_edge.run.checkpoint import RunState, edits_after, inherit, take_up
 from robot_edge.run.config import RobotConfig

@@ -27,13 +27,13 @@ from broker.security.tls import credentials_for
 from broker.wire.activations import samples_per_message
 from broker.wire.messages import RobotState, SplitSpec, Weights
 from hierarchy.device import Compute, choose_device, set_threads
+from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute
 from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import RunFolder, former_settings
 from robot_edge.learning.held_out import OpenSource, open_held_out
-from robot_edge.learning.segment import EdgeSegment, build_edge
-from robot_edge.learning.trainer import EdgeTrainer, fastest_compute
+from robot_edge.learning.segment import build_edge
 from robot_edge.page.board import Board
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through

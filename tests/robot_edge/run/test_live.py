@@ -21,13 +21,13 @@ from broker.wire import topics
 from broker.wire.codec import pack, unpack, unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, Command, CommandResult, Prediction, Receipt, RobotState
 from hierarchy.device import Compute
+from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from hierarchy.schedule import learning_rate
 from robot_edge.learning.practice import SETTLING_STEPS
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeStep, EdgeTrainer
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
 from robot_edge.run.live import live

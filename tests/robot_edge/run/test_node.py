@@ -36,11 +36,11 @@ from broker.wire import topics
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import ActivationBatch, ClassEdit, Receipt, RobotState, TrainerMetrics, TrainerState
 from hierarchy.device import Compute
+from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.segment import build_edge
-from robot_edge.learning.trainer import EdgeStep, EdgeTrainer
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import finish, go_through
 from robot_edge.run.outcome import verdict
