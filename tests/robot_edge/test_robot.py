@@ -1,0 +1,190 @@
+"""A robot as a program uses it: noisy pictures of one colour each, learned alone, without a broker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import hierarchy.runtime.curves
+import robot_edge as edge
+import robot_edge.run.start
+from broker.errors import ConfigError, SourceError
+from hierarchy.device import Compute
+from robot_edge.sources.frames import Pixels
+from robot_edge.sources.opening import open_source
+from robot_edge.sources.pushed import FrameQueue, PushedCamera
+
+SIZE = 16
+COLOURS = {"red": (220, 60, 60), "green": (60, 220, 60), "blue": (60, 60, 220)}
+# For a machine that is busy with other tests; nothing here waits for its end.
+PATIENCE = 120.0
+
+
+@pytest.fixture(autouse=True)
+def _quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = Compute(device=torch.device("cpu"))
+    monkeypatch.setattr(robot_edge.run.start, "fastest_compute", lambda *_, **__: cpu)
+    monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_: None)
+
+
+def robot(folder: Path, **settings: Any) -> edge.Robot:
+    given = {"cut": "layer1", "image_size": SIZE, "bottleneck": 4, "batch": 16, "learning_rate": 0.02, "practice": 0.5}
+    return edge.Robot("r1", run_dir=str(folder), **{**given, "held_out_every": 4, **settings})
+
+
+def pictures(name: str, count: int, seed: int = 0) -> list[Pixels]:
+    noise = np.random.default_rng(seed).normal(0, 30, (count, SIZE, SIZE, 3))
+    return list(np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8))
+
+
+def mixed(*names: str, of_each: int = 40) -> list[tuple[Pixels, str]]:
+    columns = [[(image, name) for image in pictures(name, of_each)] for name in names]
+    return [pair for row in zip(*columns, strict=True) for pair in row]
+
+
+def share_right(one: edge.Robot, name: str) -> float:
+    return float(np.mean([one.predict(image).name == name for image in pictures(name, 10, seed=9)]))
+
+
+def wait_for(what: Callable[[], Any]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < give_up
+        threading.Event().wait(0.01)
+
+
+def test_it_learns_is_taught_told_otherwise_saved_and_loaded(tmp_path: Path) -> None:
+    with robot(tmp_path / "one") as one:
+        pairs = mixed("red", "green")
+        steps = list(one.train(pairs))
+        assert 0 < steps[-1].images < len(pairs), "some are held out"
+        assert steps[-1].loss < steps[0].loss
+        assert set(one.classes) == {"red", "green"}
+        assert one.teach("blue", pictures("blue", 60)) > 20
+        assert one.settle(PATIENCE)
+        assert one.accuracy is not None
+        assert one.accuracy > 0.8
+        assert min(share_right(one, name) for name in COLOURS) > 0.7
+        assert (one.cloud.online, one.cloud.accuracy) == (False, None)
+        one.rename("blue", "sky")
+        with pytest.raises(ConfigError, match="there is no class 'blue'"):
+            one.forget("blue")
+        with pytest.raises(ConfigError, match="merge makes one of both"):
+            one.rename("sky", "red")
+        one.save(tmp_path / "copy")
+        made = one._opened().outbox.messages_made
+        one.undo()
+        assert set(one.classes) == {"red", "green"}
+    with edge.Robot.load(tmp_path / "copy") as two:
+        assert set(two.classes) == {"red", "green", "sky"}, "the copy is of before the undo"
+        assert two._opened().outbox.messages_made == made, "what waits for the cloud came along"
+        assert share_right(two, "red") > 0.7
+        two.undo()
+        two.merge("red", "green")
+        assert two.classes == ("green",)
+    with pytest.raises(ConfigError, match="holds another run"), robot(tmp_path / "other") as three:
+        three.save(tmp_path / "copy")
+
+
+def test_many_threads_look_while_it_learns_and_its_caller_may_leave(tmp_path: Path) -> None:
+    seen: list[edge.Seen] = []
+    with robot(tmp_path, practice=0.0) as one:
+        for _step in one.train(mixed("red", "green", of_each=400)):
+            break
+        first = one._opened().state.figures.images
+        assert first < 100, "the rest is not learned"
+        steps = one.train(open_source("sim:", image_size=SIZE, images=64))
+        next(steps)
+
+        def look() -> None:
+            seen.extend(one.predict(image) for image in pictures("red", 5))
+
+        threads = [threading.Thread(target=look) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        rest = list(steps)
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert len(seen) == 20
+        assert {answer.answered_by for answer in seen} == {"exit"}
+        assert rest[-1].images > first
+        positions = one._opened().state.memory.rehearsal.all()
+        numbers = [frame.sample for frame in positions]
+        assert len(set(numbers)) == len(numbers), "each frame has a number of its own"
+
+
+def test_what_is_observed_is_seen_and_can_be_taught(tmp_path: Path) -> None:
+    with robot(tmp_path, practice=0.0) as one:
+        one.teach("red", seconds=600.0)
+        teaching = one._opened().state.teaching
+        assert teaching
+
+        def shown() -> int:
+            one.observe(pictures("red", 1, seed=int(1e6 * time.monotonic()) % 2**32)[0])
+            return teaching.open.frames if teaching.open else 0
+
+        wait_for(lambda: shown() > 3)
+        wait_for(lambda: one.seen)
+        with pytest.raises(ConfigError, match="'red' is being taught"):
+            one.teach("green", pictures("green", 1))
+        one.undo()
+        assert "red" not in one.classes
+        with pytest.raises(SourceError, match=r"uint8 \(H, W, 3\), not float64 \(2, 2\)"):
+            one.observe(np.zeros((2, 2)))  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="another process is using"), robot(tmp_path):
+            pass
+    with pytest.raises(RuntimeError, match="not open"):
+        one.predict(pictures("red", 1)[0])
+
+
+def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no setting is called imagesize; did you mean image_size"):
+        robot(tmp_path, imagesize=16)
+    with pytest.raises(ConfigError, match="holds no run of a robot"):
+        edge.Robot.load(tmp_path)
+    assert set(edge.__all__) <= set(dir(edge)) | {name for name in edge.__all__ if getattr(edge, name)}
+
+
+def test_importing_the_package_does_not_wait_for_torch() -> None:
+    look = "import sys, robot_edge; assert 'torch' not in sys.modules; assert not hasattr(robot_edge, 'nothing')"
+    subprocess.run([sys.executable, "-c", look], check=True, timeout=60)
+
+
+def test_of_pushed_pictures_the_newest_counts_and_those_asked_about_come_first() -> None:
+    first, second, asked = (next_frame(name) for name in COLOURS)
+    camera = PushedCamera()
+    camera.show(first)
+    camera.show(second)
+    camera.ask(asked)
+    assert [camera.latest(0.0), camera.latest(0.0), camera.latest(0.0)] == [asked, second, None]
+    camera.pause()
+    camera.show(first)
+    camera.ask(asked)
+    assert [camera.latest(0.0), camera.latest(0.0)] == [asked, None]
+    camera.step()
+    assert (camera.latest(0.0), camera.status) == (first, "paused")
+    camera.resume()
+    assert not camera.paused
+
+
+def test_a_queue_of_frames_holds_back_who_fills_it_and_ends() -> None:
+    frames = FrameQueue(None, 1)
+    assert frames.put(next_frame("red"), 0.0)
+    assert not frames.put(next_frame("red"), 0.0)
+    frames.end()
+    assert not frames.ended
+    assert frames.next()
+    assert (frames.ended, frames.next(), frames.position) == (True, None, 1)
+
+
+def next_frame(name: str) -> edge.Frame:
+    return edge.Frame(image=pictures(name, 1)[0], label=None, scene=0, time=0.0)
