@@ -108,8 +108,7 @@ class Store:
         except BaseException as error:
             self._database.close()
             if isinstance(error, sqlite3.DatabaseError):
-                found = refused(f"the store {path} cannot be used", error, f"{error}; {AFTER_DAMAGE}", path=path)
-                raise found from error
+                raise refused(f"the store {path} cannot be used", error, path=path, advice=AFTER_DAMAGE) from error
             raise
 
     def append_message(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from broker.errors import ConfigError, DownloadFailed
+from broker.errors import ConfigError, DownloadFailed, ReflexarcError
+from broker.program.machine import machine_error
 from hierarchy.strided import view_strided
 
 # Up to this many pixels a side, the stride of an ImageNet stem throws away what little the image shows:
@@ -92,7 +93,11 @@ def _pretrained(name: str) -> nn.Module:
     except (OSError, EOFError, RuntimeError, HTTPException, UnpicklingError) as error:
         url = models.get_model_weights(name).DEFAULT.url
         file = PurePosixPath(urlparse(url).path).name
-        kind = DownloadFailed if isinstance(error, URLError | TimeoutError | HTTPException) else ConfigError
+        kind: type[ReflexarcError] = ConfigError
+        if isinstance(error, URLError | TimeoutError | HTTPException):
+            kind = DownloadFailed
+        elif ours := machine_error(error):
+            kind = type(ours)
         raise kind(
             f"no pretrained weights for {name} ({error}). Download {url} on a machine with network and put "
             f"it here as {torch.hub.get_dir()}/checkpoints/{file} (if that file exists, it is damaged: "

@@ -17,8 +17,8 @@ WRONG_SETTING = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EINVAL),
     *(errno.ELOOP, errno.EXDEV, errno.ENOTSUP, errno.ENXIO, errno.ENODEV),
 }
-# As Rust's libraries, safetensors among them, name the system's error.
-OS_ERROR = re.compile(r"os error (\d+)")
+# As Rust's libraries, safetensors among them, name the system's error, and as Python does.
+OS_ERROR = re.compile(r"(?:os error |\[Errno )(\d+)")
 # As sqlite names it.
 SQLITE_ERRORS = {
     "disk is full": errno.ENOSPC,
@@ -53,18 +53,22 @@ def error_number(error: BaseException) -> int | None:
     return next((number for words, number in SQLITE_ERRORS.items() if words in text), None)
 
 
-def refused(what: str, error: BaseException, reason: object = "", *, path: Path | None = None) -> ReflexarcError:
+def refused(
+    what: str, error: BaseException, reason: object = "", *, path: Path | None = None, advice: str = ""
+) -> ReflexarcError:
     """Return the error for a file, folder or port that the system refuses.
 
     reason: what to say of it; the error's own words by default. path: of what was to be written, on whose disk to make
-    room. MachineError where the setting may be right, as on a disk that is full or read-only, ConfigError where another
-    one is needed.
+    room. advice: what to do where the machine is not to blame. MachineError where the setting may be right, as on a
+    disk that is full or read-only, ConfigError where another one is needed.
     """
     number = error_number(error)
     said = f"{what}: {reason or error}"
     if number in DISK_TROUBLES:
         return StorageError(f"{said}: {room(path)}, and start again" if path else said)
-    return ConfigError(said) if number is None or number in WRONG_SETTING else MachineError(said)
+    if number is None or number in WRONG_SETTING:
+        return ConfigError(f"{what}; {advice}: {reason or error}" if advice else said)
+    return MachineError(said)
 
 
 def machine_error(error: BaseException) -> MachineError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from broker.errors import ConfigError
+from broker.program.machine import refused
 
 FOLDERS = ("docs", "launch")
 
@@ -18,9 +18,10 @@ def shared() -> Path:
 
 
 def copy_shared(to: Path) -> None:
-    """Copy docs/ and launch/ into a folder that has none of them yet. Raises ConfigError."""
+    """Copy docs/ and launch/ into a folder that has none of them yet. Raises ConfigError and MachineError."""
     try:
         for name in FOLDERS:
             shutil.copytree(shared() / name, to / name)
-    except OSError as error:  # shutil.Error, too
-        raise ConfigError(f"--to {to}: {error}: choose another folder") from error
+    except OSError as error:
+        why = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # else of each file
+        raise refused(f"--to {to}", error, f"{why}: choose another folder", path=to) from error

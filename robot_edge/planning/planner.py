@@ -14,7 +14,7 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, MachineError
 from broker.link.mqtt import MqttLink
 from broker.program.machine import refused
 from broker.program.plain_text import say
@@ -153,7 +153,7 @@ def _check_writable(out: Path) -> None:
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: there is no such folder")
     if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise ConfigError(f"--out {out} cannot be written")
+        raise MachineError(f"--out {out} may not be written by this user, or on this disk")
 
 
 def _write(config: PlanConfig, settings: dict[str, object]) -> None:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.errors import MalformedMessage, SourceError
+from broker.errors import DownloadFailed, MalformedMessage, ReflexarcError, SourceError
+from broker.program.machine import machine_error
 from broker.wire.bounds import check_class_name
 from robot_edge.sources.folder import ShuffledSource
 
@@ -62,7 +64,7 @@ class TorchvisionSource(ShuffledSource[int]):
 
 @lru_cache(maxsize=1)  # the phases of a run share it: CIFAR takes 150 MB
 def _open(name: str, split: str, root: Path) -> Any:
-    """Return the torchvision data set. Raises SourceError."""
+    """Return the torchvision data set. Raises SourceError, DownloadFailed and MachineError."""
     import torchvision.datasets  # takes torch's seconds to import
 
     if name not in SETS:
@@ -86,7 +88,12 @@ def _open(name: str, split: str, root: Path) -> Any:
             return kind(**settings, download=True)
     except (OSError, RuntimeError, ValueError, EOFError) as error:
         reason = " ".join(str(error).split())
-        raise SourceError(
+        blame: type[ReflexarcError] = SourceError
+        if isinstance(error, URLError | TimeoutError) or "urlopen error" in reason:
+            blame = DownloadFailed
+        elif ours := machine_error(error):
+            blame = type(ours)
+        raise blame(
             f"torchvision:{name} is not in {root} and cannot be downloaded ({reason}): name the folder that has it "
             "with --data-dir, or connect to the internet once"
         ) from error

@@ -157,8 +157,8 @@ class Outbox:
                 self._load()
                 on_failure.pop_all()
         except sqlite3.Error as error:
-            problem = f"the outbox {path} cannot be used; move it away to go on without what it holds"
-            raise refused(problem, error, path=path) from error
+            advice = "move it away to go on without what it holds"
+            raise refused(f"the outbox {path} cannot be used", error, path=path, advice=advice) from error
 
     def __len__(self) -> int:
         return self._messages

@@ -11,7 +11,7 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
-from broker.errors import SourceError
+from broker.errors import DownloadFailed, SourceError
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.options import SourceOptions
 from robot_edge.sources.torchvision_set import SETS, _labelled
@@ -68,7 +68,7 @@ def test_it_has_a_test_split_and_phases_and_goes_on_at_any_picture(data: SourceO
 
 
 def test_a_set_that_is_not_there_says_so_offline(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"torchvision:MNIST is not in .* cannot be downloaded .*--data-dir"):
+    with pytest.raises(DownloadFailed, match=r"torchvision:MNIST is not in .* cannot be downloaded .*--data-dir"):
         open_source("torchvision:MNIST", SourceOptions(data_dir=str(tmp_path / "none")), image_size=28)
 
 
