@@ -27,10 +27,6 @@ PAGES = {
 }
 
 
-# A line of a docstring that says what one parameter, or several, or a field is.
-ITEM = re.compile(r"((?:[a-z_]+(?:, | and )?)+): (.*)")
-
-
 def pages(root: Path) -> dict[str, str]:
     """Return the text of each page, by its path on the site."""
     loader = griffe.GriffeLoader(search_paths=[root], allow_inspection=False)
@@ -83,14 +79,34 @@ def _public(owner: griffe.Object | griffe.Alias) -> Iterator[griffe.Object | gri
 
 
 def _said(member: griffe.Object | griffe.Alias) -> str:
-    """Return a docstring as Markdown: its lines "name: what it is" become a list."""
-    lines: list[str] = []
-    may_begin = True
-    for line in member.docstring.value.strip().splitlines() if member.docstring else []:
-        item = ITEM.match(line) if may_begin else None
-        lines.append(f"- `{item[1]}`: {item[2]}" if item else line)
-        may_begin = not line or item is not None or (may_begin and line.startswith(" "))
-    return "\n".join(lines)
+    """Return a docstring as Markdown. What it says of a parameter or a field, as in "bits: 1 to 8", becomes an item."""
+    text = member.docstring.value.strip() if member.docstring else ""
+    names = _names(member)
+    if not names or "```" in text:
+        return text
+    name = "|".join(map(re.escape, names))
+    item = re.compile(rf"(?:^|(?<=[.;]) )((?:{name})(?:(?:,| and) (?:{name}))*): ")
+    return "\n\n".join(_with_items(paragraph, item) for paragraph in text.split("\n\n"))
+
+
+def _with_items(paragraph: str, item: re.Pattern[str]) -> str:
+    joined = " ".join(paragraph.split())
+    if paragraph.startswith("    ") or not item.search(joined):
+        return paragraph
+    joined, *raises = re.split(r" (?=Raises [A-Z])", joined, maxsplit=1)
+    before, *parts = item.split(joined)  # then names and texts in turn
+    items = [f"- `{name}`: {text}" for name, text in zip(parts[::2], parts[1::2], strict=True)]
+    return "\n".join([*([before, ""] if before else []), *items, *(["", *raises] if raises else [])])
+
+
+def _names(member: griffe.Object | griffe.Alias) -> list[str]:
+    """Return the names of a function's parameters, or of a class's and its fields."""
+    if isinstance(member, griffe.Alias):
+        member = member.final_target
+    if isinstance(member, griffe.Class):
+        fields = [one.name for one in _public(member) if one.is_attribute]
+        return [*dict.fromkeys([*(one.name for one in member.parameters if one.name != "self"), *fields])]
+    return [one.name for one in member.parameters] if isinstance(member, griffe.Function) else []
 
 
 def _signature(member: griffe.Object | griffe.Alias) -> Iterator[str]:
