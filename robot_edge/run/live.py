@@ -16,12 +16,15 @@ from robot_edge.inference.seeing import Seeing, View
 from robot_edge.run.replay import FRAMES_SENT_AGAIN
 from robot_edge.run.robot_run import RobotRun
 from robot_edge.sources.frames import Frame
+from robot_edge.teaching.commands import new_command
 from robot_edge.teaching.terminal import listening
 
 # When there is nothing to learn: how long to listen to the broker before looking for commands and lessons again.
 IDLE_SECONDS = 0.05
 # Held-out frames that are tested with when what was taught is learned: a percentage point is 3 of them.
 TESTED_FRAMES = 300
+# The id of the command that ends a lesson with the run.
+END = "end"
 
 log = logging.getLogger("robot-edge")
 
@@ -87,6 +90,11 @@ def see_and_learn(run: RobotRun) -> None:
                 talk.notice.say(f"seeing and learning go on without {missing}" if missing else "")
                 progress.show(state.batcher.frames_read, _line(run, seeing))
                 run.saving.save_now_and_then()
+            # What was shown by now cannot be shown again.
+            if teaching.open:
+                talk.give(new_command("stop", id_=END))
+            while lessons.learn():
+                talk.pump()
 
 
 def _test_what_was_taught(run: RobotRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -298,6 +299,21 @@ def test_what_was_learned_settles_and_is_saved_where_a_lesson_ends_after_its_las
     assert robot.run.saving.saved_steps < learned
     assert robot.order("stop").ok
     robot.wait_for(lambda: robot.run.saving.saved_steps >= learned + settling)
+
+
+def test_what_a_lesson_showed_by_then_is_learned_before_a_stop_ends_it(robot: Robot, tmp_path: Path) -> None:
+    robot.teach("ball", "ball")
+    robot.stage.shown = "star"
+    robot.link.command("teach", "star", seconds=LESSON_SECONDS)
+    robot.wait_for(lambda: robot.shown("star") >= 3)
+    robot.end()
+    assert robot.error is None
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["classes"] == ["ball", "star"]
+    assert set(summary["exit_accuracy_by_class"]) <= {"ball", "star"}
+    assert summary["images"] + len(robot.state.batcher.held_out) == robot.state.batcher.frames_read
+    assert not robot.teaching.waiting
+    assert any("of 'star' that differ" in one.text for one in robot.link.results), "its teacher is told"
 
 
 def test_what_was_taught_and_undone_outlasts_the_process(start: Callable[..., Robot]) -> None:
