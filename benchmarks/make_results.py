@@ -127,21 +127,24 @@ def overview(runs: list[Run], topics: dict[str, dict[str, Any]]) -> Iterator[str
 def topic_page(runs: list[Run], topic: dict[str, Any]) -> Iterator[str]:
     yield from (MADE, "", f"# {topic['title']}", "", topic["question"].strip(), "")
     yield from ("## Method", "", topic["method"].strip(), "", "## Figures", "")
-    for found in newest_tables(runs, topic["scripts"]):
-        yield from (f"### {found.table['title']}", "", found.run.about, "")
-        yield from (*table_lines(found.table), "")
+    tables = newest_tables(runs, topic["scripts"])
+    claimed = dict.fromkeys(claim["table"] for claim in topic.get("claims", []))
+    for title in [*claimed, *(title for title in tables if title not in claimed)]:
+        yield from (f"### {title}", "")
+        for found in tables[title]:
+            yield from (found.run.about, "", *table_lines(found.table), "")
     yield from (topic["pictures"].strip(), "") if "pictures" in topic else ()
     yield from ("## Conclusion", "", topic["conclusion"].strip())
 
 
-def newest_tables(runs: list[Run], scripts: list[str]) -> list[Found]:
-    """Return each table of these scripts, from the newest run on each machine; those of one title together."""
+def newest_tables(runs: list[Run], scripts: list[str]) -> dict[str, list[Found]]:
+    """Return the tables of these scripts by their titles, of each the newest run on each machine."""
     newest: dict[str, dict[str, Found]] = {}
     for script in scripts:
         for run in runs:
             for table in run.tables if run.script == script else []:
                 newest.setdefault(table["title"], {}).setdefault(run.machine, Found(run=run, table=table))
-    return [found for by_machine in newest.values() for found in by_machine.values()]
+    return {title: list(by_machine.values()) for title, by_machine in newest.items()}
 
 
 def table_lines(table: dict[str, Any]) -> Iterator[str]:

@@ -110,5 +110,5 @@ def test_the_newest_run_on_each_machine_is_shown(kept: Callable[[str, Run], None
     kept("a", with_rate(2))
     kept("b", with_rate(3, date="2026-11-28 09:00"))
     kept("c", with_rate(4, machine="C"))
-    found = newest_tables(make_results.load_runs(), ["speed.py"])
+    found = newest_tables(make_results.load_runs(), ["speed.py"])["Speed"]
     assert [(one.run.machine, one.table["rows"][0][1]) for one in found] == [("B, 2 cores", 3), ("C", 4)]
