@@ -38,7 +38,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     strict = ["-W", "--keep-going", "-q", "-j", "2"]
-    return build_main([*strict, "-c", str(Path(__file__).parent), str(SOURCE), str(SITE)])
+    status = build_main([*strict, "-c", str(Path(__file__).parent), str(SOURCE), str(SITE)])
+    print(f"the site: {SITE}/index.html" if status == 0 else "the site has broken links or pages, as said above")
+    return status
 
 
 def assemble() -> None:
