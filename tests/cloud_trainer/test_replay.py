@@ -146,7 +146,7 @@ def test_there_must_be_a_store(tmp_path: Path) -> None:
 def test_a_run_of_a_real_network_is_replayed_by_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hierarchy.runtime.run_folder.draw_curves", lambda *_arguments: None)
+    monkeypatch.setattr("hierarchy.runtime.curves.draw_curves", lambda *_arguments: None)
     cloud = Cloud(tmp_path / "run", monkeypatch, threads=1)
     cloud.say("r1", REHEARSING, *batches(4, size=5))
     cloud.finish()
@@ -170,7 +170,7 @@ def test_it_says_how_far_it_is(run: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_store_without_robots_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hierarchy.runtime.run_folder.draw_curves", lambda *_arguments: None)
+    monkeypatch.setattr("hierarchy.runtime.curves.draw_curves", lambda *_arguments: None)
     cloud = Cloud(tmp_path / "run", monkeypatch, threads=1)
     cloud.finish()
     with pytest.raises(NothingDone, match=r"NOTHING WAS TRAINED: .*store.db holds nothing of any robot"):
