@@ -2,13 +2,15 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs bench soak format clean
+.PHONY: help demo test test-fast docs bench soak format clean
 
 BIN := .venv/bin
+# It prints the 20 slowest tests.
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations=20
 heading = @printf '\n== %s ==\n' '$(1)'
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready-demo  ## train on a robot and in the cloud, here, in 3 minutes
 	$(BIN)/python launch/demo.py
@@ -26,7 +28,10 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 	$(BIN)/python docs/site/build.py
 	$(BIN)/python docs/site/browse.py
 	$(call heading,tests)
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+test-fast: .venv/ready-test  ## check what needs no program, broker or browser and trains little: in 2 minutes
+	$(PYTEST) -m "not slow"
 
 docs: .venv/ready-docs  ## make the pages of results, build the site into build/site, and check its links
 	$(BIN)/python benchmarks/make_results.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,13 @@ __all__ = ["pytest_configure", "pytest_exception_interact", "pytest_testnodedown
 
 prepare_pytorch()  # for tests that train, and programs that are forked
 
+# `make test-fast` leaves out what is slow: tests in folders of whole programs, tests that need a broker or a browser
+# (by their fixtures), and files that are marked `slow`, because they train for long or start programs.
+WHOLE_PROGRAMS = frozenset({"benchmarks", "docs", "end_to_end", "launch", "soak"})
+SLOW_FIXTURES = frozenset({"amqtt_url", "broker_url", "chromium", "mosquitto_url"})
+# Seconds. What starts programs gives those 300 to do something, and then says what they printed. All others have the
+# `timeout` of pyproject.toml.
+SLOW_TIMEOUT = 420
 # Their tests mostly wait for programs, so their files are handed out first; whatever is quick then fills the gaps.
 LONGEST = ("end_to_end", "soak")
 # A worker and its programs take a few GB.
@@ -31,9 +39,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """On small tensors a second thread, with every core busy, can cost a hundred times what it saves."""
-    import torch  # takes seconds, and the process that only hands out tests does not need it
-
-    torch.set_num_threads(1)
+    if torch := sys.modules.get("torch"):  # its import takes seconds: a test that needs it has imported it
+        torch.set_num_threads(1)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -71,10 +78,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.mosquitto)
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.chromium)
+        if is_slow(item):
+            item.add_marker(pytest.mark.slow)
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
     for marker, (what, _) in missing().items():
         for item in items:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=f"{what} is not installed"))
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether `make test-fast` leaves a test out."""
+    by_folder = WHOLE_PROGRAMS & set(item.path.relative_to(item.config.rootpath).parts)
+    by_fixture = SLOW_FIXTURES & set(getattr(item, "fixturenames", ()))
+    return bool(by_folder or by_fixture or item.get_closest_marker("slow"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

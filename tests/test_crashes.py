@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["-o", "timeout=1", "-o", "faulthandler_timeout=2"]
@@ -20,10 +23,6 @@ COMMON = """
 import ctypes, os, subprocess, time, pytest
 
 programs = []
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    "Without torch, whose import takes seconds."
 
 def wait_in_native_code():
     "With Python's lock held, and signals are no reason to come back."

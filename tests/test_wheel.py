@@ -18,6 +18,8 @@ from broker.errors import ConfigError
 from broker.program.share import copy_shared, shared
 from broker.program.version import program_version
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("broker", "hierarchy", "robot_edge", "cloud_trainer")
 # Files as help, errors and docstrings name them.

@@ -32,6 +32,8 @@ from hierarchy.cloud import CloudSegment
 from hierarchy.cut import find_cut_points
 from tests.cloud_trainer.world import CPU, SPLIT
 
+pytestmark = pytest.mark.slow
+
 ALL = TrainerConfig().networks_gb * 1e9
 
 

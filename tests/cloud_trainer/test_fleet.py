@@ -29,7 +29,7 @@ from hierarchy.learner import Learner
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from tests.cloud_trainer.world import CLASSES, CPU, STATE, TinySegment, batches, make_batch, use_tiny_networks
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]
 
 ONE = cost_of(STATE.split, 4, CPU)
 ROOM_FOR_TWO = (2.5 * ONE.network + ONE.work) / 1e9

@@ -34,6 +34,8 @@ from tests.cloud_trainer.world import (
     outcomes,
 )
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Cloud]
 
 

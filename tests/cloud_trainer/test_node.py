@@ -29,6 +29,8 @@ from hierarchy.runtime.command_line import SparseLog
 from hierarchy.runtime.downloads import Downloads
 from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., Cloud]
 
 IMPOSSIBLE = dataclasses.replace(STATE, split=dataclasses.replace(SPLIT, shape=(7, 2, 2)))

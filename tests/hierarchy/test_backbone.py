@@ -11,6 +11,8 @@ from torchvision import models
 from broker.errors import ConfigError
 from hierarchy.backbone import build_backbone
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -15,6 +15,8 @@ from hierarchy.backbone import Backbone, build_backbone
 from hierarchy.cut import CutPoint, Divided, find_cut_points, split_backbone
 from hierarchy.head import GrowingHead
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 CUTS = {  # backbone -> cut, and the shape there for 32 x 32 images
     "resnet18": ("layer2", (128, 8, 8)),

@@ -23,6 +23,8 @@ from robot_edge.sources.frames import Pixels
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.pushed import FrameQueue, PushedCamera
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 COLOURS = {"red": (220, 60, 60), "green": (60, 220, 60), "blue": (60, 60, 220)}
 # For a machine that is busy with other tests; nothing here waits for its end.

@@ -24,6 +24,8 @@ from broker.errors import BrokerUnavailable, ConfigError
 from broker.local import server
 from broker.local.server import Backend, start_local_broker
 
+pytestmark = pytest.mark.slow
+
 BACKENDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"]
 PAYLOAD = bytes(range(256)) * 400  # 102,400 bytes, every byte value
 TIMEOUT_S = 60

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from playwright.sync_api import Browser, expect
 
 from cloud_trainer.page.app import MATRIX_COLOURS, MATRIX_TEXT
 from tests.end_to_end.wcag import faults
 from tests.page_scene import NAMES, scene
+
+pytestmark = pytest.mark.slow
 
 SLOW_MS = 60_000
 

@@ -26,6 +26,8 @@ from hierarchy.runtime.curves import (
     shown_name,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> dict[str, int]:
     """Draw a metrics.jsonl of these lines; return how many pixels about each colour the picture has."""

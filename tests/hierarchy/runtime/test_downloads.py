@@ -19,6 +19,8 @@ from broker.errors import ConfigError
 from hierarchy.runtime import downloads as module
 from hierarchy.runtime.downloads import DEADLINE_SECONDS, RETRY_SECONDS, Downloads, weights_path, weights_url
 
+pytestmark = pytest.mark.slow
+
 CONTENT = b"weights" * 1000
 GOOD = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 TIMEOUT_S = 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 from playwright.sync_api import Browser, expect
 
 from broker.link.mailbox import Mailbox
@@ -14,6 +15,8 @@ from robot_edge.page.app import seen_now
 from robot_edge.page.board import Board
 from robot_edge.sources.frames import Frame
 from tests.page_scene import NAMES, scene
+
+pytestmark = pytest.mark.slow
 
 FRAME = Frame(image=np.zeros((48, 64, 3), np.uint8), label=None, scene=0, time=0.0)
 SLOW_MS = 60_000

@@ -40,6 +40,8 @@ from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.uplink.uplink import Uplink
 from tests.robot_edge.inference.test_ros2_predictions import Ros
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 # Long for a machine that is busy with other tests; nothing here waits for its end.
 PATIENCE = 40.0

@@ -52,6 +52,8 @@ from robot_edge.sources.opening import open_source
 from robot_edge.sources.paced import Paced
 from robot_edge.uplink.uplink import Uplink
 
+pytestmark = pytest.mark.slow
+
 BOOT = "b" * 16
 LATER = "c" * 16
 TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")

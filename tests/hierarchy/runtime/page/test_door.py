@@ -13,6 +13,8 @@ from hierarchy.runtime.handles import MOST_HANDLES, raise_handle_limit
 from hierarchy.runtime.page.door import BACKLOG, MOST_OF_ONE, Door, whose
 from tests.page_scene import scene
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 60.0
 
 
