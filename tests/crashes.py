@@ -2,8 +2,8 @@
 
 pyproject.toml sets three bounds. A test that waits in Python fails behind `timeout` seconds, and the next one starts
 (pytest-timeout; conftest.py gives slow tests more). A test in native code cannot be interrupted: behind
-`faulthandler_timeout` seconds pytest prints where each thread is, and ends the process. A dead worker of pytest-xdist is
-not replaced (`--max-worker-restart=0`): with `--dist loadfile` its successor would wait for ever.
+`faulthandler_timeout` seconds pytest prints where each thread is, and ends the process. A dead worker of pytest-xdist
+is not replaced (`--max-worker-restart=0`): with `--dist loadfile` its successor would wait for ever.
 
 Here is what is missing: the limit of what comes behind a failure, and the programs that a dead worker leaves behind.
 """
