@@ -66,11 +66,19 @@ def start_log(speaker: str = "") -> None:
     logging.basicConfig(level=logging.INFO, handlers=[to_terminal])
 
 
+# What former versions had, with what to do instead. "auto" asks for what is so without it, and is passed over.
+GONE = {
+    "catch_up": "it went into --when-full: balanced sends the rarest classes first when the cloud is back, the others "
+    "the oldest"
+}
+
+
 def with_config_file(arguments: Sequence[str]) -> list[str]:
     """Replace ``--config FILE`` behind a command by the flags that the TOML file stands for, before all others.
 
     The last of two equal flags wins, so those on the command line do. Raises ConfigError for a file that is no TOML.
     """
+    _refuse_gone(arguments)
     rest = [argument.replace("--config=", "--config\0", 1) for argument in arguments]
     rest = [part for argument in rest for part in argument.split("\0", 1)]
     if "--config" not in rest:
@@ -88,7 +96,17 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
         raise refused(f"--config {path}", error, error.strerror) from error
     except ValueError as error:
         raise ConfigError(f"--config {path}: {error}") from error
-    return [rest[0], *_flags(settings, path), *rest[1:]]
+    flags = _flags(settings, path)
+    _refuse_gone(flags)
+    return [rest[0], *flags, *rest[1:]]
+
+
+def _refuse_gone(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for a flag that former versions had."""
+    for name, instead in GONE.items():
+        flag = f"--{name.replace('_', '-')}"
+        if flag in {one.partition("=")[0].replace("_", "-") for one in arguments}:
+            raise ConfigError(f"{flag} is gone: {instead}")
 
 
 def _text(path: Path) -> str:
@@ -107,6 +125,8 @@ def _text(path: Path) -> str:
 def _flags(settings: dict[str, Any], path: Path) -> list[str]:
     flags: list[str] = []
     for name, value in settings.items():
+        if name in GONE and value == "auto":
+            continue
         if isinstance(value, (dict, list)):
             raise ConfigError(f"--config {path}: {name} is a {type(value).__name__}; use text, a number, true or false")
         flag = name.replace("_", "-")

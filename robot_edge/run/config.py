@@ -19,7 +19,6 @@ from robot_edge.inference.settings import LiveSettings
 from robot_edge.learning.settings import LearningSettings, NetworkSettings
 from robot_edge.sources.options import SourceOptions, SourceSettings, is_live_source, masked
 from robot_edge.uplink.outbox import WhenFull
-from robot_edge.uplink.outbox_tables import CatchUp
 from robot_edge.uplink.settings import UplinkSettings
 
 
@@ -85,13 +84,6 @@ class RobotConfig:
         if self.uplink.when_full == "auto":
             return "balanced" if self.is_live else "block"
         return self.uplink.when_full
-
-    @property
-    def catches_up(self) -> CatchUp:
-        """What --catch-up comes to."""
-        if self.uplink.catch_up == "auto":
-            return "rarest" if self.is_live else "oldest"
-        return self.uplink.catch_up
 
     @property
     def rehearsed_per_fresh(self) -> float:

@@ -22,7 +22,6 @@ FREE = {
     "when_full",
     "outbox_mb",
     "durable",
-    "catch_up",
     "checkpoint_every",
     "practice",
     "threshold",

@@ -249,7 +249,6 @@ def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
         boot=boot,
         limit=int(config.uplink.outbox_mb * 1e6),
         when_full=config.when_outbox_full,
-        catch_up=config.catches_up,
         durable=config.uplink.durable,
     )
 

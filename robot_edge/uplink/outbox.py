@@ -21,13 +21,13 @@ from broker.errors import ConfigError
 from broker.program.machine import refused
 from robot_edge.uplink.ledger import ClassCounts, Ledger, Outcome
 from robot_edge.uplink.outbox_tables import (
-    BACKLOG,
     LIVE,
     OF_CLASS,
     OF_COMMONNESS,
     OLDEST,
+    OLDEST_FIRST,
     PAGE_BYTES,
-    CatchUp,
+    RAREST_FIRST,
     prepare,
 )
 
@@ -129,7 +129,6 @@ class Outbox:
         boot: str,
         limit: int,
         when_full: WhenFull = "block",
-        catch_up: CatchUp = "oldest",
         durable: bool = False,
     ) -> None:
         """Open an outbox, or make one.
@@ -143,7 +142,6 @@ class Outbox:
         self.when_full = when_full
         self.trouble = ""
         self._boot = boot
-        self._catch_up = catch_up
         self._puts: list[_Put] = []
         self._gone: set[int] = set()  # ids to be deleted
         self._young: deque[tuple[float, int]] = deque()  # (time, first id) of the commits of the last LIVE_SECONDS
@@ -394,7 +392,8 @@ class Outbox:
         if self.when_full == "block":
             first_live = self._newest + len(self._puts) + 1
         chosen = []
-        for backlog, query in ((False, LIVE), (True, BACKLOG[self._catch_up])):
+        of_backlog = RAREST_FIRST if self.when_full == "balanced" else OLDEST_FIRST
+        for backlog, query in ((False, LIVE), (True, of_backlog)):
             for row in self._rows(query, first_live):
                 if not admit(row.size, backlog=backlog):
                     break

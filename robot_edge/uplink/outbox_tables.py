@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
-from typing import Literal
 
 from hierarchy.runtime.state import DatabaseLayout
-
-# Which messages go up first once the trainer is back, or where the link cannot carry all: the oldest, the newest, or
-# those of classes that few samples were taken of.
-CatchUp = Literal["oldest", "newest", "rarest"]
 
 # sqlite's own, and its smallest unit: a message takes whole pages.
 PAGE_BYTES = 4096
@@ -41,20 +36,11 @@ CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWI
 # "rflo". Version 4 did not say who wrote it.
 LAYOUT = DatabaseLayout(application=0x72666C6F, version=5, tables=TABLES, migrations={4: ""})
 
-# What was never sent, in four orders.
+# What was never sent: of late, and before that in one of two orders.
 LIVE = "SELECT id, boot, sequence, size FROM messages WHERE id >= ? AND id NOT IN (SELECT id FROM sent) ORDER BY id"
-BACKLOG: dict[CatchUp, str] = {
-    "oldest": """
-        SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent) ORDER BY id
-    """,
-    "newest": """
-        SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent) ORDER BY id DESC
-    """,
-    "rarest": """
-        SELECT id, boot, sequence, size FROM messages WHERE id < ? AND id NOT IN (SELECT id FROM sent)
-        ORDER BY commonness, id
-    """,
-}
+# Once the trainer is back, or where the link cannot carry all.
+OLDEST_FIRST = LIVE.replace("id >= ?", "id < ?")
+RAREST_FIRST = f"{OLDEST_FIRST.removesuffix('id')}commonness, id"
 # What may be given up.
 OF_COMMONNESS = """
     SELECT id, boot, sequence, size FROM messages WHERE commonness = ? AND id NOT IN (SELECT id FROM sent) ORDER BY id

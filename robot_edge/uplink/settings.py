@@ -8,7 +8,6 @@ from typing import Literal
 from broker.address import parse_broker_url
 from hierarchy.runtime.command_line import check_range
 from robot_edge.uplink.outbox import WhenFull
-from robot_edge.uplink.outbox_tables import CatchUp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +21,13 @@ class UplinkSettings:
     Default: the environment variables REFLEXARC_MQTT_USERNAME, REFLEXARC_MQTT_PASSWORD and so on."""
     when_full: WhenFull | Literal["auto"] = "auto"
     """What happens when the cloud is away for so long that the outbox is full: block waits (a replay can), drop-oldest
-    lets the oldest samples go, balanced those of the class that has most. Default: block, and balanced when live."""
+    lets the oldest samples go, balanced those of the class that has most; it also sends the rarest classes first when
+    the cloud is back, behind what is seen now. Default: block, and balanced when live."""
     outbox_mb: float = 256.0
     """What may wait on the disk for the cloud, in megabytes; at least 1."""
     durable: bool = False
     """Write the outbox so that nothing in it is lost, or sent twice, after a power cut. Costs some milliseconds ten
     times a second; a kill loses nothing either way."""
-    catch_up: CatchUp | Literal["auto"] = "auto"
-    """What goes up first when the cloud is back after an outage, or where the link cannot carry all: oldest, newest, or
-    rarest, samples of classes that there are few of. Default: oldest, and rarest when live, behind what is seen now."""
 
     def __post_init__(self) -> None:
         if self.broker:

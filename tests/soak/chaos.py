@@ -141,7 +141,7 @@ class Chaos:
         common = ["--broker", url, "--threads", "1", "--batch", "32", "--checkpoint-every", "15", "--run-dir"]
         robot = ["--source", f"folder:{self._folder}/pictures", "--held-out", f"folder:{self._folder}/pictures"]
         robot += ["--robot", "r1", "--backbone", "shufflenet_v2_x0_5", "--cut", "stage2", "--image-size", str(SIDE)]
-        robot += ["--bottleneck", "8", "--epochs", str(self.epochs), "--rehearse", "0.25", "--catch-up", "newest"]
+        robot += ["--bottleneck", "8", "--epochs", str(self.epochs), "--rehearse", "0.25"]
         flags = robot if who == "robot" else []
         package = "robot_edge" if who == "robot" else "cloud_trainer"
         command = [package, "run", *common, str(self._folder / who), *flags]

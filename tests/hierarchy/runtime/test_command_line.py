@@ -46,6 +46,20 @@ def test_true_and_false_are_flags_without_a_value(file: Path) -> None:
     assert with_config_file(["run", "--config", str(file)]) == ["run", "--durable", "--no-other-one"]
 
 
+@pytest.mark.parametrize(
+    "arguments", [["run", "--catch-up", "newest"], ["run", "--catch_up=newest"], ["run", "--config", "old.toml"]]
+)
+def test_a_setting_of_a_former_version_gets_the_one_of_now(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old.toml").write_text('catch_up = "newest"\n')
+    with pytest.raises(ConfigError, match=r"--catch-up is gone: it went into --when-full"):
+        with_config_file(arguments)
+    Path("old.toml").write_text('catch_up = "auto"\nbits = 4\n')  # as former runs wrote it by themselves
+    assert with_config_file(["run", "--config", "old.toml"]) == ["run", "--bits", "4"]
+
+
 def test_without_a_file_nothing_changes() -> None:
     arguments = ["run", "--source", "sim:", "--robot=r1"]
     assert with_config_file(arguments) == arguments

@@ -790,7 +790,7 @@ def test_samples_travel_with_their_numbers_and_count_once(make: MakeWorld) -> No
 
 
 def test_a_small_outbox_full_of_what_went_up_before_has_room_for_what_is_new(make: MakeWorld) -> None:
-    world = make(when_full="balanced", catch_up="rarest", limit=10 * PAGE_BYTES)
+    world = make(when_full="balanced", limit=10 * PAGE_BYTES)
     for count, again in ((12, True), (8, False)):
         for _ in range(count):
             world.uplink.send(sample(), ["cat"], samples=[7], again=again)
