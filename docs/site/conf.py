@@ -13,6 +13,7 @@ html_theme = "furo"
 html_title = "Reflexarc"
 html_copy_source = False
 html_show_sourcelink = False
+html_show_search_summary = False  # it fetches pages, which a site of files may not
 html_show_sphinx = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
