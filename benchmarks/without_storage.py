@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cloud_trainer.node
+import cloud_trainer.trainer
 import robot_edge.run.start
 from cloud_trainer.store import Event
 from robot_edge.uplink.ledger import ClassCounts
@@ -125,7 +125,7 @@ class ListStore:
 
 def main() -> None:
     vars(robot_edge.run.start)["Outbox"] = ListOutbox
-    vars(cloud_trainer.node)["open_store"] = lambda _path, settings: ListStore(dict(vars(settings)))
+    vars(cloud_trainer.trainer)["open_store"] = lambda _path, settings: ListStore(dict(vars(settings)))
     program = sys.argv.pop(1)
     importlib.import_module(f"{program}.commands").main()
 

@@ -31,7 +31,7 @@ def run(config: Annotated[TrainerConfig, tyro.conf.arg(name=""), tyro.conf.OmitA
     if config.workers > 1:
         run_workers(config)
     else:
-        from cloud_trainer.node import run  # torch takes seconds to import: --help should not
+        from cloud_trainer.trainer import run  # torch takes seconds to import: --help should not
 
         run(config)
 

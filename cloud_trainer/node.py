@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import secrets
 import time
-from collections.abc import Callable
-from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from broker.errors import EXIT_INTERRUPTED, ConfigError, NameTaken, NothingDone, StorageError
+from broker.errors import StorageError
 from broker.link.base import Link
-from broker.link.inbox import everything
-from broker.link.mqtt import MqttLink
-from broker.security.tls import credentials_for
-from broker.wire import topics
-from broker.wire.codec import pack
 from broker.wire.messages import TrainerState
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.fleet import Fleet
 from cloud_trainer.incoming import Incoming
 from cloud_trainer.other_trainers import OtherTrainers
 from cloud_trainer.outgoing import Outgoing
 from cloud_trainer.page.board import Board, FleetState, Rows
-from cloud_trainer.store import STORE, Store, damage_explained, open_store
+from cloud_trainer.store import STORE, Store
 from cloud_trainer.summary import fleet_summary
 from cloud_trainer.training import Training
-from hierarchy.device import choose_device, set_threads
-from hierarchy.runtime.command_line import Notice, StopRequest, end_at_once
-from hierarchy.runtime.page import page_server
-from hierarchy.runtime.run_folder import METRICS, RunFolder
-
-if TYPE_CHECKING:
-    from hierarchy.runtime.page.server import PageServer
+from hierarchy.runtime.command_line import Notice
+from hierarchy.runtime.run_folder import RunFolder
 
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
@@ -48,88 +30,6 @@ NOBODY_CAME = "No robot came, so nothing was learned"
 NOTHING_CAME = "No robot sent anything to learn from"
 
 log = logging.getLogger("cloud-trainer")
-
-
-def run(config: TrainerConfig) -> None:
-    """Train for every robot at the broker until Ctrl-C; then write checkpoints, summary and curves.
-
-    A second Ctrl-C ends it at once; nothing that has a receipt is lost.
-
-    Raises ConfigError, NameTaken where another trainer with this name is online, StorageError where the disk did not
-    take all of it, and NothingDone where robots came and nothing could be learned from any.
-    """
-    with StopRequest() as stop:
-        path, missing = train(config, lambda: stop.made)
-    log.info("the run is in %s; the same --run-dir goes on from here%s", path, f". {missing}" if missing else "")
-
-
-def train(
-    config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[str], bool] = everything
-) -> tuple[Path, str]:
-    """Do the same until ``stopped`` says so, for robots whose topics are ``wanted``.
-
-    Return the run's folder, and why nothing was learned though nothing was wrong, empty where anything was.
-    """
-    credentials = credentials_for(config.broker, config.credentials)
-    set_threads(config.threads)
-    choose_device(config.device)  # a missing one should be said before a folder is made
-    state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
-    topic = topics.topic("trainer", config.trainer, "state")
-    will = (topic, pack(dataclasses.replace(state, online=False)))
-    farewell: tuple[str, bytes] | None = will
-    whole = True  # no step was broken off
-    if (config.run_path / METRICS).exists() and not (config.run_path / STORE).exists():
-        raise ConfigError(
-            f"{config.run_path} holds a run, but not a trainer's, or one whose {STORE} is gone: put that back, or "
-            "choose another --run-dir"
-        )
-    with (
-        damage_explained(config.run_path / STORE),
-        page_server(config.page, config.trainer) as page,
-        closing(RunFolder(config.run_path, config.as_toml())) as folder,
-        closing(open_store(folder.path / STORE, config.training(torch.get_num_threads()))) as store,
-        closing(Store(folder.path / STORE)) as training_store,
-    ):
-        link = MqttLink(config.broker, config.trainer, will=will, credentials=credentials, wanted=wanted)
-        board = Board(config.trainer) if page else None
-        fleet = Fleet(config, training_store, folder.checkpoint, choose_device(config.device))
-        training = Training(config, link, folder, fleet)
-        node = TrainerNode(config, state, link, folder, store, training, board)
-        folder.drop_summary()  # of a former process, and the run is not over yet
-        training.start()
-        try:
-            if page and board:
-                _show(page, board)
-            while not stopped():
-                node.turn(timeout=0.2)
-            training.close()
-            training.thread.check()
-            training.settle()
-        except NameTaken:
-            farewell = None  # the state at the broker is the other's
-            raise
-        except KeyboardInterrupt:  # the second Ctrl-C
-            whole = False  # what no checkpoint holds is in the log, for the next start
-            raise
-        finally:
-            training.close(None if whole else 0.0)
-            if whole:
-                node.finish()
-            link.close(farewell)
-            if training.thread.is_alive:  # in the middle of a step, which nothing breaks off
-                fleet.close()
-                end_at_once(EXIT_INTERRUPTED)
-    if node.not_saved:
-        raise node.not_saved
-    if nothing := node.nothing_learned():
-        raise NothingDone(nothing)
-    return folder.path, node.what_came
-
-
-def _show(server: PageServer, board: Board) -> None:
-    from cloud_trainer.page.app import build
-
-    server.start(lambda app: build(app, board))
 
 
 class TrainerNode:

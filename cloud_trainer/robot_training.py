@@ -153,6 +153,11 @@ class RobotTraining:
         self.note_standing()
         return self.session.trouble if event and self.session else ""
 
+    def finish_event(self) -> None:
+        """Take turns until no event is in the middle, where nothing can be saved."""
+        while self._work is not None:
+            self.turn()
+
     def _next_work(self) -> Work:
         if self._forgetting.is_due:
             return self._forgetting.work(self.session)

@@ -62,6 +62,7 @@ class Training:
         self._wanted: dict[str, RobotState] = {}  # networks to prepare
         self._urgent: set[str] = set()  # robots that have sent what waits for theirs
         self._asked: dict[str, RobotState] = {}  # those, and the one at work, until it is taken; the node's
+        self._saves: deque[threading.Event] = deque()  # set when all is saved
         self._more = threading.Event()
         self._threads = torch.get_num_threads()
         self._began: float | None = None  # the present turn
@@ -123,6 +124,19 @@ class Training:
             if (left := until - time.monotonic()) > 0:
                 self.fleet.settle(robot, left)
 
+    def save(self) -> None:
+        """Have all robots' checkpoints written, behind what is being trained on, and wait for that.
+
+        Raises StorageError where the disk does not take one, and what ended the thread.
+        """
+        saved = threading.Event()
+        self._saves.append(saved)
+        self._more.set()
+        while not saved.wait(IDLE_SECONDS):
+            self.thread.check()
+        if error := self.fleet.disk.error("What has a receipt is in the store all the same"):
+            raise error
+
     # The training thread
 
     def _run(self, ending: threading.Event) -> None:
@@ -135,6 +149,7 @@ class Training:
     def turn(self) -> bool:
         """Do a second's worth of all that is due; whether there is more to do now."""
         self._began = time.monotonic()
+        self._save_if_asked()
         if name := self.fleet.next_to_train():
             self._train(name)
         self.answerer.update(self._who_may_be_answered)
@@ -157,6 +172,15 @@ class Training:
                 robot.training.note_details()
         self._began = None
         return timed or bool(self.fleet.next_to_train())
+
+    def _save_if_asked(self) -> None:
+        if not self._saves:
+            return
+        for name, robot in dict(self.fleet.robots).items():
+            robot.training.finish_event()
+            self.fleet.save(name)
+        while self._saves:
+            self._saves.popleft().set()
 
     def _prepare(self) -> None:
         now = time.monotonic()

@@ -171,7 +171,7 @@ def _signals_ignored() -> Iterator[None]:
 def _work(config: TrainerConfig, share: Share, stop: Connection) -> None:
     """Be a worker, until the other end of the pipe is closed: by the parent, or because it is dead."""
     prepare_pytorch()
-    from cloud_trainer.node import train  # torch takes seconds to import, and the parent can do without
+    from cloud_trainer.trainer import train  # torch takes seconds to import, and the parent can do without
 
     start_log(config.trainer)
     try:

@@ -24,7 +24,7 @@ _forks.set_forkserver_preload(
         "robot_edge.run.start",
         "robot_edge.run.evaluate",
         "robot_edge.planning.planner",
-        "cloud_trainer.node",
+        "cloud_trainer.trainer",
         "cloud_trainer.replay",
         "matplotlib.backends.backend_agg",
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-import cloud_trainer.node
+import cloud_trainer.trainer
 from broker.errors import ConfigError
 from cloud_trainer.commands import app
 from cloud_trainer.config import TrainerConfig
@@ -42,7 +42,7 @@ def test_a_broker_that_is_none_is_named() -> None:
 
 def test_the_settings_of_a_run_give_the_same_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs: list[TrainerConfig] = []
-    monkeypatch.setattr(cloud_trainer.node, "run", runs.append)
+    monkeypatch.setattr(cloud_trainer.trainer, "run", runs.append)
     config = TrainerConfig(trainer="t7", batch=32, device="cpu", run_dir="here", credentials="t7.toml")
     (tmp_path / "config.toml").write_text(tomli_w.dumps(config.as_toml()))
     for flags in ([], ["--batch", "16"]):

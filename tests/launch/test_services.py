@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-import cloud_trainer.node
+import cloud_trainer.trainer
 import robot_edge.run.start
 from broker.security.provision import provision
 from cloud_trainer.commands import app as trainer_app
@@ -59,7 +59,7 @@ def _parse(monkeypatch: pytest.MonkeyPatch) -> Parse:
     """Return what takes a command line to the settings that the program would run with."""
     runs: list[Any] = []
     monkeypatch.setattr(robot_edge.run.start, "run", runs.append)
-    monkeypatch.setattr(cloud_trainer.node, "run", runs.append)
+    monkeypatch.setattr(cloud_trainer.trainer, "run", runs.append)
 
     def parse(command: list[str]) -> Any:
         program, *arguments = command
