@@ -91,12 +91,12 @@ class ListStore:
         self._events: list[Event] = []
         self._known: set[tuple[str, str, int]] = set()
 
-    def append_message(self, robot: str, boot: str, sequence: int, payload: bytes, kind: Any = "batch") -> bool:
+    def append_message(self, robot: str, boot: str, sequence: int, payload: bytes, kind: Any = "batch") -> int:
         if (robot, boot, sequence) in self._known:
-            return False
+            return 0
         self._known.add((robot, boot, sequence))
         self.append(robot, kind, payload)
-        return True
+        return len(self._events)
 
     def append(self, robot: str, kind: Any, payload: bytes = b"") -> None:
         self._events.append(Event(id=len(self._events) + 1, robot=robot, kind=kind, payload=payload))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +12,9 @@ from broker.wire.messages import ActivationBatch
 from broker.wire.quantize import Quantized, unpack_activations
 from cloud_trainer.sample_memory import Place
 
+# Of inflated batches that wait to be trained on, of all robots together. What does not fit is inflated once more.
+KEPT_BYTES = 64_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class InflatedBatch:
@@ -17,6 +22,11 @@ class InflatedBatch:
 
     message: ActivationBatch
     quantized: Quantized
+
+    @property
+    def size(self) -> int:
+        """What it takes of the memory, in bytes."""
+        return self.quantized.codes.nbytes + len(self.message.activations.data)
 
     @classmethod
     def of(cls, message: ActivationBatch) -> InflatedBatch:
@@ -27,6 +37,42 @@ class InflatedBatch:
     def read(cls, payload: bytes) -> InflatedBatch:
         """Parse and inflate a batch. Raises MalformedMessage."""
         return cls.of(unpack_as(ActivationBatch, payload))
+
+
+class KeptBatches:
+    """Hands batches from the thread that checked them to the one that trains, so that each is inflated once.
+
+    The store has them all the same: what is not in here is read from there. A robot's batches come, and are trained on,
+    in the order of their events.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[str, deque[tuple[int, InflatedBatch]]] = {}
+        self._bytes = 0
+
+    def keep(self, robot: str, event: int, batch: InflatedBatch) -> None:
+        """Keep a batch that is in the store as an event, if there is room."""
+        with self._lock:
+            if self._bytes + batch.size <= KEPT_BYTES:
+                self._bytes += batch.size
+                self._kept.setdefault(robot, deque()).append((event, batch))
+
+    def take(self, robot: str, event: int) -> InflatedBatch | None:
+        """Return the batch that is an event, if it is here, and keep it no longer, nor those before it."""
+        found = None
+        with self._lock:
+            kept = self._kept.get(robot, deque())
+            while kept and kept[0][0] <= event:
+                number, batch = kept.popleft()
+                self._bytes -= batch.size
+                found = batch if number == event else None
+        return found
+
+    def drop(self, robot: str) -> None:
+        """Keep nothing of a robot that is not trained for any more."""
+        with self._lock:
+            self._bytes -= sum(batch.size for _, batch in self._kept.pop(robot, ()))
 
 
 class StoredSamples:

@@ -12,6 +12,7 @@ import torch
 from broker.errors import ConfigError
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch, RobotMetrics, RobotState
+from cloud_trainer.batches import KeptBatches
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
 from cloud_trainer.network_room import NetworkRoom
@@ -53,6 +54,7 @@ class Fleet:
         self.disk = DiskWatch(log, checkpoints.parent)
         settings = TrainingSettings(**store.settings)
         self.room = NetworkRoom(config, settings.batch, device)
+        self.batches = KeptBatches()
         self._config = config
         self._workplace = Workplace(
             config=config,
@@ -61,6 +63,7 @@ class Fleet:
             checkpoints=checkpoints,
             device=device,
             room=self.room,
+            batches=self.batches,
             disk=self.disk,
         )
         self._last = ""

@@ -7,7 +7,6 @@ import logging
 import time
 from collections import deque
 from pathlib import Path
-from typing import Literal
 
 from broker.errors import MalformedMessage, StorageError
 from broker.link.base import Link
@@ -25,8 +24,10 @@ from broker.wire.messages import (
     RobotState,
     TrainerState,
 )
+from cloud_trainer.batches import InflatedBatch
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.held import Held
+from cloud_trainer.intake import Intake
 from cloud_trainer.other_trainers import OtherTrainers
 from cloud_trainer.outgoing import Outgoing
 from cloud_trainer.robot import MOST_REJECTIONS, Rejection, Robot
@@ -88,9 +89,9 @@ class Incoming:
         self._robots = training.fleet.robots
         self._others = others
         self._outgoing = outgoing
-        # Not in the store yet: receipts to send once it is, and when what they are about came; and whose batches it is.
+        # Not in the store yet: receipts to send once it is, and when what they are about came; and batches.
         self._receipts: list[tuple[str, Receipt, float]] = []
-        self._added: list[Robot] = []
+        self._added: list[tuple[Robot, int, InflatedBatch]] = []
         self._new_states: set[str] = set()  # robots that said one since they were last looked at
         self._held = Held()  # messages of robots whose networks are being prepared
         self._ready: deque[Delivery] = deque()  # of those, what can be taken now
@@ -115,6 +116,8 @@ class Incoming:
             self._commit()
         except StorageError as error:
             self._receipts.clear()  # the robots send it again
+            for robot, _, _ in self._added:
+                self._fleet.batches.drop(robot.name)  # the ids of their events are given out once more
             self._added.clear()
             self._outgoing.pause(str(error), f"; {room(self._folder)}")
 
@@ -146,8 +149,10 @@ class Incoming:
 
     def _commit(self) -> None:
         """Put what came on the disk, and only then say so to the robots."""
+        for robot, event, batch in self._added:  # first, or training might have read it from the store by then
+            self._fleet.batches.keep(robot.name, event, batch)
         self._store.commit()
-        for robot in self._added:
+        for robot, _, _ in self._added:
             robot.note_stored()
         self._training.look()
         if self._added:  # not before something was stored: to try is not to succeed
@@ -279,22 +284,31 @@ class Incoming:
             self._enter(robot)
         if robot.refused or robot.training.stuck or robot.intake is None or problem:
             return  # without a receipt: the robot keeps it
-        known = False
         try:
             if isinstance(message, ActivationBatch):
-                robot.intake.check(message)
-            elif not (known := robot.training.knows_edit(message)):
-                robot.intake.check_edit(message)
+                is_new = self._store_batch(robot, robot.intake, message, delivery.payload)
+            else:
+                is_new = self._store_edit(robot, robot.intake, message, delivery.payload)
         except MalformedMessage as error:
             self._receipt(robot, message, "rejected", delivery.arrived, str(error)[:400])
             raise
         robot.conduct.good(now)
-        kind: Literal["batch", "edit"] = "batch" if isinstance(message, ActivationBatch) else "edit"
-        append = self._store.append_message
-        added = not known and append(robot.name, message.boot, message.sequence, delivery.payload, kind)
-        if added and kind == "batch":
-            self._added.append(robot)
-        self._receipt(robot, message, "accepted" if added else "duplicate", delivery.arrived)
+        self._receipt(robot, message, "accepted" if is_new else "duplicate", delivery.arrived)
+
+    def _store_batch(self, robot: Robot, intake: Intake, batch: ActivationBatch, payload: bytes) -> bool:
+        """Append a batch; whether it is new. Raises MalformedMessage, and StorageError."""
+        inflated = intake.check(batch)
+        event = self._store.append_message(robot.name, batch.boot, batch.sequence, payload)
+        if event:
+            self._added.append((robot, event, inflated))
+        return bool(event)
+
+    def _store_edit(self, robot: Robot, intake: Intake, edit: ClassEdit, payload: bytes) -> bool:
+        """Append a class edit; whether it is new. Raises MalformedMessage, and StorageError."""
+        if robot.training.knows_edit(edit):
+            return False
+        intake.check_edit(edit)
+        return bool(self._store.append_message(robot.name, edit.boot, edit.sequence, payload, "edit"))
 
     def _receipt(
         self, robot: Robot, message: ActivationBatch | ClassEdit, outcome: Outcome, arrived: float, reason: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.errors import MalformedMessage
 from broker.wire.bounds import check_class_name
 from broker.wire.messages import ActivationBatch, ClassEdit, SplitSpec
-from broker.wire.quantize import unpack_activations
+from cloud_trainer.batches import InflatedBatch
 
 
 class Intake:
@@ -20,8 +20,8 @@ class Intake:
         """Take classes for known that came before."""
         self._classes.update(classes)
 
-    def check(self, batch: ActivationBatch) -> None:
-        """Raise MalformedMessage, which says why, unless a batch can be trained on."""
+    def check(self, batch: ActivationBatch) -> InflatedBatch:
+        """Return a batch as it is trained on. Raises MalformedMessage, which says why, where it cannot be."""
         packed, split = batch.activations, self.split
         if batch.split != split.fingerprint:
             raise MalformedMessage(f"split {batch.split} is not the one in the robot's state, {split.fingerprint}")
@@ -30,8 +30,9 @@ class Intake:
                 f"{packed.shape[1:]} at {packed.bits} bits; the split has {split.shape} at {split.bits} at most"
             )
         classes = self._with(batch.classes)
-        unpack_activations(packed)  # what is stored and receipted must be readable
+        inflated = InflatedBatch.of(batch)  # what is stored and receipted must be readable
         self._classes = classes
+        return inflated
 
     def check_edit(self, edit: ClassEdit) -> None:
         """Raise MalformedMessage where an edit gives a class a name that is none.

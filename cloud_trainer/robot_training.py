@@ -14,6 +14,7 @@ import torch
 
 from broker.errors import ConfigError, MalformedMessage, PeerError, StorageError
 from broker.wire.messages import ClassEdit, SplitSpec, TrainerMetrics
+from cloud_trainer.batches import KeptBatches
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
 from cloud_trainer.forgetting import Forgetting
@@ -46,6 +47,7 @@ class Workplace:
     checkpoints: Path
     device: torch.device
     room: NetworkRoom
+    batches: KeptBatches
     disk: DiskWatch
 
 
@@ -177,7 +179,7 @@ class RobotTraining:
         session = self.session
         if session is None:
             raise MalformedMessage(f"event {event.id} comes before any start")
-        yield from session.work(event)
+        yield from session.work(event, self._workplace.batches.take(self.robot, event.id))
         if event.kind == "batch":
             self.trained += 1
         elif event.kind == "edit":
@@ -206,6 +208,7 @@ class RobotTraining:
         self.too_costly = True
 
     def _get_stuck(self, error: Exception) -> None:
+        self._workplace.batches.drop(self.robot)
         self.session, self.stuck = None, f"training cannot go on: {error}"[:400]
 
     def _open(self, start: bytes, *, restored: bool = False) -> RobotSession:

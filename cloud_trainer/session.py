@@ -122,9 +122,10 @@ class RobotSession:
         for _ in self.work(event):
             pass
 
-    def work(self, event: Event) -> Work:
+    def work(self, event: Event, batch: InflatedBatch | None = None) -> Work:
         """Do what an event of the robot's log asks for, a step at a time: one message may be worth hundreds.
 
+        batch: that the event is, where somebody has inflated it already.
         ``trouble`` says what was wrong with it, if anything. Raises MalformedMessage for a batch that no intake would
         have let into the log.
         """
@@ -132,7 +133,7 @@ class RobotSession:
         self.is_torn = True
         match event.kind:
             case "batch":
-                yield from self._take(InflatedBatch.read(event.payload), event.id)
+                yield from self._take(batch or InflatedBatch.read(event.payload), event.id)
             case "edit":
                 for edit in self._edits.take(unpack_as(ClassEdit, event.payload)):
                     self._edit(edit)

@@ -113,21 +113,24 @@ class Store:
 
     def append_message(
         self, robot: str, boot: str, sequence: int, payload: bytes, kind: Literal["batch", "edit"] = "batch"
-    ) -> bool:
-        """Append a batch or an edit; False, and nothing appended, where it has come before. Raises StorageError."""
+    ) -> int:
+        """Append a batch or an edit, and return its id; 0, and nothing appended, where it has come before.
+
+        Raises StorageError.
+        """
         with self._storage_errors():
             forgotten = self._database.execute(
                 "SELECT last FROM forgotten WHERE robot = ? AND boot = ? AND first <= ? ORDER BY first DESC LIMIT 1",
                 (robot, boot, sequence),
             ).fetchone()
             if forgotten and sequence <= forgotten[0]:
-                return False
+                return 0
             self._begin()
             added = self._database.execute(
                 "INSERT OR IGNORE INTO events (robot, kind, boot, sequence, payload) VALUES (?, ?, ?, ?, ?)",
                 (robot, kind, boot, sequence, payload),
             )
-            return added.rowcount == 1
+            return (added.lastrowid or 0) if added.rowcount == 1 else 0
 
     def append(self, robot: str, kind: Kind, payload: bytes = b"") -> int:
         """Append an event other than a batch, and return its id. Raises StorageError."""
