@@ -52,7 +52,7 @@ def sequences(store: Store, robot: str = "r1") -> list[int]:
 
 def test_a_batch_is_stored_once_for_a_robot_and_boot(store: Store) -> None:
     said = [
-        store.append_message(robot, boot, sequence, f"{robot} {boot} {sequence}".encode())
+        bool(store.append_message(robot, boot, sequence, f"{robot} {boot} {sequence}".encode()))
         for robot, boot, sequence in [
             ("r1", BOOT, 0),
             ("r1", BOOT, 1),
