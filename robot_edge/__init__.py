@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from broker.errors import ReflexarcError
-    from robot_edge.robot import Cloud, Robot, Seen, Step
+    from robot_edge.robot import Cloud, Robot
+    from robot_edge.run.robot_thread import Seen, Step
     from robot_edge.sources.frames import Frame
     from robot_edge.sources.opening import open_source
 
@@ -32,6 +33,8 @@ __all__ = ["Cloud", "Frame", "ReflexarcError", "Robot", "Seen", "Step", "open_so
 _HOMES = {
     "Frame": "robot_edge.sources.frames",
     "ReflexarcError": "broker.errors",
+    "Seen": "robot_edge.run.robot_thread",
+    "Step": "robot_edge.run.robot_thread",
     "open_source": "robot_edge.sources.opening",
 }
 

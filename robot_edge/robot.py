@@ -6,69 +6,32 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Future, wait
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 
 from broker.errors import ConfigError, SourceError, StorageError
-from broker.program.threads import LoudThread
 from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
-from broker.wire.messages import Action, AnsweredBy
-from hierarchy.edge import EdgeStep
-from hierarchy.runtime.command_line import StopRequest
-from hierarchy.runtime.console import PlainConsole
+from broker.wire.messages import Action
 from hierarchy.runtime.run_folder import former_settings
-from robot_edge.inference.cascade import Decision
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.ending import go_through
-from robot_edge.run.live import see_and_learn
-from robot_edge.run.replay import train
 from robot_edge.run.robot_run import RobotRun
-from robot_edge.run.start import opened, prepare
+from robot_edge.run.robot_thread import LOOK_SECONDS, RobotThread, Seen, Step, has_settled, learn_all, taken
 from robot_edge.sources.frames import NOMINAL_RATE, Frame, FrameSource, Pixels
-from robot_edge.sources.pushed import FrameQueue, PushedCamera
+from robot_edge.sources.pushed import FrameQueue
 from robot_edge.teaching.commands import new_command
 
 # What a run's config.toml calls the source of a robot that a program shows its frames.
 PROGRAM = "program:"
-# How long to wait before looking whether the robot's thread is still there.
-LOOK_SECONDS = 0.1
 # Batches of frames that wait for their step, so that the robot is that much ahead of the caller at most.
 BATCHES_AHEAD = 2
 # Taught frames that wait to be learned from; the robot would look at more, and not keep them.
 TAUGHT_AHEAD = 500
-
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """A training step. loss: the exit's. accuracy: share of its new frames that the exit had right before the step.
-
-    images: new frames learned from so far.
-    """
-
-    loss: float
-    accuracy: float
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What a frame is taken for. name: empty where no class fits. confidence: calibrated probability, 0 to 1.
-
-    answered_by: "exit", on the robot, or "cloud".
-    """
-
-    name: str
-    confidence: float
-    answered_by: AnsweredBy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,18 +68,17 @@ class Robot:
         broker: URL; None for a robot that learns alone. What would go up then waits in its outbox, and goes up when
         the run is opened again with a broker. Raises ConfigError.
         """
+        if settings.get("source", PROGRAM) != PROGRAM:
+            raise ConfigError(
+                "a program shows this robot its frames, so it has no source: train on open_source(...), or begin with "
+                "weights=FOLDER of a run of `robot-edge run`"
+            )
         given = {"source": PROGRAM, **settings, "robot": name, "broker": broker or "", "live": True}
         self.config = RobotConfig.from_flags(**given)
         self.config = replace(self.config, run_dir=str(self.config.run_path))  # which has the time in its name
-        self._camera = PushedCamera()
-        self._stop = StopRequest(signals=())
-        self._ready = threading.Event()
-        self._thread = LoudThread(f"robot {name}", self._work, restarts=False)
-        self._run: RobotRun | None = None
-        self._asked: dict[int, Future[Seen]] = {}  # by the frame's identity
-        self._seen: Seen | None = None
+        self._thread = RobotThread(self.config)
         self._scenes = 0
-        self._training, self._by_hand = threading.Lock(), threading.Lock()
+        self._training = threading.Lock()
 
     @classmethod
     def load(cls, path: str | Path, **settings: Any) -> Robot:
@@ -131,10 +93,8 @@ class Robot:
         return cls(**{name: value for name, value in given.items() if name != "live"})
 
     def __enter__(self) -> Robot:
-        """Open the run and begin to see. Raises ConfigError, and NameTaken."""
+        """Open the run and begin to see. Raises ConfigError."""
         self._thread.start()
-        while not self._ready.wait(LOOK_SECONDS):
-            self._check()
         return self
 
     def __exit__(
@@ -144,25 +104,22 @@ class Robot:
 
     def close(self) -> None:
         """Save what was learned, and end. Raises what ended the robot before, and StorageError for a full disk."""
-        self._stop.made = True
-        self._camera.close()
         self._thread.close()
-        self._thread.check()
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes learned so far, in the order they came."""
-        return self._opened().state.memory.classes
+        return self._thread.run.state.memory.classes
 
     @property
     def accuracy(self) -> float | None:
         """The exit's accuracy on the held-out frames of the last test; None before the first."""
-        return self._opened().state.figures.held_out.accuracy
+        return self._thread.run.state.figures.held_out.accuracy
 
     @property
     def cloud(self) -> Cloud:
         """What the cloud has said last."""
-        uplink = self._opened().uplink
+        uplink = self._thread.run.uplink
         said, online = uplink.figures, uplink.trainer_online
         if said is None:
             return Cloud(online=online)
@@ -177,7 +134,7 @@ class Robot:
     @property
     def seen(self) -> Seen | None:
         """What was seen last, observed or asked about; None before the first frame."""
-        return self._seen
+        return self._thread.seen
 
     def train(self, frames: FrameSource | Iterable[Frame | tuple[Pixels, str]]) -> Iterator[Step]:
         """Learn labelled frames, and yield each training step. Nothing is learned unless it is iterated over.
@@ -190,39 +147,35 @@ class Robot:
         waiting = FrameQueue(length, BATCHES_AHEAD * self.config.learning.batch)
         steps: queue.Queue[Step] = queue.Queue()
         with self._training:
-            done = self._give(partial(_train, frames=waiting, steps=steps))
+            done = self._thread.give(partial(learn_all, frames=waiting, steps=steps))
             try:
                 for frame in self._frames_of(frames):
-                    while not waiting.put(frame, LOOK_SECONDS):
-                        yield from _taken(steps)
-                        self._check()
-                        if done.done():
-                            break
-                    yield from _taken(steps)
+                    while not done.done() and not waiting.put(frame, LOOK_SECONDS):
+                        yield from taken(steps)
+                        self._thread.check()
+                    if done.done():
+                        break
+                    yield from taken(steps)
                 waiting.end()
                 while not done.done():
-                    yield from _taken(steps, LOOK_SECONDS)
-                    self._check()
-                yield from _taken(steps)
+                    yield from taken(steps, LOOK_SECONDS)
+                    self._thread.check()
+                yield from taken(steps)
             finally:
                 waiting.end()
-                self._result(done)
+                self._thread.result(done)
 
     def observe(self, image: Pixels) -> None:
         """Show the robot what is before it now, uint8 (H, W, 3) RGB. The newest image counts; nobody waits."""
-        self._opened()
-        self._camera.show(_frame(image, scene=int(time.time())))
+        self._thread.check()
+        self._thread.camera.show(_frame(image, scene=int(time.time())))
 
     def predict(self, image: Pixels) -> Seen:
         """Return what an image shows, uint8 (H, W, 3) RGB; waits for the cloud where the exit is not sure.
 
         Raises Diverged.
         """
-        self._opened()
-        frame, answer = _frame(image, scene=0), Future[Seen]()
-        self._asked[id(frame)] = answer
-        self._camera.ask(frame)
-        return self._result(answer)
+        return self._thread.look_at(_frame(image, scene=0))
 
     def teach(self, name: str, frames: Iterable[Pixels] | None = None, *, seconds: float = 10.0) -> int:
         """Teach a class by what is shown of it, and return how many frames differ enough to be learned from.
@@ -234,8 +187,8 @@ class Robot:
         if frames is None:
             self._command("teach", name, seconds=seconds)
             return 0
-        with self._by_hand:  # what is observed meanwhile shows something else
-            teaching = self._opened().state.teaching
+        with self._thread.by_hand:  # what is observed meanwhile shows something else
+            teaching = self._thread.run.state.teaching
             assert teaching
             self._command("teach", name, seconds=MAX_TEACH_SECONDS)
             try:
@@ -243,11 +196,11 @@ class Robot:
                 for number, image in enumerate(frames):
                     self._scenes += number % int(NOMINAL_RATE) == 0
                     while teaching.waiting >= TAUGHT_AHEAD:
-                        self._check()
+                        self._thread.check()
                         time.sleep(LOOK_SECONDS)
                     kept += teaching.see(_frame(image, scene=self._scenes))
             finally:
-                self._do(lambda run: run.talk.give(new_command("stop", id_=secrets.token_hex(8))))
+                self._thread.do(lambda run: run.talk.give(new_command("stop", id_=secrets.token_hex(8))))
         return kept
 
     def undo(self) -> None:
@@ -269,7 +222,7 @@ class Robot:
     def settle(self, timeout: float | None = None) -> bool:
         """Wait until all that was taught is learned, practised and tested; False where that took too long."""
         give_up = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        while not self._do(_has_settled):
+        while not self._thread.do(has_settled):
             if time.monotonic() > give_up:
                 return False
             time.sleep(LOOK_SECONDS)
@@ -287,70 +240,14 @@ class Robot:
             if path is not None:
                 run.saving.copy_to(Path(path), {**self.config.as_toml(), "run_dir": str(path)})
 
-        self._do(write)
-
-    def _work(self, _ending: threading.Event) -> None:
-        """Be the robot, in its thread."""
-        with opened(prepare(self.config, self._camera), self._stop, console=PlainConsole(quiet=True)) as run:
-            assert run.perception
-            assert run.state.teaching
-            perceive, learn = run.perception.tell, run.state.teaching.see
-
-            def tell(decision: Decision, frame: Frame) -> None:
-                self._seen = Seen(name=decision.name, confidence=decision.confidence, answered_by=decision.by)
-                asked = self._asked.pop(id(frame), None)
-                if asked:
-                    asked.set_result(self._seen)
-                else:
-                    perceive(decision, frame)
-
-            def saw(frame: Frame) -> None:
-                if id(frame) not in self._asked and not self._by_hand.locked():
-                    learn(frame)
-
-            run = replace(run, perception=replace(run.perception, tell=tell, saw=saw))
-            self._run = run
-            self._ready.set()
-            go_through(run, see_and_learn)
-
-    def _opened(self) -> RobotRun:
-        self._check()
-        assert self._run
-        return self._run
-
-    def _check(self) -> None:
-        """Raise what ended the robot; RuntimeError where it was not opened, or is closed."""
-        self._thread.check()
-        if not self._thread.is_alive:
-            raise RuntimeError("this robot is not open: use `with Robot(...) as robot`")
+        self._thread.do(write)
 
     def _command(self, action: Action, name: str = "", to: str = "", *, seconds: float = 0.0) -> None:
         """Do what `robot-edge teach` and its like ask for. Raises ConfigError where it cannot be done."""
         command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds)
-        *_, last = self._do(lambda run: run.talk.give(command))
+        *_, last = self._thread.do(lambda run: run.talk.give(command))
         if not last.ok:
             raise ConfigError(last.text)
-
-    def _do(self, work: Callable[[RobotRun], Result]) -> Result:
-        """Do something in the robot's thread, between two steps, and return its result."""
-        return self._result(self._give(work))
-
-    def _give(self, work: Callable[[RobotRun], Result]) -> Future[Result]:
-        run, done = self._opened(), Future[Result]()
-
-        def job() -> None:
-            try:
-                done.set_result(work(run))
-            except BaseException as error:
-                done.set_exception(error)
-
-        run.talk.jobs.put(job)
-        return done
-
-    def _result(self, future: Future[Result]) -> Result:
-        while not wait([future], LOOK_SECONDS).done:
-            self._check()
-        return future.result()
 
     def _frames_of(self, frames: FrameSource | Iterable[Frame | tuple[Pixels, str]]) -> Iterator[Frame]:
         if _is_source(frames):
@@ -366,44 +263,6 @@ class Robot:
                 check_class_name(name)
                 self._scenes += 1
                 yield _frame(image, scene=self._scenes, label=name)
-
-
-def _train(run: RobotRun, *, frames: FrameQueue, steps: queue.Queue[Step]) -> None:
-    """Learn frames until there are no more, in the robot's thread."""
-    state, taught = run.state, run.state.batcher.source
-    practice, perception = run.state.practice, run.perception
-    assert practice
-    assert perception
-
-    def heard(step: EdgeStep) -> None:
-        practice.learned(len(step.correct))
-        perception.predictor.refresh(state.trainer.segment)
-        steps.put(Step(loss=step.loss, accuracy=float(step.correct.mean()), images=state.figures.images))
-
-    frames.seek(state.batcher.position)
-    state.batcher.source = frames
-    try:
-        train(run, heard)
-    finally:
-        taught.seek(state.batcher.position)
-        state.batcher.source = taught
-        practice.lesson_over()
-
-
-def _taken(steps: queue.Queue[Step], timeout: float = 0.0) -> Iterator[Step]:
-    """Yield the steps that there are, waiting up to so many seconds for the first."""
-    try:
-        yield steps.get(timeout > 0, timeout or None)
-        while True:
-            yield steps.get_nowait()
-    except queue.Empty:
-        return
-
-
-def _has_settled(run: RobotRun) -> bool:
-    assert run.lessons
-    state = run.state
-    return not run.lessons.busy and (state.trainer.steps == 0 or state.tested == state.trainer.steps)
 
 
 def _is_source(frames: object) -> TypeGuard[FrameSource]:

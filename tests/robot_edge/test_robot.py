@@ -83,12 +83,12 @@ def test_it_learns_is_taught_told_otherwise_saved_and_loaded(tmp_path: Path) -> 
         with pytest.raises(ConfigError, match="merge makes one of both"):
             one.rename("sky", "red")
         one.save(tmp_path / "copy")
-        made = one._opened().outbox.messages_made
+        made = one._thread.run.outbox.messages_made
         one.undo()
         assert set(one.classes) == {"red", "green"}
     with edge.Robot.load(tmp_path / "copy") as two:
         assert set(two.classes) == {"red", "green", "sky"}, "the copy is of before the undo"
-        assert two._opened().outbox.messages_made == made, "what waits for the cloud came along"
+        assert two._thread.run.outbox.messages_made == made, "what waits for the cloud came along"
         assert share_right(two, "red") > 0.7
         two.undo()
         two.merge("red", "green")
@@ -102,7 +102,7 @@ def test_many_threads_look_while_it_learns_and_its_caller_may_leave(tmp_path: Pa
     with robot(tmp_path, practice=0.0) as one:
         for _step in one.train(mixed("red", "green", of_each=400)):
             break
-        first = one._opened().state.figures.images
+        first = one._thread.run.state.figures.images
         assert first < 100, "the rest is not learned"
         steps = one.train(open_source("sim:", image_size=SIZE, images=64))
         next(steps)
@@ -119,7 +119,7 @@ def test_many_threads_look_while_it_learns_and_its_caller_may_leave(tmp_path: Pa
         assert len(seen) == 20
         assert {answer.answered_by for answer in seen} == {"exit"}
         assert rest[-1].images > first
-        positions = one._opened().state.memory.rehearsal.all()
+        positions = one._thread.run.state.memory.rehearsal.all()
         numbers = [frame.sample for frame in positions]
         assert len(set(numbers)) == len(numbers), "each frame has a number of its own"
 
@@ -127,7 +127,7 @@ def test_many_threads_look_while_it_learns_and_its_caller_may_leave(tmp_path: Pa
 def test_what_is_observed_is_seen_and_can_be_taught(tmp_path: Path) -> None:
     with robot(tmp_path, practice=0.0) as one:
         one.teach("red", seconds=600.0)
-        teaching = one._opened().state.teaching
+        teaching = one._thread.run.state.teaching
         assert teaching
 
         def shown() -> int:
@@ -151,6 +151,8 @@ def test_what_is_observed_is_seen_and_can_be_taught(tmp_path: Path) -> None:
 def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no setting is called imagesize; did you mean image_size"):
         robot(tmp_path, imagesize=16)
+    with pytest.raises(ConfigError, match="has no source: train on open_source"):
+        robot(tmp_path, source="sim:")
     with pytest.raises(ConfigError, match="holds no run of a robot"):
         edge.Robot.load(tmp_path)
     assert set(edge.__all__) <= set(dir(edge)) | {name for name in edge.__all__ if getattr(edge, name)}
