@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from broker.errors import ConfigError
 from broker.wire.messages import SplitSpec
 from hierarchy.cloud import CloudSegment
-from hierarchy.device import LEAST_AT_ONCE, TIMED_AT_ONCE, ways_to_compute
+from hierarchy.device import MIN_AT_ONCE, TIMED_AT_ONCE, ways_to_compute
 
 # Weights, gradients and momentum of float32, and two copies of the weights to answer asks with.
 BYTES_PER_PARAMETER = 20
@@ -122,7 +122,7 @@ def check_time(cost: Cost, speed: float) -> None:
 def timed_samples(cost: Cost, batch: int, device: torch.device) -> int:
     """Return how many samples a step should have that is only timed: as many as take about a second, two at least."""
     seconds = cost.flops / machine_speed(device)
-    return min(batch, max(LEAST_AT_ONCE, int(batch * TIMED_STEP_SECONDS / seconds)))
+    return min(batch, max(MIN_AT_ONCE, int(batch * TIMED_STEP_SECONDS / seconds)))
 
 
 @lru_cache(maxsize=8)

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 # A shift of up to an eighth of the frame: the 4 of 32 pixels that CIFAR training has used since He et al. (2015).
-MOST_SHIFT = 8
+MAX_SHIFT = 8
 
 
 def augment(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return uint8 (N, H, W, 3) with each image shifted at random, edges repeated, and half of them mirrored."""
     count, height, width, _ = images.shape
-    reach = height // MOST_SHIFT
+    reach = height // MAX_SHIFT
     down = rng.integers(-reach, reach + 1, (count, 1))
     right = rng.integers(-reach, reach + 1, (count, 1))
     mirrored = rng.random(size=(count, 1)) < 0.5

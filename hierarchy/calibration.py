@@ -22,7 +22,7 @@ SECTIONS = 24
 # As in Guo et al. (2017).
 BINS = 15
 # With fewer held-out frames nobody can say where the last few in a hundred begin.
-FEWEST_FRAMES = 50
+MIN_FRAMES = 50
 # The share of held-out frames of known classes that count as unknown, which is the price of finding any.
 TAKEN_FOR_UNKNOWN = 0.05
 # What "auto" gives up of the cascade's best accuracy to ask less often: half a percentage point.
@@ -73,7 +73,7 @@ def calibrate(logits: Floats, labels: NDArray[np.integer]) -> Calibration:
     of eight scores, is measured in docs/results/unknown.md.
     """
     temperature = fit_temperature(logits, labels)
-    if len(labels) < FEWEST_FRAMES or logits.shape[1] < 2:
+    if len(labels) < MIN_FRAMES or logits.shape[1] < 2:
         return Calibration(temperature=temperature)
     confidence = softmax(logits, temperature).max(axis=1)
     return Calibration(temperature=temperature, least_confidence=float(np.quantile(confidence, TAKEN_FOR_UNKNOWN)))

@@ -24,22 +24,22 @@ TIMED_STEPS = 5
 # Samples in a timed step at most. Half a step tells as much, and a robot's first samples wait for it at the trainer.
 TIMED_AT_ONCE = 32
 # At least, as normalisation over one sample's only pixel has no variance.
-LEAST_AT_ONCE = 2
+MIN_AT_ONCE = 2
 # Whoever is this much slower than the fastest in so many steps is not timed again. One alone may have been held up:
 # bfloat16 went out that way in four of eight runs on a busy machine.
 HOPELESS, CHANCES = 1.5, 3
 # No step is begun after so many seconds: a robot's first samples wait for the measurement, as all else at the trainer,
 # whom robots take for gone after 20.
-MOST_SECONDS = 5.0
+MAX_SECONDS = 5.0
 # Plain float32 stays unless another way is at least this much faster: near ties should not change with the weather.
 WORTH_CHANGING = 0.95
 # The gradient's norm may be off by this share of float32's. Right kernels were off by 4 % at most with eight samples or
 # more; a wrong one of oneDNN's by 22 % and 40 %, behind two and four other layers (docs/results/computing.md).
 # Normalisation over two samples' only pixels has no gradient to speak of: there right bfloat16 is off by 76 %, and left
 # out as well.
-MOST_OFF = 0.15
+MAX_OFF = 0.15
 # Of which a median says something.
-LEAST_STEPS = 3
+MIN_STEPS = 3
 
 log = logging.getLogger(__name__)
 
@@ -150,10 +150,10 @@ def fastest(
     count = min(samples, TIMED_AT_ONCE)
     step = training_step(plain, count)
     seconds, norm = _timed(step)
-    end = time.perf_counter() + MOST_SECONDS
-    most = MOST_SECONDS / (2 * (1 + len(others)))  # for two steps of each way
+    end = time.perf_counter() + MAX_SECONDS
+    most = MAX_SECONDS / (2 * (1 + len(others)))  # for two steps of each way
     if seconds > most:
-        count = max(LEAST_AT_ONCE, int(count * most / seconds))
+        count = max(MIN_AT_ONCE, int(count * most / seconds))
         step = training_step(plain, count)
         seconds, norm = _timed(step)
     steps, first, best = {plain: step}, {plain: seconds}, dict[Compute, float]()
@@ -176,7 +176,7 @@ def fastest(
         except ReflexarcError as error:
             log.warning("not computed as %s: %s", candidate, error)
             continue
-        if not abs(its_norm - norm) <= MOST_OFF * norm:  # true for NaN, too
+        if not abs(its_norm - norm) <= MAX_OFF * norm:  # true for NaN, too
             log.warning("not computed as %s: its gradient is %.3g here, and float32's %.3g", candidate, its_norm, norm)
             continue
         steps[candidate], first[candidate] = step, seconds
@@ -199,14 +199,14 @@ def _timed(step: Callable[[], float]) -> tuple[float, float]:
 
 
 def step_seconds(step: Callable[[], object], seconds: float, until: Callable[[], bool] = lambda: True) -> float:
-    """Return the median time that a step takes, of those in so many seconds, and of LEAST_STEPS at least.
+    """Return the median time that a step takes, of those in so many seconds, and of MIN_STEPS at least.
 
     until: steps go on until it says so, too.
     """
     step()
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < LEAST_STEPS or time.perf_counter() < end or not until():
+    while len(times) < MIN_STEPS or time.perf_counter() < end or not until():
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)

@@ -16,7 +16,7 @@ from hierarchy.strided import StridedViewConv2d, convolution_class
 
 # Pixels of a convolution's output up to which a product is faster, in float32 and in bfloat16:
 # docs/results/computing.md.
-MOST_PIXELS, MOST_PIXELS_HALF = 4, 16
+MAX_PIXELS, MAX_PIXELS_HALF = 4, 16
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -28,7 +28,7 @@ class SmallMapConv2d(nn.Conv2d):
         rows = (maps.shape[2] + 2 * above - height) // down + 1
         columns = (maps.shape[3] + 2 * left - width) // right + 1
         half = torch.is_autocast_enabled(maps.device.type)
-        if rows * columns > (MOST_PIXELS_HALF if half else MOST_PIXELS):
+        if rows * columns > (MAX_PIXELS_HALF if half else MAX_PIXELS):
             return convolution_class(self).forward(self, maps)
         padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, left, left, above, above))
         # For each pixel of the output all that it sees, (N, rows, columns, height * width * channels).

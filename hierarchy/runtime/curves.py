@@ -22,18 +22,18 @@ from hierarchy.calibration import ThresholdPoint
 from hierarchy.evaluation import RECENT
 
 # Points a curve is drawn with at most; a week's run has millions of steps.
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 
 EXIT_COLOR, CLOUD_COLOR, NEW_CLASS_COLOR = "#0b7285", "#d9480f", "#adb5bd"
 COLORS = {"exit": EXIT_COLOR, "cloud": CLOUD_COLOR}
 # Numbers written into a heat map, and names along an axis, at most: more could not be read.
-MOST_NUMBERS, MOST_NAMES = 400, 25
+MAX_NUMBERS, MAX_NAMES = 400, 25
 # Of several robots in one picture, one after the other; then the same again with the next style.
 ROBOT_COLORS = tuple(map(str, TABLEAU_COLORS.values()))
 STYLES = ("-", "--", ":", "-.")
 
 # Characters of a name in a picture: a longer one leaves no room for what is drawn.
-MOST_CHARACTERS = 32
+MAX_CHARACTERS = 32
 FONT = "DejaVu Sans"  # matplotlib brings it along
 # For what that one lacks, where they are installed.
 FURTHER_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans")
@@ -70,7 +70,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         end, _, quantity = name.partition("_")
         axes = loss_axes if quantity == "loss" else accuracy_axes
         label = f"{end} {shown_name(robot)}".strip() if len(robots) > 1 else end
-        thinned = points[:: max(1, len(points) // MOST_POINTS)]
+        thinned = points[:: max(1, len(points) // MAX_POINTS)]
         number = robots.index(robot)
         color = ROBOT_COLORS[number % len(ROBOT_COLORS)] if len(robots) > 1 else COLORS[end]
         style = STYLES[number // len(ROBOT_COLORS) % len(STYLES)]
@@ -131,7 +131,7 @@ def draw_accuracy_matrices(matrices: Mapping[str, Mapping[str, Any]], picture: P
         mean_axes.set_xlim(0, 1)
         mean_axes.grid(alpha=0.25)
         mean_axes.spines[["top", "right"]].set_visible(False)
-        if len(rounds) * len(matrix["classes"]) <= MOST_NUMBERS:
+        if len(rounds) * len(matrix["classes"]) <= MAX_NUMBERS:
             for y, row in enumerate(matrix["rounds"]):
                 for x, value in enumerate(row):
                     if value is not None:
@@ -156,9 +156,9 @@ def shown_name(name: str) -> str:
     r"""Return a name as a picture shows it: its middle left out where it is long, ``\u6771`` for what has no glyph."""
     glyphs = _glyphs()
     drawn = "".join(one if ord(one) in glyphs else one.encode("unicode_escape").decode() for one in name)
-    if len(drawn) <= MOST_CHARACTERS:
+    if len(drawn) <= MAX_CHARACTERS:
         return drawn
-    half = (MOST_CHARACTERS - 1) // 2
+    half = (MAX_CHARACTERS - 1) // 2
     return f"{drawn[:half]}…{drawn[-half:]}"
 
 
@@ -177,7 +177,7 @@ def _glyphs() -> frozenset[int]:
 
 def _ticks(names: Sequence[str]) -> tuple[list[int], list[str]]:
     """Return where to write which names along an axis."""
-    places = list(range(0, len(names), max(1, math.ceil(len(names) / MOST_NAMES))))
+    places = list(range(0, len(names), max(1, math.ceil(len(names) / MAX_NAMES))))
     return places, [shown_name(names[place]) for place in places]
 
 

@@ -21,7 +21,7 @@ DEADLINE_SECONDS = 600.0
 # After a failure the server is left alone for so long.
 RETRY_SECONDS = 300.0
 # At a time. Names of networks come from robots, and there are a hundred.
-MOST_DOWNLOADS = 2
+MAX_DOWNLOADS = 2
 # What torch.hub makes of a file's name, to check what came: resnet18-f37072fd.pth.
 HASH = re.compile(r"-([a-f0-9]*)\.")
 
@@ -71,10 +71,10 @@ class Downloads:
         if why and self._clock() < at + RETRY_SECONDS:
             raise ConfigError(why)
         if name not in self._running:
-            if len(self._running) >= MOST_DOWNLOADS:
+            if len(self._running) >= MAX_DOWNLOADS:
                 for other in [*self._running]:
                     self._look_after(other, self._url_of(other), weights_path(self._url_of(other)))
-            if len(self._running) >= MOST_DOWNLOADS:
+            if len(self._running) >= MAX_DOWNLOADS:
                 return f"the pretrained weights of {name} wait for other downloads"
             self._begin(name, url, path)
         return f"the pretrained weights of {name} are being downloaded"

@@ -32,7 +32,7 @@ TAIL_BYTES = 65_536
 
 
 # Robots whose heat maps a trainer draws.
-MOST_HEAT_MAPS = 8
+MAX_HEAT_MAPS = 8
 
 log = logging.getLogger("run")
 
@@ -109,7 +109,7 @@ class RunFolder:
 
         self._write("curves.png", lambda path: draw_curves(self.path / METRICS, path))
         if matrices := _matrices(summary):
-            shown = dict(list(matrices.items())[:MOST_HEAT_MAPS])
+            shown = dict(list(matrices.items())[:MAX_HEAT_MAPS])
             left_out = len(matrices) - len(shown)
             self._write("forgetting.png", lambda path: draw_accuracy_matrices(shown, path, left_out=left_out))
 

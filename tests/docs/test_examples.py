@@ -93,7 +93,7 @@ def test_read_metrics(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let a robot measure nothing before it begins, and leave its run here."""
-    monkeypatch.setattr("hierarchy.device.MOST_SECONDS", 0.0)
+    monkeypatch.setattr("hierarchy.device.MAX_SECONDS", 0.0)
     monkeypatch.chdir(tmp_path)
 
 

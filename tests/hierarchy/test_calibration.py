@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hierarchy.calibration import (
-    FEWEST_FRAMES,
+    MIN_FRAMES,
     TAKEN_FOR_UNKNOWN,
     Calibration,
     auroc,
@@ -68,7 +68,7 @@ def test_what_is_unknown_is_what_few_known_frames_look_like() -> None:
     calibration = calibrate(logits, labels)
     confidence = softmax(logits, calibration.temperature).max(1)
     assert (confidence < calibration.least_confidence).mean() == pytest.approx(TAKEN_FOR_UNKNOWN, abs=0.01)
-    few = slice(FEWEST_FRAMES - 1)
+    few = slice(MIN_FRAMES - 1)
     assert calibrate(logits[few], labels[few]).least_confidence == 0
     assert calibrate(logits[:0], labels[:0]) == Calibration()
 

@@ -109,7 +109,7 @@ def measured(
     now = 0.0
     counts: list[int] = []
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    monkeypatch.setattr(hierarchy.device, "MOST_SECONDS", limit)
+    monkeypatch.setattr(hierarchy.device, "MAX_SECONDS", limit)
     monkeypatch.setattr(hierarchy.device, "_has_bfloat16", lambda: True)
 
     def training_step(compute: Compute, count: int) -> Callable[[], float]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hierarchy.small_maps import MOST_PIXELS, MOST_PIXELS_HALF, SmallMapConv2d, multiply_small_maps
+from hierarchy.small_maps import MAX_PIXELS, MAX_PIXELS_HALF, SmallMapConv2d, multiply_small_maps
 
 LAYERS = [
     nn.Conv2d(5, 7, 3, padding=1),
@@ -34,8 +34,8 @@ def test_values_and_gradients_are_a_convolutions(
     tolerance: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hierarchy.small_maps.MOST_PIXELS", 1000)
-    monkeypatch.setattr("hierarchy.small_maps.MOST_PIXELS_HALF", 1000)
+    monkeypatch.setattr("hierarchy.small_maps.MAX_PIXELS", 1000)
+    monkeypatch.setattr("hierarchy.small_maps.MAX_PIXELS_HALF", 1000)
     product = copy.deepcopy(layer)
     multiply_small_maps(product, yes=True)
     count, *pixels = shape
@@ -55,7 +55,7 @@ def test_values_and_gradients_are_a_convolutions(
         torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(("half", "most"), [(False, MOST_PIXELS), (True, MOST_PIXELS_HALF)])
+@pytest.mark.parametrize(("half", "most"), [(False, MAX_PIXELS), (True, MAX_PIXELS_HALF)])
 def test_large_maps_stay_with_the_library(half: bool, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     layer = nn.Conv2d(2, 2, 1)
     multiply_small_maps(layer, yes=True)

@@ -17,8 +17,8 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 # A browser opens six, and each open page holds two for good. Behind a proxy or a tunnel all people have one address.
-MOST_OF_ONE = 64
-MOST_CONNECTIONS = 256
+MAX_OF_ONE = 64
+MAX_CONNECTIONS = 256
 # Of the file handles that a process may have; the others are for the disk, the broker and cameras.
 SHARE_OF_HANDLES = 0.25
 # A browser sends its request in the second in which it connects; a phone at the network's edge takes some more.
@@ -42,10 +42,10 @@ class _Visitor:
 class Door:
     """Counts connections. A newcomer takes the place of the one that has been silent for longest.
 
-    Where one address has MOST_OF_ONE that is one of its own. Whoever is being served keeps the place. Any thread.
+    Where one address has MAX_OF_ONE that is one of its own. Whoever is being served keeps the place. Any thread.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, most_of_one: int = MOST_OF_ONE) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic, most_of_one: int = MAX_OF_ONE) -> None:
         self._most = most
         self._most_of_one = min(most_of_one, most)
         self._clock = clock

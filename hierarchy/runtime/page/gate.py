@@ -24,12 +24,12 @@ from hierarchy.runtime.page.options import is_loopback
 COOKIE = "reflexarc"
 # A login lasts a working day; who uses it longer logs in again.
 SESSION_SECONDS = 12 * 3600.0
-MOST_SESSIONS = 64
+MAX_SESSIONS = 64
 # Wrong passwords from one address, and from all of them, within so many seconds.
 TRIES, ALL_TRIES, WITHIN_SECONDS = 5, 50, 60.0
-MOST_ADDRESSES = 1000
+MAX_ADDRESSES = 1000
 # A login form has a password and nothing else.
-MOST_FORM_BYTES = 4096
+MAX_FORM_BYTES = 4096
 # A browser sends it at once. Who takes longer holds a connection that others wait for.
 FORM_SECONDS = 10.0
 
@@ -66,7 +66,7 @@ class Attempts:
         """Note a wrong password."""
         self._wrong.setdefault(address, deque(maxlen=TRIES)).append(self._clock())
         self._wrong.move_to_end(address)
-        while len(self._wrong) > MOST_ADDRESSES:
+        while len(self._wrong) > MAX_ADDRESSES:
             self._wrong.popitem(last=False)
         self._all.append(self._clock())
 
@@ -133,7 +133,7 @@ class Gate:
             return
         token = secrets.token_urlsafe(32)
         self._sessions[token] = self._clock() + SESSION_SECONDS
-        while len(self._sessions) > MOST_SESSIONS:
+        while len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SESSION_SECONDS:.0f}"
         await _answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
@@ -185,8 +185,8 @@ async def _body(receive: Receive) -> bytes:
     while True:
         message = await receive()
         body += bytes(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body") or len(body) > MOST_FORM_BYTES:
-            return body[:MOST_FORM_BYTES]
+        if message["type"] != "http.request" or not message.get("more_body") or len(body) > MAX_FORM_BYTES:
+            return body[:MAX_FORM_BYTES]
 
 
 async def _refuse(scope: Scope, send: Send, status: int, text: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 # A chart on a page is some 400 pixels wide.
-MOST_POINTS = 240
+MAX_POINTS = 240
 
 Point = tuple[float, tuple[float | None, ...]]
 
 
 class History:
-    """Values over time, at most MOST_POINTS of them, evenly spread over all of it."""
+    """Values over time, at most MAX_POINTS of them, evenly spread over all of it."""
 
-    def __init__(self, most: int = MOST_POINTS, every: float = 1.0) -> None:
+    def __init__(self, most: int = MAX_POINTS, every: float = 1.0) -> None:
         """every: seconds between two points at first; twice as many whenever there are too many points."""
         self._most = most
         self._every = every

@@ -13,7 +13,7 @@ from hierarchy.runtime.command_line import check_range
 
 PASSWORD_VARIABLE = "REFLEXARC_PAGE_PASSWORD"  # noqa: S105, the name is no secret
 # Whoever may guess a few times a minute needs years for a random one of these, but not for a shorter one.
-LEAST_PASSWORD = 8
+MIN_PASSWORD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ class PageOptions:
             password = (text.splitlines() or [""])[0].strip()
             if not password:
                 raise ConfigError(f"--page-password-file {self.page_password_file}: its first line is empty")
-        if password and len(password) < LEAST_PASSWORD:
-            raise ConfigError(f"the page's password has {len(password)} characters: use {LEAST_PASSWORD} or more")
+        if password and len(password) < MIN_PASSWORD:
+            raise ConfigError(f"the page's password has {len(password)} characters: use {MIN_PASSWORD} or more")
         return password
 
 

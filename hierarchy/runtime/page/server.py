@@ -24,7 +24,7 @@ try:
     from nicegui import ui
 
     from hierarchy.runtime.page.addresses import page_urls
-    from hierarchy.runtime.page.door import BACKLOG, MOST_CONNECTIONS, SHARE_OF_HANDLES, Door, DoorSocket, Served
+    from hierarchy.runtime.page.door import BACKLOG, MAX_CONNECTIONS, SHARE_OF_HANDLES, Door, DoorSocket, Served
     from hierarchy.runtime.page.gate import Gate
 except ModuleNotFoundError as missing:
     raise ConfigError(f"--page needs NiceGUI ({missing}): pip install 'reflexarc[page]'") from missing
@@ -33,7 +33,7 @@ except ModuleNotFoundError as missing:
 GRACE_SECONDS = 1
 START_SECONDS = 30.0
 # Commands and figures are small. More than this from a browser is an attack, or a mistake.
-MOST_SOCKET_BYTES = 65_536
+MAX_SOCKET_BYTES = 65_536
 # A page open for hours that sleeps and wakes is built anew rather than told all that it missed.
 MESSAGES_KEPT = 100
 
@@ -51,7 +51,7 @@ class PageServer:
         self.ending = threading.Event()
         self._password = options.page_password
         self._title = title
-        self._door = Door(min(MOST_CONNECTIONS, int(SHARE_OF_HANDLES * raise_handle_limit())))
+        self._door = Door(min(MAX_CONNECTIONS, int(SHARE_OF_HANDLES * raise_handle_limit())))
         try:
             self._socket = _listen(options.page_host, options.page, self._door)
         except OSError as error:
@@ -85,7 +85,7 @@ class PageServer:
             log_config=None,
             access_log=False,
             lifespan="on",
-            ws_max_size=MOST_SOCKET_BYTES,
+            ws_max_size=MAX_SOCKET_BYTES,
             timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,
         )

@@ -13,9 +13,9 @@ from hierarchy.calibration import threshold_curve
 from hierarchy.runtime.curves import (
     CLOUD_COLOR,
     EXIT_COLOR,
-    MOST_CHARACTERS,
-    MOST_NAMES,
-    MOST_POINTS,
+    MAX_CHARACTERS,
+    MAX_NAMES,
+    MAX_POINTS,
     NEW_CLASS_COLOR,
     ROBOT_COLORS,
     _names_of_tests,
@@ -71,7 +71,7 @@ def test_a_threshold_curve_has_its_picture(tmp_path: Path, asked: bool) -> None:
 
 
 def test_more_robots_than_line_styles_and_more_points_than_pixels(tmp_path: Path) -> None:
-    lines = [line(images, robot=f"r{images % 5}", cloud_loss=1.0 + images % 5) for images in range(12 * MOST_POINTS)]
+    lines = [line(images, robot=f"r{images % 5}", cloud_loss=1.0 + images % 5) for images in range(12 * MAX_POINTS)]
     found = drawn(tmp_path, lines)
     assert [found[color] > 300 for color in ROBOT_COLORS[:6]] == [True] * 5 + [False]
 
@@ -79,7 +79,7 @@ def test_more_robots_than_line_styles_and_more_points_than_pixels(tmp_path: Path
 def test_a_heat_map_names_what_can_be_read(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(200)]
     places, shown = _ticks(names)
-    assert len(places) == MOST_NAMES
+    assert len(places) == MAX_NAMES
     assert shown == [names[place] for place in places]
     assert _ticks(names[:3]) == ([0, 1, 2], names[:3])
     assert _names_of_tests([0, 0, 1, 2, 2]) == [
@@ -119,7 +119,7 @@ def test_a_name_is_text_in_every_picture(name: str, tmp_path: Path, caplog: pyte
     assert drawn(tmp_path, lines)[ROBOT_COLORS[0]] > 20
     assert (tmp_path / "forgetting.png").exists()
     assert not caplog.records
-    assert len(shown_name(name)) <= MOST_CHARACTERS
+    assert len(shown_name(name)) <= MAX_CHARACTERS
 
 
 def test_names_are_shown_so_that_they_can_be_told_apart() -> None:

@@ -91,7 +91,7 @@ def test_a_server_that_never_answers_has_a_deadline(silent: str) -> None:
 
 
 def test_a_few_at_a_time(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_DOWNLOADS", 1)
+    monkeypatch.setattr(module, "MAX_DOWNLOADS", 1)
     with closing(Downloads(lambda name: f"{silent}/{name}.pth")) as downloads:
         assert "are being downloaded" in downloads.waits_for("one")
         assert downloads.waits_for("two") == "the pretrained weights of two wait for other downloads"

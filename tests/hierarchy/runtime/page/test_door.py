@@ -9,8 +9,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 
-from hierarchy.runtime.handles import MOST_HANDLES, raise_handle_limit
-from hierarchy.runtime.page.door import BACKLOG, MOST_OF_ONE, Door, whose
+from hierarchy.runtime.handles import MAX_HANDLES, raise_handle_limit
+from hierarchy.runtime.page.door import BACKLOG, MAX_OF_ONE, Door, whose
 from tests.page_scene import scene
 
 pytestmark = pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_page_takes_few_handles_from_thousands_of_connections_and_ends_the_sil
             if number % 2:
                 with suppress(ConnectionError):  # it had to go already
                     visitor.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
-            assert handles(page.pid) - before <= MOST_OF_ONE + 4 * BACKLOG
+            assert handles(page.pid) - before <= MAX_OF_ONE + 4 * BACKLOG
         assert answer(port) == b"HTTP/1.1 404"  # others are served meanwhile
         until(lambda: handles(page.pid) <= before)  # all of them are ended, with nobody's help
 
@@ -131,8 +131,8 @@ def test_the_limit_of_open_files_is_raised_and_never_lowered(monkeypatch: pytest
     limits = [(256, 100_000)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
-    assert raise_handle_limit() == MOST_HANDLES
-    assert limits[1:] == [(MOST_HANDLES, 100_000)]
+    assert raise_handle_limit() == MAX_HANDLES
+    assert limits[1:] == [(MAX_HANDLES, 100_000)]
     for unchanged, has in (((1024, 1024), 1024), ((100_000, 200_000), 100_000)):
         limits[:] = [unchanged]
         assert raise_handle_limit() == has
