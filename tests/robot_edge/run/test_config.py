@@ -10,9 +10,12 @@ import robot_edge.commands
 import robot_edge.run.start
 from broker.errors import ConfigError
 from hierarchy.runtime.command_line import with_config_file
+from hierarchy.runtime.run_folder import former_settings
 from hierarchy.runtime.settings import flattened
 from robot_edge.commands import app
 from robot_edge.run.config import RobotConfig
+from robot_edge.run.resume import check_same_run
+from tests.golden_state import golden_state
 
 
 def config(**settings: Any) -> RobotConfig:
@@ -118,6 +121,20 @@ def test_the_settings_of_a_run_give_the_same_run_again(monkeypatch: pytest.Monke
     ):
         (tmp_path / "config.toml").write_text(tomli_w.dumps(one.as_toml()))
         assert parsed(monkeypatch, "--config", str(tmp_path / "config.toml")) == one
+
+
+def test_a_run_of_before_the_groups_goes_on_with_its_own_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = golden_state("robot", tmp_path)
+    former = former_settings(folder)
+    assert former is not None
+    assert former["catch_up"] == "auto", "it was written before"
+    again = parsed(monkeypatch, "--config", str(folder / "config.toml"), "--learning-rate", "0.01")
+    check_same_run(former, again)
+    assert again.network.bits == former["bits"]
+    with pytest.raises(ConfigError, match="holds a run with --cut"):
+        check_same_run({**former, "cut": "layer1"}, again)
 
 
 @pytest.mark.parametrize("content", ["bitz = 4", 'bits = "four"', 'device = "abacus"'])

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, MachineError
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.page.options import PASSWORD_VARIABLE, PageOptions, is_loopback
 
@@ -64,6 +65,24 @@ def test_a_page_without_nicegui_says_what_to_install(monkeypatch: pytest.MonkeyP
     with (
         pytest.raises(ConfigError, match=r"--page needs NiceGUI .*pip install 'reflexarc\[page\]'"),
         page_server(PageOptions(page=1), "r1"),
+    ):
+        """No page."""
+
+
+def test_a_port_that_is_taken_may_be_free_later_and_a_host_that_is_none_never_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(PASSWORD_VARIABLE, "long enough")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(MachineError, match=f"--page {port} at .*another program listens there; .* another --page"),
+            page_server(PageOptions(page=port), "r1"),
+        ):
+            """No page."""
+    with (
+        pytest.raises(ConfigError, match=r"--page-host localhost\.invalid is no address"),
+        page_server(PageOptions(page=port, page_host="localhost.invalid"), "r1"),
     ):
         """No page."""
 
