@@ -11,7 +11,8 @@ import griffe
 PAGES = {
     "python": (
         "Python",
-        "What the two ends offer to a program. `robot_edge` and `cloud_trainer` do not import each other.",
+        "What the two ends offer to a program. Settings are the flags of [robot-edge run](robot-edge.md) and "
+        "[cloud-trainer run](cloud-trainer.md), with underscores. [Examples](../examples.md) use them.",
         ("robot_edge", "cloud_trainer", "robot_edge.sources.frames", "broker.errors"),
     ),
     "hierarchy": (
