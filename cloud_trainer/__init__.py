@@ -28,3 +28,8 @@ def __getattr__(name: str) -> object:
     from cloud_trainer import trainer
 
     return getattr(trainer, name)
+
+
+def __dir__() -> list[str]:
+    """Return what a notebook completes."""
+    return __all__

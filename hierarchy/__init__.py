@@ -47,3 +47,8 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'divided')}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return what a notebook completes."""
+    return __all__

@@ -44,3 +44,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES.get(name, "robot_edge.robot")), name)
+
+
+def __dir__() -> list[str]:
+    """Return what a notebook completes."""
+    return __all__

@@ -167,5 +167,6 @@ def test_the_package_is_imported_without_torch_and_names_what_it_has() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
     homes = {getattr(hierarchy, name).__module__ for name in hierarchy.__all__}
     assert homes == {f"hierarchy.{room}" for room in ("cut", "divided", "evaluation", "rehearsal")}
+    assert dir(hierarchy) == sorted(hierarchy.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         hierarchy.nothing  # noqa: B018
