@@ -9,7 +9,7 @@ from typing import Any
 
 from broker.address import parse_broker_url
 from broker.program.paths import typed_path
-from broker.wire.topics import MOST_WORKERS, check_name
+from broker.wire.topics import MAX_WORKERS, check_name
 from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened
@@ -82,7 +82,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         check_name(self.trainer, "--trainer")
         parse_broker_url(self.broker)
-        check_range("workers", self.workers, 1, MOST_WORKERS)
+        check_range("workers", self.workers, 1, MAX_WORKERS)
         check_range("batch", self.batch, 2, 4096)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
         check_range("rehearse-from", self.rehearse_from, 0, 10**7)

@@ -102,7 +102,7 @@ class TrainerNode:
             robots=tuple(self._rows.row(robot, now, wall) for robot in self._robots.values()),
             store_bytes=self._store.bytes_used,
             store_limit=self._config.store_gb * 1e9,
-            link="" if self._link.connected else f"no broker: {self._link.trouble}",
+            link="" if self._link.connected else f"no broker: {self._link.problem}",
             trouble=self._outgoing.problem,
             strangers=tuple(strangers.rejections),
             strangers_rejected=strangers.rejected,

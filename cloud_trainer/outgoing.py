@@ -116,7 +116,7 @@ class Outgoing:
     def say_what_is_missing(self) -> None:
         """Say in the log what the trainer waits for, once."""
         if not self._link.connected:
-            self._notice.say(f"waiting for the broker ({self._link.trouble})")
+            self._notice.say(f"waiting for the broker ({self._link.problem})")
         elif not self._others.name_is_free(time.monotonic()):
             seconds = TAKEOVER_SECONDS
             self._notice.say(

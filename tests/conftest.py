@@ -30,7 +30,7 @@ SLOW_TIMEOUT = 420
 # Their tests mostly wait for programs, so their files are handed out first; whatever is quick then fills the gaps.
 LONGEST = ("end_to_end", "soak")
 # A worker and its programs take a few GB.
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 
 # Behind nohup it is ignored, by programs started from here as well, and tests send it to some of them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -45,7 +45,7 @@ def _one_thread() -> None:
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return what `-n auto` means: one more than there are processors, as one of them always waits for something."""
-    return min((os.cpu_count() or 1) + 1, MOST_WORKERS)
+    return min((os.cpu_count() or 1) + 1, MAX_WORKERS)
 
 
 @pytest.fixture(scope="session")

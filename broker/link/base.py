@@ -29,7 +29,7 @@ class Link(Protocol):
         """How often the link has come up: a change means that retained states should be published again."""
 
     @property
-    def trouble(self) -> str:
+    def problem(self) -> str:
         """Why the link is down, for people; empty while it is up."""
 
     @property

@@ -33,7 +33,7 @@ STRANGER_LANES = 16
 STRANGERS = "strangers"
 NOBODY = Lane(STRANGERS, STRANGERS)
 # Topics that are looked up without being taken apart. Invented ones may be many; then all are forgotten.
-MOST_ROUTES = 4096
+MAX_ROUTES = 4096
 # What a robot says on these is in the order in which it says it: a state comes before what refers to it.
 ORDERED_CHANNELS = frozenset({"state", "activations", "metrics"})
 
@@ -146,7 +146,7 @@ class Inbox:
         return dropped
 
     def _find(self, topic: str, routes: dict[str, _Route | None]) -> _Route | None:
-        if len(routes) >= MOST_ROUTES:
+        if len(routes) >= MAX_ROUTES:
             routes.clear()
         route = None
         # amqtt greets a client with all that is retained for the subscriptions of others.

@@ -12,9 +12,9 @@ from typing import Generic, NamedTuple, TypeVar
 from broker.link.allowance import Allowance
 
 # Senders whose budget is remembered. Names may be invented; one that is forgotten has a whole burst again.
-MOST_BUDGETS = 4096
+MAX_BUDGETS = 4096
 # A budget that is nearly there is not asked for again at once.
-LEAST_WAIT_SECONDS = 0.001
+MIN_WAIT_SECONDS = 0.001
 
 Item = TypeVar("Item")
 
@@ -146,7 +146,7 @@ class FairMailbox(Generic[Item]):
             until = self._clock() + timeout
             while (item := self._next(now := self._clock())) is None and now < until:
                 waits = [self._budget(queue.budget).wait(now) for queue in self._queues.values()]
-                self._changed.wait(min([until - now, *(max(wait, LEAST_WAIT_SECONDS) for wait in waits)]))
+                self._changed.wait(min([until - now, *(max(wait, MIN_WAIT_SECONDS) for wait in waits)]))
             return item
 
     def take_dropped(self) -> Counter[str]:
@@ -203,6 +203,6 @@ class FairMailbox(Generic[Item]):
     def _budget(self, name: str) -> Allowance:
         budget = self._budgets.setdefault(name, Allowance(self._per_second, self._burst))
         self._budgets.move_to_end(name)
-        if len(self._budgets) > MOST_BUDGETS:
+        if len(self._budgets) > MAX_BUDGETS:
             self._budgets.popitem(last=False)
         return budget

@@ -33,7 +33,7 @@ class MemoryLink:
         """wanted: as of an MqttLink."""
         self.connected = True
         self.connections = 1
-        self.trouble = ""
+        self.problem = ""
         self.heard_at = time.monotonic()
         self._broker = broker
         self._inbox = Inbox(wanted)

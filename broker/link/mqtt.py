@@ -75,7 +75,7 @@ class MqttLink:
         self._inbox = Inbox(wanted)
         self._connections = 0
         self._heard_at = time.monotonic()
-        self._trouble = f"connecting to {self.address}"
+        self._problem = f"connecting to {self.address}"
         self._came_up_at = 0.0
         self._short_lived = 0  # connections in a row that ended soon
         self._largest = 0  # bytes of the largest message on this connection
@@ -113,8 +113,8 @@ class MqttLink:
         return self._connections
 
     @property
-    def trouble(self) -> str:
-        return "" if self.connected else self._trouble
+    def problem(self) -> str:
+        return "" if self.connected else self._problem
 
     @property
     def heard_at(self) -> float:
@@ -202,12 +202,12 @@ class MqttLink:
         self._asked[number] = topic_filter
 
     def _connection_failed(self, error: OSError | UnicodeError) -> None:
-        self._trouble = explain(error, self.address, lost=self._connections > 0)
+        self._problem = explain(error, self.address, lost=self._connections > 0)
 
     def _on_connect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._greeted = True
         if reason.is_failure:
-            self._trouble = refusal(str(reason), self.address, self._credentials)
+            self._problem = refusal(str(reason), self.address, self._credentials)
             return
         self._asked.clear()
         self._announcement = self._reminder = self._echo_due = self._denied_at = None
@@ -219,7 +219,7 @@ class MqttLink:
         self._heard_at = time.monotonic()
         self._connections += 1
         self._came_up_at, self._largest = self._heard_at, 0
-        self._trouble = f"lost the broker at {self.address}"  # when this connection ends
+        self._problem = f"lost the broker at {self.address}"  # when this connection ends
 
     def _on_subscribe(
         self, _client: mqtt.Client, _data: Any, number: int, reasons: list[Any], _properties: Any
@@ -251,12 +251,12 @@ class MqttLink:
             is_short = self._largest and time.monotonic() < self._came_up_at + SHORT_SECONDS
             self._short_lived = self._short_lived + 1 if is_short else 0
             if self._short_lived >= SHORT_LIVED:
-                self._trouble = ends_soon(self.address, self._largest)
+                self._problem = ends_soon(self.address, self._largest)
             return
         if isinstance(sock, TlsSocket) and isinstance(sock.failure, ssl.SSLError):
-            self._trouble = explain(sock.failure, self.address)
+            self._problem = explain(sock.failure, self.address)
         else:
-            self._trouble = silent_end(self.address)
+            self._problem = silent_end(self.address)
 
 
 class _Client(mqtt.Client):

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 # Entries of a folder among which a mistyped name is looked for: comparing them takes less than 0.1 s.
-MOST_COMPARED = 10_000
+MAX_COMPARED = 10_000
 
 
 def typed_path(text: str | Path) -> Path:
@@ -59,6 +59,6 @@ def what_is_wrong(path: Path) -> str:
 def _names_in(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return [entry.name for entry in islice(entries, MOST_COMPARED)]
+            return [entry.name for entry in islice(entries, MAX_COMPARED)]
     except OSError:
         return []

@@ -14,7 +14,7 @@ SPIN_COUNT = 1000
 # glibc's numbers for what mallopt(3) sets.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # Up to here a block is taken from memory that was freed before, and so much of that is kept: bytes.
-LARGEST_BLOCK, MOST_FREE = 256 << 20, 512 << 20
+LARGEST_BLOCK, MAX_FREE = 256 << 20, 512 << 20
 
 
 def let_ctrl_c_end_it() -> None:
@@ -57,7 +57,7 @@ def _let_memory_stay() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:  # glibc only
         mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
-        mallopt(M_TRIM_THRESHOLD, MOST_FREE)
+        mallopt(M_TRIM_THRESHOLD, MAX_FREE)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

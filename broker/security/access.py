@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from broker.wire.topics import ANYONE, MOST_WORKERS, Channel, Role, topic, worker_name
+from broker.wire.topics import ANYONE, MAX_WORKERS, Channel, Role, topic, worker_name
 
 
 class Grant(NamedTuple):
@@ -34,7 +34,7 @@ def grants(role: Role, name: str) -> list[Grant]:
             ),
             *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
         ]
-    itself_and_workers = (name, *(worker_name(name, number) for number in range(MOST_WORKERS)))
+    itself_and_workers = (name, *(worker_name(name, number) for number in range(MAX_WORKERS)))
     return [
         *(Grant("read", topic("robot", ANYONE, channel)) for channel in said),
         *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer", "probe-result")),

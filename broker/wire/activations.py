@@ -30,7 +30,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 # What a byte can stand for at most. In an lz4 block one makes a match 255 bytes longer; in deflate two bits are a match
 # of 258 bytes (RFC 1951), so eight are four of them.
-MOST_EXPANSION: dict[Codec, int] = {"none": 1, "lz4": 255, "zlib": 1032}
+MAX_EXPANSION: dict[Codec, int] = {"none": 1, "lz4": 255, "zlib": 1032}
 # Map keys, numbers, identifiers and msgpack's own marks of a batch, apart from names, labels, samples and ranges.
 BATCH_OVERHEAD_BYTES = 350
 # Label and number of a sample.
@@ -149,7 +149,7 @@ def _read_packed(values: Mapping[str, Any]) -> PackedActivations:
         raise MalformedMessage(f"shape {raw.shape} is not (samples <= {MAX_SAMPLES}, channels <= {MAX_CHANNELS}, ...)")
     size = packed_size(math.prod(raw.shape), raw.bits)
     # A short message that declares more than its codec can make of it is lying about its size.
-    if size > MOST_EXPANSION[raw.codec] * len(raw.data) or (raw.codec == "none" and size != len(raw.data)):
+    if size > MAX_EXPANSION[raw.codec] * len(raw.data) or (raw.codec == "none" and size != len(raw.data)):
         raise MalformedMessage(
             f"shape {raw.shape} at {raw.bits} bits needs {size:,} bytes, the message holds {len(raw.data):,}"
         )

@@ -34,7 +34,7 @@ PREFIX = "reflexarc/1"
 ANYONE = "+"
 
 # Processes that a trainer may be spread over. Access rules have no wildcard within a level, so they name each.
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 
 # A name becomes a topic level, a folder and a client id, so it is kept to what all three allow.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -63,7 +63,7 @@ class Prober:
         give_up = time.monotonic() + CONNECT_SECONDS
         while not self._link.connected:
             if time.monotonic() > give_up:
-                raise BrokerUnavailable(f"the broker cannot be reached ({self._link.trouble})")
+                raise BrokerUnavailable(f"the broker cannot be reached ({self._link.problem})")
             self.read(0.1)
         give_up = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < give_up:

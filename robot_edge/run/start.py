@@ -195,7 +195,7 @@ def _link(ready: Ready, state: RobotState) -> Link:
             config.uplink.broker, config.robot, will=will(config.robot, state), credentials=ready.credentials
         )
     link = MemoryLink(MemoryBroker())
-    link.connected, link.trouble = False, "there is none: it learns alone"
+    link.connected, link.problem = False, "there is none: it learns alone"
     return link
 
 

@@ -45,9 +45,9 @@ CLOCK_NANOSECONDS = 60_000_000_000
 MCAP_MAGIC, ROS1_MAGIC = b"\x89MCAP0\r\n", b"#ROSBAG V2.0\n"
 ROS2_FILES = (".mcap", ".db3")
 # Of what rosbags says about a bag: parsers quote all that they could not read.
-MOST_REASON = 200
+MAX_REASON = 200
 # Ten a second for a day.
-MOST_LABELS = 1_000_000
+MAX_LABELS = 1_000_000
 NANOSECONDS = 1_000_000_000
 
 log = logging.getLogger("robot-edge")
@@ -195,8 +195,8 @@ class BagSource(Replay):
             return
         topic = topic or LABEL_TOPIC
         connections = self._connections(topic, "--label-topic", LABELS)
-        if sum(connection.msgcount for connection in connections) > MOST_LABELS:
-            raise SourceError(f"bag {self._path}: more than {MOST_LABELS:,} labels on {topic}")
+        if sum(connection.msgcount for connection in connections) > MAX_LABELS:
+            raise SourceError(f"bag {self._path}: more than {MAX_LABELS:,} labels on {topic}")
         self._labels = BagLabels(self._attempts(connections), by_stamp=connections[0].msgtype == DETECTIONS)
         if self._labels.bad:
             log.warning(
@@ -250,8 +250,8 @@ class BagSource(Replay):
         if self._topics().get(topic) != kind:
             return []
         connections = self._connections(topic, "", (kind,))
-        if sum(connection.msgcount for connection in connections) > MOST_LABELS:
-            raise SourceError(f"bag {self._path}: more than {MOST_LABELS:,} messages on {topic}")
+        if sum(connection.msgcount for connection in connections) > MAX_LABELS:
+            raise SourceError(f"bag {self._path}: more than {MAX_LABELS:,} messages on {topic}")
         return list(self._messages(connections))
 
     def _edit(self, message: Any) -> ClassEdit:
@@ -345,6 +345,6 @@ def _open(path: Path) -> AnyReader:
             # And one may say it of some of its types only.
             reader.typestore.register({name: kind for name, kind in types.fielddefs.items() if name not in known})
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_REASON]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
         raise SourceError(f"bag {path} cannot be read: {reason}; {_advice(path)}") from error
     return reader

@@ -12,7 +12,7 @@ from robot_edge.sources.frames import Pixels
 
 # A picture that spans less than this share of 16 bits would keep fewer than 64 of 256 levels of grey. So a sensor of
 # 14 bits or fewer is always stretched, and a photograph in 16 bits is shown as the same photograph in 8 bits.
-LEAST_SPAN = 1 / 4
+MIN_SPAN = 1 / 4
 FULL_RANGE = np.iinfo(np.uint16).max
 # Dead and saturated pixels, one in a thousand at either end, do not decide what is black and what is white.
 OUTLIERS_PERCENT = 0.1
@@ -32,7 +32,7 @@ def to_eight_bits(deep: NDArray[Any]) -> Pixels:
         return deep
     is_16_bits = deep.dtype.newbyteorder("=") == np.uint16
     low, high = _range_of(deep)
-    if is_16_bits and high - low >= LEAST_SPAN * FULL_RANGE:
+    if is_16_bits and high - low >= MIN_SPAN * FULL_RANGE:
         low, high = 0.0, float(FULL_RANGE)
     if high <= low:
         low, high = (0.0, float(FULL_RANGE)) if is_16_bits else (low, low + 1)

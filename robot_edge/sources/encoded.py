@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError, features
 
 from robot_edge.sources.deep_pixels import to_eight_bits
-from robot_edge.sources.frames import MOST_PIXELS, Pixels, check_size
+from robot_edge.sources.frames import MAX_PIXELS, Pixels, check_size
 
 try:
     import cv2
@@ -45,7 +45,7 @@ FORMATS = tuple(SUFFIXES)
 # Pillow raises SyntaxError for some broken PNGs and ValueError for some broken headers.
 UNREADABLE = (OSError, SyntaxError, ValueError)
 # A picture's file is read whole. None that is shown is larger, as four channels of 16 bits are all that it may have.
-MOST_BYTES = 8 * MOST_PIXELS
+MAX_BYTES = 8 * MAX_PIXELS
 # Pictures larger than this take OpenCV and Pillow the same time.
 SMALL = 200_000
 # Where Pillow leaves what may say how a picture is to be turned, and what to do for each of EXIF's orientations (CIPA
@@ -122,7 +122,7 @@ def _opened(encoded: bytes) -> ImageFile.ImageFile:
         return Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
-        raise ValueError(f"a picture of {int(pixels[0]) if pixels else 0:,} pixels, limit {MOST_PIXELS:,}") from None
+        raise ValueError(f"a picture of {int(pixels[0]) if pixels else 0:,} pixels, limit {MAX_PIXELS:,}") from None
     except UnidentifiedImageError:
         if not encoded:
             raise ValueError("an empty file") from None

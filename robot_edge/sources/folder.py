@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from broker.errors import SourceError
 from broker.program.paths import shown
 from hierarchy.runtime.command_line import SparseLog
-from robot_edge.sources.encoded import MOST_BYTES, UNREADABLE, decode
+from robot_edge.sources.encoded import MAX_BYTES, UNREADABLE, decode
 from robot_edge.sources.frames import NOMINAL_RATE, Frame, Numbering
 from robot_edge.sources.listing import class_of, describe, list_pictures
 from robot_edge.sources.replay import Replay
 
 # Decoded pictures that are kept for the next epoch: 20,000 of 32 pixels, 70 of 640 x 480.
-MOST_KEPT_BYTES = 64_000_000
+MAX_KEPT_BYTES = 64_000_000
 
 log = logging.getLogger("robot-edge")
 
@@ -148,7 +148,7 @@ class FolderSource(ShuffledSource[str]):
         composed = classes and [unicodedata.normalize("NFC", name) for name in classes]
         super().__init__(shown(path), pictures, classes=composed, epochs=epochs, seed=seed)
         self._kept: dict[str, NDArray[np.uint8]] = {}
-        self._room = MOST_KEPT_BYTES
+        self._room = MAX_KEPT_BYTES
 
     def _read(self, item: str) -> NDArray[np.uint8]:
         kept = self._kept.get(item) if self._epochs_left else self._kept.pop(item, None)
@@ -156,8 +156,8 @@ class FolderSource(ShuffledSource[str]):
             return kept
         with open(item, "rb", buffering=0) as file:  # half the time of read_bytes, for small pictures
             size = os.fstat(file.fileno()).st_size
-            if size > MOST_BYTES:
-                raise ValueError(f"{size:,} bytes, limit {MOST_BYTES:,}")
+            if size > MAX_BYTES:
+                raise ValueError(f"{size:,} bytes, limit {MAX_BYTES:,}")
             image = decode(file.read())
         if self._epochs_left and image.nbytes <= self._room:
             image.flags.writeable = False  # it is given out more than once

@@ -15,7 +15,7 @@ from broker.wire.messages import ClassEdit
 # What a recording that has no times is taken to have been filmed with, in frames a second.
 NOMINAL_RATE = 30.0
 # What a picture may have before it is decoded: the largest cameras have 50 megapixels, and each takes three bytes.
-MOST_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 # A frame that says it is older was not taken by a clock like ours.
 OLDEST_SECONDS = 60.0
 
@@ -158,5 +158,5 @@ def relabelled(label: str | None, session: int, edit: ClassEdit) -> str | None:
 
 def check_size(width: int, height: int) -> None:
     """Raise ValueError for a picture that nobody should decode."""
-    if width < 1 or height < 1 or width * height > MOST_PIXELS:
-        raise ValueError(f"a picture of {width:,} x {height:,} pixels, limit {MOST_PIXELS:,} in all")
+    if width < 1 or height < 1 or width * height > MAX_PIXELS:
+        raise ValueError(f"a picture of {width:,} x {height:,} pixels, limit {MAX_PIXELS:,} in all")

@@ -18,8 +18,8 @@ from broker.errors import MalformedMessage, SourceError
 from broker.wire.bounds import check_class_name
 
 # A line a second for a day; a file that is larger is something else.
-MOST_INTERVALS = 100_000
-MOST_LABEL_BYTES = 10_000_000
+MAX_INTERVALS = 100_000
+MAX_LABEL_BYTES = 10_000_000
 # Tools round times to milliseconds, so the end of one interval may lie that far behind the next one's start.
 ROUNDING_SECONDS = 0.001
 # Spreadsheets use the semicolon where the comma is the decimal sign. The comma comes last: "0;4,5;cup" has one, too.
@@ -77,8 +77,8 @@ def read_labels(path: Path) -> list[Interval]:
     text = _text(_bytes(path, where), where)
     rows, separator = _rows(text, where)
     layout = _layout(rows, where)
-    if not 0 < len(rows) <= MOST_INTERVALS:
-        raise SourceError(f"{where}: {len(rows):,} lines with labels; use 1 to {MOST_INTERVALS:,}")
+    if not 0 < len(rows) <= MAX_INTERVALS:
+        raise SourceError(f"{where}: {len(rows):,} lines with labels; use 1 to {MAX_INTERVALS:,}")
     found = ((_interval(row, layout, separator, f"{where}, line {number}"), number) for number, row in rows)
     intervals = sorted(found, key=lambda one: one[0].start)
     for (one, number), (other, later) in pairwise(intervals):
@@ -89,8 +89,8 @@ def read_labels(path: Path) -> list[Interval]:
 
 def _bytes(path: Path, where: str) -> bytes:
     try:
-        if path.stat().st_size > MOST_LABEL_BYTES:
-            raise SourceError(f"{where}: {path.stat().st_size:,} bytes, limit {MOST_LABEL_BYTES:,}")
+        if path.stat().st_size > MAX_LABEL_BYTES:
+            raise SourceError(f"{where}: {path.stat().st_size:,} bytes, limit {MAX_LABEL_BYTES:,}")
         return path.read_bytes()
     except OSError as error:
         raise SourceError(f"{where}: {error.strerror or error}") from error

@@ -20,7 +20,7 @@ LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+foun
 TRAIN_SPLITS = ("train", "training")
 TEST_SPLITS = ("test", "testing", "val", "valid", "validation", "dev", "eval")
 # Kinds of files that are told apart; a folder full of other things has as many as it has files.
-MOST_KINDS = 20
+MAX_KINDS = 20
 LONGEST_SUFFIX = 8
 # Names that a line lists before it only counts.
 NAMES_LISTED = 5
@@ -110,7 +110,7 @@ class _Tally:
     first: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, example: str) -> None:
-        if kind not in self.counts and len(self.counts) >= MOST_KINDS:
+        if kind not in self.counts and len(self.counts) >= MAX_KINDS:
             kind = OTHERS
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.first.setdefault(kind, example)

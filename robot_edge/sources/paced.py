@@ -13,7 +13,7 @@ from robot_edge.sources.options import Rate
 Read = Callable[[float | None], Frame | None]
 # A reader of every frame that is later than this many seconds goes on at the same pace from there: no burst follows.
 # A reader of the newest does not catch up for longer at a time, as it never would with a decoder that is too slow.
-MOST_LATE = 1.0
+MAX_LATE = 1.0
 
 
 class Paced:
@@ -98,7 +98,7 @@ class Paced:
     def next(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame when it is due; None where that is not within so many seconds, or at the end."""
         frame = self._take(self._source.next, self._deadline(timeout))
-        if self._late > MOST_LATE:
+        if self._late > MAX_LATE:
             self._anchor = None
         return frame
 
@@ -107,7 +107,7 @@ class Paced:
         if self._rate == "max":
             return self._take(self._source.latest, self._deadline(timeout))
         newest = frame = self._take(self._source.latest, self._deadline(timeout))
-        give_up = self._deadline(MOST_LATE)
+        give_up = self._deadline(MAX_LATE)
         while frame is not None and not self._paused and self._clock() < give_up:
             newest = frame
             frame = self._take(self._source.latest, self._clock())

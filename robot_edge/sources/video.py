@@ -29,7 +29,7 @@ NOT_READ = re.compile(r"\[([^\]]+)\] Format not on whitelist")
 # FFmpeg's clock of a whole file counts microseconds.
 FILE_CLOCK = 1e-6
 # Kinds of boxes that are looked at for an mp4's index: there are some ten.
-MOST_BOXES = 100
+MAX_BOXES = 100
 # The first bytes of files that are given for videos, and what to do with them.
 PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM")
 SINGLE_PICTURE = "it is a single picture: pictures lie in folders of their classes, for --source folder:"
@@ -248,7 +248,7 @@ def _boxes(file: BinaryIO, size: int) -> set[bytes]:
     """Return the kinds of an mp4's outer boxes, as far as they can be followed."""
     kinds: set[bytes] = set()
     place = 0
-    while place + 8 <= size and len(kinds) < MOST_BOXES:
+    while place + 8 <= size and len(kinds) < MAX_BOXES:
         file.seek(place)
         length, kind = struct.unpack(">I4s", file.read(8))
         if length == 1:

@@ -61,10 +61,10 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
     early: list[Delivery] = []  # what came with the connection, perhaps that the robot is not there
     while not link.connected:
         if time.monotonic() > give_up:
-            raise BrokerUnavailable(f"the broker cannot be reached ({link.trouble})")
+            raise BrokerUnavailable(f"the broker cannot be reached ({link.problem})")
         early += filter(None, [link.receive(0.1)])
     if not link.publish(topics.topic("robot", robot, "command"), pack(command), qos=1):
-        raise BrokerUnavailable(f"the broker cannot be reached ({link.trouble})")
+        raise BrokerUnavailable(f"the broker cannot be reached ({link.problem})")
     give_up = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < give_up:
         delivery = early.pop(0) if early else link.receive(0.2)

@@ -57,7 +57,7 @@ class Presence:
     def waits_for(self) -> str:
         """What is missing before activations can go out, for people; empty when nothing is."""
         if not self._link.connected:
-            return f"the broker ({self._link.trouble})"
+            return f"the broker ({self._link.problem})"
         if not self.trainer_online and self._is_unanswered:
             return "the broker (connected, but it passes nothing on: perhaps it refuses us access by now)"
         if not self.trainer_online:

@@ -21,7 +21,7 @@ from broker.link.mqtt import MqttLink
 from broker.security.certificates import Signed, new_authority, new_client, new_server
 from broker.security.credentials import Credentials, load_credentials
 from broker.security.provision import provision
-from broker.wire.topics import ANYONE, MOST_WORKERS, topic, worker_name
+from broker.wire.topics import ANYONE, MAX_WORKERS, topic, worker_name
 from tests.broker.secure_broker import TIMEOUT_S, SecureBroker, authority_in
 
 pytestmark = pytest.mark.mosquitto
@@ -67,7 +67,7 @@ def url_for(broker: SecureBroker, how: str) -> str:
 def wait_until(what: str, condition: Callable[[], bool], link: MqttLink | None = None) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {TIMEOUT_S} s; {link.trouble if link else ''}"
+        assert time.monotonic() < deadline, f"no {what} within {TIMEOUT_S} s; {link.problem if link else ''}"
         time.sleep(0.01)
 
 
@@ -78,7 +78,7 @@ def connected(link: MqttLink) -> MqttLink:
 
 def refused(link: MqttLink, complaint: str) -> None:
     """Wait until the link says so, and see that it never came up."""
-    wait_until(f"complaint {complaint!r}", lambda: complaint in link.trouble, link)
+    wait_until(f"complaint {complaint!r}", lambda: complaint in link.problem, link)
     assert (link.connections, link.connected) == (0, False)
 
 
@@ -122,7 +122,7 @@ def test_a_robot_and_its_trainer_understand_each_other(broker: SecureBroker, con
 
 
 def test_a_worker_speaks_with_its_trainers_login(broker: SecureBroker, connect: Connect) -> None:
-    own = topic("trainer", worker_name("t1", MOST_WORKERS - 1), "state")
+    own = topic("trainer", worker_name("t1", MAX_WORKERS - 1), "state")
     worker = connected(connect(broker.certificate_url, login(broker, "t1"), own=own))
     worker.subscribe(own)
     worker.publish(own, b"here", qos=1)
@@ -249,7 +249,7 @@ def test_nobody_in_particular(broker: SecureBroker, connect: Connect) -> None:
 def test_a_password_is_no_certificate(broker: SecureBroker, connect: Connect) -> None:
     link = connect(broker.certificate_url, login(broker, "r1", "password"))
     refused(link, "it wants a client certificate")
-    assert "port 8883 take certificates (credentials.toml) and 8884 passwords (password.toml)" in link.trouble
+    assert "port 8883 take certificates (credentials.toml) and 8884 passwords (password.toml)" in link.problem
 
 
 def test_a_certificate_is_no_password(broker: SecureBroker, connect: Connect) -> None:

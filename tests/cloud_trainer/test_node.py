@@ -691,7 +691,7 @@ def test_a_trainer_that_starts_again_still_knows_what_robots_said(cloud: Cloud) 
 def test_a_trainer_that_no_robot_came_to_writes_its_summary_too(cloud: Cloud, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     cloud.work()
-    cloud.link.connected, cloud.link.trouble = False, "gone"
+    cloud.link.connected, cloud.link.problem = False, "gone"
     cloud.work()
     assert caplog.messages == ["connected; waiting for robots", "waiting for the broker (gone)"]
     assert cloud.finish()["images"] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from broker.wire import topics
-from broker.wire.topics import MOST_WORKERS, Channel, topic
+from broker.wire.topics import MAX_WORKERS, Channel, topic
 from cloud_trainer.share import Share, worker_of
 from tests.cloud_trainer.world import STATE, Cloud, batches
 
@@ -26,7 +26,7 @@ def test_a_robots_worker_never_changes() -> None:
     assert [worker_of(name, 4) for name in NAMES] == [2, 3, 3, 3, 0, 0, 1, 3, 0, 1]
 
 
-@pytest.mark.parametrize("workers", range(1, MOST_WORKERS + 1))
+@pytest.mark.parametrize("workers", range(1, MAX_WORKERS + 1))
 @pytest.mark.parametrize("channel", get_args(Channel))
 def test_each_robot_is_heard_by_exactly_one_worker(workers: int, channel: Channel) -> None:
     shares = [share(number, workers) for number in range(workers)]
@@ -36,7 +36,7 @@ def test_each_robot_is_heard_by_exactly_one_worker(workers: int, channel: Channe
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_robots_that_are_numbered_are_shared_out_evenly(first: int) -> None:
-    for workers in range(1, MOST_WORKERS + 1):
+    for workers in range(1, MAX_WORKERS + 1):
         counts = Counter(worker_of(f"robot-{first + number}", workers) for number in range(16))
         assert max(counts.values()) == -(-16 // workers)
 

@@ -122,7 +122,7 @@ def test_whose_a_message_is(its: str, lane: str) -> None:
 
 
 def test_routes_are_bounded_and_forgotten_when_senders_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "MOST_ROUTES", 10)
+    monkeypatch.setattr(inbox_module, "MAX_ROUTES", 10)
     inbox = Inbox(everything)
     for number in range(50):
         inbox.put(Delivery(f"unasked/{number}", b"", False))

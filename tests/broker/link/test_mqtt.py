@@ -146,7 +146,7 @@ def test_what_is_published_arrives(connect: Connect) -> None:
     ]
     assert trainer.receive(0) is None
     assert robot.receive(0) is None
-    assert (robot.connected, robot.connections, robot.trouble) == (True, 1, "")
+    assert (robot.connected, robot.connections, robot.problem) == (True, 1, "")
 
 
 def test_a_retained_message_waits_for_who_comes_later(connect: Connect) -> None:
@@ -251,19 +251,19 @@ def test_reconnects_after_the_broker_was_away(backend: Backend) -> None:
 
         trainer = connect("trainer")
         trainer.subscribe("away/first")  # before there is a broker
-        assert trainer.trouble
+        assert trainer.problem
         silence = f"no broker at 127.0.0.1:{port}: nothing listens there; start it, or correct --broker"
-        wait_until("refusal", lambda: trainer.trouble == silence)
+        wait_until("refusal", lambda: trainer.problem == silence)
         assert not trainer.publish("away/first", b"lost", qos=1)
         assert trainer.connections == 0
         with start_local_broker(port=port, backend=backend):
             connected(trainer)
-            assert trainer.trouble == ""
+            assert trainer.problem == ""
             trainer.subscribe("away/second")
             assert settle(trainer, "away/settled") == []
             assert trainer.connections == 1
         wait_until("loss of the connection", lambda: not trainer.connected)
-        assert trainer.trouble.startswith(f"lost the broker at 127.0.0.1:{port}")
+        assert trainer.problem.startswith(f"lost the broker at 127.0.0.1:{port}")
         assert not trainer.publish("away/second", b"lost", qos=1)
         with start_local_broker(port=port, backend=backend):
             robot = connected(connect("robot"))
@@ -272,7 +272,7 @@ def test_reconnects_after_the_broker_was_away(backend: Backend) -> None:
             for topic in ("away/first", "away/second"):
                 assert robot.publish(topic, b"back", qos=1)
                 assert receive(trainer) == Delivery(topic, b"back", retained=False)
-            assert trainer.trouble == ""
+            assert trainer.problem == ""
 
 
 def test_a_silent_link_can_be_dialled_again(connect: Connect) -> None:
@@ -469,12 +469,12 @@ def test_passwords(tmp_path: Path) -> None:
             f"the broker at 127.0.0.1:{port} refuses us: Not authorized: "
             "user 'r1' is unknown or the password is wrong; correct the --credentials file"
         )
-        wait_until("refusal", lambda: refused.trouble == refusal)
+        wait_until("refusal", lambda: refused.problem == refusal)
         right = Credentials(username="r1", password="right")
         accepted = MqttLink(f"mqtt://127.0.0.1:{port}", "passwords-right", credentials=right)
         running.callback(accepted.close)
         connected(accepted)
-        assert refused.trouble == refusal, "and not what the closed connection says"
+        assert refused.problem == refusal, "and not what the closed connection says"
         assert refused.connections == 0
 
 
@@ -542,7 +542,7 @@ def test_a_broker_that_takes_no_message_of_ours_is_named(tmp_path: Path) -> None
             if link.connected and link.connections != last:
                 last = link.connections
                 link.publish("large/state", bytes(300), qos=1, retain=True)
-            return "max_packet_size" in link.trouble and "300 bytes" in link.trouble
+            return "max_packet_size" in link.problem and "300 bytes" in link.problem
 
         wait_until("trouble", is_named)
         assert last == link_module.SHORT_LIVED

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from broker.security.access import acl_with, acl_without, grants, role_in_acl
-from broker.wire.topics import ANYONE, MOST_WORKERS, PREFIX, Channel, Role, parse
+from broker.wire.topics import ANYONE, MAX_WORKERS, PREFIX, Channel, Role, parse
 
 
 @pytest.mark.parametrize("role", get_args(Role))
@@ -30,7 +30,7 @@ def test_a_robot_writes_only_its_own_and_reads_no_other_robot() -> None:
 
 def test_a_trainer_writes_what_is_for_robots_and_its_own() -> None:
     written = {grant.topic for grant in grants("trainer", "t1") if grant.right == "write"}
-    names = ["t1", *(f"t1-{number}" for number in range(MOST_WORKERS))]
+    names = ["t1", *(f"t1-{number}" for number in range(MAX_WORKERS))]
     its_own = {f"{PREFIX}/trainer/{name}/{channel}" for name in names for channel in ("state", "metrics")}
     assert written == its_own | {f"{PREFIX}/robot/+/{channel}" for channel in ("receipt", "answer", "probe-result")}
 

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage
-from broker.wire.activations import MOST_EXPANSION
+from broker.wire.activations import MAX_EXPANSION
 from broker.wire.quantize import (
     MAX_BITS,
     MIN_BITS,
@@ -147,7 +147,7 @@ def test_repeating_codes_are_compressed(bits: int) -> None:
     packed = pack_activations(quantized)
     assert packed.codec == ("zlib" if bits <= ZLIB_MOST_BITS else "lz4")
     size = packed_size(quantized.codes.size, bits)
-    assert size / MOST_EXPANSION[packed.codec] <= len(packed.data) < size / 100
+    assert size / MAX_EXPANSION[packed.codec] <= len(packed.data) < size / 100
     np.testing.assert_array_equal(unpack_activations(packed).codes, quantized.codes)
 
 
@@ -210,7 +210,7 @@ def test_a_part_of_a_batch_is_its_samples() -> None:
 def test_no_codec_does_better_than_its_bound(codec: Codec) -> None:
     zeros = bytes(4_000_000)
     best = zlib.compress(zeros, 9) if codec == "zlib" else lz4.block.compress(zeros, store_size=False)
-    assert 0.98 * MOST_EXPANSION[codec] < len(zeros) / len(best) <= MOST_EXPANSION[codec]
+    assert 0.98 * MAX_EXPANSION[codec] < len(zeros) / len(best) <= MAX_EXPANSION[codec]
 
 
 ZEROS = zlib.compress(bytes(60), 1)

@@ -128,7 +128,7 @@ def test_a_camera_that_cannot_even_be_closed_is_heard_of() -> None:
 
 
 def test_a_picture_that_is_too_large_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robot_edge.sources.frames.MOST_PIXELS", 15)
+    monkeypatch.setattr("robot_edge.sources.frames.MAX_PIXELS", 15)
     with closing(LiveSource("toy", script(1, 2, 3))) as source:
         wait_for(lambda: "limit 15" in source.status)
 

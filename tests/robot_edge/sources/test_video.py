@@ -308,6 +308,6 @@ def test_what_is_no_video_is_refused(tmp_path: Path, film: Path) -> None:
 
 
 def test_a_picture_that_is_too_large_is_not_decoded(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robot_edge.sources.frames.MOST_PIXELS", 64 * 64 - 1)
+    monkeypatch.setattr("robot_edge.sources.frames.MAX_PIXELS", 64 * 64 - 1)
     with pytest.raises(SourceError, match="64 x 64 pixels, limit 4,095"):
         VideoSource(film)

@@ -202,7 +202,7 @@ def send(world: World, count: int) -> None:
 
 def test_it_says_what_it_waits_for(make: MakeWorld) -> None:
     world = make()
-    world.link.connected, world.link.trouble = False, "no broker at localhost:1883"
+    world.link.connected, world.link.problem = False, "no broker at localhost:1883"
     assert world.uplink.waits_for == "the broker (no broker at localhost:1883)"
     world.link.connected = True
     assert world.uplink.waits_for.startswith("a cloud trainer")
