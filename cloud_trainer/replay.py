@@ -12,6 +12,7 @@ from typing import Any
 
 from broker.errors import ConfigError, NothingDone
 from broker.program.machine import refused
+from broker.program.plain_text import counted
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.session import RobotSession
 from cloud_trainer.session_start import SessionStart, open_session
@@ -51,8 +52,9 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
             parts, about = session.checkpoint()
             comparison = comparison or "no checkpoint beside it"
             console.print(
-                f"robot {robot}: {session.messages_trained:,} messages, {session.prequential.count:,} images, "
-                f"{session.trainer.steps:,} steps, weights {digest(parts, 'weights')[:16]}: {comparison}"
+                f"robot {robot}: {counted(session.messages_trained, 'message')}, "
+                f"{counted(session.prequential.count, 'image')}, "
+                f"{counted(session.trainer.steps, 'step')}, weights {digest(parts, 'weights')[:16]}: {comparison}"
             )
             equal &= "differs" not in comparison
             if out:

@@ -32,6 +32,12 @@ def say(text: str, file: TextIO | None = None) -> None:
     print(visible(text), file=file or sys.stdout, flush=True)
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """Return how many there are, as in "1 class" and "2,000 classes". several: where that is no plain plural."""
+    regular = f"{one}es" if one.endswith(("s", "ch", "x")) else f"{one}s"
+    return f"{number:,} {one if number == 1 else several or regular}"
+
+
 class PlainFormatter(logging.Formatter):
     """Formats log lines, in which control characters are shown and a message stays one message."""
 

@@ -17,6 +17,7 @@ from nicegui import ui
 from nicegui.events import GenericEventArguments
 
 from broker.errors import MalformedMessage
+from broker.program.plain_text import counted
 from broker.wire.messages import Action
 from hierarchy.runtime.page.look import (
     Chip,
@@ -307,7 +308,7 @@ class _Page:
         lesson = state.lesson
         self._lesson_box.set_visibility(lesson is not None)
         if lesson:
-            self._lesson.set_text(f"This is {lesson.name!r}: {lesson.frames} frames")
+            self._lesson.set_text(f"This is {lesson.name!r}: {counted(lesson.frames, 'frame')}")
             self._lesson_left.set_text(f"{lesson.seconds_left:.0f} s left")
 
     def _slow(self) -> None:

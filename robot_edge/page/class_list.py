@@ -7,6 +7,7 @@ from typing import Protocol
 
 from nicegui import ui
 
+from broker.program.plain_text import counted
 from broker.wire.messages import Action
 from hierarchy.runtime.page.look import percent
 from robot_edge.page.board import ClassRow, Thumbnail
@@ -39,7 +40,7 @@ class ClassList:
         """Show the classes as they are now."""
         kept = sum(one.frames for one in classes)
         self._count.set_text(
-            f"{len(classes):,} {'class' if len(classes) == 1 else 'classes'}, {kept:,} frames of them on the robot"
+            f"{counted(len(classes), 'class')}, {counted(kept, 'frame')} of them on the robot"
             if classes
             else "None yet: show the robot something, write what it is called, and press Teach."
         )
@@ -125,7 +126,7 @@ class _Row:
 
     def show(self, one: ClassRow, mark: str) -> None:
         tested = "" if one.accuracy is None else f" · {percent(one.accuracy)} right"
-        self._about.set_text(f"{one.frames:,} frames{tested}")
+        self._about.set_text(f"{counted(one.frames, 'frame')}{tested}")
         if mark and mark != self._mark:
             self._mark = mark
             self._picture.props(f'src="/thumbnail/{mark}"')

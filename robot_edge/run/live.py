@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
+from broker.program.plain_text import counted
 from hierarchy.runtime.command_line import Notice
 from hierarchy.runtime.progress import duration
 from robot_edge.inference.cascade import Decision
@@ -107,7 +108,7 @@ def _test_what_was_taught(run: RobotRun) -> None:
 def _line(run: RobotRun, seeing: Seeing) -> list[str]:
     assert run.state.teaching
     lesson, sees = run.state.teaching.open, said_of(seeing.view, run.state.memory.classes, time.monotonic())
-    taught = [f"TEACHING {lesson.name}: {lesson.frames} frames"] if lesson else []
+    taught = [f"TEACHING {lesson.name}: {counted(lesson.frames, 'frame')}"] if lesson else []
     return [sees, *taught, *run.talk.shown()]
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from broker.program.paths import shown
+from broker.program.plain_text import counted
 from hierarchy.evaluation import RECENT
 from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.console import PlainConsole
@@ -23,7 +24,8 @@ COUNTED = ("taken", "receipted", "queued", "rejected", "dropped")
 def print_summary(summary: dict[str, Any], console: Console | None = None) -> None:
     """Print the figures of summary.json that people ask for first, and why there is none where there is none."""
     console = console or PlainConsole()
-    table = Table(title=f"{summary['images']:,} images, {len(summary['classes'])} classes", title_justify="left")
+    title = f"{counted(summary['images'], 'image')}, {counted(len(summary['classes']), 'class')}"
+    table = Table(title=title, title_justify="left")
     for column in ("", "exit, on the robot", "cloud"):
         table.add_column(column, justify="left" if not column else "right")
     rows = (
@@ -61,7 +63,7 @@ def _samples(summary: dict[str, Any]) -> str:
     """Say what became of the samples for the cloud. One image learned from is one sample; all of it is in samples."""
     totals = {name: sum(one[name] for one in summary["samples_by_class"].values()) for name in COUNTED}
     return (
-        f"Samples for the cloud: {totals['taken']:,} made, in {summary['messages_sent']:,} messages; "
+        f"Samples for the cloud: {totals['taken']:,} made, in {counted(summary['messages_sent'], 'message')}; "
         f"{totals['receipted']:,} stored by it, {summary['cloud_images']:,} of them learned so far; "
         f"{totals['queued']:,} wait here, {totals['rejected']:,} rejected, {totals['dropped']:,} dropped."
     )
@@ -85,8 +87,8 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         lines.append(line)
     if queued := sum(counts["queued"] for counts in summary["samples_by_class"].values()):
         lines.append(
-            f"{queued:,} samples wait on the disk for the cloud. They go up when the robot is started again with the "
-            "same --run-dir."
+            f"{counted(queued, 'sample waits', 'samples wait')} on the disk for the cloud. Started again with the same "
+            "--run-dir, the robot sends what waits."
         )
     return lines
 
@@ -116,7 +118,7 @@ def left_out_line(summary: dict[str, Any]) -> str:
 
 def print_evaluation(figures: dict[str, Any], folder: Path | None) -> None:
     """Print the figures of evaluation.json. folder: where that is; None where it was stopped, and nothing written."""
-    table = Table(title=f"{figures['frames']:,} frames", title_justify="left")
+    table = Table(title=counted(figures["frames"], "frame"), title_justify="left")
     for column in ("", "exit, on the robot", "cloud", "cascade"):
         table.add_column(column, justify="left" if not column else "right")
     ends = ("exit", "cloud", "cascade")

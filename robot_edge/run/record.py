@@ -21,6 +21,7 @@ from PIL import Image
 from broker.errors import ConfigError, ReflexarcError, SourceError
 from broker.program.machine import refused
 from broker.program.paths import typed_path
+from broker.program.plain_text import counted
 from broker.wire.codec import pack
 from broker.wire.messages import ClassEdit
 from hierarchy.runtime.command_line import Notice, StopRequest, check_range
@@ -99,9 +100,9 @@ def record(config: RecordConfig) -> None:
     if not recorder.labelled:
         log.warning("no frame of %s has a label: a replay can learn nothing from it%s", config.out, HOW_TO_TEACH)
     log.info(
-        "%s has %d frames, %d of them with a label; replay it with --source bag:%s%s",
+        "%s has %s, %d of them with a label; replay it with --source bag:%s%s",
         config.out,
-        recorder.frames,
+        counted(recorder.frames, "frame"),
         recorder.labelled,
         config.out,
         "" if recorder.labelled else " --live",
@@ -250,4 +251,6 @@ class Recorder:
         self._writer.write(connection, self._recorded, self._types.serialize_cdr(message, connection.msgtype))
 
     def _full(self, error: OSError) -> ReflexarcError:
-        return refused(f"--out {self._path}, {self.frames} frames are recorded", error, path=self._part)
+        return refused(
+            f"--out {self._path}, {counted(self.frames, 'frame is', 'frames are')} recorded", error, path=self._part
+        )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from broker.link.mailbox import Mailbox
+from broker.program.plain_text import counted
 from broker.wire.messages import Change, ClassEdit, Command, CommandResult
 from robot_edge.sources.frames import Frame, PacedSource, age, relabelled
 from robot_edge.teaching.commands import Commands
@@ -77,8 +78,8 @@ class RecordedLessons:
     def line(self) -> str:
         """What there is to show of it while it is recorded."""
         lesson = self._teaching.open
-        taught = f"TEACHING {lesson.name}: {lesson.frames} frames, " if lesson else ""
-        return f"{taught}{self._kept.total():,} samples"
+        taught = f"TEACHING {lesson.name}: {counted(lesson.frames, 'frame')}, " if lesson else ""
+        return f"{taught}{counted(self._kept.total(), 'sample')}"
 
     def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
         self._edits += 1

@@ -12,6 +12,7 @@ from typing import Any
 from broker.errors import ConfigError
 from broker.program.machine import refused
 from broker.program.paths import shown, typed_path
+from broker.program.plain_text import counted
 from hierarchy.runtime.checkpoint import write_json
 from hierarchy.runtime.state import Layout
 from robot_edge.run.config import RobotConfig
@@ -158,7 +159,7 @@ def _mark(path: Path) -> str:
 
 
 def _count(paths: list[str]) -> str:
-    return "1 picture is" if len(paths) == 1 else f"{len(paths):,} pictures are"
+    return counted(len(paths), "picture is", "pictures are")
 
 
 def _some(paths: list[str]) -> str:

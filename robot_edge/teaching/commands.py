@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.errors import ConfigError, MalformedMessage
+from broker.program.plain_text import counted
 from broker.wire.bounds import MAX_EDITS, MAX_TEACH_SECONDS, check_class_name
 from broker.wire.messages import Action, Change, ClassEdit, Command, CommandResult
 from hierarchy.runtime.command_line import check_range
@@ -119,11 +120,12 @@ class Commands:
         if lesson.frames:
             begun = lesson.began and not self._has_other(lesson.name, lesson.number)
             self._edit("undo", lesson.name if begun else "", "", lesson.number)
-        text = f"took back {lesson.frames} frames of {lesson.name!r}"
+        text = f"took back {counted(lesson.frames, 'frame')} of {lesson.name!r}"
         return [*self._refusals(lesson, "taken back"), _done(command, text)]
 
     def _reports(self, lesson: Lesson) -> list[CommandResult]:
-        text = f"saw {lesson.frames} frames of {lesson.name!r} that differ"
+        differ = "differs" if lesson.frames == 1 else "differ"
+        text = f"saw {counted(lesson.frames, 'frame')} of {lesson.name!r} that {differ}"
         if not lesson.frames:
             text = f"saw nothing to learn {lesson.name!r} from: is the camera there?"
         asked = self._asked.pop(lesson.number, [])

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from broker.program.plain_text import PlainFormatter, say, visible
+from broker.program.plain_text import PlainFormatter, counted, say, visible
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,18 @@ def test_an_encoding_that_lacks_a_character_ends_no_program() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert run.stdout == b"caf\xe9 \\u676f\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "text"),
+    [
+        (1, ("frame",), "1 frame"),
+        (0, ("frame",), "0 frames"),
+        (2000, ("class",), "2,000 classes"),
+        (2, ("batch",), "2 batches"),
+        (1, ("sample waits", "samples wait"), "1 sample waits"),
+        (3, ("sample waits", "samples wait"), "3 samples wait"),
+    ],
+)
+def test_one_is_no_plural(number: int, words: tuple[str, ...], text: str) -> None:
+    assert counted(number, *words) == text
