@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from broker.errors import ConfigError
-from cloud_trainer import session_start
+from cloud_trainer import session_start, workers
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.share import worker_folder
 from cloud_trainer.store import STORE
@@ -54,8 +55,8 @@ def test_a_run_keeps_its_number_of_workers(tmp_path: Path) -> None:
     (one / STORE).touch()
     for number in range(2):
         worker_folder(two, number).mkdir(parents=True)
-    for run, workers in ((one, 1), (two, 2), (none, 1), (none, 3)):
-        check_folder(run, workers)
+    for run, count in ((one, 1), (two, 2), (none, 1), (none, 3)):
+        check_folder(run, count)
     for run, before, now in ((one, 1, 2), (two, 2, 1), (two, 2, 3)):
         advice = rf"was made with --workers {before}, now it is {now},.* or another --run-dir, with --weights {run} to"
         with pytest.raises(ConfigError, match=advice):
@@ -81,3 +82,17 @@ def test_networks_are_found_in_whichever_worker_had_them(tmp_path: Path) -> None
     its.mkdir(parents=True)
     (its / CHECKPOINT).touch()
     assert session_start._checkpoint_in(tmp_path, "r1") == its
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status"),
+    [
+        ((-9,), 1),  # killed, as where the memory is used up: another start may mend it
+        ((-9, 4), 4),
+        ((1, 70), 70),
+        ((70, 2), 2),
+    ],
+)
+def test_the_workers_status_says_whose_turn_it_is(statuses: tuple[int, ...], status: int) -> None:
+    failed = [SimpleNamespace(name=f"cloud-{number}", exitcode=one) for number, one in enumerate(statuses)]
+    assert workers._say_what_failed(failed) == status  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import yaml
 
 import cloud_trainer.trainer
 import robot_edge.run.start
+from broker.errors import ConfigError, MachineError, NothingDone, PeerError, StorageError, exit_status
 from broker.security.provision import provision
 from cloud_trainer.commands import app as trainer_app
 from hierarchy.runtime.command_line import with_config_file
@@ -98,6 +99,14 @@ def test_the_programs_take_what_units_tell_them(path: Path, parse: Parse, tmp_pa
     assert {"settings.toml", "credentials.toml"} <= credentials(unit).keys()
     if "robot" in path.name:
         assert config.robot == "r1"
+
+
+@pytest.mark.parametrize("path", [unit for unit in UNITS if "broker" not in unit.name], ids=lambda path: path.name)
+def test_a_program_is_started_again_where_that_may_mend_it(path: Path) -> None:
+    (kept,) = settings(path)["RestartPreventExitStatus"]
+    for_good = {int(status) for status in kept.split()}
+    assert for_good == {exit_status(error("")) for error in (ConfigError, NothingDone)}
+    assert not for_good & {exit_status(error("")) for error in (StorageError, MachineError, PeerError, KeyError)}
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
