@@ -24,7 +24,7 @@ from recording import Table, record
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState, SplitSpec
 from broker.wire.quantize import pack_activations, quantize
-from cloud_trainer.sample_memory import Place
+from cloud_trainer.sample_memory import SampleRef
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import Store
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
@@ -96,8 +96,8 @@ class Stored:
         while self.messages * PER_MESSAGE < count:
             batch = self.append(template)
             for row, (name, sample) in enumerate(zip(batch.names, batch.samples.tolist(), strict=True)):
-                place = Place(event=self.messages + 1, row=row, sample=sample, session=0, version=0)
-                self.session._memory.add(name, place)
+                ref = SampleRef(event=self.messages + 1, row=row, sample=sample, session=0, version=0)
+                self.session._memory.add(name, ref)
         self.store.commit()
         self.session.cursor = self.store.last_event("bench")
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3

@@ -36,16 +36,16 @@ from hierarchy.shadow import Shadow
 # A robot that has not asked for so long gives up its copy.
 IDLE_SECONDS = 30.0
 # Copies at the same time, for the robots that asked last; each takes twice a segment's weights, 90 MB for ResNet-18.
-MOST_COPIES = 8
+MAX_COPIES = 8
 # How old a copy may get, in seconds. Taking one costs a few milliseconds of training.
 REFRESH_SECONDS = 2.0
 # Asks a second that one robot gets answers to, a few more than it should make; and all robots together, which at 20 ms
 # each is what one core can do.
 ROBOT_ASKS_PER_SECOND, ALL_ASKS_PER_SECOND = 1.2 * ASKS_PER_SECOND, 2 * ASKS_PER_SECOND
 # Asks that wait. At 20 ms each the last of them would be past any sensible deadline.
-MOST_WAITING = 32
+MAX_WAITING = 32
 # Robots that are remembered to have asked; names cost nothing where a broker lets anybody in.
-MOST_ASKERS = 256
+MAX_ASKERS = 256
 
 log = logging.getLogger("cloud-trainer")
 
@@ -70,11 +70,11 @@ class Asks:
             allowance, _ = self._askers.get(robot, (Allowance(ROBOT_ASKS_PER_SECOND), 0.0))
             self._askers[robot] = allowance, now
             self._askers.move_to_end(robot)
-            if len(self._askers) > MOST_ASKERS:
+            if len(self._askers) > MAX_ASKERS:
                 self._askers.popitem(last=False)
             if not answerable:
                 return
-            has_room = len(self._waiting) < MOST_WAITING
+            has_room = len(self._waiting) < MAX_WAITING
             if not (has_room and allowance.take(now) and self._all.take(now)):
                 self.refused += 1
                 return
@@ -140,7 +140,7 @@ class Answerer:
         """
         now = self._clock()
         found = ((robot, its) for robot in self.asks.robots(now) if (its := find(robot)) and its[0].trainer.classes)
-        wanted = dict(itertools.islice(found, MOST_COPIES))
+        wanted = dict(itertools.islice(found, MAX_COPIES))
         for robot in [*self._copies]:
             if robot not in wanted:
                 del self._copies[robot]

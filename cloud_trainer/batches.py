@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch
 from broker.wire.quantize import Quantized, unpack_activations
-from cloud_trainer.sample_memory import Place
+from cloud_trainer.sample_memory import SampleRef
 
 # Of inflated batches that wait to be trained on, of all robots together. What does not fit is inflated once more.
 KEPT_BYTES = 64_000_000
@@ -89,16 +89,16 @@ class StoredSamples:
         """Raise ConfigError where the store lacks an event."""
         self._read(event)
 
-    def at(self, places: Sequence[Place]) -> list[Quantized]:
+    def at(self, refs: Sequence[SampleRef]) -> list[Quantized]:
         """Return stored samples. Each batch is read once, and none is held beside another: they may be large."""
         rows: dict[int, set[int]] = {}
-        for place in places:
-            rows.setdefault(place.event, set()).add(place.row)
+        for ref in refs:
+            rows.setdefault(ref.event, set()).add(ref.row)
         found: dict[tuple[int, int], Quantized] = {}
         for event, wanted in rows.items():
             quantized = self.batch(event).quantized
             found |= {(event, row): one_sample(quantized, row) for row in wanted}
-        return [found[place.event, place.row] for place in places]
+        return [found[ref.event, ref.row] for ref in refs]
 
 
 def one_sample(quantized: Quantized, row: int) -> Quantized:

@@ -18,9 +18,9 @@ from broker.wire.messages import ActivationBatch, ClassEdit
 from broker.wire.quantize import pack_activations, unpack_activations
 
 # Lessons of which it is known what they showed. A person gives a few a day, and takes back the last one.
-MOST_SESSIONS = 10_000
+MAX_SESSIONS = 10_000
 # Boots of which it is known whose run they were; what comes of others is taken for the present run's.
-MOST_BOOTS = 10_000
+MAX_BOOTS = 10_000
 
 
 @dataclass(kw_only=True)
@@ -86,12 +86,12 @@ class ClassEdits:
         if batch.session and all(numbers):
             first, last = self._sessions.get((run, batch.session), (numbers[0], numbers[0]))
             self._sessions[run, batch.session] = min(first, *numbers), max(last, *numbers)
-            if len(self._sessions) > MOST_SESSIONS:
+            if len(self._sessions) > MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
 
     def _run_of(self, boot: str) -> int:
         run = self._runs.setdefault(boot, self._run)
-        if len(self._runs) > MOST_BOOTS:
+        if len(self._runs) > MAX_BOOTS:
             del self._runs[next(iter(self._runs))]
         return run
 

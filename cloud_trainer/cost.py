@@ -41,18 +41,18 @@ COUNTED_CLASSES = 1000
 # Kernels lay inputs and outputs out anew, and the heap has gaps. docs/costs.md has the peaks measured beside this.
 SCRATCH = 1.5
 # A step of any network at all: code of kernels, their threads' buffers.
-LEAST_WORK = 100_000_000
+MIN_WORK = 100_000_000
 # Values that cross for a whole step: 512 MB. For 64 pictures of 224 pixels, cut after ResNet-50's layer1, it is 51M.
-MOST_VALUES_IN_STEP = 2**27
+MAX_VALUES_IN_STEP = 2**27
 # Bytes of each of those: as codes, dequantized, put together, and on the device.
 BYTES_PER_VALUE = 16
 # Seconds that a step may take at the speed of plain matrix products, which no network reaches. Other robots' training
 # waits for a step, which cannot be broken off; receipts do not.
-MOST_STEP_SECONDS = 60.0
+MAX_STEP_SECONDS = 60.0
 # Of a step that is only timed, at that speed; what networks reach is a third of it or less.
 TIMED_STEP_SECONDS = 0.3
 # Networks whose costs are remembered, those that cannot be built included. Computing them takes a second or two.
-MOST_REMEMBERED = 256
+MAX_REMEMBERED = 256
 # Rows and columns of the matrices that the speed of this machine is measured with, and how often: the best time counts.
 SPEED_SIZE, SPEED_TIMES = 1024, 5
 FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -99,9 +99,9 @@ def cost_of(split: SplitSpec, batch: int, device: torch.device) -> Cost:
     Raises TooCostly where a step is too large, and ConfigError where there is no such network.
     """
     values = batch * math.prod(split.shape)
-    if values > MOST_VALUES_IN_STEP:
+    if values > MAX_VALUES_IN_STEP:
         raise TooCostly(
-            f"a step of {batch} samples of {split.shape} holds {values:,} values, limit {MOST_VALUES_IN_STEP:,}: use a "
+            f"a step of {batch} samples of {split.shape} holds {values:,} values, limit {MAX_VALUES_IN_STEP:,}: use a "
             "later cut, a bottleneck or a smaller --batch"
         )
     found = _cost_or_reason(replace(split, bits=1), batch, len(ways_to_compute(device)))
@@ -112,10 +112,10 @@ def cost_of(split: SplitSpec, batch: int, device: torch.device) -> Cost:
 
 def check_time(cost: Cost, speed: float) -> None:
     """Raise TooCostly where a step takes too long here. speed: floating point operations a second, at best."""
-    if (seconds := cost.flops / speed) > MOST_STEP_SECONDS:
+    if (seconds := cost.flops / speed) > MAX_STEP_SECONDS:
         raise TooCostly(
             f"a training step takes {cost.flops / 1e12:,.1f} TFLOP, here {seconds:,.0f} s at best, limit "
-            f"{MOST_STEP_SECONDS:g} s: use a later cut, smaller pictures or a smaller --batch"
+            f"{MAX_STEP_SECONDS:g} s: use a later cut, smaller pictures or a smaller --batch"
         )
 
 
@@ -137,7 +137,7 @@ def machine_speed(device: torch.device) -> float:
     return 2 * SPEED_SIZE**3 / best
 
 
-@lru_cache(maxsize=MOST_REMEMBERED)
+@lru_cache(maxsize=MAX_REMEMBERED)
 def _cost_or_reason(split: SplitSpec, batch: int, ways: int) -> Cost | str:
     try:
         return _cost(split, batch, ways)
@@ -165,7 +165,7 @@ def _cost(split: SplitSpec, batch: int, ways: int) -> Cost:
     peak = max(
         step.peak + values, BYTES_PER_BUILT_PARAMETER // 4 * building.peak, BYTES_PER_SAVED_PARAMETER * parameters
     )
-    work = round(SCRATCH * peak) + LEAST_WORK
+    work = round(SCRATCH * peak) + MIN_WORK
     copies = ways * BYTES_PER_COPIED_PARAMETER * parameters
     share = min(1.0, TIMED_AT_ONCE / batch)
     return Cost(

@@ -7,7 +7,7 @@ from collections import deque
 from broker.link.inbox import Delivery
 
 # Of all robots together: four windows of a robot that sends as much as it may, or one of each of some fifty.
-MOST_HELD, HELD_BYTES = 256, 16_000_000
+MAX_HELD, HELD_BYTES = 256, 16_000_000
 
 
 class Held:
@@ -22,7 +22,7 @@ class Held:
 
     def add(self, robot: str, delivery: Delivery) -> None:
         """Keep a message, if there is room."""
-        if len(self._waiting) < MOST_HELD and self._bytes + len(delivery.payload) <= HELD_BYTES:
+        if len(self._waiting) < MAX_HELD and self._bytes + len(delivery.payload) <= HELD_BYTES:
             self._waiting.append((robot, delivery))
             self._bytes += len(delivery.payload)
 

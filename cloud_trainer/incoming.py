@@ -30,7 +30,7 @@ from cloud_trainer.held import Held
 from cloud_trainer.intake import Intake
 from cloud_trainer.other_trainers import OtherTrainers
 from cloud_trainer.outgoing import Outgoing
-from cloud_trainer.robot import MOST_REJECTIONS, Rejection, Robot
+from cloud_trainer.robot import MAX_REJECTIONS, Rejection, Robot
 from cloud_trainer.store import Store
 from cloud_trainer.training import SILENCE_SECONDS, Training
 from hierarchy.runtime.command_line import SparseLog
@@ -52,7 +52,7 @@ class Strangers:
     def __init__(self) -> None:
         self.rejected = 0
         self.dropped = 0  # unread, as they were too many
-        self.rejections: deque[Rejection] = deque(maxlen=MOST_REJECTIONS)
+        self.rejections: deque[Rejection] = deque(maxlen=MAX_REJECTIONS)
 
     def note_dropped(self, count: int) -> None:
         """Note messages that were dropped unread."""
@@ -175,9 +175,9 @@ class Incoming:
             return
         robot = self._robots.get(topic.name)
         # States are heard all the same: a robot that goes, or comes back, is told whether it is in quarantine.
-        if robot and topic.channel != "state" and robot.conduct.quarantine(now):
+        if robot and topic.channel != "state" and robot.quarantine.reason(now):
             if topic.channel == "activations":
-                robot.conduct.ignore()
+                robot.quarantine.ignore()
             return
         try:
             self._take_of_robot(topic.name, topic.channel, robot, delivery, now)
@@ -292,7 +292,7 @@ class Incoming:
         except MalformedMessage as error:
             self._receipt(robot, message, "rejected", delivery.arrived, str(error)[:400])
             raise
-        robot.conduct.good(now)
+        robot.quarantine.good(now)
         self._receipt(robot, message, "accepted" if is_new else "duplicate", delivery.arrived)
 
     def _store_batch(self, robot: Robot, intake: Intake, batch: ActivationBatch, payload: bytes) -> bool:

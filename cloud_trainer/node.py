@@ -13,7 +13,7 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.incoming import Incoming
 from cloud_trainer.other_trainers import OtherTrainers
 from cloud_trainer.outgoing import Outgoing
-from cloud_trainer.page.board import Board, FleetState, Rows
+from cloud_trainer.page.model import FleetState, PageModel, Rows
 from cloud_trainer.store import STORE, Store
 from cloud_trainer.summary import fleet_summary
 from cloud_trainer.training import Training
@@ -46,9 +46,9 @@ class TrainerNode:
         folder: RunFolder,
         store: Store,
         training: Training,
-        board: Board | None = None,
+        page_model: PageModel | None = None,
     ) -> None:
-        """board: of the page."""
+        """page_model: where what the page shows is replaced."""
         self.not_saved: StorageError | None = None  # what to end with, where the disk did not take all at the end
         self._config = config
         self._link = link
@@ -60,7 +60,7 @@ class TrainerNode:
         self._others = OtherTrainers(config.trainer, state)
         self._outgoing = Outgoing(state, config.trainer, link, self._others, self._robots)
         self._incoming = Incoming(config, link, folder.path, store, training, self._others, self._outgoing)
-        self._board = board
+        self._page_model = page_model
         self._rows = Rows(folder.checkpoint)
         self._notice = Notice(log)
         self._next_post = self._next_metrics = self._next_report = 0.0
@@ -80,9 +80,9 @@ class TrainerNode:
         if now >= self._next_metrics:
             self._next_metrics = now + METRICS_SECONDS
             self._outgoing.publish_metrics(now)
-        if self._board and now >= self._next_post:
+        if self._page_model and now >= self._next_post:
             self._next_post = now + PAGE_SECONDS
-            self._post(self._board, now)
+            self._post(self._page_model, now)
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             self._outgoing.report()
@@ -95,15 +95,15 @@ class TrainerNode:
         else:
             self._outgoing.resume_if_due(now)
 
-    def _post(self, board: Board, now: float) -> None:
+    def _post(self, page_model: PageModel, now: float) -> None:
         """Tell the page what is so."""
         wall, strangers = time.time(), self._incoming.strangers
-        board.state = FleetState(
+        page_model.state = FleetState(
             robots=tuple(self._rows.row(robot, now, wall) for robot in self._robots.values()),
             store_bytes=self._store.bytes_used,
             store_limit=self._config.store_gb * 1e9,
             link="" if self._link.connected else f"no broker: {self._link.problem}",
-            trouble=self._outgoing.problem,
+            problem=self._outgoing.problem,
             strangers=tuple(strangers.rejections),
             strangers_rejected=strangers.rejected,
             strangers_dropped=strangers.dropped,

@@ -31,11 +31,11 @@ from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.command_line import SparseLog
 
 # Robots that wait for a network to be timed; each for one, as it asks for one after the other.
-MOST_WAITING = 16
+MAX_WAITING = 16
 # Results that are kept, in case the robot asks again as the first did not reach it.
-MOST_RESULTS = 64
+MAX_RESULTS = 64
 # Networks of which the fastest way to compute is remembered.
-MOST_NETWORKS = 32
+MAX_NETWORKS = 32
 # How long a network's steps are timed.
 TIMING_SECONDS = 1.5
 
@@ -92,7 +92,7 @@ class Probes:
         result = _result(probe, seconds=seconds, samples=0 if trouble else self._batch, trouble=trouble)
         with self._lock:
             self._results[robot] = result
-            if len(self._results) > MOST_RESULTS:
+            if len(self._results) > MAX_RESULTS:
                 self._results.popitem(last=False)
         self._publish(robot, result)
         return True
@@ -129,7 +129,7 @@ class Probes:
             self._computes[network] = fastest_compute(
                 segment, split.shape, timed_samples(cost, self._batch, self._device), self._device
             )
-            if len(self._computes) > MOST_NETWORKS:
+            if len(self._computes) > MAX_NETWORKS:
                 self._computes.popitem(last=False)
         return self._computes[network]
 
@@ -156,7 +156,7 @@ class Probes:
             known = self._results.get(robot)
             if known and (known.boot, known.number) == (probe.boot, probe.number):
                 return known
-            if robot not in self._waiting and len(self._waiting) >= MOST_WAITING:
+            if robot not in self._waiting and len(self._waiting) >= MAX_WAITING:
                 return _result(probe, trouble="this trainer has too many networks to time: try again in some minutes")
             self._waiting[robot] = probe
         return None

@@ -13,15 +13,15 @@ from typing import Literal
 from broker.errors import MalformedMessage, StorageError
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import RobotMetrics, RobotState, TrainerMetrics
-from cloud_trainer.conduct import Conduct, doubt
 from cloud_trainer.cost import Cost
 from cloud_trainer.intake import Intake
+from cloud_trainer.quarantine import Quarantine, doubt
 from cloud_trainer.robot_training import RobotTraining, Standing
 from cloud_trainer.session_start import SessionStart
 from cloud_trainer.store import Event, Store
 
 # Rejected messages of a robot that are remembered, with reasons, for people to see.
-MOST_REJECTIONS = 20
+MAX_REJECTIONS = 20
 
 # known: from the store only, it has said nothing to this process. preparing: its network is, or it waits for what that
 # takes. waiting: it is let in, or would be, and nothing of it was trained on. refused, stuck, too costly, quarantined:
@@ -82,8 +82,8 @@ class Robot:
         self.start_entered = b""
         self.refused = ""
         self.waits = ""
-        self.conduct = Conduct()
-        self.rejections: deque[Rejection] = deque(maxlen=MOST_REJECTIONS)
+        self.quarantine = Quarantine()
+        self.rejections: deque[Rejection] = deque(maxlen=MAX_REJECTIONS)
         self.since = since
         self.heard = 0.0
         self.fed = 0.0
@@ -151,7 +151,7 @@ class Robot:
             return "too costly" if self.training.too_costly else "stuck"
         if self.refused:
             return "refused"
-        if self.conduct.quarantine(now):
+        if self.quarantine.reason(now):
             return "quarantined"
         if self.waits or self.must_prepare:
             return "preparing"
@@ -161,11 +161,11 @@ class Robot:
 
     def problem(self, now: float) -> str:
         """Return why its messages are not taken; empty where they are."""
-        return self.training.stuck or self.refused or self.conduct.quarantine(now) or self.waits
+        return self.training.stuck or self.refused or self.quarantine.reason(now) or self.waits
 
     def is_shut_out(self, now: float) -> bool:
         """Whether nothing of it is taken, and nothing answered, however long it waits."""
-        return bool(self.training.stuck or self.refused or self.conduct.quarantine(now))
+        return bool(self.training.stuck or self.refused or self.quarantine.reason(now))
 
     @property
     def has_trained(self) -> bool:
@@ -264,7 +264,7 @@ class Robot:
     def reject(self, reason: str, now: float, *, grave: bool = False) -> str:
         """Note a message that was not taken. Return why it is in quarantine, where that put it there."""
         self.rejections.append(Rejection(time=time.time(), robot=self.name, reason=reason))
-        return self.conduct.quarantine(now) if self.conduct.bad(now, reason, grave=grave) else ""
+        return self.quarantine.reason(now) if self.quarantine.bad(now, reason, grave=grave) else ""
 
     @property
     def refusal(self) -> str:
@@ -298,12 +298,12 @@ class Robot:
             return replace(
                 standing.metrics,
                 messages_waiting=self.messages_waiting,
-                messages_rejected=self.conduct.rejected,
+                messages_rejected=self.quarantine.rejected,
                 quarantine=problem,
             )
         if not boot or not problem:
             return None
-        return no_metrics(self.name, boot, problem, waiting=self.messages_waiting, rejected=self.conduct.rejected)
+        return no_metrics(self.name, boot, problem, waiting=self.messages_waiting, rejected=self.quarantine.rejected)
 
     def news(self, now: float) -> TrainerMetrics | None:
         """Return what others are told, where that is not what they were told last."""

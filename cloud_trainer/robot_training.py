@@ -153,7 +153,7 @@ class RobotTraining:
             seconds = self._work_seconds + time.perf_counter() - begin
             self._idle_seconds = seconds / int(event.payload.split()[0])
         self.note_standing()
-        return self.session.trouble if event and self.session else ""
+        return self.session.problem if event and self.session else ""
 
     def finish_event(self) -> None:
         """Take turns until no event is in the middle, where nothing can be saved."""

@@ -9,7 +9,7 @@ from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut
 
 # Samples of a round of tests, and those of one message more, that are predicted once more behind idle rehearsal.
-MOST_TESTED_AGAIN = 4000
+MAX_TESTED_AGAIN = 4000
 
 # first: as the samples came. settled: once more, behind the idle rehearsal that followed. later: once more, behind more
 # that was learned; a round is not to tell of that.
@@ -51,7 +51,7 @@ class Rounds:
 
     def add(self, event: int, names: Sequence[str], predicted: Sequence[str]) -> None:
         """Add samples of the present round: to each of its tests, as they may come behind the first one."""
-        if self.evaluated < MOST_TESTED_AGAIN:
+        if self.evaluated < MAX_TESTED_AGAIN:
             self.events.append(event)
         self.evaluated += len(names)
         for held_out in self._tests.values():

@@ -23,7 +23,7 @@ SLACK = 64
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class SampleRef:
     """Where a sample's activation is in the log: the event that is its batch, and its row in there.
 
     sample: the robot's number of it, 0 for none. session: of teaching. version: of the segment that encoded it.
@@ -40,55 +40,55 @@ class Place:
 class _OneClass:
     """Places of one class, to be drawn at random from ``places`` and let go of from the oldest one on."""
 
-    places: list[Place] = field(default_factory=list)
+    refs: list[SampleRef] = field(default_factory=list)
     slots: dict[int, int] = field(default_factory=dict)  # where each place is in there, by its identity
-    order: deque[tuple[int, Place]] = field(default_factory=deque)  # by their versions when they came
+    order: deque[tuple[int, SampleRef]] = field(default_factory=deque)  # by their versions when they came
     newest: int = -1
 
-    def add(self, place: Place) -> None:
-        self.slots[id(place)] = len(self.places)
-        self.places.append(place)
-        self.note(place)
+    def add(self, ref: SampleRef) -> None:
+        self.slots[id(ref)] = len(self.refs)
+        self.refs.append(ref)
+        self.note(ref)
 
     def go_back(self, version: int) -> None:
         """Let nothing count as encoded by a newer segment than that one."""
-        places = self.in_order()
+        refs = self.in_order()
         self.order.clear()
         self.newest = min(self.newest, version)
-        for place in places:
-            place.version = min(place.version, version)
-            self.note(place)
+        for ref in refs:
+            ref.version = min(ref.version, version)
+            self.note(ref)
 
-    def note(self, place: Place) -> None:
+    def note(self, ref: SampleRef) -> None:
         """Note a place as it is now. Most are the newest; messages may overtake one another."""
-        entry = place.version, place
-        if self.order and self.order[-1][0] > place.version:
+        entry = ref.version, ref
+        if self.order and self.order[-1][0] > ref.version:
             insort(self.order, entry, key=itemgetter(0))
         else:
             self.order.append(entry)
-        self.newest = max(self.newest, place.version)
-        if len(self.order) > 2 * len(self.places) + SLACK:  # places that came again and again
+        self.newest = max(self.newest, ref.version)
+        if len(self.order) > 2 * len(self.refs) + SLACK:  # places that came again and again
             self.order = deque(one for one in self.order if self._is_as_it_came(*one))
 
-    def oldest(self) -> Place:
+    def oldest(self) -> SampleRef:
         """Return the place that the oldest segment encoded, of those the one that came first."""
         while not self._is_as_it_came(*self.order[0]):
             self.order.popleft()
         return self.order[0][1]
 
-    def remove(self, place: Place) -> None:
+    def remove(self, ref: SampleRef) -> None:
         """Let go of a place in constant time: the last one fills its slot."""
-        slot, last = self.slots.pop(id(place)), self.places.pop()
-        if last is not place:
-            self.places[slot] = last
+        slot, last = self.slots.pop(id(ref)), self.refs.pop()
+        if last is not ref:
+            self.refs[slot] = last
             self.slots[id(last)] = slot
 
-    def in_order(self) -> list[Place]:
+    def in_order(self) -> list[SampleRef]:
         """Return every place, the oldest first."""
-        return [place for version, place in self.order if self._is_as_it_came(version, place)]
+        return [ref for version, ref in self.order if self._is_as_it_came(version, ref)]
 
-    def _is_as_it_came(self, version: int, place: Place) -> bool:
-        return id(place) in self.slots and place.version == version
+    def _is_as_it_came(self, version: int, ref: SampleRef) -> bool:
+        return id(ref) in self.slots and ref.version == version
 
 
 class SampleMemory:
@@ -98,7 +98,7 @@ class SampleMemory:
         self.limit = limit
         self._random = random.Random(seed)
         self._classes: dict[str, _OneClass] = {}
-        self._numbered: dict[int, tuple[str, Place]] = {}
+        self._numbered: dict[int, tuple[str, SampleRef]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -106,43 +106,43 @@ class SampleMemory:
 
     def counts(self) -> dict[str, int]:
         """Return how many places there are of each class."""
-        return {name: len(its.places) for name, its in self._classes.items()}
+        return {name: len(its.refs) for name, its in self._classes.items()}
 
-    def add(self, name: str, place: Place) -> None:
+    def add(self, name: str, ref: SampleRef) -> None:
         """Keep where a sample is, in place of where it was, unless a newer segment had encoded it there."""
         if self.limit <= 0:
             return
-        name, held = self._numbered.get(place.sample, (name, None)) if place.sample else (name, None)
+        name, held = self._numbered.get(ref.sample, (name, None)) if ref.sample else (name, None)
         its = self._classes.setdefault(name, _OneClass())
-        if held is not None and place.version > held.version:
-            held.event, held.row, held.version = place.event, place.row, place.version
+        if held is not None and ref.version > held.version:
+            held.event, held.row, held.version = ref.event, ref.row, ref.version
             its.note(held)
-        elif held is None and place.version >= its.newest - SPAN:
-            its.add(place)
+        elif held is None and ref.version >= its.newest - SPAN:
+            its.add(ref)
             self._count += 1
-            if place.sample:
-                self._numbered[place.sample] = (name, place)
-        while its.places and its.oldest().version < its.newest - SPAN:
+            if ref.sample:
+                self._numbered[ref.sample] = (name, ref)
+        while its.refs and its.oldest().version < its.newest - SPAN:
             self._remove(its, its.oldest())
         if self._count > self.limit:
             largest = self._classes[largest_class(self.counts(), self._random)]
             self._remove(largest, largest.oldest())
 
-    def draw(self, count: int) -> list[tuple[str, Place]]:
+    def draw(self, count: int) -> list[tuple[str, SampleRef]]:
         """Return ``count`` different places with their class names, or all where there are fewer, classes in turn."""
-        return draw_in_turn({name: its.places for name, its in self._classes.items()}, count, self._random)
+        return draw_in_turn({name: its.refs for name, its in self._classes.items()}, count, self._random)
 
     def oldest_event(self) -> int | None:
         """Return the first event that something in here refers to; None where nothing does."""
-        return min((place.event for its in self._classes.values() for place in its.places), default=None)
+        return min((ref.event for its in self._classes.values() for ref in its.refs), default=None)
 
-    def forget(self, gone: Callable[[str, Place], bool]) -> None:
+    def forget(self, gone: Callable[[str, SampleRef], bool]) -> None:
         """Give up the places that are gone, by their class names and themselves."""
         for name, its in self._classes.items():
-            for place in [one for one in its.places if gone(name, one)]:
-                self._remove(its, place)
+            for ref in [one for one in its.refs if gone(name, one)]:
+                self._remove(its, ref)
         # Among equal classes their order decides which gives one up, so leave none without places.
-        self._classes = {name: its for name, its in self._classes.items() if its.places}
+        self._classes = {name: its for name, its in self._classes.items() if its.refs}
 
     def rename(self, old: str, new: str) -> None:
         """Give a class another name, which may be that of another class."""
@@ -150,18 +150,18 @@ class SampleMemory:
             return
         both = [*self._classes.pop(old).in_order(), *self._classes.pop(new, _OneClass()).in_order()]
         its = self._classes[new] = _OneClass()
-        for place in sorted(both, key=lambda one: one.version):
-            its.add(place)
-            if place.sample:
-                self._numbered[place.sample] = (new, place)
+        for ref in sorted(both, key=lambda one: one.version):
+            its.add(ref)
+            if ref.sample:
+                self._numbered[ref.sample] = (new, ref)
 
     def begin_run(self) -> None:
         """Keep what is here beside what another run of the robot will send, which counts everything from 1 again."""
         self.go_back(-1)
         self._numbered.clear()
         for its in self._classes.values():
-            for place in its.places:
-                place.sample, place.session = 0, 0
+            for ref in its.refs:
+                ref.sample, ref.session = 0, 0
 
     def go_back(self, version: int) -> None:
         """Let nothing count as newer than that: the robot was killed, and its segment has lost the steps behind it.
@@ -175,9 +175,9 @@ class SampleMemory:
     def state(self) -> tuple[Tensor, dict[str, Any]]:
         """Return what a checkpoint must hold: int64 (N, 7), a place, its slot and its class in each row; and JSON."""
         rows = [
-            (place.event, place.row, place.sample, place.session, place.version, its.slots[id(place)], index)
+            (ref.event, ref.row, ref.sample, ref.session, ref.version, its.slots[id(ref)], index)
             for index, its in enumerate(self._classes.values())
-            for place in its.in_order()
+            for ref in its.in_order()
         ]
         newest = {name: its.newest for name, its in self._classes.items()}
         about = {"newest": newest, "random": random_state(self._random)}
@@ -190,16 +190,16 @@ class SampleMemory:
         self._numbered.clear()
         self._count = len(rows)
         for *place_and_slot, index in rows.tolist():
-            its, place = self._classes[names[index]], Place(*place_and_slot[:5])
-            its.slots[id(place)] = place_and_slot[5]
-            its.order.append((place.version, place))
-            if place.sample:
-                self._numbered[place.sample] = (names[index], place)
+            its, ref = self._classes[names[index]], SampleRef(*place_and_slot[:5])
+            its.slots[id(ref)] = place_and_slot[5]
+            its.order.append((ref.version, ref))
+            if ref.sample:
+                self._numbered[ref.sample] = (names[index], ref)
         for its in self._classes.values():
-            its.places = sorted((place for _, place in its.order), key=lambda one: its.slots[id(one)])
+            its.refs = sorted((ref for _, ref in its.order), key=lambda one: its.slots[id(one)])
         restore_random_state(self._random, about["random"])
 
-    def _remove(self, its: _OneClass, place: Place) -> None:
-        its.remove(place)
-        self._numbered.pop(place.sample, None)
+    def _remove(self, its: _OneClass, ref: SampleRef) -> None:
+        its.remove(ref)
+        self._numbered.pop(ref.sample, None)
         self._count -= 1

@@ -15,7 +15,7 @@ from broker.wire.quantize import Quantized, dequantize
 from cloud_trainer.batches import InflatedBatch, StoredSamples, one_sample
 from cloud_trainer.class_edits import ClassEdits, Wipes
 from cloud_trainer.rounds import Rounds
-from cloud_trainer.sample_memory import Place, SampleMemory
+from cloud_trainer.sample_memory import SampleMemory, SampleRef
 from cloud_trainer.store import Event
 from cloud_trainer.waiting import Waiting, WaitingSamples, take
 from hierarchy.cloud import CloudStep, CloudTrainer
@@ -27,7 +27,7 @@ from hierarchy.schedule import settling
 # Samples that idle rehearsal may be owed for at most: it lets the network settle, and is no second training. With
 # --practice 0.5 that is 100 steps. With 300 more of a robot's samples were known by heart, and fewer others recognised:
 # from some frames the robot's half has learned more than it knows of others, and the cloud learns to rely on that.
-MOST_UNREHEARSED = 200
+MAX_UNREHEARSED = 200
 # Samples predicted at a time in an evaluation, and no more than a step has; a message may hold thousands of small ones.
 PREDICT_AT_ONCE = 256
 
@@ -65,7 +65,7 @@ class RobotSession:
         self.messages_trained = 0
         self.prequential = Prequential()
         self.loss: float | None = None
-        self.trouble = ""
+        self.problem = ""
         self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
         self.wipes = Wipes()
         self._rounds = Rounds()
@@ -126,10 +126,10 @@ class RobotSession:
         """Do what an event of the robot's log asks for, a step at a time: one message may be worth hundreds.
 
         batch: that the event is, where somebody has inflated it already.
-        ``trouble`` says what was wrong with it, if anything. Raises MalformedMessage for a batch that no intake would
+        ``problem`` says what was wrong with it, if anything. Raises MalformedMessage for a batch that no intake would
         have let into the log.
         """
-        self.trouble = ""
+        self.problem = ""
         self.is_torn = True
         match event.kind:
             case "batch":
@@ -153,7 +153,7 @@ class RobotSession:
                 self._rejoin(unpack_as(RobotState, event.payload))
             case "forget":
                 up_to = int(event.payload)
-                self._memory.forget(lambda _, place: place.event <= up_to)
+                self._memory.forget(lambda _, ref: ref.event <= up_to)
                 self._rounds.forget(up_to)
         self.cursor = event.id
         self.is_torn = False
@@ -233,8 +233,8 @@ class RobotSession:
         while len(self._waiting.fresh) >= self._fresh_per_step:
             self._step()
             yield
-        # More than the next steps take, as when a robot encodes all that it has anew.
-        self._store_anew(len(self._waiting.anew) - self._batch)
+        # More than the next steps take, as when a robot re-encodes all that it has.
+        self._store_re_encoded(len(self._waiting.re_encoded) - self._batch)
 
     def _queue(self, batch: InflatedBatch, event: int) -> None:
         """Let a batch's samples wait for a step, but those that an edit has given up."""
@@ -242,20 +242,20 @@ class RobotSession:
         self._edits.note(message)
         self._progress = message.progress
         version = self._version_of(message)
-        queue = self._waiting.anew if message.again else self._waiting.fresh
+        queue = self._waiting.re_encoded if message.again else self._waiting.fresh
         gone: set[int] = set()
         for row, (name, sample) in enumerate(
             zip(self._edits.names_now(message), message.samples.tolist(), strict=True)
         ):
             if name:
-                place = Place(event, row, sample, message.session, version)
-                queue.append(Waiting(name=name, place=place, activation=one_sample(batch.quantized, row)))
+                ref = SampleRef(event, row, sample, message.session, version)
+                queue.append(Waiting(name=name, ref=ref, activation=one_sample(batch.quantized, row)))
                 continue
             self.wipes.note(event)
             if sample and not message.again:
                 gone.add(sample)
-        if gone:  # encoded anew they may have come before it was known that these are their numbers
-            self._give_up(lambda _, place: place.sample in gone)
+        if gone:  # re-encoded they may have come before it was known that these are their numbers
+            self._give_up(lambda _, ref: ref.sample in gone)
 
     def _version_of(self, batch: ActivationBatch) -> int:
         """Return the segment that encoded a batch, as the robot's present process counts its steps.
@@ -280,13 +280,13 @@ class RobotSession:
             self._rounds.expect_repeats()
         self.state = state
 
-    def _store_anew(self, count: int) -> None:
-        """Leave samples that came again, the first so many, to idle rehearsal: no step is waiting for them."""
-        for one in take(self._waiting.anew, count):
-            self._memory.add(one.name, one.place)
-            self._unrehearsed = min(self._unrehearsed + 1, MOST_UNREHEARSED)
+    def _store_re_encoded(self, count: int) -> None:
+        """Leave re-encoded samples, the first so many, to idle rehearsal: no step is waiting for them."""
+        for one in take(self._waiting.re_encoded, count):
+            self._memory.add(one.name, one.ref)
+            self._unrehearsed = min(self._unrehearsed + 1, MAX_UNREHEARSED)
 
-    def _give_up(self, gone: Callable[[str, Place], bool]) -> None:
+    def _give_up(self, gone: Callable[[str, SampleRef], bool]) -> None:
         """Neither train on nor rehearse samples that are gone."""
         self._memory.forget(gone)
         self._waiting.give_up(gone)
@@ -297,7 +297,7 @@ class RobotSession:
         while self._waiting.fresh:
             self._step()
             yield
-        self._store_anew(len(self._waiting.anew))
+        self._store_re_encoded(len(self._waiting.re_encoded))
 
     @property
     def _fresh_per_step(self) -> int:
@@ -307,10 +307,10 @@ class RobotSession:
         fresh = take(self._waiting.fresh, self._fresh_per_step)
         count = round(len(fresh) * self.state.rehearse)
         # First what the robot rehearses itself: it is as its segment encodes now.
-        anew = take(self._waiting.anew, count)
-        stored = self._memory.draw(count - len(anew))
-        names = [one.name for one in fresh + anew] + [name for name, _ in stored]
-        samples = [one.activation for one in fresh + anew] + self._stored.at([place for _, place in stored])
+        re_encoded = take(self._waiting.re_encoded, count)
+        stored = self._memory.draw(count - len(re_encoded))
+        names = [one.name for one in fresh + re_encoded] + [name for name, _ in stored]
+        samples = [one.activation for one in fresh + re_encoded] + self._stored.at([ref for _, ref in stored])
         step = self._learn(samples, names, fresh=len(fresh), progress=self._progress)
         if step is None:
             return
@@ -318,9 +318,9 @@ class RobotSession:
         self.loss = step.loss
         self.prequential.add(step.correct)
         self._idle_steps = 0
-        self._unrehearsed = min(self._unrehearsed + len(fresh), MOST_UNREHEARSED)
-        for one in fresh + anew:
-            self._memory.add(one.name, one.place)
+        self._unrehearsed = min(self._unrehearsed + len(fresh), MAX_UNREHEARSED)
+        for one in fresh + re_encoded:
+            self._memory.add(one.name, one.ref)
 
     def _rehearse(self, count: int, *, last: int, due: int, test: bool) -> Work:
         """Take steps on stored samples alone, of so many that are due, and test what came of them.
@@ -329,7 +329,7 @@ class RobotSession:
         """
         for left in range(last, last - count, -1):
             drawn = self._memory.draw(self._batch)
-            samples, names = self._stored.at([place for _, place in drawn]), [name for name, _ in drawn]
+            samples, names = self._stored.at([ref for _, ref in drawn]), [name for name, _ in drawn]
             # As on the robot: a constant rate would leave the network wherever the last steps took it.
             if not drawn or self._learn(samples, names, fresh=0, progress=settling(self._idle_steps, left)) is None:
                 break
@@ -342,12 +342,12 @@ class RobotSession:
     def _learn(
         self, samples: list[Quantized], names: list[str], *, fresh: int, progress: float | None
     ) -> CloudStep | None:
-        """Take a step; None, and ``trouble`` says why, where these samples would make the weights infinite."""
+        """Take a step; None, and ``problem`` says why, where these samples would make the weights infinite."""
         activations = np.concatenate([dequantize(sample) for sample in samples])
         try:
             return self.trainer.step(activations, names, fresh=fresh, progress=progress)
         except MalformedMessage as error:
-            self.trouble = str(error)
+            self.problem = str(error)
             return None
 
     # Tests
@@ -390,8 +390,8 @@ class RobotSession:
             self._waiting.rename(edit.name, edit.to)
             return
         if edit.change == "undo":
-            self._give_up(lambda name, place: self._edits.is_of_session(place.session, place.sample, edit.session))
+            self._give_up(lambda name, ref: self._edits.is_of_session(ref.session, ref.sample, edit.session))
         if edit.name:
             self.trainer.learner.remove(edit.name)
             self._rounds.remove(edit.name)
-            self._give_up(lambda name, place: name == edit.name)
+            self._give_up(lambda name, ref: name == edit.name)

@@ -17,7 +17,7 @@ from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.session import RobotSession
-from cloud_trainer.share import worker_folders
+from cloud_trainer.shard import worker_folders
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import Compute
 from hierarchy.learner import restore_weights

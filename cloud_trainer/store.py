@@ -32,7 +32,7 @@ Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse"
 # Of sequences whose batches were given up. What waits at a robot leaves gaps between them, as messages do not come in
 # their order, but it has no more messages than its outbox holds: 65,000 in 256 MB. A peer that sends every second
 # number would fill the disk with ranges: beyond this many, those next to each other are joined.
-MOST_RANGES = 100_000
+MAX_RANGES = 100_000
 
 # Batches that are deleted, or looked at to be wiped, before others have a turn; and their bytes.
 TIDIED_AT_ONCE, TIDIED_BYTES = 64, 4_000_000
@@ -263,7 +263,7 @@ class Store:
 
     def _note_forgotten(self, robot: str, gone: list[Range]) -> None:
         kept = self._database.execute("SELECT boot, first, last FROM forgotten WHERE robot = ?", (robot,)).fetchall()
-        ranges = join_ranges([*kept, *gone], MOST_RANGES)
+        ranges = join_ranges([*kept, *gone], MAX_RANGES)
         self._database.execute("DELETE FROM forgotten WHERE robot = ?", (robot,))
         self._database.executemany("INSERT INTO forgotten VALUES (?, ?, ?, ?)", [(robot, *one) for one in ranges])
 

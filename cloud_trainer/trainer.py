@@ -26,7 +26,7 @@ from broker.wire.messages import TrainerState
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.fleet import Fleet
 from cloud_trainer.node import TrainerNode
-from cloud_trainer.page.board import Board
+from cloud_trainer.page.model import PageModel
 from cloud_trainer.robot import Phase, Robot
 from cloud_trainer.store import STORE, Store, damage_explained, open_store
 from cloud_trainer.training import Training
@@ -130,13 +130,13 @@ class Trainer:
                 config.broker, config.trainer, will=self._farewell, credentials=credentials, wanted=self._wanted
             )
             opened.callback(self._link.close)
-            board = Board(config.trainer) if page else None
+            page_model = PageModel(config.trainer) if page else None
             self._fleet = Fleet(config, training_store, folder.checkpoint, device)
             self._training = Training(config, self._link, folder, self._fleet)
-            self._node = TrainerNode(config, state, self._link, folder, store, self._training, board)
+            self._node = TrainerNode(config, state, self._link, folder, store, self._training, page_model)
             folder.drop_summary()  # of a former process, and the run is not over yet
-            if page and board:
-                _show(page, board)
+            if page and page_model:
+                _show(page, page_model)
             self._opened = opened.pop_all()
         self._training.start()
         self._thread.start()
@@ -259,10 +259,10 @@ def _view(robot: Robot) -> RobotView:
     )
 
 
-def _show(server: PageServer, board: Board) -> None:
+def _show(server: PageServer, page_model: PageModel) -> None:
     from cloud_trainer.page.app import build
 
-    server.start(lambda app: build(app, board))
+    server.start(lambda app: build(app, page_model))
 
 
 def run(config: TrainerConfig) -> None:

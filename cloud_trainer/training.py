@@ -230,4 +230,4 @@ class Training:
 
     def _may_ask(self, robot: str) -> bool:
         its = self.fleet.robots.get(robot)
-        return its is None or not its.conduct.quarantine(time.monotonic())
+        return its is None or not its.quarantine.reason(time.monotonic())

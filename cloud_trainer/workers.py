@@ -25,7 +25,7 @@ from broker.program.ending import report
 from broker.program.machine import refused
 from broker.program.startup import prepare_pytorch
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.share import Share, worker_folder, worker_folders
+from cloud_trainer.shard import Shard, worker_folder, worker_folders
 from cloud_trainer.store import STORE
 from cloud_trainer.summary import join_summaries
 from hierarchy.runtime.command_line import STOP_SIGNALS, StopRequest, start_log
@@ -70,7 +70,7 @@ def worker_configs(config: TrainerConfig, run: Path) -> list[TrainerConfig]:
     return [
         replace(
             config,
-            trainer=Share(trainer=config.trainer, number=number, workers=count).name,
+            trainer=Shard(trainer=config.trainer, number=number, workers=count).name,
             run_dir=str(worker_folder(run, number)),
             workers=1,
             threads=config.threads or cores,
@@ -147,8 +147,8 @@ def _start(configs: Sequence[TrainerConfig], trainer: str, stop: Connection) -> 
     workers = []
     with _signals_ignored(), stop:
         for number, config in enumerate(configs):
-            share = Share(trainer=trainer, number=number, workers=len(configs))
-            workers.append(_processes.Process(target=_work, args=(config, share, stop), name=share.name))
+            shard = Shard(trainer=trainer, number=number, workers=len(configs))
+            workers.append(_processes.Process(target=_work, args=(config, shard, stop), name=shard.name))
             workers[-1].start()
     return workers
 
@@ -168,14 +168,14 @@ def _signals_ignored() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _work(config: TrainerConfig, share: Share, stop: Connection) -> None:
+def _work(config: TrainerConfig, shard: Shard, stop: Connection) -> None:
     """Be a worker, until the other end of the pipe is closed: by the parent, or because it is dead."""
     prepare_pytorch()
     from cloud_trainer.trainer import train  # torch takes seconds to import, and the parent can do without
 
     start_log(config.trainer)
     try:
-        train(config, stopped=stop.poll, wanted=share.wants)
+        train(config, stopped=stop.poll, wanted=shard.wants)
     except Exception as error:
         sys.exit(report(f"cloud-trainer {config.trainer}", error))
 

@@ -93,12 +93,12 @@ def robot(server: object) -> Change:
 def trainer(server: object) -> Change:
     """Serve a trainer's page without robots; any line brings two, of which r2 is away."""
     from cloud_trainer.page.app import build
-    from cloud_trainer.page.board import Board, FleetState, RobotRow
+    from cloud_trainer.page.model import FleetState, PageModel, RobotRow
     from cloud_trainer.robot import Rejection
     from hierarchy.runtime.page.server import PageServer
 
     assert isinstance(server, PageServer)
-    board = Board(trainer="t1")
+    page_model = PageModel(trainer="t1")
 
     def row(name: str, *, online: bool) -> RobotRow:
         return RobotRow(
@@ -114,9 +114,9 @@ def trainer(server: object) -> Change:
         )
 
     def change(_: str) -> None:
-        board.state = FleetState(robots=(row("r1", online=True), row("r2", online=False)))
+        page_model.state = FleetState(robots=(row("r1", online=True), row("r2", online=False)))
 
-    server.start(partial(build, board=board))
+    server.start(partial(build, page_model=page_model))
     return change
 
 

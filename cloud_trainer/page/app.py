@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from nicegui import ui
 
-from cloud_trainer.page.board import Board, FleetState, RobotRow, ago
+from cloud_trainer.page.model import FleetState, PageModel, RobotRow, ago
 from cloud_trainer.page.prometheus import CONTENT_TYPE, exposition
 from hierarchy.runtime.page.look import (
     AXIS_COLOUR,
@@ -48,36 +48,36 @@ NO_ROBOT = "No robot yet. Start one: robot-edge run --broker with the same URL a
 # Those that the robot says of itself, which are of before when it is away.
 SAID_BY_ROBOT = ["exit loss", "images/s", "of a JPEG", "queued there"]
 # Classes in the matrix; those that are mistaken most where there are more.
-MOST_IN_MATRIX = 24
+MAX_IN_MATRIX = 24
 # From never to always. The number within can be read on all of them, in both modes: 6.9:1 at least.
 MATRIX_COLOURS, MATRIX_TEXT = ["#dfe8ea", "#35b0a6"], "#10161c"
 # Up to so many classes there is room for a number in each field.
-MOST_WITH_NUMBERS = 12
+MAX_WITH_NUMBERS = 12
 # Rejected messages in the list, newest first.
-MOST_REJECTIONS = 50
+MAX_REJECTIONS = 50
 
 
-def build(app: FastAPI, board: Board) -> None:
+def build(app: FastAPI, page_model: PageModel) -> None:
     """Add the page and its routes."""
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(exposition(board.state), media_type=CONTENT_TYPE)
+        return Response(exposition(page_model.state), media_type=CONTENT_TYPE)
 
-    ui.page("/", title=page_title(board.trainer))(functools.partial(_Page, board))
+    ui.page("/", title=page_title(page_model.trainer))(functools.partial(_Page, page_model))
 
 
 class _Page:
     """One open page."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, page_model: PageModel) -> None:
+        self._page_model = page_model
         self._chosen = ""
-        begin_page(board.trainer)
+        begin_page(page_model.trainer)
         with ui.element("header").classes("rx-head"):
-            heading(board.trainer, 1)
+            heading(page_model.trainer, 1)
             self._link = Chip()
-            self._trouble = Chip()
+            self._problem = Chip()
             ui.element("div").classes("rx-space")
             mode_button()
         with ui.element("div").classes("rx-grid"):
@@ -109,15 +109,15 @@ class _Page:
             self._classes = Table(["class", "right"], about="Cloud accuracy by class")
 
     def _choose(self, index: int) -> None:
-        robots = self._board.state.robots
+        robots = self._page_model.state.robots
         if index < len(robots):
             self._chosen = robots[index].name
             self._refresh()
 
     def _refresh(self) -> None:
-        state = self._board.state
+        state = self._page_model.state
         self._link.show(state.link[:120] or "broker there", "bad" if state.link else "good")
-        self._trouble.show(state.trouble[:120], "bad")
+        self._problem.show(state.problem[:120], "bad")
         self._show_fleet(state)
         row = next((one for one in state.robots if one.name == self._chosen), None) or next(iter(state.robots), None)
         if row:
@@ -142,14 +142,14 @@ class _Page:
         self._robots.show([_cells(row) for row in state.robots], empty=NO_ROBOT)
         entries = [(one, row.name) for row in state.robots for one in row.rejections]
         entries += [(one, one.robot) for one in state.strangers]
-        newest = sorted(entries, key=lambda entry: -entry[0].time)[:MOST_REJECTIONS]
+        newest = sorted(entries, key=lambda entry: -entry[0].time)[:MAX_REJECTIONS]
         self._rejected.show([(_clock(one.time), robot, one.reason) for one, robot in newest], empty="None.")
 
     def _show_robot(self, row: RobotRow) -> None:
         self._name.set_text(row.name)
         away = "away: what is grey is the last that it said"
         self._presence.show("there" if row.online else away, "good" * row.online)
-        self._quarantine.show((row.trouble or row.doubt)[:200], "bad")
+        self._quarantine.show((row.problem or row.doubt)[:200], "bad")
         self._network.set_text(row.network)
         sent, jpeg = row.bytes_per_image, row.jpeg_bytes_per_image
         self._of_it.show(
@@ -175,7 +175,7 @@ class _Page:
 def _cells(row: RobotRow) -> tuple[str, ...]:
     return (
         row.name,
-        "not taken" if row.trouble else "there" if row.online else "away",
+        "not taken" if row.problem else "there" if row.online else "away",
         number(row.images),
         number(len(row.classes)),
         percent(row.exit_accuracy),
@@ -238,11 +238,11 @@ class _Matrix:
         self._shown = confusion
         self._nothing.set_visibility(not confusion)
         self._chart.set_visibility(bool(confusion))
-        names = most_mistaken(confusion, MOST_IN_MATRIX)
+        names = most_mistaken(confusion, MAX_IN_MATRIX)
         options = self._chart.options
         options["xAxis"]["data"] = options["yAxis"]["data"] = [one or "(none)" for one in names]
         options["series"][0]["data"] = cells(confusion, names)
-        options["series"][0]["label"]["show"] = len(names) <= MOST_WITH_NUMBERS
+        options["series"][0]["label"]["show"] = len(names) <= MAX_WITH_NUMBERS
         self._chart.update()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cloud_trainer.page.board import FleetState, RobotRow
+from cloud_trainer.page.model import FleetState, RobotRow
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,7 +26,7 @@ ROBOT_METRICS: list[tuple[str, str, str, Callable[[RobotRow], float | None]]] = 
     ("robot_messages_queued", "gauge", "Messages on the robot without a receipt.", lambda row: row.queued),
     ("robot_messages_rejected_total", "counter", "Messages that were rejected.", lambda row: row.messages_rejected),
     ("robot_messages_dropped_total", "counter", "Dropped unread: it sent too many.", lambda row: row.messages_dropped),
-    ("robot_quarantined", "gauge", "Whether the robot's messages are not taken.", lambda row: bool(row.trouble)),
+    ("robot_quarantined", "gauge", "Whether the robot's messages are not taken.", lambda row: bool(row.problem)),
     (
         "robot_teaches_nothing",
         "gauge",
@@ -54,7 +54,7 @@ def exposition(state: FleetState) -> str:
     for name, kind, about, value in (
         ("store_bytes", "gauge", "What the store takes of the disk.", state.store_bytes),
         ("store_limit_bytes", "gauge", "What the store may take.", state.store_limit),
-        ("taking", "gauge", "Whether activations are taken.", not state.trouble),
+        ("taking", "gauge", "Whether activations are taken.", not state.problem),
         ("strangers_rejected_total", "counter", "Rejected messages of unknown robots.", state.strangers_rejected),
         ("strangers_dropped_total", "counter", "Messages of unknown robots dropped unread.", state.strangers_dropped),
     ):

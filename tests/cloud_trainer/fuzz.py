@@ -125,7 +125,7 @@ def run(cloud: Cloud, count: int, *, seed: int) -> None:
         if number % 30 == 0:
             cloud.work(rng.choice([0.1, 1.0, 4.0, 100.0]))
             for record in cloud.known.values():
-                record.conduct._until = 0.0  # in quarantine it would not be listened to, and most of them would be
+                record.quarantine._until = 0.0  # in quarantine it would not be listened to, and most of them would be
             assert len(cloud.known) <= MOST_ROBOTS
         if number % 1000 == 999:
             check(cloud, number // 1000)
@@ -152,5 +152,5 @@ if __name__ == "__main__":
         use_tiny_networks(patch)
         its = Cloud(Path(folder) / "run", patch, **SETTINGS)
         run(its, int(sys.argv[1]), seed=int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-        print({name: (record.conduct.rejected, record.training.steps) for name, record in its.known.items()})
+        print({name: (record.quarantine.rejected, record.training.steps) for name, record in its.known.items()})
         its.kill()

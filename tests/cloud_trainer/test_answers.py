@@ -20,9 +20,9 @@ from cloud_trainer import answers as answers_module
 from cloud_trainer.answers import (
     ALL_ASKS_PER_SECOND,
     IDLE_SECONDS,
-    MOST_ASKERS,
-    MOST_COPIES,
-    MOST_WAITING,
+    MAX_ASKERS,
+    MAX_COPIES,
+    MAX_WAITING,
     REFRESH_SECONDS,
     ROBOT_ASKS_PER_SECOND,
     Asks,
@@ -123,9 +123,9 @@ def test_a_copy_is_renewed_now_and_then_and_given_up(answering: Answering) -> No
 
 
 def test_only_the_last_askers_have_copies(start: Callable[..., Cloud]) -> None:
-    cloud = start(most_robots=MOST_COPIES + 2)
+    cloud = start(most_robots=MAX_COPIES + 2)
     answering = Answering(cloud)
-    names = [f"r{number}" for number in range(MOST_COPIES + 2)]
+    names = [f"r{number}" for number in range(MAX_COPIES + 2)]
     for name in names:
         cloud.say(name, STATE, *batches(1))
         answering.wake(name)
@@ -157,7 +157,7 @@ def test_who_is_not_answered(answering: Answering) -> None:
     assert answering.ask(make_ask(), robot="nobody") == []
     answering.wake()
     record = answering.cloud.known["r1"]
-    record.conduct.bad(answering.cloud.clock.now, "nonsense", grave=True)
+    record.quarantine.bad(answering.cloud.clock.now, "nonsense", grave=True)
     answering.cloud.work()
     assert answering.ask(make_ask(1)) == []
 
@@ -217,7 +217,7 @@ def test_all_together_may_ask_only_so_often() -> None:
         asks.add(f"r{number}", make_ask(), number / 1000)
         answered += asks.next(number / 1000) is not None
     assert ALL_ASKS_PER_SECOND <= answered <= 2 * ALL_ASKS_PER_SECOND
-    assert len(asks._askers) == MOST_ASKERS
+    assert len(asks._askers) == MAX_ASKERS
     assert asks.robots(1.0)[:2] == ["r999", "r998"]
 
 
@@ -227,7 +227,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     asks = Asks()
     for number in range(500):
         asks.add("r1", make_ask(number), 0.0)
-    assert len(asks._waiting) == MOST_WAITING
+    assert len(asks._waiting) == MAX_WAITING
 
 
 def test_garbage_is_survived(answering: Answering) -> None:
@@ -244,7 +244,7 @@ def test_garbage_is_survived(answering: Answering) -> None:
             answering.cloud.clock.now += 1.0
             answering.cloud.turn()
     answering.cloud.work(5.0)
-    answering.work(MOST_WAITING)
+    answering.work(MAX_WAITING)
     answering.cloud.clock.now += 1.0
     assert [one.number for one in answering.ask(make_ask(9))] == [9]
 

@@ -10,7 +10,7 @@ import pytest
 from broker.wire.bounds import FORGOTTEN
 from broker.wire.messages import Change, ClassEdit
 from broker.wire.quantize import unpack_activations
-from cloud_trainer.class_edits import MOST_BOOTS, ClassEdits
+from cloud_trainer.class_edits import MAX_BOOTS, ClassEdits
 from tests.cloud_trainer.world import STATE, make_batch
 
 
@@ -102,6 +102,6 @@ def test_edits_that_would_change_nothing_are_known() -> None:
 
 def test_boots_are_bounded() -> None:
     edits = ClassEdits()
-    for number in range(MOST_BOOTS + 5):
+    for number in range(MAX_BOOTS + 5):
         edits.note(make_batch(["cat"], boot=f"{number:016x}"))
-    assert len(edits._runs) == MOST_BOOTS
+    assert len(edits._runs) == MAX_BOOTS

@@ -17,8 +17,8 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.cost import (
     BYTES_PER_PARAMETER,
     COUNTED_CLASSES,
-    MOST_STEP_SECONDS,
-    MOST_VALUES_IN_STEP,
+    MAX_STEP_SECONDS,
+    MAX_VALUES_IN_STEP,
     Cost,
     TooCostly,
     check_time,
@@ -128,7 +128,7 @@ def test_attention_is_no_matrix_of_all_pairs(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_huge_step_is_refused() -> None:
     with pytest.raises(TooCostly, match=r"a step of 65 samples .* holds 136,314,880 values, limit 134,217,728"):
-        cost_of(split(shape=(MOST_VALUES_IN_STEP // 64 // 16, 4, 4)), 65, CPU)
+        cost_of(split(shape=(MAX_VALUES_IN_STEP // 64 // 16, 4, 4)), 65, CPU)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_networks_stay_and_the_largest_one_s_work_is_added() -> None:
 
 
 def test_a_step_that_takes_minutes_is_refused() -> None:
-    check_time(cost(flops=int(MOST_STEP_SECONDS * 1e11)), 1e11)
+    check_time(cost(flops=int(MAX_STEP_SECONDS * 1e11)), 1e11)
     with pytest.raises(TooCostly, match=r"takes 6.1 TFLOP, here 61 s at best, limit 60 s"):
-        check_time(cost(flops=int((MOST_STEP_SECONDS + 1) * 1e11)), 1e11)
+        check_time(cost(flops=int((MAX_STEP_SECONDS + 1) * 1e11)), 1e11)
 
 
 def test_a_slow_step_is_timed_on_few_samples() -> None:

@@ -201,7 +201,7 @@ def test_each_run_counts_its_edits_and_lessons_anew(tmp_path: Path) -> None:
 
 
 def test_a_robot_with_no_end_of_lessons_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cloud_trainer.class_edits, "MOST_SESSIONS", 3)
+    monkeypatch.setattr(cloud_trainer.class_edits, "MAX_SESSIONS", 3)
     edits = ClassEdits()
     for session in range(1, 8):
         edits.note(make_batch(["cat"], samples=[session], session=session))

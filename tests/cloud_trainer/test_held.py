@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from broker.link.inbox import Delivery
-from cloud_trainer.held import HELD_BYTES, MOST_HELD, Held
+from cloud_trainer.held import HELD_BYTES, MAX_HELD, Held
 
 
 def delivery(size: int, number: int = 0) -> Delivery:
@@ -20,9 +20,9 @@ def test_each_robot_s_messages_come_out_in_their_order() -> None:
 
 def test_number_and_bytes_are_bounded_and_free_again() -> None:
     held = Held()
-    for _ in range(2 * MOST_HELD):
+    for _ in range(2 * MAX_HELD):
         held.add("r1", delivery(1))
-    assert len(held.release("r1")) == MOST_HELD
+    assert len(held.release("r1")) == MAX_HELD
     for _ in range(3):
         for _ in range(40):
             held.add("r1", delivery(HELD_BYTES // 20))

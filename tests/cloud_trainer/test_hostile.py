@@ -20,7 +20,7 @@ from broker.wire import topics
 from broker.wire.bounds import RECEIVE_LIMIT_BYTES
 from broker.wire.codec import pack
 from broker.wire.messages import SplitSpec
-from cloud_trainer.conduct import FIRST_SECONDS, REJECTIONS
+from cloud_trainer.quarantine import FIRST_SECONDS, REJECTIONS
 from tests.cloud_trainer import fuzz
 from tests.cloud_trainer.world import (
     SPLIT,
@@ -278,7 +278,7 @@ def test_garbage_of_all_kinds_does_no_harm(seed: int, start: Start, caplog: pyte
     caplog.set_level(logging.CRITICAL)
     cloud = start(**fuzz.SETTINGS)
     assert peak(lambda: fuzz.run(cloud, 2400, seed=seed)) < 30_000_000
-    assert sum(record.conduct.rejected for record in cloud.known.values()) > 100
+    assert sum(record.quarantine.rejected for record in cloud.known.values()) > 100
     trained = [name for name, record in cloud.known.items() if record.training.steps]
     assert len(trained) > 2, "the garbage is too bad to get anywhere"
     cloud.kill()

@@ -14,11 +14,11 @@ from broker.link.inbox import LANE_LIMIT
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import ClassEdit, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
-from cloud_trainer import conduct
-from cloud_trainer.conduct import FIRST_SECONDS
+from cloud_trainer import quarantine
 from cloud_trainer.incoming import NEWCOMER_SECONDS
 from cloud_trainer.node import NOBODY_CAME, NOTHING_CAME, REPORT_SECONDS
 from cloud_trainer.outgoing import RETRY_SECONDS, WARNING_SECONDS
+from cloud_trainer.quarantine import FIRST_SECONDS
 from cloud_trainer.replay import replay
 from cloud_trainer.robot import Preparation
 from cloud_trainer.robot_training import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
@@ -269,7 +269,7 @@ def test_a_flood_is_dropped_unread_and_counted_by_robot(start: Start, caplog: py
 def test_a_robot_that_sends_noise_is_named(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(conduct, "DOUBT_IMAGES", 200)
+    monkeypatch.setattr(quarantine, "DOUBT_IMAGES", 200)
     cloud = start()
     rng = np.random.default_rng(0)
     cloud.say("r1", STATE)

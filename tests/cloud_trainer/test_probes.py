@@ -16,7 +16,7 @@ from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Probe, ProbeResult
 from cloud_trainer import probes as probes_module
-from cloud_trainer.probes import MOST_WAITING
+from cloud_trainer.probes import MAX_WAITING
 from tests.cloud_trainer.fuzz import SPOILERS
 from tests.cloud_trainer.world import SPLIT, STATE, Cloud, of
 
@@ -107,11 +107,11 @@ def test_one_network_of_each_robot_waits_the_last_that_it_asked_for(
 
 def test_more_robots_than_can_wait_are_told_so(probing: Probing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing.probes, "_training_seconds", lambda *_: 0.1)
-    for number in range(MOST_WAITING):
+    for number in range(MAX_WAITING):
         assert probing.send(make_probe(split=SPLIT), robot=f"r{number}") == []
     (result,) = probing.send(make_probe(split=SPLIT), robot="late")
     assert "try again" in result.trouble
-    assert sum(probing.probes.time_next(ROOM, training=False) for _ in range(2 * MOST_WAITING)) == MOST_WAITING
+    assert sum(probing.probes.time_next(ROOM, training=False) for _ in range(2 * MAX_WAITING)) == MAX_WAITING
 
 
 def test_who_asks_again_is_told_the_same(probing: Probing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from broker.errors import MalformedMessage
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, ClassEdit, SplitSpec, TrainerMetrics
 from broker.wire.quantize import dequantize, quantize
-from cloud_trainer.session import MOST_UNREHEARSED, RobotSession
+from cloud_trainer.session import MAX_UNREHEARSED, RobotSession
 from cloud_trainer.store import Event, Kind
 from hierarchy.cloud import CloudSegment, CloudStep, CloudTrainer
 from hierarchy.device import Compute
@@ -93,7 +93,7 @@ class Robot:
         self.log.append(payload)
         self.session.apply(Event(id=len(self.log), robot="r1", kind=kind, payload=payload))
         assert self.session.cursor == len(self.log)
-        return self.session.trouble
+        return self.session.problem
 
     @property
     def steps(self) -> list[tuple[int, int]]:
@@ -175,9 +175,9 @@ def test_idle_rehearsal_that_is_cut_short_settles_and_the_rest_of_it_stays_due()
 
 def test_what_idle_rehearsal_is_owed_for_is_bounded() -> None:
     robot = Robot(batch=100)
-    for _ in range(MOST_UNREHEARSED // 100 + 3):
+    for _ in range(MAX_UNREHEARSED // 100 + 3):
         robot.send(100)
-    assert robot.session.idle_steps_due(0.5) == MOST_UNREHEARSED // 2
+    assert robot.session.idle_steps_due(0.5) == MAX_UNREHEARSED // 2
 
 
 @pytest.mark.parametrize(("rehearse", "fresh"), [(0.0, 8), (1.0, 4), (3.0, 2), (16.0, 1)])
@@ -422,7 +422,7 @@ def test_the_last_round_is_tested_once_more_when_idle_rehearsal_is_done() -> Non
 
 
 def test_a_round_that_is_larger_than_what_is_tested_again_still_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_trainer.rounds.MOST_TESTED_AGAIN", 5)
+    monkeypatch.setattr("cloud_trainer.rounds.MAX_TESTED_AGAIN", 5)
     robot = Robot()
     robot.send(16)
     for _ in range(3):

@@ -12,7 +12,7 @@ import pytest
 from broker.errors import ConfigError
 from cloud_trainer import session_start, workers
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.share import worker_folder
+from cloud_trainer.shard import worker_folder
 from cloud_trainer.store import STORE
 from cloud_trainer.workers import check_folder, worker_configs
 from hierarchy.runtime.checkpoint import CHECKPOINT

@@ -23,7 +23,7 @@ from PIL import Image
 
 from broker.wire.codec import unpack
 from broker.wire.messages import Message
-from cloud_trainer.share import worker_folder
+from cloud_trainer.shard import worker_folder
 from tests.warm_start import Process, WarmStart
 
 # Only a failure takes this long.

@@ -12,7 +12,7 @@ import pytest
 
 from broker.wire.messages import Receipt, TrainerState
 from broker.wire.topics import topic
-from cloud_trainer.share import worker_of
+from cloud_trainer.shard import worker_of
 from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.run_folder import SUMMARY
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from cloud_trainer.page.board import CheckpointFile, FleetState, RobotRow
+from cloud_trainer.page.model import CheckpointFile, FleetState, RobotRow
 from cloud_trainer.page.prometheus import exposition
 
 ROW = RobotRow(

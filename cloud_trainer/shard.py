@@ -26,7 +26,7 @@ def worker_of(robot: str, workers: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class Shard:
     """What one of a trainer's workers listens to."""
 
     trainer: str

@@ -37,7 +37,7 @@ def doubt(*, images: int, recent: float | None, classes: int) -> str:
     )
 
 
-class Conduct:
+class Quarantine:
     """Keeps one robot's record."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Conduct:
         self._lately.append((now, False))
         recent = [good for when, good in self._lately if when > now - WITHIN_SECONDS]
         rejected = recent.count(False)
-        if self.quarantine(now) or not (grave or (rejected >= REJECTIONS and rejected > len(recent) / 2)):
+        if self.reason(now) or not (grave or (rejected >= REJECTIONS and rejected > len(recent) / 2)):
             return False
         self._until = now + self._length
         self._reason = f"not listened to for {self._length:.0f} s: {reason}"
@@ -72,6 +72,6 @@ class Conduct:
         self._lately.clear()
         return True
 
-    def quarantine(self, now: float) -> str:
+    def reason(self, now: float) -> str:
         """Return why the robot is not listened to now; empty where it is."""
         return self._reason if now < self._until else ""

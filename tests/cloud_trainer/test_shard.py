@@ -9,7 +9,7 @@ import pytest
 
 from broker.wire import topics
 from broker.wire.topics import MAX_WORKERS, Channel, topic
-from cloud_trainer.share import Share, worker_of
+from cloud_trainer.shard import Shard, worker_of
 from tests.cloud_trainer.world import STATE, Cloud, batches
 
 Start = Callable[..., Cloud]
@@ -17,8 +17,8 @@ Start = Callable[..., Cloud]
 NAMES = ["r1", "r2", "r10", "007", "arm", "arm_left", "Z" * 64, "9" * 64, "-", "r1-2"]
 
 
-def share(number: int, workers: int = 2) -> Share:
-    return Share(trainer="cloud", number=number, workers=workers)
+def shard(number: int, workers: int = 2) -> Shard:
+    return Shard(trainer="cloud", number=number, workers=workers)
 
 
 def test_a_robots_worker_never_changes() -> None:
@@ -29,7 +29,7 @@ def test_a_robots_worker_never_changes() -> None:
 @pytest.mark.parametrize("workers", range(1, MAX_WORKERS + 1))
 @pytest.mark.parametrize("channel", get_args(Channel))
 def test_each_robot_is_heard_by_exactly_one_worker(workers: int, channel: Channel) -> None:
-    shares = [share(number, workers) for number in range(workers)]
+    shares = [shard(number, workers) for number in range(workers)]
     for name in NAMES:
         assert [one.wants(topic("robot", name, channel)) for one in shares].count(True) == 1
 
@@ -52,18 +52,18 @@ def test_a_worker_hears_trainers_but_not_its_siblings() -> None:
     heard = [
         name
         for name in ("cloud-0", "cloud-1", "cloud-2", "cloud", "other")
-        if share(1).wants(topic("trainer", name, "state"))
+        if shard(1).wants(topic("trainer", name, "state"))
     ]
     assert heard == ["cloud-1", "cloud-2", "cloud", "other"], "cloud-2 is none of two"
 
 
 def test_one_worker_complains_of_what_is_nobodys() -> None:
-    assert [share(number).wants("reflexarc/1/robot/two words/state") for number in range(2)] == [True, False]
+    assert [shard(number).wants("reflexarc/1/robot/two words/state") for number in range(2)] == [True, False]
 
 
 def test_what_others_robots_send_is_neither_stored_nor_answered(start: Start) -> None:
     own, other = sorted(("r1", "r2"), key=lambda name: worker_of(name, 2))
-    cloud = start(wanted=share(0).wants)
+    cloud = start(wanted=shard(0).wants)
     assert cloud.say(other, STATE, *batches(2)) == []
     assert len(cloud.say(own, STATE, *batches(2))) == 2
     assert cloud.store.robots() == [own]

@@ -26,7 +26,7 @@ class RobotRow:
     """What a page shows of one robot at one moment. Shares are of 1; None where not known.
 
     online: whether it is there now. heard: seconds since its last message. network: backbone and cut. by_class,
-    confusion: of held-out frames, as HeldOut's. trouble: why its messages are not taken, empty where they are.
+    confusion: of held-out frames, as HeldOut's. problem: why its messages are not taken, empty where they are.
     doubt: why they seem to teach nothing, empty where they do.
     history: Unix times with exit loss, cloud loss, exit and cloud prequential accuracy.
     """
@@ -52,7 +52,7 @@ class RobotRow:
     messages_waiting: int = 0
     messages_rejected: int = 0
     messages_dropped: int = 0
-    trouble: str = ""
+    problem: str = ""
     doubt: str = ""
     by_class: Mapping[str, float] = field(default_factory=dict)
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class RobotRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FleetState:
-    """What a page shows of a trainer. store_limit: bytes. link, trouble: what is wrong, empty where nothing is.
+    """What a page shows of a trainer. store_limit: bytes. link, problem: what is wrong, empty where nothing is.
 
     strangers: what was rejected of robots that this trainer does not know; strangers_rejected: how much in all.
     """
@@ -72,14 +72,14 @@ class FleetState:
     store_bytes: int = 0
     store_limit: float = 0.0
     link: str = ""
-    trouble: str = ""
+    problem: str = ""
     strangers: tuple[Rejection, ...] = ()
     strangers_rejected: int = 0
     strangers_dropped: int = 0
 
 
 @dataclass
-class Board:
+class PageModel:
     """Where the trainer's loop pins up what is so; replaced as a whole, so any thread may read it."""
 
     trainer: str
@@ -125,9 +125,9 @@ class Rows:
             dropped=said.dropped if said else None,
             messages_trained=figures.messages_trained if figures else 0,
             messages_waiting=robot.messages_waiting,
-            messages_rejected=robot.conduct.rejected,
+            messages_rejected=robot.quarantine.rejected,
             messages_dropped=robot.dropped,
-            trouble=robot.problem(now),
+            problem=robot.problem(now),
             doubt=robot.doubt,
             by_class=standing.by_class if standing else {},
             confusion=standing.confusion if standing else {},
