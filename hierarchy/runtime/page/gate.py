@@ -14,9 +14,11 @@ import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.datastructures import MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hierarchy.runtime.page.options import is_loopback
@@ -33,19 +35,16 @@ MAX_FORM_BYTES = 4096
 # A browser sends it at once. Who takes longer holds a connection that others wait for.
 FORM_SECONDS = 10.0
 
-Headers = list[tuple[bytes, bytes]]
-
-# The page may load what it serves itself, and nothing else. NiceGUI's templates have scripts within.
-SECURITY_HEADERS: Headers = [
-    (
-        b"content-security-policy",
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-        b"img-src 'self' data:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
+NO_STORE = {"cache-control": "no-store"}
+SECURITY_HEADERS = {
+    # The page may load what it serves itself, and nothing else. NiceGUI's templates have scripts within.
+    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
     # Not no-referrer: with that Chromium gives a form's own origin as null, and the login would look foreign.
-    (b"referrer-policy", b"same-origin"),
-]
+    "referrer-policy": "same-origin",
+}
 
 
 class Attempts:
@@ -87,68 +86,54 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let the app answer."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-        elif not self._is_from_here(scope):
-            await _refuse(scope, send, 403, "This page does not answer to other sites, or under that name.")
-        elif not self._password or self._has_session(scope):
-            await self.app(scope, receive, _with_headers(send))
-        elif scope["type"] == "websocket":
-            await _refuse(scope, send, 403, "")
-        elif scope["path"] == "/login" and scope["method"] == "POST":
-            await self._log_in(scope, receive, send)
-        elif b"authorization" in dict(scope["headers"]):
-            await self._let_program_in(scope, receive, send)
-        elif b"text/html" in dict(scope["headers"]).get(b"accept", b"") and scope["method"] == "GET":
-            await _answer(send, 200 if scope["path"] == "/login" else 401, self._form(""))
-        else:
-            await _refuse(scope, send, 401, "The password is missing.")
+        if scope["type"] != "lifespan":
+            send = _with_headers(send)
+            refusal = await self._refusal(HTTPConnection(scope), receive)
+            if refusal and scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            if refusal:
+                await refusal(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
-    def _is_from_here(self, scope: Scope) -> bool:
-        headers = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
-        origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and urlsplit(origin).netloc != host:
-            return False
-        return bool(self._password) or is_loopback(urlsplit(f"//{host}").hostname or "")
-
-    def _has_session(self, scope: Scope) -> bool:
-        try:
-            cookie = SimpleCookie(dict(scope["headers"]).get(b"cookie", b"").decode("latin-1")).get(COOKIE)
-        except CookieError:
-            return False
+    async def _refusal(self, asked: HTTPConnection, receive: Receive) -> Response | None:
+        """Return what is answered instead of the app; None where the app may answer."""
+        scope, headers = asked.scope, asked.headers
+        if not _is_from_here(asked, any_name=bool(self._password)):
+            return _plain(403, "This page does not answer to other sites, or under that name.")
         # Who has no token cannot learn one from how long this takes: they are random, of 256 bits.
-        return cookie is not None and self._sessions.get(cookie.value, 0.0) > self._clock()
+        if not self._password or self._sessions.get(asked.cookies.get(COOKIE, ""), 0.0) > self._clock():
+            return None
+        if scope["type"] == "websocket":
+            return _plain(403, "")
+        if scope["path"] == "/login" and scope["method"] == "POST":
+            return await self._log_in(asked, receive)
+        if "authorization" in headers:  # Prometheus and its like send the password with each request
+            problem = self._problem(asked, _given_by(headers["authorization"]))
+            return _plain(_status(problem), problem) if problem else None
+        if "text/html" in headers.get("accept", "") and scope["method"] == "GET":
+            return self._form(200 if scope["path"] == "/login" else 401)
+        return _plain(401, "The password is missing.")
 
-    async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _log_in(self, asked: HTTPConnection, receive: Receive) -> Response:
         try:
             body = await asyncio.wait_for(_body(receive), FORM_SECONDS)
         except asyncio.TimeoutError:
-            await _refuse(scope, send, 408, "The password took too long to come.")
-            return
+            return _plain(408, "The password took too long to come.")
         given = parse_qs(body.decode("utf-8", "replace")).get("password", [""])[0]
-        problem = self._problem(scope, given)
-        if problem:
-            await _answer(send, 429 if problem.startswith("Too") else 401, self._form(problem))
-            return
+        if problem := self._problem(asked, given):
+            return self._form(_status(problem), problem)
         token = secrets.token_urlsafe(32)
         self._sessions[token] = self._clock() + SESSION_SECONDS
         while len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         cookie = f"{COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SESSION_SECONDS:.0f}"
-        await _answer(send, 303, "", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
+        return Response(status_code=303, headers={"location": "/", "set-cookie": cookie, **NO_STORE})
 
-    async def _let_program_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let Prometheus and its like in, which send the password with each request."""
-        problem = self._problem(scope, _given_by(dict(scope["headers"])[b"authorization"]))
-        if problem:
-            await _refuse(scope, send, 429 if problem.startswith("Too") else 401, problem)
-        else:
-            await self.app(scope, receive, _with_headers(send))
-
-    def _problem(self, scope: Scope, given: str) -> str:
+    def _problem(self, asked: HTTPConnection, given: str) -> str:
         """Return what is wrong with a password, for people; empty where it is right."""
-        address = (scope.get("client") or ("",))[0]
+        address = asked.client.host if asked.client else ""
         if not self._attempts.allowed(address):
             return "Too many wrong passwords. Wait a minute."
         if hmac.compare_digest(given.encode("utf-8", "replace"), self._password):
@@ -156,13 +141,29 @@ class Gate:
         self._attempts.wrong(address)
         return "That is not the password."
 
-    def _form(self, problem: str) -> str:
-        return FORM.replace("TITLE", html.escape(self._title)).replace("PROBLEM", html.escape(problem))
+    def _form(self, status: int, problem: str = "") -> Response:
+        form = FORM.replace("TITLE", html.escape(self._title)).replace("PROBLEM", html.escape(problem))
+        return HTMLResponse(form, status, NO_STORE)
 
 
-def _given_by(authorization: bytes) -> str:
+def _is_from_here(asked: HTTPConnection, *, any_name: bool) -> bool:
+    host, origin = asked.headers.get("host", ""), asked.headers.get("origin", "")
+    if origin and urlsplit(origin).netloc != host:
+        return False
+    return any_name or is_loopback(urlsplit(f"//{host}").hostname or "")
+
+
+def _plain(status: int, text: str) -> Response:
+    return PlainTextResponse(text, status, NO_STORE)
+
+
+def _status(problem: str) -> int:
+    return 429 if problem.startswith("Too") else 401
+
+
+def _given_by(authorization: str) -> str:
     """Return the password in an Authorization header: Bearer, or Basic with any name."""
-    scheme, _, value = authorization.decode("latin-1").partition(" ")
+    scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
     try:
@@ -174,7 +175,8 @@ def _given_by(authorization: bytes) -> str:
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), *SECURITY_HEADERS]}
+            message.setdefault("headers", [])
+            MutableHeaders(scope=message).update(SECURITY_HEADERS)
         await send(message)
 
     return sending
@@ -187,21 +189,6 @@ async def _body(receive: Receive) -> bytes:
         body += bytes(message.get("body", b""))
         if message["type"] != "http.request" or not message.get("more_body") or len(body) > MAX_FORM_BYTES:
             return body[:MAX_FORM_BYTES]
-
-
-async def _refuse(scope: Scope, send: Send, status: int, text: str) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
-    else:
-        await _answer(send, status, text, [(b"content-type", b"text/plain; charset=utf-8")])
-
-
-async def _answer(send: Send, status: int, body: str, headers: Headers | None = None) -> None:
-    has_type = any(name == b"content-type" for name, _ in headers or ())
-    html_type: Headers = [] if has_type else [(b"content-type", b"text/html; charset=utf-8")]
-    all_headers = [*(headers or []), *html_type, (b"cache-control", b"no-store"), *SECURITY_HEADERS]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
-    await send({"type": "http.response.body", "body": body.encode()})
 
 
 FORM = """<!doctype html>
