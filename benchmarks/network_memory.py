@@ -20,6 +20,7 @@ from recording import Table, record
 
 from broker.program.startup import prepare_pytorch
 from broker.wire.messages import RobotState, SplitSpec
+from cloud_trainer.session_state import LAYOUT
 
 # Backbone, cut, pixels, what crosses, and samples in a step.
 NETWORKS = [
@@ -76,7 +77,7 @@ def work(number: int) -> None:
         session.trainer.step(activations, names, fresh=batch, progress=None)
     session.trainer.predict(activations)
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(Path(folder), *session.checkpoint())
+        save_checkpoint(Path(folder), LAYOUT, session.checkpoint())
     print(
         json.dumps(
             {

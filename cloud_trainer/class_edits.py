@@ -7,13 +7,11 @@ number apply to it, whenever they come.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from broker.wire.bounds import FORGOTTEN
-from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit
 from broker.wire.quantize import pack_activations, unpack_activations
 
@@ -37,6 +35,18 @@ class Wipes:
         """Note a batch that came with such samples."""
         if event not in self.others:
             self.others.append(event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditsState:
+    """As in `ClassEdits`. sessions: of each the run, its number, and the first and last number of its samples."""
+
+    last: int
+    run: int
+    runs: dict[str, int]
+    edits: list[ClassEdit]
+    sessions: list[tuple[int, int, int, int]]
+    early: list[ClassEdit]
 
 
 class ClassEdits:
@@ -145,22 +155,21 @@ class ClassEdits:
         activations = pack_activations(replace(quantized, codes=codes))
         return replace(batch, classes=classes, labels=labels, activations=activations)
 
-    def state(self) -> dict[str, Any]:
-        """Return the state, as JSON can hold it."""
-        return {
-            "last": self._last,
-            "run": self._run,
-            "runs": self._runs,
-            "edits": [pack(edit).hex() for edit in self._edits],
-            "sessions": [[*of, *numbers] for of, numbers in self._sessions.items()],
-            "early": [pack(edit).hex() for edit in self._early.values()],
-        }
+    def state(self) -> EditsState:
+        """Return what a checkpoint must hold."""
+        return EditsState(
+            last=self._last,
+            run=self._run,
+            runs=self._runs,
+            edits=self._edits,
+            sessions=[(*of, *numbers) for of, numbers in self._sessions.items()],
+            early=list(self._early.values()),
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: EditsState) -> None:
         """Go on from a state."""
-        self._last = state["last"]
-        self._run, self._runs = state["run"], dict(state["runs"])
-        self._sessions = {(run, session): (first, last) for run, session, first, last in state["sessions"]}
-        self._edits = [unpack_as(ClassEdit, bytes.fromhex(one)) for one in state["edits"]]
-        early = [unpack_as(ClassEdit, bytes.fromhex(one)) for one in state["early"]]
-        self._early = {edit.number: edit for edit in early}
+        self._last = state.last
+        self._run, self._runs = state.run, dict(state.runs)
+        self._sessions = {(run, session): (first, last) for run, session, first, last in state.sessions}
+        self._edits = list(state.edits)
+        self._early = {edit.number: edit for edit in state.early}

@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from broker.errors import ConfigError, NothingDone
 from broker.program.machine import refused
@@ -16,9 +17,10 @@ from broker.program.plain_text import counted
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.session import RobotSession
 from cloud_trainer.session_start import SessionStart, open_session
+from cloud_trainer.session_state import LAYOUT, SessionState
 from cloud_trainer.store import Store
 from hierarchy.device import choose_device, set_threads
-from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
+from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
 from hierarchy.runtime.command_line import DeviceName
 from hierarchy.runtime.console import PlainConsole
 from hierarchy.runtime.progress import RunProgress
@@ -47,23 +49,24 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
                 )
             checkpoint = path.parent / "checkpoint" / robot
             advice = f"move {checkpoint} away to train from the log without comparing"
-            saved = load_checkpoint(checkpoint, advice) if (checkpoint / CHECKPOINT).exists() else None
+            saved = load_checkpoint(checkpoint, LAYOUT, advice) if (checkpoint / CHECKPOINT).exists() else None
             session, comparison = _replay_robot(store, robot, settings, device, saved)
-            parts, about = session.checkpoint()
+            state = session.checkpoint()
+            weights = digest(tensors_of(state.learner.weights, "weights"))[:16]
             comparison = comparison or "no checkpoint beside it"
             console.print(
                 f"robot {robot}: {counted(session.messages_trained, 'message')}, "
                 f"{counted(session.prequential.count, 'image')}, "
-                f"{counted(session.trainer.steps, 'step')}, weights {digest(parts, 'weights')[:16]}: {comparison}"
+                f"{counted(session.trainer.steps, 'step')}, weights {weights}: {comparison}"
             )
             equal &= "differs" not in comparison
             if out:
-                _save(out / "checkpoint" / robot, parts, {**about, "split": asdict(session.state.split)})
+                _save(out / "checkpoint" / robot, state)
     return equal
 
 
 def _replay_robot(
-    store: Store, robot: str, settings: TrainingSettings, device: DeviceName, saved: tuple[Parts, dict[str, Any]] | None
+    store: Store, robot: str, settings: TrainingSettings, device: DeviceName, saved: SessionState | None
 ) -> tuple[RobotSession, str]:
     """Return the session at the end of the log, and how it compared when it was where the checkpoint is."""
     session: RobotSession | None = None
@@ -73,7 +76,7 @@ def _replay_robot(
         store.event_count(robot), f"events of robot {robot}", console=PlainConsole(stderr=True)
     ) as progress:
         while event := store.next_event(robot, cursor):
-            if saved and session and not comparison and event.id > saved[1]["cursor"]:
+            if saved and session and not comparison and event.id > saved.cursor:
                 comparison = _compared(session, saved)
             cursor = event.id
             if event.kind == "start":
@@ -92,26 +95,29 @@ def _replay_robot(
     return session, comparison
 
 
-def _save(folder: Path, parts: Parts, about: dict[str, Any]) -> None:
+def _save(folder: Path, state: SessionState) -> None:
     try:
-        save_checkpoint(folder, parts, about)
+        save_checkpoint(folder, LAYOUT, state)
     except OSError as error:
         raise refused("--run-dir", error, path=folder) from error
 
 
-def _compared(session: RobotSession, saved: tuple[Parts, dict[str, Any]]) -> str:
+def _compared(session: RobotSession, saved: SessionState) -> str:
     """Say whether a session is, in all that its training depends on, where the checkpoint is."""
-    parts, about = session.checkpoint()
-    same = digest(parts) == digest(saved[0]) and json.loads(json.dumps(about)).items() <= saved[1].items()
-    at = f"the checkpoint at event {saved[1]['cursor']}"
+    here, there = session.checkpoint(), replace(saved, start="")
+    same = digest(tensors_of(here)) == digest(tensors_of(there)) and _as_json(here) == _as_json(there)
+    at = f"the checkpoint at event {saved.cursor}"
     return f"equal to {at}, bit for bit" if same else f"differs from {at}"
 
 
-def digest(parts: Parts, *only: str) -> str:
-    """Return a hash of the tensors in all parts, or in some only."""
+def _as_json(state: SessionState) -> str:
+    return json.dumps(LAYOUT.pack(state, lambda _tensor: ""))
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Return a hash of tensors and their names."""
     result = hashlib.sha256()
-    for part, named in sorted(parts.items()):
-        for name, value in sorted(named.items()) if part in only or not only else ():
-            result.update(f"{part}/{name}{value.dtype}{tuple(value.shape)}".encode())
-            result.update(value.detach().cpu().contiguous().numpy().tobytes())
+    for name, value in sorted(tensors.items()):
+        result.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        result.update(value.detach().cpu().contiguous().numpy().tobytes())
     return result.hexdigest()

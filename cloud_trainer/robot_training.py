@@ -350,15 +350,15 @@ class RobotTraining:
         Raises ConfigError where the checkpoint and the store do not belong together.
         """
         if self.saved.exists:
-            parts, about = self.saved.load()
-            self.start = about["start"].encode()
+            saved = self.saved.load()
+            self.start = saved.start.encode()
             try:
                 self.session = self._open(self.start, restored=True)
-                self.saved.restore(self.session, parts, about)
+                self.saved.restore(self.session, saved)
                 self._workplace.room.keep(self.robot, self._workplace.room.cost(self.session.state))
                 self._save_when_idle = bool(self.session.wipes)  # a killed process may not have come to it
             except TooCostly as error:
-                self._skip(about["cursor"], error)
+                self._skip(saved.cursor, error)
         elif not self._store.is_whole(self.robot):
             log.warning(
                 "robot %s has no checkpoint, and its oldest samples were given up: starting from the rest", self.robot

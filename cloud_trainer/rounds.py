@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from hierarchy.continual import AccuracyRounds
+from hierarchy.continual import AccuracyRounds, Round
 from hierarchy.evaluation import HeldOut
 
 # Samples of a round of tests, and those of one message more, that are predicted once more behind idle rehearsal.
@@ -14,6 +15,18 @@ MAX_TESTED_AGAIN = 4000
 # first: as the samples came. settled: once more, behind the idle rehearsal that followed. later: once more, behind more
 # that was learned; a round is not to tell of that.
 When = Literal["first", "settled", "later"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsState:
+    """The tests of the present round, and the rounds before it. tests: confusions, in the order of the tests."""
+
+    number: int
+    evaluated: int
+    events: list[int]
+    tests: dict[When, dict[str, dict[str, int]]]
+    has_moved_on: bool
+    before: list[Round]
 
 
 class Rounds:
@@ -100,29 +113,26 @@ class Rounds:
 
     def _kept(self) -> AccuracyRounds:
         """Return the rounds with the present one: as it was first tested, and behind the idle rehearsal after that."""
-        rounds = AccuracyRounds()
-        rounds.restore(self._before.state())
+        rounds = AccuracyRounds(self._before.rounds)
         for when, held_out in self._tests.items():
             if when != "later":
                 rounds.add(held_out.by_class, self.number)
         return rounds
 
-    def state(self) -> dict[str, Any]:
-        """Return the state, as JSON can hold it."""
-        return {
-            "number": self.number,
-            "evaluated": self.evaluated,
-            "events": self.events,
-            "tests": {when: held_out.state() for when, held_out in self._tests.items()},
-            "has_moved_on": self._has_moved_on,
-            "before": self._before.state(),
-        }
+    def state(self) -> RoundsState:
+        """Return what a checkpoint must hold."""
+        return RoundsState(
+            number=self.number,
+            evaluated=self.evaluated,
+            events=self.events,
+            tests={when: held_out.confusion for when, held_out in self._tests.items()},
+            has_moved_on=self._has_moved_on,
+            before=self._before.rounds,
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: RoundsState) -> None:
         """Go on from a state."""
-        self.number, self.evaluated, self.events = state["number"], state["evaluated"], list(state["events"])
-        self._has_moved_on = state["has_moved_on"]
-        self._before.restore(state["before"])
-        self._tests = {when: HeldOut() for when in state["tests"]}
-        for when, held_out in self._tests.items():
-            held_out.restore(state["tests"][when])
+        self.number, self.evaluated, self.events = state.number, state.evaluated, list(state.events)
+        self._has_moved_on = state.has_moved_on
+        self._before = AccuracyRounds(state.before)
+        self._tests = {when: HeldOut(confusion) for when, confusion in state.tests.items()}

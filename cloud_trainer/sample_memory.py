@@ -36,6 +36,19 @@ class SampleRef:
     version: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MemoryState:
+    """All that a memory needs to go on.
+
+    refs: int64 (N, 7), a SampleRef, its slot and the index of its class in each row. newest: version by class.
+    random: of the random numbers.
+    """
+
+    refs: Tensor
+    newest: dict[str, int]
+    random: list[Any]
+
+
 @dataclass(slots=True)
 class _OneClass:
     """Places of one class, to be drawn at random from ``places`` and let go of from the oldest one on."""
@@ -172,21 +185,21 @@ class SampleMemory:
             if its.newest > version:
                 its.go_back(version)
 
-    def state(self) -> tuple[Tensor, dict[str, Any]]:
-        """Return what a checkpoint must hold: int64 (N, 7), a place, its slot and its class in each row; and JSON."""
+    def state(self) -> MemoryState:
+        """Return what a checkpoint must hold."""
         rows = [
             (ref.event, ref.row, ref.sample, ref.session, ref.version, its.slots[id(ref)], index)
             for index, its in enumerate(self._classes.values())
             for ref in its.in_order()
         ]
         newest = {name: its.newest for name, its in self._classes.items()}
-        about = {"newest": newest, "random": random_state(self._random)}
-        return torch.tensor(rows, dtype=torch.int64).reshape(-1, 7), about
+        refs = torch.tensor(rows, dtype=torch.int64).reshape(-1, 7)
+        return MemoryState(refs=refs, newest=newest, random=random_state(self._random))
 
-    def restore(self, rows: Tensor, about: dict[str, Any]) -> None:
+    def restore(self, state: MemoryState) -> None:
         """Go on from a state."""
-        names = list(about["newest"])
-        self._classes = {name: _OneClass(newest=newest) for name, newest in about["newest"].items()}
+        rows, names = state.refs, list(state.newest)
+        self._classes = {name: _OneClass(newest=newest) for name, newest in state.newest.items()}
         self._numbered.clear()
         self._count = len(rows)
         for *place_and_slot, index in rows.tolist():
@@ -197,7 +210,7 @@ class SampleMemory:
                 self._numbered[ref.sample] = (names[index], ref)
         for its in self._classes.values():
             its.refs = sorted((ref for _, ref in its.order), key=lambda one: its.slots[id(one)])
-        restore_random_state(self._random, about["random"])
+        restore_random_state(self._random, state.random)
 
     def _remove(self, its: _OneClass, ref: SampleRef) -> None:
         its.remove(ref)

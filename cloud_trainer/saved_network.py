@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from broker.errors import ConfigError
 from cloud_trainer.session import RobotSession
+from cloud_trainer.session_state import LAYOUT, SessionState
 from cloud_trainer.store import Store
-from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint, save_checkpoint
+from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from hierarchy.runtime.disk import DiskWatch
 
 # Networks of runs that their robots have left are kept in here, as in a run folder of their own.
@@ -42,9 +42,7 @@ class SavedNetwork:
         what = f"the checkpoint of robot {self._robot}"
         self.steps = session.trainer.steps  # where it fails, not again at every step
         try:
-            parts, about = session.checkpoint()
-            about |= {"split": asdict(session.state.split), "start": start.decode()}
-            save_checkpoint(self._folder, parts, about)
+            save_checkpoint(self._folder, LAYOUT, replace(session.checkpoint(), start=start.decode()))
             self.cursor = session.cursor
         except OSError as error:
             self._disk.failed(what, error, ", training goes on without")
@@ -55,15 +53,14 @@ class SavedNetwork:
     def keep_former(self, session: RobotSession) -> None:
         """Keep the network of a run that its robot has left; only the last one, as each takes some 100 MB."""
         try:
-            parts, about = session.checkpoint()
-            save_checkpoint(self._former, parts, about | {"split": asdict(session.state.split)})
+            save_checkpoint(self._former, LAYOUT, session.checkpoint())
         except OSError as error:
             log.warning("the former network of robot %s cannot be kept: %s", self._robot, error)
 
-    def load(self) -> tuple[Parts, dict[str, Any]]:
+    def load(self) -> SessionState:
         """Return the checkpoint. Raises ConfigError where it is damaged, or the store is not the one it belongs to."""
-        parts, about = load_checkpoint(self._folder, self._advice)
-        cursor, last = about["cursor"], self._store.last_event(self._robot)
+        saved = load_checkpoint(self._folder, LAYOUT, self._advice)
+        cursor, last = saved.cursor, self._store.last_event(self._robot)
         if cursor > last:
             raise ConfigError(
                 f"the checkpoint {self._folder} is from event {cursor}, the store ends at {last}: put back the store "
@@ -71,22 +68,22 @@ class SavedNetwork:
             )
         states = self._store.states(self._robot)
         starts = [event.payload for event in states if event.kind == "start" and event.id <= cursor]
-        if starts[-1:] != [about["start"].encode()]:
+        if starts[-1:] != [saved.start.encode()]:
             raise ConfigError(
                 f"the checkpoint {self._folder} was made with another store than the one beside it: put back the store "
                 "that belongs to it, or move the checkpoint away"
             )
-        return parts, about
+        return saved
 
-    def restore(self, session: RobotSession, parts: Parts, about: dict[str, Any]) -> None:
+    def restore(self, session: RobotSession, saved: SessionState) -> None:
         """Let a session go on from a checkpoint. Raises ConfigError where it is another network's."""
         try:
-            session.restore(parts, about)
-        except (RuntimeError, KeyError) as error:
+            session.restore(saved)
+        except RuntimeError as error:
             raise ConfigError(
                 f"the checkpoint {self._folder} is of another network ({error}): {self._advice}"
             ) from error
-        self.cursor, self.steps = about["cursor"], session.trainer.steps
+        self.cursor, self.steps = saved.cursor, session.trainer.steps
 
     @property
     def _advice(self) -> str:

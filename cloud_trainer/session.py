@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,12 +16,12 @@ from cloud_trainer.batches import InflatedBatch, StoredSamples, one_sample
 from cloud_trainer.class_edits import ClassEdits, Wipes
 from cloud_trainer.rounds import Rounds
 from cloud_trainer.sample_memory import SampleMemory, SampleRef
+from cloud_trainer.session_state import SessionState
 from cloud_trainer.store import Event
 from cloud_trainer.waiting import Waiting, WaitingSamples, take
 from hierarchy.cloud import CloudStep, CloudTrainer
 from hierarchy.continual import AccuracyRounds
 from hierarchy.evaluation import HeldOut, Prequential
-from hierarchy.runtime.checkpoint import Parts
 from hierarchy.schedule import settling
 
 # Samples that idle rehearsal may be owed for at most: it lets the network settle, and is no second training. With
@@ -177,50 +177,43 @@ class RobotSession:
             quarantine=quarantine,
         )
 
-    def checkpoint(self) -> tuple[Parts, dict[str, Any]]:
-        """Return all that training needs to go on behind the cursor: tensors by part and name, and JSON."""
-        parts, about = self.trainer.learner.state()
-        memory, about_memory = self._memory.state()
-        waiting, about_waiting = self._waiting.state()
-        parts["session"] = {"memory": memory, **waiting}
-        return parts, {
-            **about,
-            **about_waiting,
-            "cursor": self.cursor,
-            "state": pack(self.state).decode(),
-            "edits": self._edits.state(),
-            "memory": about_memory,
-            "wipes": [self.wipes.up_to, self.wipes.others],
-            "prequential": self.prequential.state(),
-            "rounds": self._rounds.state(),
-            "messages_trained": self.messages_trained,
-            "progress": self._progress,
-            "loss": self.loss,
-            "began_at": self._began_at,
-            "unrehearsed": self._unrehearsed,
-            "idle_steps": self._idle_steps,
-        }
+    def checkpoint(self) -> SessionState:
+        """Return all that training needs to go on behind the cursor."""
+        return SessionState(
+            learner=self.trainer.learner.state(),
+            cursor=self.cursor,
+            state=self.state,
+            edits=self._edits.state(),
+            memory=self._memory.state(),
+            waiting=self._waiting.state(),
+            wipes=self.wipes,
+            prequential=self.prequential,
+            rounds=self._rounds.state(),
+            messages_trained=self.messages_trained,
+            progress=self._progress,
+            loss=self.loss,
+            began_at=self._began_at,
+            unrehearsed=self._unrehearsed,
+            idle_steps=self._idle_steps,
+            start="",
+        )
 
-    def restore(self, parts: Parts, about: dict[str, Any]) -> None:
+    def restore(self, saved: SessionState) -> None:
         """Go on from a checkpoint.
 
         Raises RuntimeError where it is another network's, and ConfigError where the store lacks what it refers to.
         """
-        self.trainer.learner.restore(parts, about)
-        self._memory.restore(parts["session"]["memory"], about["memory"])
+        self.trainer.learner.restore(saved.learner)
+        self._memory.restore(saved.memory)
         if (oldest := self._memory.oldest_event()) is not None:
             self._stored.check(oldest)  # the oldest go first: where it is there, all are
-        self._waiting.restore(parts["session"], about, self._stored.at)
-        self._edits.restore(about["edits"])
-        self.wipes = Wipes(up_to=about["wipes"][0], others=list(about["wipes"][1]))
-        self.cursor = about["cursor"]
-        self.state = unpack_as(RobotState, about["state"].encode())
-        self.prequential.restore(about["prequential"])
-        self._rounds.restore(about["rounds"])
-        self.messages_trained = about["messages_trained"]
-        self._progress, self.loss = about["progress"], about["loss"]
-        self._unrehearsed, self._idle_steps = about["unrehearsed"], about["idle_steps"]
-        self._began_at = about["began_at"]
+        self._waiting.restore(saved.waiting, self._stored.at)
+        self._edits.restore(saved.edits)
+        self._rounds.restore(saved.rounds)
+        self.cursor, self.state, self.wipes = saved.cursor, saved.state, replace(saved.wipes)
+        self.prequential, self.loss = replace(saved.prequential), saved.loss
+        self.messages_trained, self._progress = saved.messages_trained, saved.progress
+        self._began_at, self._unrehearsed, self._idle_steps = saved.began_at, saved.unrehearsed, saved.idle_steps
 
     # Samples
 

@@ -17,6 +17,7 @@ from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.session import RobotSession
+from cloud_trainer.session_state import LAYOUT
 from cloud_trainer.shard import worker_folders
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import Compute
@@ -121,14 +122,16 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
     with TorchRandom(settings.seed, device):
         segment = CloudSegment(state.split, pretrained=state.weights == "default")
         if settings.weights != "none":
-            parts, about = load_checkpoint(
-                _checkpoint_in(typed_path(settings.weights), robot), "--weights FOLDER needs one for each robot's name"
+            saved = load_checkpoint(
+                _checkpoint_in(typed_path(settings.weights), robot),
+                LAYOUT,
+                "--weights FOLDER needs one for each robot's name",
             )
             try:
-                restore_weights(segment, segment.head, parts, about)
+                restore_weights(segment, segment.head, saved.learner)
             except RuntimeError as error:
                 raise ConfigError(f"--weights {settings.weights}: not of this split: {error}") from error
-            run = unpack_as(RobotState, about["state"].encode()).run
+            run = saved.state.run
     return segment, run
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,16 @@ class Waiting:
     name: str
     ref: SampleRef
     activation: Quantized
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WaitingState:
+    """Where in the log the samples of each queue are, int64 (N, 5) with a SampleRef in each row, and their classes."""
+
+    fresh: Tensor
+    fresh_classes: list[str]
+    re_encoded: Tensor
+    re_encoded_classes: list[str]
 
 
 class WaitingSamples:
@@ -55,28 +64,25 @@ class WaitingSamples:
         for queue in (self.fresh, self.re_encoded):
             queue[:] = [one for one in queue if not gone(one.name, one.ref)]
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what a checkpoint must hold: the places of each queue, int64 (N, 5), and the classes as JSON."""
-        return (
-            {"waiting": _table(self.fresh), "anew": _table(self.re_encoded)},
-            {
-                "waiting_classes": [one.name for one in self.fresh],
-                "anew_classes": [one.name for one in self.re_encoded],
-            },
+    def state(self) -> WaitingState:
+        """Return what a checkpoint must hold."""
+        return WaitingState(
+            fresh=_table(self.fresh),
+            fresh_classes=[one.name for one in self.fresh],
+            re_encoded=_table(self.re_encoded),
+            re_encoded_classes=[one.name for one in self.re_encoded],
         )
 
-    def restore(
-        self,
-        tensors: dict[str, Tensor],
-        about: dict[str, Any],
-        samples: Callable[[Sequence[SampleRef]], list[Quantized]],
-    ) -> None:
+    def restore(self, state: WaitingState, samples: Callable[[Sequence[SampleRef]], list[Quantized]]) -> None:
         """Go on from a state. samples: returns the activations at places in the log."""
-        for queue, key in ((self.fresh, "waiting"), (self.re_encoded, "anew")):
-            refs = [SampleRef(*row) for row in tensors[key].tolist()]
+        for queue, table, names in (
+            (self.fresh, state.fresh, state.fresh_classes),
+            (self.re_encoded, state.re_encoded, state.re_encoded_classes),
+        ):
+            refs = [SampleRef(*row) for row in table.tolist()]
             queue[:] = [
                 Waiting(name=name, ref=ref, activation=activation)
-                for name, ref, activation in zip(about[f"{key}_classes"], refs, samples(refs), strict=True)
+                for name, ref, activation in zip(names, refs, samples(refs), strict=True)
             ]
 
 

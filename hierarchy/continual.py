@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # A robot that is taught for months has no end of rounds. And the accuracies in all of them: a checkpoint holds them.
 MOST_ROUNDS, MOST_ACCURACIES = 1000, 50_000
 
 
+# A round's number, and the accuracy of each class in it.
+Round = tuple[int, dict[str, float]]
+
+
 class AccuracyRounds:
     """The accuracy of each class in each round of tests. A round has what was held out of the classes known by then."""
 
-    def __init__(self) -> None:
-        self._rounds: list[tuple[int, dict[str, float]]] = []  # with their numbers
+    def __init__(self, rounds: Sequence[Round] = ()) -> None:
+        """Begin, or go on from the rounds of another one."""
+        self._rounds = [(number, dict(one)) for number, one in rounds]
 
     def __len__(self) -> int:
         return len(self._rounds)
@@ -60,13 +65,10 @@ class AccuracyRounds:
             one.pop(name, None)
         self._rounds = [(number, one) for number, one in self._rounds if one]
 
-    def state(self) -> list[list[Any]]:
-        """Return the state, as JSON can hold it."""
-        return [[number, dict(one)] for number, one in self._rounds]
-
-    def restore(self, state: list[list[Any]]) -> None:
-        """Go on from a state."""
-        self._rounds = [(number, dict(one)) for number, one in state]
+    @property
+    def rounds(self) -> list[Round]:
+        """Each round with its number. A copy."""
+        return [(number, dict(one)) for number, one in self._rounds]
 
     def figures(self, end: str) -> dict[str, Any]:
         """Return what summary.json says of one end, ``exit`` or ``cloud``; nothing of what takes two tasks to tell.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +18,8 @@ from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.cut import CutPoint, find_cut_points
 from hierarchy.device import Compute, choose_device
-from hierarchy.edge import EdgeSegment, EdgeTrainer, build_edge_segment, run_segment
-from hierarchy.learner import Parts
+from hierarchy.edge import EdgeSegment, EdgeTrainer, EdgeTrainerState, build_edge_segment, run_segment
+from hierarchy.learner import LearnerState
 from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.checkpoint import load_checkpoint, save_checkpoint
 from hierarchy.runtime.state import Layout
@@ -68,19 +67,19 @@ class Prediction:
     cloud: Answers
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Saved:
-    """What `save` writes beside tensors. edge, cloud: of their learners."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DividedState:
+    """What `DividedNetwork.save` writes. freeze: as `divide` takes it."""
 
     split: SplitSpec
+    edge: EdgeTrainerState
+    cloud: LearnerState
     freeze: tuple[str, ...]
     edge_learning_rate: float
     cloud_learning_rate: float
-    edge: dict[str, Any]
-    cloud: dict[str, Any]
 
 
-LAYOUT = Layout(kind=_Saved, migrations=())
+LAYOUT = Layout(kind=DividedState, migrations=(dict,))
 
 
 class DividedNetwork:
@@ -165,22 +164,15 @@ class DividedNetwork:
 
     def save(self, folder: str | Path) -> None:
         """Write all that training needs to go on into a folder. Raises OSError where the disk does not take it."""
-        edge_parts, edge = self.edge_trainer.state()
-        cloud_parts, cloud = self.cloud_trainer.learner.state()
-        saved = _Saved(
+        state = DividedState(
+            edge=self.edge_trainer.state(),
+            cloud=self.cloud_trainer.learner.state(),
             split=self.split,
             freeze=self._freeze,
             edge_learning_rate=self.edge_trainer.learner.peak_learning_rate,
             cloud_learning_rate=self.cloud_trainer.learner.peak_learning_rate,
-            edge=edge,
-            cloud=cloud,
         )
-        parts = {
-            f"{end}-{part}": its
-            for end, one in (("edge", edge_parts), ("cloud", cloud_parts))
-            for part, its in one.items()
-        }
-        save_checkpoint(Path(folder), parts, LAYOUT.pack(saved))
+        save_checkpoint(Path(folder), LAYOUT, state)
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> DividedNetwork:
@@ -188,24 +180,21 @@ class DividedNetwork:
 
         device: auto, cpu, cuda or mps. Raises ConfigError where the folder holds no network of `save`.
         """
-        parts, metadata = load_checkpoint(Path(folder))
-        try:
-            saved = LAYOUT.unpack(Path(folder), metadata)
-        except ValueError as error:
-            raise ConfigError(f"{folder} holds no network that DividedNetwork.save wrote: {error}") from error
+        state = load_checkpoint(Path(folder), LAYOUT, "name one of DividedNetwork.save, not of another program")
+        split = state.split
         network = divide(
-            saved.split.backbone,
-            saved.split.cut,
-            image_size=saved.split.image_size,
-            bits=saved.split.bits,
-            bottleneck=saved.split.bottleneck,
-            freeze=saved.freeze,
-            edge_learning_rate=saved.edge_learning_rate,
-            cloud_learning_rate=saved.cloud_learning_rate,
+            split.backbone,
+            split.cut,
+            image_size=split.image_size,
+            bits=split.bits,
+            bottleneck=split.bottleneck,
+            freeze=state.freeze,
+            edge_learning_rate=state.edge_learning_rate,
+            cloud_learning_rate=state.cloud_learning_rate,
             device=device,
         )
-        network.edge_trainer.restore(_parts_of("edge", parts), saved.edge)
-        network.cloud_trainer.learner.restore(_parts_of("cloud", parts), saved.cloud)
+        network.edge_trainer.restore(state.edge)
+        network.cloud_trainer.learner.restore(state.cloud)
         return network
 
     def _check(self, images: Pixels) -> None:
@@ -277,7 +266,3 @@ def _answers(classes: tuple[str, ...], logits: list[Tensor]) -> Answers:
         return Answers(names=[""] * len(every), confidences=np.zeros(len(every), np.float32))
     confidences, best = every.softmax(1).max(1)
     return Answers(names=[classes[index] for index in best.tolist()], confidences=confidences.cpu().numpy())
-
-
-def _parts_of(end: str, parts: Parts) -> Parts:
-    return {name.removeprefix(f"{end}-"): named for name, named in parts.items() if name.startswith(f"{end}-")}

@@ -20,7 +20,7 @@ from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cut import Divided, split_backbone
 from hierarchy.device import Compute, fastest
 from hierarchy.layers import EarlyExit, bottleneck
-from hierarchy.learner import Learner, Parts
+from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
 
 # Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
@@ -102,6 +102,14 @@ class EdgeStep:
     quantized: Quantized
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EdgeTrainerState:
+    """All that training needs to go on. augmentation: of the random numbers that pictures are augmented with."""
+
+    learner: LearnerState
+    augmentation: dict[str, Any]
+
+
 class EdgeTrainer:
     """Trains an edge segment and its exit on the exit's own loss.
 
@@ -154,15 +162,14 @@ class EdgeTrainer:
         correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
         return EdgeStep(loss=loss.item(), correct=correct, quantized=quantized)
 
-    def state(self) -> tuple[Parts, dict[str, Any]]:
+    def state(self) -> EdgeTrainerState:
         """Return what a checkpoint must hold for training to go on."""
-        parts, about = self.learner.state()
-        return parts, {**about, "augmentation": self._rng.bit_generator.state}
+        return EdgeTrainerState(learner=self.learner.state(), augmentation=dict(self._rng.bit_generator.state))
 
-    def restore(self, parts: Parts, about: dict[str, Any]) -> None:
+    def restore(self, state: EdgeTrainerState) -> None:
         """Go on from a state. Raises RuntimeError where it is another network's."""
-        self.learner.restore(parts, about)
-        self._rng.bit_generator.state = about["augmentation"]
+        self.learner.restore(state.learner)
+        self._rng.bit_generator.state = state.augmentation
 
     @torch.inference_mode()
     def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:

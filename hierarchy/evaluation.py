@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 # Images behind the recent accuracy that people watch.
 RECENT = 1000
 
 
+@dataclass(kw_only=True)
 class Prequential:
-    """Accuracy of the predictions made before each sample was learned from (Gama et al., 2013)."""
+    """Accuracy of the predictions made before each sample was learned from (Gama et al., 2013).
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._right = 0
-        self._recent: deque[bool] = deque(maxlen=RECENT)
+    It is saved as it is. window: "1" or "0" for each of the last RECENT, whether that was right.
+    """
+
+    count: int = 0
+    right: int = 0
+    window: str = ""
 
     def add(self, correct: Iterable[bool]) -> None:
         """Add whether each prediction was right."""
-        for one in correct:
-            self.count += 1
-            self._right += bool(one)
-            self._recent.append(bool(one))
-
-    def state(self) -> dict[str, Any]:
-        """Return the state, as JSON can hold it."""
-        recent = "".join("1" if one else "0" for one in self._recent)
-        return {"count": self.count, "right": self._right, "recent": recent}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        self.count, self._right = state["count"], state["right"]
-        self._recent = deque((one == "1" for one in state["recent"]), maxlen=RECENT)
+        new = "".join("1" if one else "0" for one in correct)
+        self.count += len(new)
+        self.right += new.count("1")
+        self.window = (self.window + new)[-RECENT:]
 
     @property
     def overall(self) -> float | None:
         """The share that was right since the start."""
-        return self._right / self.count if self.count else None
+        return self.right / self.count if self.count else None
 
     @property
     def recent(self) -> float | None:
         """The share that was right among the last RECENT."""
-        return sum(self._recent) / len(self._recent) if self._recent else None
+        return self.window.count("1") / len(self.window) if self.window else None
 
 
 class HeldOut:
     """Accuracy on frames that are never trained on, in all and for each class, and what is taken for what."""
 
-    def __init__(self) -> None:
-        self._confusion: dict[str, dict[str, int]] = {}
+    def __init__(self, confusion: Mapping[str, Mapping[str, int]] | None = None) -> None:
+        """Begin, or go on from the confusion of another one."""
+        self._confusion = {name: dict(row) for name, row in (confusion or {}).items()}
 
     def add(self, names: Sequence[str], predicted: Sequence[str]) -> None:
         """Add true and predicted class names; an empty prediction is none at all."""
@@ -74,14 +67,6 @@ class HeldOut:
         """Count a class no more; what was taken for it was taken for nothing."""
         self._confusion.pop(name, None)
         self.rename(name, "")
-
-    def state(self) -> dict[str, Any]:
-        """Return the state, as JSON can hold it."""
-        return {"confusion": self.confusion}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
-        self._confusion = {name: dict(row) for name, row in state["confusion"].items()}
 
     @property
     def confusion(self) -> dict[str, dict[str, int]]:

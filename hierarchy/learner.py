@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,21 @@ from hierarchy.head import GrowingHead
 from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
 from hierarchy.random_state import TorchRandom
 
-# Tensors by part ("weights", "momentum", ...) and name.
-Parts = dict[str, dict[str, Tensor]]
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LearnerState:
+    """All that training needs to go on.
+
+    weights, momentum: by the names that the module has for them; no momentum before the first step. random: of
+    PyTorch's generators, by kind of device.
+    """
+
+    classes: list[str]
+    steps: int
+    largest_step: int
+    weights: dict[str, Tensor]
+    momentum: dict[str, Tensor]
+    random: dict[str, Tensor]
 
 
 class Learner:
@@ -79,35 +92,40 @@ class Learner:
         if name in self.head.classes:
             self.head.remove(name, self.optimizer)
 
-    def state(self) -> tuple[Parts, dict[str, Any]]:
-        """Return what a checkpoint must hold: tensors by part and name, and what goes into its JSON."""
+    def state(self) -> LearnerState:
+        """Return what a checkpoint must hold. Its tensors go on changing with the next step."""
         momentum = {
             name: self.optimizer.state[parameter]["momentum_buffer"]
             for name, parameter in self.module.named_parameters()
             if self.optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
         }
-        parts = {"weights": self.module.state_dict(), "momentum": momentum, "random": self.random.state}
-        about = {"classes": list(self.head.classes), "steps": self.steps, "largest_step": self._largest_step}
-        return parts, about
+        return LearnerState(
+            classes=list(self.head.classes),
+            steps=self.steps,
+            largest_step=self._largest_step,
+            weights=self.module.state_dict(),
+            momentum=momentum,
+            random=self.random.state,
+        )
 
-    def restore(self, parts: Parts, about: dict[str, Any]) -> None:
+    def restore(self, state: LearnerState) -> None:
         """Go on from a state. Raises RuntimeError where it is another network's."""
-        restore_weights(self.module, self.head, parts, about)
+        restore_weights(self.module, self.head, state)
         # Growing may have put other parameters into the head.
         self.optimizer = sgd(self.module, self.compute)
         for name, parameter in self.module.named_parameters():
-            if name in parts.get("momentum", {}):
+            if name in state.momentum:
                 # Each in its own memory format, as the optimizer itself keeps them.
-                buffer = torch.empty_like(parameter).copy_(parts["momentum"][name])
+                buffer = torch.empty_like(parameter).copy_(state.momentum[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
-        self.random.state = parts["random"]
-        self.steps, self._largest_step = about["steps"], about["largest_step"]
+        self.random.state = state.random
+        self.steps, self._largest_step = state.steps, state.largest_step
 
 
-def restore_weights(module: nn.Module, head: GrowingHead, parts: Parts, about: dict[str, Any]) -> None:
-    """Give a network the classes and weights of a checkpoint. Raises RuntimeError where it is another network's."""
-    head.grow(about["classes"], None)
-    module.load_state_dict(parts["weights"])
+def restore_weights(module: nn.Module, head: GrowingHead, state: LearnerState) -> None:
+    """Give a network the classes and weights of a state. Raises RuntimeError where it is another network's."""
+    head.grow(state.classes, None)
+    module.load_state_dict(state.weights)
 
 
 def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,31 @@ from torch import Tensor
 
 from broker.errors import ConfigError, MachineError
 from broker.program.machine import error_number, refused
-from hierarchy.learner import Parts as Parts
+from hierarchy.runtime.state import SCHEMA, Layout, State
 
 CHECKPOINT = "checkpoint.safetensors"
-# The JSON inside the checkpoint once more, for people.
-ABOUT = "checkpoint.json"
+# The JSON inside the checkpoint, and once more for people.
+METADATA, FOR_PEOPLE = "about", "checkpoint.json"
+# The field in which a migration from version 0 finds the tensors.
+TENSORS = "tensors"
 
 
-def save_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], about: dict[str, Any]) -> None:
-    """Write tensors, by part and name, and the JSON that belongs to them into the folder.
+def save_checkpoint(folder: Path, layout: Layout[State], state: State) -> None:
+    """Write a state, in which there may be tensors, into the folder.
 
-    Both are in one file that replaces the last one in one step and is on the disk when this returns. Raises OSError.
+    All is in one file that replaces the last one in one step and is on the disk when this returns. Raises OSError.
     """
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        f"{part}/{name}": value.detach().cpu().contiguous()
-        for part, named in parts.items()
-        for name, value in named.items()
-    }
+    tensors = tensors_of(state)
+    names = {id(one): name for name, one in tensors.items()}
+    metadata = layout.pack(state, lambda tensor: names[id(tensor)])
     temporary = folder / (CHECKPOINT + ".new")
     try:
-        save_file(tensors, temporary, metadata={"about": json.dumps(about)})
+        whole = {name: one.detach().cpu().contiguous() for name, one in tensors.items()}
+        save_file(whole, temporary, metadata={METADATA: json.dumps(metadata)})
         _replace(temporary, folder / CHECKPOINT)
-        write_json(folder / ABOUT, about)
+        write_json(folder / FOR_PEOPLE, metadata)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)  # half a file would only fill a disk that is full
         if is_new and not any(folder.iterdir()):
@@ -46,25 +47,47 @@ def save_checkpoint(folder: Path, parts: Mapping[str, Mapping[str, Tensor]], abo
         raise OSError(error_number(error) or errno.EIO, f"{folder} cannot be written: {error}") from error
 
 
-def load_checkpoint(folder: Path, advice: str = "name another one") -> tuple[Parts, dict[str, Any]]:
-    """Return the tensors and the JSON of a checkpoint folder.
+def load_checkpoint(folder: Path, layout: Layout[State], advice: str = "name another one") -> State:
+    """Return the state of a checkpoint folder.
 
     advice: what to do where it holds none, or a damaged one; then ConfigError is raised with it.
     """
     if not (folder / CHECKPOINT).exists():
         raise ConfigError(f"{folder} holds no checkpoint ({CHECKPOINT}): {advice}")
-    parts: Parts = {}
     try:
         with safe_open(folder / CHECKPOINT, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {})["about"])
-            for full_name in file.keys():  # noqa: SIM118  safetensors' own, not a dict's
-                part, _, name = full_name.partition("/")
-                parts.setdefault(part, {})[name] = file.get_tensor(full_name)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+            metadata = json.loads((file.metadata() or {})[METADATA])
+        if SCHEMA not in metadata:
+            metadata[TENSORS] = _by_part(list(tensors))
+        return layout.unpack(folder, metadata, lambda _, name: tensors[name])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if isinstance(found := refused(f"the checkpoint in {folder} cannot be read", error), MachineError):
             raise found from error
         raise ConfigError(f"the checkpoint in {folder} is damaged, or none of ours ({error}): {advice}") from error
-    return parts, about
+
+
+def tensors_of(state: object, path: str = "") -> dict[str, Tensor]:
+    """Return the tensors in a state by their places in it, such as trainer/learner/weights/exit.head.bias."""
+    if isinstance(state, Tensor):
+        return {path: state}
+    if is_dataclass(state):
+        members = {one.name: getattr(state, one.name) for one in fields(state)}
+    elif isinstance(state, dict):
+        members = state
+    else:
+        return {}
+    below = (tensors_of(one, f"{path}/{name}" if path else str(name)) for name, one in members.items())
+    return {name: tensor for some in below for name, tensor in some.items()}
+
+
+def _by_part(names: list[str]) -> dict[str, dict[str, str]]:
+    """Return the tensors of version 0, which did not say where they belong: names by part and by name in the part."""
+    parts: dict[str, dict[str, str]] = {}
+    for full_name in names:
+        part, _, name = full_name.partition("/")
+        parts.setdefault(part, {})[name] = full_name
+    return parts
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

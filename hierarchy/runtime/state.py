@@ -30,25 +30,28 @@ State = TypeVar("State")
 
 # Makes of the fields of one version those of the next.
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
+# Stands for what JSON cannot hold: `Pack` is given it and returns its name, `Unpack` its type and name.
+Pack = Callable[[Any], str]
+Unpack = Callable[[type, Any], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout(Generic[State]):
     """The versions of one kind of saved state.
 
-    kind: a dataclass, what the newest version holds. migrations: the first one takes version 0, which has no number in
-    the file.
+    kind: a dataclass without defaults, what the newest version holds. migrations: the first one takes version 0, which
+    has no number in the file.
     """
 
     kind: type[State]
     migrations: tuple[Migration, ...]
 
-    def pack(self, state: State) -> dict[str, Any]:
-        """Return a state as JSON can hold it."""
-        fields: dict[str, Any] = msgspec.to_builtins(state)
+    def pack(self, state: State, other: Pack | None = None) -> dict[str, Any]:
+        """Return a state as JSON can hold it. other: for what JSON cannot hold."""
+        fields: dict[str, Any] = msgspec.to_builtins(state, enc_hook=other)
         return {SCHEMA: len(self.migrations), WRITTEN_BY: program_version(), **fields}
 
-    def unpack(self, where: Path, packed: object) -> State:
+    def unpack(self, where: Path, packed: object, other: Unpack | None = None) -> State:
         """Return the state that `pack` of this or an older version made JSON of.
 
         where: the file, for errors. Raises ConfigError where a newer version wrote it, and ValueError or KeyError where
@@ -62,7 +65,7 @@ class Layout(Generic[State]):
             raise newer(where, str(fields.get(WRITTEN_BY)))
         for migrate in self.migrations[version:]:
             fields = migrate(fields)
-        return msgspec.convert(fields, self.kind)
+        return msgspec.convert(fields, self.kind, dec_hook=other)
 
     def read(self, path: Path) -> State:
         """Return the state in a JSON file. Raises OSError, and what `unpack` does."""

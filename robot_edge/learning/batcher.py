@@ -6,11 +6,11 @@ import hashlib
 import math
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from PIL import Image
+from torch import Tensor
 
 from broker.wire.messages import ClassEdit
 from robot_edge.learning.frame_memory import FrameMemory
@@ -36,6 +36,27 @@ class Batch:
     positions: list[int]
     session: int = 0
     phase: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatcherState:
+    """Where a batcher stands; the source and the held-out frames have states of their own.
+
+    marks: int64, of held-out pictures that may come again. images: uint8 (N, H, W, 3), of a batch that is not full yet,
+    or not learned yet: it is the next one to come.
+    """
+
+    frames_read: int
+    unlabelled: int
+    jpeg_sizes: list[int]
+    taught: list[str]
+    spared: list[tuple[int, str]]
+    names: list[str]
+    positions: list[int]
+    session: int
+    phase: int
+    marks: Tensor
+    images: Tensor | None
 
 
 @dataclass
@@ -140,37 +161,36 @@ class Batcher:
             self._is_in_hand = False
             self._images, self._names, self._positions = [], [], []
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return where it stands, as JSON can hold it, and as arrays the marks of held-out pictures that may come
-        again, and the pictures of a batch that is not full yet, or not learned yet: it is the next one to come.
-        """
-        about = {
-            "frames_read": self.frames_read,
-            "unlabelled": self.unlabelled,
-            "jpeg_sizes": self._jpeg_sizes,
-            "taught": sorted(self._taught),
-            "spared": sorted(self._spared),
-            "names": self._names,
-            "positions": self._positions,
-            "session": self._session,
-            "phase": self._phase,
-        }
-        marks = np.array(sorted(self._held_out_met), np.int64)
-        return about, {"marks": marks, **({"images": np.stack(self._images)} if self._images else {})}
+    def state(self) -> BatcherState:
+        """Return what a checkpoint must hold."""
+        return BatcherState(
+            frames_read=self.frames_read,
+            unlabelled=self.unlabelled,
+            jpeg_sizes=self._jpeg_sizes,
+            taught=sorted(self._taught),
+            spared=sorted(self._spared),
+            names=self._names,
+            positions=self._positions,
+            session=self._session,
+            phase=self._phase,
+            marks=torch.tensor(sorted(self._held_out_met), dtype=torch.int64),
+            images=torch.from_numpy(np.stack(self._images)) if self._images else None,
+        )
 
-    def restore(self, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-        """Go on from a state; the source and the held-out frames have their own."""
-        self.frames_read, self.unlabelled = about["frames_read"], about["unlabelled"]
-        self._jpeg_sizes = list(about["jpeg_sizes"])
-        self._held_out_met = set(arrays["marks"].tolist())
-        self.inherit(about)
-        self._images = [image.copy() for image in arrays.get("images", ())]  # a view would keep its whole file
-        self._names, self._positions = list(about["names"]), list(about["positions"])
-        self._session, self._phase = about["session"], about["phase"]
+    def restore(self, state: BatcherState) -> None:
+        """Go on from a state."""
+        self.frames_read, self.unlabelled = state.frames_read, state.unlabelled
+        self._jpeg_sizes = list(state.jpeg_sizes)
+        self._held_out_met = set(state.marks.tolist())
+        self.inherit(state)
+        # A view would keep its whole file.
+        self._images = [] if state.images is None else [image.copy() for image in state.images.numpy()]
+        self._names, self._positions = list(state.names), list(state.positions)
+        self._session, self._phase = state.session, state.phase
 
-    def inherit(self, about: dict[str, Any]) -> None:
+    def inherit(self, state: BatcherState) -> None:
         """Begin with what the run of that state had taught: what it trained on is nothing to test with."""
-        self._taught, self._spared = set(about["taught"]), {(scene, name) for scene, name in about["spared"]}
+        self._taught, self._spared = set(state.taught), set(state.spared)
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to the batch that is not full yet, or not learned yet, what a class edit says, and to what is known of

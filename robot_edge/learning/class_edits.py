@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from broker.wire.messages import ClassEdit
 from hierarchy.edge import EdgeTrainer
-from hierarchy.runtime.checkpoint import Parts
 from robot_edge.learning.batcher import resize
-from robot_edge.learning.frame_memory import FrameMemory, frames_in
+from robot_edge.learning.frame_memory import FrameMemory, FramesState, frames_in
 from robot_edge.sources.frames import Pixels, relabelled
 
 
@@ -26,15 +24,15 @@ class Knowledge:
         self.edits = 0
         self.inherited = 0
 
-    def inherit(self, parts: Parts, about: dict[str, Any]) -> None:
-        """Keep the frames of a robot's checkpoint whose weights this one begins with.
+    def inherit(self, rehearsal: FramesState, held_out: FramesState) -> None:
+        """Keep the frames of the run whose weights this one begins with.
 
         Without them it would forget what they show as soon as it learns something else. Their lessons are over.
         """
-        for one in frames_in(parts.get("rehearsal", {}), about["rehearsal"]):
+        for one in frames_in(rehearsal):
             self.inherited += 1
             self.rehearsal.add(one.name, resize(one.image, self.rehearsal.size), sample=self.inherited)
-        for one in frames_in(parts.get("held_out", {}), about["held_out"]):
+        for one in frames_in(held_out):
             self.held_out.add(one.name, resize(one.image, self.held_out.size))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,24 @@ from robot_edge.sources.frames import Pixels
 # What is known of each frame: the session it is from, its number, which head its JPEG has, and its bytes.
 COLUMNS = ("session", "sample", "head", "length")
 SESSION, SAMPLE = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FramesState:
+    """All that a memory needs to go on.
+
+    size, exact: as of `FrameMemory`. room: bytes of the block that a frame has. heads: hexadecimal, of the JPEGs.
+    random: of the random numbers. tensors: none where no frame is kept; else frames, uint8 (slots, room), a view of the
+    block, and of each frame that is kept its slot and its label, int64 (N,), and its COLUMNS, int64 (N, columns).
+    """
+
+    size: int
+    exact: bool
+    room: int
+    heads: list[str]
+    classes: list[str]
+    random: list[Any]
+    tensors: dict[str, Tensor]
 
 
 class KeptFrame(NamedTuple):
@@ -131,43 +150,42 @@ class FrameMemory:
         first = dict(reversed(self._slots.all()))
         return {name: self._frame(slot) for name, slot in first.items()}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what a checkpoint must hold, and what goes into its JSON.
-
-        The tensors: frames, uint8 (slots, room), a view of the block; and of each frame that is kept its slot and its
-        label, int64 (N,), and its COLUMNS, int64 (N, columns).
-        """
+    def state(self) -> FramesState:
+        """Return what a checkpoint must hold."""
         held = self._slots.all()
-        classes = list(dict.fromkeys(name for name, _ in held))
-        heads = [head.hex() for head in self._codec.heads]
-        about = {"size": self.size, "exact": self._exact, "room": self._codec.room, "heads": heads, "classes": classes}
-        about["random"] = self._slots.random_state()
-        if not held:
-            return {}, about
-        slots = [slot for _, slot in held]
-        return {
-            "frames": torch.from_numpy(self._block[: max(slots) + 1]),
+        classes, slots = list(dict.fromkeys(name for name, _ in held)), [slot for _, slot in held]
+        tensors = {
+            "frames": torch.from_numpy(self._block[: max(slots, default=-1) + 1]),
             "slots": torch.tensor(slots),
             "columns": torch.from_numpy(self._about[slots]),
             "labels": torch.tensor([classes.index(name) for name, _ in held]),
-        }, about
+        }
+        return FramesState(
+            size=self.size,
+            exact=self._exact,
+            room=self._codec.room,
+            heads=[head.hex() for head in self._codec.heads],
+            classes=classes,
+            random=self._slots.random_state(),
+            tensors=tensors if held else {},
+        )
 
-    def restore(self, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    def restore(self, state: FramesState) -> None:
         """Go on from a state. Raises ValueError where it is of frames of another size, or of one that keeps them so."""
-        if (about["size"], about["exact"], about["room"]) != (self.size, self._exact, self._codec.room):
-            raise ValueError(f"these frames are {about['size']} pixels wide, not {self.size}, or kept otherwise")
-        slots = tensors["slots"].tolist() if tensors else []
-        self._codec.heads = [bytes.fromhex(head) for head in about["heads"]]
+        if (state.size, state.exact, state.room) != (self.size, self._exact, self._codec.room):
+            raise ValueError(f"these frames are {state.size} pixels wide, not {self.size}, or kept otherwise")
+        tensors, slots, names = state.tensors, [], []
+        self._codec.heads = [bytes.fromhex(head) for head in state.heads]
         if tensors:
+            slots, names = tensors["slots"].tolist(), [state.classes[label] for label in tensors["labels"].tolist()]
             self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
             self._about[slots] = tensors["columns"].numpy()
-        names = [about["classes"][label] for label in tensors["labels"].tolist()] if tensors else []
-        self._slots.restore(zip(names, slots, strict=True), about["random"])
+        self._slots.restore(zip(names, slots, strict=True), state.random)
         self._free = sorted(set(range(len(self._block))) - set(slots), reverse=True)
 
 
-def frames_in(tensors: dict[str, Tensor], about: dict[str, Any]) -> Iterator[KeptFrame]:
+def frames_in(state: FramesState) -> Iterator[KeptFrame]:
     """Yield the frames of a memory's state."""
-    memory = FrameMemory(len(tensors.get("frames", ())), about["size"], 0, exact=about["exact"])
-    memory.restore(tensors, about)
+    memory = FrameMemory(len(state.tensors.get("frames", ())), state.size, 0, exact=state.exact)
+    memory.restore(state)
     return memory.all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from hierarchy.schedule import settling
 
 # Behind a replay: as many as show each remembered frame so often, but not more than it took to learn them, or so many
@@ -17,6 +19,14 @@ SETTLING_STEPS = 20
 def practice_steps(kept: int, batch: int, learned: int) -> int:
     """Return how many steps of that batch size a replay practises on so many frames, learned in so many steps."""
     return max(REPLAY_PRACTICE, min(PRACTICE_EPOCHS * (kept // batch), learned))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PracticeState:
+    """As in `LivePractice`."""
+
+    due: float
+    done: int
 
 
 class LivePractice:
@@ -56,10 +66,10 @@ class LivePractice:
         self.done += 1
         return progress
 
-    def state(self) -> dict[str, float]:
-        """Return the state as JSON can hold it."""
-        return {"due": self.due, "done": self.done}
+    def state(self) -> PracticeState:
+        """Return what a checkpoint must hold."""
+        return PracticeState(due=self.due, done=self.done)
 
-    def restore(self, state: dict[str, float]) -> None:
+    def restore(self, state: PracticeState) -> None:
         """Go on from a state."""
-        self.due, self.done = state["due"], int(state["done"])
+        self.due, self.done = state.due, state.done

@@ -7,6 +7,7 @@ from broker.wire.messages import SplitSpec, Weights
 from hierarchy.edge import EdgeSegment, build_edge_segment
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint
+from robot_edge.learning.checkpoint import NETWORK
 from robot_edge.learning.settings import NetworkSettings
 
 
@@ -27,13 +28,10 @@ def build_edge(network: NetworkSettings) -> tuple[EdgeSegment, SplitSpec, Weight
     )
     if network.former_run is None:
         return segment, split, "default" if pretrained else "none"
-    parts, about = load_checkpoint(
-        network.former_run / "checkpoint", "--weights takes none, default, or the run folder of a former run"
-    )
+    advice = "--weights takes none, default, or the run folder of a former run"
+    saved = load_checkpoint(network.former_run / "checkpoint", NETWORK, advice)
     try:
-        restore_weights(segment, segment.exit.head, parts, about)
+        restore_weights(segment, segment.exit.head, saved.trainer.learner)
     except RuntimeError as error:
-        raise ConfigError(
-            f"--weights {network.weights} is of another network, {about.get('split')}: {error}"
-        ) from error
+        raise ConfigError(f"--weights {network.weights} is of another network, {saved.split}: {error}") from error
     return segment, split, "checkpoint"

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from broker.errors import ConfigError
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ClassEdit, SplitSpec
-from hierarchy.edge import EdgeTrainer
-from hierarchy.runtime.checkpoint import Parts, load_checkpoint
-from robot_edge.learning.batcher import Batcher
+from hierarchy.edge import EdgeTrainer, EdgeTrainerState
+from hierarchy.runtime.checkpoint import load_checkpoint
+from hierarchy.runtime.state import Layout
+from robot_edge.learning.batcher import Batcher, BatcherState
+from robot_edge.learning.checkpoint import MIGRATIONS
 from robot_edge.learning.class_edits import Knowledge
-from robot_edge.learning.practice import LivePractice
-from robot_edge.run.figures import RunFigures
+from robot_edge.learning.frame_memory import FramesState
+from robot_edge.learning.practice import LivePractice, PracticeState
+from robot_edge.run.figures import FiguresState, RunFigures
 from robot_edge.run.resume import checkpoint_error, pack_compute
 from robot_edge.sources.encoded import UNREADABLE
-from robot_edge.teaching.lessons import Teaching
+from robot_edge.teaching.lessons import Teaching, TeachingState
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.rate_control import RateControl
 
@@ -61,58 +61,84 @@ class RunState:
             self.practice.class_changed()
 
 
-def checkpoint_of(state: RunState) -> tuple[Parts, dict[str, Any]]:
-    """Return the tensors of a checkpoint, and the JSON that belongs to them."""
-    parts, metadata = state.trainer.state()
-    rehearsal, about_rehearsal = state.memory.rehearsal.state()
-    held_out, about_held_out = state.batcher.held_out.state()
-    about_batcher, arrays = state.batcher.state()
-    batcher = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    metadata |= {
-        "split": dataclasses.asdict(state.split),
-        "compute": pack_compute(state.trainer.learner.compute),
-        "rehearsal": about_rehearsal,
-        "held_out": about_held_out,
-        "batcher": about_batcher,
-        "figures": state.figures.state(),
-        "edits": state.memory.edits,
-        "inherited": state.memory.inherited,
-        "position": state.batcher.position,
-        "phase": state.phase,
-        "practised": state.practised,
-        "settled": state.settled,
-        "tested": state.tested,
-        "bits": state.trainer.bits,
-    }
-    if state.teaching and state.practice:
-        metadata |= {"teaching": state.teaching.state(), "practice": state.practice.state()}
-    return {**parts, "rehearsal": rehearsal, "held_out": held_out, "batcher": batcher}, metadata
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RobotCheckpoint:
+    """All that a robot needs to go on. position: of the source, as in `RunState` the rest."""
+
+    trainer: EdgeTrainerState
+    split: SplitSpec
+    compute: dict[str, Any]
+    rehearsal: FramesState
+    held_out: FramesState
+    batcher: BatcherState
+    figures: FiguresState
+    edits: int
+    inherited: int
+    position: int
+    phase: int
+    practised: int
+    settled: bool
+    tested: int
+    bits: int
+    teaching: TeachingState | None
+    practice: PracticeState | None
 
 
-def restore(state: RunState, parts: Parts, metadata: dict[str, Any]) -> None:
-    """Go on from a checkpoint. Raises KeyError, RuntimeError and ValueError where it is of another run."""
-    state.trainer.restore(parts, metadata)
-    state.memory.rehearsal.restore(parts.get("rehearsal", {}), metadata["rehearsal"])
-    state.batcher.held_out.restore(parts.get("held_out", {}), metadata["held_out"])
-    state.batcher.restore(metadata["batcher"], {name: one.numpy() for name, one in parts["batcher"].items()})
-    state.figures.restore(metadata["figures"])
-    state.memory.edits, state.memory.inherited = metadata["edits"], metadata["inherited"]
-    state.phase, state.practised, state.settled = metadata["phase"], metadata["practised"], metadata["settled"]
-    state.tested = metadata["tested"]
-    state.rate_control.go_on(metadata["bits"])
+LAYOUT = Layout(kind=RobotCheckpoint, migrations=MIGRATIONS)
+
+
+def checkpoint_of(state: RunState) -> RobotCheckpoint:
+    """Return what a checkpoint must hold."""
+    return RobotCheckpoint(
+        trainer=state.trainer.state(),
+        split=state.split,
+        compute=pack_compute(state.trainer.learner.compute),
+        rehearsal=state.memory.rehearsal.state(),
+        held_out=state.batcher.held_out.state(),
+        batcher=state.batcher.state(),
+        figures=state.figures.state(),
+        edits=state.memory.edits,
+        inherited=state.memory.inherited,
+        position=state.batcher.position,
+        phase=state.phase,
+        practised=state.practised,
+        settled=state.settled,
+        tested=state.tested,
+        bits=state.trainer.bits,
+        teaching=state.teaching.state() if state.teaching else None,
+        practice=state.practice.state() if state.practice else None,
+    )
+
+
+def restore(state: RunState, saved: RobotCheckpoint) -> None:
+    """Go on from a checkpoint. Raises RuntimeError and ValueError where it is of another run."""
+    state.trainer.restore(saved.trainer)
+    state.memory.rehearsal.restore(saved.rehearsal)
+    state.batcher.held_out.restore(saved.held_out)
+    state.batcher.restore(saved.batcher)
+    state.figures.restore(saved.figures)
+    state.memory.edits, state.memory.inherited = saved.edits, saved.inherited
+    state.phase, state.practised, state.settled, state.tested = (
+        saved.phase,
+        saved.practised,
+        saved.settled,
+        saved.tested,
+    )
+    state.rate_control.go_on(saved.bits)
     state.trainer.bits = state.rate_control.bits
-    state.batcher.source.seek(metadata["position"])
-    if state.teaching and state.practice:
-        state.teaching.restore(metadata["teaching"])
-        state.practice.restore(metadata["practice"])
+    state.batcher.source.seek(saved.position)
+    if state.teaching and saved.teaching:
+        state.teaching.restore(saved.teaching)
+    if state.practice and saved.practice:
+        state.practice.restore(saved.practice)
 
 
-def take_up(state: RunState, saved: tuple[Parts, dict[str, Any]] | None, outbox: Outbox, folder: Path) -> None:
+def take_up(state: RunState, saved: RobotCheckpoint | None, outbox: Outbox, folder: Path) -> None:
     """Go on from a checkpoint, where there is one, and from what the outbox knows beyond it. Raises ConfigError."""
     if saved:
         try:
-            restore(state, *saved)
-        except (KeyError, RuntimeError, ValueError) as error:
+            restore(state, saved)
+        except (RuntimeError, ValueError) as error:
             raise checkpoint_error(folder, error) from error
         if outbox.is_new:
             state.memory.edits = 0
@@ -135,11 +161,10 @@ def edits_after(outbox: Outbox, number: int) -> list[ClassEdit]:
 
 def inherit(state: RunState, outbox: Outbox, former_run: Path) -> None:
     """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
-    memory = state.memory
+    memory, saved = state.memory, load_checkpoint(former_run / "checkpoint", LAYOUT)
     try:
-        parts, metadata = load_checkpoint(former_run / "checkpoint")
-        memory.inherit(parts, metadata)
-        state.batcher.inherit(metadata["batcher"])
+        memory.inherit(saved.rehearsal, saved.held_out)
+        state.batcher.inherit(saved.batcher)
     except (KeyError, IndexError, *UNREADABLE) as error:
         raise ConfigError(f"--weights {former_run} is of another version: {error!r}") from error
     # Made before there was a checkpoint to hold what they did: these frames come from before them.

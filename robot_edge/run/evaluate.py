@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import secrets
 import tempfile
@@ -11,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,6 +33,7 @@ from robot_edge.learning.batcher import resize
 from robot_edge.learning.frame_memory import KeptFrame, frames_in
 from robot_edge.learning.held_out import HELD_OUT_SEED
 from robot_edge.learning.segment import build_edge
+from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.evaluation_report import Look, report, threshold_points
 from robot_edge.run.identity import run_identity
@@ -85,9 +83,9 @@ def source_to_test(config: EvaluateConfig, run: RobotConfig) -> FrameSource:
 
 def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> None:
     set_threads(config.threads)
-    segment, split, held_out, about = _load(run, Path(config.checkpoint))
+    segment, split, held_out, saved = _load(run, Path(config.checkpoint))
     device = choose_device(config.device)
-    compute = unpack_compute(about.get("compute"), device) or Compute(device=device)
+    compute = unpack_compute(saved.compute, device) or Compute(device=device)
     compute.place(segment)
     predictor = Predictor(segment, bits=split.bits, compute=compute)
     if held_out:
@@ -97,7 +95,7 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
     looks: list[Look] = []
     with (
         StopRequest() as stop,
-        _cloud(config, run, split, about["edits"], stop) as ask,
+        _cloud(config, run, split, saved.edits, stop) as ask,
         RunProgress(source.length, "frames") as progress,
     ):
         while not stop.made and (frame := source.next()) is not None:
@@ -177,21 +175,21 @@ def _settings(config: EvaluateConfig) -> RobotConfig:
     return RobotConfig.from_flags(**kept)
 
 
-def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[KeptFrame], dict[str, Any]]:
-    """Return a run's segment, its split, the frames it set apart, and the JSON of its checkpoint.
+def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[KeptFrame], RobotCheckpoint]:
+    """Return a run's segment, its split, the frames it set apart, and its checkpoint.
 
     Raises ConfigError where they do not fit.
     """
-    parts, about = load_checkpoint(folder / "checkpoint", "name another --checkpoint")
+    saved = load_checkpoint(folder / "checkpoint", LAYOUT, "name another --checkpoint")
     segment, split, _ = build_edge(run.network)
-    if json.dumps(about.get("split")) != json.dumps(dataclasses.asdict(split)):
-        raise ConfigError(f"--checkpoint {folder} is of another split, {about.get('split')}, than its settings say")
+    if saved.split != split:
+        raise ConfigError(f"--checkpoint {folder} is of another split, {saved.split}, than its settings say")
     try:
-        restore_weights(segment, segment.exit.head, parts, about)
-        held_out = list(frames_in(parts.get("held_out", {}), about["held_out"]))
+        restore_weights(segment, segment.exit.head, saved.trainer.learner)
+        held_out = list(frames_in(saved.held_out))
     except (RuntimeError, KeyError, IndexError, *UNREADABLE) as error:
         raise ConfigError(f"--checkpoint {folder} is damaged or of another version: {error!r}") from error
-    return segment, split, held_out, about
+    return segment, split, held_out, saved
 
 
 def _look(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None) -> Look:

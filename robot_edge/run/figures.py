@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 from broker.wire.messages import ClassEdit, RobotMetrics
-from hierarchy.continual import AccuracyRounds
+from hierarchy.continual import AccuracyRounds, Round
 from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.evaluation import HeldOut, Prequential
 from robot_edge.learning.batcher import Batcher
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.uplink import Uplink
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiguresState:
+    """What a robot counted itself. rounds: of all tests."""
+
+    prequential: Prequential
+    exit_loss: float | None
+    seconds: float
+    evaluation: int
+    rounds: list[Round]
 
 
 class RunFigures:
@@ -39,22 +51,21 @@ class RunFigures:
         """The exit's prequential accuracy over the last thousand images; None before the first."""
         return self._prequential.recent
 
-    def state(self) -> dict[str, Any]:
-        """Return the state of what is counted here, as JSON can hold it."""
-        return {
-            "prequential": self._prequential.state(),
-            "exit_loss": self._exit_loss,
-            "seconds": self.seconds,
-            "evaluation": self.evaluation,
-            "rounds": self._all_rounds().state(),
-        }
+    def state(self) -> FiguresState:
+        """Return what a checkpoint must hold."""
+        return FiguresState(
+            prequential=self._prequential,
+            exit_loss=self._exit_loss,
+            seconds=self.seconds,
+            evaluation=self.evaluation,
+            rounds=self._all_rounds().rounds,
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: FiguresState) -> None:
         """Go on from a state."""
-        self._prequential.restore(state["prequential"])
-        self._exit_loss, self.seconds = state["exit_loss"], state["seconds"]
-        self.evaluation = state["evaluation"]
-        self.rounds.restore(state["rounds"])
+        self._prequential = dataclasses.replace(state.prequential)
+        self._exit_loss, self.seconds, self.evaluation = state.exit_loss, state.seconds, state.evaluation
+        self.rounds = AccuracyRounds(state.rounds)
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to the counts what a class edit says, before the network does it.
@@ -81,8 +92,7 @@ class RunFigures:
 
     def _all_rounds(self) -> AccuracyRounds:
         """Return the rounds of tests with the last one."""
-        rounds = AccuracyRounds()
-        rounds.restore(self.rounds.state())
+        rounds = AccuracyRounds(self.rounds.rounds)
         rounds.add(self.held_out.by_class, self.evaluation)
         return rounds
 

@@ -25,7 +25,7 @@ class RunIdentity:
     """
 
     run: str
-    former: str = ""
+    former: str
 
     def __post_init__(self) -> None:
         if not HEXADECIMAL_16.fullmatch(self.run) or not HEXADECIMAL_16.fullmatch(self.former or self.run):

@@ -70,11 +70,11 @@ def pack_compute(compute: Compute) -> dict[str, Any]:
     return {"device": compute.device.type, **compute.settings}
 
 
-def unpack_compute(about: dict[str, Any] | None, device: torch.device) -> Compute | None:
-    """Return how the network was computed; None where that was on another kind of device, or is not known."""
-    if about is None or about["device"] != device.type:
+def unpack_compute(saved: dict[str, Any], device: torch.device) -> Compute | None:
+    """Return how the network was computed; None where that was on another kind of device."""
+    if saved["device"] != device.type:
         return None
-    return Compute.from_settings(device, about)
+    return Compute.from_settings(device, saved)
 
 
 def checkpoint_error(folder: Path, error: Exception) -> ConfigError:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -16,7 +15,6 @@ from broker.errors import ConfigError
 from broker.link.base import Link
 from broker.wire.messages import Change, ClassEdit
 from hierarchy.edge import EdgeTrainer
-from hierarchy.runtime.checkpoint import Parts
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.batcher import Batcher
@@ -25,7 +23,7 @@ from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.learning.held_out import HELD_OUT_FRAMES, HeldOutFrames, OpenSource
 from robot_edge.learning.practice import LivePractice
 from robot_edge.page.board import Board
-from robot_edge.run.checkpoint import RunState, edits_after, inherit, take_up
+from robot_edge.run.checkpoint import RobotCheckpoint, RunState, edits_after, inherit, take_up
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.edge_learning import EdgeLearning
 from robot_edge.run.figures import RunFigures
@@ -86,7 +84,7 @@ def assemble(
     folder: RunFolder,
     stop: StopRequest,
     held_out: OpenSource | None = None,
-    saved: tuple[Parts, dict[str, Any]] | None = None,
+    saved: RobotCheckpoint | None = None,
     board: Board | None = None,
     console: Console | None = None,
 ) -> RobotRun:

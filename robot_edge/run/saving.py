@@ -14,11 +14,11 @@ import tomli_w
 
 from broker.errors import ConfigError
 from broker.program.machine import refused
-from hierarchy.runtime.checkpoint import CHECKPOINT, save_checkpoint
+from hierarchy.runtime.checkpoint import CHECKPOINT, save_checkpoint, tensors_of
 from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.disk import other_place
 from hierarchy.runtime.run_folder import CONFIG, RunFolder
-from robot_edge.run.checkpoint import RunState, checkpoint_of
+from robot_edge.run.checkpoint import LAYOUT, RunState, checkpoint_of
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.identity import RUN, run_identity
 from robot_edge.uplink.outbox import Outbox
@@ -66,7 +66,7 @@ class Saving:
             # In this order: a checkpoint that is ahead of the outbox would skip what the outbox has not got.
             if not self._outbox.sync(time.monotonic()):
                 raise OSError(f"the outbox takes no more: {self._outbox.trouble}")
-            save_checkpoint(self._folder.checkpoint, *checkpoint_of(self._state))
+            save_checkpoint(self._folder.checkpoint, LAYOUT, checkpoint_of(self._state))
         except OSError as error:
             self._folder.disk.failed(CHECKPOINT_NAME, error, ", training goes on without")
             self._again_at = time.monotonic() + RETRY_SECONDS
@@ -84,7 +84,7 @@ class Saving:
             (path / CONFIG).write_text(tomli_w.dumps(settings))
             shutil.copyfile(self._folder.path / RUN, path / RUN)
             self._outbox.copy_to(path / self._outbox.path.name)
-            save_checkpoint(path / "checkpoint", *checkpoint_of(self._state))
+            save_checkpoint(path / "checkpoint", LAYOUT, checkpoint_of(self._state))
         except OSError as error:
             raise refused(f"the copy in {path}", error, path=path) from error
 
@@ -124,15 +124,15 @@ class Saving:
 
     def _save_elsewhere(self) -> None:
         """Keep what was learned on another disk, if there is one with room, as a folder that --weights takes."""
-        parts, metadata = checkpoint_of(self._state)
-        size = sum(one.numel() * one.element_size() for named in parts.values() for one in named.values())
+        state = checkpoint_of(self._state)
+        size = sum(one.numel() * one.element_size() for one in tensors_of(state).values())
         try:
             place = other_place(self._folder.path, size, [Path(tempfile.gettempdir()), Path.home()])
             if place is None:
                 return
             # For nobody else's eyes: it has frames in it.
             folder = Path(tempfile.mkdtemp(prefix=f"reflexarc-{self._config.robot}-", dir=place))
-            save_checkpoint(folder / "checkpoint", parts, metadata)
+            save_checkpoint(folder / "checkpoint", LAYOUT, state)
             (folder / CONFIG).write_bytes((self._folder.path / CONFIG).read_bytes())
             self._elsewhere = folder
         except (OSError, RuntimeError) as error:  # a home that nobody knows is a RuntimeError

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -28,13 +28,14 @@ from broker.wire.activations import samples_per_message
 from broker.wire.messages import RobotState, SplitSpec, Weights
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute
-from hierarchy.runtime.checkpoint import CHECKPOINT, Parts, load_checkpoint
+from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import RunFolder, former_settings
 from robot_edge.learning.held_out import OpenSource, open_held_out
 from robot_edge.learning.segment import build_edge
 from robot_edge.page.board import Board
+from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
 from robot_edge.run.identity import go_on_as_another, run_identity
@@ -153,7 +154,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
     ):
         ready.files.write(folder.path)
         advice = without_checkpoint(folder.checkpoint)
-        saved = load_checkpoint(folder.checkpoint, advice) if ready.has_checkpoint else None
+        saved = load_checkpoint(folder.checkpoint, LAYOUT, advice) if ready.has_checkpoint else None
         state = _introduction(ready, folder.path, outbox, boot, goes_on=saved is not None)
         link = _link(ready, state)
         with stop, closing(Uplink(link, config.robot, state, outbox)) as uplink:
@@ -259,11 +260,9 @@ def _show(server: PageServer, board: Board) -> None:
     server.start(lambda app: build(app, board, server))
 
 
-def _compute(
-    config: RobotConfig, segment: EdgeSegment, device: torch.device, saved: tuple[Parts, dict[str, Any]] | None
-) -> Compute:
+def _compute(config: RobotConfig, segment: EdgeSegment, device: torch.device, saved: RobotCheckpoint | None) -> Compute:
     """Return how to compute: as before, or else the fastest way."""
-    compute = unpack_compute(saved[1].get("compute"), device) if saved else None
+    compute = unpack_compute(saved.compute, device) if saved else None
     if compute is None:
         log.info("measuring how this machine trains fastest")
         compute = fastest_compute(

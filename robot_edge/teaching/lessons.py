@@ -9,7 +9,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from broker.errors import ConfigError, MalformedMessage
 from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
@@ -35,6 +34,14 @@ class Lesson:
     name: str
     frames: int
     began: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeachingState:
+    """Lessons that can be taken back, and the number of the next one."""
+
+    next: int
+    lessons: list[Lesson]
 
 
 class Teaching:
@@ -191,20 +198,20 @@ class Teaching:
             self._lessons = [one for one in self._lessons if one.name != name]
             self._waiting = deque(frame for frame in self._waiting if frame.label != name)
 
-    def state(self) -> dict[str, Any]:
-        """Return the lessons, as JSON can hold them; frames that wait are lost with the process.
+    def state(self) -> TeachingState:
+        """Return what a checkpoint must hold; frames that wait are lost with the process.
 
         An open one counts as given: what was learned in it can be taken back by the next process.
         """
         with self._lock:
             lessons = [*self._lessons, self._open] if self._open and self._open.frames else self._lessons
-            return {"next": self._next_number, "lessons": [vars(one) for one in lessons[-MOST_REMEMBERED:]]}
+            return TeachingState(next=self._next_number, lessons=lessons[-MOST_REMEMBERED:])
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: TeachingState) -> None:
         """Go on from a state."""
         with self._lock:
-            self._next_number = state["next"]
-            self._lessons = [Lesson(**one) for one in state["lessons"]]
+            self._next_number = state.next
+            self._lessons = list(state.lessons)
 
     def _close(self) -> Lesson | None:
         lesson, self._open = self._open, None

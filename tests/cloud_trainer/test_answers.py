@@ -104,7 +104,7 @@ def test_asking_changes_nothing_of_what_is_learned(start: Callable[..., Cloud]) 
             cloud.say("r1", STATE, *batches(1, first=number))
             if name == "asked":
                 answering.wake()
-        weights.append(cloud.session().checkpoint()[0]["weights"])
+        weights.append(cloud.session().checkpoint().learner.weights)
     for one, other in zip(weights[0].values(), weights[1].values(), strict=True):
         assert torch.equal(one, other)
 

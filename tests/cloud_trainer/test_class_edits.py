@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import random
 from itertools import permutations
 
@@ -12,6 +11,7 @@ from broker.wire.messages import Change, ClassEdit
 from broker.wire.quantize import unpack_activations
 from cloud_trainer.class_edits import MAX_BOOTS, ClassEdits
 from tests.cloud_trainer.world import STATE, make_batch
+from tests.saved_state import read_again
 
 
 def edit(number: int, change: Change, name: str, to: str = "", session: int = 0) -> ClassEdit:
@@ -67,7 +67,7 @@ def test_its_state_goes_through_json() -> None:
     edits.take(CHAIN[0])
     edits.take(CHAIN[2])
     again = ClassEdits()
-    again.restore(json.loads(json.dumps(edits.state())))
+    again.restore(read_again(edits.state()))
     assert again.take(CHAIN[1]) == [CHAIN[1], CHAIN[2]]
     assert again.names_now(make_batch(["mug"])) == [""]
 

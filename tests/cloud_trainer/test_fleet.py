@@ -23,10 +23,11 @@ from cloud_trainer.fleet import NEARLY_FULL, Fleet, fair_share
 from cloud_trainer.replay import digest
 from cloud_trainer.robot import Robot
 from cloud_trainer.session_start import SessionStart
+from cloud_trainer.session_state import LAYOUT
 from cloud_trainer.store import STORE, Kind, Store, open_store
 from hierarchy.device import Compute
 from hierarchy.learner import Learner
-from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
+from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, tensors_of
 from tests.cloud_trainer.world import CLASSES, CPU, STATE, TinySegment, batches, make_batch, use_tiny_networks
 
 pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]
@@ -97,8 +98,8 @@ def state_of(fleet: Fleet, robot: str) -> tuple[str, dict[str, Any]]:
     """Return all that a robot's training has come to."""
     session = fleet.robots[robot].training.session
     assert session is not None
-    parts, about = session.checkpoint()
-    return digest(parts), about
+    state = session.checkpoint()
+    return digest(tensors_of(state)), LAYOUT.pack(state, lambda _: "")
 
 
 @pytest.fixture
@@ -183,8 +184,7 @@ def test_a_stop_in_the_middle_of_a_message_saves_what_it_taught(tmp_path: Path) 
     fleet.settle("r1", 60)
     fleet.save("r1")
     close(fleet)
-    _, about = load_checkpoint(tmp_path / "checkpoint" / "r1")
-    assert about["steps"] == 10
+    assert load_checkpoint(tmp_path / "checkpoint" / "r1", LAYOUT).learner.steps == 10
 
 
 @pytest.mark.usefixtures("shortest_turns")
@@ -387,7 +387,7 @@ def test_the_other_robots_do_not_matter() -> None:
 def test_resuming_needs_the_momentum_and_the_random_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: without the momentum it does."""
     restore = Learner.restore
-    monkeypatch.setattr(Learner, "restore", lambda self, parts, about: restore(self, {**parts, "momentum": {}}, about))
+    monkeypatch.setattr(Learner, "restore", lambda self, state: restore(self, replace(state, momentum={})))
     log, ends = never_stopped(LOGS[0])
     store = open_store(tmp_path / STORE, config().training(1))
     write(store, log)
@@ -503,10 +503,10 @@ def test_a_damaged_checkpoint_may_be_moved_away(tmp_path: Path, whole: bool) -> 
 
 def test_a_checkpoint_that_refers_to_what_is_gone_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    _, about = load_checkpoint(path / "checkpoint" / "r1")
+    saved_state = load_checkpoint(path / "checkpoint" / "r1", LAYOUT)
     store = open_store(path / STORE, config().training(1))
     store.append("r1", "flush")
-    store.forget("r1", about["cursor"])
+    store.forget("r1", saved_state.cursor)
     store.close()
     with pytest.raises(ConfigError, match="the store lacks event"):
         open_fleet(path)
@@ -530,7 +530,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
     assert (path / "checkpoint" / "r1" / CHECKPOINT).read_bytes() == before
     monkeypatch.undo()
     fleet.save("r1")
-    assert load_checkpoint(path / "checkpoint" / "r1")[1]["cursor"] == fleet.robots["r1"].training.cursor
+    assert load_checkpoint(path / "checkpoint" / "r1", LAYOUT).cursor == fleet.robots["r1"].training.cursor
     close(fleet)
 
 
@@ -565,9 +565,9 @@ def test_a_network_is_only_gone_on_with_behind_the_front_that_it_was_trained_beh
     assert "until now learns no more" in caplog.messages[0]
     send(fleet, "r1", 1, boot=other.boot)
     train(fleet)
-    kept, about = load_checkpoint(tmp_path / "former" / "checkpoint" / "r1")
-    assert digest(kept) == learned
-    assert f'"run":"{STATE.run}"' in about["state"]
+    kept = load_checkpoint(tmp_path / "former" / "checkpoint" / "r1", LAYOUT)
+    assert digest(tensors_of(kept)) == learned
+    assert kept.state.run == STATE.run
     # The first run comes back: the second's network is not what its front was trained with.
     caplog.clear()
     enter(fleet, "r1", replace(STATE, boot="f" * 16, weights="checkpoint"))

@@ -22,6 +22,7 @@ from cloud_trainer.quarantine import FIRST_SECONDS
 from cloud_trainer.replay import replay
 from cloud_trainer.robot import Preparation
 from cloud_trainer.robot_training import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
+from cloud_trainer.session_state import LAYOUT
 from cloud_trainer.store import STORE
 from cloud_trainer.training import SETTLING_SECONDS, SILENCE_SECONDS
 from hierarchy.runtime.checkpoint import load_checkpoint
@@ -63,8 +64,8 @@ def test_a_robots_batches_are_receipted_and_trained_on(cloud: Cloud) -> None:
     assert [(line["robot"], line["images"], line["classes"]) for line in lines] == [
         *(("r1", 4, 2), ("r1", 8, 2), ("r1", 12, 2)),
     ]
-    _, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
-    assert (about["classes"], about["steps"]) == (["cat", "dog"], 3)
+    saved = load_checkpoint(cloud.path / "checkpoint" / "r1", LAYOUT)
+    assert (saved.learner.classes, saved.learner.steps) == (["cat", "dog"], 3)
 
 
 def test_no_receipt_goes_out_before_the_batch_is_on_the_disk(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,8 +339,8 @@ def test_a_stop_in_the_middle_of_idle_rehearsal_saves_a_settled_network(start: S
     assert last_rate(cloud) > 0.9
     cloud.finish()
     assert last_rate(cloud) < 0.02
-    _, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
-    assert about["steps"] == steps + IDLE_STEPS_AT_ONCE + SETTLING_STEPS
+    saved = load_checkpoint(cloud.path / "checkpoint" / "r1", LAYOUT)
+    assert saved.learner.steps == steps + IDLE_STEPS_AT_ONCE + SETTLING_STEPS
     assert replay(cloud.path / STORE, None, "cpu")
 
     cloud.start()
@@ -418,8 +419,8 @@ def test_a_robot_that_leaves_has_its_network_saved(cloud: Cloud) -> None:
     assert not (cloud.path / "checkpoint").exists()
     cloud.say("r1", GONE)
     cloud.work(0.1)
-    _, about = load_checkpoint(cloud.path / "checkpoint" / "r1")
-    assert (about["classes"], about["steps"]) == (["cat", "dog"], 1)
+    saved = load_checkpoint(cloud.path / "checkpoint" / "r1", LAYOUT)
+    assert (saved.learner.classes, saved.learner.steps) == (["cat", "dog"], 1)
 
 
 @pytest.mark.parametrize(("weights", "images"), [("checkpoint", 8), ("none", 4)])
@@ -582,7 +583,7 @@ def test_room_that_is_made_at_the_end_is_used(
     cloud.node.finish()
     assert tries == [False, False, True]
     assert cloud.node.not_saved is None
-    assert load_checkpoint(cloud.path / "checkpoint" / "r1")[1]["steps"] == 3
+    assert load_checkpoint(cloud.path / "checkpoint" / "r1", LAYOUT).learner.steps == 3
 
 
 def test_where_robots_came_and_all_were_refused_that_is_the_last_word(start: Start) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from dataclasses import astuple
@@ -8,6 +7,7 @@ from dataclasses import astuple
 import pytest
 
 from cloud_trainer.sample_memory import SLACK, SPAN, SampleMemory, SampleRef
+from tests.saved_state import read_again
 
 
 def ref(sample: int, *, version: int = 0, event: int | None = None, session: int = 0) -> SampleRef:
@@ -111,8 +111,7 @@ def test_a_restored_memory_goes_on_as_the_first(count: int) -> None:
     one, other = filled(count, limit=60), SampleMemory(60, seed=5)
     for number in range(1, count, 3):
         one.add("abc"[number % 3], ref(number, version=count))
-    rows, about = one.state()
-    other.restore(rows, json.loads(json.dumps(about)))
+    other.restore(read_again(one.state()))
     rng = random.Random(0)
     for number in range(400):
         again = rng.randrange(1, 500)

@@ -19,6 +19,7 @@ from hierarchy.cloud import CloudSegment, CloudStep, CloudTrainer
 from hierarchy.device import Compute
 from hierarchy.schedule import learning_rate
 from tests.cloud_trainer.world import CPU, STATE, TinySegment, make_batch
+from tests.saved_state import read_again
 
 SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=16, bits=8, bottleneck=1, shape=(1, 2))
 
@@ -311,9 +312,9 @@ def tiny_session(log: list[bytes], **changes: Any) -> RobotSession:
 
 
 def test_a_checkpoint_is_of_its_own_network_only() -> None:
-    parts, about = tiny_session([]).checkpoint()
+    saved = tiny_session([]).checkpoint()
     with pytest.raises(RuntimeError):
-        tiny_session([], bottleneck=0, shape=(7, 2, 2)).restore(parts, about)
+        tiny_session([], bottleneck=0, shape=(7, 2, 2)).restore(saved)
 
 
 def again(robot: Robot, names: list[str], samples: list[int], values: float, version: int, **fields: Any) -> str:
@@ -509,12 +510,12 @@ def test_a_round_that_was_tested_twice_is_in_the_checkpoint() -> None:
     one, other = tiny_session(log), tiny_session(log)
     for number, kind in enumerate(("batch", "batch", "rehearse"), start=1):
         one.apply(Event(id=number, robot="r1", kind=cast("Kind", kind), payload=log[number - 1]))
-    other.restore(*one.checkpoint())
+    other.restore(read_again(one.checkpoint()))
     assert other.rounds().rows == one.rounds().rows
     assert len(other.rounds()) == 2
     log.append(pack(make_batch(["dog"] * 8, sequence=2)))
     one.apply(Event(id=4, robot="r1", kind="batch", payload=log[-1]))
-    other.restore(*one.checkpoint())
+    other.restore(read_again(one.checkpoint()))
     assert other.rounds().rows == one.rounds().rows
     assert len(other.rounds()) == 2
 

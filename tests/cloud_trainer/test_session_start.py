@@ -16,6 +16,7 @@ from cloud_trainer.session_start import (
     new_start,
     open_session,
 )
+from cloud_trainer.session_state import LAYOUT
 from hierarchy.device import Compute
 from hierarchy.runtime.checkpoint import save_checkpoint
 from tests.cloud_trainer.world import CPU, SPLIT, STATE
@@ -32,7 +33,7 @@ def started(
 
 def weights(start: SessionStart, settings: TrainingSettings = SETTINGS) -> dict[str, torch.Tensor]:
     session = open_session("r1", start, settings, CPU, lambda _event: b"")
-    return session.checkpoint()[0]["weights"]
+    return session.checkpoint().learner.weights
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -82,15 +83,15 @@ def test_the_fastest_way_is_measured_once_for_a_network(monkeypatch: pytest.Monk
 
 def test_a_former_run_is_gone_on_from(tmp_path: Path, tiny: None) -> None:
     session = open_session("r1", SessionStart(state=STATE), replace(SETTINGS, seed=9), CPU, lambda _event: b"")
-    parts, about = session.checkpoint()
-    save_checkpoint(tmp_path / "checkpoint" / "r1", parts, about)
+    saved = session.checkpoint()
+    save_checkpoint(tmp_path / "checkpoint" / "r1", LAYOUT, saved)
     later = replace(SETTINGS, weights=str(tmp_path))
-    assert equal(weights(started(STATE, settings=later), later), parts["weights"])
+    assert equal(weights(started(STATE, settings=later), later), saved.learner.weights)
 
 
 def test_weights_of_another_front_are_warned_of(tmp_path: Path, tiny: None, caplog: pytest.LogCaptureFixture) -> None:
     session = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _event: b"")
-    save_checkpoint(tmp_path / "checkpoint" / "r1", *session.checkpoint())
+    save_checkpoint(tmp_path / "checkpoint" / "r1", LAYOUT, session.checkpoint())
     later = replace(SETTINGS, weights=str(tmp_path))
     started(replace(STATE, weights="checkpoint"), settings=later)
     started(replace(STATE, run="e" * 16, former=STATE.run), settings=later)
@@ -107,7 +108,7 @@ def test_a_former_run_without_this_robot_or_of_another_split_is_refused_before_i
     tmp_path: Path, tiny: None, robot: str, change: dict[str, Any], reason: str
 ) -> None:
     session = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _event: b"")
-    save_checkpoint(tmp_path / "checkpoint" / "r1", *session.checkpoint())
+    save_checkpoint(tmp_path / "checkpoint" / "r1", LAYOUT, session.checkpoint())
     state, later = replace(STATE, split=replace(SPLIT, **change)), replace(SETTINGS, weights=str(tmp_path))
     with pytest.raises(ConfigError, match=reason):
         new_start(robot, state, later, CPU, known=(), room=10**9)

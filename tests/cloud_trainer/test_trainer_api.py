@@ -15,6 +15,7 @@ from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
 from cloud_trainer.session import RobotSession
+from cloud_trainer.session_state import LAYOUT
 from hierarchy.runtime.checkpoint import load_checkpoint
 from tests.cloud_trainer.world import CHANNELS, STATE, batches, make_batch
 
@@ -73,8 +74,7 @@ def test_it_trains_beside_its_caller_and_goes_on_from_its_run(robot: ThinRobot, 
         assert seen.loss is not None
         assert seen.accuracy is None
         trainer.save()
-        _, metadata = load_checkpoint(tmp_path / "checkpoint" / robot.name)
-        assert metadata["steps"] == 4
+        assert load_checkpoint(tmp_path / "checkpoint" / robot.name, LAYOUT).learner.steps == 4
     assert (tmp_path / "summary.json").exists()
     with trainer_for(robot, amqtt_url, tmp_path, practice=0.0) as trainer:
         before = trainer.robots[robot.name]

@@ -299,8 +299,8 @@ def outcomes(receipts: list[Receipt]) -> list[str]:
 
 def is_finite(session: RobotSession) -> bool:
     """Whether all weights, statistics and momentum are."""
-    parts, _ = session.checkpoint()
-    tensors = [*parts["weights"].values(), *parts["momentum"].values()]
+    learner = session.checkpoint().learner
+    tensors = [*learner.weights.values(), *learner.momentum.values()]
     return all(bool(torch.isfinite(one.float()).all()) for one in tensors)
 
 

@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from broker.address import parse_broker_url
 from hierarchy.runtime.checkpoint import load_checkpoint
+from robot_edge.run.checkpoint import LAYOUT
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -104,7 +105,7 @@ def test_robot_in_a_loop(
     *steps, seen = run(capsys, monkeypatch, "robot_in_a_loop.py", mosquitto_url)
     assert all(" frames, loss " in line for line in steps)
     assert " is taken for " in seen
-    assert load_checkpoint(tmp_path / "runs" / "loop" / "checkpoint")
+    assert load_checkpoint(tmp_path / "runs" / "loop" / "checkpoint", LAYOUT)
 
 
 @pytest.mark.usefixtures("quick")

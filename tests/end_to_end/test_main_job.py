@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from broker.wire.quantize import dequantize
+from cloud_trainer.session_state import LAYOUT
 from hierarchy.augment import augment
 from hierarchy.backbone import build_backbone
 from hierarchy.cloud import CloudSegment, CloudTrainer
@@ -216,9 +217,9 @@ def test_checkpoints_predict_as_the_run_said(main_job: MainJob, config: RobotCon
     summary = main_job.robot.summary
     assert _right(test_batch.names, predicted) == pytest.approx(summary["exit_accuracy"], abs=0.03)
 
-    parts, about = load_checkpoint(main_job.trainer.run_dir / "checkpoint" / "main")
+    saved = load_checkpoint(main_job.trainer.run_dir / "checkpoint" / "main", LAYOUT)
     cloud_segment = CloudSegment(split, pretrained=False)
-    restore_weights(cloud_segment, cloud_segment.head, parts, about)
+    restore_weights(cloud_segment, cloud_segment.head, saved.learner)
     cloud = CloudTrainer(cloud_segment, compute=CPU, peak_learning_rate=0)
     assert _right(test_batch.names, cloud.predict(dequantize(quantized))) == pytest.approx(
         summary["cloud_accuracy"], abs=0.03

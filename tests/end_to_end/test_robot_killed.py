@@ -15,6 +15,7 @@ import pytest
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import HEARTBEAT_SECONDS, ActivationBatch, Receipt, RobotState, TrainerMetrics, TrainerState
 from hierarchy.runtime.checkpoint import load_checkpoint
+from robot_edge.run.checkpoint import LAYOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,7 +154,7 @@ def test_a_robot_that_is_killed_sends_every_sample_once(
             "rejected": 0,
             "dropped": 0,
         }
-    assert load_checkpoint(run_dir / "checkpoint")[1]["steps"] == 4 * EPOCHS * OF_EACH // 16
+    assert load_checkpoint(run_dir / "checkpoint", LAYOUT).trainer.learner.steps == 4 * EPOCHS * OF_EACH // 16
     assert summary["exit_accuracy"] > 0.6
     images = [line["images"] for line in robot.metrics]
     assert images == sorted(images)

@@ -52,8 +52,7 @@ def test_one_round_tells_nothing_of_forgetting() -> None:
 
 
 def test_it_goes_on_from_its_state() -> None:
-    other = AccuracyRounds()
-    other.restore(json.loads(json.dumps(three_rounds().state())))
+    other = AccuracyRounds(json.loads(json.dumps(three_rounds().rounds)))
     assert other.figures("exit") == three_rounds().figures("exit")
 
 
@@ -64,7 +63,7 @@ def test_rounds_that_are_tested_once_more_are_given_up_and_none_of_a_former_run(
     rounds.begin_run()
     for number in (1, 2, 3):
         rounds.add({"dog": number / 10}, number)
-    rounds.restore(json.loads(json.dumps(rounds.state())))
+    rounds = AccuracyRounds(json.loads(json.dumps(rounds.rounds)))
     rounds.give_up(2)
     assert rounds.rows == [{"cat": 0.1}, {"cat": 0.2}, {"dog": 0.1}]
 

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import hierarchy
 from broker.errors import ConfigError, CutError, Diverged
 from broker.wire.quantize import packed_size
 from hierarchy.backbone import build_backbone
 from hierarchy.divided import PREDICTED_AT_ONCE
+from hierarchy.evaluation import Prequential
 from hierarchy.random_state import TorchRandom
-from hierarchy.runtime.checkpoint import save_checkpoint
+from hierarchy.runtime.checkpoint import CHECKPOINT, save_checkpoint
+from hierarchy.runtime.state import Layout
 from tests.hierarchy.test_edge import SIZE, STRIPES, batch
 
 SEED = 3
@@ -144,13 +147,14 @@ def test_diverged_training_is_an_error_of_ours(rate: str) -> None:
 def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no checkpoint"):
         hierarchy.DividedNetwork.load(tmp_path)
-    save_checkpoint(tmp_path, {"weights": {"a": torch.zeros(1)}}, {"classes": []})
-    with pytest.raises(ConfigError, match=r"no network that DividedNetwork\.save wrote: .*split"):
+    save_checkpoint(tmp_path, Layout(kind=Prequential, migrations=(dict,)), Prequential())
+    with pytest.raises(ConfigError, match=r"none of ours .*split.*DividedNetwork\.save"):
         hierarchy.DividedNetwork.load(tmp_path)
 
 
 def test_what_a_newer_version_saved_is_refused_with_its_name(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, {}, {"schema": 9, "written_by": "reflexarc 9.1"})
+    metadata = {"about": '{"schema": 9, "written_by": "reflexarc 9.1"}'}
+    save_file({"a": torch.zeros(1)}, tmp_path / CHECKPOINT, metadata=metadata)
     with pytest.raises(ConfigError, match=r"reflexarc 9\.1"):
         hierarchy.DividedNetwork.load(tmp_path)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from hierarchy.evaluation import RECENT, HeldOut, Prequential
+from tests.saved_state import read_again
 
 
 def test_nothing_is_known_before_the_first_prediction() -> None:
@@ -40,9 +41,7 @@ def test_states_are_taken_up_again() -> None:
     prequential, held_out = Prequential(), HeldOut()
     prequential.add([True] * 3 + [False] * 2)
     held_out.add(["cat", "dog"], ["cat", "cat"])
-    restored, its_held_out = Prequential(), HeldOut()
-    restored.restore(json.loads(json.dumps(prequential.state())))
-    its_held_out.restore(json.loads(json.dumps(held_out.state())))
+    restored, its_held_out = read_again(prequential), HeldOut(json.loads(json.dumps(held_out.confusion)))
     for one in (prequential, restored):
         one.add([True] * RECENT)
     assert (restored.count, restored.overall, restored.recent) == (prequential.count, prequential.overall, 1.0)
@@ -74,7 +73,7 @@ def test_nothing_is_left_of_a_forgotten_class() -> None:
     held_out = HeldOut()
     held_out.add(["cat", "dog", "dog"], ["dog", "cat", "dog"])
     held_out.remove("dog")
-    assert "dog" not in json.dumps(held_out.state())
+    assert "dog" not in json.dumps(held_out.confusion)
     assert (held_out.count, held_out.accuracy) == (1, 0.0)
     held_out.remove("cat")
     assert (held_out.count, held_out.accuracy, held_out.by_class) == (0, None, {})

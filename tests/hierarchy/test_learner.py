@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,12 @@ from torch.nn import functional as F
 
 from hierarchy.device import Compute
 from hierarchy.head import ROWS, GrowingHead
-from hierarchy.learner import Learner
+from hierarchy.learner import Learner, LearnerState
 from hierarchy.runtime.checkpoint import load_checkpoint, save_checkpoint
+from hierarchy.runtime.state import Layout
 
 CPU = torch.device("cpu")
+LAYOUT = Layout(kind=LearnerState, migrations=(dict,))
 CLASSES = [f"class {number}" for number in range(ROWS + 8)]
 
 
@@ -57,9 +60,9 @@ def test_a_restored_one_goes_on_bit_for_bit(tmp_path: Path, classes: int, channe
     one = learner(channels_last=channels_last)
     for number in range(3):
         take_step(one, number, classes)
-    save_checkpoint(tmp_path, *one.state())
+    save_checkpoint(tmp_path, LAYOUT, one.state())
     other = learner(seed=99, channels_last=channels_last)
-    other.restore(*load_checkpoint(tmp_path))
+    other.restore(load_checkpoint(tmp_path, LAYOUT))
     assert other.steps == 3
     for number in range(3, 6):
         torch.rand(number)  # somebody else draws
@@ -74,11 +77,10 @@ def test_without_a_part_it_would_not(tmp_path: Path, part: str) -> None:
     one = learner()
     for number in range(3):
         take_step(one, number)
-    save_checkpoint(tmp_path, *one.state())
-    parts, about = load_checkpoint(tmp_path)
-    parts[part] = learner(seed=99).state()[0][part]
+    save_checkpoint(tmp_path, LAYOUT, one.state())
+    state = load_checkpoint(tmp_path, LAYOUT)
     other = learner(seed=99)
-    other.restore(parts, about)
+    other.restore(replace(state, **{part: getattr(learner(seed=99).state(), part)}))
     for number in range(3, 6):
         take_step(one, number)
         take_step(other, number)
@@ -95,10 +97,10 @@ def test_training_depends_on_seed_and_data_alone() -> None:
 
 
 def test_a_state_of_another_network_is_refused() -> None:
-    parts, about = learner().state()
-    del parts["weights"]["body.0.weight"]
+    state = learner().state()
+    del state.weights["body.0.weight"]
     with pytest.raises(RuntimeError, match=r"body\.0\.weight"):
-        learner().restore(parts, about)
+        learner().restore(state)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from broker.wire.messages import Change, ClassEdit
 from robot_edge.learning.batcher import JPEG_SAMPLED_EVERY, Batch, Batcher, resize
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.sources.frames import Frame, LeftOut, Pixels
+from tests.saved_state import read_again
 
 SIZE = 8
 # Of a black picture of that size, by which any process must know it again.
@@ -128,8 +128,7 @@ def test_the_scene_that_shows_a_class_first_is_trained_on_in_every_epoch_and_aft
     trained = [scenes(batch.images) for batch in read(one)]
     assert trained == [[0, 0, 1, 2], [2]]
     other = batcher(epoch, held_out_every=2, length=14)
-    about, arrays = one.state()
-    other.restore(json.loads(json.dumps(about)), arrays)
+    other.restore(read_again(one.state()))
     assert [scenes(batch.images) for batch in read(other)] == trained
     assert {int(image[0, 0, 0]) for _, image, _ in one.held_out.all()} == {4}
     assert len(other.held_out) == 0
@@ -163,7 +162,7 @@ def test_what_a_former_run_trained_on_is_not_tested_with() -> None:
     former = batcher([frame(0)], held_out_every=2)
     read(former)
     heir = batcher([frame(2), frame(0)], held_out_every=2)
-    heir.inherit(json.loads(json.dumps(former.state()[0])))
+    heir.inherit(read_again(former.state()))
     assert [scenes(batch.images) for batch in read(heir)] == [[0]]
 
 
@@ -180,9 +179,8 @@ def test_it_goes_on_where_another_one_stopped() -> None:
         one.next()
         one.learned()
     other = batcher(frames[one.frames_read :], held_out_every=3, length=300)
-    about, marks = one.state()
-    other.restore(json.loads(json.dumps(about)), marks)
-    other.held_out.restore(*one.held_out.state())
+    other.restore(read_again(one.state()))
+    other.held_out.restore(one.held_out.state())
     rest = [(read(reader), reader) for reader in (one, other)]
     for batches, reader in rest:
         assert [scenes(batch.images) for batch in batches] == [scenes(batch.images) for batch in rest[0][0]]
@@ -206,8 +204,7 @@ def test_a_batch_that_is_not_full_outlives_its_process() -> None:
     reader = batcher([frame(1), frame(2), None, frame(9)], size=4)
     assert reader.next() is None
     other = batcher([frame(3), frame(4)], size=4)
-    about, arrays = reader.state()
-    other.restore(json.loads(json.dumps(about)), arrays)
+    other.restore(read_again(reader.state()))
     batch = other.next()
     assert batch is not None
     assert scenes(batch.images) == [1, 2, 3, 4]
@@ -217,8 +214,7 @@ def test_a_batch_is_of_one_phase_in_another_process_too() -> None:
     reader = batcher([frame(1), replace(frame(2), phase=1), None, frame(9)])
     batches = read(reader)
     other = batcher([])
-    about, arrays = reader.state()
-    other.restore(json.loads(json.dumps(about)), arrays)
+    other.restore(read_again(reader.state()))
     assert [(batch.phase, scenes(batch.images)) for batch in (*batches, *read(other))] == [(0, [1]), (1, [2])]
 
 
@@ -227,21 +223,21 @@ def test_a_batch_that_is_not_learned_yet_outlives_its_process() -> None:
     one = batcher(frames, size=3)
     batch = one.next()
     assert batch is not None
-    about, arrays = one.state()
+    state = read_again(one.state())
     other = batcher(frames[one.position :], size=3)
-    other.restore(json.loads(json.dumps(about)), arrays)
+    other.restore(state)
     assert [scenes(batch.images) for batch in read(other)] == [[0, 1], [2, 3, 4]]
     assert (one.filled, scenes(batch.images)) == (0, [0, 1])
     one.learned()
-    about, arrays = one.state()
-    assert (about["names"], "images" in arrays) == ([], False)
+    state = one.state()
+    assert (state.names, state.images) == ([], None)
     assert [scenes(batch.images) for batch in read(one)] == [[2, 3, 4]]
 
 
 def test_pictures_are_known_again_in_another_process() -> None:
     one = batcher([frame(1), frame(0)], held_out_every=2, length=2)
     read(one)
-    assert one.state()[1]["marks"].tolist() == [MARK_OF_BLACK]
+    assert one.state().marks.tolist() == [MARK_OF_BLACK]
 
 
 def test_progress_is_the_share_of_the_source_that_is_read() -> None:
@@ -302,9 +298,9 @@ def test_who_goes_on_behind_a_batch_loses_no_frame_of_the_next_lesson() -> None:
     assert scenes(batch.images) == [0, 1]
     assert first.position == 3
     first.learned()
-    about, arrays = first.state()
+    state = first.state()
     second = batcher(frames[first.position :])
-    second.restore(about, arrays)
+    second.restore(state)
     assert [scenes(batch.images) for batch in read(second)] == [[3, 4]]
     assert [scenes(batch.images) for batch in read(first)] == [[3, 4]]
     assert first.position == 5

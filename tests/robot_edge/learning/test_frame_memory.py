@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import json
 import tracemalloc
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hierarchy.rehearsal import BalancedMemory
 from robot_edge.learning.frame_codec import FrameCodec
 from robot_edge.learning.frame_memory import COLUMNS, FrameMemory, KeptFrame, frames_in
 from robot_edge.sources.frames import Pixels
+from tests.saved_state import read_again
 
 SIZE, LIMIT = 64, 100
 FRAME_BYTES = 3 * SIZE**2
@@ -52,8 +53,7 @@ def test_what_is_tested_on_stays_exact() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
     memory = FrameMemory(LIMIT, SIZE, seed=0, exact=True)
     memory.add("cat", noise)
-    tensors, about = memory.state()
-    for (kept,) in (list(memory.all()), list(frames_in(tensors, json.loads(json.dumps(about))))):
+    for (kept,) in (list(memory.all()), list(frames_in(read_again(memory.state())))):
         assert np.array_equal(kept.image, noise)
 
 
@@ -67,8 +67,7 @@ def test_a_frame_that_is_changed_later_stays_as_it_was() -> None:
 @pytest.mark.parametrize("count", [0, 7, LIMIT, 3 * LIMIT])
 def test_a_restored_memory_goes_on_as_the_first(count: int) -> None:
     one, other = filled(count), FrameMemory(LIMIT, SIZE, seed=8)
-    tensors, about = one.state()
-    other.restore(tensors, json.loads(json.dumps(about)))
+    other.restore(read_again(one.state()))
     assert numbers(other.all()) == numbers(one.all())
     for number in range(2 * LIMIT):
         for memory in (one, other):
@@ -79,10 +78,10 @@ def test_a_restored_memory_goes_on_as_the_first(count: int) -> None:
 
 def test_frames_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="64 pixels wide, not 32"):
-        FrameMemory(LIMIT, SIZE // 2, seed=0).restore(*filled(5).state())
-    tensors, about = filled(5).state()
+        FrameMemory(LIMIT, SIZE // 2, seed=0).restore(filled(5).state())
+    state = filled(5).state()
     with pytest.raises(ValueError, match="kept otherwise"):
-        FrameMemory(LIMIT, SIZE, seed=0).restore(tensors, {**about, "room": about["room"] + 1})
+        FrameMemory(LIMIT, SIZE, seed=0).restore(replace(state, room=state.room + 1))
 
 
 def test_nothing_of_a_forgotten_class_is_left_in_a_checkpoint() -> None:
@@ -91,7 +90,7 @@ def test_nothing_of_a_forgotten_class_is_left_in_a_checkpoint() -> None:
         memory.add("mug", noise.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8))
     memory.add("plain", frame(3))
     memory.forget_class("mug")
-    tensors, _ = memory.state()
+    tensors = memory.state().tensors
     plain = int(tensors["columns"][0, COLUMNS.index("length")])
     assert np.count_nonzero(tensors["frames"].numpy()) <= plain < 200
 

@@ -4,6 +4,7 @@ import pytest
 
 from hierarchy.schedule import RISE
 from robot_edge.learning.practice import MOST_PRACTICE, REPLAY_PRACTICE, SETTLING_STEPS, LivePractice, practice_steps
+from tests.saved_state import read_again
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,6 @@ def test_it_goes_on_where_it_was() -> None:
     practice, other = LivePractice(0.5), LivePractice(0.5)
     practice.learned(41)
     practice.take(lesson_open=False)
-    other.restore(practice.state())
+    other.restore(read_again(practice.state()))
     assert (other.due, other.done) == (19.5, 1)
     assert progress_of(other) == progress_of(practice)

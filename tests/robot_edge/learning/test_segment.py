@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from broker.errors import ConfigError, CutError
-from hierarchy.edge import EdgeSegment
+from broker.wire.messages import SplitSpec
+from hierarchy.device import Compute
+from hierarchy.edge import EdgeSegment, EdgeTrainer
 from hierarchy.runtime.checkpoint import save_checkpoint
+from robot_edge.learning.checkpoint import NETWORK, SavedNetwork
 from robot_edge.learning.segment import build_edge
 from robot_edge.learning.settings import NetworkSettings
 
@@ -108,9 +111,9 @@ def test_settings_that_cannot_work_say_what_would(settings: dict[str, Any], mess
 
 def save(segment: EdgeSegment, run: Path, classes: list[str]) -> dict[str, Tensor]:
     segment.exit.head.grow(classes, None)
-    save_checkpoint(
-        run / "checkpoint", {"weights": segment.state_dict()}, {"classes": classes, "split": {"backbone": "resnet18"}}
-    )
+    trainer = EdgeTrainer(segment, bits=4, compute=Compute(device=torch.device("cpu")), peak_learning_rate=0.1)
+    split = SplitSpec(backbone="resnet18", cut="layer2", image_size=16, bits=4, bottleneck=8, shape=(8, 2, 2))
+    save_checkpoint(run / "checkpoint", NETWORK, SavedNetwork(trainer=trainer.state(), split=split))
     return segment.state_dict()
 
 

@@ -15,7 +15,7 @@ from hierarchy.runtime.settings import flattened
 from robot_edge.commands import app
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.resume import check_same_run
-from tests.golden_state import golden_state
+from tests.saved_state import golden_state
 
 
 def config(**settings: Any) -> RobotConfig:

@@ -29,6 +29,7 @@ from hierarchy.runtime.run_folder import RunFolder
 from hierarchy.schedule import learning_rate
 from robot_edge.learning.practice import SETTLING_STEPS
 from robot_edge.learning.segment import build_edge
+from robot_edge.run.checkpoint import LAYOUT
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
 from robot_edge.run.live import live
@@ -193,7 +194,7 @@ class Robot:
             source=Paced(self.stage),
             folder=self.folder,
             stop=self.stop,
-            saved=load_checkpoint(self.folder.checkpoint) if has_checkpoint else None,
+            saved=load_checkpoint(self.folder.checkpoint, LAYOUT) if has_checkpoint else None,
         )
         assert self.run.lessons
         assert self.run.state.teaching
@@ -446,9 +447,10 @@ def test_a_lesson_is_on_the_disk_before_practice(robot: Robot, monkeypatch: pyte
     robot.wait_for(lambda: not robot.teaching.waiting and not robot.state.batcher.filled)
     robot.wait_for(lambda: robot.run.saving.saved_steps == robot.state.trainer.steps > 0)
     assert robot.practice.due >= 1
-    _, about = load_checkpoint(robot.folder.checkpoint)
-    assert about["batcher"]["names"] == []
-    assert about["teaching"]["lessons"][-1]["name"] == "ball"
+    saved = load_checkpoint(robot.folder.checkpoint, LAYOUT)
+    assert saved.batcher.names == []
+    assert saved.teaching is not None
+    assert saved.teaching.lessons[-1].name == "ball"
 
 
 def test_an_undo_that_a_kill_kept_out_of_the_checkpoint_is_not_done_twice(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import hierarchy.evaluation
 import hierarchy.runtime.curves
 import hierarchy.runtime.run_folder
 import robot_edge.learning.held_out
@@ -41,6 +41,7 @@ from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_check
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.segment import build_edge
+from robot_edge.run.checkpoint import LAYOUT
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import finish, go_through
 from robot_edge.run.outcome import verdict
@@ -174,7 +175,7 @@ class Run:
         held_out = partial(self._held_out, 6) if self.config.source.held_out else None
         self.folder = RunFolder(self.path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
-        saved = load_checkpoint(self.folder.checkpoint) if has_checkpoint else None
+        saved = load_checkpoint(self.folder.checkpoint, LAYOUT) if has_checkpoint else None
         self.outbox = open_outbox(self.config, self.path, self.boot)
         OPEN.append(self)
         self.robot = assemble(
@@ -251,8 +252,8 @@ def test_a_run_trains_on_all_but_the_held_out_frames_and_tests_on_those(tmp_path
     progress = [batch.progress or 0 for batch in sent]
     assert progress == sorted(progress)
     assert progress[-1] == 1
-    _, about = load_checkpoint(tmp_path / "checkpoint")
-    assert about["classes"] == summary["classes"]
+    saved = load_checkpoint(tmp_path / "checkpoint", LAYOUT)
+    assert saved.trainer.learner.classes == summary["classes"]
     assert [line["classes"] for line in run.metrics()][-1] == len(summary["classes"])
 
 
@@ -485,7 +486,7 @@ def test_each_phase_is_tested_also_where_it_only_brings_classes_back_and_after_a
     first.stop_after(5)  # of two in each phase
     wait_for_trainer(first.robot)
     train(first.robot)
-    assert len(first.robot.state.figures._all_rounds().state()) == 2
+    assert len(first.robot.state.figures._all_rounds()) == 2
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
     rounds = second.all()["exit_accuracy_matrix"]["rounds"]
@@ -530,7 +531,7 @@ def test_practice_is_saved_now_and_then_and_before_it_waits_for_the_cloud(
 
     def note_and_save() -> None:
         save()
-        saved.append(load_checkpoint(run.folder.checkpoint)[1]["practised"])
+        saved.append(load_checkpoint(run.folder.checkpoint, LAYOUT).practised)
 
     def look_and_drain(what: str) -> bool:
         assert saved[-1] == 24
@@ -700,7 +701,7 @@ def test_a_stop_in_the_middle_tests_the_exit_and_keeps_what_was_learned(
     assert summary["interrupted"] is True
     assert summary["exit_accuracy"] is not None
     assert run.link.names(evaluation=1) == [], "it waits for the cloud after Ctrl-C"
-    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 6
+    assert load_checkpoint(tmp_path / "checkpoint", LAYOUT).trainer.learner.steps == 6
     assert "metrics.jsonl, checkpoint/\n" in capsys.readouterr().out
 
 
@@ -950,7 +951,7 @@ def test_a_disk_that_takes_no_checkpoint_stops_no_training(
     assert run.robot.talk.shown()[0] == "DISK FULL: the checkpoint not written"
     disk.full = False
     run.finish()
-    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 16
+    assert load_checkpoint(tmp_path / "checkpoint", LAYOUT).trainer.learner.steps == 16
 
 
 def test_a_disk_that_stays_full_is_the_runs_last_word(
@@ -989,7 +990,7 @@ def test_room_that_is_made_at_the_end_is_used(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(run.robot.saving, "save", make_room_at_the_third_try)
     run.finish()
     assert tries == [False, False, True]
-    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 4
+    assert load_checkpoint(tmp_path / "checkpoint", LAYOUT).trainer.learner.steps == 4
 
 
 def test_where_another_disk_has_room_what_was_learned_is_kept_there(
@@ -1012,7 +1013,7 @@ def test_where_another_disk_has_room_what_was_learned_is_kept_there(
     (kept,) = other.iterdir()
     assert f"--weights {kept}" in str(error.value)
     assert kept.stat().st_mode & 0o077 == 0, "it has frames in it"
-    assert load_checkpoint(kept / "checkpoint")[1]["steps"] == 4
+    assert load_checkpoint(kept / "checkpoint", LAYOUT).trainer.learner.steps == 4
     assert (kept / "config.toml").exists()
 
 
@@ -1026,7 +1027,7 @@ def test_every_file_that_the_disk_did_not_take_is_named(tmp_path: Path, monkeypa
         StorageError, match=r"NOT SAVED: summary.json .*\. What was learned is saved: the same --run-dir"
     ):
         go_through(run.robot, replay)
-    assert load_checkpoint(tmp_path / "checkpoint")[1]["steps"] == 4
+    assert load_checkpoint(tmp_path / "checkpoint", LAYOUT).trainer.learner.steps == 4
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -1077,10 +1078,10 @@ def test_where_nothing_is_held_out_it_is_said_why(tmp_path: Path, capsys: pytest
 
 
 def test_line_table_metrics_and_summary_have_one_figure_by_one_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run(tmp_path, {"images": 48, "held_out": "sim:"})
-    run.robot.state.figures._prequential._recent = deque(maxlen=8)  # so that it is another figure than since the start
+    monkeypatch.setattr(hierarchy.evaluation, "RECENT", 8)  # so that it is another figure than since the start
     summary = go_through(run.robot, replay)
     last = run.metrics()[-1]
     for name in ("exit_prequential", "exit_recent", "cloud_prequential", "cloud_recent"):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from robot_edge.sources.frames import Frame
 from robot_edge.teaching.lessons import MOST_WAITING, Teaching, TeachingRefused
+from tests.saved_state import read_again
 
 
 @dataclass
@@ -146,7 +146,7 @@ def test_lessons_outlast_the_process(teaching: Teaching, clock: Clock) -> None:
     show(teaching, 2)
     teaching.end()
     again = Teaching(clock)
-    again.restore(json.loads(json.dumps(teaching.state())))
+    again.restore(read_again(teaching.state()))
     assert again.last == teaching.last
     assert again.begin("car", 10, known=False).number == 2
 
@@ -158,7 +158,7 @@ def test_an_open_lesson_can_be_taken_back_by_the_next_process(teaching: Teaching
     teaching.begin("star", 10, known=False)
     show(teaching, 3)
     again = Teaching(clock)
-    again.restore(json.loads(json.dumps(teaching.state())))
+    again.restore(read_again(teaching.state()))
     undone = again.undo()
     assert undone is not None
     assert (undone.number, undone.name, undone.frames) == (2, "star", 3)
