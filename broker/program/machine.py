@@ -27,8 +27,10 @@ SQLITE_ERRORS = {
     "unable to open database": errno.EACCES,
     "database is locked": errno.EBUSY,
 }
-# As PyTorch on a processor, PyTorch on an accelerator, and Python's threads say it.
-OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|not enough memory|can't start new thread", re.IGNORECASE)
+# As PyTorch on a processor, PyTorch on an accelerator, Python's threads and the loader of libraries say it.
+OUT_OF_MEMORY = re.compile(
+    r"allocate memory|out of memory|not enough memory|can't start new thread|failed to map segment", re.IGNORECASE
+)
 
 
 def room(path: Path) -> str:
@@ -73,7 +75,9 @@ def refused(
 
 def machine_error(error: BaseException) -> MachineError | None:
     """Return what an error that nobody expected there says of this machine; None where it is none of its doing."""
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ImportError) and OUT_OF_MEMORY.search(str(error))
+    ):
         reason = " ".join(str(error).split())[:300]
         said = f"out of memory ({reason})" if reason else "out of memory"
         return OutOfMemory(f"{said}: end other programs, or use a smaller --batch, --image-size or network")

@@ -45,6 +45,7 @@ def test_an_error_without_a_number_has_none() -> None:
         RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you tried to"),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("can't start new thread"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
 )
 def test_a_memory_that_is_used_up_is_the_machine_s(error: Exception) -> None:
