@@ -274,7 +274,7 @@ class SqueezedRobot(Robot):
 
     def __init__(self, seed: int, frames: int) -> None:
         least = FRAME_BYTES // self.squeezed
-        with patch.multiple("robot_edge.learning.frame_codec", SQUEEZED=self.squeezed, LEAST_ROOM=least):
+        with patch.multiple("robot_edge.learning.frame_codec", SQUEEZED=self.squeezed, MIN_ROOM=least):
             super().__init__(seed, frames)
 
 

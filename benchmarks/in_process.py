@@ -82,7 +82,7 @@ class InProcess:
         numbers = list(range(self._numbered + 1, self._numbered + len(names) + 1))
         self._numbered += len(names)
         if rehearsed and self.config.learning.encode_anew:
-            self._send_again(step.quantized[len(names) :], rehearsed, progress)
+            self._send_re_encoded(step.quantized[len(names) :], rehearsed, progress)
         self._send(step.quantized[: len(names)], names, numbers, progress)
         for name, image, number in zip(names, images, numbers, strict=True):
             self._memory.add(name, image, sample=number)
@@ -97,7 +97,7 @@ class InProcess:
         for start in range(0, len(kept) if self.config.learning.encode_anew else 0, PREDICT_AT_ONCE):
             part = kept[start : start + PREDICT_AT_ONCE]
             _, quantized = self.edge.evaluate(np.stack([one.image for one in part]))
-            self._send_again(quantized, part, None)
+            self._send_re_encoded(quantized, part, None)
         self.flush()
         if cloud_steps:
             self._apply("rehearse", b"%d %d" % (cloud_steps, cloud_steps))
@@ -114,7 +114,7 @@ class InProcess:
         in_cloud.add(names, seen.cloud.names)
         return at_exit, in_cloud
 
-    def _send_again(self, quantized: Quantized, frames: list[KeptFrame], progress: float | None) -> None:
+    def _send_re_encoded(self, quantized: Quantized, frames: list[KeptFrame], progress: float | None) -> None:
         names, numbers = [one.name for one in frames], [one.sample for one in frames]
         self._send(quantized, names, numbers, progress, again=True)
 

@@ -114,13 +114,13 @@ class Robot:
     @property
     def accuracy(self) -> float | None:
         """The exit's accuracy on the held-out frames of the last test; None before the first."""
-        return self._thread.run.state.figures.held_out.accuracy
+        return self._thread.run.state.metrics.held_out.accuracy
 
     @property
     def cloud(self) -> Cloud:
         """What the cloud has said last."""
         uplink = self._thread.run.uplink
-        said, online = uplink.figures, uplink.trainer_online
+        said, online = uplink.cloud_metrics, uplink.trainer_online
         if said is None:
             return Cloud(online=online)
         return Cloud(

@@ -69,24 +69,26 @@ def robot(server: object) -> Change:
     from robot_edge.inference.cascade import Decision, nothing_seen
     from robot_edge.inference.seeing import View
     from robot_edge.page.app import build
-    from robot_edge.page.board import Board, ClassRow, PageState, Thumbnail
+    from robot_edge.page.page_model import ClassRow, PageModel, PageState, Thumbnail
     from robot_edge.sources.frames import Frame
 
     assert isinstance(server, PageServer)
     frame = Frame(image=np.zeros((48, 64, 3), np.uint8), label=None, scene=0, time=0.0)
     mug = Decision(name="mug", confidence=1.0, by="exit", taken_at=0.0, latency=0.001)
     rows = tuple(ClassRow(name=name, frames=1, accuracy=0.5) for name in NAMES)
-    board = Board(robot="r1", commands=Mailbox(8), state=PageState(classes=rows, camera="reconnecting to camera 0"))
-    board.thumbnails = {name: Thumbnail.of(frame.image) for name in NAMES}
+    page_model = PageModel(
+        robot="r1", commands=Mailbox(8), state=PageState(classes=rows, camera="reconnecting to camera 0")
+    )
+    page_model.thumbnails = {name: Thumbnail.of(frame.image) for name in NAMES}
     views = [View(frame, mug, 1, time.monotonic())]
-    board.look = lambda number, timeout: views[-1] if views[-1].number > number else None
+    page_model.next_view = lambda number, timeout: views[-1] if views[-1].number > number else None
 
     def change(line: str) -> None:
         now, stale = time.monotonic(), line == "stale"
         decision = nothing_seen(now) if stale else mug
         views.append(View(frame, decision, len(views) + 1, now - 40 * stale, stale=stale))
 
-    server.start(partial(build, board=board, server=server))
+    server.start(partial(build, page_model=page_model, server=server))
     return change
 
 

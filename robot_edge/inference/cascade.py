@@ -16,10 +16,10 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Answer, AnsweredBy, Ask
 from broker.wire.quantize import pack_activations
 from hierarchy.runtime.command_line import SparseLog
-from robot_edge.inference.predictor import FEWEST_CLASSES, ExitPrediction
+from robot_edge.inference.predictor import MIN_CLASSES, ExitPrediction
 
 # Frames that wait for the cloud at the same time. At 10 frames a second more would wait longer than the deadline.
-MOST_UNDER_WAY = 4
+MAX_UNDER_WAY = 4
 # So many asks in a row without an answer in time: the link is slow, or nobody answers.
 MISSES = 3
 # Then nothing is asked for so long, and after it one frame tries whether it is over.
@@ -73,7 +73,7 @@ class Cascade:
         """
         sure = exit_says.confidence >= self.threshold and not exit_says.unknown
         # The cloud has heard of no more classes, so it could not tell either.
-        sure = sure or len(exit_says.classes) < FEWEST_CLASSES
+        sure = sure or len(exit_says.classes) < MIN_CLASSES
         if sure or not reachable or not self._may_ask(now):
             return _by_exit(exit_says, taken_at, now)
         self._number += 1
@@ -98,7 +98,7 @@ class Cascade:
             return _by_exit(exit_says, taken_at, now)
         self.answered += 1
         self._misses = 0
-        if answer.probabilities[0] >= 1 and len(answer.classes) < FEWEST_CLASSES:  # it knows no other class yet
+        if answer.probabilities[0] >= 1 and len(answer.classes) < MIN_CLASSES:  # it knows no other class yet
             return _by_exit(exit_says, taken_at, now)
         name, confidence = answer.classes[0], answer.probabilities[0]
         if exit_says.unknown and confidence < self.threshold:
@@ -126,7 +126,7 @@ class Cascade:
 
     def _may_ask(self, now: float) -> bool:
         probing = self._misses >= MISSES
-        return now >= self._paused_until and len(self._waiting) < (1 if probing else MOST_UNDER_WAY)
+        return now >= self._paused_until and len(self._waiting) < (1 if probing else MAX_UNDER_WAY)
 
     def _miss(self, now: float) -> None:
         self.missed += 1

@@ -20,7 +20,7 @@ from robot_edge.sources.frames import Pixels
 # Processor time for copies: a copy takes a millisecond or so for each megabyte of weights.
 REFRESH_SECONDS = 0.5
 # A class's probability is how it compares with the others. With one class it is 1 for everything that there is.
-FEWEST_CLASSES = 2
+MIN_CLASSES = 2
 # Held-out frames in one forward pass.
 CALIBRATED_AT_ONCE = 64
 
@@ -113,7 +113,7 @@ class Predictor:
         calibration = self.calibration  # another thread may put a new one in its place
         probabilities = softmax(logits, calibration.temperature)[0] if classes else np.zeros(0)
         best = int(probabilities.argmax()) if classes else -1
-        comparable = len(classes) >= FEWEST_CLASSES
+        comparable = len(classes) >= MIN_CLASSES
         confidence = float(probabilities[best]) if comparable else 0.0
         return ExitPrediction(
             name=classes[best] if classes else "",

@@ -11,7 +11,7 @@ from robot_edge.learning.frame_memory import FrameMemory, FramesState, frames_in
 from robot_edge.sources.frames import Pixels, relabelled
 
 
-class Knowledge:
+class ClassMemory:
     """The network, the frames to rehearse and the frames to test with: what a class edit applies to.
 
     edits: how many were applied. inherited: frames of a former run, whose numbers come before those of this one's.

@@ -12,7 +12,7 @@ from robot_edge.sources.frames import Pixels
 # of its 3,072 bytes at quality 90, and 250 at 45, where most of them end.
 SQUEEZED = 12
 # Frames so small that a few blocks are all they have get this much, or what they take raw.
-LEAST_ROOM = 256
+MIN_ROOM = 256
 # From best to worst. At the first, network and eye see no difference; the last ones are for noise. Colour lies as
 # densely as light at all of them: at half the density vivid little things lose more (3 dB) than the bytes are worth.
 QUALITIES = (90, 75, 60, 45, 30, 15, 1)
@@ -30,7 +30,7 @@ class FrameCodec:
     def __init__(self, size: int) -> None:
         self.size = size
         raw = 3 * size**2
-        self.room = max(raw // SQUEEZED, min(raw, LEAST_ROOM))
+        self.room = max(raw // SQUEEZED, min(raw, MIN_ROOM))
         self.heads: list[bytes] = []
 
     def encode(self, frame: Pixels) -> tuple[int, bytes]:

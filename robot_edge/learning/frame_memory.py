@@ -65,7 +65,7 @@ class FrameMemory:
         # One more than may stay, for a new frame comes in before it is known which one goes.
         slots = max(0, limit) + 1
         self._block = np.empty((slots, self._codec.room), np.uint8)
-        self._about = np.zeros((slots, len(COLUMNS)), np.int64)
+        self._columns = np.zeros((slots, len(COLUMNS)), np.int64)
         self._free = list(reversed(range(slots)))  # the last one is the next to be filled
 
     @staticmethod
@@ -94,7 +94,7 @@ class FrameMemory:
         if gone != slot:
             head, body = self._codec.encode(frame)
             self._block[slot, : len(body)] = np.frombuffer(body, np.uint8)
-            self._about[slot] = session, sample, head, len(body)
+            self._columns[slot] = session, sample, head, len(body)
 
     def counts(self) -> dict[str, int]:
         """Return how many frames there are of each class."""
@@ -102,7 +102,7 @@ class FrameMemory:
 
     def has_other(self, name: str, session: int) -> bool:
         """Whether there is a frame of that class from another session."""
-        return any(its == name and self._about[slot, SESSION] != session for its, slot in self._slots.all())
+        return any(its == name and self._columns[slot, SESSION] != session for its, slot in self._slots.all())
 
     def rename(self, old: str, new: str) -> None:
         """Give a class another name, which may be that of another class."""
@@ -114,7 +114,7 @@ class FrameMemory:
 
     def forget_session(self, session: int) -> None:
         """Give up all frames from a session."""
-        self._forget({slot for _, slot in self._slots.all() if self._about[slot, SESSION] == session})
+        self._forget({slot for _, slot in self._slots.all() if self._columns[slot, SESSION] == session})
 
     def _forget(self, slots: set[int]) -> None:
         self._slots.forget(lambda slot: slot in slots)
@@ -139,10 +139,10 @@ class FrameMemory:
 
     def _frames(self, chosen: list[tuple[str, int]]) -> Iterator[KeptFrame]:
         for name, slot in chosen:
-            yield KeptFrame(name, self._frame(slot), int(self._about[slot, SAMPLE]))
+            yield KeptFrame(name, self._frame(slot), int(self._columns[slot, SAMPLE]))
 
     def _frame(self, slot: int) -> Pixels:
-        _, _, head, length = self._about[slot].tolist()
+        _, _, head, length = self._columns[slot].tolist()
         return self._codec.decode(head, self._block[slot, :length].tobytes())
 
     def one_of_each(self) -> dict[str, Pixels]:
@@ -157,7 +157,7 @@ class FrameMemory:
         tensors = {
             "frames": torch.from_numpy(self._block[: max(slots, default=-1) + 1]),
             "slots": torch.tensor(slots),
-            "columns": torch.from_numpy(self._about[slots]),
+            "columns": torch.from_numpy(self._columns[slots]),
             "labels": torch.tensor([classes.index(name) for name, _ in held]),
         }
         return FramesState(
@@ -179,7 +179,7 @@ class FrameMemory:
         if tensors:
             slots, names = tensors["slots"].tolist(), [state.classes[label] for label in tensors["labels"].tolist()]
             self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
-            self._about[slots] = tensors["columns"].numpy()
+            self._columns[slots] = tensors["columns"].numpy()
         self._slots.restore(zip(names, slots, strict=True), state.random)
         self._free = sorted(set(range(len(self._block))) - set(slots), reverse=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 from broker.errors import SourceError
 from broker.wire.messages import ClassEdit
 from robot_edge.learning.batcher import Batch, Batcher
-from robot_edge.learning.class_edits import Knowledge
+from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
@@ -78,9 +78,9 @@ class HeldOutFrames:
     """
 
     def __init__(
-        self, knowledge: Knowledge, edits: Callable[[], Iterable[ClassEdit]], opener: OpenSource | None
+        self, memory: ClassMemory, edits: Callable[[], Iterable[ClassEdit]], opener: OpenSource | None
     ) -> None:
-        self._knowledge = knowledge
+        self._memory = memory
         self._edits = edits
         self._opener = opener
 
@@ -89,7 +89,7 @@ class HeldOutFrames:
         if self._opener is not None:
             yield from self._of_source(self._opener, most)
             return
-        frames = self._knowledge.held_out.draw(most or HELD_OUT_FRAMES)
+        frames = self._memory.held_out.draw(most or HELD_OUT_FRAMES)
         for start in range(0, len(frames), PREDICT_AT_ONCE):
             part = frames[start : start + PREDICT_AT_ONCE]
             yield Batch(images=np.stack([one.image for one in part]), names=[one.name for one in part], positions=[])
@@ -97,11 +97,11 @@ class HeldOutFrames:
     def batches_of_known_classes(self, most: int) -> Iterator[Batch]:
         """Yield those of classes that were learned by now. Raises SourceError."""
         for batch in self.batches(most):
-            yield from _only(batch, {name: name for name in self._knowledge.classes})
+            yield from _only(batch, {name: name for name in self._memory.classes})
 
     def _of_source(self, opener: OpenSource, most: int) -> Iterator[Batch]:
-        with closing(opener(self._knowledge.classes)) as source:
-            size = self._knowledge.held_out.size
+        with closing(opener(self._memory.classes)) as source:
+            size = self._memory.held_out.size
             nothing = FrameMemory(0, size, 0)
             reader = Batcher(source=source, size=PREDICT_AT_ONCE, image_size=size, held_out_every=0, held_out=nothing)
             while (not most or reader.frames_read < most) and (batch := reader.next()) is not None:
@@ -110,7 +110,7 @@ class HeldOutFrames:
     def _called_now(self, batch: Batch) -> dict[str, str]:
         """Return what the labels of --held-out, which knows nothing of class edits, are called by now."""
         edits = list(self._edits())
-        called = {name: self._knowledge.called_now(name, edits) for name in set(batch.names)}
+        called = {name: self._memory.called_now(name, edits) for name in set(batch.names)}
         return {name: now for name, now in called.items() if now is not None}
 
 

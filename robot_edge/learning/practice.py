@@ -10,7 +10,7 @@ from hierarchy.schedule import settling
 # if that is more. A small replay has fewer, as --practice says.
 REPLAY_PRACTICE, PRACTICE_EPOCHS = 200, 5
 # Of a live robot, that wait at most: who teaches all day should not leave the robot practising all night.
-MOST_PRACTICE = 2000
+MAX_PRACTICE = 2000
 # And at least, after a lesson and after a class was renamed, merged, forgotten or taken back: while a lesson goes on
 # all of its practice may have been taken, at the peak rate.
 SETTLING_STEPS = 20
@@ -44,7 +44,7 @@ class LivePractice:
     def learned(self, images: int) -> None:
         """Take in that so many images were taught."""
         self.done = 0
-        self.due = min(self.due + self._per_image * images, MOST_PRACTICE)
+        self.due = min(self.due + self._per_image * images, MAX_PRACTICE)
 
     def lesson_over(self) -> None:
         """Leave enough to do for the rate to fall."""

@@ -34,16 +34,16 @@ from hierarchy.runtime.page.look import (
     size,
 )
 from hierarchy.runtime.page.server import PageServer
-from robot_edge.page.board import Board, OwnResults, PageState, new_id
 from robot_edge.page.class_list import ClassList
+from robot_edge.page.page_model import OwnResults, PageModel, PageState, new_id
 from robot_edge.page.pictures import Encoder, jpeg
 from robot_edge.page.style import CSS, HOLD
-from robot_edge.page.viewers import MOST_VIEWERS, Viewers
+from robot_edge.page.viewers import MAX_VIEWERS, Viewers
 
 # Of the live view.
 FRAMES_PER_SECOND = 15.0
 # Characters that a field takes. More than a name may have: a long one is refused, not cut to another.
-MOST_TYPED = 1000
+MAX_TYPED = 1000
 # Between two looks at the board: of what changes all the time, and of figures and curves.
 QUICK_SECONDS, SLOW_SECONDS = 0.25, 1.0
 # A page whose picture has ended asks for it again after so long. Shorter, and a slow network would never bring it.
@@ -62,37 +62,37 @@ NO_STORE = {"Cache-Control": "no-store"}
 AS_IT_IS = {**NO_STORE, "Content-Encoding": "identity"}
 
 
-def build(app: FastAPI, board: Board, server: PageServer) -> None:
+def build(app: FastAPI, page_model: PageModel, server: PageServer) -> None:
     """Add the page and its routes."""
     encoder = Encoder()
     viewers = Viewers()
 
     @app.get("/live.mjpeg")
     async def live(viewer: str = "") -> StreamingResponse:
-        frames = _frames(board, encoder, viewers, viewer or new_id(), server)
+        frames = _frames(page_model, encoder, viewers, viewer or new_id(), server)
         media = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
         return StreamingResponse(frames, media_type=media, headers=AS_IT_IS)
 
     @app.get("/sees.json")
     async def sees() -> JSONResponse:
-        return JSONResponse(seen_now(board), headers=NO_STORE)
+        return JSONResponse(seen_now(page_model), headers=NO_STORE)
 
     @app.get("/thumbnail/{mark}")
     async def thumbnail(mark: str) -> Response:
-        for one in board.thumbnails.values():
+        for one in page_model.thumbnails.values():
             if one.mark == mark:
                 return Response(await asyncio.to_thread(jpeg, one.image, quality=90), media_type="image/jpeg")
         return Response(status_code=404)
 
-    ui.page("/", title=page_title(board.robot))(functools.partial(_Page, board, viewers))
+    ui.page("/", title=page_title(page_model.robot))(functools.partial(_Page, page_model, viewers))
 
 
-def seen_now(board: Board) -> dict[str, Any]:
+def seen_now(page_model: PageModel) -> dict[str, Any]:
     """Return what the robot takes the newest frame for, as JSON.
 
     name: empty where nothing fits. stale: no picture has come for too long; age: of the last one, in seconds.
     """
-    view = board.look(0, 0.0) if board.look else None
+    view = page_model.next_view(0, 0.0) if page_model.next_view else None
     if view is None:
         return {"seen": False}
     decision = view.decision
@@ -108,7 +108,7 @@ def seen_now(board: Board) -> dict[str, Any]:
 
 
 async def _frames(
-    board: Board, encoder: Encoder, viewers: Viewers, viewer: str, server: PageServer
+    page_model: PageModel, encoder: Encoder, viewers: Viewers, viewer: str, server: PageServer
 ) -> AsyncIterator[bytes]:
     """Yield a multipart stream. A browser shows a part when the next one begins, so that is said at once."""
     shown = 0
@@ -116,7 +116,7 @@ async def _frames(
     try:
         yield f"--{BOUNDARY}\r\n".encode()
         while viewers.has(viewer, view) and not server.ending.is_set():
-            seen = board.look(shown, 0.0) if board.look else None
+            seen = page_model.next_view(shown, 0.0) if page_model.next_view else None
             if seen is not None:
                 shown = seen.number
                 picture = await asyncio.to_thread(encoder.encoded, seen)
@@ -130,15 +130,15 @@ async def _frames(
 class _Page:
     """One open page."""
 
-    def __init__(self, board: Board, viewers: Viewers) -> None:
-        self._board = board
+    def __init__(self, page_model: PageModel, viewers: Viewers) -> None:
+        self._page_model = page_model
         self._viewers = viewers
         self._viewer = new_id()
         self._asked_for_view = time.monotonic()
-        self._results = OwnResults(board)
+        self._results = OwnResults(page_model)
         self._hold_id = ""
         self._taught: dict[str, str] = {}  # names by the ids of lessons that this page has asked for
-        begin_page(board.robot)
+        begin_page(page_model.robot)
         ui.add_css(CSS)
         ui.add_head_html(f"<script>{HOLD}</script>")
         self._header()
@@ -149,7 +149,7 @@ class _Page:
                 with card("Teach", 12):
                     self._teaching()
                 with card("Classes", 12):
-                    self._classes = ClassList(self._give, most_typed=MOST_TYPED)
+                    self._classes = ClassList(self._give, most_typed=MAX_TYPED)
             with card("Now", 12):
                 self._figures = Figures(
                     ["exit accuracy", "cloud accuracy", "frames learned", "images/s", "bytes/image", "link", "queued"]
@@ -167,7 +167,7 @@ class _Page:
 
     def _header(self) -> None:
         with ui.element("header").classes("rx-head"):
-            heading(self._board.robot, 1)
+            heading(self._page_model.robot, 1)
             self._trainer = Chip()
             self._trouble = Chip()
             ui.element("div").classes("rx-space")
@@ -175,10 +175,10 @@ class _Page:
 
     def _live_view(self) -> None:
         with ui.element("div").classes("rb-view"):
-            if self._board.look:
+            if self._page_model.next_view:
                 self._view = ui.element("img").props('alt="What the camera sees"')
             self._crowd = ui.label(
-                f"{MOST_VIEWERS} others look at once: the picture comes back when one of them leaves."
+                f"{MAX_VIEWERS} others look at once: the picture comes back when one of them leaves."
             )
             self._crowd.classes("rb-none")
             self._nothing = ui.label("").classes("rb-none")
@@ -191,7 +191,7 @@ class _Page:
     def _teaching(self) -> None:
         with ui.element("div").classes("rb-what"):
             self._input = ui.input(placeholder="What is it called?").props(
-                f'outlined dense maxlength={MOST_TYPED} autocomplete="off" aria-label="Class name"'
+                f'outlined dense maxlength={MAX_TYPED} autocomplete="off" aria-label="Class name"'
             )
             self._input.on("keydown.enter", self._teach)
             lengths = {seconds: f"{seconds} s" for seconds in TEACH_SECONDS}
@@ -217,7 +217,7 @@ class _Page:
 
     def _give(self, action: Action, *, name: str = "", to: str = "", seconds: float = 0.0, id_: str = "") -> None:
         try:
-            given = self._board.give(action, name=name, to=to, seconds=seconds, id_=id_)
+            given = self._page_model.give(action, name=name, to=to, seconds=seconds, id_=id_)
         except MalformedMessage as error:
             if action == "teach":
                 self._input.error = str(error)
@@ -239,7 +239,7 @@ class _Page:
                 self._give("teach", name=name, seconds=HELD_SECONDS, id_=self._hold_id)
         elif self._hold_id:
             self._hold_id = ""
-            lesson = self._board.state.lesson
+            lesson = self._page_model.state.lesson
             if lesson is None or lesson.name == self._typed():  # else it is somebody else's
                 self._give("stop")
 
@@ -253,12 +253,12 @@ class _Page:
         return str(self._input.value or "").strip()
 
     def _turn_pause(self) -> None:
-        self._give("resume" if self._board.state.paused else "pause")
+        self._give("resume" if self._page_model.state.paused else "pause")
 
     # What people see
 
     def _quick(self) -> None:
-        state, seen = self._board.state, seen_now(self._board)
+        state, seen = self._page_model.state, seen_now(self._page_model)
         for result in self._results.new():
             if result.text and not (self._hold_id and not result.done):
                 ui.notify(result.text, type="positive" if result.ok else "warning")
@@ -288,7 +288,7 @@ class _Page:
         self._step.set_visibility(state.paused)
 
     def _ask_for_view(self) -> None:
-        if self._board.look:
+        if self._page_model.next_view:
             self._asked_for_view = time.monotonic()
             self._view.props(f'src="/live.mjpeg?viewer={self._viewer}&since={self._asked_for_view:.1f}"')
 
@@ -312,8 +312,8 @@ class _Page:
             self._lesson_left.set_text(f"{lesson.seconds_left:.0f} s left")
 
     def _slow(self) -> None:
-        state = self._board.state
-        if self._board.look:
+        state = self._page_model.state
+        if self._page_model.next_view:
             self._keep_view()
         self._trainer.show("trainer there" if state.trainer_online else "trainer away", "good" * state.trainer_online)
         trouble = state.outbox or state.quarantine or ("" if state.paused else state.camera)
@@ -332,4 +332,4 @@ class _Page:
         self._figures.mark_old([] if state.trainer_online and not state.link else ["cloud accuracy"])
         self._losses.show(state.history, 0)
         self._accuracies.show(state.history, 2)
-        self._classes.show(state.classes, self._board.thumbnails)
+        self._classes.show(state.classes, self._page_model.thumbnails)

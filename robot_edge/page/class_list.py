@@ -10,10 +10,10 @@ from nicegui import ui
 from broker.program.plain_text import counted
 from broker.wire.messages import Action
 from hierarchy.runtime.page.look import percent
-from robot_edge.page.board import ClassRow, Thumbnail
+from robot_edge.page.page_model import ClassRow, Thumbnail
 
 # A page lists so many classes; more would be more than anybody scrolls through on a phone.
-MOST_CLASSES = 200
+MAX_CLASSES = 200
 
 
 class Give(Protocol):
@@ -44,7 +44,7 @@ class ClassList:
             if classes
             else "None yet: show the robot something, write what it is called, and press Teach."
         )
-        classes = classes[:MOST_CLASSES]
+        classes = classes[:MAX_CLASSES]
         names = [one.name for one in classes]
         for gone in self._rows.keys() - set(names):
             self._rows.pop(gone).element.delete()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 
 # A tenth of a core encodes for all of them, but each takes its share of the robot's link.
-MOST_VIEWERS = 8
+MAX_VIEWERS = 8
 
 
 class Viewers:
     """Those who look. A further one takes the place of the one who has looked for longest."""
 
-    def __init__(self, most: int = MOST_VIEWERS) -> None:
+    def __init__(self, most: int = MAX_VIEWERS) -> None:
         self._most = most
         self._views: OrderedDict[str, object] = OrderedDict()
 

@@ -9,24 +9,26 @@ from broker.wire.activations import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES, samples_
 from broker.wire.bounds import SEND_LIMIT_BYTES
 from broker.wire.messages import ProbeResult, SplitSpec
 from broker.wire.quantize import packed_size
-from robot_edge.planning.edge_timing import EdgeCost, Way
+from robot_edge.planning.edge_timing import EdgeCost, SplitCandidate
 from robot_edge.planning.runtime_model import Cost
 from robot_edge.run.config import RobotConfig
 
 BOTTLENECKS = (64, 32, 16, 8)
 
 
-def costs(config: RobotConfig, way: Way, split: SplitSpec, edge: EdgeCost, cloud: ProbeResult) -> list[Cost]:
+def costs(
+    config: RobotConfig, candidate: SplitCandidate, split: SplitSpec, edge: EdgeCost, cloud: ProbeResult
+) -> list[Cost]:
     """Return what a way to divide costs; where it has a bottleneck, also with others, which only send another amount.
 
     split: as it was measured.
     """
-    widths = [one for one in BOTTLENECKS if one < way.channels] if way.bottleneck else [way.channels]
+    widths = [one for one in BOTTLENECKS if one < candidate.channels] if candidate.bottleneck else [candidate.channels]
     splits = [dataclasses.replace(split, shape=(width, *split.shape[1:])) for width in widths]
-    return [_cost(config, way, one, edge, cloud) for one in splits]
+    return [_cost(config, candidate, one, edge, cloud) for one in splits]
 
 
-def _cost(config: RobotConfig, way: Way, split: SplitSpec, edge: EdgeCost, cloud: ProbeResult) -> Cost:
+def _cost(config: RobotConfig, candidate: SplitCandidate, split: SplitSpec, edge: EdgeCost, cloud: ProbeResult) -> Cost:
     # Rehearsed images come along at both ends, and go up again.
     fresh, each = config.fresh_per_batch, 1 + config.rehearsed_per_fresh
     codes = {bits: packed_size(split.values, bits) for bits in edge.compressed if _goes_up(split, bits)}
@@ -36,8 +38,8 @@ def _cost(config: RobotConfig, way: Way, split: SplitSpec, edge: EdgeCost, cloud
         overhead = SAMPLE_BYTES + messages * (BATCH_OVERHEAD_BYTES + 8 * split.shape[0]) / fresh
         sent[bits] = (edge.compressed[bits] * size + overhead) * (each if config.learning.encode_anew else 1)
     return Cost(
-        cut=way.cut,
-        bottleneck=split.shape[0] if way.bottleneck else 0,
+        cut=candidate.cut,
+        bottleneck=split.shape[0] if candidate.bottleneck else 0,
         forward=edge.forward / fresh,
         step=edge.step / fresh,
         cloud=cloud.seconds / cloud.samples * each,

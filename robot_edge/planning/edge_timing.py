@@ -29,14 +29,14 @@ NARROWED = 4
 # A network with fewer sizes than these has most of its layers at one.
 FEW_SIZES = 3
 # What one bit costs in accuracy was not measured.
-LEAST_BITS = 2
+MIN_BITS = 2
 # How long a forward pass is timed, and a step at least.
 FORWARD_SECONDS, STEP_SECONDS = 0.5, 2.0
 # Float32 weights, gradients and momentum.
 BYTES_PER_PARAMETER = 12
 
 
-class Way(NamedTuple):
+class SplitCandidate(NamedTuple):
     """A cut, the channels that it has, and those of the bottleneck behind it, 0 for none."""
 
     cut: str
@@ -59,7 +59,7 @@ class EdgeCost:
     compressed: dict[int, float]
 
 
-def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[Way]:
+def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[SplitCandidate]:
     """Return the cuts to look at, by name, without a bottleneck and with one.
 
     cuts: names, or none for all that make sense. Raises CutError where a name is no cut, and ConfigError
@@ -80,7 +80,7 @@ def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[Way]:
             f"{config.network.backbone} has no map at most a quarter as wide as the image: name some --cuts"
         )
     return [
-        Way(cut, shape[0], bottleneck)
+        SplitCandidate(cut, shape[0], bottleneck)
         for cut, shape in shapes.items()
         for bottleneck in (0, NARROW)
         if bottleneck < shape[0]
@@ -148,7 +148,7 @@ def _compressed(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8
         values = segment.encode(compute.tensor(normalise(images))).float().cpu().contiguous().numpy()
     return {
         bits: len(pack_activations(quantize(values, bits)).data) / packed_size(values.size, bits)
-        for bits in range(LEAST_BITS, MAX_BITS + 1)
+        for bits in range(MIN_BITS, MAX_BITS + 1)
     }
 
 

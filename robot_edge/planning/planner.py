@@ -24,7 +24,7 @@ from hierarchy.runtime.progress import RunProgress
 from robot_edge.learning.batcher import resize
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
-from robot_edge.planning.edge_timing import EdgeTiming, Way, candidates
+from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidates
 from robot_edge.planning.probing import Prober
 from robot_edge.planning.question import Question
 from robot_edge.planning.runtime_model import Cost, choose, options
@@ -54,7 +54,7 @@ def plan(config: PlanConfig) -> None:
         check_name_to_verify(config, credentials)
     set_threads(config.run.threads)
     log.info("looking for the cuts of %s", config.run.network.backbone)
-    ways = candidates(config.run, config.chosen_cuts)
+    chosen = candidates(config.run, config.chosen_cuts)
     images, names = _frames(config)
     link = MqttLink(config.run.uplink.broker, f"{config.run.robot}-plan", credentials=credentials)
     with closing(link):
@@ -68,11 +68,11 @@ def plan(config: PlanConfig) -> None:
         rate = prober.link_rate(config.mbit * 1e6 / 8)
         measured: list[Cost] = []
         computes: dict[str, Compute] = {}  # by cut; a bottleneck changes nothing that could be measured
-        with RunProgress(len(ways), "ways to divide measured") as progress:
-            for done, way in enumerate(ways):
-                progress.show(done, [f"{way.cut}, {'a' if way.bottleneck else 'no'} bottleneck"])
-                measured += _measure(config, way, computes, images, names, prober)
-            progress.show(len(ways))
+        with RunProgress(len(chosen), "ways to divide measured") as progress:
+            for done, candidate in enumerate(chosen):
+                progress.show(done, [f"{candidate.cut}, {'a' if candidate.bottleneck else 'no'} bottleneck"])
+                measured += _measure(config, candidate, computes, images, names, prober)
+            progress.show(len(chosen))
     if not measured:
         raise ConfigError("none of these networks could be measured: the lines above say why")
     found = options(measured, rate.goodput)
@@ -113,7 +113,7 @@ def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
 
 def _measure(
     config: PlanConfig,
-    way: Way,
+    candidate: SplitCandidate,
     computes: dict[str, Compute],
     images: NDArray[np.uint8],
     names: list[str],
@@ -123,9 +123,11 @@ def _measure(
 
     computes: the fastest way to compute, by cut, as far as it is known.
     """
-    name = f"{way.cut} with {way.bottleneck or 'all'} channels"
+    name = f"{candidate.cut} with {candidate.bottleneck or 'all'} channels"
     try:
-        timing = EdgeTiming(config.run_with(way.cut, config.run.network.bits, way.bottleneck), computes.get(way.cut))
+        timing = EdgeTiming(
+            config.run_with(candidate.cut, config.run.network.bits, candidate.bottleneck), computes.get(candidate.cut)
+        )
     except ConfigError as error:  # a layer to freeze that is behind the cut, say
         log.warning("%s: %s", name, error)
         return []
@@ -140,13 +142,13 @@ def _measure(
         return questions[0].over
 
     edge = timing.measure(images, names, begin)
-    computes[way.cut] = edge.compute
+    computes[candidate.cut] = edge.compute
     result = questions[0].result
     if result is None or not result.samples:
         trouble = (result and result.trouble) or f"the trainer did not time it within {TIMING_SECONDS:.0f} s"
         log.warning("%s: %s", name, trouble)
         return []
-    return costs(config.run, way, timing.split, edge, result)
+    return costs(config.run, candidate, timing.split, edge, result)
 
 
 def _check_writable(out: Path) -> None:

@@ -18,9 +18,9 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
     bounds = config.bounds
     fitting = [one for one in found if fits(one, **bounds)]
     best_bits = [best] + [
-        choose([one for one in fitting if (one.cut, one.bottleneck) == way], **bounds)
-        for way in dict.fromkeys((one.cut, one.bottleneck) for one in fitting)
-        if way != (best.cut, best.bottleneck)
+        choose([one for one in fitting if (one.cut, one.bottleneck) == candidate], **bounds)
+        for candidate in dict.fromkeys((one.cut, one.bottleneck) for one in fitting)
+        if candidate != (best.cut, best.bottleneck)
     ]
     left_out = f"at least {bounds['least_codes']:,.0f} bytes of codes an image (--least-share)"
     if config.most_memory_mb:

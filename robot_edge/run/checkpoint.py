@@ -15,11 +15,11 @@ from hierarchy.runtime.checkpoint import load_checkpoint
 from hierarchy.runtime.state import Layout
 from robot_edge.learning.batcher import Batcher, BatcherState
 from robot_edge.learning.checkpoint import MIGRATIONS
-from robot_edge.learning.class_edits import Knowledge
+from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FramesState
 from robot_edge.learning.practice import LivePractice, PracticeState
-from robot_edge.run.figures import FiguresState, RunFigures
 from robot_edge.run.resume import checkpoint_error, pack_compute
+from robot_edge.run.run_metrics import FiguresState, RunMetrics
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.teaching.lessons import Teaching, TeachingState
 from robot_edge.uplink.outbox import Outbox
@@ -38,9 +38,9 @@ class RunState:
     """
 
     trainer: EdgeTrainer
-    memory: Knowledge
+    memory: ClassMemory
     batcher: Batcher
-    figures: RunFigures
+    metrics: RunMetrics
     rate_control: RateControl
     split: SplitSpec
     teaching: Teaching | None = None
@@ -52,7 +52,7 @@ class RunState:
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to every part what a class edit says."""
-        self.figures.apply(edit)
+        self.metrics.apply(edit)
         self.memory.apply(edit)
         self.batcher.apply(edit)
         if self.teaching:
@@ -96,7 +96,7 @@ def checkpoint_of(state: RunState) -> RobotCheckpoint:
         rehearsal=state.memory.rehearsal.state(),
         held_out=state.batcher.held_out.state(),
         batcher=state.batcher.state(),
-        figures=state.figures.state(),
+        figures=state.metrics.state(),
         edits=state.memory.edits,
         inherited=state.memory.inherited,
         position=state.batcher.position,
@@ -116,7 +116,7 @@ def restore(state: RunState, saved: RobotCheckpoint) -> None:
     state.memory.rehearsal.restore(saved.rehearsal)
     state.batcher.held_out.restore(saved.held_out)
     state.batcher.restore(saved.batcher)
-    state.figures.restore(saved.figures)
+    state.metrics.restore(saved.figures)
     state.memory.edits, state.memory.inherited = saved.edits, saved.inherited
     state.phase, state.practised, state.settled, state.tested = (
         saved.phase,

@@ -44,10 +44,10 @@ class EdgeLearning:
         numbers = [state.memory.inherited + position for position in batch.positions]
         version = state.trainer.version  # of the segment that encodes them
         step = state.trainer.step(images, names, fresh=fresh, progress=self._progress)
-        state.figures.add(step)
+        state.metrics.add(step)
         sent = bisect_right(batch.positions, self._sent_position)
         if sent < fresh:
-            self._send_again(step.quantized[fresh:], frames, version)
+            self._send_re_encoded(step.quantized[fresh:], frames, version)
             self._uplink.send(
                 step.quantized[sent:fresh],
                 batch.names[sent:],
@@ -71,7 +71,7 @@ class EdgeLearning:
         images = np.stack([one.image for one in frames])
         return self._state.trainer.step(images, [one.name for one in frames], fresh=0, progress=progress).loss
 
-    def send_memory_again(self, most: int) -> Iterator[None]:
+    def re_encode_memory(self, most: int) -> Iterator[None]:
         """Send so many remembered frames as they are encoded now, class-balanced. Yields before each part of them.
 
         Nothing goes up while the link is behind.
@@ -80,7 +80,7 @@ class EdgeLearning:
         while part := list(islice(frames, PREDICT_AT_ONCE)):
             yield
             _, quantized = self._state.trainer.evaluate(np.stack([one.image for one in part]))
-            self._send_again(quantized, part, self._state.trainer.version)
+            self._send_re_encoded(quantized, part, self._state.trainer.version)
 
     @property
     def _progress(self) -> float | None:
@@ -90,7 +90,7 @@ class EdgeLearning:
         """
         return None if self._config.forgets else self._state.batcher.progress
 
-    def _send_again(self, quantized: Quantized, frames: list[KeptFrame], version: int) -> None:
+    def _send_re_encoded(self, quantized: Quantized, frames: list[KeptFrame], version: int) -> None:
         """Send frames that went up before as they are encoded now, unless the link has enough to do without."""
         if frames and self._config.learning.encode_anew and not self._uplink.is_behind:
             self._uplink.send(

@@ -42,7 +42,7 @@ def finish(run: RobotRun) -> dict[str, Any]:
     run.source.close()
     run.saving.save_last()
     summary = _summary(run)
-    run.uplink.publish_metrics(run.state.figures.message())
+    run.uplink.publish_metrics(run.state.metrics.message())
     print_summary(summary, run.talk.console)
     run.folder.finish(summary)
     print_files(run.folder.path, run.talk.console)
@@ -52,11 +52,11 @@ def finish(run: RobotRun) -> dict[str, Any]:
 
 
 def _summary(run: RobotRun) -> dict[str, Any]:
-    stopped, figures = run.stop.made, run.state.figures
-    summary = figures.summary(interrupted=stopped)
-    kept, tested = len(run.state.batcher.held_out), figures.held_out.count
-    untested = "" if tested else why_untested(run.config, learned=figures.images > 0, kept=kept)
-    evaluated = run.uplink.figures.evaluated if run.uplink.figures else None
+    stopped, metrics = run.stop.made, run.state.metrics
+    summary = metrics.summary(interrupted=stopped)
+    kept, tested = len(run.state.batcher.held_out), metrics.held_out.count
+    untested = "" if tested else why_untested(run.config, learned=metrics.images > 0, kept=kept)
+    evaluated = run.uplink.cloud_metrics.evaluated if run.uplink.cloud_metrics else None
     untested_by_cloud = untested or why_untested_by_cloud(tested=tested, evaluated=evaluated, stopped=stopped)
     return {
         **summary,

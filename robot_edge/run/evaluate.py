@@ -35,7 +35,7 @@ from robot_edge.learning.held_out import HELD_OUT_SEED
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import EvaluateConfig, RobotConfig
-from robot_edge.run.evaluation_report import Look, report, threshold_points
+from robot_edge.run.evaluation_report import FrameResult, report, threshold_points
 from robot_edge.run.identity import run_identity
 from robot_edge.run.progress import LISTED_CLASSES, print_evaluation
 from robot_edge.run.resume import unpack_compute
@@ -92,7 +92,7 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
         predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
     else:
         log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
-    looks: list[Look] = []
+    tested: list[FrameResult] = []
     with (
         StopRequest() as stop,
         _cloud(config, run, split, saved.edits, stop) as ask,
@@ -103,11 +103,11 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
             says = predictor.predict(resize(frame.image, run.network.image_size))
             answered = ask(says, taken_at) if ask else None
             if frame.label is not None:
-                looks.append(_look(frame.label, says, answered))
-            progress.show(source.position, _so_far(looks, asked=ask is not None))
-    if looks:
-        _conclude(config, looks, predictor, asked=ask is not None, stopped=stop.made)
-    nothing = _nothing_tested(config, looks, segment.exit.head.classes, source)
+                tested.append(_result_of(frame.label, says, answered))
+            progress.show(source.position, _so_far(tested, asked=ask is not None))
+    if tested:
+        _conclude(config, tested, predictor, asked=ask is not None, stopped=stop.made)
+    nothing = _nothing_tested(config, tested, segment.exit.head.classes, source)
     if stop.made:
         if nothing:
             log.warning("%s", nothing)
@@ -116,41 +116,45 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
         raise NothingDone(nothing)
 
 
-def _nothing_tested(config: EvaluateConfig, looks: list[Look], classes: Sequence[str], source: FrameSource) -> str:
+def _nothing_tested(
+    config: EvaluateConfig, tested: list[FrameResult], classes: Sequence[str], source: FrameSource
+) -> str:
     """Say why there is no accuracy; empty where there is one."""
     frames = f"the {source.position:,} frames of {masked(config.source)}"
     if not source.position and source.skipped:
         return f"NOTHING WAS TESTED: none of the {source.skipped:,} frames of {masked(config.source)} could be read"
-    if not looks:
+    if not tested:
         return f"NOTHING WAS TESTED: none of {frames} has a label"
-    if any(look.taught for look in looks):
+    if any(one.taught for one in tested):
         return ""
     known = ", ".join(classes[:LISTED_CLASSES]) + (", ..." if len(classes) > LISTED_CLASSES else "")
     return f"NOTHING WAS TESTED: none of {frames} shows a class that the run learned ({known or 'it learned none'})"
 
 
-def _so_far(looks: list[Look], *, asked: bool) -> list[str]:
+def _so_far(tested: list[FrameResult], *, asked: bool) -> list[str]:
     """Return what there is to say before the end."""
-    taught = [look for look in looks[-RECENT:] if look.taught]
+    taught = [one for one in tested[-RECENT:] if one.taught]
     if not taught:
-        return [f"no frame of a taught class yet, {len(looks):,} labelled"]
-    exit_right = sum(look.exit_name == look.label for look in taught) / len(taught)
-    answered = sum(look.cloud_name is not None for look in looks[-RECENT:])
-    cloud = [f"the cloud answered {answered:,} of the last {len(looks[-RECENT:]):,}"] if asked else []
+        return [f"no frame of a taught class yet, {len(tested):,} labelled"]
+    exit_right = sum(one.exit_name == one.label for one in taught) / len(taught)
+    answered = sum(one.cloud_name is not None for one in tested[-RECENT:])
+    cloud = [f"the cloud answered {answered:,} of the last {len(tested[-RECENT:]):,}"] if asked else []
     return [f"exit {exit_right:.1%}", *cloud]
 
 
-def _conclude(config: EvaluateConfig, looks: list[Look], predictor: Predictor, *, asked: bool, stopped: bool) -> None:
-    curve, threshold = threshold_points(looks, None if config.threshold == "auto" else float(config.threshold))
-    figures = report(looks, predictor.calibration, curve, threshold, deadline=config.deadline, asked=asked)
+def _conclude(
+    config: EvaluateConfig, tested: list[FrameResult], predictor: Predictor, *, asked: bool, stopped: bool
+) -> None:
+    curve, threshold = threshold_points(tested, None if config.threshold == "auto" else float(config.threshold))
+    figures = report(tested, predictor.calibration, curve, threshold, deadline=config.deadline, asked=asked)
     if stopped:  # what a whole evaluation found is worth more than the beginning of this one
         print_evaluation(figures, None)
         return
     out = Path(config.out or config.checkpoint)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        about = {"source": masked(config.source), "checkpoint": config.checkpoint}
-        write_json(out / "evaluation.json", {**about, **figures})
+        metadata = {"source": masked(config.source), "checkpoint": config.checkpoint}
+        write_json(out / "evaluation.json", {**metadata, **figures})
         if can_draw("threshold.png"):
             from hierarchy.runtime.curves import draw_thresholds
 
@@ -192,9 +196,9 @@ def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[
     return segment, split, held_out, saved
 
 
-def _look(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None) -> Look:
+def _result_of(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None) -> FrameResult:
     answer, seconds = answered or (None, None)
-    return Look(
+    return FrameResult(
         label=label,
         taught=label in says.classes,
         exit_name=says.name,
@@ -295,10 +299,10 @@ class _Asker:
         alive = f"the trainer is online (its last sign of life came {heard:.0f} s ago)" if heard is not None else ""
         if uplink.quarantine:
             return f"{alive}, but {asked}: it takes nothing from this robot ({uplink.quarantine})"
-        told = uplink.figures is not None
+        told = uplink.cloud_metrics is not None
         nothing_said = f"it has said nothing of the run in {self._checkpoint}, so it may have no network of it"
-        about = "it has a network for this run" if told else nothing_said
-        return f"{alive}, but {asked}. {about.capitalize()}. Its own log says what its answering thread does"
+        network = "it has a network for this run" if told else nothing_said
+        return f"{alive}, but {asked}. {network.capitalize()}. Its own log says what its answering thread does"
 
     def _ask(self, quantized: Quantized, deadline: float) -> Answer | None:
         until = time.monotonic() + deadline

@@ -22,7 +22,7 @@ from hierarchy.calibration import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class FrameResult:
     """What was said of one labelled frame.
 
     taught: whether the exit knows the label. exit_logits: float32 (classes,). unknown: whether the exit found that no
@@ -41,20 +41,20 @@ class Look:
     cloud_seconds: float | None
 
 
-def threshold_points(looks: Sequence[Look], threshold: float | None) -> tuple[list[ThresholdPoint], float]:
+def threshold_points(tested: Sequence[FrameResult], threshold: float | None) -> tuple[list[ThresholdPoint], float]:
     """Return the curve over the frames of taught classes, and the threshold; None chooses the best.
 
     A frame that the cloud did not answer for counts with the exit's word.
     """
-    taught = [look for look in looks if look.taught] or list(looks)
-    exit_right = np.array([look.exit_name == look.label for look in taught])
-    cloud_right = np.array([(look.cloud_name or look.exit_name) == look.label for look in taught])
-    curve = threshold_curve(np.array([look.exit_confidence for look in taught]), exit_right, cloud_right)
+    taught = [one for one in tested if one.taught] or list(tested)
+    exit_right = np.array([one.exit_name == one.label for one in taught])
+    cloud_right = np.array([(one.cloud_name or one.exit_name) == one.label for one in taught])
+    curve = threshold_curve(np.array([one.exit_confidence for one in taught]), exit_right, cloud_right)
     return curve, best_threshold(curve).threshold if threshold is None else threshold
 
 
 def report(
-    looks: Sequence[Look],
+    tested: Sequence[FrameResult],
     calibration: Calibration,
     curve: Sequence[ThresholdPoint],
     threshold: float,
@@ -66,28 +66,28 @@ def report(
 
     deadline: seconds that the cascade waits. asked: whether there was a cloud to ask.
     """
-    taught = [look for look in looks if look.taught]
-    strange = [look for look in looks if not look.taught]
-    answered = [look for look in looks if look.cloud_seconds is not None]
-    alone = [look.exit_confidence >= threshold and not look.unknown for look in looks]
+    taught = [one for one in tested if one.taught]
+    strange = [one for one in tested if not one.taught]
+    answered = [one for one in tested if one.cloud_seconds is not None]
+    alone = [one.exit_confidence >= threshold and not one.unknown for one in tested]
     waited = [
-        look.exit_seconds if sure or not asked else look.cloud_seconds or deadline
-        for look, sure in zip(looks, alone, strict=True)
+        one.exit_seconds if sure or not asked else one.cloud_seconds or deadline
+        for one, sure in zip(tested, alone, strict=True)
     ]
-    exit_right = [look.exit_name == look.label for look in taught]
+    exit_right = [one.exit_name == one.label for one in taught]
     cascade_right = [
-        (look.exit_name if sure else look.cloud_name or look.exit_name) == look.label
-        for look, sure in zip(looks, alone, strict=True)
-        if look.taught
+        (one.exit_name if sure else one.cloud_name or one.exit_name) == one.label
+        for one, sure in zip(tested, alone, strict=True)
+        if one.taught
     ]
-    logits = np.array([look.exit_logits for look in taught])
+    logits = np.array([one.exit_logits for one in taught])
     raw = softmax(logits).max(axis=1) if taught else np.zeros(0)
-    confidence = np.array([look.exit_confidence for look in taught])
-    cloud = [look for look in taught if look.cloud_name is not None]
-    cloud_right = np.array([look.cloud_name == look.label for look in cloud], bool)
-    cloud_confidence = np.array([look.cloud_confidence for look in cloud], float)
+    confidence = np.array([one.exit_confidence for one in taught])
+    cloud = [one for one in taught if one.cloud_name is not None]
+    cloud_right = np.array([one.cloud_name == one.label for one in cloud], bool)
+    cloud_confidence = np.array([one.cloud_confidence for one in cloud], float)
     return {
-        "frames": len(looks),
+        "frames": len(tested),
         "frames_of_other_classes": len(strange),
         "threshold": threshold,
         "temperature": calibration.temperature,
@@ -99,14 +99,14 @@ def report(
         "exit_calibration_error_before": expected_calibration_error(raw, np.array(exit_right, bool)),
         "cloud_calibration_error": expected_calibration_error(cloud_confidence, cloud_right) if cloud else None,
         "answered_at_the_edge": _mean(alone) if asked else 1.0,
-        "answered_by_the_cloud_in_time": len(answered) / len(looks) if asked else None,
-        "taught_taken_for_unknown": _mean([look.unknown for look in taught]),
-        "others_taken_for_unknown": _mean([look.unknown for look in strange]),
-        "unknown_auroc": auroc(-confidence, -np.array([look.exit_confidence for look in strange]))
+        "answered_by_the_cloud_in_time": len(answered) / len(tested) if asked else None,
+        "taught_taken_for_unknown": _mean([one.unknown for one in taught]),
+        "others_taken_for_unknown": _mean([one.unknown for one in strange]),
+        "unknown_auroc": auroc(-confidence, -np.array([one.exit_confidence for one in strange]))
         if taught and strange
         else None,
-        "exit_latency": _latency([look.exit_seconds for look in looks]),
-        "cloud_latency": _latency([look.cloud_seconds for look in answered if look.cloud_seconds is not None]),
+        "exit_latency": _latency([one.exit_seconds for one in tested]),
+        "cloud_latency": _latency([one.cloud_seconds for one in answered if one.cloud_seconds is not None]),
         "cascade_latency": _latency(waited) if asked else None,
         "curve": [dataclasses.asdict(point) for point in curve],
     }

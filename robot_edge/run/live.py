@@ -11,10 +11,10 @@ from broker.program.plain_text import counted
 from hierarchy.runtime.command_line import Notice
 from hierarchy.runtime.progress import duration
 from robot_edge.inference.cascade import Decision
-from robot_edge.inference.predictor import FEWEST_CLASSES
+from robot_edge.inference.predictor import MIN_CLASSES
 from robot_edge.inference.ros2_predictions import publishing
 from robot_edge.inference.seeing import Seeing, View
-from robot_edge.run.replay import FRAMES_SENT_AGAIN
+from robot_edge.run.replay import FRAMES_RE_ENCODED
 from robot_edge.run.robot_run import RobotRun
 from robot_edge.sources.frames import Frame
 from robot_edge.teaching.commands import new_command
@@ -53,7 +53,7 @@ def see_and_learn(run: RobotRun) -> None:
     predictor, sight = perception.predictor, perception.sight
     perception.take_over(state)
     camera = Notice(log)
-    begin = time.monotonic() - state.figures.seconds
+    begin = time.monotonic() - state.metrics.seconds
     with (
         publishing(config.source.source, config.ros2_topic) as publish,
         listening(uplink.commands, run.stop),
@@ -67,8 +67,8 @@ def see_and_learn(run: RobotRun) -> None:
         with closing(
             Seeing(run.source, sight, image_size=config.network.image_size, saw=perception.saw, tell=tell)
         ) as seeing:
-            if run.board:
-                run.board.look = seeing.wait
+            if run.page_model:
+                run.page_model.next_view = seeing.wait
             while not run.stop.made and not (seeing.ended and not teaching.waiting):
                 edits = state.memory.edits
                 talk.obey()
@@ -77,7 +77,7 @@ def see_and_learn(run: RobotRun) -> None:
                 sight.reachable = not uplink.waits_for and not uplink.quarantine
                 learned = lessons.learn() or lessons.practise()
                 talk.pump(0.0 if learned else IDLE_SECONDS)
-                state.figures.seconds = time.monotonic() - begin
+                state.metrics.seconds = time.monotonic() - begin
                 if learned:
                     predictor.refresh(state.trainer.segment)
                     talk.write_metrics()
@@ -100,7 +100,7 @@ def see_and_learn(run: RobotRun) -> None:
 
 def _test_what_was_taught(run: RobotRun) -> None:
     """Send what is remembered as it is encoded now, and test."""
-    for _ in run.learning.send_memory_again(FRAMES_SENT_AGAIN):
+    for _ in run.learning.re_encode_memory(FRAMES_RE_ENCODED):
         run.talk.pump()
     run.testing.test_so_far(TESTED_FRAMES)
 
@@ -120,7 +120,7 @@ def said_of(view: View | None, classes: Sequence[str], now: float) -> str:
         return f"SEES NOTHING: no frame for {duration(now - view.seen_at)}"
     if not classes:
         return "knows no class yet"
-    if len(classes) < FEWEST_CLASSES:
+    if len(classes) < MIN_CLASSES:
         return f"cannot compare: {classes[0]} is its only class"
     name = view.decision.name or "nothing it knows"
     return f"sees {name} ({100 * view.decision.confidence:.0f} %, {view.decision.by})"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hierarchy.runtime.page.history import History
-from robot_edge.learning.class_edits import Knowledge
-from robot_edge.page.board import Board, ClassRow, LessonRow, PageState, Thumbnail
-from robot_edge.run.figures import RunFigures
+from robot_edge.learning.class_edits import ClassMemory
+from robot_edge.page.page_model import ClassRow, LessonRow, PageModel, PageState, Thumbnail
+from robot_edge.run.run_metrics import RunMetrics
 from robot_edge.sources.frames import PacedSource
 from robot_edge.teaching.lessons import Teaching
 from robot_edge.uplink.outbox import Outbox
@@ -18,32 +18,32 @@ from robot_edge.uplink.uplink import Uplink
 POST_SECONDS, FIGURES_SECONDS = 0.2, 1.0
 
 
-class Posting:
+class PagePublisher:
     """Makes page states of a robot's parts. Used on the thread that trains, which owns them."""
 
     def __init__(
         self,
-        board: Board,
+        page_model: PageModel,
         *,
-        figures: RunFigures,
+        metrics: RunMetrics,
         uplink: Uplink,
         outbox: Outbox,
-        knowledge: Knowledge,
+        memory: ClassMemory,
         source: PacedSource,
         teaching: Teaching | None,
     ) -> None:
-        self._board = board
-        self._figures = figures
+        self._page_model = page_model
+        self._metrics = metrics
         self._uplink = uplink
         self._outbox = outbox
-        self._knowledge = knowledge
+        self._memory = memory
         self._source = source
         self._teaching = teaching
         self._history = History()
         self._next_post = self._next_figures = float("-inf")
         self._base = PageState(live=teaching is not None)
         self._shown: tuple[tuple[str, ...], int] = ((), -1)
-        self._board.state = self._base
+        self._page_model.state = self._base
 
     def post(self, now: float, wall: float) -> None:
         """Put up what is so, if it is time for it. now: monotonic seconds; wall: Unix time."""
@@ -54,7 +54,7 @@ class Posting:
             self._next_figures = now + FIGURES_SECONDS
             self._base = self._figured(wall)
         status = self._source.status
-        self._board.state = replace(
+        self._page_model.state = replace(
             self._base,
             paused=status == "paused",
             camera=status,
@@ -72,19 +72,19 @@ class Posting:
         return LessonRow(name=lesson.name, frames=lesson.frames, seconds_left=teaching.seconds_left)
 
     def _figured(self, wall: float) -> PageState:
-        own, cloud = self._figures.message(), self._uplink.figures
+        own, cloud = self._metrics.message(), self._uplink.cloud_metrics
         # What the cloud said before it went away is no figure of now: its curve ends there.
         said = cloud if self._uplink.trainer_online and not self._uplink.waits_for else None
         self._history.add(
             wall,
             own.exit_loss,
             said.cloud_loss if said else None,
-            self._figures.recent,
+            self._metrics.recent,
             said.cloud_recent if said else None,
         )
         return PageState(
             live=self._teaching is not None,
-            classes=self._classes(self._knowledge.classes),
+            classes=self._classes(self._memory.classes),
             outbox=self._outbox.trouble,
             quarantine=self._uplink.quarantine,
             goodput=self._uplink.goodput,
@@ -101,10 +101,10 @@ class Posting:
         )
 
     def _classes(self, names: Sequence[str]) -> tuple[ClassRow, ...]:
-        counts, by_class = self._knowledge.counts(), self._figures.held_out.by_class
-        shown = (tuple(counts), self._knowledge.edits)
+        counts, by_class = self._memory.counts(), self._metrics.held_out.by_class
+        shown = (tuple(counts), self._memory.edits)
         if shown != self._shown:  # after an edit too: what was taken back should be seen no more
             self._shown = shown
-            frames = self._knowledge.one_of_each()
-            self._board.thumbnails = {name: Thumbnail.of(image) for name, image in frames.items()}
+            frames = self._memory.one_of_each()
+            self._page_model.thumbnails = {name: Thumbnail.of(image) for name, image in frames.items()}
         return tuple(ClassRow(name=name, frames=counts.get(name, 0), accuracy=by_class.get(name)) for name in names)

@@ -236,8 +236,8 @@ class Recorder:
         header = types["std_msgs/msg/Header"](stamp=time, frame_id="camera")
         height, width, _ = image.shape
         if self._raw:
-            about = {"height": height, "width": width, "step": 3 * width, "encoding": "rgb8", "is_bigendian": 0}
-            self._write(self._image_topic, header=header, data=np.ascontiguousarray(image).reshape(-1), **about)
+            metadata = {"height": height, "width": width, "step": 3 * width, "encoding": "rgb8", "is_bigendian": 0}
+            self._write(self._image_topic, header=header, data=np.ascontiguousarray(image).reshape(-1), **metadata)
             return
         file = io.BytesIO()
         Image.fromarray(image).save(file, "PNG", compress_level=PNG_LEVEL)

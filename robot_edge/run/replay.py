@@ -15,7 +15,7 @@ from robot_edge.run.robot_run import RobotRun
 
 # Remembered frames that go up once more when what was learned has settled: so many, or behind a replay this share of
 # all that it showed, if that is more.
-FRAMES_SENT_AGAIN, SHARE_SENT_AGAIN = 1000, 0.2
+FRAMES_RE_ENCODED, SHARE_RE_ENCODED = 1000, 0.2
 # How long to wait for a batch's frames before the uplink gets its turn.
 SOURCE_SECONDS = 0.2
 
@@ -46,7 +46,7 @@ def train(run: RobotRun, heard: Callable[[EdgeStep], object] = lambda _step: Non
     """Learn from the source until it ends or a stop is asked for. heard: is told of each step."""
     config, state, batcher, talk = run.config, run.state, run.state.batcher, run.talk
     camera = Notice(log)
-    begin = time.monotonic() - state.figures.seconds
+    begin = time.monotonic() - state.metrics.seconds
     warned = False
     with talk.progress(batcher.source.length) as progress:
         while not run.stop.made and not batcher.ended:
@@ -58,7 +58,7 @@ def train(run: RobotRun, heard: Callable[[EdgeStep], object] = lambda _step: Non
                 talk.wait_for_room()
             talk.pump()
             talk.obey()
-            state.figures.seconds = time.monotonic() - begin
+            state.metrics.seconds = time.monotonic() - begin
             if batch is not None:
                 talk.write_metrics()
             camera.say(run.source.status)
@@ -76,7 +76,7 @@ def settle(run: RobotRun) -> None:
         return
     if not state.practised and state.tested != state.trainer.steps:  # else that was before a stop
         run.testing.test_so_far()
-    kept, images = len(state.memory.rehearsal), state.figures.images
+    kept, images = len(state.memory.rehearsal), state.metrics.images
     # Frames of a former run took steps, too.
     learned = state.trainer.steps - state.practised + state.memory.inherited // config.fresh_per_batch
     steps = (
@@ -89,7 +89,7 @@ def settle(run: RobotRun) -> None:
     # While the link is behind, nothing goes up again.
     if state.practised < steps or not run.talk.drain("activations"):
         return  # the rest at the next start
-    for _ in run.learning.send_memory_again(max(FRAMES_SENT_AGAIN, round(SHARE_SENT_AGAIN * images))):
+    for _ in run.learning.re_encode_memory(max(FRAMES_RE_ENCODED, round(SHARE_RE_ENCODED * images))):
         run.talk.pump()
         if run.stop.made or (run.uplink.is_behind and not run.talk.drain("activations")):
             return

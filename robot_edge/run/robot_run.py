@@ -18,18 +18,18 @@ from hierarchy.edge import EdgeTrainer
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.batcher import Batcher
-from robot_edge.learning.class_edits import Knowledge
+from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.learning.held_out import HELD_OUT_FRAMES, HeldOutFrames, OpenSource
 from robot_edge.learning.practice import LivePractice
-from robot_edge.page.board import Board
+from robot_edge.page.page_model import PageModel
 from robot_edge.run.checkpoint import RobotCheckpoint, RunState, edits_after, inherit, take_up
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.edge_learning import EdgeLearning
-from robot_edge.run.figures import RunFigures
 from robot_edge.run.lesson_learning import LessonLearning
-from robot_edge.run.page_publisher import Posting
+from robot_edge.run.page_publisher import PagePublisher
 from robot_edge.run.perception import Perception, perceive
+from robot_edge.run.run_metrics import RunMetrics
 from robot_edge.run.saving import Saving
 from robot_edge.run.talk import Talk
 from robot_edge.run.testing import Testing
@@ -64,7 +64,7 @@ class RobotRun:
     talk: Talk
     edit: Callable[[Change, str, str, int], ClassEdit]
     goes_on: bool
-    board: Board | None
+    page_model: PageModel | None
     perception: Perception | None
     lessons: LessonLearning | None
 
@@ -85,7 +85,7 @@ def assemble(
     stop: StopRequest,
     held_out: OpenSource | None = None,
     saved: RobotCheckpoint | None = None,
-    board: Board | None = None,
+    page_model: PageModel | None = None,
     console: Console | None = None,
 ) -> RobotRun:
     """Put a run together, from its checkpoint where there is one.
@@ -99,14 +99,14 @@ def assemble(
     _refuse_finished(config, folder, state)
     saving = Saving(config, state, outbox, folder, stop)
     edit = partial(_edit, uplink, state, saving)
-    posting = None
-    if board:
-        posting = Posting(
-            board,
-            figures=state.figures,
+    publisher = None
+    if page_model:
+        publisher = PagePublisher(
+            page_model,
+            metrics=state.metrics,
             uplink=uplink,
             outbox=outbox,
-            knowledge=state.memory,
+            memory=state.memory,
             source=source,
             teaching=state.teaching,
         )
@@ -121,19 +121,19 @@ def assemble(
     talk = Talk(
         stop=stop,
         folder=folder,
-        figures=state.figures,
+        metrics=state.metrics,
         uplink=uplink,
         outbox=outbox,
         commands=commands,
-        board=board,
-        posting=posting,
+        page_model=page_model,
+        publisher=publisher,
         console=console,
     )
     learning = EdgeLearning(config, state, uplink, outbox)
     goes_on = saved is not None or outbox.position > 0
     folder.drop_summary()
     if goes_on:
-        log.info("going on with the run in %s, at %d images", folder.path, state.figures.images)
+        log.info("going on with the run in %s, at %d images", folder.path, state.metrics.images)
     return RobotRun(
         config=config,
         folder=folder,
@@ -150,7 +150,7 @@ def assemble(
         talk=talk,
         edit=edit,
         goes_on=goes_on,
-        board=board,
+        page_model=page_model,
         perception=perceive(link, config, trainer, uplink, state.teaching.see) if state.teaching else None,
         lessons=LessonLearning(config, state, learning, saving) if state.teaching else None,
     )
@@ -181,9 +181,9 @@ def _new_state(
     frames = FrameMemory.limit_of(config.learning.rehearsal_mb, config.network.image_size)
     return RunState(
         trainer=trainer,
-        memory=Knowledge(trainer, FrameMemory(frames, config.network.image_size, config.seed), batcher.held_out),
+        memory=ClassMemory(trainer, FrameMemory(frames, config.network.image_size, config.seed), batcher.held_out),
         batcher=batcher,
-        figures=RunFigures(trainer, uplink, outbox, batcher),
+        metrics=RunMetrics(trainer, uplink, outbox, batcher),
         rate_control=RateControl(most=trainer.bits, least=min(config.network.least_bits, trainer.bits)),
         split=uplink.state.split,
         teaching=teaching,

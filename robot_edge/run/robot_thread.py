@@ -158,7 +158,7 @@ def learn_all(run: RobotRun, *, frames: FrameQueue, steps: queue.Queue[Step]) ->
     def heard(step: EdgeStep) -> None:
         practice.learned(len(step.correct))
         perception.predictor.refresh(state.trainer.segment)
-        steps.put(Step(loss=step.loss, accuracy=float(step.correct.mean()), images=state.figures.images))
+        steps.put(Step(loss=step.loss, accuracy=float(step.correct.mean()), images=state.metrics.images))
 
     frames.seek(state.batcher.position)
     state.batcher.source = frames

@@ -34,7 +34,7 @@ from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import RunFolder, former_settings
 from robot_edge.learning.held_out import OpenSource, open_held_out
 from robot_edge.learning.segment import build_edge
-from robot_edge.page.board import Board
+from robot_edge.page.page_model import PageModel
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
@@ -158,7 +158,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
         state = _introduction(ready, folder.path, outbox, boot, goes_on=saved is not None)
         link = _link(ready, state)
         with stop, closing(Uplink(link, config.robot, state, outbox)) as uplink:
-            board = Board(config.robot, uplink.commands) if page else None
+            page_model = PageModel(config.robot, uplink.commands) if page else None
             uplink.greet(GREETING_SECONDS)  # a trainer gets its half ready, too, while this one is measured
             trainer = EdgeTrainer(
                 ready.segment,
@@ -178,13 +178,13 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
                 stop=stop,
                 held_out=ready.held_out,
                 saved=saved,
-                board=board,
+                page_model=page_model,
                 console=console,
             )
             if config.network.former_run and not saved:
                 robot.inherit(config.network.former_run)
-            if page and board:
-                _show(page, board)
+            if page and page_model:
+                _show(page, page_model)
             yield robot
 
 
@@ -254,10 +254,10 @@ def open_outbox(config: RobotConfig, folder: Path, boot: str) -> Outbox:
     )
 
 
-def _show(server: PageServer, board: Board) -> None:
+def _show(server: PageServer, page_model: PageModel) -> None:
     from robot_edge.page.app import build
 
-    server.start(lambda app: build(app, board, server))
+    server.start(lambda app: build(app, page_model, server))
 
 
 def _compute(config: RobotConfig, segment: EdgeSegment, device: torch.device, saved: RobotCheckpoint | None) -> Compute:

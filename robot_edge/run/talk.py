@@ -13,9 +13,9 @@ from broker.wire.messages import Command, CommandResult
 from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import RunFolder
-from robot_edge.page.board import Board
-from robot_edge.run.figures import RunFigures
-from robot_edge.run.page_publisher import Posting
+from robot_edge.page.page_model import PageModel
+from robot_edge.run.page_publisher import PagePublisher
+from robot_edge.run.run_metrics import RunMetrics
 from robot_edge.teaching.commands import Commands
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.uplink import Uplink
@@ -39,12 +39,12 @@ class Talk:
         *,
         stop: StopRequest,
         folder: RunFolder,
-        figures: RunFigures,
+        metrics: RunMetrics,
         uplink: Uplink,
         outbox: Outbox,
         commands: Commands,
-        board: Board | None,
-        posting: Posting | None,
+        page_model: PageModel | None,
+        publisher: PagePublisher | None,
         console: Console | None,
     ) -> None:
         """console: where progress is shown; the terminal's for None."""
@@ -53,19 +53,19 @@ class Talk:
         self.console = console
         self._stop = stop
         self._folder = folder
-        self._figures = figures
+        self._metrics = metrics
         self._uplink = uplink
         self._outbox = outbox
         self._commands = commands
-        self._board = board
-        self._posting = posting
+        self._page_model = page_model
+        self._publisher = publisher
         self._next_metrics = 0.0
 
     def pump(self, timeout: float = 0.0) -> None:
         """Give the uplink its turn, waiting up to so many seconds for a message, and the page."""
         self._uplink.pump(timeout)
-        if self._posting:
-            self._posting.post(time.monotonic(), time.time())
+        if self._publisher:
+            self._publisher.post(time.monotonic(), time.time())
 
     def obey(self) -> None:
         """Do what people asked for since the last time."""
@@ -84,11 +84,11 @@ class Talk:
     def write_metrics(self) -> None:
         """Add a line to metrics.jsonl, and tell others now and then."""
         # A killed process has written lines of steps that are taken again.
-        if self._figures.images >= self._folder.last_metrics.get("images", 0):
-            self._folder.add_metrics(**self._figures.step_line())
+        if self._metrics.images >= self._folder.last_metrics.get("images", 0):
+            self._folder.add_metrics(**self._metrics.step_line())
         if time.monotonic() >= self._next_metrics:
             self._next_metrics = time.monotonic() + METRICS_SECONDS
-            self._uplink.publish_metrics(self._figures.message())
+            self._uplink.publish_metrics(self._metrics.message())
 
     def progress(self, total: int | None, unit: str = "images") -> RunProgress:
         """Return what shows how far something is."""
@@ -97,7 +97,7 @@ class Talk:
     def shown(self) -> list[str]:
         """Return what a person sees of the run, the most important first."""
         missing = ", ".join(self._folder.disk.missing)
-        return [*([f"DISK FULL: {missing} not written"] if missing else []), *self._figures.live_line()]
+        return [*([f"DISK FULL: {missing} not written"] if missing else []), *self._metrics.live_line()]
 
     def wait_until(
         self, condition: Callable[[], bool], say: Callable[[], str], show: Callable[[], object] = lambda: None
@@ -143,11 +143,11 @@ class Talk:
 
     def on_news(self) -> Callable[[], bool]:
         """Return what tells whether the cloud has said anything new, and then writes metrics."""
-        seen = self._uplink.figures
+        seen = self._uplink.cloud_metrics
 
         def look() -> bool:
             nonlocal seen
-            is_new, seen = self._uplink.figures != seen, self._uplink.figures
+            is_new, seen = self._uplink.cloud_metrics != seen, self._uplink.cloud_metrics
             if is_new:
                 self.write_metrics()
             return is_new
@@ -158,5 +158,5 @@ class Talk:
         for result in results:
             log.info("%s", result.text)
             self._uplink.answer_command(result)
-            if self._board:
-                self._board.tell(result)
+            if self._page_model:
+                self._page_model.tell(result)

@@ -53,22 +53,22 @@ class Testing:
         state, talk = self._state, self._talk
         in_the_cloud = in_the_cloud and (self._uplink.trainer_online or not self._config.is_live)
         state.tested = state.trainer.steps
-        state.figures.begin_test()
+        state.metrics.begin_test()
         for batch in self.held_out.batches_of_known_classes(most):
             if self._stop.made:
                 return
             predicted, quantized = state.trainer.evaluate(batch.images)
-            state.figures.held_out.add(batch.names, predicted)
+            state.metrics.held_out.add(batch.names, predicted)
             if in_the_cloud:
-                self._uplink.send(quantized, batch.names, evaluation=state.figures.evaluation)
+                self._uplink.send(quantized, batch.names, evaluation=state.metrics.evaluation)
                 talk.wait_for_room()
             talk.pump()
 
     def test_all(self) -> None:
         """Predict all held-out frames here, have the cloud predict them, and wait for what it says."""
-        state, talk, figures = self._state, self._talk, self._state.figures
+        state, talk, metrics = self._state, self._talk, self._state.metrics
         talk.drain("activations")
-        figures.begin_test()
+        metrics.begin_test()
         stopped_before = self._stop.made  # then the exit is tested all the same, as there is no other chance to
         total = None if self._config.source.held_out else len(state.batcher.held_out)
         with talk.progress(total, "frames tested") as progress:
@@ -76,10 +76,10 @@ class Testing:
                 if not state.trainer.classes or (self._stop.made and not stopped_before):
                     return
                 predicted, quantized = state.trainer.evaluate(batch.images)
-                figures.held_out.add(batch.names, predicted)
-                progress.show(figures.held_out.count)
+                metrics.held_out.add(batch.names, predicted)
+                progress.show(metrics.held_out.count)
                 if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
-                    self._uplink.send(quantized, batch.names, evaluation=figures.evaluation)
+                    self._uplink.send(quantized, batch.names, evaluation=metrics.evaluation)
                     talk.wait_for_room(always=True)
                 talk.pump()
         talk.drain("held-out activations")
@@ -87,7 +87,7 @@ class Testing:
 
     def _wait_for_figures(self) -> None:
         """Wait for the cloud to learn and test, as long as it gets on."""
-        figures, uplink, has_news = self._state.figures, self._uplink, self._talk.on_news()
+        metrics, uplink, has_news = self._state.metrics, self._uplink, self._talk.on_news()
         deadline = time.monotonic() + FIGURES_SECONDS
 
         def why() -> str:
@@ -98,12 +98,12 @@ class Testing:
 
             def show() -> None:
                 nonlocal deadline
-                if has_news() and uplink.figures:
-                    progress.show(uplink.figures.messages_waiting)
+                if has_news() and uplink.cloud_metrics:
+                    progress.show(uplink.cloud_metrics.messages_waiting)
                 elif not uplink.waits_for:
                     return
                 deadline = time.monotonic() + FIGURES_SECONDS
 
-            self._talk.wait_until(lambda: figures.cloud_is_through or time.monotonic() > deadline, why, show)
-        if not self._stop.made and not figures.cloud_is_through:
+            self._talk.wait_until(lambda: metrics.cloud_is_through or time.monotonic() > deadline, why, show)
+        if not self._stop.made and not metrics.cloud_is_through:
             log.warning("no new figures came from the cloud within %.0f seconds", FIGURES_SECONDS)

@@ -14,12 +14,12 @@ from broker.errors import ConfigError, MalformedMessage
 from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
 from broker.wire.messages import ClassEdit
 from robot_edge.sources.frames import Frame
-from robot_edge.teaching.near_duplicates import Thinning
+from robot_edge.teaching.near_duplicates import NearDuplicateFilter
 
 # Taught frames that wait to be learned from. At 30 a second this is half a minute; then a lesson is only looked at.
-MOST_WAITING = 1000
+MAX_WAITING = 1000
 # Lessons that can be taken back, the last one first.
-MOST_REMEMBERED = 100
+MAX_REMEMBERED = 100
 
 
 class TeachingRefused(ConfigError):
@@ -66,7 +66,7 @@ class Teaching:
         self._open: Lesson | None = None
         self._ends = 0.0
         self._next_number = 1
-        self._thinning = Thinning()
+        self._filter = NearDuplicateFilter()
         self._waiting: deque[Frame] = deque()
 
     @property
@@ -122,7 +122,7 @@ class Teaching:
             self._open = Lesson(number=self._next_number, name=name, frames=0, began=not known)
             self._next_number += 1
             self._ends = now + seconds
-            self._thinning = Thinning()
+            self._filter = NearDuplicateFilter()
             return self._open
 
     def end(self, name: str | None = None) -> Lesson | None:
@@ -140,9 +140,9 @@ class Teaching:
         with self._lock:
             lesson = self._open if self._open and self._clock() < self._ends else None
             labelled = self._trusts_source and frame.label is not None
-            if len(self._waiting) >= MOST_WAITING or not (lesson or labelled):
+            if len(self._waiting) >= MAX_WAITING or not (lesson or labelled):
                 return False
-            if not self._thinning.keep(frame.image):
+            if not self._filter.keep(frame.image):
                 return False
             if lesson is None:
                 self._waiting.append(frame)
@@ -205,7 +205,7 @@ class Teaching:
         """
         with self._lock:
             lessons = [*self._lessons, self._open] if self._open and self._open.frames else self._lessons
-            return TeachingState(next=self._next_number, lessons=lessons[-MOST_REMEMBERED:])
+            return TeachingState(next=self._next_number, lessons=lessons[-MAX_REMEMBERED:])
 
     def restore(self, state: TeachingState) -> None:
         """Go on from a state."""
@@ -216,7 +216,7 @@ class Teaching:
     def _close(self) -> Lesson | None:
         lesson, self._open = self._open, None
         if lesson and lesson.frames:
-            self._lessons = [*self._lessons, lesson][-MOST_REMEMBERED:]
+            self._lessons = [*self._lessons, lesson][-MAX_REMEMBERED:]
             self._over()
         return lesson
 

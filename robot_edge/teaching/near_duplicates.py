@@ -17,7 +17,7 @@ DIFFERENT = 2.0
 REMEMBERED = 20
 
 
-class Thinning:
+class NearDuplicateFilter:
     """Keeps what differs from all that it kept lately."""
 
     def __init__(self) -> None:

@@ -35,7 +35,7 @@ TEACH_SECONDS = 10.0
 # How long to wait for a line before looking whether to end.
 LOOK_SECONDS = 0.2
 # Far longer than any command; a file that was piped in by mistake is not read into memory.
-MOST_CHARACTERS = 1000
+MAX_CHARACTERS = 1000
 
 # What people type to end a program, and to hear what they can type.
 QUIT, ASK_FOR_HELP = frozenset({"quit", "exit", "q", ":q", "bye"}), frozenset({"help", "h", "?"})
@@ -44,7 +44,7 @@ ALIKE = 0.85
 # In front of more words less is enough: "teech star" is a command, and few names begin like one.
 ALIKE_WITH_MORE = 0.8
 # Ends of file in a row after which nobody is there: Ctrl-D gives one, a terminal that was closed no end of them.
-MOST_ENDS = 3
+MAX_ENDS = 3
 
 _ALONE: dict[str, Action] = {"stop": "stop", "undo": "undo", "pause": "pause", "resume": "resume", "step": "step"}
 _PAIRS: dict[str, Action] = {"rename": "rename", "merge": "merge"}
@@ -124,14 +124,14 @@ def listening(commands: Mailbox[Command], stop: StopRequest, terminal: TextIO | 
 def _listen(commands: Mailbox[Command], stop: StopRequest, terminal: TextIO, ending: threading.Event) -> None:
     # A thread that waits in readline() for good could hold up the interpreter's end, which closes the terminal.
     ends = 0
-    while not ending.is_set() and ends < MOST_ENDS:
+    while not ending.is_set() and ends < MAX_ENDS:
         if not select.select([terminal], [], [], LOOK_SECONDS)[0]:
             continue
         if _is_in_background(terminal):  # to read would stop the program
             ending.wait(LOOK_SECONDS)
             continue
         try:
-            line = terminal.readline(MOST_CHARACTERS)
+            line = terminal.readline(MAX_CHARACTERS)
         except OSError:  # the terminal has gone
             return
         ends = 0 if line else ends + 1

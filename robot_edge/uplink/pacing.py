@@ -14,11 +14,11 @@ from broker.wire.bounds import SEND_LIMIT_BYTES
 from robot_edge.uplink.size_limit import SizeLimit
 
 # A window of 64 messages fills 1,000 kB/s at 2 s round trip, and is little for a broker, which may keep only 1,000.
-MOST_MESSAGES = 64
+MAX_MESSAGES = 64
 # Before anything is known: enough for 20 ms round trip, little enough for a trainer with 50 robots.
 FIRST_MESSAGES = 16
 # With fewer, goodput could never be seen to grow.
-LEAST_MESSAGES = 2
+MIN_MESSAGES = 2
 # The window in time. More than any round trip, and little enough that live data is not stuck behind it for long.
 WINDOW_SECONDS = 3.0
 # What one message may take: so a person sees figures move, and a link that breaks wastes little.
@@ -26,11 +26,11 @@ MESSAGE_SECONDS = 2.0
 # Goodput is an average that forgets at this rate.
 SMOOTHING_SECONDS = 10.0
 # Less time than this says nothing about a link.
-LEAST_BUSY_SECONDS = 0.05
+MIN_BUSY_SECONDS = 0.05
 # A message without a receipt for this long is sent again: ten windows.
 RESEND_SECONDS = 30.0
 # A link that needs longer for a message is not helped by more copies of it: each time the wait doubles, up to this.
-MOST_RESEND_SECONDS = 600.0
+MAX_RESEND_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Rate:
     @property
     def value(self) -> float | None:
         """None while nothing is known."""
-        return self._bytes / self._busy if self._busy >= LEAST_BUSY_SECONDS else None
+        return self._bytes / self._busy if self._busy >= MIN_BUSY_SECONDS else None
 
     def add(self, flight: _Flight, arrived: float) -> None:
         # Since this one left, or since the link was done with the one before. What got lost on the way, and is only
@@ -111,7 +111,7 @@ class Pace:
         for message in late:
             self.size_limit.lost(self.under_way.pop(message).size)
         if late:
-            self._patience = min(2 * self._patience, MOST_RESEND_SECONDS)
+            self._patience = min(2 * self._patience, MAX_RESEND_SECONDS)
 
     def connection_ended(self) -> bool:
         """Give up all that was on the way on a connection; whether its end shows that messages must be smaller."""
@@ -134,7 +134,7 @@ class Pace:
         rate = self._receipted.value
         if rate is None:
             return Admission(self, now, FIRST_MESSAGES, FIRST_MESSAGES * SEND_LIMIT_BYTES, live)
-        return Admission(self, now, MOST_MESSAGES, rate * WINDOW_SECONDS, live)
+        return Admission(self, now, MAX_MESSAGES, rate * WINDOW_SECONDS, live)
 
 
 class Admission:
@@ -172,7 +172,7 @@ class _Load:
 
     def fits(self, size: int, most_messages: int, most_bytes: float) -> bool:
         fits = self.messages < most_messages and self.size + size <= most_bytes
-        return fits or self.messages < LEAST_MESSAGES
+        return fits or self.messages < MIN_MESSAGES
 
     def add(self, size: int) -> None:
         self.messages += 1

@@ -16,9 +16,9 @@ CALM_SECONDS = 15.0
 # More bits were too many where the queue grows within so long: one that grows by a thirtieth of what the link carries
 # takes as long to be noticed. Then the next attempt waits twice as long as this one did, up to ten minutes.
 TRIAL_SECONDS = 300.0
-MOST_CALM_SECONDS = 600.0
+MAX_CALM_SECONDS = 600.0
 # The share of a link that more bits may fill.
-MOST_LOAD = 0.8
+MAX_LOAD = 0.8
 
 
 class _Review(NamedTuple):
@@ -72,7 +72,7 @@ class RateControl:
             self._calm_since = now
         elif now >= self._calm_since + self._calm_seconds and self.bits < self._most:
             needed = (made - last.made) / (now - last.time) * (self.bits + 1) / self.bits
-            if capacity is None or needed <= MOST_LOAD * capacity:
+            if capacity is None or needed <= MAX_LOAD * capacity:
                 self.bits += 1
                 self._calm_since, self._raised_at = None, now
         return self.bits != before
@@ -81,5 +81,5 @@ class RateControl:
         """Bits have come down: where they had just gone up, wait longer before that is tried again."""
         if self._raised_at is not None:
             failed = now < self._raised_at + TRIAL_SECONDS
-            self._calm_seconds = min(2 * self._calm_seconds, MOST_CALM_SECONDS) if failed else CALM_SECONDS
+            self._calm_seconds = min(2 * self._calm_seconds, MAX_CALM_SECONDS) if failed else CALM_SECONDS
             self._raised_at = None

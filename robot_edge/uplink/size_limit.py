@@ -14,7 +14,7 @@ from broker.wire.bounds import SEND_LIMIT_BYTES
 # A link may break, and a broker be full, just when a probe is on its way; hardly ever so often in a row.
 STRIKES = 3
 # A message of one small sample is hardly less; whoever lets no more through is not for us.
-LEAST_BYTES = 1000
+MIN_BYTES = 1000
 # How much larger the smallest size may be that does not get through.
 PRECISION = 1.25
 # The probe that is answered where the large one is not.
@@ -78,7 +78,7 @@ class SizeLimit:
         shrunk = self._failed <= self.limit
         if shrunk:
             self.limit = self._failed // 2
-            self._suspect = self.limit if self.limit >= LEAST_BYTES else 0
+            self._suspect = self.limit if self.limit >= MIN_BYTES else 0
             self._strikes = 0
         else:
             self._seek()

@@ -61,7 +61,7 @@ class Uplink:
     ) -> None:
         self.state = state
         self.outbox = outbox
-        self.figures: TrainerMetrics | None = None
+        self.cloud_metrics: TrainerMetrics | None = None
         self.commands: Mailbox[Command] = Mailbox(COMMANDS_WAITING)
         self._link = link
         self._robot = robot
@@ -103,7 +103,7 @@ class Uplink:
     @property
     def quarantine(self) -> str:
         """Why the trainer does not take this robot's messages for now, for people; empty while it does."""
-        return self.figures.quarantine if self.figures else ""
+        return self.cloud_metrics.quarantine if self.cloud_metrics else ""
 
     @property
     def goodput(self) -> float | None:
@@ -240,16 +240,16 @@ class Uplink:
                 if self._presence.hear_trainer(topic.name, unpack_as(TrainerState, delivery.payload)):
                     self._pace.forget()
             case "trainer", "metrics":
-                figures = unpack_as(TrainerMetrics, delivery.payload)
-                if (figures.robot, figures.boot) == (self._robot, self.state.boot):
+                cloud_metrics = unpack_as(TrainerMetrics, delivery.payload)
+                if (cloud_metrics.robot, cloud_metrics.boot) == (self._robot, self.state.boot):
                     self._presence.is_trained_by(topic.name)
-                    self._read_figures(figures)
+                    self._read_metrics(cloud_metrics)
 
-    def _read_figures(self, figures: TrainerMetrics) -> None:
-        self.figures = figures
-        if figures.quarantine and figures.quarantine != self._quarantine:
-            log.warning("the trainer takes nothing from this robot for now: %s", figures.quarantine)
-        self._quarantine = figures.quarantine
+    def _read_metrics(self, cloud_metrics: TrainerMetrics) -> None:
+        self.cloud_metrics = cloud_metrics
+        if cloud_metrics.quarantine and cloud_metrics.quarantine != self._quarantine:
+            log.warning("the trainer takes nothing from this robot for now: %s", cloud_metrics.quarantine)
+        self._quarantine = cloud_metrics.quarantine
 
     def _read_receipt(self, receipt: Receipt, arrived: float) -> None:
         rejected = receipt.outcome == "rejected"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Error, Page, WebSocketRoute, expect
 
-from robot_edge.page.viewers import MOST_VIEWERS
+from robot_edge.page.viewers import MAX_VIEWERS
 from tests.end_to_end.wcag import faults
 from tests.ports import free_port
 from tests.warm_start import run_warm
@@ -335,11 +335,11 @@ def test_pages_keep_their_picture_while_others_come_and_go_and_get_it_back(
     picture = visit.page.locator(".rb-view img")
     asked = picture.get_attribute("src")
     crowded = visit.page.get_by_text("others look at once")
-    for _ in range(2 * MOST_VIEWERS):
+    for _ in range(2 * MAX_VIEWERS):
         with looking(port):
             """One more looks, and goes."""
     with ExitStack() as all_of_them:
-        for _ in range(MOST_VIEWERS - 1):
+        for _ in range(MAX_VIEWERS - 1):
             all_of_them.enter_context(looking(port))
         visit.sees_something_move()
         assert picture.get_attribute("src") == asked
@@ -358,7 +358,7 @@ def test_of_more_viewers_than_may_look_the_first_gives_way(launcher: Any, mosqui
     with ExitStack() as open_views:
         views = [
             open_views.enter_context(urllib.request.urlopen(f"http://127.0.0.1:{port}/live.mjpeg", timeout=60))
-            for _ in range(MOST_VIEWERS + 1)
+            for _ in range(MAX_VIEWERS + 1)
         ]
         first, *others = views
         while first.read(65_536):

@@ -102,7 +102,7 @@ def test_many_threads_look_while_it_learns_and_its_caller_may_leave(tmp_path: Pa
     with robot(tmp_path, practice=0.0) as one:
         for _step in one.train(mixed("red", "green", of_each=400)):
             break
-        first = one._thread.run.state.figures.images
+        first = one._thread.run.state.metrics.images
         assert first < 100, "the rest is not learned"
         steps = one.train(open_source("sim:", image_size=SIZE, images=64))
         next(steps)

@@ -12,7 +12,7 @@ from broker.wire import topics
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Answer, Ask
 from broker.wire.quantize import quantize, unpack_activations
-from robot_edge.inference.cascade import MISSES, MOST_UNDER_WAY, PAUSE_SECONDS, Cascade, CloudLine, Decision
+from robot_edge.inference.cascade import MAX_UNDER_WAY, MISSES, PAUSE_SECONDS, Cascade, CloudLine, Decision
 from robot_edge.inference.predictor import ExitPrediction
 
 BOOT, SPLIT = "b" * 16, "5" * 16
@@ -114,11 +114,11 @@ def test_nobody_is_asked_who_is_not_there(cascade: Cascade) -> None:
 
 
 def test_only_so_many_at_a_time(cascade: Cascade) -> None:
-    for number in range(MOST_UNDER_WAY):
+    for number in range(MAX_UNDER_WAY):
         assert ask(cascade, 5.0 + 0.01 * number).number == number
     by_exit(cascade, 5.1)
     cascade.answer(answer(2), now=5.1)
-    assert ask(cascade, 5.11).number == MOST_UNDER_WAY
+    assert ask(cascade, 5.11).number == MAX_UNDER_WAY
 
 
 def test_a_slow_link_is_left_alone_and_tried_now_and_then(cascade: Cascade) -> None:
@@ -137,7 +137,7 @@ def test_a_slow_link_is_left_alone_and_tried_now_and_then(cascade: Cascade) -> N
     now += 0.4 + PAUSE_SECONDS
     number = ask(cascade, now).number
     assert cascade.answer(answer(number), now=now + 0.1) is not None
-    for later in range(MOST_UNDER_WAY):
+    for later in range(MAX_UNDER_WAY):
         ask(cascade, now + 0.2 + 0.01 * later)
 
 

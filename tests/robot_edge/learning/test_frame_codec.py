@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from robot_edge.learning import frame_codec
-from robot_edge.learning.frame_codec import LEAST_ROOM, QUALITIES, ExactCodec, FrameCodec
+from robot_edge.learning.frame_codec import MIN_ROOM, QUALITIES, ExactCodec, FrameCodec
 from robot_edge.sources.encoded import encode_jpeg
 from robot_edge.sources.frames import Pixels
 
@@ -35,7 +35,7 @@ def test_a_scene_comes_back_nearly_the_same_from_a_twelfth_of_the_bytes(size: in
     head, body = codec.encode(frame)
     assert codec.heads[head] in [head_of(size, quality) for quality in QUALITIES[:4]]
     assert len(body) <= codec.room
-    assert codec.room <= max(3 * size**2 / 12, LEAST_ROOM)
+    assert codec.room <= max(3 * size**2 / 12, MIN_ROOM)
     back = codec.decode(head, body)
     assert back.shape == frame.shape
     assert error(back, frame) < 5

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hierarchy.schedule import RISE
-from robot_edge.learning.practice import MOST_PRACTICE, REPLAY_PRACTICE, SETTLING_STEPS, LivePractice, practice_steps
+from robot_edge.learning.practice import MAX_PRACTICE, REPLAY_PRACTICE, SETTLING_STEPS, LivePractice, practice_steps
 from tests.saved_state import read_again
 
 
@@ -46,8 +46,8 @@ def test_in_a_lesson_the_rate_is_at_its_peak() -> None:
 
 def test_what_is_due_is_bounded() -> None:
     practice = LivePractice(1.0)
-    practice.learned(10 * MOST_PRACTICE)
-    assert practice.due == MOST_PRACTICE
+    practice.learned(10 * MAX_PRACTICE)
+    assert practice.due == MAX_PRACTICE
 
 
 def test_a_lesson_leaves_enough_for_the_rate_to_fall() -> None:

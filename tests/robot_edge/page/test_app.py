@@ -12,7 +12,7 @@ from broker.link.mailbox import Mailbox
 from robot_edge.inference.cascade import Decision, nothing_seen
 from robot_edge.inference.seeing import View
 from robot_edge.page.app import seen_now
-from robot_edge.page.board import Board
+from robot_edge.page.page_model import PageModel
 from robot_edge.sources.frames import Frame
 from tests.page_scene import NAMES, scene
 
@@ -25,14 +25,14 @@ MUG = Decision(name="mug", confidence=1.0, by="exit", taken_at=0.0, latency=0.00
 
 def test_what_a_camera_saw_before_it_was_lost_is_said_to_be_of_before() -> None:
     now = time.monotonic()
-    board = Board(robot="r1", commands=Mailbox(8))
-    board.look = lambda number, timeout: View(FRAME, nothing_seen(now), number + 1, now - 40, stale=True)
-    seen = seen_now(board)
+    page_model = PageModel(robot="r1", commands=Mailbox(8))
+    page_model.next_view = lambda number, timeout: View(FRAME, nothing_seen(now), number + 1, now - 40, stale=True)
+    seen = seen_now(page_model)
     assert seen["stale"]
     assert not seen["name"]
     assert 39 < seen["age"] < 60
-    board.look = lambda number, timeout: View(FRAME, MUG, number + 1, now)
-    assert not seen_now(board)["stale"]
+    page_model.next_view = lambda number, timeout: View(FRAME, MUG, number + 1, now)
+    assert not seen_now(page_model)["stale"]
 
 
 def test_names_are_text_and_a_lost_camera_says_so(chromium: Browser) -> None:

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from robot_edge.page.viewers import MOST_VIEWERS, Viewers
+from robot_edge.page.viewers import MAX_VIEWERS, Viewers
 
 
 def test_a_viewer_too_many_takes_the_place_of_who_has_looked_for_longest() -> None:
     viewers = Viewers()
-    views = [(str(number), viewers.begin(str(number))) for number in range(MOST_VIEWERS)]
+    views = [(str(number), viewers.begin(str(number))) for number in range(MAX_VIEWERS)]
     assert viewers.full
     assert all(viewers.has(*view) for view in views)
     viewers.begin("one more")
-    assert [viewers.has(*view) for view in views] == [False] + [True] * (MOST_VIEWERS - 1)
+    assert [viewers.has(*view) for view in views] == [False] + [True] * (MAX_VIEWERS - 1)
     assert "0" not in viewers
 
 

@@ -7,7 +7,7 @@ from broker.wire.activations import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES
 from broker.wire.messages import ProbeResult, SplitSpec
 from hierarchy.device import Compute
 from robot_edge.planning.costs import costs
-from robot_edge.planning.edge_timing import EdgeCost, Way
+from robot_edge.planning.edge_timing import EdgeCost, SplitCandidate
 from robot_edge.run.config import RobotConfig
 
 CPU = Compute(device=torch.device("cpu"))
@@ -26,7 +26,7 @@ def config(**settings: float) -> RobotConfig:
 
 
 def test_a_shuffled_folder_has_nothing_but_fresh_images() -> None:
-    (one,) = costs(config(), Way("layer2", 128, 0), split(128, 0), EDGE, CLOUD)
+    (one,) = costs(config(), SplitCandidate("layer2", 128, 0), split(128, 0), EDGE, CLOUD)
     assert [one.forward, one.step, one.cloud] == pytest.approx([0.001, 0.005, 0.003])
     assert one.codes == {2: 2048, 4: 4096}
     # 64 images of 2,048 bytes fill two messages of at most 128,000, after compression one of them or less.
@@ -35,16 +35,20 @@ def test_a_shuffled_folder_has_nothing_but_fresh_images() -> None:
 
 
 def test_rehearsed_images_cost_the_same_again_at_both_ends_and_on_the_way() -> None:
-    alone, beside = (costs(config(rehearse=r), Way("layer2", 128, 0), split(128, 0), EDGE, CLOUD)[0] for r in (0, 1))
+    alone, beside = (
+        costs(config(rehearse=r), SplitCandidate("layer2", 128, 0), split(128, 0), EDGE, CLOUD)[0] for r in (0, 1)
+    )
     assert beside.step == pytest.approx(2 * alone.step)
     assert beside.cloud == pytest.approx(2 * alone.cloud)
     assert beside.sent[2] == pytest.approx(2 * alone.sent[2], rel=0.02)
-    silent = costs(config(rehearse=1, encode_anew=False), Way("layer2", 128, 0), split(128, 0), EDGE, CLOUD)[0]
+    silent = costs(config(rehearse=1, encode_anew=False), SplitCandidate("layer2", 128, 0), split(128, 0), EDGE, CLOUD)[
+        0
+    ]
     assert silent.sent[2] == pytest.approx(alone.sent[2], rel=0.02)
 
 
 def test_one_bottleneck_stands_for_all_that_are_narrower_than_the_cut() -> None:
-    found = costs(config(), Way("layer2", 64, 16), split(16, 16), EDGE, CLOUD)
+    found = costs(config(), SplitCandidate("layer2", 64, 16), split(16, 16), EDGE, CLOUD)
     assert [one.bottleneck for one in found] == [32, 16, 8]
     assert [one.codes[2] for one in found] == [512, 256, 128]
     assert len({one.step for one in found}) == 1
@@ -52,5 +56,5 @@ def test_one_bottleneck_stands_for_all_that_are_narrower_than_the_cut() -> None:
 
 def test_what_fits_no_message_is_left_out() -> None:
     wide = SplitSpec(backbone="vgg16", cut="features.4", image_size=128, bits=4, bottleneck=0, shape=(64, 64, 64))
-    (one,) = costs(config(), Way("features.4", 64, 0), wide, EDGE, CLOUD)
+    (one,) = costs(config(), SplitCandidate("features.4", 64, 0), wide, EDGE, CLOUD)
     assert set(one.sent) == {2}, "65,536 bytes at 2 bits, 131,072 at 4"

@@ -8,28 +8,33 @@ from broker.errors import CutError
 from hierarchy.device import Compute
 from robot_edge.planning import edge_timing
 from robot_edge.planning.config import PlanConfig
-from robot_edge.planning.edge_timing import EdgeTiming, Way, candidates
+from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidates
 from robot_edge.run.config import RobotConfig
 
 CONFIG = RobotConfig.from_flags(source="sim:", image_size=16, batch=8)
 
 
 def test_the_last_cut_of_each_size_is_looked_at_with_a_bottleneck_and_without() -> None:
-    ways = candidates(CONFIG, ())
-    assert Way("layer1", 64, 0) not in ways, "an exit behind 8 x 8 of 16 pixels sees edges"
-    assert [way for way in ways if way.cut == "layer2"] == [Way("layer2", 128, 0), Way("layer2", 128, 16)]
-    assert {way.cut for way in ways} == {"layer2", "layer3"}, "behind layer4, 1 x 1, there is a classifier alone"
+    chosen = candidates(CONFIG, ())
+    assert SplitCandidate("layer1", 64, 0) not in chosen, "an exit behind 8 x 8 of 16 pixels sees edges"
+    assert [candidate for candidate in chosen if candidate.cut == "layer2"] == [
+        SplitCandidate("layer2", 128, 0),
+        SplitCandidate("layer2", 128, 16),
+    ]
+    assert {candidate.cut for candidate in chosen} == {"layer2", "layer3"}, (
+        "behind layer4, 1 x 1, there is a classifier alone"
+    )
 
 
 def test_a_transformer_whose_layers_are_all_of_one_size_is_cut_at_several() -> None:
     transformer = RobotConfig.from_flags(source="sim:", backbone="vit_b_16", image_size=32)
-    cuts = {way.cut for way in candidates(transformer, ())}
+    cuts = {candidate.cut for candidate in candidates(transformer, ())}
     assert len(cuts) > 3
     assert any("layer_3" in cut or "layer_2" in cut for cut in cuts)
 
 
 def test_cuts_that_are_asked_for_are_looked_at_wherever_they_are() -> None:
-    assert {way.cut for way in candidates(CONFIG, ("layer1",))} == {"layer1"}
+    assert {candidate.cut for candidate in candidates(CONFIG, ("layer1",))} == {"layer1"}
     with pytest.raises(CutError, match="layer9"):
         candidates(CONFIG, ("layer1", "layer9"))
 

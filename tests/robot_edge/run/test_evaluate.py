@@ -13,33 +13,33 @@ from robot_edge.run.evaluate import _Asker, _nothing_tested, _so_far
 CONFIG = EvaluateConfig(source="folder:pictures", checkpoint="runs/r1", broker="mqtt://127.0.0.1:1883")
 
 
-def look(*, taught: bool, cloud: str | None = None) -> Any:
+def one(*, taught: bool, cloud: str | None = None) -> Any:
     return SimpleNamespace(taught=taught, label="mug", exit_name="mug", cloud_name=cloud)
 
 
 @pytest.mark.parametrize(
-    ("looks", "position", "skipped", "says"),
+    ("tested", "position", "skipped", "says"),
     [
-        ([look(taught=True), look(taught=False)], 2, 0, ""),
+        ([one(taught=True), one(taught=False)], 2, 0, ""),
         ([], 40, 0, "none of the 40 frames of folder:pictures has a label"),
         ([], 0, 40, "none of the 40 frames of folder:pictures could be read"),
-        ([look(taught=False)], 1, 0, "shows a class that the run learned (cat, dog)"),
+        ([one(taught=False)], 1, 0, "shows a class that the run learned (cat, dog)"),
     ],
 )
-def test_where_nothing_is_tested_it_is_said_why(looks: list[Any], position: int, skipped: int, says: str) -> None:
+def test_where_nothing_is_tested_it_is_said_why(tested: list[Any], position: int, skipped: int, says: str) -> None:
     source: Any = SimpleNamespace(position=position, skipped=skipped)
-    said = _nothing_tested(CONFIG, looks, ("cat", "dog"), source)
+    said = _nothing_tested(CONFIG, tested, ("cat", "dog"), source)
     assert said.endswith(says)
     assert bool(said) == bool(says)
     assert not said or said.startswith("NOTHING WAS TESTED: ")
 
 
 def test_the_line_says_how_it_goes() -> None:
-    assert _so_far([look(taught=True, cloud="mug"), look(taught=True)], asked=True) == [
+    assert _so_far([one(taught=True, cloud="mug"), one(taught=True)], asked=True) == [
         "exit 100.0%",
         "the cloud answered 1 of the last 2",
     ]
-    assert _so_far([look(taught=False)], asked=False) == ["no frame of a taught class yet, 1 labelled"]
+    assert _so_far([one(taught=False)], asked=False) == ["no frame of a taught class yet, 1 labelled"]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_line_says_how_it_goes() -> None:
             "the trainer is online (its last sign of life came 2 s ago), but none of 30 asks in 30 s",
         ),
         ({"trainer_heard": 2.1}, "It has said nothing of the run in runs/r1, so it may have no network of it"),
-        ({"trainer_heard": 2.1, "figures": object()}, "It has a network for this run. Its own log says"),
+        ({"trainer_heard": 2.1, "cloud_metrics": object()}, "It has a network for this run. Its own log says"),
         ({"trainer_heard": 2.1, "quarantine": "too much garbage"}, "takes nothing from this robot (too much garbage)"),
         (
             {"waits_for": "a cloud trainer"},
@@ -59,7 +59,7 @@ def test_the_line_says_how_it_goes() -> None:
     ],
 )
 def test_of_a_trainer_that_answers_nothing_it_says_what_is_known(uplink: dict[str, Any], says: str) -> None:
-    nothing = {"waits_for": "", "quarantine": "", "figures": None, "trainer_heard": None}
+    nothing = {"waits_for": "", "quarantine": "", "cloud_metrics": None, "trainer_heard": None}
     parts: tuple[Any, ...] = (SimpleNamespace(**{**nothing, **uplink}), None, None, "b" * 16, CONFIG, None)
     asker = _Asker(*parts)
     asker._number = 30

@@ -12,10 +12,10 @@ import pytest
 from hierarchy.calibration import Calibration
 from robot_edge.run.config import EvaluateConfig
 from robot_edge.run.evaluate import _conclude
-from robot_edge.run.evaluation_report import Look, report, threshold_points
+from robot_edge.run.evaluation_report import FrameResult, report, threshold_points
 
 
-def look(label: str, exit_name: str, confidence: float, cloud_name: str | None = None, **changes: object) -> Look:
+def one(label: str, exit_name: str, confidence: float, cloud_name: str | None = None, **changes: object) -> FrameResult:
     values = {
         "label": label,
         "taught": True,
@@ -28,15 +28,15 @@ def look(label: str, exit_name: str, confidence: float, cloud_name: str | None =
         "cloud_confidence": 0.9 if cloud_name else None,
         "cloud_seconds": 0.05 if cloud_name else None,
     }
-    return Look(**(values | changes))  # type: ignore[arg-type]
+    return FrameResult(**(values | changes))  # type: ignore[arg-type]
 
 
 LOOKS = [
-    look("cat", "cat", 0.9, "dog"),
-    look("cat", "dog", 0.4, "cat"),
-    look("dog", "cat", 0.3, None),
-    look("dog", "dog", 0.8, "dog"),
-    look("ant", "dog", 0.2, "cat", taught=False, unknown=True),
+    one("cat", "cat", 0.9, "dog"),
+    one("cat", "dog", 0.4, "cat"),
+    one("dog", "cat", 0.3, None),
+    one("dog", "dog", 0.8, "dog"),
+    one("ant", "dog", 0.2, "cat", taught=False, unknown=True),
 ]
 
 
@@ -65,9 +65,9 @@ def test_the_best_threshold_is_found() -> None:
 
 
 def test_the_exit_alone() -> None:
-    looks = [look("cat", "cat", 0.9), look("cat", "dog", 0.4)]
-    curve, threshold = threshold_points(looks, None)
-    found = report(looks, Calibration(), curve, threshold, deadline=0.3, asked=False)
+    tested = [one("cat", "cat", 0.9), one("cat", "dog", 0.4)]
+    curve, threshold = threshold_points(tested, None)
+    found = report(tested, Calibration(), curve, threshold, deadline=0.3, asked=False)
     assert found["exit_accuracy"] == 0.5
     for name in ("cloud_accuracy", "cascade_accuracy", "cloud_latency", "cascade_latency", "unknown_auroc"):
         assert found[name] is None
@@ -75,8 +75,8 @@ def test_the_exit_alone() -> None:
 
 
 def test_only_what_was_never_taught() -> None:
-    looks = [look("ant", "dog", 0.2, taught=False, unknown=True)]
-    found = report(looks, Calibration(), *threshold_points(looks, None), deadline=0.3, asked=False)
+    tested = [one("ant", "dog", 0.2, taught=False, unknown=True)]
+    found = report(tested, Calibration(), *threshold_points(tested, None), deadline=0.3, asked=False)
     assert (found["exit_accuracy"], found["others_taken_for_unknown"]) == (None, 1)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from robot_edge.sources.frames import Frame
-from robot_edge.teaching.lessons import MOST_WAITING, Teaching, TeachingRefused
+from robot_edge.teaching.lessons import MAX_WAITING, Teaching, TeachingRefused
 from tests.saved_state import read_again
 
 
@@ -135,10 +135,10 @@ def test_other_names_and_forgetting_reach_what_waits(teaching: Teaching) -> None
 def test_frames_that_nobody_learns_from_are_bounded(teaching: Teaching) -> None:
     teaching.begin("mug", 10, known=False)
     rng = np.random.default_rng(0)
-    for _ in range(MOST_WAITING + 50):
+    for _ in range(MAX_WAITING + 50):
         image = rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(4, 0).repeat(4, 1)
         teaching.see(Frame(image=image, label=None, scene=0, time=0.0))
-    assert teaching.waiting == MOST_WAITING
+    assert teaching.waiting == MAX_WAITING
 
 
 def test_lessons_outlast_the_process(teaching: Teaching, clock: Clock) -> None:

@@ -5,9 +5,9 @@ import pytest
 from broker.wire.bounds import SEND_LIMIT_BYTES
 from robot_edge.uplink.pacing import (
     FIRST_MESSAGES,
-    LEAST_MESSAGES,
+    MAX_MESSAGES,
     MESSAGE_SECONDS,
-    MOST_MESSAGES,
+    MIN_MESSAGES,
     RESEND_SECONDS,
     SMOOTHING_SECONDS,
     WINDOW_SECONDS,
@@ -62,7 +62,7 @@ def test_goodput_is_what_the_link_carries(rate: float, latency: float) -> None:
     goodput = link.pace.goodput
     assert goodput is not None
     # The window of 64 messages bounds what a fast link with a long way can carry.
-    reachable = min(rate, MOST_MESSAGES * 16_000 / (latency + 0.1))
+    reachable = min(rate, MAX_MESSAGES * 16_000 / (latency + 0.1))
     assert 0.7 * reachable < goodput <= 1.05 * rate
 
 
@@ -73,7 +73,7 @@ def test_a_trainer_that_is_slow_makes_the_window_small_and_not_the_link_slow() -
         pace.arrived(number, number + 1.0, held=0.984)
     assert pace.goodput == pytest.approx(1_000_000, rel=0.01)
     admit = pace.admission(60.0, live=False)
-    assert sum(admit(16_000, backlog=False) for _ in range(MOST_MESSAGES)) <= WINDOW_SECONDS
+    assert sum(admit(16_000, backlog=False) for _ in range(MAX_MESSAGES)) <= WINDOW_SECONDS
 
 
 def test_no_trainer_makes_a_link_faster_than_anything() -> None:
@@ -112,7 +112,7 @@ def test_the_window_is_so_many_seconds_and_messages() -> None:
     slow.run(60, size=10_000)
     fast.run(60, size=10_000)
     assert 0.7 * WINDOW_SECONDS * 50_000 < slow.on_the_way[1] <= 1.1 * WINDOW_SECONDS * 50_000
-    assert fast.on_the_way[0] == MOST_MESSAGES
+    assert fast.on_the_way[0] == MAX_MESSAGES
 
 
 def test_before_anything_is_known_the_window_is_small() -> None:
@@ -125,7 +125,7 @@ def test_before_anything_is_known_the_window_is_small() -> None:
 def test_on_the_slowest_link_two_messages_are_on_the_way() -> None:
     link = SimulatedLink(1_000)
     link.run(600, size=16_000)
-    assert link.on_the_way[0] == LEAST_MESSAGES
+    assert link.on_the_way[0] == MIN_MESSAGES
 
 
 def test_a_message_takes_two_seconds_at_most() -> None:

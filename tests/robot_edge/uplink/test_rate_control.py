@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from robot_edge.uplink.pacing import Pace
-from robot_edge.uplink.rate_control import CALM_SECONDS, MOST_CALM_SECONDS, MOST_LOAD, REVIEW_SECONDS, RateControl
+from robot_edge.uplink.rate_control import CALM_SECONDS, MAX_CALM_SECONDS, MAX_LOAD, REVIEW_SECONDS, RateControl
 from robot_edge.uplink.uplink import SECONDS_OF_A_LINK_THAT_KEEPS_UP
 
 
@@ -69,7 +69,7 @@ def test_a_link_with_room_for_half_a_bit_more_is_not_tried_again_and_again() -> 
     link = Link(goodput=2500, most=4)
     link.pass_time(600)
     assert set(link.pass_time(600)) == {2}
-    assert 3 * link.per_bit > MOST_LOAD * link.goodput
+    assert 3 * link.per_bit > MAX_LOAD * link.goodput
 
 
 def test_nothing_is_decided_between_two_reviews() -> None:
@@ -160,7 +160,7 @@ def test_more_bits_that_are_too_many_are_tried_less_and_less_often() -> None:
     gaps = [after - before for before, after in itertools.pairwise(link.raised_at)]
     assert len(gaps) > 5, "it may have room by now"
     assert all(after > 0.9 * before for before, after in itertools.pairwise(gaps))
-    assert gaps[-1] > MOST_CALM_SECONDS
+    assert gaps[-1] > MAX_CALM_SECONDS
 
 
 def test_it_goes_on_with_as_many_bits_as_are_allowed_now() -> None:

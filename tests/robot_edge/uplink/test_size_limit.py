@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.wire.bounds import SEND_LIMIT_BYTES
-from robot_edge.uplink.size_limit import LEAST_BYTES, PRECISION, STRIKES, SizeLimit
+from robot_edge.uplink.size_limit import MIN_BYTES, PRECISION, STRIKES, SizeLimit
 
 
 def ask(limit: SizeLimit, broker: int, *, ends: bool, first: int = 0) -> int:
@@ -73,5 +73,5 @@ def test_a_broker_that_lets_nothing_through_is_tried_no_further() -> None:
     limit = SizeLimit()
     limit.lost(SEND_LIMIT_BYTES)
     ask(limit, 0, ends=True)
-    assert limit.limit < LEAST_BYTES
+    assert limit.limit < MIN_BYTES
     assert limit.to_try is None

@@ -529,7 +529,7 @@ def test_only_figures_of_this_robot_and_boot_are_its_own(make: MakeWorld) -> Non
     for one in (own, figures("r2", STATE.boot, 1), figures("r1", "c" * 16, 2)):
         world.cloud.publish(topics.topic("trainer", "t1", "metrics"), pack(one))
     world.pump()
-    assert world.uplink.figures == own
+    assert world.uplink.cloud_metrics == own
 
 
 def slow_link(world: World, rate: float) -> None:

@@ -382,7 +382,7 @@ def test_a_replay_that_ended_on_some_of_its_classes_practises_on_all_of_them(tmp
 
 
 def test_of_a_long_replay_a_fifth_goes_up_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robot_edge.run.replay, "FRAMES_SENT_AGAIN", 4)
+    monkeypatch.setattr(robot_edge.run.replay, "FRAMES_RE_ENCODED", 4)
     monkeypatch.setattr(robot_edge.run.edge_learning, "PREDICT_AT_ONCE", 4)
     run = Run(tmp_path, ONE_BY_ONE)
     run.all()
@@ -416,13 +416,13 @@ def test_a_class_that_another_is_merged_into_keeps_its_own_rounds(tmp_path: Path
     wait_for_trainer(run.robot)
     train(run.robot)
     first, second, _ = run.trainer.classes
-    assert [list(row) for row in run.robot.state.figures.rounds.rows] == [[first]], (
+    assert [list(row) for row in run.robot.state.metrics.rounds.rows] == [[first]], (
         "tested where the second phase began"
     )
     run.robot.edit("rename", first, "thing", 0)
-    assert [list(row) for row in run.robot.state.figures.rounds.rows] == [["thing"]]
+    assert [list(row) for row in run.robot.state.metrics.rounds.rows] == [["thing"]]
     run.robot.edit("rename", "thing", second, 0)
-    assert run.robot.state.figures.rounds.rows == [], "there was no second class yet"
+    assert run.robot.state.metrics.rounds.rows == [], "there was no second class yet"
 
 
 def test_a_run_that_was_stopped_while_it_practised_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ def test_each_phase_is_tested_also_where_it_only_brings_classes_back_and_after_a
     first.stop_after(5)  # of two in each phase
     wait_for_trainer(first.robot)
     train(first.robot)
-    assert len(first.robot.state.figures._all_rounds()) == 2
+    assert len(first.robot.state.metrics._all_rounds()) == 2
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
     rounds = second.all()["exit_accuracy_matrix"]["rounds"]
@@ -615,7 +615,7 @@ def test_frames_of_a_source_for_testing_follow_what_became_of_their_classes(tmp_
     first.robot.edit("forget", "car", "", 0)
     first.robot.testing.held_out._opener = partial(first._held_out, 40)  # these show all three
     first.robot.testing.test_so_far()
-    assert set(first.robot.state.figures.held_out.by_class) == {"cup", "star"}
+    assert set(first.robot.state.metrics.held_out.by_class) == {"cup", "star"}
     first.end()
     second = Run(tmp_path, settings, boot=LATER)
     second.robot.testing.held_out._opener = partial(first._held_out, 40)
@@ -1086,7 +1086,7 @@ def test_line_table_metrics_and_summary_have_one_figure_by_one_name(
     last = run.metrics()[-1]
     for name in ("exit_prequential", "exit_recent", "cloud_prequential", "cloud_recent"):
         assert summary[name] == last[name], name
-    assert summary["exit_prequential"] == run.robot.state.figures.message().exit_prequential
+    assert summary["exit_prequential"] == run.robot.state.metrics.message().exit_prequential
     assert (summary["cloud_prequential"], summary["cloud_recent"]) == (0.6, 0.7)
     printed = capsys.readouterr().out
     (row,) = (line for line in printed.splitlines() if "last 1,000 images" in line)
@@ -1094,7 +1094,7 @@ def test_line_table_metrics_and_summary_have_one_figure_by_one_name(
     assert "70.0 %" in row
     (row,) = (line for line in printed.splitlines() if "since the start" in line)
     assert f"{100 * summary['exit_prequential']:.1f} %" in row
-    assert f"exit {100 * summary['exit_recent']:.1f} %" in run.robot.state.figures.live_line()
+    assert f"exit {100 * summary['exit_recent']:.1f} %" in run.robot.state.metrics.live_line()
 
 
 def test_samples_are_counted_in_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1233,7 +1233,7 @@ def test_a_class_that_is_forgotten_before_anything_is_learned_stays_forgotten(tm
     first.end()
     second = Run(tmp_path / "two", settings, boot=LATER)
     second.robot.inherit(tmp_path / "one")
-    knowledge = second.robot.state.memory
-    assert knowledge.samples_of(gone) == 0
-    assert gone not in knowledge.classes
+    memory = second.robot.state.memory
+    assert memory.samples_of(gone) == 0
+    assert gone not in memory.classes
     second.end()

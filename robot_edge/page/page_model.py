@@ -17,10 +17,10 @@ from robot_edge.sources.frames import Pixels
 from robot_edge.teaching.commands import new_command
 
 # Results of the last commands, for pages that are slow to fetch them; people give one at a time.
-MOST_RESULTS = 200
+MAX_RESULTS = 200
 
 # Returns the newest view beyond a number, waiting up to so many seconds for one: as Seeing.wait.
-Look = Callable[[int, float], View | None]
+NextView = Callable[[int, float], View | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class PageState:
 
 
 @dataclass
-class Board:
+class PageModel:
     """Where the robot's loop pins up what is so, and where pages leave what they want done.
 
     robot: its name. commands: those that the loop obeys. state is replaced as a whole, so any thread may read it.
@@ -98,9 +98,9 @@ class Board:
     robot: str
     commands: Mailbox[Command]
     state: PageState = field(default_factory=PageState)
-    look: Look | None = None
+    next_view: NextView | None = None
     thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
-    _results: deque[tuple[int, CommandResult]] = field(default_factory=lambda: deque(maxlen=MOST_RESULTS))
+    _results: deque[tuple[int, CommandResult]] = field(default_factory=lambda: deque(maxlen=MAX_RESULTS))
     _told: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -128,9 +128,9 @@ class Board:
 class OwnResults:
     """The results of what one page asked for, out of all of them."""
 
-    def __init__(self, board: Board, most: int = MOST_RESULTS) -> None:
-        self._board = board
-        self._seen = board.results(0)[0]
+    def __init__(self, page_model: PageModel, most: int = MAX_RESULTS) -> None:
+        self._page_model = page_model
+        self._seen = page_model.results(0)[0]
         self._most = most
         self._mine: OrderedDict[str, None] = OrderedDict()
 
@@ -142,7 +142,7 @@ class OwnResults:
 
     def new(self) -> list[CommandResult]:
         """Return what came since the last time."""
-        self._seen, results = self._board.results(self._seen)
+        self._seen, results = self._page_model.results(self._seen)
         return [result for result in results if result.id in self._mine]
 
 

@@ -26,7 +26,7 @@ class FiguresState:
     rounds: list[Round]
 
 
-class RunFigures:
+class RunMetrics:
     """The figures of one run."""
 
     def __init__(self, trainer: EdgeTrainer, uplink: Uplink, outbox: Outbox, batcher: Batcher) -> None:
@@ -99,7 +99,7 @@ class RunFigures:
     @property
     def cloud_has_tested(self) -> bool:
         """Whether the cloud has predicted every held-out frame that was predicted here."""
-        cloud = self._uplink.figures
+        cloud = self._uplink.cloud_metrics
         return cloud is not None and cloud.evaluation == self.evaluation > 0 and cloud.evaluated >= self.held_out.count
 
     @property
@@ -109,7 +109,7 @@ class RunFigures:
             return self.cloud_has_tested
         if not self._outbox.messages_made:
             return True  # it has nothing to learn, so it will say nothing
-        cloud = self._uplink.figures
+        cloud = self._uplink.cloud_metrics
         return cloud is not None and not cloud.messages_waiting
 
     def message(self) -> RobotMetrics:
@@ -137,7 +137,7 @@ class RunFigures:
 
     def step_line(self) -> dict[str, Any]:
         """Return a line of metrics.jsonl."""
-        cloud = self._uplink.figures
+        cloud = self._uplink.cloud_metrics
         return {
             "images": self._prequential.count,
             "classes": len(self._trainer.classes),
@@ -157,7 +157,7 @@ class RunFigures:
 
         Accuracies are of the last RECENT images.
         """
-        own, cloud = self.message(), self._uplink.figures
+        own, cloud = self.message(), self._uplink.cloud_metrics
         cloud_recent, cloud_loss = (cloud.cloud_recent, cloud.cloud_loss) if cloud else (None, None)
         goodput = self._uplink.goodput
         link = "link up" if goodput is None else f"{goodput / 1e3:.0f} kB/s"
@@ -187,7 +187,7 @@ class RunFigures:
 
     def summary(self, *, interrupted: bool) -> dict[str, Any]:
         """Return what summary.json holds; what the cloud did not say is None."""
-        cloud = self._uplink.figures
+        cloud = self._uplink.cloud_metrics
         values = dataclasses.asdict(self.message())
         for name in ("boot", "exit_loss", "queued"):
             del values[name]
