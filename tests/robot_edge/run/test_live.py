@@ -349,7 +349,7 @@ def test_a_checkpoint_from_before_an_edit_is_edited(start: Callable[..., Robot],
 def test_each_batch_is_of_one_lesson_and_knows_the_edits_before_it(
     robot: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(robot_edge.uplink.presence, "AWAY_SECONDS", PATIENCE)  # this trainer speaks once
+    monkeypatch.setattr(robot_edge.uplink.presence, "AWAY_SECONDS", float("inf"))  # this trainer speaks once
     trainer = b'{"kind":"trainer-state","boot":"' + b"1" * 16 + b'","started":1.0,"online":true,"trouble":""}'
     robot.link.offer(Delivery(topics.topic("trainer", "t1", "state"), trainer, retained=True))
     robot.teach("ball", "ball")
