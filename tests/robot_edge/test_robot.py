@@ -153,6 +153,8 @@ def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:
         robot(tmp_path, imagesize=16)
     with pytest.raises(ConfigError, match="has no source: train on open_source"):
         robot(tmp_path, source="sim:")
+    with pytest.raises(ConfigError, match="--broker is empty: only"):
+        robot_edge.run.start.run(robot(tmp_path).config)
     with pytest.raises(ConfigError, match="holds no run of a robot"):
         edge.Robot.load(tmp_path)
     assert set(edge.__all__) <= set(dir(edge)) | {name for name in edge.__all__ if getattr(edge, name)}
