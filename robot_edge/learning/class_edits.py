@@ -49,10 +49,6 @@ class ClassMemory:
         """Return a copy of one frame of each class, uint8 (size, size, 3)."""
         return {**self.held_out.one_of_each(), **self.rehearsal.one_of_each()}
 
-    def samples_of(self, name: str) -> int:
-        """Return how many frames of a class are kept."""
-        return self.rehearsal.counts().get(name, 0) + self.held_out.counts().get(name, 0)
-
     def has_other(self, name: str, session: int) -> bool:
         """Whether frames of a class are kept that another session taught."""
         return self.rehearsal.has_other(name, session) or self.held_out.has_other(name, session)

@@ -254,7 +254,7 @@ def test_it_is_taught_by_showing_without_a_trainer_and_can_be_told_otherwise(rob
     # Taken back, the class goes, and its frames.
     assert robot.order("undo").ok
     assert robot.classes() == ("ball",)
-    assert robot.state.memory.samples_of("star") == 0
+    assert robot.state.memory.counts().get("star", 0) == 0
     assert not robot.order("forget", "star").ok
     assert robot.order("forget", "ball").ok
     assert robot.classes() == ()
@@ -343,7 +343,7 @@ def test_a_checkpoint_from_before_an_edit_is_edited(start: Callable[..., Robot],
     checkpoint.write_bytes(before)  # as a kill right behind the edit leaves it
     second = start(boot="d" * 16)
     assert second.classes() == ("sphere",)
-    assert second.state.memory.samples_of("ball") == 0
+    assert second.state.memory.counts().get("ball", 0) == 0
 
 
 def test_each_batch_is_of_one_lesson_and_knows_the_edits_before_it(

@@ -1234,6 +1234,6 @@ def test_a_class_that_is_forgotten_before_anything_is_learned_stays_forgotten(tm
     second = Run(tmp_path / "two", settings, boot=LATER)
     second.robot.inherit(tmp_path / "one")
     memory = second.robot.state.memory
-    assert memory.samples_of(gone) == 0
+    assert memory.counts().get(gone, 0) == 0
     assert gone not in memory.classes
     second.end()
