@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import hierarchy.runtime.run_folder
 import robot_edge.run.start
-from broker.errors import ConfigError
+from broker.errors import ConfigError, exit_status
 from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.program.version import program_version
 from broker.wire import topics
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, Receipt, TrainerMetrics, TrainerState
-from hierarchy.runtime.checkpoint import load_checkpoint, save_checkpoint, tensors_of
+from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
 from hierarchy.runtime.run_folder import former_settings
 from hierarchy.runtime.settings import flat_fields
 from robot_edge.learning.frame_memory import frames_in
@@ -32,6 +34,7 @@ from robot_edge.run.source_files import FILE, SourceFiles, read_files
 from robot_edge.uplink.outbox import Outbox
 from tests.saved_state import golden_state
 
+NEWER = r"was written by reflexarc 9\.0\. This is reflexarc .*: update it, or choose another folder"
 TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 
 
@@ -153,10 +156,58 @@ def test_a_live_robot_keeps_lessons_and_frames(tmp_path: Path) -> None:
     assert figures(load_checkpoint(tmp_path / "again", LAYOUT)) == figures(saved)
 
 
-@pytest.mark.parametrize("name", [RUN, FILE])
-def test_a_newer_file_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text(json.dumps({"schema": 2, "written_by": "reflexarc 9.0", "new": 1}))
-    with pytest.raises(
-        ConfigError, match=r"was written by reflexarc 9\.0\. This is reflexarc .*: update it, or choose"
-    ):
-        (run_identity(tmp_path, "none") if name == RUN else read_files(tmp_path))
+def settings_of(folder: Path) -> RobotConfig:
+    """Return the settings of the run in a folder, for it to go on."""
+    former, known = former_settings(folder) or {}, flat_fields(RobotConfig)
+    settings = {name: value for name, value in former.items() if name in known}
+    return RobotConfig.from_flags(**{**settings, "run_dir": str(folder)})
+
+
+def newer_json(path: Path) -> None:
+    path.write_text(json.dumps({"schema": 9, "written_by": "reflexarc 9.0", "new": 1}))
+
+
+def newer_checkpoint(path: Path) -> None:
+    about = json.dumps({"schema": 9, "written_by": "reflexarc 9.0"})
+    save_file({"a": torch.zeros(1)}, path / CHECKPOINT, metadata={"about": about})
+
+
+def newer_outbox(path: Path) -> None:
+    file = sqlite3.connect(path)
+    file.executescript("PRAGMA user_version = 99; CREATE TABLE written_by (program);")
+    file.execute("INSERT INTO written_by VALUES ('reflexarc 9.0')")
+    file.commit()
+    file.close()
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:20])
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "says"),
+    [
+        (RUN, newer_json, NEWER),
+        ("outbox.db", newer_outbox, NEWER),
+        ("checkpoint", newer_checkpoint, NEWER),
+        (RUN, truncated, r"run\.json is damaged .*put a copy of it back"),
+        ("outbox.db", truncated, "outbox.db cannot be used; move it away"),
+        (f"checkpoint/{CHECKPOINT}", truncated, "is damaged, or none of ours .*put a copy of it back"),
+    ],
+)
+def test_a_newer_or_damaged_file_ends_the_start_with_what_to_do(
+    tmp_path: Path, name: str, spoil: Callable[[Path], None], says: str
+) -> None:
+    folder = golden_state("robot", tmp_path)
+    spoil(folder / name)
+    with pytest.raises(ConfigError, match=says) as error:
+        start.run(settings_of(folder))
+    assert exit_status(error.value) == 2
+
+
+@pytest.mark.parametrize("spoil", [newer_json, truncated])
+def test_files_of_a_newer_source_are_refused(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    folder = golden_state("source", tmp_path)
+    spoil(folder / FILE)
+    with pytest.raises(ConfigError, match=NEWER if spoil is newer_json else "cannot be read .*put a copy of it back"):
+        read_files(folder)
