@@ -64,7 +64,7 @@ class FrameMemory:
         self._slots: BalancedMemory[int] = BalancedMemory(limit, seed)
         # One more than may stay, for a new frame comes in before it is known which one goes.
         slots = max(0, limit) + 1
-        self._block = np.empty((slots, self._codec.room), np.uint8)
+        self._block = np.zeros((slots, self._codec.room), np.uint8)
         self._columns = np.zeros((slots, len(COLUMNS)), np.int64)
         self._free = list(reversed(range(slots)))  # the last one is the next to be filled
 
