@@ -121,7 +121,7 @@ class Robot:
         self.training.save_soon()
 
     def feed(self, now: float) -> None:
-        """Note a message that has something to train on."""
+        """Note that something to train on came, or that it has time to send some."""
         self.heard = self.fed = now
 
     def note_stored(self) -> None:
@@ -131,10 +131,6 @@ class Robot:
     def note_dropped(self, count: int) -> None:
         """Note messages that were dropped unread."""
         self.dropped += count
-
-    def expect(self, now: float) -> None:
-        """Give it time to come back before what waits is trained on."""
-        self.heard = self.fed = now
 
     def hear_metrics(self, metrics: RobotMetrics) -> bool:
         """Take in what it says of how it is doing; whether that is of its present process."""

@@ -147,24 +147,26 @@ class Trainer:
             while not ending.is_set():
                 self._node.turn(TURN_SECONDS)
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         """End training, and write checkpoints, summary and curves.
 
-        Interrupted, as by Ctrl-C, it ends without: what no checkpoint holds is in the log, for the next start.
+        at_once: without those, as where Ctrl-C interrupts it. What no checkpoint holds is in the log, for the next
+        start.
         Raises what ended training before, and StorageError where the disk did not take all.
         """
         if not self._is_open:
             return
         self._is_open = False
         farewell: tuple[str, bytes] | None = self._farewell
-        whole = True  # no step is broken off
+        whole = not at_once  # no step is broken off
         with self._opened as opened:
             try:
                 self._thread.close()
                 self._thread.check()
-                self._training.close()
-                self._training.thread.check()
-                self._training.settle()
+                if whole:
+                    self._training.close()
+                    self._training.thread.check()
+                    self._training.settle()
             except NameTaken:
                 farewell = None  # the state at the broker is the other's
                 raise
@@ -288,7 +290,11 @@ def train(
     trainer = Trainer.of(config, wanted)
     try:
         with trainer:
-            trainer.wait(until=lambda _: stopped())
+            try:
+                trainer.wait(until=lambda _: stopped())
+            except KeyboardInterrupt:  # a second Ctrl-C right behind the first
+                trainer.close(at_once=True)
+                raise
     except KeyboardInterrupt:  # the second Ctrl-C
         if trainer.is_in_a_step:
             end_at_once(EXIT_INTERRUPTED)

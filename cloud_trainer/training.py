@@ -68,7 +68,7 @@ class Training:
         self._began: float | None = None  # the present turn
         self._rest_until = self._next_look = self._next_details = 0.0
         for robot in fleet.robots.values():
-            robot.expect(time.monotonic())
+            robot.feed(time.monotonic())  # time to come back before what waits is trained on
 
     def start(self) -> None:
         """Begin to train, and to answer."""
