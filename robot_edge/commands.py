@@ -18,10 +18,10 @@ from broker.wire.messages import Action
 from hierarchy.runtime.command_line import run_program
 from hierarchy.runtime.help import CommandHelp, run_command
 from robot_edge.planning.config import PlanConfig
+from robot_edge.recording.record import RecordConfig
+from robot_edge.recording.record import record as record_source_of
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.given_paths import check_evaluation, check_run
-from robot_edge.run.record import RecordConfig
-from robot_edge.run.record import record as record_source_of
 
 app = SubcommandApp()
 
@@ -63,7 +63,7 @@ def evaluate(config: Settings[EvaluateConfig]) -> None:
     Nothing is learned, neither here nor in the cloud.
     """
     check_evaluation(config)
-    from robot_edge.run.evaluate import evaluate
+    from robot_edge.evaluation.evaluate import evaluate
 
     evaluate(config)
 

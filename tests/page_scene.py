@@ -67,7 +67,7 @@ def robot(server: object) -> Change:
     from broker.link.mailbox import Mailbox
     from hierarchy.runtime.page.server import PageServer
     from robot_edge.inference.cascade import Decision, nothing_seen
-    from robot_edge.inference.seeing import View
+    from robot_edge.inference.seeing_thread import View
     from robot_edge.page.app import build
     from robot_edge.page.page_model import ClassRow, PageModel, PageState, Thumbnail
     from robot_edge.sources.frames import Frame

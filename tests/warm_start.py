@@ -22,7 +22,7 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
     [
         "robot_edge.run.start",
-        "robot_edge.run.evaluate",
+        "robot_edge.evaluation.evaluate",
         "robot_edge.planning.planner",
         "cloud_trainer.trainer",
         "cloud_trainer.replay",

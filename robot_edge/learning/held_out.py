@@ -16,7 +16,7 @@ from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import SourceOptions, SourceSettings
+from robot_edge.sources.settings import SourceOptions, SourceSettings
 
 # Frames to test on that are set apart, or shown by a simulated camera: a percentage point of accuracy is 20 of them.
 HELD_OUT_FRAMES = 2000

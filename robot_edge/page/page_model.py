@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from broker.link.mailbox import Mailbox
 from broker.wire.messages import Action, Command, CommandResult
 from hierarchy.runtime.page.history import Point
-from robot_edge.inference.seeing import View
+from robot_edge.inference.seeing_thread import View
 from robot_edge.sources.frames import Pixels
 from robot_edge.teaching.commands import new_command
 
 # Results of the last commands, for pages that are slow to fetch them; people give one at a time.
 MAX_RESULTS = 200
 
-# Returns the newest view beyond a number, waiting up to so many seconds for one: as Seeing.wait.
+# Returns the newest view beyond a number, waiting up to so many seconds for one: as SeeingThread.wait.
 NextView = Callable[[int, float], View | None]
 
 

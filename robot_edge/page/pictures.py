@@ -7,7 +7,7 @@ import threading
 import numpy as np
 from PIL import Image
 
-from robot_edge.inference.seeing import View
+from robot_edge.inference.seeing_thread import View
 from robot_edge.sources.encoded import encode_jpeg
 from robot_edge.sources.frames import Pixels
 

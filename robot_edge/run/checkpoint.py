@@ -18,8 +18,8 @@ from robot_edge.learning.checkpoint import MIGRATIONS
 from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FramesState
 from robot_edge.learning.practice import LivePractice, PracticeState
-from robot_edge.run.resume import checkpoint_error, pack_compute
 from robot_edge.run.run_metrics import FiguresState, RunMetrics
+from robot_edge.run.same_run import checkpoint_error, pack_compute
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.teaching.lessons import Teaching, TeachingState
 from robot_edge.uplink.outbox import Outbox

@@ -17,7 +17,8 @@ from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened, from_flat
 from robot_edge.inference.settings import LiveSettings
 from robot_edge.learning.settings import LearningSettings, NetworkSettings
-from robot_edge.sources.options import SourceOptions, SourceSettings, is_live_source, masked
+from robot_edge.sources.passwords import masked
+from robot_edge.sources.settings import SourceOptions, SourceSettings, is_live_source
 from robot_edge.uplink.outbox import WhenFull
 from robot_edge.uplink.settings import UplinkSettings
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from broker.errors import AccessDenied, NameTaken, StorageError
 from robot_edge.run.outcome import why_untested, why_untested_by_cloud
-from robot_edge.run.progress import print_files, print_summary
+from robot_edge.run.report import print_files, print_summary
 from robot_edge.run.robot_run import RobotRun
 
 log = logging.getLogger("robot-edge")

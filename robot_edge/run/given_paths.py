@@ -10,7 +10,7 @@ from broker.errors import ConfigError, MachineError
 from broker.program.paths import like, typed_path, what_is_wrong
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.sources.kinds import check_source, is_same_recording
-from robot_edge.sources.options import unmasked
+from robot_edge.sources.passwords import unmasked
 
 log = logging.getLogger("robot-edge")
 

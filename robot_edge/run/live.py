@@ -13,7 +13,7 @@ from hierarchy.runtime.progress import duration
 from robot_edge.inference.cascade import Decision
 from robot_edge.inference.predictor import MIN_CLASSES
 from robot_edge.inference.ros2_predictions import publishing
-from robot_edge.inference.seeing import Seeing, View
+from robot_edge.inference.seeing_thread import SeeingThread, View
 from robot_edge.run.replay import FRAMES_RE_ENCODED
 from robot_edge.run.robot_run import RobotRun
 from robot_edge.sources.frames import Frame
@@ -65,7 +65,7 @@ def see_and_learn(run: RobotRun) -> None:
             publish(decision, frame)
 
         with closing(
-            Seeing(run.source, sight, image_size=config.network.image_size, saw=perception.saw, tell=tell)
+            SeeingThread(run.source, sight, image_size=config.network.image_size, saw=perception.saw, tell=tell)
         ) as seeing:
             if run.page_model:
                 run.page_model.next_view = seeing.wait
@@ -105,7 +105,7 @@ def _test_what_was_taught(run: RobotRun) -> None:
     run.testing.test_so_far(TESTED_FRAMES)
 
 
-def _line(run: RobotRun, seeing: Seeing) -> list[str]:
+def _line(run: RobotRun, seeing: SeeingThread) -> list[str]:
     assert run.state.teaching
     lesson, sees = run.state.teaching.open, said_of(seeing.view, run.state.memory.classes, time.monotonic())
     taught = [f"TEACHING {lesson.name}: {counted(lesson.frames, 'frame')}"] if lesson else []

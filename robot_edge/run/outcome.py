@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from robot_edge.run.config import RobotConfig
-from robot_edge.sources.options import masked
+from robot_edge.sources.passwords import masked
 
 # So many frames without a single label are worth a warning, long before a recording's end.
 FRAMES_WITHOUT_LABEL = 500

@@ -11,9 +11,9 @@ import numpy as np
 from broker.link.base import Link
 from hierarchy.edge import EdgeTrainer
 from robot_edge.inference.cascade import Cascade, CloudLine, Decision
+from robot_edge.inference.frame_path import FramePath
 from robot_edge.inference.predictions import PredictionPublisher
 from robot_edge.inference.predictor import Predictor
-from robot_edge.inference.sight import Sight
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.frames import Frame
@@ -28,7 +28,7 @@ class Perception:
     """saw: hears of every frame. tell: of every decision, and its frame. Both in the thread that sees."""
 
     predictor: Predictor
-    sight: Sight
+    sight: FramePath
     saw: Callable[[Frame], object]
     tell: Callable[[Decision, Frame], None]
 
@@ -58,5 +58,5 @@ def perceive(
     def tell(decision: Decision, _frame: Frame) -> None:
         publisher.offer(decision, now=time.monotonic(), wall=time.time())
 
-    sight = Sight(predictor, cascade, CloudLine(link, config.robot))
+    sight = FramePath(predictor, cascade, CloudLine(link, config.robot))
     return Perception(predictor=predictor, sight=sight, saw=saw, tell=tell)

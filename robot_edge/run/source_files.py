@@ -20,7 +20,7 @@ from robot_edge.sources.encoded import SUFFIXES
 from robot_edge.sources.frames import Numbering
 from robot_edge.sources.kinds import BAGS
 from robot_edge.sources.listing import list_pictures
-from robot_edge.sources.options import masked
+from robot_edge.sources.passwords import masked
 
 FILE = "source.json"
 LABELS = "--labels"

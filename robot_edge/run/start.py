@@ -42,8 +42,8 @@ from robot_edge.run.identity import go_on_as_another, run_identity
 from robot_edge.run.live import live
 from robot_edge.run.outcome import verdict
 from robot_edge.run.replay import replay
-from robot_edge.run.resume import check_same_run, unpack_compute, without_checkpoint
 from robot_edge.run.robot_run import RobotRun, assemble
+from robot_edge.run.same_run import check_same_run, unpack_compute, without_checkpoint
 from robot_edge.run.source_files import SourceFiles, begin_behind, files_of, go_on_with, read_files
 from robot_edge.sources.frames import Numbering, PacedSource
 from robot_edge.sources.opening import open_source

@@ -18,7 +18,8 @@ import numpy as np
 from broker.errors import SourceError
 from robot_edge.sources.frames import check_size
 from robot_edge.sources.live import CameraLost, LiveSource, Picture
-from robot_edge.sources.options import SourceOptions, check_url, masked
+from robot_edge.sources.passwords import check_url, masked
+from robot_edge.sources.settings import SourceOptions
 
 if TYPE_CHECKING:
     import cv2

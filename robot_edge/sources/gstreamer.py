@@ -19,7 +19,8 @@ import numpy as np
 from broker.errors import SourceError
 from robot_edge.sources.frames import check_size
 from robot_edge.sources.live import CameraLost, LiveSource, Picture
-from robot_edge.sources.options import SourceOptions, masked
+from robot_edge.sources.passwords import masked
+from robot_edge.sources.settings import SourceOptions
 
 # For the first picture, as pipelines take their time to start, and for the next one.
 OPEN_SECONDS, READ_SECONDS = 8.0, 2.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from broker.errors import SourceError
 from broker.program.paths import did_you_mean, like, shown, typed_path, what_is_wrong
 from robot_edge.sources.encoded import SUFFIXES
-from robot_edge.sources.options import masked
+from robot_edge.sources.passwords import masked
 
 KINDS = (
     "camera:0",

@@ -14,10 +14,11 @@ from robot_edge.sources.folder import FolderSource
 from robot_edge.sources.frames import Frame, FrameSource, LeftOut, Numbering
 from robot_edge.sources.gstreamer import open_pipeline
 from robot_edge.sources.kinds import unknown_kind
-from robot_edge.sources.options import CAMERAS, SourceOptions, is_live_source, masked, parse_rate, unmasked
 from robot_edge.sources.paced import Paced
+from robot_edge.sources.passwords import masked, unmasked
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros2 import open_topic
+from robot_edge.sources.settings import CAMERAS, SourceOptions, is_live_source, parse_rate
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.torchvision_set import TorchvisionSource
 from robot_edge.sources.video import VideoSource

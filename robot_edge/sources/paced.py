@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from robot_edge.sources.frames import Frame, FrameSource, LeftOut
-from robot_edge.sources.options import Rate
+from robot_edge.sources.settings import Rate
 
 Read = Callable[[float | None], Frame | None]
 # A reader of every frame that is later than this many seconds goes on at the same pace from there: no burst follows.

@@ -9,7 +9,6 @@ from typing import Any
 from broker.errors import MalformedMessage, SourceError
 from robot_edge.sources.frames import Header
 from robot_edge.sources.live import CameraLost, LiveSource, Picture
-from robot_edge.sources.options import SourceOptions
 from robot_edge.sources.ros_images import (
     COMPRESSED_IMAGE,
     DETECTIONS,
@@ -24,6 +23,7 @@ from robot_edge.sources.ros_images import (
     decode_string,
     stamp_of,
 )
+from robot_edge.sources.settings import SourceOptions
 
 # For a topic to be discovered, and for the next picture on it.
 DISCOVERY_SECONDS, READ_SECONDS = 5.0, 2.0

@@ -28,7 +28,7 @@ from broker.wire.messages import (
 from broker.wire.quantize import Quantized
 from hierarchy.runtime.command_line import SparseLog
 from robot_edge.uplink.batching import Batching, Metadata
-from robot_edge.uplink.fitting import Fitting
+from robot_edge.uplink.broker_limit import BrokerLimit
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.pacing import Pace
 from robot_edge.uplink.presence import Presence, will
@@ -83,7 +83,7 @@ class Uplink:
             topics.topic("trainer", topics.ANYONE, "state"),
         ):
             link.subscribe(filter_)
-        self._fitting = Fitting(link, robot, state.boot, outbox, self._batching, self._pace)
+        self._broker_limit = BrokerLimit(link, robot, state.boot, outbox, self._batching, self._pace)
 
     @property
     def trainer_online(self) -> bool:
@@ -149,8 +149,8 @@ class Uplink:
         if self._presence.is_due(now):
             self._presence.announce(now, edits=self.outbox.edits_taken)
         if may_send:
-            self._fitting.try_sizes(now)
-        self._fitting.cut(now)
+            self._broker_limit.try_sizes(now)
+        self._broker_limit.cut(now)
         self._turn_outbox(now, may_send)
 
     def greet(self, seconds: float) -> None:
@@ -213,7 +213,7 @@ class Uplink:
 
     def _note_connection(self) -> None:
         if self._presence.is_new_connection() and self._pace.connection_ended():
-            self._fitting.say_limit()
+            self._broker_limit.say_limit()
 
     def _turn_outbox(self, now: float, may_send: bool) -> None:
         """Let the outbox write down what it holds, and send what is due."""

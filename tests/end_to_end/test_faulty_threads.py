@@ -21,7 +21,7 @@ from tests.ports import free_port
 pytestmark = pytest.mark.mosquitto
 
 LINK = "broker.link.mqtt:MqttLink._on_message:1"
-SEEING = "robot_edge.inference.sight:Sight.look:3"
+SEEING = "robot_edge.inference.frame_path:FramePath.look:3"
 TRAINING = "cloud_trainer.training:Training.turn:3"
 # uvicorn asks this ten times a second.
 PAGE = "uvicorn.server:Server.on_tick:20"

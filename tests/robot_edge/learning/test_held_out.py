@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from broker.errors import SourceError
+from robot_edge.evaluation.evaluate import source_to_test
 from robot_edge.learning.held_out import open_held_out
 from robot_edge.run.config import EvaluateConfig, RobotConfig
-from robot_edge.run.evaluate import source_to_test
 from robot_edge.sources.frames import FrameSource
-from robot_edge.sources.options import SourceOptions
+from robot_edge.sources.settings import SourceOptions
 from tests.robot_edge.sources.test_bag import Bag
 from tests.robot_edge.sources.test_video import RATE, write_video
 

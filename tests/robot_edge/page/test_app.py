@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from broker.link.mailbox import Mailbox
 from robot_edge.inference.cascade import Decision, nothing_seen
-from robot_edge.inference.seeing import View
+from robot_edge.inference.seeing_thread import View
 from robot_edge.page.app import seen_now
 from robot_edge.page.page_model import PageModel
 from robot_edge.sources.frames import Frame

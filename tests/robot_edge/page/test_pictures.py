@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from robot_edge.inference.cascade import Decision
-from robot_edge.inference.seeing import View
+from robot_edge.inference.seeing_thread import View
 from robot_edge.page.pictures import WIDEST, Encoder, jpeg
 from robot_edge.sources.frames import Frame
 

@@ -14,7 +14,7 @@ from hierarchy.runtime.run_folder import former_settings
 from hierarchy.runtime.settings import flattened
 from robot_edge.commands import app
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.resume import check_same_run
+from robot_edge.run.same_run import check_same_run
 from tests.saved_state import golden_state
 
 

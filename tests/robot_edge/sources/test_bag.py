@@ -21,8 +21,8 @@ from broker.errors import SourceError
 from robot_edge.sources.bag import BagSource
 from robot_edge.sources.frames import Frame
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import SourceOptions
 from robot_edge.sources.ros_images import UnknownEncoding, decode_compressed, decode_image
+from robot_edge.sources.settings import SourceOptions
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND

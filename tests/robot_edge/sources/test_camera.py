@@ -20,7 +20,7 @@ from robot_edge.sources import camera as cameras
 from robot_edge.sources.camera import StreamCamera, list_cameras, open_camera
 from robot_edge.sources.live import CameraLost
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import SourceOptions
+from robot_edge.sources.settings import SourceOptions
 from tests.ports import free_port
 from tests.robot_edge.sources.streams import (
     MjpegCamera,

@@ -10,7 +10,7 @@ from broker.errors import SourceError
 from robot_edge.sources import gstreamer
 from robot_edge.sources.gstreamer import LAUNCH, launch_command
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import SourceOptions
+from robot_edge.sources.settings import SourceOptions
 from tests.robot_edge.sources.streams import frame_of, wait_for
 
 needs_gstreamer = pytest.mark.skipif(shutil.which(LAUNCH) is None, reason="GStreamer is not installed")

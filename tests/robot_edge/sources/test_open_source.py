@@ -14,7 +14,7 @@ from broker.errors import SourceError
 from robot_edge.sources.frames import Frame, FrameSource
 from robot_edge.sources.live import LiveSource
 from robot_edge.sources.opening import SIM_FRAMES, open_source
-from robot_edge.sources.options import SourceOptions
+from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.sim import FRAMES_PER_SCENE
 from tests.robot_edge.sources.test_live import script
 

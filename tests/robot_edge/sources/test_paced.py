@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from robot_edge.sources.frames import Frame
-from robot_edge.sources.options import Rate
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.replay import Replay
+from robot_edge.sources.settings import Rate
 
 
 class Film(Replay):

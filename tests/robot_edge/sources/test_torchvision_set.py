@@ -13,7 +13,7 @@ from PIL import Image
 
 from broker.errors import DownloadFailed, SourceError
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import SourceOptions
+from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.torchvision_set import SETS, _labelled
 
 NAMES = ["7 - seven", "1 - one", "2 - two"]

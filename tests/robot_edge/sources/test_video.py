@@ -16,7 +16,7 @@ from PIL import Image
 from broker.errors import SourceError
 from robot_edge.sources.frames import Frame
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import SourceOptions
+from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.video import VideoSource, upright
 from tests.robot_edge.sources.streams import needs_ffmpeg
 

@@ -15,10 +15,10 @@ from PIL import Image
 from broker.errors import ConfigError
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.frame_memory import FrameMemory
-from robot_edge.run.record import RecordConfig, Recorder, record
+from robot_edge.recording.record import RecordConfig, Recorder, record
 from robot_edge.sources.frames import Frame
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import SourceOptions
+from robot_edge.sources.settings import SourceOptions
 
 
 def frames_of(text: str, images: int = 0) -> list[Frame]:

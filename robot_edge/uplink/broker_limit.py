@@ -24,7 +24,7 @@ CUT_AT_ONCE, CUT_SECONDS = 8, 0.2
 log = logging.getLogger("robot-edge")
 
 
-class Fitting:
+class BrokerLimit:
     """Finds the broker's limit with probes, and keeps the outbox below it."""
 
     def __init__(self, link: Link, robot: str, boot: str, outbox: Outbox, batching: Batching, pace: Pace) -> None:

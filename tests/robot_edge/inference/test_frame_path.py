@@ -9,9 +9,9 @@ from broker.wire import topics
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Answer, Ask, Prediction
 from robot_edge.inference.cascade import Cascade, CloudLine, Decision
+from robot_edge.inference.frame_path import FramePath
 from robot_edge.inference.predictions import PredictionPublisher
 from robot_edge.inference.predictor import Predictor
-from robot_edge.inference.sight import Sight
 from tests.hierarchy.test_edge import FLOAT, STRIPES, batch, trainer
 
 BOOT = "b" * 16
@@ -29,7 +29,7 @@ class World:
         edge.step(*batch(6, 0), fresh=6, progress=None)
         cascade = Cascade(boot=BOOT, split="5" * 16, threshold=threshold, deadline=0.3)
         predictor = Predictor(edge.segment, bits=4, compute=FLOAT)
-        self.sight = Sight(predictor, cascade, CloudLine(self.robot, "r1"), clock=lambda: self.now)
+        self.sight = FramePath(predictor, cascade, CloudLine(self.robot, "r1"), clock=lambda: self.now)
         self.sight.reachable = True
 
     def asked(self) -> Ask:

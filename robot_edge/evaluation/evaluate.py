@@ -27,6 +27,7 @@ from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import can_draw, former_settings
 from hierarchy.runtime.settings import flat_fields
+from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
 from robot_edge.learning.batcher import resize
@@ -35,15 +36,14 @@ from robot_edge.learning.held_out import HELD_OUT_SEED
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import EvaluateConfig, RobotConfig
-from robot_edge.run.evaluation_report import FrameResult, report, threshold_points
 from robot_edge.run.identity import run_identity
-from robot_edge.run.progress import LISTED_CLASSES, print_evaluation
-from robot_edge.run.resume import unpack_compute
+from robot_edge.run.report import LISTED_CLASSES, print_evaluation
+from robot_edge.run.same_run import unpack_compute
 from robot_edge.run.start import open_outbox
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import masked
+from robot_edge.sources.passwords import masked
 from robot_edge.uplink.presence import will
 from robot_edge.uplink.uplink import Uplink
 

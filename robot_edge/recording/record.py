@@ -26,12 +26,12 @@ from broker.wire.codec import pack
 from broker.wire.messages import ClassEdit
 from hierarchy.runtime.command_line import Notice, StopRequest, check_range
 from hierarchy.runtime.progress import RunProgress
-from robot_edge.run.recorded_lessons import RecordedLessons
+from robot_edge.recording.recorded_lessons import RecordedLessons
 from robot_edge.sources.bag import BYTES, EDIT_TOPIC, LABEL_TOPIC, LESSON_TOPIC, NANOSECONDS, NUMBER, SCENE_TOPIC
 from robot_edge.sources.frames import Frame, FrameSource
 from robot_edge.sources.opening import open_source
-from robot_edge.sources.options import SourceOptions, is_live_source
 from robot_edge.sources.ros_images import COMPRESSED_IMAGE, IMAGE, STRING
+from robot_edge.sources.settings import SourceOptions, is_live_source
 from robot_edge.teaching.terminal import listening
 
 IMAGE_TOPIC = "/camera/image"

@@ -16,8 +16,8 @@ import numpy as np
 
 from broker.program.threads import LoudThread
 from robot_edge.inference.cascade import Decision, nothing_seen
+from robot_edge.inference.frame_path import FramePath
 from robot_edge.inference.predictor import Predictor
-from robot_edge.inference.sight import Sight
 from robot_edge.learning.batcher import resize
 from robot_edge.sources.frames import Frame, PacedSource, age
 
@@ -47,13 +47,13 @@ class View:
     stale: bool = False
 
 
-class Seeing:
+class SeeingThread:
     """Looks at a camera until closed."""
 
     def __init__(
         self,
         camera: PacedSource,
-        sight: Sight,
+        sight: FramePath,
         *,
         image_size: int,
         saw: Callable[[Frame], object],

@@ -11,7 +11,7 @@ from robot_edge.inference.predictor import Predictor
 from robot_edge.sources.frames import Pixels
 
 
-class Sight:
+class FramePath:
     """Decides frame by frame. ``reachable`` is set by the thread that knows whether a trainer is there.
 
     line: to the cloud; without one the exit decides alone.

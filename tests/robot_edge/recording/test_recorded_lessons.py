@@ -24,8 +24,8 @@ from broker.wire.messages import Command
 from hierarchy.runtime.command_line import StopRequest
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.frame_memory import FrameMemory
-from robot_edge.run.record import Recorder, record_source
-from robot_edge.run.recorded_lessons import RecordedLessons
+from robot_edge.recording.record import Recorder, record_source
+from robot_edge.recording.recorded_lessons import RecordedLessons
 from robot_edge.sources.bag import EDIT_TOPIC
 from robot_edge.sources.frames import Frame
 from robot_edge.sources.opening import open_source

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from robot_edge.evaluation.evaluate import _Asker, _nothing_tested, _so_far
 from robot_edge.run.config import EvaluateConfig
-from robot_edge.run.evaluate import _Asker, _nothing_tested, _so_far
 
 CONFIG = EvaluateConfig(source="folder:pictures", checkpoint="runs/r1", broker="mqtt://127.0.0.1:1883")
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from robot_edge.run.progress import left_out_line
+from robot_edge.run.report import left_out_line
 
 
 def test_what_was_left_out_is_one_line() -> None:

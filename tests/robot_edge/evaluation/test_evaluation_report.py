@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from hierarchy.calibration import Calibration
+from robot_edge.evaluation.evaluate import _conclude
+from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
 from robot_edge.run.config import EvaluateConfig
-from robot_edge.run.evaluate import _conclude
-from robot_edge.run.evaluation_report import FrameResult, report, threshold_points
 
 
 def one(label: str, exit_name: str, confidence: float, cloud_name: str | None = None, **changes: object) -> FrameResult:

@@ -6,7 +6,7 @@ import pytest
 
 from broker.errors import ConfigError
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.resume import check_same_run
+from robot_edge.run.same_run import check_same_run
 
 STREAM = "rtsp://me:s3cret@cam/live"
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import robot_edge.inference.seeing
+import robot_edge.inference.seeing_thread
 from robot_edge.inference.cascade import Decision
-from robot_edge.inference.seeing import Seeing, View
+from robot_edge.inference.seeing_thread import SeeingThread, View
 from robot_edge.run.live import said_of
 from robot_edge.sources.frames import Frame
 
@@ -35,7 +35,7 @@ class Camera:
         return Frame(image=image, label=None, scene=0, time=time.time()) if self.there else None
 
 
-class Sight:
+class FramePath:
     """Is sure of every frame."""
 
     def look(self, _image: Any, *, taken_at: float) -> list[Decision]:
@@ -53,9 +53,9 @@ def wait_for(what: Callable[[], Any]) -> None:
 
 
 def test_while_no_frame_comes_nothing_is_seen_and_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robot_edge.inference.seeing, "STALE_SECONDS", 0.1)
+    monkeypatch.setattr(robot_edge.inference.seeing_thread, "STALE_SECONDS", 0.1)
     camera, told = Camera(), list[Decision]()
-    seeing = Seeing(camera, Sight(), image_size=8, saw=lambda _: None, tell=lambda one, _: told.append(one))  # type: ignore[arg-type]
+    seeing = SeeingThread(camera, FramePath(), image_size=8, saw=lambda _: None, tell=lambda one, _: told.append(one))  # type: ignore[arg-type]
     try:
         wait_for(lambda: seeing.view and seeing.view.decision.name == "mug")
         camera.there = False
@@ -76,17 +76,17 @@ def test_while_no_frame_comes_nothing_is_seen_and_others_are_told(monkeypatch: p
 
 
 def test_a_paused_recording_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robot_edge.inference.seeing, "STALE_SECONDS", 0.0)
+    monkeypatch.setattr(robot_edge.inference.seeing_thread, "STALE_SECONDS", 0.0)
     camera, looks = Camera(), list[float]()
     camera.paused = True
-    sight = Sight()
+    sight = FramePath()
 
     def note(timeout: float) -> list[Decision]:
         looks.append(timeout)
         return []
 
     monkeypatch.setattr(sight, "wait", note)
-    seeing = Seeing(camera, sight, image_size=8, saw=lambda _: None, tell=lambda *_: None)  # type: ignore[arg-type]
+    seeing = SeeingThread(camera, sight, image_size=8, saw=lambda _: None, tell=lambda *_: None)  # type: ignore[arg-type]
     try:
         wait_for(lambda: seeing.view)
         camera.there = False

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from broker.errors import ConfigError, SourceError
-from robot_edge.sources.options import Rate, SourceOptions, check_url, masked, parse_rate, unmasked
+from robot_edge.sources.passwords import check_url, masked, unmasked
+from robot_edge.sources.settings import Rate, SourceOptions, parse_rate
 
 
 @pytest.mark.parametrize(("text", "rate"), [("realtime", "realtime"), ("max", "max"), ("2.5", 2.5)])

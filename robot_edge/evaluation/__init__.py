@@ -1,0 +1,1 @@
+"""How good a run became, on frames that it was not taught."""
