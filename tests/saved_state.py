@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
-from typing import TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeVar
 
 from hierarchy.runtime.state import Layout
+
+if TYPE_CHECKING:  # much of what is saved has no tensor, and its tests need no torch
+    from torch import Tensor
 
 ARCHIVE = Path(__file__).parent / "golden" / "state-0.tar.xz"
 

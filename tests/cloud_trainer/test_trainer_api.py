@@ -14,6 +14,7 @@ from broker.link.mqtt import MqttLink
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
+from cloud_trainer.incoming import Incoming
 from cloud_trainer.session import RobotSession
 from cloud_trainer.session_state import LAYOUT
 from hierarchy.runtime.checkpoint import load_checkpoint
@@ -105,6 +106,21 @@ def test_what_ends_training_is_raised_at_the_next_call_and_at_the_end(
         pytest.raises(MemoryError, match="of the test"),
     ):
         feed(robot, trainer, 1, *batches(1))
+
+
+def test_a_fault_of_the_thread_that_takes_messages_in_is_raised(
+    robot: ThinRobot, amqtt_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("planted in take_in")
+
+    monkeypatch.setattr(Incoming, "take_in", fail)
+    with (
+        pytest.raises(RuntimeError, match="planted"),  # at the end
+        trainer_for(robot, amqtt_url, tmp_path) as trainer,
+        pytest.raises(RuntimeError, match="planted"),
+    ):
+        trainer.wait(until=lambda _: False, timeout=SECONDS)
 
 
 def test_a_second_trainer_of_the_name_is_refused(robot: ThinRobot, amqtt_url: str, tmp_path: Path) -> None:

