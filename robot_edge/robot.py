@@ -6,7 +6,8 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,7 @@ class Robot:
         self._thread = RobotThread(self.config)
         self._scenes = 0
         self._training = threading.Lock()
+        self._trainer: int | None = None  # the thread whose loop trains
 
     @classmethod
     def load(cls, path: str | Path, **settings: Any) -> Robot:
@@ -136,17 +138,18 @@ class Robot:
         """What was seen last, observed or asked about; None before the first frame."""
         return self._thread.seen
 
-    def train(self, frames: FrameSource | Iterable[Frame | tuple[Pixels, str]]) -> Iterator[Step]:
+    def train(self, frames: FrameSource | Iterable[Frame | tuple[Pixels, str]]) -> Generator[Step, None, None]:
         """Learn labelled frames, and yield each training step. Nothing is learned unless it is iterated over.
 
         frames: a source, or pairs of an image, uint8 (H, W, 3) RGB, and the name of its class. Each pair counts as a
         scene of its own; a Frame says which scene it shows. They are read in the caller's thread. Training ends early
-        where the caller leaves the loop. Raises Diverged.
+        where the caller leaves the loop. One loop trains at a time, and another thread's waits for its end. Raises
+        Diverged, and RuntimeError in the thread whose own loop is not over.
         """
         length = frames.length if _is_source(frames) else len(frames) if isinstance(frames, Sized) else None
         waiting = FrameQueue(length, BATCHES_AHEAD * self.config.learning.batch)
         steps: queue.Queue[Step] = queue.Queue()
-        with self._training:
+        with self._trains():
             done = self._thread.give(partial(learn_all, frames=waiting, steps=steps))
             try:
                 for frame in self._frames_of(frames):
@@ -237,7 +240,7 @@ class Robot:
         def write(run: RobotRun) -> None:
             if not run.saving.save():
                 raise StorageError("the checkpoint cannot be written: make room on its disk")
-            if path is not None:
+            if path is not None and Path(path).resolve() != Path(self.config.run_dir).resolve():
                 run.saving.copy_to(Path(path), {**self.config.as_toml(), "run_dir": str(path)})
 
         self._thread.do(write)
@@ -249,6 +252,21 @@ class Robot:
         if not last.ok:
             raise ConfigError(last.text)
 
+    @contextmanager
+    def _trains(self) -> Iterator[None]:
+        """Let one loop train at a time. Raises RuntimeError where the same thread would wait for itself."""
+        me = threading.get_ident()
+        while not self._training.acquire(timeout=LOOK_SECONDS):
+            self._thread.check()
+            if self._trainer == me:
+                raise RuntimeError("a loop of this thread trains already: end it, or close() the iterator it left")
+        self._trainer = me
+        try:
+            yield
+        finally:
+            self._trainer = None
+            self._training.release()
+
     def _frames_of(self, frames: FrameSource | Iterable[Frame | tuple[Pixels, str]]) -> Iterator[Frame]:
         if _is_source(frames):
             while not frames.ended:
@@ -257,10 +275,11 @@ class Robot:
             return
         for one in cast("Iterable[Frame | tuple[Pixels, str]]", frames):
             if isinstance(one, Frame):
-                yield one
+                _check_label(one.label)
+                yield replace(one, image=_pixels(one.image))
             else:
                 image, name = one
-                check_class_name(name)
+                _check_label(name, needed=True)
                 self._scenes += 1
                 yield _frame(image, scene=self._scenes, label=name)
 
@@ -269,9 +288,25 @@ def _is_source(frames: object) -> TypeGuard[FrameSource]:
     return all(hasattr(frames, name) for name in ("next", "ended", "length"))
 
 
+def _check_label(label: str | None, *, needed: bool = False) -> None:
+    """Raise SourceError for what no class can be called, and for no name where one is needed."""
+    if not isinstance(label, str if needed else str | None):
+        raise SourceError(f"the name of a class has to be text, not {label!r}")
+    if label is not None:
+        check_class_name(label)
+
+
 def _frame(image: Pixels, *, scene: int, label: str | None = None) -> Frame:
-    """Return a frame with a copy of an image: the caller may fill its array again. Raises SourceError."""
-    pixels = np.array(image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    """Return a frame with a copy of an image. Raises SourceError."""
+    return Frame(image=_pixels(image), label=label, scene=scene, time=time.time())
+
+
+def _pixels(image: Pixels) -> Pixels:
+    """Return a copy of an image: the caller may fill its array again. Raises SourceError."""
+    try:
+        pixels = np.array(image)
+    except ValueError as error:
+        raise SourceError(f"an image has to be uint8 (H, W, 3): {error}") from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise SourceError(f"an image has to be uint8 (H, W, 3), not {pixels.dtype} {pixels.shape}")
-    return Frame(image=pixels, label=label, scene=scene, time=time.time())
+    return pixels

@@ -59,7 +59,7 @@ class RunFolder:
             self._lock = _lock(path)
             with ExitStack() as on_failure:
                 on_failure.callback(self._lock.close)
-                _refuse_other_program(path, config)
+                refuse_other_program(path, config)
                 (path / CONFIG).write_text(tomli_w.dumps(config))
                 self.last_metrics = _mend(path / METRICS)
                 # Unbuffered: a line is either on the disk or not, and what is not cannot fill the memory.
@@ -161,7 +161,7 @@ def _matrices(summary: dict[str, Any]) -> dict[str, Any]:
     return {title: matrix for title, matrix in found.items() if matrix and len(matrix["rounds"]) > 1}
 
 
-def _refuse_other_program(path: Path, config: dict[str, Any]) -> None:
+def refuse_other_program(path: Path, config: dict[str, Any]) -> None:
     """Raise ConfigError where the folder is a robot's and the settings are a trainer's, or the other way round."""
     try:
         former = tomllib.loads((path / CONFIG).read_text())

@@ -17,7 +17,7 @@ from broker.program.machine import refused
 from hierarchy.runtime.checkpoint import CHECKPOINT, save_checkpoint, tensors_of
 from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.disk import other_place
-from hierarchy.runtime.run_folder import CONFIG, RunFolder
+from hierarchy.runtime.run_folder import CONFIG, RunFolder, refuse_other_program
 from robot_edge.run.checkpoint import LAYOUT, RunState, checkpoint_of
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.identity import RUN, run_identity
@@ -79,6 +79,7 @@ class Saving:
         """Write a copy of the run into another folder, with those settings. Raises ConfigError, and MachineError."""
         if (path / RUN).exists() and run_identity(path, "none") != run_identity(self._folder.path, "none"):
             raise ConfigError(f"{path} holds another run: choose another folder")
+        refuse_other_program(path, settings)
         try:
             path.mkdir(parents=True, exist_ok=True)
             (path / CONFIG).write_text(tomli_w.dumps(settings))

@@ -125,6 +125,35 @@ def test_many_threads_look_while_it_learns_and_its_caller_may_leave(tmp_path: Pa
         assert len(set(numbers)) == len(numbers), "each frame has a number of its own"
 
 
+def test_what_cannot_be_learned_is_refused_before_it_is_and_nothing_hangs(tmp_path: Path) -> None:
+    image = pictures("red", 1)[0]
+    trainers = tmp_path / "cloud"
+    trainers.mkdir()
+    (trainers / "config.toml").write_text('trainer = "main"')
+    with robot(tmp_path / "run", practice=0.0) as one:
+        for name in ("two\nlines", "long" * 100):
+            with pytest.raises(edge.ReflexarcError, match="printable"):
+                list(one.train([edge.Frame(image=image, label=name, scene=1, time=0.0)] * 40))
+        with pytest.raises(SourceError, match=r"not float64 \(16, 16, 3\)"):
+            list(one.train([edge.Frame(image=image.astype(float), label="red", scene=1, time=0.0)]))
+        with pytest.raises(SourceError, match="has to be text, not None"):
+            list(one.train([(image, None)]))  # type: ignore[list-item]
+        for nothing in (np.zeros((0, 0, 3), np.uint8), [[1], [1, 2]]):
+            with pytest.raises(SourceError, match=r"uint8 \(H, W, 3\)"):
+                one.predict(nothing)  # type: ignore[arg-type]
+        assert one.classes == ()
+        left = one.train(mixed("red", "green"))
+        next(left)
+        with pytest.raises(RuntimeError, match="trains already"):
+            next(one.train(mixed("red", "green")))
+        left.close()
+        assert list(one.train(mixed("red", "green")))
+        one.save(tmp_path / "run")
+        with pytest.raises(ConfigError, match="another program"):
+            one.save(trainers)
+        assert (trainers / "config.toml").read_text() == 'trainer = "main"'
+
+
 def test_what_is_observed_is_seen_and_can_be_taught(tmp_path: Path) -> None:
     with robot(tmp_path, practice=0.0) as one:
         one.teach("red", seconds=600.0)
