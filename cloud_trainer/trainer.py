@@ -33,8 +33,8 @@ from cloud_trainer.training import Training
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.command_line import StopRequest, end_at_once
 from hierarchy.runtime.page import page_server
-from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.run_folder import METRICS, RunFolder
+from hierarchy.runtime.settings import from_flat
 
 if TYPE_CHECKING:
     from hierarchy.runtime.page.server import PageServer
@@ -82,8 +82,7 @@ class Trainer:
 
     def __init__(self, **settings: Any) -> None:
         """Take the settings; nothing is opened yet. Raises ConfigError for those that cannot work."""
-        page = {one.name: settings.pop(one.name) for one in dataclasses.fields(PageOptions) if one.name in settings}
-        self._set_up(TrainerConfig(**settings, page=PageOptions(**page)), everything)
+        self._set_up(from_flat(TrainerConfig, settings), everything)
 
     @classmethod
     def of(cls, config: TrainerConfig, wanted: Callable[[str], bool] = everything) -> Trainer:
@@ -99,12 +98,14 @@ class Trainer:
         self._wanted = wanted
         self._opened = ExitStack()
         self._thread = LoudThread("messages", self._take_in, restarts=False)
-        self._is_open = False
+        self._is_open = self._was_opened = False
 
     # From opening to closing
 
     def open(self) -> None:
         """Begin. Raises ConfigError, and MachineError where the disk does not take what a run writes."""
+        if self._was_opened:
+            raise ConfigError("a Trainer opens once: make another one, which goes on with the run")
         config = self._config
         credentials = credentials_for(config.broker, config.credentials)
         set_threads(config.threads)
@@ -140,7 +141,7 @@ class Trainer:
             self._opened = opened.pop_all()
         self._training.start()
         self._thread.start()
-        self._is_open = True
+        self._is_open = self._was_opened = True
 
     def _take_in(self, ending: threading.Event) -> None:
         with damage_explained(self._store_path):

@@ -139,6 +139,8 @@ def _flags(settings: dict[str, Any], path: Path) -> list[str]:
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise ConfigError unless the setting of that name lies within the range."""
+    if not isinstance(value, int | float):
+        raise ConfigError(f"--{name} {value!r}: use a number")
     if not (math.isfinite(value) and low <= value <= high):
         raise ConfigError(f"--{name} {value:g}: use {low:g} to {high:,g}")
 

@@ -129,11 +129,17 @@ def test_a_second_trainer_of_the_name_is_refused(robot: ThinRobot, amqtt_url: st
         with pytest.raises(NameTaken), trainer_for(robot, amqtt_url, tmp_path / "2") as second:
             second.wait(timeout=SECONDS)
         assert first.robots == {}
+    with pytest.raises(ConfigError, match="opens once"):
+        first.open()
 
 
 def test_settings_that_cannot_work_are_said_before_anything_is_opened(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--batch"):
         cloud.Trainer(batch=1, run_dir=str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="--batch '64': use a number"):
+        cloud.Trainer(batch="64")
+    with pytest.raises(ConfigError, match="did you mean broker"):
+        cloud.Trainer(brokr="mqtt://localhost")
     with pytest.raises(ConfigError, match="--page-host"):
         cloud.Trainer(page=8000, page_host="0.0.0.0", run_dir=str(tmp_path / "run"))
     with pytest.raises(ConfigError, match="--workers"):
