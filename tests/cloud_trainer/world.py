@@ -53,15 +53,14 @@ from cloud_trainer.training import Training
 from hierarchy.device import Compute
 from hierarchy.head import GrowingHead
 from hierarchy.runtime.run_folder import RunFolder
+from tests.messages import robot_state
 
 AnyMessage = TypeVar("AnyMessage")
 
 CPU = torch.device("cpu")
 # Both the tiny network and the real one can be cut like this.
 SPLIT = SplitSpec(backbone="shufflenet_v2_x0_5", cut="stage3", image_size=16, bits=4, bottleneck=6, shape=(6, 2, 2))
-STATE = RobotState(
-    boot="b" * 16, run="c" * 16, former="", edits=0, started=1.0, online=True, split=SPLIT, weights="none", rehearse=0.0
-)
+STATE = robot_state(SPLIT)
 TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 CHANNELS: dict[type, topics.Channel] = {
     RobotState: "state",

@@ -16,6 +16,7 @@ from broker.wire.codec import pack, unpack
 from broker.wire.messages import HEARTBEAT_SECONDS, ActivationBatch, Receipt, RobotState, TrainerMetrics, TrainerState
 from hierarchy.runtime.checkpoint import load_checkpoint
 from robot_edge.run.checkpoint import LAYOUT
+from tests.messages import trainer_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,23 +88,14 @@ class FakeTrainer:
         self._client.publish(f"{ROBOT}/receipt", pack(receipt), qos=1)
 
     def _figures(self, boot: str) -> TrainerMetrics:
-        return TrainerMetrics(
+        return trainer_metrics(
+            boot,
             robot="mortal",
-            boot=boot,
             images=sum(len(batch.labels) for batch in self.trained().values()),
-            classes=4,
-            cloud_loss=0.5,
-            cloud_prequential=0.5,
-            cloud_recent=0.5,
-            cloud_accuracy=0.5,
-            evaluation=1,
             evaluated=sum(
                 len(one.labels) for name, one in list(self.batches.items()) if one.evaluation and name[0] == boot
             ),
             messages_trained=len(self.trained()),
-            messages_waiting=0,
-            messages_rejected=0,
-            quarantine="",
         )
 
 

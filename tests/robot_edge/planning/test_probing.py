@@ -12,11 +12,12 @@ from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack_as
-from broker.wire.messages import Probe, ProbeResult, RobotState, SplitSpec
+from broker.wire.messages import Probe, ProbeResult, SplitSpec
 from robot_edge.planning import probing as probing_module
 from robot_edge.planning import question as question_module
 from robot_edge.planning.probing import Prober, steady_rate
 from robot_edge.planning.question import Question
+from tests.messages import robot_state
 
 SPLIT = SplitSpec(backbone="resnet18", cut="layer2", image_size=32, bits=4, bottleneck=16, shape=(16, 8, 8))
 
@@ -197,17 +198,7 @@ def test_a_robot_that_runs_meanwhile_is_known() -> None:
     prober, trainer = prober_with(lambda probe: [result(probe)])
     prober.reach()
     assert not prober.robot_runs
-    state = RobotState(
-        boot="0" * 16,
-        run="0" * 16,
-        former="",
-        edits=0,
-        started=0.0,
-        online=True,
-        split=SPLIT,
-        weights="none",
-        rehearse=0.0,
-    )
+    state = robot_state(SPLIT)
     for online in (True, False):
         trainer.publish(topics.topic("robot", "r1", "state"), pack(dataclasses.replace(state, online=online)))
         prober.reach()

@@ -20,7 +20,7 @@ from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack, unpack_as
-from broker.wire.messages import ActivationBatch, ClassEdit, Command, CommandResult, Prediction, Receipt, RobotState
+from broker.wire.messages import ActivationBatch, ClassEdit, Command, CommandResult, Prediction, Receipt
 from hierarchy.device import Compute
 from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
@@ -39,6 +39,7 @@ from robot_edge.sources.frames import Frame, Header
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.uplink.uplink import Uplink
+from tests.messages import robot_state
 from tests.robot_edge.inference.test_ros2_predictions import Ros
 
 pytestmark = pytest.mark.slow
@@ -181,10 +182,7 @@ class Robot:
         self.outbox = open_outbox(self.config, self._path, self._boot)
         self.folder = RunFolder(self._path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
-        state = RobotState(
-            boot=self._boot, run="c" * 16, former="", edits=0, started=1.0, online=True, split=split, weights=start,
-            rehearse=1.0,
-        )  # fmt: skip
+        state = robot_state(split, boot=self._boot, weights=start, rehearse=1.0)
         self.run = assemble(
             self.config,
             link=self.link,

@@ -34,7 +34,7 @@ from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack
-from broker.wire.messages import ActivationBatch, ClassEdit, Receipt, RobotState, TrainerMetrics, TrainerState
+from broker.wire.messages import ActivationBatch, ClassEdit, RobotState, TrainerMetrics, TrainerState
 from hierarchy.device import Compute
 from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
@@ -52,6 +52,7 @@ from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.paced import Paced
 from robot_edge.uplink.uplink import Uplink
+from tests.messages import accepted, robot_state, trainer_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -103,27 +104,17 @@ class AnsweringLink(MemoryLink):
     def _take(self, batch: ActivationBatch) -> None:
         self.batches.append(batch)
         self._receipt(batch)
-        figures = TrainerMetrics(
-            robot="r1",
-            boot=self.boot,
+        figures = trainer_metrics(
+            self.boot,
             images=len(self.names(evaluation=0)),
-            classes=3,
-            cloud_loss=0.5,
-            cloud_prequential=0.6,
-            cloud_recent=0.7,
-            cloud_accuracy=0.8,
             evaluation=batch.evaluation,
             evaluated=len(self.names(batch.evaluation)) if batch.evaluation else 0,
             messages_trained=len(self.batches),
-            messages_waiting=0,
-            quarantine="",
-            messages_rejected=0,
         )
         self.offer(Delivery(topics.topic("trainer", "t1", "metrics"), pack(figures), retained=False))
 
     def _receipt(self, message: ActivationBatch | ClassEdit) -> None:
-        receipt = Receipt(boot=message.boot, sequence=message.sequence, outcome="accepted", reason="", held=0.0)
-        self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(receipt), retained=False))
+        self.offer(Delivery(topics.topic("robot", "r1", "receipt"), pack(accepted(message)), retained=False))
 
     def names(self, evaluation: int) -> list[str]:
         """The classes of all samples for training (0) or of an evaluation."""
@@ -161,17 +152,7 @@ class Run:
         segment, split, start = build_edge(self.config.network)
         compute = Compute(device=torch.device("cpu"))
         self.trainer = WatchedTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.05)
-        state = RobotState(
-            boot=self.boot,
-            run="c" * 16,
-            former="",
-            edits=0,
-            started=1.0,
-            online=True,
-            split=split,
-            weights=start,
-            rehearse=1.0,
-        )
+        state = robot_state(split, boot=self.boot, weights=start, rehearse=1.0)
         held_out = partial(self._held_out, 6) if self.config.source.held_out else None
         self.folder = RunFolder(self.path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
@@ -1144,22 +1125,7 @@ class SlowCloud(AnsweringLink):
 
 
 def figures(boot: str, *, evaluated: int) -> TrainerMetrics:
-    return TrainerMetrics(
-        robot="r1",
-        boot=boot,
-        images=16,
-        classes=3,
-        cloud_loss=0.5,
-        cloud_prequential=0.6,
-        cloud_recent=0.7,
-        cloud_accuracy=0.8,
-        evaluation=1,
-        evaluated=evaluated,
-        messages_trained=1,
-        messages_waiting=3,
-        quarantine="",
-        messages_rejected=0,
-    )
+    return trainer_metrics(boot, evaluated=evaluated, messages_waiting=3)
 
 
 def test_it_waits_for_a_slow_cloud_as_long_as_that_gets_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

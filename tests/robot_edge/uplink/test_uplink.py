@@ -44,23 +44,14 @@ from robot_edge.uplink.uplink import (
     SECONDS_OF_A_LINK_THAT_KEEPS_UP,
     Uplink,
 )
+from tests.messages import robot_state, trainer_metrics
 
 AnyMessage = TypeVar("AnyMessage")
 
 SPLIT = SplitSpec(backbone="resnet18", cut="layer1", image_size=16, bits=8, bottleneck=2, shape=(2, 3, 3))
 # 8,192 bytes a sample: at most 15 of them fit a message.
 LARGE = dataclasses.replace(SPLIT, shape=(128, 8, 8))
-STATE = RobotState(
-    boot="b" * 16,
-    run="c" * 16,
-    former="",
-    edits=0,
-    started=100.0,
-    online=True,
-    split=SPLIT,
-    weights="none",
-    rehearse=0.0,
-)
+STATE = robot_state(SPLIT, started=100.0)
 TRAINER = TrainerState(boot="1" * 16, started=50.0, online=True, trouble="")
 TAKEOVER_SECONDS = 2.5 * HEARTBEAT_SECONDS
 
@@ -505,22 +496,7 @@ def test_what_cannot_be_read_is_passed_over(make: MakeWorld, caplog: pytest.LogC
 
 
 def figures(robot: str, boot: str, images: int) -> TrainerMetrics:
-    return TrainerMetrics(
-        robot=robot,
-        boot=boot,
-        images=images,
-        classes=2,
-        cloud_loss=None,
-        cloud_prequential=None,
-        cloud_recent=None,
-        cloud_accuracy=0.5,
-        evaluation=1,
-        evaluated=8,
-        messages_trained=1,
-        messages_waiting=0,
-        quarantine="",
-        messages_rejected=0,
-    )
+    return trainer_metrics(boot, robot=robot, images=images, evaluated=8)
 
 
 def test_only_figures_of_this_robot_and_boot_are_its_own(make: MakeWorld) -> None:
