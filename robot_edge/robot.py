@@ -122,7 +122,7 @@ class Robot:
     def cloud(self) -> Cloud:
         """What the cloud has said last."""
         uplink = self._thread.run.uplink
-        said, online = uplink.cloud_metrics, uplink.trainer_online
+        said, online = uplink.cloud_metrics, uplink.presence.trainer_online
         if said is None:
             return Cloud(online=online)
         return Cloud(

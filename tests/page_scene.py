@@ -108,7 +108,6 @@ def trainer(server: object) -> Change:
             online=online,
             heard=1.0,
             classes=NAMES,
-            exit_loss=1.5,
             by_class=dict.fromkeys(NAMES, 0.5),
             confusion={one: dict.fromkeys(NAMES, 3) for one in NAMES},
             rejections=(Rejection(time=0.0, robot=name, reason=NAMES[0]),),

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -240,25 +241,20 @@ def _cloud(
             yield _Asker(uplink, line, split, state.boot, config, stop)
 
 
+@dataclass(eq=False)
 class _Asker:
     """Asks about one frame at a time. Each answer is waited for until its deadline."""
 
-    def __init__(
-        self,
-        uplink: Uplink,
-        line: CloudLine,
-        split: SplitSpec,
-        boot: str,
-        config: EvaluateConfig,
-        stop: StopRequest,
-    ) -> None:
-        self._uplink, self._line, self._split, self._boot = uplink, line, split, boot
-        self._deadline, self._checkpoint = config.deadline, config.checkpoint
-        self._stop = stop
-        self._number = 0
-        self._next_at = 0.0
-        self._notice = Notice(log)
-        self._answered = False
+    uplink: Uplink
+    line: CloudLine
+    split: SplitSpec
+    boot: str
+    config: EvaluateConfig
+    stop: StopRequest
+    _number: int = 0
+    _next_at: float = 0.0
+    _answered: bool = False
+    _notice: Notice = field(default_factory=lambda: Notice(log))
 
     def __call__(self, says: ExitPrediction, taken_at: float) -> tuple[Answer, float] | None:
         spent = time.monotonic() - taken_at
@@ -268,15 +264,15 @@ class _Asker:
         time.sleep(max(0.0, self._next_at - time.monotonic()))
         asked_at = time.monotonic()
         self._next_at = asked_at + 1 / ASKS_PER_SECOND
-        answer = self._ask(says.quantized, self._deadline - spent)
+        answer = self._ask(says.quantized, self.config.deadline - spent)
         # What was waited for before the ask is our pace and no latency.
         return (answer, spent + time.monotonic() - asked_at) if answer else None
 
     def _wait_for_trainer(self) -> None:
-        self._uplink.pump()
-        while (missing := self._uplink.waits_for) and not self._stop.made:
+        self.uplink.pump()
+        while (missing := self.uplink.waits_for) and not self.stop.made:
             self._notice.say(f"waiting for {missing}")
-            self._uplink.pump(timeout=0.2)
+            self.uplink.pump(timeout=0.2)
         self._notice.say("")
 
     def _wake(self, quantized: Quantized) -> None:
@@ -284,39 +280,39 @@ class _Asker:
         self._wait_for_trainer()
         deadline = time.monotonic() + FIRST_ANSWER_SECONDS
         self._notice.say(f"waiting up to {FIRST_ANSWER_SECONDS:.0f} s for the trainer's first answer")
-        while not self._answered and not self._stop.made:
-            self._uplink.pump()
+        while not self._answered and not self.stop.made:
+            self.uplink.pump()
             self._answered = self._ask(quantized, 1.0) is not None
             if not self._answered and time.monotonic() > deadline:
                 raise NoAnswer(self._what_is_known())
 
     def _what_is_known(self) -> str:
         """Say what there is to say of a trainer that answers nothing: what was seen, and no guesses."""
-        uplink, asked = self._uplink, f"none of {self._number} asks in {FIRST_ANSWER_SECONDS:.0f} s was answered"
+        uplink, asked = self.uplink, f"none of {self._number} asks in {FIRST_ANSWER_SECONDS:.0f} s was answered"
         if uplink.waits_for:
             return f"{asked}; what is missing by now: {uplink.waits_for}"
-        heard = uplink.trainer_heard
+        heard = uplink.presence.trainer_heard
         alive = f"the trainer is online (its last sign of life came {heard:.0f} s ago)" if heard is not None else ""
         if uplink.quarantine:
             return f"{alive}, but {asked}: it takes nothing from this robot ({uplink.quarantine})"
         told = uplink.cloud_metrics is not None
-        nothing_said = f"it has said nothing of the run in {self._checkpoint}, so it may have no network of it"
+        nothing_said = f"it has said nothing of the run in {self.config.checkpoint}, so it may have no network of it"
         network = "it has a network for this run" if told else nothing_said
         return f"{alive}, but {asked}. {network.capitalize()}. Its own log says what its answering thread does"
 
     def _ask(self, quantized: Quantized, deadline: float) -> Answer | None:
         until = time.monotonic() + deadline
         ask = Ask(
-            boot=self._boot,
+            boot=self.boot,
             number=self._number,
-            split=self._split.fingerprint,
+            split=self.split.fingerprint,
             deadline=max(0.0, deadline),
             activations=pack_activations(quantized),
         )
         self._number += 1
-        self._line.ask(ask)
-        while (left := until - time.monotonic()) > 0 and not self._stop.made:
-            for answer in self._line.answers(min(left, 0.2)):
+        self.line.ask(ask)
+        while (left := until - time.monotonic()) > 0 and not self.stop.made:
+            for answer in self.line.answers(min(left, 0.2)):
                 if (answer.boot, answer.number) == (ask.boot, ask.number) and time.monotonic() <= until:
                     return answer
         return None

@@ -28,8 +28,6 @@ FRAME_SECONDS = 0.2
 STALE_SECONDS, STALE_GAPS = 3.0, 3
 # Frames whose distance says what is usual.
 GAPS = 5
-# Ages of predictions behind the percentiles: half a minute at 30 frames a second.
-AGES = 1000
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class SeeingThread:
         self._image_size = image_size
         self._tell = tell
         self._undecided: dict[float, Frame] = {}  # by when they were taken
-        self._ages: deque[float] = deque(maxlen=AGES)
         self._gaps: deque[float] = deque(maxlen=GAPS)
         self._view: View | None = None
         self._changed = threading.Condition()
@@ -90,13 +87,7 @@ class SeeingThread:
             self._changed.wait_for(lambda: self._view is not None and self._view.number > number, timeout)
             return self._view if self._view and self._view.number > number else None
 
-    def latency(self) -> tuple[float, float] | None:
-        """Return median and 99th percentile of the frames' age when the exit had predicted them, in seconds."""
-        ages = list(self._ages)
-        return (float(np.median(ages)), float(np.percentile(ages, 99))) if ages else None
-
     def close(self) -> None:
-        """End the thread."""
         self._thread.close()
 
     def _look(self, ending: threading.Event) -> None:
@@ -115,7 +106,6 @@ class SeeingThread:
             seen_at = came_at
             self._undecided[taken_at] = frame
             decisions = self._sight.look(resize(frame.image, self._image_size), taken_at=taken_at)
-            self._ages.append(time.monotonic() - taken_at)
             self._saw(frame)
             self._hear(decisions)
             decision = decisions[-1] if decisions else self._view.decision if self._view else None

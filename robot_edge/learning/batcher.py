@@ -92,7 +92,6 @@ class Batcher:
 
     @property
     def ended(self) -> bool:
-        """Whether no further batch will come."""
         return self.source.ended and not self.filled and self._ahead is None
 
     @property
@@ -162,7 +161,6 @@ class Batcher:
             self._images, self._names, self._positions = [], [], []
 
     def state(self) -> BatcherState:
-        """Return what a checkpoint must hold."""
         return BatcherState(
             frames_read=self.frames_read,
             unlabelled=self.unlabelled,
@@ -178,7 +176,6 @@ class Batcher:
         )
 
     def restore(self, state: BatcherState) -> None:
-        """Go on from a state."""
         self.frames_read, self.unlabelled = state.frames_read, state.unlabelled
         self._jpeg_sizes = list(state.jpeg_sizes)
         self._held_out_met = set(state.marks.tolist())

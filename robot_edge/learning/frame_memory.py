@@ -151,7 +151,6 @@ class FrameMemory:
         return {name: self._frame(slot) for name, slot in first.items()}
 
     def state(self) -> FramesState:
-        """Return what a checkpoint must hold."""
         held = self._slots.all()
         classes, slots = list(dict.fromkeys(name for name, _ in held)), [slot for _, slot in held]
         tensors = {

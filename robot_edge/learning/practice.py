@@ -67,9 +67,7 @@ class LivePractice:
         return progress
 
     def state(self) -> PracticeState:
-        """Return what a checkpoint must hold."""
         return PracticeState(due=self.due, done=self.done)
 
     def restore(self, state: PracticeState) -> None:
-        """Go on from a state."""
         self.due, self.done = state.due, state.done

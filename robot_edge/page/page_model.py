@@ -79,11 +79,8 @@ class PageState:
     images: int = 0
     images_per_second: float = 0.0
     bytes_per_image: float | None = None
-    exit_loss: float | None = None
-    cloud_loss: float | None = None
     exit_accuracy: float | None = None
     cloud_accuracy: float | None = None
-    latency: float | None = None
     history: tuple[Point, ...] = ()
 
 

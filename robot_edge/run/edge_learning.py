@@ -108,12 +108,13 @@ class EdgeLearning:
         if self._uplink.waits_for:
             control.pause()  # an outage is no reason: its queue will shrink
             return
+        now = time.monotonic()
         changed = control.review(
-            time.monotonic(),
+            now,
             queued=len(self._outbox),
             behind=self._uplink.is_behind,
             made=self._outbox.bytes_made,
-            capacity=self._uplink.capacity,
+            capacity=self._uplink.pace.capacity(now),
         )
         if changed:
             reason = "the link is behind" if control.bits < trainer.bits else "the link has room again"

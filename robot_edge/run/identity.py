@@ -44,11 +44,9 @@ def run_identity(folder: Path, weights: str) -> RunIdentity:
         if (folder / RUN).exists():
             return _read(folder)
         former = _read(typed_path(weights)).run if (typed_path(weights) / RUN).exists() else ""
-        identity = RunIdentity(run=secrets.token_hex(8), former=former)
-        write_json(folder / RUN, LAYOUT.pack(identity))
     except OSError as error:
         raise refused(str(folder / RUN), error, path=folder) from error
-    return identity
+    return _begin(folder, former)
 
 
 def go_on_as_another(folder: Path) -> RunIdentity:
@@ -56,7 +54,11 @@ def go_on_as_another(folder: Path) -> RunIdentity:
 
     For a run whose outbox is gone: it numbers its class edits from 1 again, as only another run may.
     """
-    identity = RunIdentity(run=secrets.token_hex(8), former=_read(folder).run)
+    return _begin(folder, _read(folder).run)
+
+
+def _begin(folder: Path, former: str) -> RunIdentity:
+    identity = RunIdentity(run=secrets.token_hex(8), former=former)
     try:
         write_json(folder / RUN, LAYOUT.pack(identity))
     except OSError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from hierarchy.runtime.page.history import History
 from robot_edge.learning.class_edits import ClassMemory
@@ -18,32 +19,24 @@ from robot_edge.uplink.uplink import Uplink
 POST_SECONDS, FIGURES_SECONDS = 0.2, 1.0
 
 
+@dataclass(kw_only=True, eq=False)
 class PagePublisher:
     """Makes page states of a robot's parts. Used on the thread that trains, which owns them."""
 
-    def __init__(
-        self,
-        page_model: PageModel,
-        *,
-        metrics: RunMetrics,
-        uplink: Uplink,
-        outbox: Outbox,
-        memory: ClassMemory,
-        source: PacedSource,
-        teaching: Teaching | None,
-    ) -> None:
-        self._page_model = page_model
-        self._metrics = metrics
-        self._uplink = uplink
-        self._outbox = outbox
-        self._memory = memory
-        self._source = source
-        self._teaching = teaching
-        self._history = History()
-        self._next_post = self._next_figures = float("-inf")
-        self._base = PageState(live=teaching is not None)
-        self._shown: tuple[tuple[str, ...], int] = ((), -1)
-        self._page_model.state = self._base
+    page_model: PageModel
+    metrics: RunMetrics
+    uplink: Uplink
+    outbox: Outbox
+    memory: ClassMemory
+    source: PacedSource
+    teaching: Teaching | None
+    _history: History = field(default_factory=History)
+    _next_post: float = -math.inf
+    _next_figures: float = -math.inf
+    _shown: tuple[tuple[str, ...], int] = ((), -1)
+
+    def __post_init__(self) -> None:
+        self.page_model.state = self._base = PageState(live=self.teaching is not None)
 
     def post(self, now: float, wall: float) -> None:
         """Put up what is so, if it is time for it. now: monotonic seconds; wall: Unix time."""
@@ -53,58 +46,56 @@ class PagePublisher:
         if now >= self._next_figures:
             self._next_figures = now + FIGURES_SECONDS
             self._base = self._figured(wall)
-        status = self._source.status
-        self._page_model.state = replace(
+        status = self.source.status
+        self.page_model.state = replace(
             self._base,
             paused=status == "paused",
             camera=status,
             lesson=self._lesson(),
-            undoable=last.name if self._teaching and (last := self._teaching.open or self._teaching.last) else "",
-            trainer_online=self._uplink.trainer_online,
-            link=self._uplink.waits_for,
+            undoable=last.name if self.teaching and (last := self.teaching.open or self.teaching.last) else "",
+            trainer_online=self.uplink.presence.trainer_online,
+            link=self.uplink.waits_for,
         )
 
     def _lesson(self) -> LessonRow | None:
-        teaching = self._teaching
+        teaching = self.teaching
         lesson = teaching.open if teaching else None
         if teaching is None or lesson is None:
             return None
         return LessonRow(name=lesson.name, frames=lesson.frames, seconds_left=teaching.seconds_left)
 
     def _figured(self, wall: float) -> PageState:
-        own, cloud = self._metrics.message(), self._uplink.cloud_metrics
+        own, cloud = self.metrics.message(), self.uplink.cloud_metrics
         # What the cloud said before it went away is no figure of now: its curve ends there.
-        said = cloud if self._uplink.trainer_online and not self._uplink.waits_for else None
+        said = cloud if self.uplink.presence.trainer_online and not self.uplink.waits_for else None
         self._history.add(
             wall,
             own.exit_loss,
             said.cloud_loss if said else None,
-            self._metrics.recent,
+            self.metrics.recent,
             said.cloud_recent if said else None,
         )
         return PageState(
-            live=self._teaching is not None,
-            classes=self._classes(self._memory.classes),
-            outbox=self._outbox.trouble,
-            quarantine=self._uplink.quarantine,
-            goodput=self._uplink.goodput,
+            live=self.teaching is not None,
+            classes=self._classes(self.memory.classes),
+            outbox=self.outbox.trouble,
+            quarantine=self.uplink.quarantine,
+            goodput=self.uplink.pace.goodput,
             queued=own.queued,
             dropped=own.dropped,
             images=own.images,
             images_per_second=own.images_per_second,
             bytes_per_image=own.bytes_per_image,
-            exit_loss=own.exit_loss,
-            cloud_loss=cloud.cloud_loss if cloud else None,
             exit_accuracy=own.exit_accuracy,
             cloud_accuracy=cloud.cloud_accuracy if cloud else None,
             history=self._history.points(),
         )
 
     def _classes(self, names: Sequence[str]) -> tuple[ClassRow, ...]:
-        counts, by_class = self._memory.counts(), self._metrics.held_out.by_class
-        shown = (tuple(counts), self._memory.edits)
+        counts, by_class = self.memory.counts(), self.metrics.held_out.by_class
+        shown = (tuple(counts), self.memory.edits)
         if shown != self._shown:  # after an edit too: what was taken back should be seen no more
             self._shown = shown
-            frames = self._memory.one_of_each()
-            self._page_model.thumbnails = {name: Thumbnail.of(image) for name, image in frames.items()}
+            frames = self.memory.one_of_each()
+            self.page_model.thumbnails = {name: Thumbnail.of(image) for name, image in frames.items()}
         return tuple(ClassRow(name=name, frames=counts.get(name, 0), accuracy=by_class.get(name)) for name in names)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
@@ -23,7 +22,7 @@ from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.learning.held_out import HELD_OUT_FRAMES, HeldOutFrames, OpenSource
 from robot_edge.learning.practice import LivePractice
 from robot_edge.page.page_model import PageModel
-from robot_edge.run.checkpoint import RobotCheckpoint, RunState, edits_after, inherit, take_up
+from robot_edge.run.checkpoint import RobotCheckpoint, RunState, edits_after, take_up
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.edge_learning import EdgeLearning
 from robot_edge.run.lesson_learning import LessonLearning
@@ -68,10 +67,6 @@ class RobotRun:
     perception: Perception | None
     lessons: LessonLearning | None
 
-    def inherit(self, former_run: Path) -> None:
-        """Remember the frames of the run whose weights this one begins with. Raises ConfigError."""
-        inherit(self.state, self.outbox, former_run)
-
 
 def assemble(
     config: RobotConfig,
@@ -102,7 +97,7 @@ def assemble(
     publisher = None
     if page_model:
         publisher = PagePublisher(
-            page_model,
+            page_model=page_model,
             metrics=state.metrics,
             uplink=uplink,
             outbox=outbox,

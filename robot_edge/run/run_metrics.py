@@ -52,7 +52,6 @@ class RunMetrics:
         return self._prequential.recent
 
     def state(self) -> FiguresState:
-        """Return what a checkpoint must hold."""
         return FiguresState(
             prequential=self._prequential,
             exit_loss=self._exit_loss,
@@ -62,7 +61,6 @@ class RunMetrics:
         )
 
     def restore(self, state: FiguresState) -> None:
-        """Go on from a state."""
         self._prequential = dataclasses.replace(state.prequential)
         self._exit_loss, self.seconds, self.evaluation = state.exit_loss, state.seconds, state.evaluation
         self.rounds = AccuracyRounds(state.rounds)
@@ -159,7 +157,7 @@ class RunMetrics:
         """
         own, cloud = self.message(), self._uplink.cloud_metrics
         cloud_recent, cloud_loss = (cloud.cloud_recent, cloud.cloud_loss) if cloud else (None, None)
-        goodput = self._uplink.goodput
+        goodput = self._uplink.pace.goodput
         link = "link up" if goodput is None else f"{goodput / 1e3:.0f} kB/s"
         troubles = []
         if self._uplink.waits_for:
@@ -205,7 +203,7 @@ class RunMetrics:
             "untested_classes": [name for name in self._trainer.classes if name not in self.held_out.by_class],
             **self._all_rounds().figures("exit"),
             "samples_by_class": {name: counts._asdict() for name, counts in self._outbox.counts().items()},
-            "deliveries_dropped": self._uplink.deliveries_dropped,
+            "deliveries_dropped": self._uplink.link.dropped,
             "starts": self._outbox.starts,
             "frames_shown": self._batcher.frames_read,
             "unlabelled": self._batcher.unlabelled,

@@ -35,7 +35,7 @@ from hierarchy.runtime.run_folder import RunFolder, former_settings
 from robot_edge.learning.held_out import OpenSource, open_held_out
 from robot_edge.learning.segment import build_edge
 from robot_edge.page.page_model import PageModel
-from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
+from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint, inherit
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
 from robot_edge.run.identity import go_on_as_another, run_identity
@@ -182,7 +182,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
                 console=console,
             )
             if config.network.former_run and not saved:
-                robot.inherit(config.network.former_run)
+                inherit(robot.state, outbox, config.network.former_run)
             if page and page_model:
                 _show(page, page_model)
             yield robot

@@ -6,6 +6,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from rich.console import Console
 
@@ -28,67 +29,55 @@ WAIT_SECONDS = 0.1
 log = logging.getLogger("robot-edge")
 
 
+@dataclass(kw_only=True, eq=False)
 class Talk:
     """Speaks for a run to the cloud, to pages and to the terminal.
 
-    notice: what is said once. jobs: what other threads want done on this one, between two steps.
+    console: where progress is shown; the terminal's for None. notice: what is said once. jobs: what other threads want
+    done on this one, between two steps.
     """
 
-    def __init__(
-        self,
-        *,
-        stop: StopRequest,
-        folder: RunFolder,
-        metrics: RunMetrics,
-        uplink: Uplink,
-        outbox: Outbox,
-        commands: Commands,
-        page_model: PageModel | None,
-        publisher: PagePublisher | None,
-        console: Console | None,
-    ) -> None:
-        """console: where progress is shown; the terminal's for None."""
-        self.notice = Notice(log)
-        self.jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self.console = console
-        self._stop = stop
-        self._folder = folder
-        self._metrics = metrics
-        self._uplink = uplink
-        self._outbox = outbox
-        self._commands = commands
-        self._page_model = page_model
-        self._publisher = publisher
-        self._next_metrics = 0.0
+    stop: StopRequest
+    folder: RunFolder
+    metrics: RunMetrics
+    uplink: Uplink
+    outbox: Outbox
+    commands: Commands
+    page_model: PageModel | None
+    publisher: PagePublisher | None
+    console: Console | None
+    notice: Notice = field(default_factory=lambda: Notice(log))
+    jobs: queue.SimpleQueue[Callable[[], object]] = field(default_factory=queue.SimpleQueue)
+    _next_metrics: float = 0.0
 
     def pump(self, timeout: float = 0.0) -> None:
         """Give the uplink its turn, waiting up to so many seconds for a message, and the page."""
-        self._uplink.pump(timeout)
-        if self._publisher:
-            self._publisher.post(time.monotonic(), time.time())
+        self.uplink.pump(timeout)
+        if self.publisher:
+            self.publisher.post(time.monotonic(), time.time())
 
     def obey(self) -> None:
         """Do what people asked for since the last time."""
-        while command := self._uplink.commands.take(0.0):
+        while command := self.uplink.commands.take(0.0):
             self.give(command)
-        self._answer(self._commands.ended())
+        self._answer(self.commands.ended())
         for _ in range(self.jobs.qsize()):
             self.jobs.get()()
 
     def give(self, command: Command) -> list[CommandResult]:
         """Do what a command says, and return what there is to say of it."""
-        results = self._commands.obey(command)
+        results = self.commands.obey(command)
         self._answer(results)
         return results
 
     def write_metrics(self) -> None:
         """Add a line to metrics.jsonl, and tell others now and then."""
         # A killed process has written lines of steps that are taken again.
-        if self._metrics.images >= self._folder.last_metrics.get("images", 0):
-            self._folder.add_metrics(**self._metrics.step_line())
+        if self.metrics.images >= self.folder.last_metrics.get("images", 0):
+            self.folder.add_metrics(**self.metrics.step_line())
         if time.monotonic() >= self._next_metrics:
             self._next_metrics = time.monotonic() + METRICS_SECONDS
-            self._uplink.publish_metrics(self._metrics.message())
+            self.uplink.publish_metrics(self.metrics.message())
 
     def progress(self, total: int | None, unit: str = "images") -> RunProgress:
         """Return what shows how far something is."""
@@ -96,8 +85,8 @@ class Talk:
 
     def shown(self) -> list[str]:
         """Return what a person sees of the run, the most important first."""
-        missing = ", ".join(self._folder.disk.missing)
-        return [*([f"DISK FULL: {missing} not written"] if missing else []), *self._metrics.live_line()]
+        missing = ", ".join(self.folder.disk.missing)
+        return [*([f"DISK FULL: {missing} not written"] if missing else []), *self.metrics.live_line()]
 
     def wait_until(
         self, condition: Callable[[], bool], say: Callable[[], str], show: Callable[[], object] = lambda: None
@@ -106,18 +95,18 @@ class Talk:
 
         say: returns what is waited for, empty for nothing to say. show: called in each turn.
         """
-        while not self._stop.made and not condition():
+        while not self.stop.made and not condition():
             self.pump(WAIT_SECONDS)
             show()
             self.notice.say(say())
-        return not self._stop.made
+        return not self.stop.made
 
     def wait_for_room(self, *, always: bool = False) -> None:
         """Hold a replay back while the outbox is full; with ``always``, whatever --when-full says."""
-        outbox = self._outbox
+        outbox = self.outbox
 
         def why() -> str:
-            missing = self._uplink.waits_for or "the cloud to catch up"
+            missing = self.uplink.waits_for or "the cloud to catch up"
             reason = f"cannot be written ({outbox.trouble})" if outbox.trouble else f"is full; waiting for {missing}"
             return f"the outbox {reason}"
 
@@ -126,7 +115,7 @@ class Talk:
 
     def drain(self, what: str) -> bool:
         """Wait until the cloud has taken all; return False where a stop was asked for."""
-        outbox, uplink, total = self._outbox, self._uplink, len(self._outbox)
+        outbox, uplink, total = self.outbox, self.uplink, len(self.outbox)
 
         def why() -> str:
             missing = uplink.waits_for or uplink.quarantine or outbox.trouble
@@ -143,11 +132,11 @@ class Talk:
 
     def on_news(self) -> Callable[[], bool]:
         """Return what tells whether the cloud has said anything new, and then writes metrics."""
-        seen = self._uplink.cloud_metrics
+        seen = self.uplink.cloud_metrics
 
         def look() -> bool:
             nonlocal seen
-            is_new, seen = self._uplink.cloud_metrics != seen, self._uplink.cloud_metrics
+            is_new, seen = self.uplink.cloud_metrics != seen, self.uplink.cloud_metrics
             if is_new:
                 self.write_metrics()
             return is_new
@@ -157,6 +146,6 @@ class Talk:
     def _answer(self, results: list[CommandResult]) -> None:
         for result in results:
             log.info("%s", result.text)
-            self._uplink.answer_command(result)
-            if self._page_model:
-                self._page_model.tell(result)
+            self.uplink.answer_command(result)
+            if self.page_model:
+                self.page_model.tell(result)

@@ -51,7 +51,7 @@ class Testing:
         That has what came before them learned by then, whenever it is there; a live robot does not make it wait.
         """
         state, talk = self._state, self._talk
-        in_the_cloud = in_the_cloud and (self._uplink.trainer_online or not self._config.is_live)
+        in_the_cloud = in_the_cloud and (self._uplink.presence.trainer_online or not self._config.is_live)
         state.tested = state.trainer.steps
         state.metrics.begin_test()
         for batch in self.held_out.batches_of_known_classes(most):

@@ -102,7 +102,6 @@ class BagSource(Replay):
 
     @property
     def ended(self) -> bool:
-        """Whether the last picture was shown."""
         return self.position >= self.length
 
     def next(self, timeout: float | None = None) -> Frame | None:
@@ -156,7 +155,6 @@ class BagSource(Replay):
             self.position += 1
 
     def close(self) -> None:
-        """Close the bag."""
         self._frames.close()
         self._reader.close()
 

@@ -61,7 +61,6 @@ class OpenCvCamera:
         self._capture = capture
 
     def read(self) -> Picture:
-        """Return the next picture. Raises CameraLost."""
         try:
             ok, image = self._capture.read()
         except _cv2().error as error:
@@ -71,7 +70,6 @@ class OpenCvCamera:
         return Picture(np.ascontiguousarray(image[:, :, ::-1]))
 
     def close(self) -> None:
-        """Let go of the camera."""
         self._capture.release()
 
     def _why(self) -> str:

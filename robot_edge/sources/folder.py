@@ -70,16 +70,13 @@ class ShuffledSource(Replay, ABC, Generic[Item]):
 
     @property
     def skipped(self) -> int:
-        """How many pictures could not be read."""
         return len(self._unreadable)
 
     @property
     def ended(self) -> bool:
-        """Whether the last epoch is over."""
         return self.position >= self.length
 
     def next(self, timeout: float | None = None) -> Frame | None:
-        """Return the next picture that can be read; None after the last epoch."""
         while True:
             if not self._queue and not self._shuffle():
                 return None
@@ -99,9 +96,6 @@ class ShuffledSource(Replay, ABC, Generic[Item]):
         while left and self._shuffle():
             del self._queue[max(0, len(self._queue) - left) :]
             left -= len(self._pictures) - len(self._queue)
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _shuffle(self) -> bool:
         """Mix the pictures for the next epoch; False where there is none."""

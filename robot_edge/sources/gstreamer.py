@@ -68,7 +68,6 @@ class PipelineCamera:
         )
 
     def read(self) -> Picture:
-        """Return the next picture. Raises CameraLost."""
         height, width = self._shape
         picture = self._read(height * self._stride)
         self._patience = READ_SECONDS
@@ -76,7 +75,6 @@ class PipelineCamera:
         return Picture(lines[:, : 3 * width].reshape(height, width, 3))
 
     def close(self) -> None:
-        """End the process."""
         self._process.terminate()
         try:
             self._process.wait(END_SECONDS)

@@ -96,7 +96,6 @@ class LiveSource:
             return frame
 
     def latest(self, timeout: float | None = None) -> Frame | None:
-        """Return the newest frame, or wait for one as ``next`` does."""
         with self._changed:
             while len(self._frames) > 1:
                 self._drop_oldest()

@@ -162,12 +162,10 @@ class ChainedSource:
 
     @property
     def position(self) -> int:
-        """How many frames were consumed in all."""
         return sum(part.position for part in self._parts)
 
     @property
     def skipped(self) -> int:
-        """How many frames could not be read."""
         return sum(part.skipped for part in self._parts)
 
     @property
@@ -177,25 +175,20 @@ class ChainedSource:
 
     @property
     def ended(self) -> bool:
-        """Whether all parts ended, or as many frames were shown as may be."""
         return self._is_enough or all(part.ended for part in self._parts)
 
     @property
     def status(self) -> str:
-        """What is wrong with the part that is shown."""
         return next((part.status for part in self._parts if not part.ended), "")
 
     @property
     def reconnects(self) -> int:
-        """How often parts were lost and came back."""
         return sum(part.reconnects for part in self._parts)
 
     def next(self, timeout: float | None = None) -> Frame | None:
-        """Return the next frame of the first part that has one."""
         return self._first(lambda part: part.next(timeout))
 
     def latest(self, timeout: float | None = None) -> Frame | None:
-        """Return the newest frame of the first part that has one."""
         return self._first(lambda part: part.latest(timeout))
 
     def _first(self, read: Callable[[FrameSource], Frame | None]) -> Frame | None:
@@ -214,12 +207,10 @@ class ChainedSource:
         return self._images is not None and self.position >= self._images
 
     def seek(self, position: int) -> None:
-        """Go on behind so many frames of all parts together."""
         for part in self._parts:
             part.seek(position)
             position -= part.position
 
     def close(self) -> None:
-        """Close every part."""
         for part in self._parts:
             part.close()

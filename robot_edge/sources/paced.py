@@ -40,7 +40,6 @@ class Paced:
 
     @property
     def length(self) -> int | None:
-        """How many frames will come in all."""
         return self._source.length
 
     @property
@@ -50,17 +49,14 @@ class Paced:
 
     @property
     def skipped(self) -> int:
-        """How many frames could not be read."""
         return self._source.skipped
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """What is there and is not shown."""
         return self._source.left_out
 
     @property
     def ended(self) -> bool:
-        """Whether no further frame will come."""
         return self._held is None and self._source.ended
 
     @property
@@ -70,16 +66,13 @@ class Paced:
 
     @property
     def reconnects(self) -> int:
-        """How often the source was lost and came back."""
         return self._source.reconnects
 
     @property
     def paused(self) -> bool:
-        """Whether frames come by ``step`` only."""
         return self._paused
 
     def pause(self) -> None:
-        """Show no further frame until ``resume`` or ``step``."""
         with self._changed:
             self._paused, self._steps = True, 0
 
@@ -114,11 +107,9 @@ class Paced:
         return newest
 
     def seek(self, position: int) -> None:
-        """Go on as if so many frames had been consumed."""
         self._source.seek(position)
 
     def close(self) -> None:
-        """Close the source."""
         self._source.close()
 
     def _deadline(self, timeout: float | None) -> float:

@@ -21,7 +21,6 @@ class FrameQueue:
 
     @property
     def ended(self) -> bool:
-        """Whether no further frame will come."""
         return self._over and not self._waiting
 
     def put(self, frame: Frame, timeout: float) -> bool:
@@ -40,7 +39,6 @@ class FrameQueue:
             self._changed.notify_all()
 
     def next(self, timeout: float | None = None) -> Frame | None:
-        """Return the next frame, waiting up to so many seconds for one."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._waiting) or self._over, timeout)
             if not self._waiting:
@@ -50,7 +48,6 @@ class FrameQueue:
             return self._waiting.popleft()
 
     def seek(self, position: int) -> None:
-        """Count from there on."""
         self.position = position
 
 
@@ -71,7 +68,6 @@ class PushedCamera:
 
     @property
     def status(self) -> str:
-        """Whether it is paused."""
         return "paused" if self.paused else ""
 
     @property
@@ -105,27 +101,21 @@ class PushedCamera:
             return frame
 
     def next(self, timeout: float | None = None) -> Frame | None:
-        """Return what ``latest`` does."""
         return self.latest(timeout)
 
     def seek(self, position: int) -> None:
-        """Count from there on."""
         self.position = position
 
     def pause(self) -> None:
-        """Show no further frame until ``resume`` or ``step``."""
         self._steps = 0
 
     def resume(self) -> None:
-        """Go on."""
         self._steps = None
 
     def step(self) -> None:
-        """Show one more frame, and stay paused."""
         self._steps = (self._steps or 0) + 1
 
     def close(self) -> None:
-        """Show no further frame."""
         with self._changed:
             self.ended = True
             self._changed.notify_all()

@@ -26,3 +26,6 @@ class Replay(ABC):
     def latest(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame: without a clock none is old."""
         return self.next(timeout)
+
+    def close(self) -> None:  # noqa: B027  most hold nothing open
+        """Let go of files."""

@@ -92,7 +92,6 @@ class RosCamera:
                     raise CameraLost(broken) from error
 
     def close(self) -> None:
-        """Take the node down."""
         self._executor.shutdown()
         self._node.destroy_node()
         self._context.try_shutdown()

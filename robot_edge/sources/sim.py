@@ -55,6 +55,8 @@ class SimulatedCamera(Replay):
     Raises SourceError for settings that no camera can have.
     """
 
+    skipped = 0
+
     def __init__(
         self,
         *,
@@ -83,17 +85,10 @@ class SimulatedCamera(Replay):
 
     @property
     def length(self) -> int | None:
-        """How many frames are shown in all; None without an end."""
         return self._frames
 
     @property
-    def skipped(self) -> int:
-        """Always 0: nothing that is drawn is unreadable."""
-        return 0
-
-    @property
     def ended(self) -> bool:
-        """Whether all frames were shown."""
         return self.position == self._frames
 
     def next(self, timeout: float | None = None) -> Frame | None:
@@ -118,9 +113,6 @@ class SimulatedCamera(Replay):
         self.position = position - position % FRAMES_PER_SCENE
         while self.position < position:
             self.next()
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:

@@ -88,12 +88,10 @@ class VideoSource(Replay):
 
     @property
     def unlabelled(self) -> str:
-        """Why no frame has a label; empty where one has."""
         return "" if self._intervals else f"nothing says what video {self._path} shows: give --labels FILE.csv"
 
     @property
     def ended(self) -> bool:
-        """Whether the last frame was shown."""
         return self.position >= self.length
 
     def next(self, timeout: float | None = None) -> Frame | None:
@@ -132,7 +130,6 @@ class VideoSource(Replay):
         self.position = target
 
     def close(self) -> None:
-        """Close the file."""
         self._container.close()
 
     def _open(self) -> av.container.InputContainer:

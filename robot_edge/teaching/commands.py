@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from broker.errors import ConfigError, MalformedMessage
 from broker.program.plain_text import counted
@@ -19,6 +20,7 @@ EDITING: frozenset[Action] = frozenset({"undo", "rename", "merge", "forget"})
 Edit = Callable[[Change, str, str, int], ClassEdit]
 
 
+@dataclass(kw_only=True, eq=False)
 class Commands:
     """Does what a command says, or says why not.
 
@@ -26,23 +28,13 @@ class Commands:
     class are kept that another session taught. edit: carries out a class edit. edits: returns how many there were.
     """
 
-    def __init__(
-        self,
-        *,
-        teaching: Teaching | None,
-        source: PacedSource,
-        classes: Callable[[], tuple[str, ...]],
-        has_other: Callable[[str, int], bool],
-        edit: Edit,
-        edits: Callable[[], int],
-    ) -> None:
-        self._teaching = teaching
-        self._source = source
-        self._classes = classes
-        self._has_other = has_other
-        self._edit = edit
-        self._edits = edits
-        self._asked: dict[int, list[str]] = {}  # who asked for a lesson, by its number
+    teaching: Teaching | None
+    source: PacedSource
+    classes: Callable[[], tuple[str, ...]]
+    has_other: Callable[[str, int], bool]
+    edit: Edit
+    edits: Callable[[], int]
+    _asked: dict[int, list[str]] = field(default_factory=dict)  # who asked for a lesson, by its number
 
     def obey(self, command: Command) -> list[CommandResult]:
         """Do what the command says. Return what there is to say about it, and about lessons that it ended."""
@@ -53,12 +45,12 @@ class Commands:
 
     def ended(self) -> list[CommandResult]:
         """Return what there is to say of a lesson whose time is over."""
-        lesson = self._teaching.ended() if self._teaching else None
+        lesson = self.teaching.ended() if self.teaching else None
         return self._reports(lesson) if lesson else []
 
     def _obey(self, command: Command) -> list[CommandResult]:
         name, to = command.name.strip(), command.to.strip()
-        if command.action in EDITING and self._edits() >= MAX_EDITS:
+        if command.action in EDITING and self.edits() >= MAX_EDITS:
             raise ConfigError(
                 f"this run's classes were edited {MAX_EDITS:,} times, a trainer takes no more: begin another run, with "
                 "--weights of this one"
@@ -75,37 +67,37 @@ class Commands:
             case "rename":
                 self._must_know(name)
                 self._must_be_free(to)
-                self._edit("rename", name, to, 0)
+                self.edit("rename", name, to, 0)
                 return [_done(command, f"{name!r} is called {to!r} now")]
             case "merge":
                 self._must_know(name)
                 self._must_know(to)
                 if name == to:
                     raise ConfigError(f"{name!r} is one class already")
-                self._edit("rename", name, to, 0)
+                self.edit("rename", name, to, 0)
                 return [_done(command, f"what was {name!r} is {to!r} now")]
             case "forget":
                 self._must_know(name)
-                lesson = self._teaching.end(name) if self._teaching else None
-                self._edit("forget", name, "", 0)
+                lesson = self.teaching.end(name) if self.teaching else None
+                self.edit("forget", name, "", 0)
                 reports = self._refusals(lesson, f"{name!r} was forgotten meanwhile") if lesson else []
                 return [*reports, _done(command, f"{name!r} is forgotten")]
             case "pause":
-                self._source.pause()
+                self.source.pause()
                 return [_done(command, "paused")]
             case "resume":
-                self._source.resume()
+                self.source.resume()
                 return [_done(command, "going on")]
             case "step":
-                self._source.step()
+                self.source.step()
                 return [_done(command, "one frame further, and paused: resume lets it go on")]
 
     def _teach(self, id_: str, name: str, seconds: float) -> list[CommandResult]:
         teaching = self._must_teach()
-        if self._source.paused:
+        if self.source.paused:
             raise ConfigError("this robot is paused, so it sees nothing that it could learn: resume it first")
         reports = self.ended()
-        lesson = teaching.begin(name, seconds, known=name in self._classes())
+        lesson = teaching.begin(name, seconds, known=name in self.classes())
         asked = self._asked.setdefault(lesson.number, [])
         if id_ and id_ in asked:  # a button that is held says so all the time
             return reports
@@ -118,8 +110,8 @@ class Commands:
         if lesson is None:
             raise ConfigError("nothing was taught that could be taken back")
         if lesson.frames:
-            begun = lesson.began and not self._has_other(lesson.name, lesson.number)
-            self._edit("undo", lesson.name if begun else "", "", lesson.number)
+            begun = lesson.began and not self.has_other(lesson.name, lesson.number)
+            self.edit("undo", lesson.name if begun else "", "", lesson.number)
         text = f"took back {counted(lesson.frames, 'frame')} of {lesson.name!r}"
         return [*self._refusals(lesson, "taken back"), _done(command, text)]
 
@@ -137,18 +129,18 @@ class Commands:
         return [CommandResult(id=id_, ok=False, done=True, text=text) for id_ in asked]
 
     def _must_teach(self) -> Teaching:
-        if self._teaching is None:
+        if self.teaching is None:
             raise ConfigError("this robot replays a recording, which has its own labels: start it with --live to teach")
-        return self._teaching
+        return self.teaching
 
     def _must_know(self, name: str) -> None:
-        if name not in self._classes():
-            known = ", ".join(sorted(self._classes())) or "none so far"
+        if name not in self.classes():
+            known = ", ".join(sorted(self.classes())) or "none so far"
             raise ConfigError(f"there is no class {name!r}; there are: {known}")
 
     def _must_be_free(self, name: str) -> None:
         check_class_name(name)
-        if name in self._classes():
+        if name in self.classes():
             raise ConfigError(f"there is a class {name!r} already: merge makes one of both")
 
 

@@ -208,7 +208,6 @@ class Teaching:
             return TeachingState(next=self._next_number, lessons=lessons[-MAX_REMEMBERED:])
 
     def restore(self, state: TeachingState) -> None:
-        """Go on from a state."""
         with self._lock:
             self._next_number = state.next
             self._lessons = list(state.lessons)
@@ -238,5 +237,4 @@ class TaughtFrames:
         return frame
 
     def seek(self, position: int) -> None:
-        """Count from there on."""
         self.position = position

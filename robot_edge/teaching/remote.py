@@ -14,11 +14,10 @@ from broker.link.mqtt import MqttLink
 from broker.program.plain_text import say
 from broker.security.tls import credentials_for
 from broker.wire import topics
-from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import Action, Command, CommandResult, RobotState
 from broker.wire.topics import check_name
-from hierarchy.runtime.command_line import check_range
+from robot_edge.teaching.commands import new_command
 
 # How long the broker may take to let us in, and the robot to say a first word: it finishes a training step before.
 CONNECT_SECONDS = 15.0
@@ -41,12 +40,9 @@ def give_command(
     """
     check_name(robot, "--robot")
     try:
-        for one in filter(None, (name, to)):
-            check_class_name(one)
+        command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds)
     except MalformedMessage as error:
         raise ConfigError(str(error)) from error
-    check_range("seconds", seconds, 0, MAX_TEACH_SECONDS)
-    command = Command(id=secrets.token_hex(8), action=action, name=name, to=to, seconds=seconds)
     link = MqttLink(broker, f"{robot}-operator", credentials=credentials_for(broker, credentials))
     with closing(link):
         return _converse(link, robot, command)

@@ -63,11 +63,11 @@ class Uplink:
         self.outbox = outbox
         self.cloud_metrics: TrainerMetrics | None = None
         self.commands: Mailbox[Command] = Mailbox(COMMANDS_WAITING)
-        self._link = link
+        self.link = link
         self._robot = robot
         self._clock = clock
-        self._pace = Pace()
-        self._presence = Presence(link, robot, state, clock)
+        self.pace = Pace()
+        self.presence = Presence(link, robot, state, clock)
         self._batching = Batching(state.boot, state.split)
         self._quarantine = ""
         self._reasons: set[str] = set()
@@ -83,22 +83,12 @@ class Uplink:
             topics.topic("trainer", topics.ANYONE, "state"),
         ):
             link.subscribe(filter_)
-        self._broker_limit = BrokerLimit(link, robot, state.boot, outbox, self._batching, self._pace)
-
-    @property
-    def trainer_online(self) -> bool:
-        """Whether a trainer is there to send to."""
-        return self._presence.trainer_online
+        self._broker_limit = BrokerLimit(link, robot, state.boot, outbox, self._batching, self.pace)
 
     @property
     def waits_for(self) -> str:
         """What is missing before activations can go out, for people; empty when nothing is."""
-        return self._presence.waits_for
-
-    @property
-    def trainer_heard(self) -> float | None:
-        """How many seconds ago a trainer that is there gave its last sign of life; None where none is there."""
-        return self._presence.trainer_heard
+        return self.presence.waits_for
 
     @property
     def quarantine(self) -> str:
@@ -106,32 +96,18 @@ class Uplink:
         return self.cloud_metrics.quarantine if self.cloud_metrics else ""
 
     @property
-    def goodput(self) -> float | None:
-        """Bytes a second that the link carries while there is something to carry; None where that is not known."""
-        return self._pace.goodput
-
-    @property
-    def capacity(self) -> float | None:
-        """Bytes a second that the link can carry; None where it was not full lately."""
-        return self._pace.capacity(self._clock())
-
-    @property
     def is_behind(self) -> bool:
         """Whether more waits for the cloud than a link that keeps up would leave waiting."""
-        seconds = self.outbox.payload_held / self.goodput if self.goodput else 0.0
+        goodput = self.pace.goodput
+        seconds = self.outbox.payload_held / goodput if goodput else 0.0
         return len(self.outbox) > MESSAGES_OF_A_LINK_THAT_KEEPS_UP or seconds > SECONDS_OF_A_LINK_THAT_KEEPS_UP
-
-    @property
-    def deliveries_dropped(self) -> int:
-        """How many messages to this robot were dropped because it did not read them in time."""
-        return self._link.dropped
 
     def pump(self, timeout: float = 0.0) -> None:
         """Read what came, waiting up to timeout seconds for it, and send what is due.
 
         Raises NameTaken where another robot with this name is online.
         """
-        while (delivery := self._link.receive(timeout)) is not None:
+        while (delivery := self.link.receive(timeout)) is not None:
             timeout = 0.0
             self._note_connection()
             try:
@@ -142,12 +118,12 @@ class Uplink:
         now = self._clock()
         if now >= self._next_flood_report:
             self._next_flood_report = now + FLOOD_REPORT_SECONDS
-            for source, count in self._link.take_dropped().items():
+            for source, count in self.link.take_dropped().items():
                 self._floods.warn(f"{count:,} messages on {source} dropped unread: more than are read, or too large")
-        self._presence.pass_time(now)
+        self.presence.pass_time(now)
         may_send = not self.waits_for
-        if self._presence.is_due(now):
-            self._presence.announce(now, edits=self.outbox.edits_taken)
+        if self.presence.is_due(now):
+            self.presence.announce(now, edits=self.outbox.edits_taken)
         if may_send:
             self._broker_limit.try_sizes(now)
         self._broker_limit.cut(now)
@@ -156,7 +132,7 @@ class Uplink:
     def greet(self, seconds: float) -> None:
         """Announce this robot where a trainer is there, waiting up to so many seconds for one. Raises NameTaken."""
         give_up = self._clock() + seconds
-        while not self._presence.joined and self._clock() < give_up:
+        while not self.presence.joined and self._clock() < give_up:
             self.pump(0.05)
 
     def send(
@@ -187,7 +163,7 @@ class Uplink:
             session=session,
             again=again,
         )
-        for part in self._batching.parts(metadata, quantized, names, numbers, self._pace.message_limit):
+        for part in self._batching.parts(metadata, quantized, names, numbers, self.pace.message_limit):
             self.outbox.put(
                 part.sequence, part.payload, part.samples, again=again, position=position, evaluation=evaluation
             )
@@ -200,49 +176,49 @@ class Uplink:
 
     def answer_command(self, result: CommandResult) -> None:
         """Tell who gave a command what came of it."""
-        self._link.publish(topics.topic("robot", self._robot, "result"), pack(result), qos=1)
+        self.link.publish(topics.topic("robot", self._robot, "result"), pack(result), qos=1)
 
     def publish_metrics(self, metrics: RobotMetrics) -> None:
         """Tell whoever listens how the robot is doing."""
-        if self._presence.was_announced:  # else the name may be another robot's
-            self._link.publish(topics.topic("robot", self._robot, "metrics"), pack(metrics))
+        if self.presence.was_announced:  # else the name may be another robot's
+            self.link.publish(topics.topic("robot", self._robot, "metrics"), pack(metrics))
 
     def close(self) -> None:
         """Say goodbye."""
-        self._link.close(farewell=will(self._robot, self.state) if self._presence.was_announced else None)
+        self.link.close(farewell=will(self._robot, self.state) if self.presence.was_announced else None)
 
     def _note_connection(self) -> None:
-        if self._presence.is_new_connection() and self._pace.connection_ended():
+        if self.presence.is_new_connection() and self.pace.connection_ended():
             self._broker_limit.say_limit()
 
     def _turn_outbox(self, now: float, may_send: bool) -> None:
         """Let the outbox write down what it holds, and send what is due."""
-        self._pace.expire(now)
-        admission = self._pace.admission(now, live=self.outbox.has_live)
+        self.pace.expire(now)
+        admission = self.pace.admission(now, live=self.outbox.has_live)
         admit = admission if may_send else nothing
         topic = topics.topic("robot", self._robot, "activations")
-        for message in self.outbox.take(now, admit, self._pace.under_way):
-            if not self._link.publish(topic, message.payload, qos=1):
+        for message in self.outbox.take(now, admit, self.pace.under_way):
+            if not self.link.publish(topic, message.payload, qos=1):
                 break  # marked as sent, so it goes first the next time
-            self._pace.sent(message.id, len(message.payload), now, backlog=message.backlog)
+            self.pace.sent(message.id, len(message.payload), now, backlog=message.backlog)
 
     def _read(self, delivery: Delivery) -> None:
         topic = topics.parse(delivery.topic)
         match topic.role, topic.channel:
             case "robot", "state":
-                self._presence.hear_namesake(unpack_as(RobotState, delivery.payload), retained=delivery.retained)
+                self.presence.hear_namesake(unpack_as(RobotState, delivery.payload), retained=delivery.retained)
             case "robot", "command":
                 if not delivery.retained:  # a broker that keeps one would have it done again at every start
                     self.commands.put(unpack_as(Command, delivery.payload))
             case "robot", "receipt":
                 self._read_receipt(unpack_as(Receipt, delivery.payload), delivery.arrived)
             case "trainer", "state":
-                if self._presence.hear_trainer(topic.name, unpack_as(TrainerState, delivery.payload)):
-                    self._pace.forget()
+                if self.presence.hear_trainer(topic.name, unpack_as(TrainerState, delivery.payload)):
+                    self.pace.forget()
             case "trainer", "metrics":
                 cloud_metrics = unpack_as(TrainerMetrics, delivery.payload)
                 if (cloud_metrics.robot, cloud_metrics.boot) == (self._robot, self.state.boot):
-                    self._presence.is_trained_by(topic.name)
+                    self.presence.is_trained_by(topic.name)
                     self._read_metrics(cloud_metrics)
 
     def _read_metrics(self, cloud_metrics: TrainerMetrics) -> None:
@@ -257,7 +233,7 @@ class Uplink:
         if message is None:
             return
         # A robot or a trainer that is busy with a step for seconds is no slow link.
-        self._pace.arrived(message, arrived, held=receipt.held)
+        self.pace.arrived(message, arrived, held=receipt.held)
         if rejected and receipt.reason not in self._reasons and len(self._reasons) < MAX_REASONS:
             self._reasons.add(receipt.reason)
             log.warning("the trainer rejects what we send: %s", receipt.reason)

@@ -60,7 +60,9 @@ def test_the_line_says_how_it_goes() -> None:
 )
 def test_of_a_trainer_that_answers_nothing_it_says_what_is_known(uplink: dict[str, Any], says: str) -> None:
     nothing = {"waits_for": "", "quarantine": "", "cloud_metrics": None, "trainer_heard": None}
-    parts: tuple[Any, ...] = (SimpleNamespace(**{**nothing, **uplink}), None, None, "b" * 16, CONFIG, None)
+    known = SimpleNamespace(**{**nothing, **uplink})
+    known.presence = known
+    parts: tuple[Any, ...] = (known, None, None, "b" * 16, CONFIG, None)
     asker = _Asker(*parts)
     asker._number = 30
     assert says in asker._what_is_known()

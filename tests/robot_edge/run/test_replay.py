@@ -41,7 +41,7 @@ from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_check
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.segment import build_edge
-from robot_edge.run.checkpoint import LAYOUT
+from robot_edge.run.checkpoint import LAYOUT, inherit
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import finish, go_through
 from robot_edge.run.outcome import verdict
@@ -481,7 +481,7 @@ def test_a_class_more_than_a_former_run_knew_is_practised_with_all_of_them(
     settings = {"held_out_every": 3, "images": 48, "practice": 10}
     Run(tmp_path / "one", {**settings, "phases": "mug,car"}).all()
     heir = Run(tmp_path / "two", {**settings, "phases": "star", "weights": str(tmp_path / "one")})
-    heir.robot.inherit(tmp_path / "one")
+    inherit(heir.robot.state, heir.robot.outbox, tmp_path / "one")
     inherited = len(heir.robot.state.memory.rehearsal)
     summary = heir.all()
     stream = [fresh for _, fresh in heir.trainer.frames if fresh]
@@ -569,7 +569,7 @@ def test_frames_of_a_former_run_have_numbers_of_their_own(tmp_path: Path) -> Non
     former = Run(tmp_path / "one", {"images": 40})
     former.all()
     heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one"), "images": 40, "held_out": "sim:"})
-    heir.robot.inherit(tmp_path / "one")
+    inherit(heir.robot.state, heir.robot.outbox, tmp_path / "one")
     inherited = len(heir.robot.state.memory.rehearsal)
     heir.all()
     fresh = [batch for batch in heir.link.batches if not batch.evaluation and not batch.again]
@@ -1156,7 +1156,7 @@ def test_a_run_that_begins_with_anothers_weights_remembers_its_frames(tmp_path: 
     former = Run(tmp_path / "one", {"images": 160})
     former.all()
     heir = Run(tmp_path / "two", {"source": "sim:", "weights": str(tmp_path / "one"), "images": 8})
-    heir.robot.inherit(tmp_path / "one")
+    inherit(heir.robot.state, heir.robot.outbox, tmp_path / "one")
     before, after = former.robot.state.memory, heir.robot.state.memory
     assert before.rehearsal.counts()
     assert after.classes == before.classes
@@ -1173,7 +1173,7 @@ def test_inherited_frames_are_scaled_and_bounded(tmp_path: Path) -> None:
     former.all()
     room_for_ten = {"image_size": 32, "rehearsal_mb": 10 * 3 * 32**2 / 12 / 1e6}
     heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one"), **room_for_ten})
-    heir.robot.inherit(tmp_path / "one")
+    inherit(heir.robot.state, heir.robot.outbox, tmp_path / "one")
     frames = list(heir.robot.state.memory.rehearsal.all())
     assert len(frames) == 10
     assert frames[0].image.shape == (32, 32, 3)
@@ -1184,7 +1184,7 @@ def test_a_former_run_that_kept_no_frames_is_said(tmp_path: Path, caplog: pytest
     Run(tmp_path / "one", {"images": 40, "rehearse": 0}).all()
     heir = Run(tmp_path / "two", {"weights": str(tmp_path / "one")})
     with caplog.at_level("WARNING"):
-        heir.robot.inherit(tmp_path / "one")
+        inherit(heir.robot.state, heir.robot.outbox, tmp_path / "one")
     assert "kept no frames to rehearse of" in caplog.text
 
 
@@ -1192,13 +1192,13 @@ def test_a_class_that_is_forgotten_before_anything_is_learned_stays_forgotten(tm
     Run(tmp_path / "one", {"images": 160}).all()
     settings = {"source": "sim:", "weights": str(tmp_path / "one"), "images": 8}
     first = Run(tmp_path / "two", settings)
-    first.robot.inherit(tmp_path / "one")
+    inherit(first.robot.state, first.robot.outbox, tmp_path / "one")
     gone = first.robot.state.memory.classes[0]
     first.robot.edit("forget", gone, "", 0)
     first.outbox.sync(0.0)
     first.end()
     second = Run(tmp_path / "two", settings, boot=LATER)
-    second.robot.inherit(tmp_path / "one")
+    inherit(second.robot.state, second.robot.outbox, tmp_path / "one")
     memory = second.robot.state.memory
     assert memory.counts().get(gone, 0) == 0
     assert gone not in memory.classes

@@ -205,7 +205,7 @@ def test_it_says_what_it_waits_for(make: MakeWorld) -> None:
     assert world.uplink.waits_for == ""
     world.link.connected = False
     assert world.uplink.waits_for.startswith("the broker")
-    assert not world.uplink.trainer_online
+    assert not world.uplink.presence.trainer_online
 
 
 def test_it_says_nothing_before_there_is_a_trainer_and_then_its_state_first(make: MakeWorld) -> None:
@@ -522,9 +522,9 @@ def slow_link(world: World, rate: float) -> None:
 
 def test_messages_get_smaller_on_a_slow_link(make: MakeWorld) -> None:
     world = make.joined(dataclasses.replace(STATE, split=LARGE))
-    assert world.uplink.goodput is None
+    assert world.uplink.pace.goodput is None
     slow_link(world, rate=20_000)
-    assert world.uplink.goodput == pytest.approx(20_000, rel=0.2)
+    assert world.uplink.pace.goodput == pytest.approx(20_000, rel=0.2)
     before = world.uplink.outbox.messages_made
     world.uplink.send(sample(15, LARGE), ["cat"] * 15)
     assert world.uplink.outbox.messages_made == before + 4, "of four samples each, 33 kB"
@@ -544,7 +544,7 @@ def test_a_slow_link_is_behind_with_far_fewer_messages(make: MakeWorld) -> None:
 def test_small_messages_are_behind_by_the_time_that_they_need_on_the_link(make: MakeWorld) -> None:
     world = make.joined()
     slow_link(world, rate=500)
-    goodput, outbox = world.uplink.goodput, world.uplink.outbox
+    goodput, outbox = world.uplink.pace.goodput, world.uplink.outbox
     assert goodput is not None
     before = outbox.bytes_made
     while not world.uplink.is_behind:
@@ -572,7 +572,7 @@ def test_a_robot_that_is_busy_for_seconds_has_no_slow_link(make: MakeWorld) -> N
         world.receipt(batch.sequence)
         world.now += 4.5  # a step of training
     world.pump()
-    assert world.uplink.goodput == pytest.approx(8 * 8192 / 0.5, rel=0.2)
+    assert world.uplink.pace.goodput == pytest.approx(8 * 8192 / 0.5, rel=0.2)
 
 
 def test_behind_a_trainer_that_is_busy_for_seconds_there_is_no_slow_link(make: MakeWorld) -> None:
@@ -585,7 +585,7 @@ def test_behind_a_trainer_that_is_busy_for_seconds_there_is_no_slow_link(make: M
         world.trainer()
         world.receipt(batch.sequence, held=4.5)
         world.pump()
-    assert world.uplink.goodput == pytest.approx(8 * 8192 / 0.5, rel=0.2)
+    assert world.uplink.pace.goodput == pytest.approx(8 * 8192 / 0.5, rel=0.2)
     for _ in range(3):
         world.uplink.send(sample(8, LARGE), ["cat"] * 8)
     world.pump()
@@ -871,4 +871,4 @@ def test_a_flood_ends_no_turn_and_displaces_only_what_comes_under_the_same_topic
     assert "messages on reflexarc/1/robot/r1/command dropped unread" in caplog.text
     assert "messages on strangers dropped unread" in caplog.text
     world.now += AWAY_SECONDS - 15.0
-    assert world.uplink.trainer_online, "its heartbeat did not wait behind the flood"
+    assert world.uplink.presence.trainer_online, "its heartbeat did not wait behind the flood"
