@@ -9,8 +9,9 @@ from pathlib import Path
 from broker.errors import ConfigError, MachineError
 from broker.program.paths import like, typed_path, what_is_wrong
 from robot_edge.run.config import EvaluateConfig, RobotConfig
-from robot_edge.sources.kinds import check_source, is_same_recording
+from robot_edge.sources.kinds import check_source
 from robot_edge.sources.passwords import unmasked
+from robot_edge.sources.recordings import is_same_recording
 
 log = logging.getLogger("robot-edge")
 

@@ -18,9 +18,9 @@ from hierarchy.runtime.state import Layout
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.encoded import SUFFIXES
 from robot_edge.sources.frames import Numbering
-from robot_edge.sources.kinds import BAGS
 from robot_edge.sources.listing import list_pictures
 from robot_edge.sources.passwords import masked
+from robot_edge.sources.recordings import BAGS
 
 FILE = "source.json"
 LABELS = "--labels"

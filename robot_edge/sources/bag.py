@@ -16,7 +16,7 @@ from broker.wire.messages import ClassEdit
 from robot_edge.sources.bag_labels import DETECTION_NANOSECONDS, BagLabels
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.frames import Frame, Pixels, relabelled
-from robot_edge.sources.kinds import check_is_bag
+from robot_edge.sources.recordings import check_is_bag
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros_images import (
     COMPRESSED_IMAGE,

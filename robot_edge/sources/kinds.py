@@ -1,97 +1,159 @@
-"""The kinds of sources, as they are written on the command line; whether what a recording's source names is there."""
+"""The kinds of sources: how each is written on the command line, and what opens it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import SourceError
-from broker.program.paths import did_you_mean, like, shown, typed_path, what_is_wrong
-from robot_edge.sources.encoded import SUFFIXES
+from broker.program.paths import did_you_mean, like, typed_path
+from robot_edge.sources.bag import BagSource
+from robot_edge.sources.camera import open_camera, open_stream
+from robot_edge.sources.folder import FolderSource
+from robot_edge.sources.frames import FrameSource, Numbering
+from robot_edge.sources.gstreamer import open_pipeline
 from robot_edge.sources.passwords import masked
+from robot_edge.sources.recordings import check_is_bag, check_is_folder, check_is_video, source_for
+from robot_edge.sources.ros2 import open_topic
+from robot_edge.sources.settings import SourceOptions
+from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.sources.torchvision_set import TorchvisionSource
+from robot_edge.sources.video import VideoSource
 
-KINDS = (
-    "camera:0",
-    "camera:/dev/video0",
-    "rtsp://...",
-    "http://... (MJPEG)",
-    "video:FILE",
-    "bag:PATH",
-    "folder:PATH",
-    "torchvision:NAME",
-    "gst:PIPELINE",
-    "ros2:/TOPIC",
-    "sim:",
-)
-NAMES = [*dict.fromkeys(kind.partition(":")[0] for kind in KINDS), "rtsps", "https"]
-BAGS = (".bag", ".mcap", ".db3")
-PICTURES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+# Frames that the simulated camera shows where nobody says how many.
+SIM_FRAMES = 12_000
+# When watched live: scenes (of four frames) before the next toy.
+SIM_STAY = 40
+# And in pixels, larger than what the network takes in, as a camera's pictures are.
+SIM_SIZE = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be opened, as `open_source` takes it. rest: what is behind the colon.
+
+    shown: the classes of each phase; None for all.
+    """
+
+    text: str
+    rest: str
+    options: SourceOptions
+    shown: Sequence[Sequence[str] | None]
+    epochs: int
+    images: int
+    image_size: int
+    seed: int
+    live: bool
+    numbering: Numbering | None
+
+
+def _folder(asked: Request) -> list[FrameSource]:
+    path = typed_path(asked.rest)
+    return [
+        FolderSource(path, classes=one, epochs=asked.epochs, seed=asked.seed + number, numbering=asked.numbering)
+        for number, one in enumerate(asked.shown)
+    ]
+
+
+def _torchvision(asked: Request) -> list[FrameSource]:
+    root = typed_path(asked.options.data_dir) if asked.options.data_dir else None
+    return [
+        TorchvisionSource(asked.rest, root, classes=one, epochs=asked.epochs, seed=asked.seed + number)
+        for number, one in enumerate(asked.shown)
+    ]
+
+
+def _sim(asked: Request) -> list[FrameSource]:
+    """Return what replays its phases; where it is watched live, one thing after the other, for as long as it takes."""
+    if asked.live:
+        names = tuple(asked.rest.split(",")) if asked.rest else None
+        size = max(asked.image_size, SIM_SIZE)
+        return [SimulatedCamera(classes=names, size=size, seed=asked.seed, stay=SIM_STAY, things=True)]
+    if asked.rest:
+        raise SourceError(
+            f"sim:{asked.rest}: toys are chosen by name where they are looked at (--live), and by --phases in a "
+            "replay; sim: alone shows all of them"
+        )
+    share = (asked.images or SIM_FRAMES) // len(asked.shown)
+    return [
+        SimulatedCamera(
+            classes=one, frames=share, size=asked.image_size, seed=asked.seed + number, first_scene=number * share
+        )
+        for number, one in enumerate(asked.shown)
+    ]
+
+
+def _video(asked: Request) -> list[FrameSource]:
+    labels = typed_path(asked.options.labels) if asked.options.labels and not asked.live else None
+    return [VideoSource(typed_path(asked.rest), labels)]
+
+
+def _bag(asked: Request) -> list[FrameSource]:
+    label_topic = None if asked.live else asked.options.label_topic
+    return [BagSource(typed_path(asked.rest), asked.options.image_topic, label_topic)]
+
+
+def _stream(asked: Request) -> list[FrameSource]:
+    return [open_stream(asked.text)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source. written: for people. parts: opens it, one part for each phase.
+
+    check: raises SourceError where a recording is not there. has_phases: and epochs. alone: may have nothing behind
+    its name. begins: what is behind the colon, otherwise.
+    """
+
+    written: Sequence[str]
+    parts: Callable[[Request], list[FrameSource]]
+    check: Callable[[Path], None] | None = None
+    has_phases: bool = False
+    alone: bool = False
+    begins: str = ""
+
+    def takes(self, rest: str) -> bool:
+        """Whether that may stand behind its colon."""
+        return rest.startswith(self.begins) and bool(rest or self.alone)
+
+
+# By what stands in front of the colon. A new kind is a line here.
+KINDS = {
+    "camera": Kind(
+        ["camera:0", "camera:/dev/video0"], lambda asked: [open_camera(asked.rest, asked.options)], alone=True
+    ),
+    "rtsp": Kind(["rtsp://..."], _stream, begins="//"),
+    "rtsps": Kind([], _stream, begins="//"),
+    "http": Kind(["http://... (MJPEG)"], _stream, begins="//"),
+    "https": Kind([], _stream, begins="//"),
+    "video": Kind(["video:FILE"], _video, check_is_video),
+    "bag": Kind(["bag:PATH"], _bag, check_is_bag),
+    "folder": Kind(["folder:PATH"], _folder, check_is_folder, has_phases=True),
+    "torchvision": Kind(["torchvision:NAME"], _torchvision, has_phases=True),
+    "gst": Kind(["gst:PIPELINE"], lambda asked: [open_pipeline(asked.rest, asked.options)]),
+    "ros2": Kind(["ros2:/TOPIC"], lambda asked: [open_topic(asked.rest, asked.options)]),
+    "sim": Kind(["sim:"], _sim, has_phases=True, alone=True),
+}
 
 
 def check_source(text: str, flag: str = "--source") -> None:
     """Raise SourceError where a source is of no kind, or names a recording that is not there. Opens nothing."""
-    kind, colon, rest = text.partition(":")
-    if kind not in NAMES or not (colon or kind in ("sim", "camera")):
+    name, colon, rest = text.partition(":")
+    kind = KINDS.get(name)
+    if kind is None or not (colon or kind.alone):
         raise unknown_kind(text, flag)
-    if rest and kind == "folder":
-        check_is_folder(typed_path(rest))
-    if rest and kind == "video":
-        check_is_video(typed_path(rest))
-    if rest and kind == "bag":
-        check_is_bag(typed_path(rest))
+    if rest and kind.check:
+        kind.check(typed_path(rest))
 
 
 def unknown_kind(text: str, flag: str = "source") -> SourceError:
     """Return the error of a source that is of no kind, with what may be meant."""
     meant = _meant_by(text)
     hint = f" (did you mean {masked(meant)}?)" if meant else did_you_mean(typed_path(text)) if os.sep in text else ""
-    return SourceError(f"{flag} {masked(text)!r}{hint}: expected {', '.join(KINDS)}")
-
-
-def check_is_folder(path: Path) -> None:
-    """Raise SourceError unless there is a folder to be read."""
-    expected = f"expected {shown(path)}/<class>/*.jpg, *.png and so on"
-    if wrong := what_is_wrong(path):
-        raise SourceError(f"folder {shown(path)} {wrong}; {expected}")
-    if not path.is_dir():
-        raise SourceError(f"folder {shown(path)} is a file (did you mean {source_for(path)}?); {expected}")
-
-
-def check_is_video(path: Path) -> None:
-    """Raise SourceError unless there is a file to be read."""
-    if wrong := what_is_wrong(path):
-        raise SourceError(f"video {shown(path)} {wrong}")
-    if not path.is_file():
-        raise SourceError(f"video {shown(path)} is no file (did you mean {source_for(path)}?)")
-
-
-def check_is_bag(path: Path) -> None:
-    """Raise SourceError unless there is a file or a folder to be read."""
-    if wrong := what_is_wrong(path):
-        raise SourceError(f"bag {shown(path)} {wrong}")
-
-
-def source_for(path: Path) -> str:
-    """Return the source that shows what is at a path, by what it is and how it is called."""
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        is_bag = (path / "metadata.yaml").exists() or any(one.suffix in BAGS for one in path.iterdir())
-        return f"{'bag' if is_bag else 'folder'}:{shown(path)}"
-    if path.is_char_device():
-        return f"camera:{shown(path)}"
-    if suffix in PICTURES:
-        return f"folder:{shown(path.absolute().parents[min(1, len(path.absolute().parents) - 1)])}"
-    return f"{'bag' if suffix in BAGS else 'video'}:{shown(path)}"
-
-
-def is_same_recording(source: str, other: str) -> bool:
-    """Whether two sources show the same file or folder."""
-    kind, _, rest = source.partition(":")
-    other_kind, _, other_rest = other.partition(":")
-    if kind != other_kind or kind not in ("folder", "video", "bag"):
-        return False
-    path, other_path = typed_path(rest).resolve(), typed_path(other_rest).resolve()
-    return path == other_path
+    expected = ", ".join(one for kind in KINDS.values() for one in kind.written)
+    return SourceError(f"{flag} {masked(text)!r}{hint}: expected {expected}")
 
 
 def _meant_by(text: str) -> str:
@@ -103,4 +165,4 @@ def _meant_by(text: str) -> str:
     except (OSError, ValueError):
         return ""
     kind, _, rest = text.partition(":")
-    return f"{likely}:{rest}" if rest and (likely := like(kind, NAMES)) else ""
+    return f"{likely}:{rest}" if rest and (likely := like(kind, list(KINDS))) else ""

@@ -12,7 +12,7 @@ from broker.errors import MalformedMessage, SourceError
 from broker.program.paths import shown
 from broker.wire.bounds import check_class_name
 from robot_edge.sources.frames import LeftOut
-from robot_edge.sources.kinds import PICTURES, check_is_folder
+from robot_edge.sources.recordings import PICTURES, check_is_folder
 
 # What file managers, cameras and archives leave behind, besides whatever begins with a dot.
 LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found", "$recycle.bin"}

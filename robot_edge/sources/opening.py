@@ -7,29 +7,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from broker.errors import SourceError
-from broker.program.paths import typed_path
-from robot_edge.sources.bag import BagSource
-from robot_edge.sources.camera import open_camera, open_stream
-from robot_edge.sources.folder import FolderSource
 from robot_edge.sources.frames import Frame, FrameSource, LeftOut, Numbering
-from robot_edge.sources.gstreamer import open_pipeline
-from robot_edge.sources.kinds import unknown_kind
+from robot_edge.sources.kinds import KINDS, Request, unknown_kind
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.passwords import masked, unmasked
 from robot_edge.sources.replay import Replay
-from robot_edge.sources.ros2 import open_topic
 from robot_edge.sources.settings import CAMERAS, SourceOptions, is_live_source, parse_rate
-from robot_edge.sources.sim import SimulatedCamera
-from robot_edge.sources.torchvision_set import TorchvisionSource
-from robot_edge.sources.video import VideoSource
 
-WITHOUT_PHASES = {"gst", "ros2", "camera", "video", "bag", "rtsp", "rtsps", "http", "https"}
-# Frames that the simulated camera shows where nobody says how many.
-SIM_FRAMES = 12_000
-# When watched live: frames a second, and scenes (of four frames) before the next toy.
-SIM_RATE, SIM_STAY = 10, 40
-# And in pixels, larger than what the network takes in, as a camera's pictures are.
-SIM_SIZE = 160
+# Frames a second of the simulated camera when it is watched live.
+SIM_RATE = "10"
 
 log = logging.getLogger("robot-edge")
 
@@ -58,57 +44,35 @@ def open_source(
     """
     options = options or SourceOptions()
     text = unmasked(text)
-    _say_what_is_not_read(text.partition(":")[0], options)
-    if needs_labels and text.partition(":")[0] in CAMERAS:
+    name, _, rest = text.partition(":")
+    kind = KINDS.get(name)
+    _say_what_is_not_read(name, options)
+    if needs_labels and name in CAMERAS:
         raise SourceError(f"{masked(text)} says nothing of what it shows: record and label it, and use the recording")
-    shown: list[Sequence[str] | None] = list(phases) or [None]
-    parts: list[FrameSource]
-    match text.partition(":"):
-        case "folder", _, path if path:
-            parts = [
-                FolderSource(typed_path(path), classes=classes, epochs=epochs, seed=seed + number, numbering=numbering)
-                for number, classes in enumerate(shown)
-            ]
-        case "torchvision", _, name if name:
-            root = typed_path(options.data_dir) if options.data_dir else None
-            parts = [
-                TorchvisionSource(name, root, classes=classes, epochs=epochs, seed=seed + number)
-                for number, classes in enumerate(shown)
-            ]
-        case "sim", _, toys if live:
-            parts = [_live_camera(toys, image_size, seed)]
-            options = replace(options, rate=str(SIM_RATE)) if options.rate == "max" else options
-        case "sim", _, "":
-            parts = _simulated_replay(shown, images, image_size, seed)
-        case "sim", _, toys:
-            raise SourceError(
-                f"sim:{toys}: toys are chosen by name where they are looked at (--live), and by --phases in a replay; "
-                "sim: alone shows all of them"
-            )
-        case kind, _, _ if (phases or epochs > 1) and kind in WITHOUT_PHASES:
-            raise SourceError(f"{kind}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
-        case "video", _, path if path:
-            labels = typed_path(options.labels) if options.labels and not live else None
-            parts = [VideoSource(typed_path(path), labels)]
-        case "bag", _, path if path:
-            parts = [BagSource(typed_path(path), options.image_topic, None if live else options.label_topic)]
-        case "gst", _, pipeline if pipeline:
-            parts = [open_pipeline(pipeline, options)]
-        case "ros2", _, topic if topic:
-            parts = [open_topic(topic, options)]
-        case "camera", _, device:
-            parts = [open_camera(device, options)]
-        case (("rtsp" | "rtsps" | "http" | "https"), _, rest) if rest.startswith("//"):
-            parts = [open_stream(text)]
-        case _:
-            raise unknown_kind(text)
+    if kind and not kind.has_phases and (phases or epochs > 1):
+        raise SourceError(f"{name}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
+    if kind is None or not kind.takes(rest):
+        raise unknown_kind(text)
+    request = Request(
+        text=text,
+        rest=rest,
+        options=options,
+        shown=list(phases) or [None],
+        epochs=epochs,
+        images=images,
+        image_size=image_size,
+        seed=seed,
+        live=live,
+        numbering=numbering,
+    )
+    parts = kind.parts(request)
     if not live:
         _check_labels(parts, needs_labels=needs_labels)
     rate = options.rate
     if is_live_source(text):  # it has its own pace: to be held to it once more would only make frames older
         rate = "max" if rate == "realtime" else rate
     elif live and rate == "max":
-        rate = "realtime"
+        rate = SIM_RATE if name == "sim" else "realtime"
     return Paced(ChainedSource(parts, images), parse_rate(rate))
 
 
@@ -132,22 +96,6 @@ def _check_labels(parts: Sequence[FrameSource], *, needs_labels: bool) -> None:
             part.close()
         raise SourceError(reasons[0])
     log.warning("%s", reasons[0])
-
-
-def _live_camera(toys: str, image_size: int, seed: int) -> FrameSource:
-    """Return a camera as somebody holds one thing after the other before it, for as long as it takes."""
-    names = tuple(toys.split(",")) if toys else None
-    return SimulatedCamera(classes=names, size=max(image_size, SIM_SIZE), seed=seed, stay=SIM_STAY, things=True)
-
-
-def _simulated_replay(
-    shown: Sequence[Sequence[str] | None], images: int, image_size: int, seed: int
-) -> list[FrameSource]:
-    share = (images or SIM_FRAMES) // len(shown)
-    return [
-        SimulatedCamera(classes=classes, frames=share, size=image_size, seed=seed + number, first_scene=number * share)
-        for number, classes in enumerate(shown)
-    ]
 
 
 class ChainedSource:

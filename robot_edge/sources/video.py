@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from broker.errors import SourceError
 from robot_edge.sources.frames import NOMINAL_RATE, Frame, Pixels, check_size
-from robot_edge.sources.kinds import check_is_video
 from robot_edge.sources.label_file import read_labels
+from robot_edge.sources.recordings import check_is_video
 from robot_edge.sources.replay import Replay
 
 if TYPE_CHECKING:

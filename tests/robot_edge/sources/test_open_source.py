@@ -12,8 +12,9 @@ from PIL import Image
 
 from broker.errors import SourceError
 from robot_edge.sources.frames import Frame, FrameSource
+from robot_edge.sources.kinds import SIM_FRAMES
 from robot_edge.sources.live import LiveSource
-from robot_edge.sources.opening import SIM_FRAMES, open_source
+from robot_edge.sources.opening import open_source
 from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.sim import FRAMES_PER_SCENE
 from tests.robot_edge.sources.test_live import script
@@ -165,7 +166,7 @@ def test_a_folder_is_not_read_to_go_on_in_it(folder: str) -> None:
 def test_a_camera_is_not_held_to_its_pace_once_more(monkeypatch: pytest.MonkeyPatch, rate: str) -> None:
     times, hold = iter([100.0, 200.0]), threading.Event()
     camera = LiveSource("toy", script(1, 2, hold), clock=lambda: next(times))
-    monkeypatch.setattr("robot_edge.sources.opening.open_stream", lambda url: camera)
+    monkeypatch.setattr("robot_edge.sources.kinds.open_stream", lambda url: camera)
     with closing(open_source("http://camera/", SourceOptions(rate=rate), image_size=32, live=True)) as source:
         assert source.next(10) is not None
         # Its pictures are of now when they come. One that came late would else hold up all that come after it.

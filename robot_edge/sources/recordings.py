@@ -1,0 +1,58 @@
+"""Whether what a recording's source names is there; which source shows what is at a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from broker.errors import SourceError
+from broker.program.paths import shown, typed_path, what_is_wrong
+from robot_edge.sources.encoded import SUFFIXES
+
+BAGS = (".bag", ".mcap", ".db3")
+PICTURES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+
+def check_is_folder(path: Path) -> None:
+    """Raise SourceError unless there is a folder to be read."""
+    expected = f"expected {shown(path)}/<class>/*.jpg, *.png and so on"
+    if wrong := what_is_wrong(path):
+        raise SourceError(f"folder {shown(path)} {wrong}; {expected}")
+    if not path.is_dir():
+        raise SourceError(f"folder {shown(path)} is a file (did you mean {source_for(path)}?); {expected}")
+
+
+def check_is_video(path: Path) -> None:
+    """Raise SourceError unless there is a file to be read."""
+    if wrong := what_is_wrong(path):
+        raise SourceError(f"video {shown(path)} {wrong}")
+    if not path.is_file():
+        raise SourceError(f"video {shown(path)} is no file (did you mean {source_for(path)}?)")
+
+
+def check_is_bag(path: Path) -> None:
+    """Raise SourceError unless there is a file or a folder to be read."""
+    if wrong := what_is_wrong(path):
+        raise SourceError(f"bag {shown(path)} {wrong}")
+
+
+def source_for(path: Path) -> str:
+    """Return the source that shows what is at a path, by what it is and how it is called."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        is_bag = (path / "metadata.yaml").exists() or any(one.suffix in BAGS for one in path.iterdir())
+        return f"{'bag' if is_bag else 'folder'}:{shown(path)}"
+    if path.is_char_device():
+        return f"camera:{shown(path)}"
+    if suffix in PICTURES:
+        return f"folder:{shown(path.absolute().parents[min(1, len(path.absolute().parents) - 1)])}"
+    return f"{'bag' if suffix in BAGS else 'video'}:{shown(path)}"
+
+
+def is_same_recording(source: str, other: str) -> bool:
+    """Whether two sources show the same file or folder."""
+    kind, _, rest = source.partition(":")
+    other_kind, _, other_rest = other.partition(":")
+    if kind != other_kind or kind not in ("folder", "video", "bag"):
+        return False
+    path, other_path = typed_path(rest).resolve(), typed_path(other_rest).resolve()
+    return path == other_path
