@@ -61,7 +61,7 @@ def load_checkpoint(folder: Path, layout: Layout[State], advice: str = "name ano
         if SCHEMA not in metadata:
             metadata[TENSORS] = _by_part(list(tensors))
         return layout.unpack(folder, metadata, lambda _, name: tensors[name])
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         if isinstance(found := refused(f"the checkpoint in {folder} cannot be read", error), MachineError):
             raise found from error
         raise ConfigError(f"the checkpoint in {folder} is damaged, or none of ours ({error}): {advice}") from error

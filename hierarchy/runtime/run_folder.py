@@ -88,7 +88,7 @@ class RunFolder:
         """Return the summary that a former process of the run has left; None where it was killed."""
         try:
             summary: dict[str, Any] = json.loads((self.path / SUMMARY).read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return summary
 
@@ -196,6 +196,6 @@ def _mend(metrics: Path) -> dict[str, Any]:
     lines = tail[:end].splitlines()
     try:
         last = json.loads(lines[-1]) if lines else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         last = {}
     return last if isinstance(last, dict) else {}

@@ -60,16 +60,21 @@ class Layout(Generic[State]):
         if not isinstance(packed, dict):
             raise ValueError(f"expected an object, got {type(packed).__name__}")
         fields = dict(packed)
-        version = fields[SCHEMA] if isinstance(fields.get(SCHEMA), int) else 0
+        version = fields.get(SCHEMA, 0)
+        if type(version) is not int or version < 0:
+            raise ValueError(f"{SCHEMA} is {version!r}, expected a number from 0 on")
         if version > len(self.migrations):
-            raise newer(where, str(fields.get(WRITTEN_BY)))
+            raise newer(where, str(fields.get(WRITTEN_BY)), version, len(self.migrations))
         for migrate in self.migrations[version:]:
             fields = migrate(fields)
         return msgspec.convert(fields, self.kind, dec_hook=other)
 
     def read(self, path: Path) -> State:
         """Return the state in a JSON file. Raises OSError, and what `unpack` does."""
-        return self.unpack(path, json.loads(path.read_text()))
+        try:
+            return self.unpack(path, json.loads(path.read_text()))
+        except RecursionError as error:
+            raise ValueError(f"nested too deeply: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +109,7 @@ class DatabaseLayout:
             database.execute(query).fetchone() for query in ("PRAGMA application_id", "PRAGMA user_version")
         )
         if application == self.application and version > self.version:
-            raise newer(path, _signed_by(database))
+            raise newer(path, _signed_by(database), version, self.version)
         if application != self.application or version not in {self.version, *self.migrations}:
             raise ConfigError(otherwise)
         if version < self.version and not reading:
@@ -112,11 +117,11 @@ class DatabaseLayout:
             database.executescript(f"BEGIN IMMEDIATE; {steps} {self._signature} COMMIT;")
 
 
-def newer(where: Path, program: str) -> ConfigError:
-    """Return the error of what a newer version of the program wrote."""
+def newer(where: Path, program: str, layout: int, newest: int) -> ConfigError:
+    """Return the error of what a newer version of the program wrote. newest: layout that this one reads."""
     return ConfigError(
-        f"{where} was written by {program}. This is {program_version()}, which cannot read it: update it, or choose "
-        "another folder"
+        f"{where} was written by {program}. This is {program_version()}, which reads up to layout {newest}; the file "
+        f"has layout {layout}, so the program cannot read it: update it, or choose another folder"
     )
 
 

@@ -130,6 +130,13 @@ def test_one_without_a_version_is_migrated_with_its_tensors(folder: Path) -> Non
     assert (loaded.steps, loaded.parts["weights"]["a"].tolist()) == (4, [1.0, 1.0])
 
 
+def test_one_that_is_nested_deeper_than_python_follows_is_damaged(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    save_file({"a": torch.ones(2)}, folder / CHECKPOINT, metadata={"about": "[" * 100_000 + "]" * 100_000})
+    with pytest.raises(ConfigError, match="is damaged, or none of ours"):
+        load_checkpoint(folder, LAYOUT)
+
+
 def test_one_of_a_newer_version_is_refused_with_who_wrote_it(folder: Path) -> None:
     folder.mkdir(parents=True)
     about = '{"schema": 2, "written_by": "reflexarc 9.0"}'

@@ -55,17 +55,28 @@ def test_older_versions_are_migrated_step_by_step(old: dict[str, Any]) -> None:
 def test_a_newer_version_is_refused_with_who_wrote_it_and_what_to_do() -> None:
     packed = {**LAYOUT.pack(THING), "schema": 3, "written_by": "reflexarc 9.0"}
     with pytest.raises(
-        ConfigError, match=r"one\.json was written by reflexarc 9\.0\. This is reflexarc .*: update it, or"
+        ConfigError,
+        match=r"one\.json was written by reflexarc 9\.0\. This .* to layout 2; .* layout 3, .*: update it, or",
     ):
         LAYOUT.unpack(FILE, packed)
 
 
 @pytest.mark.parametrize(
-    "damaged", [None, [], 5, {"schema": 2, "count": "many", "numbers": {}}, {"schema": 2, "count": 1}]
+    "damaged",
+    [
+        *(None, [], 5, {"schema": 2, "count": "many", "numbers": {}}, {"schema": 2, "count": 1}),
+        *({"schema": schema, "size": 5, "count": 5, "numbers": {}} for schema in (True, -1, "2", None)),
+    ],
 )
 def test_what_is_no_such_state_is_damaged(damaged: object) -> None:
     with pytest.raises(ValueError, match=r"xpected|missing"):
         LAYOUT.unpack(FILE, damaged)
+
+
+def test_what_is_nested_deeper_than_python_follows_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"numbers": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        LAYOUT.read(tmp_path / FILE)
 
 
 TABLES = DatabaseLayout(
