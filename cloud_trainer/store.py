@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -61,6 +61,9 @@ CREATE TABLE forgotten (
 
 # "rflx". Version 5 did not say who wrote it.
 LAYOUT = DatabaseLayout(application=0x72666C78, version=6, tables=TABLES, migrations={5: ""})
+
+# sqlite's header up to the number of the application, four bytes.
+SIGNED_BYTES = 72
 
 # Of sequences of a boot, from the first to the last.
 Range = tuple[str, int, int]
@@ -365,16 +368,35 @@ def _connect(path: Path, *, reading: bool) -> sqlite3.Connection:
 
 def open_store(path: Path, settings: TrainingSettings) -> Store:
     """Open a run's store, or make one. Raises ConfigError where it was made with other settings."""
+    store = Store(path, asdict(settings))
+    try:
+        _check_settings(store, path, settings)
+    except ConfigError:
+        store.close()
+        raise
+    return store
+
+
+def check_store(path: Path, settings: TrainingSettings) -> None:
+    """Raise ConfigError where a store that is there was made with other settings. Nothing is written."""
+    try:
+        with path.open("rb") as file:
+            application = file.read(SIGNED_BYTES)[-4:]
+    except OSError:
+        return  # `open_store` says what is wrong
+    if int.from_bytes(application, "big") == LAYOUT.application:
+        with closing(Store(path)) as store:
+            _check_settings(store, path, settings)
+
+
+def _check_settings(store: Store, path: Path, settings: TrainingSettings) -> None:
     now = asdict(settings)
-    store = Store(path, now)
     for name, value in store.settings.items():
         if now.get(name) != value:
-            store.close()
             raise ConfigError(
                 f"{path} was made with --{name.replace('_', '-')} {value}, now it is {now.get(name)}: training must go "
                 "on as it began; use the same setting or another --run-dir"
             )
-    return store
 
 
 @contextmanager

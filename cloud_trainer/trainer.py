@@ -28,7 +28,7 @@ from cloud_trainer.fleet import Fleet
 from cloud_trainer.node import TrainerNode
 from cloud_trainer.page.model import PageModel
 from cloud_trainer.robot import Phase, Robot
-from cloud_trainer.store import STORE, Store, damage_explained, open_store
+from cloud_trainer.store import STORE, Store, check_store, damage_explained, open_store
 from cloud_trainer.training import Training
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.command_line import StopRequest, end_at_once
@@ -113,18 +113,19 @@ class Trainer:
         state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
         topic = topics.topic("trainer", config.trainer, "state")
         self._farewell = (topic, pack(dataclasses.replace(state, online=False)))
-        if (config.run_path / METRICS).exists() and not (config.run_path / STORE).exists():
+        self.run_dir: Path = config.run_path
+        self._store_path = self.run_dir / STORE
+        if (self.run_dir / METRICS).exists() and not self._store_path.exists():
             raise ConfigError(
-                f"{config.run_path} holds a run, but not a trainer's, or one whose {STORE} is gone: put that back, or "
+                f"{self.run_dir} holds a run, but not a trainer's, or one whose {STORE} is gone: put that back, or "
                 "choose another --run-dir"
             )
         with ExitStack() as opened:
-            opened.enter_context(damage_explained(config.run_path / STORE))
+            opened.enter_context(damage_explained(self._store_path))
             page = opened.enter_context(page_server(config.page, config.trainer))
-            folder = opened.enter_context(closing(RunFolder(config.run_path, config.as_toml())))
-            self.run_dir: Path = folder.path
-            self._store_path = folder.path / STORE
             settings = config.training(torch.get_num_threads())
+            check_store(self._store_path, settings)  # what is refused keeps its config.toml
+            folder = opened.enter_context(closing(RunFolder(self.run_dir, config.as_toml())))
             store = opened.enter_context(closing(open_store(self._store_path, settings)))
             training_store = opened.enter_context(closing(Store(self._store_path)))
             self._link = MqttLink(

@@ -127,7 +127,9 @@ def _flags(settings: dict[str, Any], path: Path) -> list[str]:
     for name, value in settings.items():
         if name in GONE and value == "auto":
             continue
-        if isinstance(value, (dict, list)):
+        if isinstance(value, dict):
+            raise ConfigError(f"--config {path}: a table [{name}] is not read; put its lines above")
+        if isinstance(value, list):
             raise ConfigError(f"--config {path}: {name} is a {type(value).__name__}; use text, a number, true or false")
         flag = name.replace("_", "-")
         if isinstance(value, bool):

@@ -133,6 +133,17 @@ def test_a_second_trainer_of_the_name_is_refused(robot: ThinRobot, amqtt_url: st
         first.open()
 
 
+def test_a_run_with_other_settings_is_refused_and_keeps_its_own(
+    robot: ThinRobot, amqtt_url: str, tmp_path: Path
+) -> None:
+    with trainer_for(robot, amqtt_url, tmp_path):
+        pass
+    before = (tmp_path / "config.toml").read_bytes()
+    with pytest.raises(ConfigError, match="made with --batch 4, now it is 8"):
+        trainer_for(robot, amqtt_url, tmp_path, batch=8).open()
+    assert (tmp_path / "config.toml").read_bytes() == before
+
+
 def test_settings_that_cannot_work_are_said_before_anything_is_opened(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--batch"):
         cloud.Trainer(batch=1, run_dir=str(tmp_path / "run"))

@@ -89,7 +89,8 @@ def test_a_file_in_the_wrong_place_gets_an_example(arguments: list[str]) -> None
     [
         (b"bits = ", "Invalid value"),
         (b"\xff\xfe", "UTF-16: save it as UTF-8"),
-        (b"[robot]\nbits = 4", "robot is a dict; use text, a number, true or false"),
+        (b"[robot]\nbits = 4", "a table \\[robot\\] is not read; put its lines above"),
+        (b"bits = [4]", "bits is a list; use text, a number, true or false"),
         (b"phases = ['cat']", "phases is a list"),
     ],
 )
