@@ -1,6 +1,6 @@
 """The robot's page, for a phone as well as for a desk: what it sees, and whoever is there may teach it.
 
-Everything here runs on the page's thread. It reads the board, and puts commands on it.
+Everything here runs on the page's thread. It reads the page model, and puts commands into it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from robot_edge.page.viewers import MAX_VIEWERS, Viewers
 FRAMES_PER_SECOND = 15.0
 # Characters that a field takes. More than a name may have: a long one is refused, not cut to another.
 MAX_TYPED = 1000
-# Between two looks at the board: of what changes all the time, and of figures and curves.
+# Between two looks at the page model: of what changes all the time, and of figures and curves.
 QUICK_SECONDS, SLOW_SECONDS = 0.25, 1.0
 # A page whose picture has ended asks for it again after so long. Shorter, and a slow network would never bring it.
 AGAIN_SECONDS = 5.0

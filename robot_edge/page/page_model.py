@@ -89,7 +89,7 @@ class PageModel:
     """Where the robot's loop pins up what is so, and where pages leave what they want done.
 
     robot: its name. commands: those that the loop obeys. state is replaced as a whole, so any thread may read it.
-    look: None for a robot that only replays. thumbnails: by class.
+    next_view: None for a robot that only replays. thumbnails: by class.
     """
 
     robot: str

@@ -86,7 +86,7 @@ def assemble(
     """Put a run together, from its checkpoint where there is one.
 
     link: what the uplink speaks through. held_out: opens the source of frames to test on, each time anew; None where
-    they are set apart. board: of its page. console: where progress is shown; the terminal's for None.
+    they are set apart. page_model: of its page. console: where progress is shown; the terminal's for None.
     Raises ConfigError where the run cannot go on from its checkpoint, or is over.
     """
     state = _new_state(config, trainer, uplink, outbox, source, set_apart=held_out is None)

@@ -158,12 +158,20 @@ class Teaching:
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to lessons and frames that wait what a class edit says."""
-        if edit.change == "rename":
-            self.rename(edit.name, edit.to)
-        elif edit.change == "forget":
-            self.forget(edit.name)
-        else:
-            self.take_back(edit.session)
+        with self._lock:
+            if edit.change == "undo":  # a killed process may have saved the undo, and not this
+                self._lessons = [one for one in self._lessons if one.number != edit.session]
+                return
+            if self._open and self._open.name == edit.name:
+                self._open = replace(self._open, name=edit.to) if edit.change == "rename" else None
+            if edit.change == "forget":
+                self._lessons = [one for one in self._lessons if one.name != edit.name]
+                self._waiting = deque(frame for frame in self._waiting if frame.label != edit.name)
+                return
+            self._lessons = [replace(one, name=edit.to) if one.name == edit.name else one for one in self._lessons]
+            self._waiting = deque(
+                replace(frame, label=edit.to) if frame.label == edit.name else frame for frame in self._waiting
+            )
 
     def undo(self) -> Lesson | None:
         """Take the last lesson back, an open one included, with its frames that wait; None where there is none."""
@@ -176,27 +184,6 @@ class Teaching:
                 lesson = self._lessons.pop()
             self._waiting = deque(frame for frame in self._waiting if frame.session != lesson.number)
             return lesson
-
-    def take_back(self, number: int) -> None:
-        """Drop the lesson of that number, if there is one: a killed process may have saved the undo, and not this."""
-        with self._lock:
-            self._lessons = [one for one in self._lessons if one.number != number]
-
-    def rename(self, old: str, new: str) -> None:
-        """Let a class have another name in all lessons."""
-        with self._lock:
-            self._lessons = [replace(one, name=new) if one.name == old else one for one in self._lessons]
-            if self._open and self._open.name == old:
-                self._open = replace(self._open, name=new)
-            self._waiting = deque(replace(frame, label=new) if frame.label == old else frame for frame in self._waiting)
-
-    def forget(self, name: str) -> None:
-        """Drop all lessons of a class."""
-        with self._lock:
-            if self._open and self._open.name == name:
-                self._open = None
-            self._lessons = [one for one in self._lessons if one.name != name]
-            self._waiting = deque(frame for frame in self._waiting if frame.label != name)
 
     def state(self) -> TeachingState:
         """Return what a checkpoint must hold; frames that wait are lost with the process.

@@ -44,11 +44,9 @@ class Robot:
 
     def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
         self.edits.append((change, name, to, session))
-        if change == "rename":
-            self.teaching.rename(name, to)
-        elif change == "forget":
-            self.teaching.forget(name)
-        return ClassEdit(boot="0" * 16, sequence=0, number=1, change=change, name=name, to=to, session=session)
+        edit = ClassEdit(boot="0" * 16, sequence=0, number=1, change=change, name=name, to=to, session=session)
+        self.teaching.apply(edit)
+        return edit
 
 
 def said(results: list[CommandResult]) -> list[tuple[bool, bool, str]]:

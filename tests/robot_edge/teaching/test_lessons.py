@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from broker.wire.messages import Change, ClassEdit
 from robot_edge.sources.frames import Frame
 from robot_edge.teaching.lessons import MAX_WAITING, Teaching, TeachingRefused
 from tests.saved_state import read_again
@@ -30,6 +31,10 @@ def teaching(clock: Clock) -> Teaching:
 
 def frame(grey: int) -> Frame:
     return Frame(image=np.full((16, 16, 3), grey, np.uint8), label=None, scene=1, time=float(grey))
+
+
+def edit(change: Change, name: str, to: str = "") -> ClassEdit:
+    return ClassEdit(boot="0" * 16, sequence=0, number=1, change=change, name=name, to=to, session=0)
 
 
 def show(teaching: Teaching, count: int, first: int = 0) -> list[bool]:
@@ -117,7 +122,7 @@ def test_a_lesson_without_frames_leaves_nothing_to_take_back(teaching: Teaching)
 def test_other_names_and_forgetting_reach_what_waits(teaching: Teaching) -> None:
     teaching.begin("mug", 10, known=False)
     show(teaching, 2)
-    teaching.rename("mug", "cup")
+    teaching.apply(edit("rename", "mug", "cup"))
     assert teaching.open is not None
     assert teaching.open.name == "cup"
     show(teaching, 1, first=7)
@@ -126,9 +131,9 @@ def test_other_names_and_forgetting_reach_what_waits(teaching: Teaching) -> None
     assert teaching.last.name == "cup"
     teaching.begin("car", 10, known=False)
     show(teaching, 1)
-    teaching.forget("cup")
+    teaching.apply(edit("forget", "cup"))
     assert [one.label for one in iter(teaching.next_frame, None)] == ["car"]
-    teaching.forget("car")
+    teaching.apply(edit("forget", "car"))
     assert teaching.open is None
 
 
