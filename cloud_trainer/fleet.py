@@ -11,13 +11,13 @@ import torch
 
 from broker.errors import ConfigError
 from broker.wire.codec import unpack_as
-from broker.wire.messages import ActivationBatch, RobotMetrics, RobotState
+from broker.wire.messages import ActivationBatch, RobotMetrics
 from cloud_trainer.batches import KeptBatches
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
 from cloud_trainer.network_room import NetworkRoom
 from cloud_trainer.preparing import Preparer
-from cloud_trainer.robot import Preparation, Robot, entered_state
+from cloud_trainer.robot import Robot, entered_state
 from cloud_trainer.robot_training import RobotTraining, Workplace
 from cloud_trainer.saved_network import FORMER, refuse_strange_checkpoints
 from cloud_trainer.store import Store
@@ -42,7 +42,8 @@ def fair_share(sizes: Sequence[int], room: float) -> float:
 class Fleet:
     """The robots of one store.
 
-    meet(), note() and enter() are for the thread that takes messages in, all else is for the one that trains.
+    preparer: of networks that robots are about to begin. meet() and enter() are for the thread that takes messages in,
+    all else is for the one that trains.
     """
 
     def __init__(self, config: TrainerConfig, store: Store, checkpoints: Path, device: torch.device) -> None:
@@ -68,14 +69,10 @@ class Fleet:
         )
         self._last = ""
         self.robots: dict[str, Robot] = {}
-        self._preparer = Preparer(self._workplace, self.robots)
+        self.preparer = Preparer(self._workplace, self.robots)
         refuse_strange_checkpoints(checkpoints, store.robots())
         for name in store.robots():
             self._resume(self.meet(name))
-
-    def close(self) -> None:
-        """End what is being downloaded."""
-        self._preparer.close()
 
     def meet(self, name: str, now: float = 0.0) -> Robot:
         """Return a new robot of that name. now: monotonic seconds."""
@@ -105,18 +102,6 @@ class Fleet:
             yield unpack_as(ActivationBatch, batch).classes
 
     # Who is let in
-
-    def prepare(self, robot: str, state: RobotState) -> Preparation:
-        """Find out how a network that a robot is about to begin is computed fastest, while that does so itself.
-
-        What comes of it is for note(): that is about the log, and this is a part of training, and takes seconds.
-        """
-        return self._preparer.prepare(robot, state)
-
-    def note(self, prepared: Preparation) -> None:
-        """Let the robot begin the network, or be refused, unless it has said another state meanwhile."""
-        if robot := self.robots.get(prepared.robot):
-            robot.note(prepared)
 
     def enter(self, name: str, store: Store) -> None:
         """Enter a robot's new state into its log: it starts a network, or goes on with the one it has.
@@ -173,11 +158,6 @@ class Fleet:
         """Take a turn at what a robot's log asks for. Return what was wrong with it, empty where nothing was."""
         self._last = name
         return self.robots[name].training.turn()
-
-    def finish_idle(self, name: str) -> None:
-        """Do what an idle trainer does for a silent robot: rehearsal waits while any robot has work to do."""
-        if robot := self.robots.get(name):
-            robot.training.finish_idle(lambda: not self.next_to_train())
 
     def settle(self, name: str, seconds: float = math.inf) -> None:
         """End a robot's idle rehearsal, where it is in the middle, in so many seconds."""

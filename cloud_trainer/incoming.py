@@ -54,10 +54,6 @@ class Strangers:
         self.dropped = 0  # unread, as they were too many
         self.rejections: deque[Rejection] = deque(maxlen=MAX_REJECTIONS)
 
-    def note_dropped(self, count: int) -> None:
-        """Note messages that were dropped unread."""
-        self.dropped += count
-
     def reject(self, robot: str, reason: str) -> None:
         """Note a message that was not taken."""
         self.rejections.append(Rejection(time=time.time(), robot=robot, reason=reason))
@@ -124,13 +120,14 @@ class Incoming:
     def hear_training(self) -> None:
         """Take in what networks robots may begin, and what was wrong with what they sent."""
         while prepared := self._training.take_prepared():
-            self._fleet.note(prepared)
+            if robot := self._robots.get(prepared.robot):
+                robot.note(prepared)
             if not prepared.waits:  # else it is asked for again after a while
                 self._have_prepared(prepared.robot)  # where it has said another state meanwhile
             self._ready.extend(self._held.release(prepared.robot))
         while self._training.reports:
-            robot, problem = self._training.reports.popleft()
-            self._reject(robot, problem, time.monotonic(), grave=True)
+            name, problem = self._training.reports.popleft()
+            self._reject(name, problem, time.monotonic(), grave=True)
 
     def have_next_prepared(self) -> None:
         """Have a network prepared for a robot that has said a new state, for one at a time."""
@@ -143,7 +140,7 @@ class Incoming:
         for source, count in self._link.take_dropped().items():
             name = source.split("/")[3] if "/" in source else ""
             robot = self._robots.get(name)
-            (robot or self.strangers).note_dropped(count)
+            (robot or self.strangers).dropped += count
             whose = f"robot {name}" if robot else source
             self._floods.warn(f"{whose}: {count:,} messages dropped unread: more than are read, or too large")
 
@@ -153,7 +150,7 @@ class Incoming:
             self._fleet.batches.keep(robot.name, event, batch)
         self._store.commit()
         for robot, _, _ in self._added:
-            robot.note_stored()
+            robot.stored += 1
         self._training.look()
         if self._added:  # not before something was stored: to try is not to succeed
             self._outgoing.note_stored()

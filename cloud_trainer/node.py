@@ -113,7 +113,7 @@ class TrainerNode:
 
     def finish(self) -> None:
         """Write everything down, when training has ended. What is not trained on yet waits for the next start."""
-        self._fleet.close()
+        self._fleet.preparer.close()
         now = time.monotonic()
         self._save_last()
         self._outgoing.publish_metrics(now)
@@ -131,8 +131,8 @@ class TrainerNode:
             {name: metrics for name, (robot, _) in trained.items() if (metrics := robot.trainer_metrics(now))},
             {name: robot.metrics for name, (robot, _) in trained.items() if robot.metrics},
             {name: session.trainer.classes for name, (_, session) in trained.items()},
-            {name: session.held_out.by_class for name, (_, session) in trained.items()},
-            {name: session.rounds() for name, (_, session) in trained.items()},
+            {name: session.rounds.newest.by_class for name, (_, session) in trained.items()},
+            {name: session.rounds.accuracies() for name, (_, session) in trained.items()},
             self._incoming.strangers.rejected,
         )
 

@@ -67,7 +67,7 @@ class Outgoing:
             self._connection = self._link.connections
             self._next_heartbeat, self._announced_at = now + HEARTBEAT_SECONDS, now
             for robot in self._robots.values():
-                robot.note_published(None)  # metrics are QoS 0: say them again, in case some were lost
+                robot.published = None  # metrics are QoS 0: say them again, in case some were lost
 
     # Whether anything is taken
 
@@ -103,7 +103,7 @@ class Outgoing:
         """Tell robots what is new of their training."""
         for robot in list(self._robots.values()):
             if (metrics := robot.news(now)) and self._publish(metrics):
-                robot.note_published(metrics)
+                robot.published = metrics
 
     def turn_away(self, robot: str, boot: str, reason: str) -> None:
         """Tell a robot that it is not let in, and why."""

@@ -29,7 +29,7 @@ class Preparer:
         self._downloads.close()
 
     def prepare(self, robot: str, state: RobotState) -> Preparation:
-        """Return what came of a robot's state."""
+        """Return what came of a robot's state. Who takes messages in enters it: that is about the log."""
         room = self._workplace.room
         try:
             cost = room.cost(state)

@@ -16,7 +16,7 @@ from broker.wire.messages import RobotMetrics, RobotState, TrainerMetrics
 from cloud_trainer.cost import Cost
 from cloud_trainer.intake import Intake
 from cloud_trainer.quarantine import Quarantine, doubt
-from cloud_trainer.robot_training import RobotTraining, Standing
+from cloud_trainer.robot_training import RobotTraining
 from cloud_trainer.session_start import SessionStart
 from cloud_trainer.store import Event, Store
 
@@ -68,6 +68,7 @@ class Robot:
     this process entered, which the session may not have come to. refused: why this state cannot be trained for. waits:
     what preparing waits for. since, heard, fed: monotonic time of the first message, of the last one, and of the last
     one that had anything to train on. stored: batches in the log. dropped: messages that were dropped unread.
+    published: what others were told last; None where they may have missed it.
     """
 
     def __init__(self, name: str, training: RobotTraining, *, most_classes: int, since: float = 0.0) -> None:
@@ -91,7 +92,7 @@ class Robot:
         self.dropped = 0
         self.metrics: RobotMetrics | None = None
         self._most_classes = most_classes
-        self._published: TrainerMetrics | None = None
+        self.published: TrainerMetrics | None = None
         self._images_reported = 0
         self._doubt_said = ""
 
@@ -123,14 +124,6 @@ class Robot:
     def feed(self, now: float) -> None:
         """Note that something to train on came, or that it has time to send some."""
         self.heard = self.fed = now
-
-    def note_stored(self) -> None:
-        """Note a batch that is in the store."""
-        self.stored += 1
-
-    def note_dropped(self, count: int) -> None:
-        """Note messages that were dropped unread."""
-        self.dropped += count
 
     def hear_metrics(self, metrics: RobotMetrics) -> bool:
         """Take in what it says of how it is doing; whether that is of its present process."""
@@ -268,11 +261,6 @@ class Robot:
         return self.refused or (self.rejections[-1].reason if self.rejections else "")
 
     @property
-    def standing(self) -> Standing | None:
-        """How its training stands; None before there is a network."""
-        return self.training.standing
-
-    @property
     def messages_waiting(self) -> int:
         """How many batches in the log the session has not come to. Each side of it is counted by one thread."""
         return self.stored - self.training.trained
@@ -280,16 +268,16 @@ class Robot:
     @property
     def doubt(self) -> str:
         """Why what it sends seems to teach nothing; empty where it does."""
-        if self.standing is None:
+        if self.training.standing is None:
             return ""
-        seen = self.standing.metrics
+        seen = self.training.standing.metrics
         return doubt(images=seen.images, recent=seen.cloud_recent, classes=seen.classes)
 
     def trainer_metrics(self, now: float) -> TrainerMetrics | None:
         """Return what others are told of its training; None where there is nothing to say."""
         problem, boot = self.problem(now), self.state.boot if self.state else ""
         # A robot looks for its own boot: one that is not let in must not be answered with the former one's metrics.
-        standing = self.standing
+        standing = self.training.standing
         if standing is not None and not (problem and boot and boot != standing.metrics.boot):
             return replace(
                 standing.metrics,
@@ -304,11 +292,7 @@ class Robot:
     def news(self, now: float) -> TrainerMetrics | None:
         """Return what others are told, where that is not what they were told last."""
         metrics = self.trainer_metrics(now)
-        return metrics if metrics != self._published else None
-
-    def note_published(self, metrics: TrainerMetrics | None) -> None:
-        """Note what others were told; None where they may have missed it."""
-        self._published = metrics
+        return metrics if metrics != self.published else None
 
     def doubt_news(self) -> str | None:
         """Return its doubt, where that has come or gone since the last call; else None."""
@@ -320,7 +304,7 @@ class Robot:
 
     def progress_news(self) -> TrainerMetrics | None:
         """Return its training's metrics, where it has learned from more images since the last call; else None."""
-        metrics = self.standing.metrics if self.standing else None
+        metrics = self.training.standing.metrics if self.training.standing else None
         if metrics is None or metrics.cloud_loss is None or metrics.images <= self._images_reported:
             return None
         self._images_reported = metrics.images
@@ -334,10 +318,6 @@ def no_metrics(robot: str, boot: str, problem: str, *, waiting: int = 0, rejecte
         boot=boot,
         images=0,
         classes=0,
-        cloud_loss=None,
-        cloud_prequential=None,
-        cloud_recent=None,
-        cloud_accuracy=None,
         evaluation=0,
         evaluated=0,
         messages_trained=0,

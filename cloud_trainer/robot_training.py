@@ -116,7 +116,7 @@ class RobotTraining:
         A session that has not come to this start of the robot may take its edits' numbers for those of a run before.
         """
         session = self.session
-        return session is not None and session.state.boot == edit.boot and session.knows_edit(edit)
+        return session is not None and session.state.boot == edit.boot and session.edits.knows(edit)
 
     def save_soon(self) -> None:
         """Have a checkpoint written once the session has caught up with the log."""
@@ -339,7 +339,7 @@ class RobotTraining:
         """Add how well classes are told apart, which takes as long as there are pairs of them."""
         if self.session and self.standing and self.session.cursor != self._detailed:
             self._detailed = self.session.cursor
-            held_out = self.session.held_out
+            held_out = self.session.rounds.newest
             self.standing = replace(self.standing, by_class=held_out.by_class, confusion=held_out.confusion)
 
     # The start of the trainer
@@ -367,5 +367,5 @@ class RobotTraining:
 
 
 def _tested(session: RobotSession) -> str:
-    accuracy = session.held_out.accuracy
+    accuracy = session.rounds.newest.accuracy
     return "" if accuracy is None else f", held-out accuracy {100 * accuracy:.1f} %"

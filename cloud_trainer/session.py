@@ -20,8 +20,7 @@ from cloud_trainer.session_state import SessionState
 from cloud_trainer.store import Event
 from cloud_trainer.waiting import Waiting, WaitingSamples, take
 from hierarchy.cloud import CloudStep, CloudTrainer
-from hierarchy.continual import AccuracyRounds
-from hierarchy.evaluation import HeldOut, Prequential
+from hierarchy.evaluation import Prequential
 from hierarchy.schedule import settling
 
 # Samples that idle rehearsal may be owed for at most: it lets the network settle, and is no second training. With
@@ -68,9 +67,9 @@ class RobotSession:
         self.problem = ""
         self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
         self.wipes = Wipes()
-        self._rounds = Rounds()
-        self._waiting = WaitingSamples()
-        self._edits = ClassEdits(state.edits)
+        self.rounds = Rounds()
+        self.waiting = WaitingSamples()
+        self.edits = ClassEdits(state.edits)
         self._memory = SampleMemory(memory, seed)
         self._stored = StoredSamples(read)
         self._batch = batch
@@ -78,11 +77,6 @@ class RobotSession:
         self._progress: float | None = None
         self._unrehearsed = 0.0  # samples that idle rehearsal is owed for
         self._idle_steps = 0  # taken since the last fresh sample
-
-    @property
-    def waiting(self) -> int:
-        """How many samples wait for a step, or until there are enough for one."""
-        return len(self._waiting)
 
     def idle_steps_due(self, per_sample: float) -> int:
         """Return the steps of rehearsal alone that are due, where each fresh sample is worth so many."""
@@ -94,27 +88,14 @@ class RobotSession:
         return self._idle_steps > 0
 
     @property
-    def held_out(self) -> HeldOut:
-        """The newest test of held-out samples."""
-        return self._rounds.newest
-
-    def rounds(self) -> AccuracyRounds:
-        """Return how each class did in each round of tests, and at last how it does after idle rehearsal."""
-        return self._rounds.accuracies()
-
-    def knows_edit(self, edit: ClassEdit) -> bool:
-        """Whether an edit is in the log already, or not of this run."""
-        return self._edits.knows(edit)
-
-    @property
     def oldest_needed(self) -> int:
         """The id of the first event that training on the rest of the log still needs, apart from rehearsal."""
-        return int(min(self.cursor + 1, self._waiting.oldest_event))
+        return int(min(self.cursor + 1, self.waiting.oldest_event))
 
     def without_forgotten(self, payload: bytes) -> bytes | None:
         """Return a batch of the log without samples that are no more; None where it has none of those."""
         batch = unpack_as(ActivationBatch, payload)
-        wiped = self._edits.wipe(batch)
+        wiped = self.edits.wipe(batch)
         return pack(wiped) if wiped else None
 
     def apply(self, event: Event) -> None:
@@ -135,7 +116,7 @@ class RobotSession:
             case "batch":
                 yield from self._take(batch or InflatedBatch.read(event.payload), event.id)
             case "edit":
-                for edit in self._edits.take(unpack_as(ClassEdit, event.payload)):
+                for edit in self.edits.take(unpack_as(ClassEdit, event.payload)):
                     self._edit(edit)
                     if edit.change == "forget":
                         self.wipes.up_to = event.id
@@ -154,7 +135,7 @@ class RobotSession:
             case "forget":
                 up_to = int(event.payload)
                 self._memory.forget(lambda _, ref: ref.event <= up_to)
-                self._rounds.forget(up_to)
+                self.rounds.forget(up_to)
         self.cursor = event.id
         self.is_torn = False
 
@@ -168,9 +149,9 @@ class RobotSession:
             cloud_loss=self.loss,
             cloud_prequential=self.prequential.overall,
             cloud_recent=self.prequential.recent,
-            cloud_accuracy=self.held_out.accuracy,
-            evaluation=self._rounds.number,
-            evaluated=self._rounds.evaluated,
+            cloud_accuracy=self.rounds.newest.accuracy,
+            evaluation=self.rounds.number,
+            evaluated=self.rounds.evaluated,
             messages_trained=self.messages_trained,
             messages_waiting=messages_waiting,
             messages_rejected=rejected,
@@ -183,12 +164,12 @@ class RobotSession:
             learner=self.trainer.learner.state(),
             cursor=self.cursor,
             state=self.state,
-            edits=self._edits.state(),
+            edits=self.edits.state(),
             memory=self._memory.state(),
-            waiting=self._waiting.state(),
+            waiting=self.waiting.state(),
             wipes=self.wipes,
             prequential=self.prequential,
-            rounds=self._rounds.state(),
+            rounds=self.rounds.state(),
             messages_trained=self.messages_trained,
             progress=self._progress,
             loss=self.loss,
@@ -207,9 +188,9 @@ class RobotSession:
         self._memory.restore(saved.memory)
         if (oldest := self._memory.oldest_event()) is not None:
             self._stored.check(oldest)  # the oldest go first: where it is there, all are
-        self._waiting.restore(saved.waiting, self._stored.at)
-        self._edits.restore(saved.edits)
-        self._rounds.restore(saved.rounds)
+        self.waiting.restore(saved.waiting, self._stored.at)
+        self.edits.restore(saved.edits)
+        self.rounds.restore(saved.rounds)
         self.cursor, self.state, self.wipes = saved.cursor, saved.state, replace(saved.wipes)
         self.prequential, self.loss = replace(saved.prequential), saved.loss
         self.messages_trained, self._progress = saved.messages_trained, saved.progress
@@ -223,23 +204,21 @@ class RobotSession:
             return
         self._queue(batch, event)
         self.messages_trained += 1
-        while len(self._waiting.fresh) >= self._fresh_per_step:
+        while len(self.waiting.fresh) >= self._fresh_per_step:
             self._step()
             yield
         # More than the next steps take, as when a robot re-encodes all that it has.
-        self._store_re_encoded(len(self._waiting.re_encoded) - self._batch)
+        self._store_re_encoded(len(self.waiting.re_encoded) - self._batch)
 
     def _queue(self, batch: InflatedBatch, event: int) -> None:
         """Let a batch's samples wait for a step, but those that an edit has given up."""
         message = batch.message
-        self._edits.note(message)
+        self.edits.note(message)
         self._progress = message.progress
         version = self._version_of(message)
-        queue = self._waiting.re_encoded if message.again else self._waiting.fresh
+        queue = self.waiting.re_encoded if message.again else self.waiting.fresh
         gone: set[int] = set()
-        for row, (name, sample) in enumerate(
-            zip(self._edits.names_now(message), message.samples.tolist(), strict=True)
-        ):
+        for row, (name, sample) in enumerate(zip(self.edits.names_now(message), message.samples.tolist(), strict=True)):
             if name:
                 ref = SampleRef(event, row, sample, message.session, version)
                 queue.append(Waiting(name=name, ref=ref, activation=one_sample(batch.quantized, row)))
@@ -260,54 +239,54 @@ class RobotSession:
         if self._began_at is None:
             self._began_at = batch.edge_version
             self._memory.go_back(self._began_at)
-            self._waiting.go_back(self._began_at)
+            self.waiting.go_back(self._began_at)
         return batch.edge_version
 
     def _rejoin(self, state: RobotState) -> None:
         if state.run != self.state.run:  # the network goes on for another run, whose edits and rounds count from 1
-            self._edits.begin_run(state.edits)
+            self.edits.begin_run(state.edits)
             self._memory.begin_run()  # so lessons of the former one cannot be taken back any more
-            self._rounds.begin_run()
+            self.rounds.begin_run()
         if state.boot != self.state.boot:  # else more of its edits are known, and no more than that
             self._began_at = None
-            self._rounds.expect_repeats()
+            self.rounds.expect_repeats()
         self.state = state
 
     def _store_re_encoded(self, count: int) -> None:
         """Leave re-encoded samples, the first so many, to idle rehearsal: no step is waiting for them."""
-        for one in take(self._waiting.re_encoded, count):
+        for one in take(self.waiting.re_encoded, count):
             self._memory.add(one.name, one.ref)
             self._unrehearsed = min(self._unrehearsed + 1, MAX_UNREHEARSED)
 
     def _give_up(self, gone: Callable[[str, SampleRef], bool]) -> None:
         """Neither train on nor rehearse samples that are gone."""
         self._memory.forget(gone)
-        self._waiting.give_up(gone)
+        self.waiting.give_up(gone)
 
     # Steps
 
     def _flush(self) -> Work:
-        while self._waiting.fresh:
+        while self.waiting.fresh:
             self._step()
             yield
-        self._store_re_encoded(len(self._waiting.re_encoded))
+        self._store_re_encoded(len(self.waiting.re_encoded))
 
     @property
     def _fresh_per_step(self) -> int:
         return max(1, round(self._batch / (1 + self.state.rehearse)))
 
     def _step(self) -> None:
-        fresh = take(self._waiting.fresh, self._fresh_per_step)
+        fresh = take(self.waiting.fresh, self._fresh_per_step)
         count = round(len(fresh) * self.state.rehearse)
         # First what the robot rehearses itself: it is as its segment encodes now.
-        re_encoded = take(self._waiting.re_encoded, count)
+        re_encoded = take(self.waiting.re_encoded, count)
         stored = self._memory.draw(count - len(re_encoded))
         names = [one.name for one in fresh + re_encoded] + [name for name, _ in stored]
         samples = [one.activation for one in fresh + re_encoded] + self._stored.at([ref for _, ref in stored])
         step = self._learn(samples, names, fresh=len(fresh), progress=self._progress)
         if step is None:
             return
-        self._rounds.move_on()
+        self.rounds.move_on()
         self.loss = step.loss
         self.prequential.add(step.correct)
         self._idle_steps = 0
@@ -348,22 +327,22 @@ class RobotSession:
     def _evaluate(self, batch: InflatedBatch, event: int) -> Work:
         yield from self._flush()
         message = batch.message
-        self._edits.note(message)
+        self.edits.note(message)
         if message.boot != self.state.boot:
             return  # nobody waits for the tests of a process that has ended
-        if self._rounds.admit(message.evaluation):
+        if self.rounds.admit(message.evaluation):
             names, predicted = yield from self._test(batch)
-            self._rounds.add(event, names, predicted)
+            self.rounds.add(event, names, predicted)
 
     def _test_again(self) -> Work:
         """Predict the samples of the last round once more; of a large round the first, as other robots wait."""
-        held_out = self._rounds.begin_again()
-        for event in self._rounds.events:
+        held_out = self.rounds.begin_again()
+        for event in self.rounds.events:
             held_out.add(*(yield from self._test(self._stored.batch(event))))
 
     def _test(self, batch: InflatedBatch) -> Generator[None, None, tuple[list[str], list[str]]]:
         """Return what the samples that are not given up are called, and what they are taken for."""
-        names = self._edits.names_now(batch.message)
+        names = self.edits.names_now(batch.message)
         predicted: list[str] = []
         at_once = min(PREDICT_AT_ONCE, self._batch)
         for start in range(0, len(names), at_once):
@@ -377,14 +356,14 @@ class RobotSession:
     def _edit(self, edit: ClassEdit) -> None:
         """Do to what is here already what `ClassEdits` does to what comes later."""
         if edit.change == "rename":
-            self._rounds.rename(edit.name, edit.to, merged=edit.to in self.trainer.classes)
+            self.rounds.rename(edit.name, edit.to, merged=edit.to in self.trainer.classes)
             self.trainer.learner.rename(edit.name, edit.to)
             self._memory.rename(edit.name, edit.to)
-            self._waiting.rename(edit.name, edit.to)
+            self.waiting.rename(edit.name, edit.to)
             return
         if edit.change == "undo":
-            self._give_up(lambda name, ref: self._edits.is_of_session(ref.session, ref.sample, edit.session))
+            self._give_up(lambda name, ref: self.edits.is_of_session(ref.session, ref.sample, edit.session))
         if edit.name:
             self.trainer.learner.remove(edit.name)
-            self._rounds.remove(edit.name)
+            self.rounds.remove(edit.name)
             self._give_up(lambda name, ref: name == edit.name)

@@ -244,13 +244,11 @@ class Store:
             found, held = event, held + size
         return found
 
-    def forget(self, robot: str, up_to: int) -> None:
-        """Delete the robot's batches up to the event with that id; they still count as come. Raises StorageError."""
-        while self.forget_some(robot, up_to):
-            pass
-
     def forget_some(self, robot: str, up_to: int) -> bool:
-        """Delete the first of them, which takes a part of a second, and return whether any are left."""
+        """Delete the robot's first batches up to the event with that id, in a part of a second; they count as come.
+
+        Return whether any are left. Raises StorageError.
+        """
         with self._storage_errors():
             self.commit()
             self._begin()
@@ -270,21 +268,14 @@ class Store:
         self._database.execute("DELETE FROM forgotten WHERE robot = ?", (robot,))
         self._database.executemany("INSERT INTO forgotten VALUES (?, ?, ?, ?)", [(robot, *one) for one in ranges])
 
-    def wipe(self, robot: str, up_to: int, others: Sequence[int], without: Callable[[bytes], bytes | None]) -> None:
-        """Replace payloads of batches up to an event, and of those with the other ids; the disk keeps no trace.
-
-        without: returns what to put in place of a payload, or None for one that stays. Raises StorageError.
-        """
-        cursor: int | None = 0
-        while cursor is not None:
-            cursor = self.wipe_some(robot, cursor, up_to, others, without)
-
     def wipe_some(
         self, robot: str, cursor: int, up_to: int, others: Sequence[int], without: Callable[[bytes], bytes | None]
     ) -> int | None:
-        """Do so with the first of those behind the event ``cursor``, in a part of a second.
+        """Replace payloads of batches up to an event, and of those with the other ids; the disk keeps no trace.
 
-        Return the event to go on behind; None where all is done. Nobody may write to these batches meanwhile.
+        Only of the first behind the event ``cursor``, in a part of a second. Return the event to go on behind; None
+        where all is done. Nobody may write to these batches meanwhile.
+        without: returns what to put in place of a payload, or None for one that stays. Raises StorageError.
         """
         last, wanted, seen = max([up_to, *others]), set(others), 0
         wiped: list[tuple[bytes, int]] = []

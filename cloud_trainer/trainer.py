@@ -181,7 +181,7 @@ class Trainer:
                     self._node.finish()
                 self._link.close(farewell)
                 if self.is_in_a_step:
-                    self._fleet.close()
+                    self._fleet.preparer.close()
                     opened.pop_all()  # the step still uses it
         if self._node.not_saved:
             raise self._node.not_saved
@@ -246,7 +246,7 @@ class Trainer:
 
 
 def _view(robot: Robot) -> RobotView:
-    now, standing = time.monotonic(), robot.standing
+    now, standing = time.monotonic(), robot.training.standing
     metrics = standing.metrics if standing else None
     return RobotView(
         name=robot.name,

@@ -158,9 +158,9 @@ class Training:
         robots = dict(self.fleet.robots)
         training = any(one.training.session and now < one.fed + SILENCE_SECONDS for one in robots.values())
         timed = self.probes.time_next(self.fleet.room.left, training=training, may_ask=self._may_ask)
-        for name, robot in robots.items():
+        for robot in robots.values():
             if now > robot.fed + SILENCE_SECONDS:
-                self.fleet.finish_idle(name)
+                robot.training.finish_idle(lambda: not self.fleet.next_to_train())
         if now >= self._next_look:
             self._next_look = now + ROOM_SECONDS
             self.full = self.fleet.make_room()
@@ -191,7 +191,7 @@ class Training:
         state = self._wanted.pop(robot)
         self._urgent.discard(robot)
         # It measures, too, and its first activations come seconds later.
-        self.prepared.append(self.fleet.prepare(robot, state))
+        self.prepared.append(self.fleet.preparer.prepare(robot, state))
         self._rest_until = 2 * time.monotonic() - now  # half of the time for all else
 
     @property

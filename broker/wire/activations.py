@@ -59,21 +59,8 @@ class _Samples:
 
 
 def batch_fields(batch: ActivationBatch) -> dict[str, Any]:
-    return {
-        "boot": batch.boot,
-        "sequence": batch.sequence,
-        "split": batch.split,
-        "evaluation": batch.evaluation,
-        "progress": batch.progress,
-        "edge_version": batch.edge_version,
-        "edits": batch.edits,
-        "session": batch.session,
-        "classes": list(batch.classes),
-        "labels": batch.labels.astype("<u2").tobytes(),
-        "samples": batch.samples.astype("<u4").tobytes(),
-        "again": batch.again,
-        **_packed_fields(batch.activations),
-    }
+    labels, samples = batch.labels.astype("<u2").tobytes(), batch.samples.astype("<u4").tobytes()
+    return _with_packed({**vars(batch), "labels": labels, "samples": samples})
 
 
 def read_batch(values: Mapping[str, Any]) -> ActivationBatch:
@@ -89,13 +76,7 @@ def read_batch(values: Mapping[str, Any]) -> ActivationBatch:
 
 
 def ask_fields(ask: Ask) -> dict[str, Any]:
-    return {
-        "boot": ask.boot,
-        "number": ask.number,
-        "split": ask.split,
-        "deadline": ask.deadline,
-        **_packed_fields(ask.activations),
-    }
+    return _with_packed(vars(ask))
 
 
 def read_ask(values: Mapping[str, Any]) -> Ask:
@@ -131,15 +112,12 @@ def samples_per_message(split: SplitSpec, classes: int, limit: int = SEND_LIMIT_
     return next(samples for samples in range(max(1, most), 0, -1) if size(samples) <= limit or samples == 1)
 
 
-def _packed_fields(packed: PackedActivations) -> dict[str, Any]:
-    return {
-        "shape": list(packed.shape),
-        "bits": packed.bits,
-        "low": packed.low.astype("<f4").tobytes(),
-        "step": packed.step.astype("<f4").tobytes(),
-        "codec": packed.codec,
-        "data": packed.data,
-    }
+def _with_packed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields with activations in pieces, which are the last on the wire."""
+    packed: PackedActivations = fields["activations"]
+    low, step = packed.low.astype("<f4").tobytes(), packed.step.astype("<f4").tobytes()
+    others = {name: value for name, value in fields.items() if name != "activations"}
+    return {**others, **vars(packed), "low": low, "step": step}
 
 
 def _read_packed(values: Mapping[str, Any]) -> PackedActivations:

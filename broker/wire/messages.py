@@ -1,4 +1,4 @@
-"""What the ends say to each other, as frozen values. How it looks on the wire is codec.py's business.
+"""What the ends say to each other, as frozen values. How they look on the wire is for codec.py and activations.py.
 
 Who speaks is in the topic, never in the message: the broker's access list guards topics.
 """

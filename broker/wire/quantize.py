@@ -154,7 +154,7 @@ def unpack_planes(data: bytes, values: int, bits: int) -> NDArray[np.uint8]:
 def _decompress(packed: PackedActivations, size: int) -> bytes:
     """Return the data as it was before compression; where it is longer than size, at most size + 1 bytes of it.
 
-    size: by the header, whose bounds codec.py has checked.
+    size: by the header, whose bounds activations.py has checked.
     """
     try:
         match packed.codec:

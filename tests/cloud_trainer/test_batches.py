@@ -38,7 +38,7 @@ def test_a_batch_is_inflated_once_on_its_way_into_the_weights(
     sent = [*batches(5), make_batch(["cat", "dog"] * 3, sequence=5, evaluation=1)]
     assert outcomes(cloud.say("r1", STATE, *sent)) == ["accepted"] * 6
     assert cloud.session().prequential.count == 20
-    assert cloud.session().held_out.count == 6
+    assert cloud.session().rounds.newest.count == 6
     assert list(inflated.values()) == [1] * 6
 
 

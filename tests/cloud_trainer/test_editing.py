@@ -16,7 +16,7 @@ from cloud_trainer.fleet import Fleet
 from cloud_trainer.session import RobotSession
 from cloud_trainer.store import STORE
 from tests.cloud_trainer.test_fleet import close, enter, open_fleet, train
-from tests.cloud_trainer.world import STATE, Cloud, make_batch, outcomes
+from tests.cloud_trainer.world import STATE, Cloud, finish_idle, make_batch, outcomes
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -34,7 +34,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def teach(fleet: Fleet, sequence: int, *names: str, edits: int = 0, session: int = 0, boot: str = STATE.boot) -> None:
     batch = make_batch(names, sequence=sequence, edits=edits, session=session, boot=boot)
     assert fleet.store.append_message("r1", batch.boot, batch.sequence, pack(batch))
-    fleet.robots["r1"].note_stored()
+    fleet.robots["r1"].stored += 1
     fleet.store.commit()
     train(fleet)
 
@@ -98,7 +98,7 @@ def test_a_forgotten_class_leaves_nothing_in_memory_network_or_file(fleet: Fleet
     assert session_of(fleet).trainer.classes == ("car",)
     assert set(remembered(fleet)) == {"car"}
     assert b"secret-mug" in (tmp_path / STORE).read_bytes() + (tmp_path / (STORE + "-wal")).read_bytes()
-    fleet.finish_idle("r1")
+    finish_idle(fleet, "r1")
     fleet.save("r1")
     assert stored_names(fleet) == [["?", "car"] * 4, ["car"] * 4, ["?", "car", "car", "car"]]
     for name in (STORE, STORE + "-wal"):

@@ -28,7 +28,17 @@ from cloud_trainer.store import STORE, Kind, Store, open_store
 from hierarchy.device import Compute
 from hierarchy.learner import Learner
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, tensors_of
-from tests.cloud_trainer.world import CLASSES, CPU, STATE, TinySegment, batches, make_batch, use_tiny_networks
+from tests.cloud_trainer.world import (
+    CLASSES,
+    CPU,
+    STATE,
+    TinySegment,
+    batches,
+    finish_idle,
+    forget,
+    make_batch,
+    use_tiny_networks,
+)
 
 pytestmark = [pytest.mark.usefixtures("tiny"), pytest.mark.slow]
 
@@ -75,13 +85,13 @@ def prepare(fleet: Fleet, robot: str) -> None:
     its = fleet.robots[robot]
     if its.must_prepare:
         assert its.state
-        fleet.note(fleet.prepare(robot, its.state))
+        fleet.robots["r1"].note(fleet.preparer.prepare(robot, its.state))
 
 
 def send(fleet: Fleet, robot: str, count: int, *, first: int = 0, **settings: Any) -> None:
     for batch in batches(count, first=first, **settings):
         assert fleet.store.append_message(robot, batch.boot, batch.sequence, pack(batch))
-        fleet.robots[robot].note_stored()
+        fleet.robots[robot].stored += 1
     fleet.store.commit()
 
 
@@ -217,7 +227,7 @@ def test_what_was_forgotten_is_overwritten_in_turns(tmp_path: Path, monkeypatch:
     fleet.store.append_message("r1", edit.boot, edit.sequence, pack(edit), "edit")
     fleet.store.commit()
     train(fleet)
-    fleet.finish_idle("r1")  # writes a checkpoint
+    finish_idle(fleet, "r1")  # writes a checkpoint
     send(fleet, "r2", 3)
     assert Counter(train(fleet)[:6]) == {"r1": 3, "r2": 3}
     left = [unpack_as(ActivationBatch, one).classes for one in fleet.store.batches_after("r1", 0)]
@@ -487,7 +497,7 @@ def test_a_damaged_checkpoint_may_be_moved_away(tmp_path: Path, whole: bool) -> 
     fleet = open_fleet(path)
     before = state_of(fleet, "r1")
     if not whole:
-        fleet.store.forget("r1", 2)
+        forget(fleet.store, "r1", 2)
     close(fleet)
     checkpoint = path / "checkpoint" / "r1"
     (checkpoint / CHECKPOINT).write_bytes((checkpoint / CHECKPOINT).read_bytes()[:-100])
@@ -506,7 +516,7 @@ def test_a_checkpoint_that_refers_to_what_is_gone_is_refused(tmp_path: Path) -> 
     saved_state = load_checkpoint(path / "checkpoint" / "r1", LAYOUT)
     store = open_store(path / STORE, config().training(1))
     store.append("r1", "flush")
-    store.forget("r1", saved_state.cursor)
+    forget(store, "r1", saved_state.cursor)
     store.close()
     with pytest.raises(ConfigError, match="the store lacks event"):
         open_fleet(path)
@@ -886,10 +896,10 @@ def rehearsing(folder: Path, *robots: str) -> Fleet:
 def test_idle_rehearsal_waits_while_there_is_anything_to_train_on(tmp_path: Path) -> None:
     fleet = rehearsing(tmp_path, "r1", "r2", "live")
     send(fleet, "live", 1, first=20)
-    fleet.finish_idle("r1")
+    finish_idle(fleet, "r1")
     assert train(fleet) == ["live"]
     for robot in ("r1", "r2"):
-        fleet.finish_idle(robot)
+        finish_idle(fleet, robot)
     assert train(fleet) == ["r1"], "one robot's at a time"
     close(fleet)
 
@@ -900,7 +910,7 @@ def test_idle_rehearsal_waits_while_there_is_anything_to_train_on(tmp_path: Path
 )
 def test_a_stop_settles_a_network_in_the_time_there_is(tmp_path: Path, step: float, seconds: float, event: str) -> None:
     fleet = rehearsing(tmp_path, "r1")
-    fleet.finish_idle("r1")
+    finish_idle(fleet, "r1")
     train(fleet)
     fleet.robots["r1"].training._idle_seconds = step
     fleet.settle("r1", seconds)

@@ -28,7 +28,18 @@ from cloud_trainer.training import SETTLING_SECONDS, SILENCE_SECONDS
 from hierarchy.runtime.checkpoint import load_checkpoint
 from hierarchy.runtime.command_line import SparseLog
 from hierarchy.runtime.downloads import Downloads
-from tests.cloud_trainer.world import SPLIT, STATE, TRAINER, Cloud, batches, limit_pages, make_batch, of, outcomes
+from tests.cloud_trainer.world import (
+    SPLIT,
+    STATE,
+    TRAINER,
+    Cloud,
+    batches,
+    finish_idle,
+    limit_pages,
+    make_batch,
+    of,
+    outcomes,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -156,7 +167,7 @@ def test_between_two_measurements_there_is_time_for_all_else(start: Start, monke
         cloud.clock.now += 4
         return Preparation(robot=robot, state=state, refused="no")
 
-    monkeypatch.setattr(cloud.training.fleet, "prepare", prepare)
+    monkeypatch.setattr(cloud.training.fleet.preparer, "prepare", prepare)
     for robot in ("r1", "r2"):
         cloud.publish(robot, "state", pack(STATE))
     cloud.work()
@@ -235,8 +246,8 @@ def test_a_name_gives_way_while_its_network_is_prepared(start: Start) -> None:
     fleet = cloud.training.fleet
     cloud.say("r1", STATE)
     del cloud.known["r1"]  # as another thread does
-    assert fleet.prepare("r1", STATE).start
-    fleet.note(fleet.prepare("r1", STATE))
+    assert fleet.preparer.prepare("r1", STATE).start
+    fleet.robots["r1"].note(fleet.preparer.prepare("r1", STATE))
     assert cloud.known == {}
 
 
@@ -292,9 +303,9 @@ def test_samples_too_few_for_a_step_are_trained_on_when_a_robot_falls_silent(sta
     cloud = start(practice=0)
     cloud.say("r1", STATE, make_batch(["cat", "dog"]))
     cloud.work(SILENCE_SECONDS)
-    assert (cloud.session().trainer.steps, cloud.session().waiting) == (0, 2)
+    assert (cloud.session().trainer.steps, len(cloud.session().waiting)) == (0, 2)
     cloud.work(0.1)
-    assert (cloud.session().trainer.steps, cloud.session().waiting) == (1, 0)
+    assert (cloud.session().trainer.steps, len(cloud.session().waiting)) == (1, 0)
     events = cloud.store.last_event("r1")
     cloud.work(100)
     assert cloud.store.last_event("r1") == events, "nothing is left over"
@@ -325,7 +336,7 @@ def rehearse(cloud: Cloud) -> None:
     cloud.clock.now += SILENCE_SECONDS + 0.1
     for robot in cloud.known:
         while not cloud.session(robot).rehearses:
-            cloud.training.fleet.finish_idle(robot)
+            finish_idle(cloud.training.fleet, robot)
             cloud.training._train(robot)
     cloud.turn()
 
@@ -407,7 +418,7 @@ def test_samples_too_few_for_a_step_wait_for_the_next_start(cloud: Cloud) -> Non
     assert cloud.finish()["images"] == 0
     cloud.start()
     cloud.work()
-    assert cloud.session().waiting == 2, "the robot has had no time to come back"
+    assert len(cloud.session().waiting) == 2, "the robot has had no time to come back"
     cloud.say("r1", STATE, make_batch(["ant", "ant"], sequence=1))
     assert (cloud.session().trainer.steps, cloud.session().prequential.count) == (1, 4)
     assert cloud.session().trainer.classes == ("cat", "dog", "ant")

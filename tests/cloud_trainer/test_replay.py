@@ -13,7 +13,7 @@ from cloud_trainer.replay import replay
 from cloud_trainer.session_state import LAYOUT
 from cloud_trainer.store import STORE, Store
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
-from tests.cloud_trainer.world import STATE, Cloud, batches, is_finite, make_batch
+from tests.cloud_trainer.world import STATE, Cloud, batches, forget, is_finite, make_batch
 
 REHEARSING = replace(STATE, rehearse=1.0)
 
@@ -119,7 +119,7 @@ def test_another_log_differs(run: Path, change: str, robot: str, capsys: pytest.
 
 def test_a_log_that_was_partly_given_up_cannot_be_replayed(run: Path) -> None:
     store = Store(run / STORE)
-    store.forget("r1", 3)
+    forget(store, "r1", 3)
     store.close()
     with pytest.raises(ConfigError, match=r"oldest samples of robot r1 were given up \(--store-gb\): no replay"):
         replay(run / STORE, None, "cpu")

@@ -111,7 +111,7 @@ def test_messages_of_any_size_become_steps_of_its_own_size(sizes: list[int]) -> 
     robot = Robot()
     assert {robot.send(size) for size in sizes} == {""}
     assert robot.steps == [(8, 8), (8, 8)]
-    assert robot.session.waiting == 0
+    assert len(robot.session.waiting) == 0
     assert robot.figures.messages_trained == len(sizes)
     assert robot.figures.images == 16
 
@@ -131,9 +131,9 @@ def test_what_arrives_is_trained_on_in_its_order_as_it_was_quantized() -> None:
 def test_what_waits_is_trained_on_when_the_log_says_so() -> None:
     robot = Robot()
     robot.send(11)
-    assert (robot.steps, robot.session.waiting) == ([(8, 8)], 3)
+    assert (robot.steps, len(robot.session.waiting)) == ([(8, 8)], 3)
     robot.apply("flush")
-    assert (robot.steps, robot.session.waiting) == ([(8, 8), (3, 3)], 0)
+    assert (robot.steps, len(robot.session.waiting)) == ([(8, 8), (3, 3)], 0)
     robot.apply("flush")
     assert len(robot.steps) == 2
 
@@ -255,7 +255,7 @@ def test_an_evaluation_is_predicted_and_never_trained_on() -> None:
     figures = robot.figures
     assert (figures.evaluation, figures.evaluated, figures.cloud_accuracy) == (1, 8, 0.5)
     assert (figures.images, figures.messages_trained) == (11, 1)
-    assert robot.session.held_out.by_class == {"cat": 1.0, "dog": 0.0}
+    assert robot.session.rounds.newest.by_class == {"cat": 1.0, "dog": 0.0}
 
 
 def test_each_round_of_evaluation_starts_anew() -> None:
@@ -293,7 +293,7 @@ def test_a_robot_that_comes_back_goes_on_with_what_was_learned() -> None:
     robot.send(6)
     robot.send(2, evaluation=1)
     robot.apply("rejoin", pack(dataclasses.replace(robot.state, boot="c" * 16, rehearse=0.0)))
-    assert robot.session.waiting == 0
+    assert len(robot.session.waiting) == 0
     assert robot.figures.boot == "c" * 16
     assert robot.figures.images == 6
     assert robot.send(8) == ""
@@ -409,17 +409,17 @@ def test_the_last_round_is_tested_once_more_when_idle_rehearsal_is_done() -> Non
     robot.send(2, evaluation=1)
     assert (robot.figures.cloud_accuracy, robot.figures.evaluated) == (0.5, 8)
     robot.trainer.predict = lambda activations: ["dog"] * len(activations)  # type: ignore[method-assign]
-    robot.session.held_out.add(["ant"], ["cat"])
+    robot.session.rounds.newest.add(["ant"], ["cat"])
     robot.apply("rehearse", b"1 2")
-    assert robot.session.held_out.count == 9, "it is not done yet"
+    assert robot.session.rounds.newest.count == 9, "it is not done yet"
     robot.apply("rehearse", b"1 1")
     assert (robot.figures.cloud_accuracy, robot.figures.evaluated, robot.figures.evaluation) == (0.5, 8, 1)
-    assert robot.session.held_out.by_class == {"cat": 0.0, "dog": 1.0}
+    assert robot.session.rounds.newest.by_class == {"cat": 0.0, "dog": 1.0}
     robot.trainer.predict = lambda activations: ["cat"] * len(activations)  # type: ignore[method-assign]
     for test, right in ((0, {"cat": 0.0, "dog": 1.0}), (1, {"cat": 1.0, "dog": 0.0})):
         robot.send(16)
         robot.apply("settle", b"1 8 %d" % test)
-        assert robot.session.held_out.by_class == right, "where there was time for it"
+        assert robot.session.rounds.newest.by_class == right, "where there was time for it"
 
 
 def test_a_round_that_is_larger_than_what_is_tested_again_still_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,7 +429,7 @@ def test_a_round_that_is_larger_than_what_is_tested_again_still_counts_as_done(m
     for _ in range(3):
         robot.send(4, evaluation=1)
     robot.apply("rehearse", b"1 1")  # the robot was silent for a moment
-    assert robot.session.held_out.count == 8
+    assert robot.session.rounds.newest.count == 8
     robot.send(4, evaluation=1)
     assert robot.figures.evaluated == 16
 
@@ -442,7 +442,7 @@ def test_the_rest_of_a_round_that_another_has_overtaken_is_nobodys() -> None:
     robot.send(4, evaluation=1)
     robot.send(4, evaluation=2)
     assert (robot.figures.evaluation, robot.figures.evaluated) == (2, 8)
-    assert len(robot.session.rounds().figures("cloud")["cloud_accuracy_matrix"]["rounds"]) == 2
+    assert len(robot.session.rounds.accuracies().figures("cloud")["cloud_accuracy_matrix"]["rounds"]) == 2
 
 
 def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
@@ -450,7 +450,7 @@ def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
     robot.send(16)
     robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=1))
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=2, evaluation=2))
-    matrix = robot.session.rounds().figures("cloud")["cloud_accuracy_matrix"]
+    matrix = robot.session.rounds.accuracies().figures("cloud")["cloud_accuracy_matrix"]
     assert matrix == {"classes": ["cat", "dog"], "rounds": [[1.0, None], [1.0, 0.0]], "tests": [1, 2]}
 
 
@@ -467,10 +467,10 @@ def test_a_round_stays_as_it_was_first_tested_although_more_was_learned_in_a_mom
     says(robot, "dog")
     robot.apply("rehearse", b"2 2")
     assert robot.figures.cloud_accuracy == 0.0, "what people see is the newest test"
-    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}], "the last row is how it does now"
+    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}], "the last row is how it does now"
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
-    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
 
 
 def test_what_idle_rehearsal_made_of_a_round_before_more_was_learned_stays_a_row() -> None:
@@ -481,14 +481,14 @@ def test_what_idle_rehearsal_made_of_a_round_before_more_was_learned_stays_a_row
     says(robot, "cat")
     robot.apply("rehearse", b"2 2")
     settled = [{"cat": 0.0}, {"cat": 1.0}]
-    assert robot.session.rounds().rows == settled
+    assert robot.session.rounds.accuracies().rows == settled
     robot.take(make_batch(["dog"] * 40, SPLIT, sequence=2))
-    assert robot.session.rounds().rows == settled, "nothing was tested since"
+    assert robot.session.rounds.accuracies().rows == settled, "nothing was tested since"
     says(robot, "dog")
     robot.apply("rehearse", b"2 2")
-    assert robot.session.rounds().rows == [*settled, {"cat": 0.0}]
+    assert robot.session.rounds.accuracies().rows == [*settled, {"cat": 0.0}]
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
-    figures = robot.session.rounds().figures("cloud")
+    figures = robot.session.rounds.accuracies().figures("cloud")
     assert figures["cloud_accuracy_matrix"]["rounds"] == [[0.0, None], [1.0, None], [0.0, 1.0]]
     assert figures["cloud_accuracy_matrix"]["tests"] == [1, 1, 2]
     assert figures["cloud_forgetting"] == 1.0
@@ -501,7 +501,7 @@ def test_the_rest_of_a_round_counts_in_the_first_test_and_in_the_newest() -> Non
     says(robot, "dog")
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["cat", "ant"], SPLIT, sequence=2, evaluation=1))
-    assert robot.session.rounds().rows == [{"ant": 0.0, "cat": 2 / 3}, {"ant": 0.0, "cat": 0.0}]
+    assert robot.session.rounds.accuracies().rows == [{"ant": 0.0, "cat": 2 / 3}, {"ant": 0.0, "cat": 0.0}]
     assert robot.figures.evaluated == 4
 
 
@@ -511,13 +511,13 @@ def test_a_round_that_was_tested_twice_is_in_the_checkpoint() -> None:
     for number, kind in enumerate(("batch", "batch", "rehearse"), start=1):
         one.apply(Event(id=number, robot="r1", kind=cast("Kind", kind), payload=log[number - 1]))
     other.restore(read_again(one.checkpoint()))
-    assert other.rounds().rows == one.rounds().rows
-    assert len(other.rounds()) == 2
+    assert other.rounds.accuracies().rows == one.rounds.accuracies().rows
+    assert len(other.rounds.accuracies()) == 2
     log.append(pack(make_batch(["dog"] * 8, sequence=2)))
     one.apply(Event(id=4, robot="r1", kind="batch", payload=log[-1]))
     other.restore(read_again(one.checkpoint()))
-    assert other.rounds().rows == one.rounds().rows
-    assert len(other.rounds()) == 2
+    assert other.rounds.accuracies().rows == one.rounds.accuracies().rows
+    assert len(other.rounds.accuracies()) == 2
 
 
 def test_a_class_that_was_undone_is_not_tested_any_more() -> None:
@@ -530,7 +530,7 @@ def test_a_class_that_was_undone_is_not_tested_any_more() -> None:
     robot.apply("edit", pack(undo))
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["mug"], SPLIT, sequence=3, evaluation=1))  # sent before, and late
-    assert robot.session.held_out.by_class == {"cat": 1.0}
+    assert robot.session.rounds.newest.by_class == {"cat": 1.0}
 
 
 def rejoined(robot: Robot, **changes: Any) -> None:
@@ -546,7 +546,7 @@ def test_a_round_that_a_killed_robot_repeats_counts_once() -> None:
     says(robot, "dog")
     robot.take(make_batch(["cat"] * 2, SPLIT, boot="d" * 16, evaluation=2))
     robot.take(make_batch(["dog"] * 2, SPLIT, boot="d" * 16, sequence=1, evaluation=2))
-    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
     assert (robot.figures.evaluation, robot.figures.evaluated) == (2, 4)
 
 
@@ -556,7 +556,7 @@ def test_a_round_goes_on_where_only_the_count_of_edits_has_changed() -> None:
     robot.apply("rejoin", pack(dataclasses.replace(robot.state, edits=1)))
     robot.take(make_batch(["dog"] * 2, SPLIT, sequence=1, evaluation=1))
     assert robot.figures.evaluated == 6
-    assert robot.session.rounds().rows == [{"cat": 1.0, "dog": 0.0}]
+    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0, "dog": 0.0}]
 
 
 def test_a_robot_that_went_back_by_several_rounds_repeats_them_all() -> None:
@@ -566,9 +566,9 @@ def test_a_robot_that_went_back_by_several_rounds_repeats_them_all() -> None:
     rejoined(robot)
     says(robot, "dog")
     robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=2))
-    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}]
+    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}]
     robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, sequence=1, evaluation=3))
-    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 0.0}, {"cat": 0.0}]
+    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}, {"cat": 0.0}]
 
 
 def test_rounds_of_a_former_run_stay_before_those_of_the_next() -> None:
@@ -578,7 +578,7 @@ def test_rounds_of_a_former_run_stay_before_those_of_the_next() -> None:
     rejoined(robot, run="e" * 16, former=robot.state.run)
     says(robot, "dog")
     robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=1))
-    assert robot.session.rounds().rows == [{"cat": 1.0}, {"cat": 1.0}, {"cat": 0.0}]
+    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 1.0}, {"cat": 0.0}]
 
 
 def test_a_class_that_another_is_merged_into_keeps_its_own_rounds() -> None:
@@ -591,7 +591,7 @@ def test_a_class_that_another_is_merged_into_keeps_its_own_rounds() -> None:
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
     merge = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="rename", name="cat", to="dog", session=0)
     robot.apply("edit", pack(merge))
-    assert robot.session.rounds().rows == [{"dog": 1.0}], "the dog was not there in the first round"
+    assert robot.session.rounds.accuracies().rows == [{"dog": 1.0}], "the dog was not there in the first round"
 
 
 def test_new_samples_of_a_robot_that_was_killed_are_rehearsed() -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from broker.errors import ConfigError, MachineError, StorageError
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.store import LAYOUT, Range, Store, join_ranges, open_store
-from tests.cloud_trainer.world import limit_pages
+from tests.cloud_trainer.world import forget, limit_pages
 
 SETTINGS = TrainingSettings(batch=4, learning_rate=0.1, rehearse_from=10, weights="none", seed=0, threads=1)
 BOOT, OTHER = "a" * 16, "b" * 16
@@ -172,7 +172,7 @@ def test_what_is_forgotten_counts_as_come(store: Store) -> None:
     fill(store, 10)
     third = next(event for event in range(1, 99) if store.batch(event)[:4] == (2).to_bytes(4, "big"))
     assert store.is_whole("r1")
-    store.forget("r1", third)
+    forget(store, "r1", third)
     assert sequences(store) == list(range(3, 10))
     assert not any(store.append_message("r1", BOOT, sequence, b"again") for sequence in range(10))
     assert store.append_message("r1", OTHER, 0, b"another boot")
@@ -188,7 +188,7 @@ def test_forgetting_twice_joins_what_is_next_to_each_other(store: Store) -> None
     fill(store, 3)
     fill(store, 3, first=5)
     for up_to in (2, 4, 6):
-        store.forget("r1", up_to)
+        forget(store, "r1", up_to)
     assert store._database.execute("SELECT boot, first, last FROM forgotten").fetchall() == [(BOOT, 0, 2), (BOOT, 5, 7)]
     assert store.append_message("r1", BOOT, 3, b"a gap stays open")
 
@@ -198,7 +198,7 @@ def test_events_other_than_batches_stay(store: Store) -> None:
     fill(store, 2)
     store.append("r1", "flush")
     store.commit()
-    store.forget("r1", store.last_event("r1"))
+    forget(store, "r1", store.last_event("r1"))
     assert [event.kind for cursor in (0, 1) if (event := store.next_event("r1", cursor))] == ["start", "flush"]
     assert store.robots() == ["r1"]
 
@@ -208,7 +208,7 @@ def test_room_that_was_forgotten_is_used_again(store: Store) -> None:
     used = store.bytes_used
     assert 500_000 < used < 1_100_000
     assert store.batch_bytes("r1") == 500_000
-    store.forget("r1", 50)
+    forget(store, "r1", 50)
     assert store.bytes_used < 0.6 * used
     fill(store, 50, first=100, size=5000)
     assert store.bytes_used < 1.02 * used

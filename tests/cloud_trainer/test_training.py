@@ -134,7 +134,7 @@ def test_a_network_is_prepared_once_however_much_its_robot_sends_meanwhile(cloud
         cloud.publish("r1", "activations", pack(batch))
         cloud.node.turn(timeout=0)
     assert not cloud.training._wanted
-    cloud.training.prepared.append(cloud.training.fleet.prepare("r1", state))
+    cloud.training.prepared.append(cloud.training.fleet.preparer.prepare("r1", state))
     assert len(of(Receipt, cloud.work())) == 3
 
 
@@ -167,7 +167,7 @@ def test_a_robot_that_starts_again_while_its_network_is_prepared_gets_the_one_of
     new = replace(STATE, boot="d" * 16)
     cloud.publish("r1", "state", pack(STATE))
     cloud.node.turn(timeout=0)
-    prepared = cloud.training.fleet.prepare("r1", STATE)  # the training thread is at it
+    prepared = cloud.training.fleet.preparer.prepare("r1", STATE)  # the training thread is at it
     cloud.publish("r1", "state", pack(new))
     cloud.publish("r1", "activations", pack(make_batch(["cat"] * 4, boot=new.boot)))
     cloud.node.turn(timeout=0)

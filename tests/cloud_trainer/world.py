@@ -140,6 +140,17 @@ def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
 
 
+def forget(store: Store, robot: str, up_to: int) -> None:
+    """Delete a robot's batches up to an event."""
+    while store.forget_some(robot, up_to):
+        pass
+
+
+def finish_idle(fleet: Fleet, robot: str) -> None:
+    """Do what the training thread does for a silent robot."""
+    fleet.robots[robot].training.finish_idle(lambda: not fleet.next_to_train())
+
+
 class Clock:
     """A clock that a test moves on. Stands in for the module `time`."""
 
