@@ -22,8 +22,8 @@ from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Ask, RobotState, SplitSpec
 from broker.wire.quantize import pack_activations, quantize
-from cloud_trainer.answers import Answerer
-from cloud_trainer.session import RobotSession
+from cloud_trainer.answering.answers import Answerer
+from cloud_trainer.session.session import RobotSession
 from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.device import Compute
 

@@ -11,7 +11,7 @@ from torch import nn
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
 from broker.wire.quantize import Quantized, pack_activations
-from cloud_trainer.session import RobotSession
+from cloud_trainer.session.session import RobotSession
 from cloud_trainer.store import Event, Kind
 from hierarchy import DividedNetwork, HeldOut
 from hierarchy.cloud import CloudSegment, CloudTrainer

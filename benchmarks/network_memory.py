@@ -20,7 +20,7 @@ from recording import Table, record
 
 from broker.program.startup import prepare_pytorch
 from broker.wire.messages import RobotState, SplitSpec
-from cloud_trainer.session_state import LAYOUT
+from cloud_trainer.session.session_state import LAYOUT
 
 # Backbone, cut, pixels, what crosses, and samples in a step.
 NETWORKS = [
@@ -54,7 +54,7 @@ def work(number: int) -> None:
     prepare_pytorch()
     from cloud_trainer.config import TrainerConfig
     from cloud_trainer.cost import cost_of
-    from cloud_trainer.session_start import new_start, open_session
+    from cloud_trainer.session.session_start import new_start, open_session
     from hierarchy.runtime.checkpoint import save_checkpoint
 
     backbone, cut, size, shape, batch = NETWORKS[number]

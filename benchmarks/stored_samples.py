@@ -24,8 +24,8 @@ from recording import Table, record
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState, SplitSpec
 from broker.wire.quantize import pack_activations, quantize
-from cloud_trainer.sample_memory import SampleRef
-from cloud_trainer.session import RobotSession
+from cloud_trainer.session.sample_memory import SampleRef
+from cloud_trainer.session.session import RobotSession
 from cloud_trainer.store import Store
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import set_threads

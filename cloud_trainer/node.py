@@ -10,13 +10,13 @@ from broker.errors import StorageError
 from broker.link.base import Link
 from broker.wire.messages import TrainerState
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.incoming import Incoming
-from cloud_trainer.other_trainers import OtherTrainers
-from cloud_trainer.outgoing import Outgoing
+from cloud_trainer.messages.incoming import Incoming
+from cloud_trainer.messages.other_trainers import OtherTrainers
+from cloud_trainer.messages.outgoing import Outgoing
 from cloud_trainer.page.model import FleetState, PageModel, Rows
+from cloud_trainer.robots.training import Training
 from cloud_trainer.store import STORE, Store
 from cloud_trainer.summary import fleet_summary
-from cloud_trainer.training import Training
 from hierarchy.runtime.command_line import Notice
 from hierarchy.runtime.run_folder import RunFolder
 

@@ -15,9 +15,9 @@ from broker.errors import ConfigError, NothingDone
 from broker.program.machine import refused
 from broker.program.plain_text import counted
 from cloud_trainer.config import TrainingSettings
-from cloud_trainer.session import RobotSession
-from cloud_trainer.session_start import SessionStart, open_session
-from cloud_trainer.session_state import LAYOUT, SessionState
+from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session_start import SessionStart, open_session
+from cloud_trainer.session.session_state import LAYOUT, SessionState
 from cloud_trainer.store import Store
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of

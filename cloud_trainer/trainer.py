@@ -24,12 +24,12 @@ from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import TrainerState
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.fleet import Fleet
 from cloud_trainer.node import TrainerNode
 from cloud_trainer.page.model import PageModel
-from cloud_trainer.robot import Phase, Robot
+from cloud_trainer.robots.fleet import Fleet
+from cloud_trainer.robots.robot import Phase, Robot
+from cloud_trainer.robots.training import Training
 from cloud_trainer.store import STORE, Store, check_store, damage_explained, open_store
-from cloud_trainer.training import Training
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.command_line import StopRequest, end_at_once
 from hierarchy.runtime.page import page_server

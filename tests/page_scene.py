@@ -96,7 +96,7 @@ def trainer(server: object) -> Change:
     """Serve a trainer's page without robots; any line brings two, of which r2 is away."""
     from cloud_trainer.page.app import build
     from cloud_trainer.page.model import FleetState, PageModel, RobotRow
-    from cloud_trainer.robot import Rejection
+    from cloud_trainer.robots.robot import Rejection
     from hierarchy.runtime.page.server import PageServer
 
     assert isinstance(server, PageServer)

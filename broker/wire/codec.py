@@ -77,7 +77,9 @@ def pack(message: Message) -> bytes:
         case _:
             fields = dataclasses.asdict(message)
     fields = {"kind": NAMES[type(message)], **fields}
-    return _msgpack(fields) if isinstance(message, BINARY) else _json(fields)
+    if isinstance(message, BINARY):
+        return bytes(msgpack.packb(fields))
+    return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode()
 
 
 def unpack(data: bytes) -> Message:
@@ -140,14 +142,6 @@ def _check_answer(answer: Answer) -> None:
         raise MalformedMessage(f"field 'probabilities' is not {count} numbers")
     if not count or list(shares) != sorted(shares, reverse=True):
         raise MalformedMessage(f"the probabilities of {count} classes are none, or not in falling order")
-
-
-def _msgpack(fields: dict[str, Any]) -> bytes:
-    return bytes(msgpack.packb(fields))
-
-
-def _json(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _from_msgpack(data: bytes) -> dict[str, Any]:

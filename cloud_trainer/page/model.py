@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.wire.messages import AWAY_SECONDS
-from cloud_trainer.robot import Rejection, Robot
+from cloud_trainer.robots.robot import Rejection, Robot
 from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.page.history import History, Point
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import cloud_trainer.class_edits
+import cloud_trainer.session.class_edits
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, Change, ClassEdit
-from cloud_trainer.class_edits import ClassEdits
-from cloud_trainer.fleet import Fleet
-from cloud_trainer.session import RobotSession
+from cloud_trainer.robots.fleet import Fleet
+from cloud_trainer.session.class_edits import ClassEdits
+from cloud_trainer.session.session import RobotSession
 from cloud_trainer.store import STORE
-from tests.cloud_trainer.test_fleet import close, enter, open_fleet, train
+from tests.cloud_trainer.robots.test_fleet import close, enter, open_fleet, train
 from tests.cloud_trainer.world import STATE, Cloud, finish_idle, make_batch, outcomes
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -201,7 +201,7 @@ def test_each_run_counts_its_edits_and_lessons_anew(tmp_path: Path) -> None:
 
 
 def test_a_robot_with_no_end_of_lessons_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cloud_trainer.class_edits, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(cloud_trainer.session.class_edits, "MAX_SESSIONS", 3)
     edits = ClassEdits()
     for session in range(1, 8):
         edits.note(make_batch(["cat"], samples=[session], session=session))

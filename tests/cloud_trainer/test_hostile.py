@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-import cloud_trainer.session_start
+import cloud_trainer.session.session_start
 from broker.wire import topics
 from broker.wire.bounds import RECEIVE_LIMIT_BYTES
 from broker.wire.codec import pack
 from broker.wire.messages import SplitSpec
-from cloud_trainer.quarantine import FIRST_SECONDS, REJECTIONS
+from cloud_trainer.robots.quarantine import FIRST_SECONDS, REJECTIONS
 from tests.cloud_trainer import fuzz
 from tests.cloud_trainer.world import (
     SPLIT,
@@ -147,7 +147,9 @@ def test_a_network_that_is_too_large_is_refused_without_building_it(
     start: Start, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], reason: str
 ) -> None:
     cloud = start(batch=64)
-    monkeypatch.setattr(cloud_trainer.session_start, "CloudSegment", lambda *_a, **_b: pytest.fail("it was built"))
+    monkeypatch.setattr(
+        cloud_trainer.session.session_start, "CloudSegment", lambda *_a, **_b: pytest.fail("it was built")
+    )
     state = dataclasses.replace(STATE, split=dataclasses.replace(SPLIT, **change))
     small = dataclasses.replace(make_batch(["cat"]), split=state.split.fingerprint)
     assert cloud.say("r1", state, small) == []
@@ -253,7 +255,7 @@ class Power(nn.Module):
 def test_activations_that_overflow_put_one_robot_in_quarantine_and_leave_all_networks_finite(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloud_trainer.session_start, "CloudSegment", Explosive)
+    monkeypatch.setattr(cloud_trainer.session.session_start, "CloudSegment", Explosive)
     cloud = start()
     for robot in ("r1", "r2"):
         assert outcomes(cloud.say(robot, STATE, *batches(3))) == ["accepted"] * 3

@@ -14,17 +14,17 @@ from broker.link.inbox import LANE_LIMIT
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import ClassEdit, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
-from cloud_trainer import quarantine
-from cloud_trainer.incoming import NEWCOMER_SECONDS
+from cloud_trainer.messages.incoming import NEWCOMER_SECONDS
+from cloud_trainer.messages.outgoing import RETRY_SECONDS, WARNING_SECONDS
 from cloud_trainer.node import NOBODY_CAME, NOTHING_CAME, REPORT_SECONDS
-from cloud_trainer.outgoing import RETRY_SECONDS, WARNING_SECONDS
-from cloud_trainer.quarantine import FIRST_SECONDS
 from cloud_trainer.replay import replay
-from cloud_trainer.robot import Preparation
-from cloud_trainer.robot_training import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
-from cloud_trainer.session_state import LAYOUT
+from cloud_trainer.robots import quarantine
+from cloud_trainer.robots.quarantine import FIRST_SECONDS
+from cloud_trainer.robots.robot import Preparation
+from cloud_trainer.robots.robot_training import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
+from cloud_trainer.robots.training import SETTLING_SECONDS, SILENCE_SECONDS
+from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.store import STORE
-from cloud_trainer.training import SETTLING_SECONDS, SILENCE_SECONDS
 from hierarchy.runtime.checkpoint import load_checkpoint
 from hierarchy.runtime.command_line import SparseLog
 from hierarchy.runtime.downloads import Downloads
@@ -247,7 +247,8 @@ def test_a_name_gives_way_while_its_network_is_prepared(start: Start) -> None:
     cloud.say("r1", STATE)
     del cloud.known["r1"]  # as another thread does
     assert fleet.preparer.prepare("r1", STATE).start
-    fleet.robots["r1"].note(fleet.preparer.prepare("r1", STATE))
+    cloud.training.prepared.append(fleet.preparer.prepare("r1", STATE))
+    cloud.node._incoming.hear_training()
     assert cloud.known == {}
 
 

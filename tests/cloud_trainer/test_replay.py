@@ -10,7 +10,7 @@ import pytest
 from broker.errors import ConfigError, NothingDone
 from cloud_trainer.commands import app
 from cloud_trainer.replay import replay
-from cloud_trainer.session_state import LAYOUT
+from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.store import STORE, Store
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
 from tests.cloud_trainer.world import STATE, Cloud, batches, forget, is_finite, make_batch

@@ -13,7 +13,7 @@ import torch
 from broker.errors import ConfigError
 from broker.program.version import program_version
 from cloud_trainer.config import TrainingSettings
-from cloud_trainer.session_state import LAYOUT, SessionState
+from cloud_trainer.session.session_state import LAYOUT, SessionState
 from cloud_trainer.store import STORE, Store, open_store
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
 from tests.cloud_trainer.world import STATE, Cloud, batches

@@ -14,9 +14,9 @@ from broker.link.mqtt import MqttLink
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
-from cloud_trainer.incoming import Incoming
-from cloud_trainer.session import RobotSession
-from cloud_trainer.session_state import LAYOUT
+from cloud_trainer.messages.incoming import Incoming
+from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session_state import LAYOUT
 from hierarchy.runtime.checkpoint import load_checkpoint
 from tests.cloud_trainer.world import CHANNELS, STATE, batches, make_batch
 

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from broker.errors import ConfigError
-from cloud_trainer import session_start, workers
+from cloud_trainer import workers
 from cloud_trainer.config import TrainerConfig
+from cloud_trainer.session import session_start
 from cloud_trainer.shard import worker_folder
 from cloud_trainer.store import STORE
 from cloud_trainer.workers import check_folder, worker_configs

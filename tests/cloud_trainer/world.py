@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 import broker.link.inbox
 import broker.link.memory
-import cloud_trainer.incoming
+import cloud_trainer.messages.incoming
+import cloud_trainer.messages.outgoing
 import cloud_trainer.node
-import cloud_trainer.outgoing
-import cloud_trainer.robot
-import cloud_trainer.session_start
-import cloud_trainer.training
+import cloud_trainer.robots.robot
+import cloud_trainer.robots.training
+import cloud_trainer.session.session_start
 import hierarchy.runtime.curves
 import hierarchy.runtime.downloads
 from broker.errors import ConfigError
@@ -44,12 +44,12 @@ from broker.wire.messages import (
 )
 from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.config import TrainerConfig
-from cloud_trainer.fleet import Fleet
 from cloud_trainer.node import TrainerNode
-from cloud_trainer.robot import Robot
-from cloud_trainer.session import RobotSession
+from cloud_trainer.robots.fleet import Fleet
+from cloud_trainer.robots.robot import Robot
+from cloud_trainer.robots.training import Training
+from cloud_trainer.session.session import RobotSession
 from cloud_trainer.store import STORE, Store, open_store
-from cloud_trainer.training import Training
 from hierarchy.device import Compute
 from hierarchy.head import GrowingHead
 from hierarchy.runtime.run_folder import RunFolder
@@ -134,8 +134,8 @@ class TinySegment(nn.Module):
 
 def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every robot's network be tiny, unmeasured, and its curves undrawn."""
-    monkeypatch.setattr(cloud_trainer.session_start, "CloudSegment", TinySegment)
-    monkeypatch.setattr(cloud_trainer.session_start, "fastest_compute", lambda *_arguments: Compute(device=CPU))
+    monkeypatch.setattr(cloud_trainer.session.session_start, "CloudSegment", TinySegment)
+    monkeypatch.setattr(cloud_trainer.session.session_start, "fastest_compute", lambda *_arguments: Compute(device=CPU))
     monkeypatch.setattr(hierarchy.runtime.downloads.Downloads, "waits_for", lambda *_arguments: "")
     monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
 
@@ -183,11 +183,11 @@ class Cloud:
         for module in (
             broker.link.inbox,
             broker.link.memory,
-            cloud_trainer.incoming,
+            cloud_trainer.messages.incoming,
             cloud_trainer.node,
-            cloud_trainer.outgoing,
-            cloud_trainer.robot,
-            cloud_trainer.training,
+            cloud_trainer.messages.outgoing,
+            cloud_trainer.robots.robot,
+            cloud_trainer.robots.training,
         ):  # they compare what they read
             monkeypatch.setattr(module, "time", self.clock)
         # A test's messages come all at once, by a clock that stands still.

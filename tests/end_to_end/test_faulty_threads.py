@@ -13,8 +13,8 @@ from broker.errors import EXIT_BUG
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Probe, ProbeResult
-from tests.cloud_trainer.test_answers import make_ask
-from tests.cloud_trainer.test_probes import make_probe
+from tests.cloud_trainer.answering.test_answers import make_ask
+from tests.cloud_trainer.answering.test_probes import make_probe
 from tests.cloud_trainer.world import SPLIT
 from tests.ports import free_port
 
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.mosquitto
 
 LINK = "broker.link.mqtt:MqttLink._on_message:1"
 SEEING = "robot_edge.inference.frame_path:FramePath.look:3"
-TRAINING = "cloud_trainer.training:Training.turn:3"
+TRAINING = "cloud_trainer.robots.training:Training.turn:3"
 # uvicorn asks this ten times a second.
 PAGE = "uvicorn.server:Server.on_tick:20"
-ANSWERS, PROBES = "cloud_trainer.answers:Answerer._take:1", "cloud_trainer.probes:Probes._wait:1"
+ANSWERS, PROBES = "cloud_trainer.answering.answers:Answerer._take:1", "cloud_trainer.answering.probes:Probes._wait:1"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def _answers(port: int, path: str) -> bool:
 
 
 def test_a_second_ctrl_c_ends_a_trainer_in_the_middle_of_a_step(launcher: Any, mosquitto_url: str) -> None:
-    fault = "cloud_trainer.training:Training.turn:3:busy"
+    fault = "cloud_trainer.robots.training:Training.turn:3:busy"
     launcher.cold = True  # what is forked ends without the end of Python that this is about
     try:
         trainer = launcher.faulty(fault, "cloud_trainer", mosquitto_url, "--trainer", "busy")

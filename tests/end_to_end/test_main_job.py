@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from broker.wire.quantize import dequantize
-from cloud_trainer.session_state import LAYOUT
+from cloud_trainer.session.session_state import LAYOUT
 from hierarchy.augment import augment
 from hierarchy.backbone import build_backbone
 from hierarchy.cloud import CloudSegment, CloudTrainer

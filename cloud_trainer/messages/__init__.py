@@ -1,0 +1,1 @@
+"""What comes in over the broker, and what the trainer says there."""

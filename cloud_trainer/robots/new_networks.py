@@ -1,0 +1,59 @@
+"""Finds out whether a network that a robot is about to begin can be trained here, and how fastest. Takes seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from broker.errors import ConfigError, PeerError
+from broker.wire.messages import RobotState
+from cloud_trainer.cost import check_time, machine_speed
+from cloud_trainer.robots.robot import Preparation, Robot
+from cloud_trainer.robots.robot_training import Workplace
+from cloud_trainer.session.session_start import SessionStart, new_start
+from hierarchy.runtime.downloads import Downloads
+
+log = logging.getLogger("cloud-trainer")
+
+
+class Preparer:
+    """Builds networks on trial. robots: all of the trainer, whose networks need not be measured once more."""
+
+    def __init__(self, workplace: Workplace, robots: Mapping[str, Robot]) -> None:
+        self._workplace = workplace
+        self._robots = robots
+        self._downloads = Downloads()
+
+    def close(self) -> None:
+        """End what is being downloaded."""
+        self._downloads.close()
+
+    def prepare(self, robot: str, state: RobotState) -> Preparation:
+        """Return what came of a robot's state. Who takes messages in enters it: that is about the log."""
+        room = self._workplace.room
+        try:
+            cost = room.cost(state)
+            left = room.beside(robot, cost)
+            if state.weights == "default" and (waits := self._downloads.waits_for(state.split.backbone)):
+                return Preparation(robot=robot, state=state, waits=waits)
+            check_time(cost, machine_speed(self._workplace.device))
+            start = self._new_start(robot, state, left)
+        # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
+        except (ConfigError, PeerError, RuntimeError, ValueError, MemoryError) as error:
+            return Preparation(robot=robot, state=state, refused=(str(error) or type(error).__name__)[:400])
+        return Preparation(robot=robot, state=state, start=start, cost=cost)
+
+    def _new_start(self, robot: str, state: RobotState, left: int) -> SessionStart:
+        settings, device = self._workplace.settings, self._workplace.device
+        start = new_start(robot, state, settings, device, known=self._known_starts(robot), room=left)
+        log.info("robot %s: %s from %s on, %s", robot, state.split.backbone, state.split.cut, start.compute(device))
+        return start
+
+    def _known_starts(self, robot: str) -> list[bytes]:
+        """Return starts on this machine, the robot's own first."""
+        robots = dict(self._robots)
+        own = robots.get(robot)  # it may have given way to another one meanwhile
+        # Those entered count too: robots that come together are all entered before any of them is trained for.
+        entered = [start for one in robots.values() for start in (one.training.start, one.start_entered)]
+        prepared = [its.start.pack() for one in robots.values() if (its := one.prepared) and its.start]
+        return [start for start in (own.training.start if own else b"", *entered, *prepared) if start]

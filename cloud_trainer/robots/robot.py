@@ -1,0 +1,334 @@
+"""One robot of a trainer: what it said of itself, whether its messages are taken, and its training."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from broker.errors import MalformedMessage, StorageError
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import RobotMetrics, RobotState, TrainerMetrics
+from cloud_trainer.cost import Cost
+from cloud_trainer.robots.intake import Intake
+from cloud_trainer.robots.quarantine import Quarantine, doubt
+from cloud_trainer.robots.robot_training import RobotTraining
+from cloud_trainer.session.session_start import SessionStart
+from cloud_trainer.store import Event, Store
+
+# Rejected messages of a robot that are remembered, with reasons, for people to see.
+MAX_REJECTIONS = 20
+
+# known: from the store only, it has said nothing to this process. preparing: its network is, or it waits for what that
+# takes. waiting: it is let in, or would be, and nothing of it was trained on. refused, stuck, too costly, quarantined:
+# nothing of it is taken now.
+Phase = Literal["known", "preparing", "waiting", "training", "refused", "stuck", "too costly", "quarantined"]
+
+
+log = logging.getLogger("cloud-trainer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """A message that was not taken. time: Unix seconds."""
+
+    time: float
+    robot: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """What came of a state: how its session starts and what that costs, why there can be none, or what it waits for."""
+
+    robot: str
+    state: RobotState
+    start: SessionStart | None = None
+    cost: Cost | None = None
+    refused: str = ""
+    waits: str = ""
+
+
+def goes_on(state: RobotState, entered: RobotState) -> bool:
+    """Whether a robot in that state has the front of the network that was entered last for its name."""
+    same_run = entered.run in {state.run, state.former}
+    return state.weights == "checkpoint" and same_run and state.split == entered.split
+
+
+class Robot:
+    """Belongs to the thread that takes messages in; ``training`` belongs to the one that trains. Others only read.
+
+    state: the last that the robot said of itself; None before it said anything. online: whether it is there, as it said
+    last. entered: the last state in its log. boots: of all states in its log. intake: what its batches are held
+    against. prepared: how a session for ``state`` starts, which is not entered yet. start_entered: the last start that
+    this process entered, which the session may not have come to. refused: why this state cannot be trained for. waits:
+    what preparing waits for. since, heard, fed: monotonic time of the first message, of the last one, and of the last
+    one that had anything to train on. stored: batches in the log. dropped: messages that were dropped unread.
+    published: what others were told last; None where they may have missed it.
+    """
+
+    def __init__(self, name: str, training: RobotTraining, *, most_classes: int, since: float = 0.0) -> None:
+        self.name = name
+        self.training = training
+        self.state: RobotState | None = None
+        self.online = False
+        self.entered: RobotState | None = None
+        self.boots: set[str] = set()
+        self.intake: Intake | None = None
+        self.prepared: Preparation | None = None
+        self.start_entered = b""
+        self.refused = ""
+        self.waits = ""
+        self.quarantine = Quarantine()
+        self.rejections: deque[Rejection] = deque(maxlen=MAX_REJECTIONS)
+        self.since = since
+        self.heard = 0.0
+        self.fed = 0.0
+        self.stored = 0
+        self.dropped = 0
+        self.metrics: RobotMetrics | None = None
+        self._most_classes = most_classes
+        self.published: TrainerMetrics | None = None
+        self._images_reported = 0
+        self._doubt_said = ""
+
+    # What it says
+
+    def say(self, state: RobotState) -> None:
+        """Take in a state of another process of the robot."""
+        self.state, self.refused, self.waits = state, "", ""
+
+    def hear_state(self, state: RobotState, now: float) -> bool:
+        """Take in a state; return whether it is of another process. Raises MalformedMessage for another split."""
+        if state.boot in self.boots and self.entered and state.boot != self.entered.boot:
+            return False  # of a former start, come late: going back to it would throw away what was learned since
+        self.heard, self.online = now, True
+        if self.state is None or self.state.boot != state.boot:
+            self.say(state)
+            return True
+        if self.state.split != state.split:
+            raise MalformedMessage("it changed its split while it ran")
+        if self.entered != state:
+            self.state = state  # more of its edits may have been taken meanwhile, by the trainer before this one
+        return False
+
+    def leave(self, fed: float) -> None:
+        """Note that it has gone. fed: when anything to train on is to be taken for come last."""
+        self.online, self.fed = False, fed
+        self.training.save_soon()
+
+    def feed(self, now: float) -> None:
+        """Note that something to train on came, or that it has time to send some."""
+        self.heard = self.fed = now
+
+    def hear_metrics(self, metrics: RobotMetrics) -> bool:
+        """Take in what it says of how it is doing; whether that is of its present process."""
+        if self.state is None or self.state.boot != metrics.boot:
+            return False
+        self.metrics = metrics
+        return True
+
+    # Whether it is let in
+
+    def phase(self, now: float) -> Phase:
+        """Return what its training is at. now: monotonic seconds."""
+        if self.training.stuck:
+            return "too costly" if self.training.too_costly else "stuck"
+        if self.refused:
+            return "refused"
+        if self.quarantine.reason(now):
+            return "quarantined"
+        if self.waits or self.must_prepare:
+            return "preparing"
+        if self.training.steps:
+            return "training"
+        return "known" if self.state is None else "waiting"
+
+    def problem(self, now: float) -> str:
+        """Return why its messages are not taken; empty where they are."""
+        return self.training.stuck or self.refused or self.quarantine.reason(now) or self.waits
+
+    def is_shut_out(self, now: float) -> bool:
+        """Whether nothing of it is taken, and nothing answered, however long it waits."""
+        return bool(self.training.stuck or self.refused or self.quarantine.reason(now))
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether it has a network, or anything in the store."""
+        return self.training.session is not None or self.entered is not None
+
+    @property
+    def must_prepare(self) -> bool:
+        """Whether a network has to be prepared for its state before that may enter its log."""
+        if self.state is None or self.refused or self.entered == self.state or not self._may_enter:
+            return False
+        return not self._goes_on and (self.prepared is None or self.prepared.state != self.state)
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.entered is not None and self.state is not None and goes_on(self.state, self.entered)
+
+    @property
+    def _may_enter(self) -> bool:
+        """Whether its state may enter its log: not behind what cannot be trained on, unless it begins anew."""
+        return not self.training.stuck or (self.training.too_costly and not self._goes_on)
+
+    @property
+    def enters(self) -> bool:
+        """Whether its state may enter its log now."""
+        return not (self.must_prepare or self.refused) and self._may_enter
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether its state begins a network."""
+        return self.prepared is not None and self.prepared.state == self.state
+
+    def note(self, prepared: Preparation) -> None:
+        """Let it begin a network, or refuse it, unless it has said another state meanwhile."""
+        if self.state != prepared.state:
+            return
+        if prepared.refused:
+            self.refuse(prepared.refused)
+        else:
+            self.prepared, self.waits = prepared if prepared.start else None, prepared.waits
+
+    def refuse(self, reason: str) -> None:
+        """Take nothing of it, in this state of it, for a reason."""
+        log.warning("robot %s cannot be trained for: %s", self.name, reason)
+        self.prepared, self.refused, self.waits = None, reason, ""
+
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """Stay at the former entry where the disk does not take a new one."""
+        before = self.entered, self.intake
+        try:
+            yield
+        except StorageError:
+            self.entered, self.intake = before
+            raise
+        if self.entered:
+            self.boots.add(self.entered.boot)
+
+    def rejoin(self, store: Store) -> None:
+        """Enter that it goes on with the network that it has. Nothing is committed. Raises StorageError."""
+        assert self.state is not None
+        store.append(self.name, "rejoin", pack(self.state))
+        self.entered = self.state
+
+    def begin(self, store: Store) -> None:
+        """Enter that it begins the network that is prepared. Nothing is committed. Raises StorageError."""
+        assert self.state is not None
+        assert self.prepared is not None
+        assert self.prepared.start is not None
+        self.start_entered = replace(self.prepared.start, state=self.state).pack()
+        self.prepared = None
+        event = store.append(self.name, "start", self.start_entered)
+        if self.training.too_costly:  # until the event is committed there is nothing to train on
+            self.training.begin_behind(event - 1)
+            self.stored = self.training.trained
+        self.entered, self.intake = self.state, Intake(self.state.split, most_classes=self._most_classes)
+
+    def resume(
+        self, states: list[RobotState], batches: Iterator[tuple[str, ...]], metrics: RobotMetrics | None
+    ) -> None:
+        """Know what the store has of it.
+
+        states: entered. batches: classes of each that the session has not come to. metrics: that it said last.
+        """
+        self.metrics = metrics
+        self.entered, self.boots = states[-1], {state.boot for state in states}
+        self.intake = Intake(self.entered.split, most_classes=self._most_classes)
+        self.intake.know(self.training.session.trainer.classes if self.training.session else ())
+        self.stored = 0
+        for classes in batches:
+            self.intake.know(classes)
+            self.stored += 1
+
+    # What others are told
+
+    def reject(self, reason: str, now: float, *, grave: bool = False) -> str:
+        """Note a message that was not taken. Return why it is in quarantine, where that put it there."""
+        self.rejections.append(Rejection(time=time.time(), robot=self.name, reason=reason))
+        return self.quarantine.reason(now) if self.quarantine.bad(now, reason, grave=grave) else ""
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing is learned from it; empty where nothing speaks against it."""
+        return self.refused or (self.rejections[-1].reason if self.rejections else "")
+
+    @property
+    def messages_waiting(self) -> int:
+        """How many batches in the log the session has not come to. Each side of it is counted by one thread."""
+        return self.stored - self.training.trained
+
+    @property
+    def doubt(self) -> str:
+        """Why what it sends seems to teach nothing; empty where it does."""
+        if self.training.standing is None:
+            return ""
+        seen = self.training.standing.metrics
+        return doubt(images=seen.images, recent=seen.cloud_recent, classes=seen.classes)
+
+    def trainer_metrics(self, now: float) -> TrainerMetrics | None:
+        """Return what others are told of its training; None where there is nothing to say."""
+        problem, boot = self.problem(now), self.state.boot if self.state else ""
+        # A robot looks for its own boot: one that is not let in must not be answered with the former one's metrics.
+        standing = self.training.standing
+        if standing is not None and not (problem and boot and boot != standing.metrics.boot):
+            return replace(
+                standing.metrics,
+                messages_waiting=self.messages_waiting,
+                messages_rejected=self.quarantine.rejected,
+                quarantine=problem,
+            )
+        if not boot or not problem:
+            return None
+        return no_metrics(self.name, boot, problem, waiting=self.messages_waiting, rejected=self.quarantine.rejected)
+
+    def news(self, now: float) -> TrainerMetrics | None:
+        """Return what others are told, where that is not what they were told last."""
+        metrics = self.trainer_metrics(now)
+        return metrics if metrics != self.published else None
+
+    def doubt_news(self) -> str | None:
+        """Return its doubt, where that has come or gone since the last call; else None."""
+        doubted = self.doubt
+        if bool(doubted) == bool(self._doubt_said):
+            return None
+        self._doubt_said = doubted
+        return doubted
+
+    def progress_news(self) -> TrainerMetrics | None:
+        """Return its training's metrics, where it has learned from more images since the last call; else None."""
+        metrics = self.training.standing.metrics if self.training.standing else None
+        if metrics is None or metrics.cloud_loss is None or metrics.images <= self._images_reported:
+            return None
+        self._images_reported = metrics.images
+        return metrics
+
+
+def no_metrics(robot: str, boot: str, problem: str, *, waiting: int = 0, rejected: int = 0) -> TrainerMetrics:
+    """Return what is said of a robot that there is no network for."""
+    return TrainerMetrics(
+        robot=robot,
+        boot=boot,
+        images=0,
+        classes=0,
+        evaluation=0,
+        evaluated=0,
+        messages_trained=0,
+        messages_waiting=waiting,
+        messages_rejected=rejected,
+        quarantine=problem,
+    )
+
+
+def entered_state(event: Event) -> RobotState:
+    """Return the robot's state that a start or a rejoin holds."""
+    if event.kind == "start":
+        return SessionStart.unpack(event.payload).state
+    return unpack_as(RobotState, event.payload)

@@ -1,0 +1,371 @@
+"""One robot's training from its log: a session, its checkpoints, and what of the log is needed no more."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from broker.errors import ConfigError, MalformedMessage, PeerError, StorageError
+from broker.wire.messages import ClassEdit, SplitSpec, TrainerMetrics
+from cloud_trainer.config import TrainerConfig, TrainingSettings
+from cloud_trainer.cost import TooCostly
+from cloud_trainer.robots.network_room import NetworkRoom
+from cloud_trainer.robots.saved_network import SavedNetwork
+from cloud_trainer.robots.store_cleanup import StoreCleanup
+from cloud_trainer.session.batches import KeptBatches
+from cloud_trainer.session.session import RobotSession, Work
+from cloud_trainer.session.session_start import SessionStart, open_session
+from cloud_trainer.store import STORE, Event, Store
+from hierarchy.runtime.disk import DiskWatch
+
+# A turn ends behind the step, test or edit in which it gets this old: others wait for it.
+TURN_SECONDS = 1.0
+# Steps on stored samples alone that are taken before looking whether anything came: a second or two on a small machine.
+IDLE_STEPS_AT_ONCE = 4
+# Steps in which the rate falls to its end where idle rehearsal is cut short: whoever stopped it waits for them. A
+# network that 20 steps near the peak rate had left at 70.0 % held-out came to 99.0 % with 4 more, and 100 % with 7; but
+# another one had 94.5 % after 10, in place of 99.5 %.
+SETTLING_STEPS = 30
+
+log = logging.getLogger("cloud-trainer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """What the training of all robots shares. checkpoints: folder with one for each robot that has any."""
+
+    config: TrainerConfig
+    settings: TrainingSettings
+    store: Store
+    checkpoints: Path
+    device: torch.device
+    room: NetworkRoom
+    batches: KeptBatches
+    disk: DiskWatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a robot's training stands, for other threads than the one that trains.
+
+    metrics: without what only the robot's owner knows. split: of its network. by_class, confusion: of held-out frames.
+    """
+
+    metrics: TrainerMetrics
+    split: SplitSpec
+    classes: tuple[str, ...]
+    by_class: Mapping[str, float] = field(default_factory=dict)
+    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+class RobotTraining:
+    """Belongs to the thread that trains; other threads read what has no underscore, and call ``save_soon``.
+
+    session: None before the first event, and where training is stuck. start: the event that the session began with.
+    standing: of the session, replaced as a whole. trained: batches that the session has come to. stuck: why the log
+    cannot be trained on any further, until this trainer is started again. too_costly: it is stuck as this trainer has
+    no room for the network, so another one may begin. saved: the last checkpoint.
+    """
+
+    def __init__(self, robot: str, workplace: Workplace) -> None:
+        self.robot = robot
+        self.session: RobotSession | None = None
+        self.start = b""
+        self.standing: Standing | None = None
+        self.trained = 0
+        self.stuck = ""
+        self.too_costly = False
+        self.saved = SavedNetwork(robot, workplace.checkpoints, workplace.store, workplace.disk)
+        self._workplace = workplace
+        self._store = workplace.store
+        self._cleanup = StoreCleanup(robot, workplace.store, workplace.disk)
+        self._skipped = 0  # up to this event the log is not trained on: a start behind it begins another network
+        self._save_when_idle = False  # a checkpoint is due once the session has caught up with the log
+        self._event: Event | None = None  # at work on
+        self._work: Work | None = None  # what is left of it, or of tidying the store
+        self._work_seconds = 0.0
+        self._idle_seconds = 0.0  # that a step of idle rehearsal took last
+        self._detailed = -1  # cursor at which details were noted
+
+    @property
+    def cursor(self) -> int:
+        """The id of the last event that was trained on."""
+        return self.session.cursor if self.session else self._skipped
+
+    @property
+    def steps(self) -> int:
+        """How many steps the network has taken."""
+        return self.session.trainer.steps if self.session else 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is anything to do in a turn."""
+        at_work = self._work is not None or self._cleanup.is_due
+        return not self.stuck and (at_work or self._store.has_events(self.robot, self.cursor))
+
+    def knows_edit(self, edit: ClassEdit) -> bool:
+        """Whether an edit need not be stored. One that is stored once more does nothing.
+
+        A session that has not come to this start of the robot may take its edits' numbers for those of a run before.
+        """
+        session = self.session
+        return session is not None and session.state.boot == edit.boot and session.edits.knows(edit)
+
+    def save_soon(self) -> None:
+        """Have a checkpoint written once the session has caught up with the log."""
+        self._save_when_idle = True
+
+    def begin_behind(self, event: int) -> None:
+        """Go on behind an event, where another network begins. To be called while a network is too costly."""
+        self._skipped, self.stuck, self.too_costly = event, "", False
+
+    # Turns
+
+    def turn(self) -> str:
+        """Take a turn at what the next event asks for, or at the rest of one.
+
+        Return what was wrong with the event, empty where nothing was or it is not done yet.
+        """
+        if self._work is None:
+            self._work, self._work_seconds = self._next_work(), 0.0
+        begin = time.perf_counter()
+        try:
+            for _ in self._work:
+                if time.perf_counter() >= begin + TURN_SECONDS:
+                    self._work_seconds += time.perf_counter() - begin
+                    self.note_standing()
+                    return ""
+        except TooCostly as error:
+            assert self._event is not None
+            self._skip(self._event.id, error)
+        except (ConfigError, PeerError) as error:
+            log.error("robot %s: training cannot go on: %s", self.robot, error)
+            self._get_stuck(error)
+        event, self._event, self._work = self._event, None, None
+        if event and event.kind == "rehearse":
+            seconds = self._work_seconds + time.perf_counter() - begin
+            self._idle_seconds = seconds / int(event.payload.split()[0])
+        self.note_standing()
+        return self.session.problem if event and self.session else ""
+
+    def finish_event(self) -> None:
+        """Take turns until no event is in the middle, where nothing can be saved."""
+        while self._work is not None:
+            self.turn()
+
+    def _next_work(self) -> Work:
+        if self._cleanup.is_due:
+            return self._cleanup.work(self.session)
+        self._event = self._store.next_event(self.robot, self.cursor)
+        assert self._event is not None
+        return self._apply(self._event)
+
+    def _apply(self, event: Event) -> Work:
+        if event.kind == "start":
+            if self.session and self.session.trainer.steps:
+                self.saved.keep_former(self.session)
+            self.session = None  # two networks at once may be one too many for this machine
+            self.start, self.session = event.payload, self._open(event.payload)
+            self.session.cursor = event.id
+            self.saved.steps = 0
+            return
+        session = self.session
+        if session is None:
+            raise MalformedMessage(f"event {event.id} comes before any start")
+        yield from session.work(event, self._workplace.batches.take(self.robot, event.id))
+        if event.kind == "batch":
+            self.trained += 1
+        elif event.kind == "edit":
+            self._save_when_idle = True  # people want to see a class gone, on the disk too
+        elif event.kind == "rehearse" and not session.idle_steps_due(self._workplace.config.practice):
+            log.info("robot %s: rehearsed while idle%s", self.robot, _tested(session))
+        elif event.kind == "forget":
+            self._cleanup.up_to, self._cleanup.begun = int(event.payload), True
+        if session.trainer.steps >= self.saved.steps + self._workplace.config.checkpoint_every:
+            self._write_checkpoint()
+
+    def _skip(self, event: int, error: TooCostly) -> None:
+        """Let what there is no room for rest: go on where another network begins behind it, or wait for one to begin.
+
+        Training is a function of what is behind the last start, so nothing is lost that the new network would have.
+        """
+        self.session = None
+        starts = [one.id for one in self._store.states(self.robot) if one.kind == "start" and one.id > event]
+        if starts:
+            self._skipped = starts[-1] - 1
+            self.trained += self._store.count_batches(self.robot, event, self._skipped)
+            return
+        self._workplace.room.give_up(self.robot)
+        log.error("robot %s: its network is not trained any further: %s", self.robot, error)
+        self._get_stuck(error)
+        self.too_costly = True
+
+    def _get_stuck(self, error: Exception) -> None:
+        self._workplace.batches.drop(self.robot)
+        self.session, self.stuck = None, f"training cannot go on: {error}"[:400]
+
+    def _open(self, start: bytes, *, restored: bool = False) -> RobotSession:
+        """Return a session at its beginning. Raises TooCostly, and ConfigError where there can be none."""
+        its, began = self._workplace, SessionStart.unpack(start)
+        its.room.beside(self.robot, its.room.cost(began.state))
+        try:
+            return open_session(self.robot, began, its.settings, its.device, self._store.batch, restored=restored)
+        except (RuntimeError, MemoryError) as error:  # it was built on trial, but there was more room then
+            raise ConfigError(
+                f"the network of robot {self.robot} cannot be built: {str(error) or 'out of memory'}"
+            ) from error
+
+    # Idle rehearsal
+
+    def finish_idle(self, is_idle: Callable[[], bool]) -> None:
+        """Where a silent robot's log is done with, train on what is left over, save what is due, and rehearse.
+
+        is_idle: whether no robot has anything to train on. That steps are taken depends on when nothing comes. So it is
+        an event in the log, as all that training depends on.
+        """
+        session = self.session
+        if session is None or self.has_work:
+            return
+        if session.waiting:
+            self._append("flush")
+        elif self._save_when_idle:
+            self._save_when_idle = False
+            self._write_checkpoint()
+        elif is_idle() and (due := session.idle_steps_due(self._workplace.config.practice)):
+            count = min(due, IDLE_STEPS_AT_ONCE)
+            self._save_when_idle = self._append("rehearse", b"%d %d" % (count, due)) and count == due
+
+    def settle(self, seconds: float, messages_wait: Callable[[], bool]) -> None:
+        """Where idle rehearsal is in the middle, end it for now, in a few steps; the rest waits for the next start.
+
+        Its rate begins at the peak, which leaves a network wherever the last steps took it.
+        seconds: to take fewer steps in, where they are slow, and not to test what comes of them; but one at least.
+        messages_wait: whether the log has batches to train on.
+        """
+        until = time.perf_counter() + seconds
+        while self._event and time.perf_counter() < until:  # one broken off would be begun again at the next start
+            self.turn()
+        if messages_wait():
+            return
+        self._catch_up()
+        session = self.session
+        if session and session.rehearses and (due := session.idle_steps_due(self._workplace.config.practice)):
+            log.info("robot %s: a few last steps of idle rehearsal before its network is saved", self.robot)
+            most = seconds / self._idle_seconds if self._idle_seconds else math.inf
+            count = max(1, min(due, SETTLING_STEPS, int(min(most, SETTLING_STEPS))))
+            test = most >= count + SETTLING_STEPS  # a test takes about as long as so many
+            if self._append("settle", b"%d %d %d" % (count, due, test)):
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        while self.has_work:
+            self.turn()
+
+    # Checkpoints
+
+    def save(self) -> bool:
+        """Write a checkpoint, if anything has changed since the last, and delete what no checkpoint needs.
+
+        Return False where the disk does not take it.
+        """
+        saved = self._write_checkpoint()
+        if self._cleanup.is_due and self._event is None:
+            for _ in self._cleanup.work(self.session):
+                pass
+        return saved
+
+    def _write_checkpoint(self) -> bool:
+        """Write it, if anything has changed; what no checkpoint needs from then on is deleted in turns."""
+        session = self.session
+        # Where an event was broken off the log has it still, and the former checkpoint is what it goes on from.
+        if session is None or session.is_torn:
+            return True
+        if session.cursor == self.saved.cursor and not self._cleanup.waits(session):
+            return True
+        if not self.saved.write(session, self.start):
+            return False
+        self._cleanup.allow(session)
+        return True
+
+    # Room in the store
+
+    def give_up_oldest(self, excess: int) -> None:
+        """Have the oldest samples that were trained on forgotten, so many bytes of them, unless some are already."""
+        if self.session is None:
+            return
+        if self._cleanup.begun:
+            if self._cleanup.up_to:
+                self._write_checkpoint()  # then what was given up before is deleted
+            return
+        if up_to := self._store.oldest_batches(self.robot, self.session.oldest_needed - 1, excess):
+            log.info("the store is nearly full: robot %s gives up its oldest trained samples", self.robot)
+            self._cleanup.begun = self._append("forget", str(up_to).encode())
+
+    def _append(self, kind: Literal["flush", "forget", "rehearse", "settle"], payload: bytes = b"") -> bool:
+        disk = self._workplace.disk
+        try:
+            self._store.append(self.robot, kind, payload)
+            self._store.commit()
+        except StorageError as error:
+            disk.failed(STORE, error)
+            return False
+        disk.written(STORE)
+        return True
+
+    # What others are told
+
+    def note_standing(self) -> None:
+        """Say how training stands."""
+        session, before = self.session, self.standing
+        if session is None:
+            self.standing = None
+            return
+        self.standing = Standing(
+            metrics=session.figures(messages_waiting=0, rejected=0, quarantine=""),
+            split=session.state.split,
+            classes=session.trainer.classes,
+            by_class=before.by_class if before else {},
+            confusion=before.confusion if before else {},
+        )
+
+    def note_details(self) -> None:
+        """Add how well classes are told apart, which takes as long as there are pairs of them."""
+        if self.session and self.standing and self.session.cursor != self._detailed:
+            self._detailed = self.session.cursor
+            held_out = self.session.rounds.newest
+            self.standing = replace(self.standing, by_class=held_out.by_class, confusion=held_out.confusion)
+
+    # The start of the trainer
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, where there is one.
+
+        Raises ConfigError where the checkpoint and the store do not belong together.
+        """
+        if self.saved.exists:
+            saved = self.saved.load()
+            self.start = saved.start.encode()
+            try:
+                self.session = self._open(self.start, restored=True)
+                self.saved.restore(self.session, saved)
+                self._workplace.room.keep(self.robot, self._workplace.room.cost(self.session.state))
+                self._save_when_idle = bool(self.session.wipes)  # a killed process may not have come to it
+            except TooCostly as error:
+                self._skip(saved.cursor, error)
+        elif not self._store.is_whole(self.robot):
+            log.warning(
+                "robot %s has no checkpoint, and its oldest samples were given up: starting from the rest", self.robot
+            )
+        self.trained = 0
+
+
+def _tested(session: RobotSession) -> str:
+    accuracy = session.rounds.newest.accuracy
+    return "" if accuracy is None else f", held-out accuracy {100 * accuracy:.1f} %"

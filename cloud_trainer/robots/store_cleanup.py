@@ -1,0 +1,61 @@
+"""What of a robot's log is needed no more: oldest batches of a full store, samples of forgotten classes."""
+
+from __future__ import annotations
+
+from broker.errors import StorageError
+from cloud_trainer.session.class_edits import Wipes
+from cloud_trainer.session.session import RobotSession, Work
+from cloud_trainer.store import Store
+from hierarchy.runtime.disk import DiskWatch
+
+FORGETTING = "that samples of the store are forgotten"
+
+
+class StoreCleanup:
+    """Deletes behind each checkpoint what that one does not refer to any more.
+
+    begun: a decision to give up batches is in the log, and they are not deleted yet. up_to: the last of them, once
+    training has come to that decision; 0 before.
+    """
+
+    def __init__(self, robot: str, store: Store, disk: DiskWatch) -> None:
+        self.begun = False
+        self.up_to = 0
+        self._robot = robot
+        self._store = store
+        self._disk = disk
+        self._may_delete = False  # a checkpoint was written since
+
+    def waits(self, session: RobotSession) -> bool:
+        """Whether there is anything to delete behind the next checkpoint."""
+        return bool(self.up_to or session.wipes)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to delete now."""
+        return self._may_delete
+
+    def allow(self, session: RobotSession) -> None:
+        """Note that a checkpoint was written."""
+        self._may_delete = self.waits(session)
+
+    def work(self, session: RobotSession | None) -> Work:
+        """Delete what was given up, and overwrite what was forgotten: gigabytes, maybe, so in pieces."""
+        self._may_delete = False
+        if session is None:
+            return
+        try:
+            while self.up_to and self._store.forget_some(self._robot, self.up_to):
+                yield
+            self.up_to, self.begun = 0, False
+            wipes = session.wipes
+            cursor: int | None = 0 if wipes else None
+            while cursor is not None:
+                cursor = self._store.wipe_some(
+                    self._robot, cursor, wipes.up_to, wipes.others, session.without_forgotten
+                )
+                yield
+            session.wipes = Wipes()
+            self._disk.written(FORGETTING)
+        except StorageError as error:
+            self._disk.failed(FORGETTING, error)

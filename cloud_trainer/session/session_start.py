@@ -1,0 +1,141 @@
+"""How a robot's session begins: what its log must hold for the same network to be built again. No I/O but --weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from broker.errors import ConfigError
+from broker.program.paths import typed_path
+from broker.wire.codec import pack, unpack_as
+from broker.wire.messages import RobotState
+from cloud_trainer.config import TrainingSettings
+from cloud_trainer.cost import cost_of, timed_samples
+from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session_state import LAYOUT
+from cloud_trainer.shard import worker_folders
+from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
+from hierarchy.device import Compute
+from hierarchy.learner import restore_weights
+from hierarchy.random_state import TorchRandom
+from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
+
+log = logging.getLogger("cloud-trainer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStart:
+    """What the event that starts a session says: the robot's state, and how this machine computes its network.
+
+    The way to compute was measured, so a replay must be told it: other kernels round differently.
+    """
+
+    state: RobotState
+    dtype: str = "float32"
+    channels_last: bool = False
+    small_maps: bool = False
+
+    def pack(self) -> bytes:
+        """Return the event's payload."""
+        state = json.loads(pack(self.state))
+        return json.dumps({**vars(self), "state": state}).encode()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> SessionStart:
+        """Return what a payload says."""
+        fields = json.loads(payload)
+        state = unpack_as(RobotState, json.dumps(fields["state"]).encode())
+        return cls(**{**fields, "state": state})
+
+    def compute(self, device: torch.device) -> Compute:
+        """Return the way to compute on a device."""
+        return Compute.from_settings(device, vars(self))
+
+
+def new_start(
+    robot: str,
+    state: RobotState,
+    settings: TrainingSettings,
+    device: torch.device,
+    *,
+    known: Iterable[bytes],
+    room: int,
+) -> SessionStart:
+    """Return what to enter for a robot that starts a network, which is built on trial.
+
+    The fastest way to compute is measured, unless it is known from a start of the same network, or what measuring takes
+    beside the network does not fit into room, in bytes. known: payloads of starts on this machine, of this robot or
+    others, for whom the measurement would hold everything up. Raises ConfigError where the network cannot be trained.
+    """
+    segment, run = _build(robot, state, settings, device)
+    if run and run not in {state.run, state.former}:
+        log.warning(
+            "robot %s: its network in --weights %s was trained behind another front than it has now",
+            robot,
+            settings.weights,
+        )
+    for before in map(SessionStart.unpack, known):
+        if replace(before.state.split, bits=state.split.bits) == state.split:  # as fast with however many bits
+            return replace(before, state=state)
+    cost = cost_of(state.split, settings.batch, device)
+    if cost.measuring > room:
+        return SessionStart(state=state)
+    count = timed_samples(cost, settings.batch, device)
+    compute = fastest_compute(segment, state.split.shape, count, device)
+    return SessionStart(state=state, **compute.settings)
+
+
+def open_session(
+    robot: str,
+    start: SessionStart,
+    settings: TrainingSettings,
+    device: torch.device,
+    read: Callable[[int], bytes],
+    *,
+    restored: bool = False,
+) -> RobotSession:
+    """Return a session at the beginning of its training.
+
+    restored: a checkpoint's weights are about to replace those that the network began with, which may be gone by now.
+    Raises ConfigError where it cannot be trained.
+    """
+    state, began, weights = start.state, start.state, settings
+    if restored:
+        began, weights = replace(began, weights="none"), replace(weights, weights="none")
+    segment, _ = _build(robot, began, weights, device)
+    trainer = CloudTrainer(
+        segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
+    )
+    return RobotSession(
+        robot, state, trainer, batch=settings.batch, memory=settings.rehearse_from, seed=settings.seed, read=read
+    )
+
+
+def _build(robot: str, state: RobotState, settings: TrainingSettings, device: torch.device) -> tuple[CloudSegment, str]:
+    """Return a robot's network with the weights that it starts from, and the run whose they are, empty for none."""
+    run = ""
+    with TorchRandom(settings.seed, device):
+        segment = CloudSegment(state.split, pretrained=state.weights == "default")
+        if settings.weights != "none":
+            saved = load_checkpoint(
+                _checkpoint_in(typed_path(settings.weights), robot),
+                LAYOUT,
+                "--weights FOLDER needs one for each robot's name",
+            )
+            try:
+                restore_weights(segment, segment.head, saved.learner)
+            except RuntimeError as error:
+                raise ConfigError(f"--weights {settings.weights}: not of this split: {error}") from error
+            run = saved.state.run
+    return segment, run
+
+
+def _checkpoint_in(run: Path, robot: str) -> Path:
+    """Return the folder of a robot's checkpoint in a trainer's run, whichever of its workers had the robot."""
+    places = [folder / "checkpoint" / robot for folder in (run, *worker_folders(run))]
+    return next((place for place in places if (place / CHECKPOINT).exists()), places[0])
