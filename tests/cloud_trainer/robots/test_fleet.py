@@ -85,7 +85,7 @@ def prepare(fleet: Fleet, robot: str) -> None:
     its = fleet.robots[robot]
     if its.must_prepare:
         assert its.state
-        fleet.robots["r1"].note(fleet.preparer.prepare(robot, its.state))
+        its.note(fleet.preparer.prepare(robot, its.state))
 
 
 def send(fleet: Fleet, robot: str, count: int, *, first: int = 0, **settings: Any) -> None:
