@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from broker.errors import ConfigError, Diverged, MalformedMessage
+from broker.wire.bounds import check_class_name
 from broker.wire.messages import SplitSpec
 from broker.wire.quantize import MAX_BITS, MIN_BITS, Quantized, dequantize, pack_activations
 from hierarchy.backbone import Weights, build_backbone
@@ -21,7 +24,7 @@ from hierarchy.device import Compute, choose_device
 from hierarchy.edge import EdgeSegment, EdgeTrainer, EdgeTrainerState, build_edge_segment, run_segment
 from hierarchy.learner import LearnerState
 from hierarchy.random_state import TorchRandom
-from hierarchy.runtime.checkpoint import load_checkpoint, save_checkpoint
+from hierarchy.runtime.checkpoint import damaged, load_checkpoint, save_checkpoint
 from hierarchy.runtime.state import Layout
 
 # Images in one forward pass, as a thousand would take gigabytes. They share the range of each channel, as in a message.
@@ -80,6 +83,7 @@ class DividedState:
 
 
 LAYOUT = Layout(kind=DividedState, migrations=(dict,))
+ADVICE = "name one of DividedNetwork.save, not of another program"
 
 
 class DividedNetwork:
@@ -121,12 +125,18 @@ class DividedNetwork:
         fresh: how many of the images, from the first on, are new; the others are rehearsed. None: all are new.
         progress: share of the run that is over, 0 to 1, for a one-cycle learning rate; None where the run has no end.
 
-        Raises Diverged, and ValueError for images of another shape.
+        Raises Diverged; and, before anything is learned, ConfigError for a name that no class can have and ValueError
+        for images of another shape and for ``fresh`` or ``progress`` out of range.
         """
         self._check(images)
         if len(names) != len(images):
             raise ValueError(f"{len(images)} images and {len(names)} class names: give one name for each image")
         fresh = len(names) if fresh is None else fresh
+        if fresh not in range(len(names) + 1):
+            raise ValueError(f"fresh {fresh}: use 0 to {len(names)}, as many as there are images")
+        if progress is not None and not 0 <= progress <= 1:  # true for NaN, too
+            raise ValueError(f"progress {progress}: use 0 to 1, or None")
+        _check_classes(names)
         edge = self.edge_trainer.step(images, names, fresh=fresh, progress=progress)
         try:
             cloud = self.cloud_trainer.step(dequantize(edge.quantized), names, fresh=fresh, progress=progress)
@@ -180,22 +190,12 @@ class DividedNetwork:
 
         device: auto, cpu, cuda or mps. Raises ConfigError where the folder holds no network of `save`.
         """
-        state = load_checkpoint(Path(folder), LAYOUT, "name one of DividedNetwork.save, not of another program")
-        split = state.split
-        network = divide(
-            split.backbone,
-            split.cut,
-            image_size=split.image_size,
-            bits=split.bits,
-            bottleneck=split.bottleneck,
-            freeze=state.freeze,
-            edge_learning_rate=state.edge_learning_rate,
-            cloud_learning_rate=state.cloud_learning_rate,
-            device=device,
-        )
-        network.edge_trainer.restore(state.edge)
-        network.cloud_trainer.learner.restore(state.cloud)
-        return network
+        choose_device(device)  # what is wrong with it is not the file's fault
+        state = load_checkpoint(Path(folder), LAYOUT, ADVICE)
+        try:
+            return _restored(state, device)
+        except (ConfigError, RuntimeError, LookupError, TypeError, ArithmeticError, ValueError) as error:
+            raise damaged(Path(folder), error, ADVICE) from error
 
     def _check(self, images: Pixels) -> None:
         size = self.split.image_size
@@ -229,9 +229,19 @@ def divide(
     With the same seed both halves together are the whole network, bit for bit, but for what the quantizer rounds.
     Raises ConfigError for settings that cannot work, CutError where the network cannot be cut there.
     """
-    if not MIN_BITS <= bits <= MAX_BITS:
+    if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
         raise ConfigError(f"bits {bits}: use {MIN_BITS} to {MAX_BITS}")
+    if weights not in get_args(Weights):
+        raise ConfigError(f"weights {weights}: use {' or '.join(get_args(Weights))}")
+    for end, rate in (("edge", edge_learning_rate), ("cloud", cloud_learning_rate)):
+        if not 0 <= rate < math.inf:  # true for NaN, too
+            raise ConfigError(f"{end}_learning_rate {rate}: use 0 or more")
+    if seed not in range(2**63):
+        raise ConfigError(f"seed {seed}: use a whole number from 0 on, below 2 ** 63")
     place, names = choose_device(device), list(classes)
+    _check_classes(names)
+    if len(set(names)) != len(names):
+        raise ConfigError(f"classes {names}: name each one once")
     compute = Compute(device=place)
     with TorchRandom(seed, place):
         edge, split = build_edge_segment(
@@ -258,6 +268,38 @@ def divide(
 def cut_points(backbone: str, *, image_size: int = 32) -> list[CutPoint]:
     """Return where a backbone can be cut, in the order of computation. Raises ConfigError for an unknown backbone."""
     return find_cut_points(build_backbone(backbone, image_size=image_size, weights="none"))
+
+
+def _restored(state: DividedState, device: str) -> DividedNetwork:
+    split = state.split
+    network = divide(
+        split.backbone,
+        split.cut,
+        image_size=split.image_size,
+        bits=split.bits,
+        bottleneck=split.bottleneck,
+        freeze=state.freeze,
+        edge_learning_rate=state.edge_learning_rate,
+        cloud_learning_rate=state.cloud_learning_rate,
+        device=device,
+    )
+    network.edge_trainer.restore(state.edge)
+    network.cloud_trainer.learner.restore(state.cloud)
+    for learner in (network.edge_trainer.learner, network.cloud_trainer.learner):
+        with learner.random:  # PyTorch refuses a damaged state of its generators
+            pass
+    return network
+
+
+def _check_classes(names: Sequence[str]) -> None:
+    """Raise ConfigError for what no class can be called."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"the name of a class has to be text, not {name!r}")
+        try:
+            check_class_name(name)
+        except MalformedMessage as error:
+            raise ConfigError(str(error)) from None
 
 
 def _answers(classes: tuple[str, ...], logits: list[Tensor]) -> Answers:

@@ -110,6 +110,8 @@ class Learner:
 
     def restore(self, state: LearnerState) -> None:
         """Go on from a state. Raises RuntimeError where it is another network's."""
+        if not 0 <= min(state.steps, state.largest_step) <= max(state.steps, state.largest_step) < 2**53:
+            raise RuntimeError(f"{state.steps} steps, the largest of {state.largest_step} samples, were never taken")
         restore_weights(self.module, self.head, state)
         # Growing may have put other parameters into the head.
         self.optimizer = sgd(self.module, self.compute)

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from broker.errors import ConfigError, MachineError
-from broker.program.machine import error_number, refused
+from broker.errors import ConfigError, MachineError, ReflexarcError
+from broker.program.machine import error_number, machine_error, refused
 from hierarchy.runtime.state import SCHEMA, Layout, State
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -62,9 +62,15 @@ def load_checkpoint(folder: Path, layout: Layout[State], advice: str = "name ano
             metadata[TENSORS] = _by_part(list(tensors))
         return layout.unpack(folder, metadata, lambda _, name: tensors[name])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        if isinstance(found := refused(f"the checkpoint in {folder} cannot be read", error), MachineError):
-            raise found from error
-        raise ConfigError(f"the checkpoint in {folder} is damaged, or none of ours ({error}): {advice}") from error
+        raise damaged(folder, error, advice) from error
+
+
+def damaged(folder: Path, error: Exception, advice: str) -> ReflexarcError:
+    """Return the error for a checkpoint that cannot be taken up: this machine's, or the file's, with advice."""
+    found = refused(f"the checkpoint in {folder} cannot be read", error)
+    if machine := found if isinstance(found, MachineError) else machine_error(error):
+        return machine
+    return ConfigError(f"the checkpoint in {folder} is damaged, or none of ours ({error}): {advice}")
 
 
 def tensors_of(state: object, path: str = "") -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import hierarchy
@@ -116,6 +119,13 @@ def test_what_crosses_is_counted_in_bytes_as_it_travels() -> None:
         ({"bottleneck": 48}, CutError, "use 1 to 47"),
         ({"freeze": ["layer9"]}, ConfigError, "layer9"),
         ({"device": "tpu"}, ConfigError, "use auto, cuda, mps, cpu"),
+        ({"bits": 2.5}, ConfigError, r"bits 2\.5: use 1 to 8"),
+        ({"weights": "imagenet"}, ConfigError, "weights imagenet: use none or default"),
+        ({"edge_learning_rate": math.nan}, ConfigError, "edge_learning_rate nan: use 0 or more"),
+        ({"cloud_learning_rate": -1}, ConfigError, "cloud_learning_rate -1: use 0 or more"),
+        ({"seed": -1}, ConfigError, "seed -1: use a whole number"),
+        ({"classes": ["a", "b", "a"]}, ConfigError, "name each one once"),
+        ({"classes": [1]}, ConfigError, "has to be text, not 1"),
     ],
 )
 def test_settings_that_cannot_work_say_what_would(
@@ -136,6 +146,25 @@ def test_images_of_another_shape_and_names_of_another_number_are_refused(fresh: 
     assert fresh.edge_trainer.steps == fresh.cloud_trainer.steps == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"progress": math.nan}, ValueError, "progress nan: use 0 to 1"),
+        ({"progress": 1.5}, ValueError, "progress 1.5: use 0 to 1"),
+        ({"fresh": 5}, ValueError, "fresh 5: use 0 to 4"),
+        ({"fresh": -1}, ValueError, "fresh -1: use 0 to 4"),
+        *(({"names": ["a", "b", "c", name]}, ConfigError, "class") for name in (None, 1, "", "n" * 300)),
+    ],
+)
+def test_a_step_that_cannot_be_leaves_the_network_as_it_was(
+    fresh: hierarchy.DividedNetwork, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    images, names = batch(4, seed=0)
+    with pytest.raises(error, match=message):
+        fresh.step(images, **{"names": names, **arguments})
+    assert fresh.edge_trainer.steps == fresh.cloud_trainer.steps == len(fresh.classes) == 0
+
+
 @pytest.mark.parametrize("rate", ["edge_learning_rate", "cloud_learning_rate"])
 def test_diverged_training_is_an_error_of_ours(rate: str) -> None:
     both = network(**{rate: 1e30})
@@ -150,6 +179,36 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, Layout(kind=Prequential, migrations=(dict,)), Prequential())
     with pytest.raises(ConfigError, match=r"none of ours .*split.*DividedNetwork\.save"):
         hierarchy.DividedNetwork.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("edge", "learner", "weights", None),
+        ("edge", "learner", "random", None),
+        ("cloud", "random", None),
+        ("edge", "augmentation", "state", None),
+        ("edge", "augmentation", "bit_generator", "PCG"),
+        ("edge", "augmentation", "state", "inc", -1),
+        ("cloud", "largest_step", 10**19),
+        ("edge", "learner", "steps", -1),
+        ("cloud_learning_rate", math.nan),
+        ("split", "image_size", 0),
+    ],
+)
+def test_a_damaged_one_is_named(fresh: hierarchy.DividedNetwork, tmp_path: Path, damage: tuple[Any, ...]) -> None:
+    fresh.save(tmp_path)
+    with safe_open(tmp_path / CHECKPOINT, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+        metadata = json.loads(file.metadata()["about"])
+    *way, last, value = damage
+    inner = metadata
+    for name in way:
+        inner = inner[name]
+    inner[last] = {} if value is None else value
+    save_file(tensors, tmp_path / CHECKPOINT, metadata={"about": json.dumps(metadata)})
+    with pytest.raises(ConfigError, match=f"the checkpoint in {tmp_path} is damaged, or none of ours"):
+        hierarchy.DividedNetwork.load(tmp_path, device="cpu")
 
 
 def test_what_a_newer_version_saved_is_refused_with_its_name(tmp_path: Path) -> None:
