@@ -15,7 +15,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from broker.address import CERTIFICATE_PORT, is_loopback
-from broker.errors import EXIT_INTERRUPTED, BrokerUnavailable, ConfigError
+from broker.errors import EXIT_INTERRUPTED, ConfigError, MachineError
 from broker.local.server import LocalBroker, find_mosquitto, start_local_broker
 from broker.program.ending import report
 from broker.program.paths import typed_path
@@ -43,7 +43,7 @@ def run(*, port: int = 1883, bind: str = "127.0.0.1", backend: Literal["auto", "
         with start_local_broker(port=port, bind=bind, backend=backend) as broker:
             _announce(broker, bind)
             status = broker.wait()
-            raise BrokerUnavailable(
+            raise MachineError(
                 f"{broker.backend} ended by itself, status {status}. It printed:\n{broker.last_output()}"
             )
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@
     │   └── NameTaken            another robot, or trainer, with this name is online
     ├── PeerError            4   the other end's: it is absent, refuses, or sends nonsense
     │   ├── MalformedMessage     bytes that are no message, or an impossible one
-    │   ├── BrokerUnavailable    no broker could be started or reached
+    │   ├── BrokerUnavailable    no broker could be reached
     │   ├── DownloadFailed       what is to be downloaded cannot be reached
     │   └── NoAnswer             the other end is there, and does not answer
     ├── MachineError         1   this machine's: a right, a port or a handle is missing
@@ -64,7 +64,7 @@ class MalformedMessage(PeerError):
 
 
 class BrokerUnavailable(PeerError):
-    """No broker could be started or reached."""
+    """No broker could be reached."""
 
 
 class DownloadFailed(PeerError):
@@ -76,7 +76,7 @@ class NoAnswer(PeerError):
 
 
 class MachineError(ReflexarcError):
-    """The machine does not give what settings that may be right ask for: a right, a port, a handle."""
+    """The machine does not give what settings that may be right ask for: a right, a port, a handle, a broker."""
 
 
 class StorageError(MachineError):

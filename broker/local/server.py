@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from broker.errors import BrokerUnavailable
+from broker.errors import MachineError
 
 Backend = Literal["mosquitto", "amqtt"]
 
@@ -133,13 +133,13 @@ def start_local_broker(
     backend: "auto" is mosquitto where it is found, else amqtt.
     log: where the broker's output goes; None keeps it in a temporary folder as long as the broker runs.
 
-    Raises BrokerUnavailable when no backend is installed, when the address is taken or not ours, or when the
+    Raises MachineError when no backend is installed, when the address is taken or not ours, or when the
     broker does not start.
     """
     chosen = _choose(backend)
     if port == 0:
         for _ in range(FREE_PORT_RETRIES):
-            with suppress(BrokerUnavailable):
+            with suppress(MachineError):
                 return _start(chosen, bind, _bindable_port(bind, 0), log)
     return _start(chosen, bind, _bindable_port(bind, port), log)
 
@@ -163,12 +163,12 @@ def _choose(wanted: Literal["auto", "mosquitto", "amqtt"]) -> Backend:
     if wanted != "mosquitto" and _has_amqtt():
         return "amqtt"
     if wanted == "auto":
-        raise BrokerUnavailable(f"no MQTT broker is installed: {installs['mosquitto']}, or {installs['amqtt']}")
-    raise BrokerUnavailable(f"{wanted} is not installed: {installs[wanted]}")
+        raise MachineError(f"no MQTT broker is installed: {installs['mosquitto']}, or {installs['amqtt']}")
+    raise MachineError(f"{wanted} is not installed: {installs[wanted]}")
 
 
 def _bindable_port(bind: str, port: int) -> int:
-    """Return `port`, or a free one for 0, having bound it for a moment. Raises BrokerUnavailable."""
+    """Return `port`, or a free one for 0, having bound it for a moment. Raises MachineError."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -179,16 +179,16 @@ def _bindable_port(bind: str, port: int) -> int:
             return bound
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise BrokerUnavailable(
+            raise MachineError(
                 f"port {port} of {bind} is taken, perhaps by a broker that already runs (Debian's mosquitto "
                 f"package starts one on 1883): connect to mqtt://{_address(_reachable(bind), port)}, "
                 "or stop it, or take another port"
             ) from error
-        raise BrokerUnavailable(f"cannot listen on {_address(bind, port)}: {error}") from error
+        raise MachineError(f"cannot listen on {_address(bind, port)}: {error}") from error
 
 
 def _start(backend: Backend, bind: str, port: int, log: Path | None) -> LocalBroker:
-    """Start the broker on a port that was free a moment ago. Raises BrokerUnavailable."""
+    """Start the broker on a port that was free a moment ago. Raises MachineError."""
     folder = Path(tempfile.mkdtemp(prefix="reflexarc-broker-"))
     log = log or folder / "log"
     with log.open("wb") as output:
@@ -228,15 +228,15 @@ def _command(backend: Backend, bind: str, port: int, folder: Path) -> list[str]:
 
 
 def _wait_until_ready(broker: LocalBroker) -> None:
-    """Return when the broker accepts an MQTT connection. Raises BrokerUnavailable."""
+    """Return when the broker accepts an MQTT connection. Raises MachineError."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not _accepts(broker.host, broker.port):
         if (status := broker.poll()) is not None:
-            raise BrokerUnavailable(
+            raise MachineError(
                 f"{broker.backend} ended at its start, status {status}. It printed:\n{broker.last_output()}"
             )
         if time.monotonic() > deadline:
-            raise BrokerUnavailable(
+            raise MachineError(
                 f"{broker.backend} accepted no connection on {_address(broker.host, broker.port)} in "
                 f"{START_TIMEOUT_S:.0f} s. It printed:\n{broker.last_output()}"
             )

@@ -20,7 +20,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from broker.commands import run
-from broker.errors import BrokerUnavailable, ConfigError
+from broker.errors import ConfigError, MachineError
 from broker.local import server
 from broker.local.server import Backend, start_local_broker
 
@@ -101,7 +101,7 @@ def test_log_is_kept_where_asked(backend: Backend, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_taken_port_is_named(backend: Backend, taken_port: int) -> None:
-    with pytest.raises(BrokerUnavailable, match=f"port {taken_port} of 127.0.0.1 is taken"):
+    with pytest.raises(MachineError, match=f"port {taken_port} of 127.0.0.1 is taken"):
         start_local_broker(port=taken_port, backend=backend)
 
 
@@ -120,12 +120,12 @@ def test_what_a_dying_broker_printed_is_shown(
     backend: Backend, taken_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_bindable_port", lambda bind, port: port)
-    with pytest.raises(BrokerUnavailable, match=rf"(?is){backend} ended at its start.*address already in use"):
+    with pytest.raises(MachineError, match=rf"(?is){backend} ended at its start.*address already in use"):
         start_local_broker(port=taken_port, backend=backend)
 
 
 def test_address_of_another_machine() -> None:
-    with pytest.raises(BrokerUnavailable, match=r"cannot listen on 192\.0\.2\.1"):
+    with pytest.raises(MachineError, match=r"cannot listen on 192\.0\.2\.1"):
         start_local_broker(bind="192.0.2.1")  # set aside for documentation: never ours
 
 
@@ -142,7 +142,7 @@ def test_nothing_installed_names_the_next_step(
 ) -> None:
     monkeypatch.setattr(server, "find_mosquitto", lambda: None)
     monkeypatch.setattr(server, "_has_amqtt", lambda: False)
-    with pytest.raises(BrokerUnavailable, match=".*".join(steps)):
+    with pytest.raises(MachineError, match=".*".join(steps)):
         start_local_broker(backend=backend)
 
 
@@ -239,7 +239,7 @@ def test_command_line_reports_a_broker_that_died() -> None:
     with CommandLine("--port", "0", "--backend", "amqtt") as command:
         command.broker().kill()
         _, errors = command.process.communicate(timeout=TIMEOUT_S)
-        assert command.process.returncode == 4
+        assert command.process.returncode == 1
         assert "amqtt ended by itself, status -9" in errors
 
 
@@ -252,7 +252,7 @@ def test_command_line_refuses_a_port_that_there_is_not(port: int) -> None:
 def test_command_line_reports_a_taken_port(taken_port: int) -> None:
     with CommandLine("--port", str(taken_port)) as command:
         output, errors = command.process.communicate(timeout=TIMEOUT_S)
-        assert command.process.returncode == 4
+        assert command.process.returncode == 1
         assert output == ""
         assert errors.startswith(f"local-broker: port {taken_port} of 127.0.0.1 is taken")
         assert len(errors.splitlines()) == 1
