@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ast
+import posixpath
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from email.parser import Parser
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from broker.errors import ConfigError
-from broker.program.share import copy_shared, shared
+from broker.program.share import FOLDERS, copy_shared, shared
 from broker.program.version import program_version
 
 pytestmark = pytest.mark.slow
@@ -24,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("broker", "hierarchy", "robot_edge", "cloud_trainer")
 # Files as help, errors and docstrings name them.
 NAMED = re.compile(r"\b(?:docs|launch|benchmarks|tests)/[\w./-]*\w|\b[A-Z]{4,}\.md\b")
+LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 @pytest.fixture(name="wheel", scope="module")
@@ -47,6 +50,20 @@ def test_every_file_that_help_or_errors_name_is_in_the_wheel(wheel: ZipFile) -> 
     }
     assert {"docs/security.md", "launch/robot.toml"} <= named
     assert sorted(name for name in named if f"broker/share/{name}" not in wheel.namelist()) == []
+
+
+def test_every_link_of_a_page_in_the_wheel_leads_to_what_is_in_it(wheel: ZipFile) -> None:
+    names = wheel.namelist()
+    there = {*names, *(str(folder) for name in names for folder in PurePosixPath(name).parents)}
+    links = {
+        (page, posixpath.normpath(posixpath.join(posixpath.dirname(page), link)))
+        for page in names
+        if page.endswith(".md")
+        for link in LINK.findall(wheel.read(page).decode())
+        if "://" not in link
+    }
+    assert ("broker/share/docs/tutorial.md", "broker/share/ARCHITECTURE.md") in links
+    assert sorted((page, to) for page, to in links if to not in there) == []
 
 
 def test_the_wheel_has_all_code_and_no_more_than_people_need(wheel: ZipFile) -> None:
@@ -81,7 +98,14 @@ def test_version_is_said_without_what_takes_time(program: str) -> None:
 
 def test_pages_and_examples_are_copied_to_where_there_are_none(tmp_path: Path) -> None:
     copy_shared(tmp_path / "to")
-    for name in ("docs/security.md", "launch/robot.toml"):
+    for name in ("docs/security.md", "launch/robot.toml", "README.md", "ARCHITECTURE.md"):
         assert (tmp_path / "to" / name).read_bytes() == (shared() / name).read_bytes()
     with pytest.raises(ConfigError, match=r"--to .* choose another folder"):
         copy_shared(tmp_path / "to")
+    for name in FOLDERS:
+        shutil.rmtree(tmp_path / "to" / name)
+    (tmp_path / "to" / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"--to .* choose another folder"):
+        copy_shared(tmp_path / "to")
+    assert not (tmp_path / "to" / "docs").exists()
+    assert (tmp_path / "to" / "README.md").read_text() == "mine"
