@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import secrets
 import threading
@@ -29,6 +30,9 @@ from robot_edge.teaching.commands import new_command
 
 # What a run's config.toml calls the source of a robot that a program shows its frames.
 PROGRAM = "program:"
+# Cores that a robot trains with where nobody says how many: its caller's loop needs one, or each
+# waits for the other.
+SPARE_ONE = max(1, (os.cpu_count() or 1) - 1)
 # Batches of frames that wait for their step, so that the robot is that much ahead of the caller at most.
 BATCHES_AHEAD = 2
 # Taught frames that wait to be learned from; the robot would look at more, and not keep them.
@@ -74,7 +78,8 @@ class Robot:
                 "a program shows this robot its frames, so it has no source: train on open_source(...), or begin with "
                 "weights=FOLDER of a run of `robot-edge run`"
             )
-        given = {"source": PROGRAM, **settings, "robot": name, "broker": broker or "", "live": True}
+        here = {"source": PROGRAM, "threads": SPARE_ONE}
+        given = {**here, **settings, "robot": name, "broker": broker or "", "live": True}
         self.config = RobotConfig.from_flags(**given)
         self.config = replace(self.config, run_dir=str(self.config.run_path))  # which has the time in its name
         self._thread = RobotThread(self.config)
