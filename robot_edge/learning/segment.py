@@ -7,7 +7,7 @@ from broker.wire.messages import SplitSpec, Weights
 from hierarchy.edge import EdgeSegment, build_edge_segment
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint
-from robot_edge.learning.checkpoint import NETWORK
+from robot_edge.learning.former_versions import NETWORK
 from robot_edge.learning.settings import NetworkSettings
 
 

@@ -14,8 +14,8 @@ from hierarchy.edge import EdgeTrainer, EdgeTrainerState
 from hierarchy.runtime.checkpoint import load_checkpoint
 from hierarchy.runtime.state import Layout
 from robot_edge.learning.batcher import Batcher, BatcherState
-from robot_edge.learning.checkpoint import MIGRATIONS
 from robot_edge.learning.class_edits import ClassMemory
+from robot_edge.learning.former_versions import MIGRATIONS
 from robot_edge.learning.frame_memory import FramesState
 from robot_edge.learning.practice import LivePractice, PracticeState
 from robot_edge.run.run_metrics import FiguresState, RunMetrics

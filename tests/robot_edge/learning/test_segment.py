@@ -12,7 +12,7 @@ from broker.wire.messages import SplitSpec
 from hierarchy.device import Compute
 from hierarchy.edge import EdgeSegment, EdgeTrainer
 from hierarchy.runtime.checkpoint import save_checkpoint
-from robot_edge.learning.checkpoint import NETWORK, SavedNetwork
+from robot_edge.learning.former_versions import NETWORK, SavedNetwork
 from robot_edge.learning.segment import build_edge
 from robot_edge.learning.settings import NetworkSettings
 
