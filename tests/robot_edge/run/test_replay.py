@@ -51,6 +51,7 @@ from robot_edge.run.start import open_outbox
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.paced import Paced
+from robot_edge.uplink.presence import Presence
 from robot_edge.uplink.uplink import Uplink
 from tests.messages import accepted, robot_state, trainer_metrics
 
@@ -530,7 +531,7 @@ def test_a_phase_that_ends_while_the_cloud_is_away_is_tested_there_later(
     run = Run(tmp_path, ONE_BY_ONE)
     wait_for_trainer(run.robot)
     with monkeypatch.context() as patch:
-        patch.setattr(Uplink, "trainer_online", property(lambda _: False))
+        patch.setattr(Presence, "trainer_online", property(lambda _: False))
         train(run.robot)
     run.all()
     assert {batch.evaluation for batch in run.link.batches} == {0, 1, 2, 3, 4}
