@@ -16,7 +16,7 @@ from broker.wire import topics
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 
-pytestmark = pytest.mark.mosquitto
+pytestmark = [pytest.mark.mosquitto, pytest.mark.slow]  # brokers of its own
 
 
 def bridge_of_the_page() -> str:

@@ -24,7 +24,7 @@ from broker.security.provision import provision
 from broker.wire.topics import ANYONE, MAX_WORKERS, topic, worker_name
 from tests.broker.secure_broker import TIMEOUT_S, SecureBroker, authority_in
 
-pytestmark = pytest.mark.mosquitto
+pytestmark = [pytest.mark.mosquitto, pytest.mark.slow]  # brokers of its own
 
 Connect = Callable[..., MqttLink]
 

@@ -28,6 +28,8 @@ from broker.security.credentials import Credentials
 from broker.wire.bounds import RECEIVE_LIMIT_BYTES
 from tests.soak.proxy import LinkProxy
 
+pytestmark = pytest.mark.slow  # brokers of its own
+
 BACKENDS = [pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"]
 TIMEOUT_S = 30
 PAYLOAD = bytes(range(256)) * 400  # 102,400 bytes, every byte value

@@ -31,6 +31,8 @@ from tests.robot_edge.sources.streams import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow  # streams of other programs
+
 
 @needs_ffmpeg
 def test_a_stream_shows_its_pictures_in_rgb() -> None:
