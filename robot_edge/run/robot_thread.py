@@ -124,8 +124,11 @@ class RobotThread:
         """Return what a frame is taken for, once that is decided."""
         self.check()
         answer = self._asked[id(frame)] = Future[Seen]()
-        self.camera.ask(frame)
-        return self.result(answer)
+        try:
+            self.camera.ask(frame)
+            return self.result(answer)
+        finally:
+            self._asked.pop(id(frame), None)  # who was interrupted must not leave it to the next frame at that address
 
     def _work(self, _ending: threading.Event) -> None:
         with opened(prepare(self._config, self.camera), self._stop, console=PlainConsole(quiet=True)) as run:

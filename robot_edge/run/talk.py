@@ -62,7 +62,11 @@ class Talk:
             self.give(command)
         self._answer(self.commands.ended())
         for _ in range(self.jobs.qsize()):
-            self.jobs.get()()
+            try:
+                job = self.jobs.get_nowait()
+            except queue.Empty:  # a job that trains obeys, too, and has done those behind it
+                break
+            job()
 
     def give(self, command: Command) -> list[CommandResult]:
         """Do what a command says, and return what there is to say of it."""

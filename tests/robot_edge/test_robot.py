@@ -154,6 +154,25 @@ def test_what_cannot_be_learned_is_refused_before_it_is_and_nothing_hangs(tmp_pa
         assert (trainers / "config.toml").read_text() == 'trainer = "main"'
 
 
+def test_a_job_that_waits_behind_training_is_done_meanwhile_and_nothing_waits_for_it_again(tmp_path: Path) -> None:
+    done: list[str] = []
+    with robot(tmp_path) as one:
+        run = one._thread.run
+
+        def trains() -> None:
+            run.talk.jobs.put(lambda: done.append("before"))  # as if it had come together with this one
+            run.talk.obey()
+
+        def come_together() -> None:
+            run.talk.jobs.put(trains)
+            run.talk.jobs.put(lambda: done.append("behind"))
+
+        run.talk.jobs.put(come_together)
+        wait_for(lambda: sorted(done) == ["before", "behind"])
+        at = run.state.metrics.seconds
+        wait_for(lambda: run.state.metrics.seconds > at)  # and the loop goes on without another job
+
+
 def test_what_is_observed_is_seen_and_can_be_taught(tmp_path: Path) -> None:
     with robot(tmp_path, practice=0.0) as one:
         one.teach("red", seconds=600.0)
