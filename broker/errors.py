@@ -6,7 +6,8 @@
     │   ├── SourceError          the frames cannot be read from there
     │   ├── PayloadTooLarge      one sample makes a message that no broker would take
     │   ├── AccessDenied         the broker lets these credentials in, but not to our topics
-    │   └── NameTaken            another robot, or trainer, with this name is online
+    │   ├── NameTaken            another robot, or trainer, with this name is online
+    │   └── NotOpen              a Robot or Trainer is used before it is opened, or after its end
     ├── PeerError            4   the other end's: it is absent, refuses, or sends nonsense
     │   ├── MalformedMessage     bytes that are no message, or an impossible one
     │   ├── BrokerUnavailable    no broker could be reached
@@ -53,6 +54,10 @@ class AccessDenied(ConfigError):
 
 class NameTaken(ConfigError):
     """Another robot, or trainer, with the same name is online."""
+
+
+class NotOpen(ConfigError, RuntimeError):
+    """A Robot or Trainer is used before it is opened, or after its end."""
 
 
 class PeerError(ReflexarcError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from broker.errors import EXIT_INTERRUPTED, ConfigError, NameTaken, NothingDone
+from broker.errors import EXIT_INTERRUPTED, ConfigError, NameTaken, NothingDone, NotOpen
 from broker.link.inbox import everything
 from broker.link.mqtt import MqttLink
 from broker.program.threads import LoudThread
@@ -228,7 +228,7 @@ class Trainer:
 
     def _check(self) -> None:
         if not self._is_open:
-            raise ConfigError("the trainer is not open: use it as a context manager, `with Trainer(...) as trainer:`")
+            raise NotOpen("the trainer is not open: use it as a context manager, `with Trainer(...) as trainer:`")
         self._thread.check()
         self._training.thread.check()
 

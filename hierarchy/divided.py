@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from broker.errors import ConfigError, Diverged, MalformedMessage
+from broker.program.machine import refused
 from broker.wire.bounds import check_class_name
 from broker.wire.messages import SplitSpec
 from broker.wire.quantize import MAX_BITS, MIN_BITS, Quantized, dequantize, pack_activations
@@ -173,7 +174,7 @@ class DividedNetwork:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write all that training needs to go on into a folder. Raises OSError where the disk does not take it."""
+        """Write all that training needs to go on into a folder. Raises StorageError for a full disk."""
         state = DividedState(
             edge=self.edge_trainer.state(),
             cloud=self.cloud_trainer.learner.state(),
@@ -182,7 +183,10 @@ class DividedNetwork:
             edge_learning_rate=self.edge_trainer.learner.peak_learning_rate,
             cloud_learning_rate=self.cloud_trainer.learner.peak_learning_rate,
         )
-        save_checkpoint(Path(folder), LAYOUT, state)
+        try:
+            save_checkpoint(Path(folder), LAYOUT, state)
+        except OSError as error:
+            raise refused(f"the network in {folder}", error, path=Path(folder)) from error
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> DividedNetwork:

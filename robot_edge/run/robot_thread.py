@@ -9,6 +9,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from broker.errors import NotOpen
 from broker.program.threads import LoudThread
 from broker.wire.messages import AnsweredBy
 from hierarchy.edge import EdgeStep
@@ -92,10 +93,10 @@ class RobotThread:
         return self._run
 
     def check(self) -> None:
-        """Raise what ended the robot; RuntimeError where it was not opened, or is closed."""
+        """Raise what ended the robot; NotOpen where it was not opened, or is closed."""
         self._thread.check()
         if not self._thread.is_alive:
-            raise RuntimeError("this robot is not open: use `with Robot(...) as robot`")
+            raise NotOpen("this robot is not open: use `with Robot(...) as robot`")
 
     def do(self, work: Callable[[RobotRun], Result]) -> Result:
         """Do something in the robot's thread, between two steps, and return its result."""

@@ -15,6 +15,7 @@ from broker.errors import EXIT_BUG, ReflexarcError, exit_status
         (errors.PayloadTooLarge, 2),
         (errors.AccessDenied, 2),
         (errors.NameTaken, 2),
+        (errors.NotOpen, 2),
         (errors.MalformedMessage, 4),
         (errors.BrokerUnavailable, 4),
         (errors.DownloadFailed, 4),

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import hierarchy
-from broker.errors import ConfigError, CutError, Diverged
+from broker.errors import ConfigError, CutError, Diverged, ReflexarcError
 from broker.wire.quantize import packed_size
 from hierarchy.backbone import build_backbone
 from hierarchy.divided import PREDICTED_AT_ONCE
@@ -233,3 +233,9 @@ def test_the_package_is_imported_without_torch_and_names_what_it_has() -> None:
     assert dir(hierarchy) == sorted(hierarchy.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         hierarchy.nothing  # noqa: B018
+
+
+def test_a_place_that_takes_nothing_is_said_in_our_words(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ReflexarcError, match=r"the network in .*file"):
+        network().save(tmp_path / "file" / "below")
