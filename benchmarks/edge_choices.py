@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 from hierarchy.edge import EdgeTrainer, fastest_compute, normalise
 from hierarchy.evaluation import HeldOut
 from hierarchy.head import GrowingHead
+from hierarchy.layers import EarlyExit
 from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
@@ -121,6 +122,7 @@ class Robot:
     def features(self, images: Pixels) -> NDArray[np.float32]:
         """Return what the exit's head sees, float32 (N, features)."""
         segment, compute = self.edge.segment.eval(), self.edge.learner.compute
+        assert isinstance(segment.exit, EarlyExit)
         with compute.autocast():
             mixed = segment.exit.mix(segment.encode(compute.tensor(normalise(images))))
         features: NDArray[np.float32] = mixed.flatten(2).mean(2).float().numpy()

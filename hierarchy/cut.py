@@ -65,12 +65,14 @@ class Divided:
     rest: (N, *shape) -> (N, features).
     cut: the resolved node name.
     shape: of one sample on the wire, channels first.
+    features: of a sample behind the rest.
     """
 
     front: nn.Module
     rest: nn.Module
     cut: str
     shape: tuple[int, ...]
+    features: int
 
 
 def find_cut_points(backbone: Backbone) -> list[CutPoint]:
@@ -96,7 +98,7 @@ def split_backbone(backbone: Backbone, cut: str) -> Divided:
     layout = _layout(evaluation.node(point.name), point)
     halves = zip(_split(train, point, layout), _split(evaluation, point, layout), strict=True)
     front, rest = (_Half(backbone.module, train=t, evaluation=e) for t, e in halves)
-    return Divided(front=front, rest=rest, cut=name, shape=point.shape)
+    return Divided(front=front, rest=rest, cut=name, shape=point.shape, features=backbone.features)
 
 
 class _Half(nn.Module):

@@ -19,12 +19,15 @@ from hierarchy.augment import augment
 from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cut import Divided, split_backbone
 from hierarchy.device import Compute, fastest
+from hierarchy.exits import ExitAt, FeatureExit, MapStatistics
 from hierarchy.layers import EarlyExit, bottleneck
 from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
 
 # Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
 STEM = "stem"
+# Stands for all that is in front of the exit's head.
+ALL = "all"
 # Of ImageNet, in RGB: what torchvision's pretrained weights expect, and as good as any for others.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -36,17 +39,23 @@ LARGEST_ACTIVATION = 5e5
 class EdgeSegment(nn.Module):
     """Encodes images to the activations that cross, and predicts from them with an early exit."""
 
-    def __init__(self, divided: Divided, bottleneck_channels: int, freeze: tuple[str, ...] = ()) -> None:
-        """Put the halves' front to work. freeze: layers to leave as they are, by name or STEM.
+    def __init__(
+        self, divided: Divided, bottleneck_channels: int, freeze: tuple[str, ...] = (), exit_at: ExitAt = "cut"
+    ) -> None:
+        """Put the halves' front to work. freeze: layers to leave as they are, by name or STEM; or ALL.
 
         Raises CutError for an impossible bottleneck and ConfigError for a layer that the front does not have.
         """
         super().__init__()
+        self.stands_still = ALL in freeze
         self.front = divided.front
         self.bottleneck = bottleneck(divided.shape, bottleneck_channels)
         self.shape = (bottleneck_channels or divided.shape[0], *divided.shape[1:])
-        self.exit = EarlyExit(self.shape)
-        self._frozen = _layers(self.front, freeze)
+        self.exit = _exit(divided, self.shape, exit_at, stands_still=self.stands_still)
+        if isinstance(self.exit, FeatureExit) and self.stands_still:
+            self._frozen = [self.front, self.bottleneck, self.exit.trunk]
+        else:
+            self._frozen = _layers(self.front, freeze)
         for layer in self._frozen:
             layer.requires_grad_(False)
 
@@ -55,11 +64,28 @@ class EdgeSegment(nn.Module):
         activations: Tensor = self.bottleneck(self.front(images))
         return activations
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the exit's logits (N, classes) for normalised images (N, 3, H, W), as if nothing were quantized."""
+        at_cut = self.front(images)
+        logits: Tensor = self.exit(at_cut if isinstance(self.exit, FeatureExit) else self.bottleneck(at_cut))
+        return logits
+
     def train(self, mode: bool = True) -> EdgeSegment:
         super().train(mode)
         for layer in self._frozen:
             layer.eval()  # its running statistics stay as they are, too
         return self
+
+
+def _exit(
+    divided: Divided, crossing: tuple[int, ...], exit_at: ExitAt, *, stands_still: bool
+) -> EarlyExit | FeatureExit:
+    """Return the exit at that place. Where all in front of it stands still, it is a head on features."""
+    if exit_at == "end":
+        return FeatureExit(divided.rest, divided.features)
+    if stands_still:
+        return FeatureExit(MapStatistics(), MapStatistics.count(divided.shape))
+    return EarlyExit(crossing)
 
 
 def build_edge_segment(
@@ -71,13 +97,14 @@ def build_edge_segment(
     bottleneck_channels: int,
     weights: Weights,
     freeze: tuple[str, ...] = (),
+    exit_at: ExitAt = "cut",
 ) -> tuple[EdgeSegment, SplitSpec]:
     """Return a new edge segment, and the split that tells the other end which half is left to it.
 
     Raises ConfigError, and CutError where the network cannot be cut there.
     """
     divided = split_backbone(build_backbone(backbone, image_size=image_size, weights=weights), cut)
-    segment = EdgeSegment(divided, bottleneck_channels, freeze)
+    segment = EdgeSegment(divided, bottleneck_channels, freeze, exit_at)
     split = SplitSpec(
         backbone=backbone,
         cut=divided.cut,
@@ -193,14 +220,17 @@ def run_segment(
     Raises Diverged.
     """
     with compute.autocast():
-        activations = segment.encode(compute.tensor(normalise(images)))
+        at_cut = segment.front(compute.tensor(normalise(images)))
+        activations = segment.bottleneck(at_cut)
         values = activations.detach().float().cpu().contiguous().numpy()
         if not (values.max() <= LARGEST_ACTIVATION and values.min() >= -LARGEST_ACTIVATION):  # true for NaN too
             raise Diverged("training has diverged (so have the activations): use a lower --learning-rate")
         quantized = quantize(values, bits)
-        # The exit sees what the cloud will receive, to the bit.
-        received = compute.tensor(dequantize(quantized)).to(activations.dtype)
-        logits: Tensor = segment.exit(_StraightThrough.apply(activations, received))
+        if not isinstance(segment.exit, FeatureExit):
+            # The exit sees what the cloud will receive, to the bit.
+            received = compute.tensor(dequantize(quantized)).to(activations.dtype)
+            at_cut = _StraightThrough.apply(activations, received)
+        logits: Tensor = segment.exit(at_cut)
     return quantized, logits.float()
 
 

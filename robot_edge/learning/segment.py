@@ -25,6 +25,7 @@ def build_edge(network: NetworkSettings) -> tuple[EdgeSegment, SplitSpec, Weight
         bottleneck_channels=network.bottleneck,
         weights="default" if pretrained else "none",
         freeze=network.frozen_layers,
+        exit_at=network.exit,
     )
     if network.former_run is None:
         return segment, split, "default" if pretrained else "none"

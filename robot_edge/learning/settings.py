@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from broker.program.paths import typed_path
 from broker.wire.quantize import MAX_BITS, MIN_BITS
@@ -32,7 +33,10 @@ class NetworkSettings:
     of a former run on this robot, whose frames to rehearse come along."""
     freeze: str = ""
     """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
-    stem,layer1."""
+    stem,layer1; all for the whole of them, and the bottleneck. Then the exit's head alone learns, from features that
+    are kept beside each remembered frame."""
+    exit: Literal["cut", "end"] = "cut"
+    """Where the exit is: cut, or end for an exit behind the whole backbone, which the robot then computes, too."""
 
     def __post_init__(self) -> None:
         check_range("bits", self.bits, MIN_BITS, MAX_BITS)

@@ -162,7 +162,7 @@ def memory_of(config: RobotConfig) -> int:
 def _memory(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> int:
     def forward() -> None:
         with compute.autocast():
-            segment.exit(segment.encode(compute.tensor(normalise(images))))
+            segment(compute.tensor(normalise(images)))
 
     segment.train()
     return training_memory(segment, forward)

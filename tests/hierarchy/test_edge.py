@@ -56,6 +56,17 @@ def accuracy(edge: EdgeTrainer, classes: tuple[str, ...] = STRIPES) -> float:
     return float(np.mean(np.array(edge.evaluate(images)[0]) == names))
 
 
+def test_an_exit_at_the_end_learns_with_all_layers_in_front_of_it() -> None:
+    edge = trainer(exit="end", cut="layer1")
+    before = {name: value.clone() for name, value in edge.segment.state_dict().items()}
+    for seed in range(10):
+        loss = edge.step(*batch(24, seed), fresh=24, progress=None).loss
+    assert loss < 1.0 < np.log(3)
+    after = edge.segment.state_dict()
+    for name in ("front.layer1.0.conv1.weight", "exit.trunk.layer4.1.conv2.weight"):
+        assert not torch.equal(before[name], after[name]), name
+
+
 @pytest.mark.parametrize("compute", [FLOAT, BFLOAT], ids=str)
 def test_it_learns_what_can_be_learned_and_takes_in_a_new_class(compute: Compute) -> None:
     edge = trainer(compute=compute)

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from broker.errors import ConfigError, CutError
 from broker.wire.messages import SplitSpec
+from hierarchy.backbone import build_backbone
 from hierarchy.device import Compute
 from hierarchy.edge import EdgeSegment, EdgeTrainer
+from hierarchy.exits import LENGTH, FeatureExit
 from hierarchy.runtime.checkpoint import save_checkpoint
 from robot_edge.learning.former_versions import NETWORK, SavedNetwork
 from robot_edge.learning.segment import build_edge
@@ -29,7 +31,7 @@ def moved(segment: EdgeSegment) -> set[str]:
     learning = [parameter for parameter in segment.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learning, lr=0.1)
     segment.train()
-    logits = segment.exit(segment.encode(torch.randn(4, 3, 16, 16)))
+    logits = segment(torch.randn(4, 3, 16, 16))
     torch.autograd.backward(nn.functional.cross_entropy(logits, torch.tensor([0, 1, 0, 1])))
     optimizer.step()
     return {name for name, value in segment.state_dict().items() if not torch.equal(value, before[name])}
@@ -59,6 +61,29 @@ def test_frozen_layers_stay_bit_equal_with_their_statistics_while_the_others_lea
     segment.eval()
     segment.train()
     assert not moved(segment) & frozen, "going back to training thaws them"
+
+
+@pytest.mark.parametrize("place", ["cut", "end"])
+def test_all_stands_still_but_the_head(place: str) -> None:
+    segment, *_ = build_edge(
+        network(freeze="all", exit=place, bottleneck=8, backbone="mobilenet_v3_small", cut="features.3")
+    )
+    assert segment.stands_still
+    assert moved(segment) <= {"exit.head.weight", "exit.head.bias"}
+
+
+def test_an_exit_at_the_end_has_the_features_of_the_whole_network() -> None:
+    torch.manual_seed(0)
+    whole = build_backbone("resnet18", image_size=16, weights="none").module.eval()
+    torch.manual_seed(0)
+    segment, split, _ = build_edge(network(exit="end", bottleneck=8))
+    images = torch.randn(3, 3, 16, 16)
+    segment.eval()
+    assert isinstance(segment.exit, FeatureExit)
+    with torch.no_grad():
+        seen = segment.exit.features(segment.front(images))
+        assert torch.equal(seen, nn.functional.normalize(whole(images), dim=1) * LENGTH)
+    assert split.shape == (8, 4, 4), "what crosses is as with an exit at the cut"
 
 
 def test_nothing_is_frozen_unless_asked_for() -> None:
