@@ -40,6 +40,8 @@ from hierarchy.rehearsal import BalancedMemory
 from hierarchy.schedule import settling
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.learning.framed import Framed
+from robot_edge.learning.framing import Framing
 from robot_edge.sources.frames import Pixels
 from robot_edge.sources.opening import open_source
 
@@ -69,8 +71,9 @@ class Stream:
         cls, source: str, *, phases: list[list[str]] | None = None, epochs: int = 1, images: int = 0, seed: int = 0
     ) -> Stream:
         """Read a source to its end, resized to 32 x 32."""
+        shown = open_source(source, image_size=32, phases=phases or [], epochs=epochs, images=images, seed=seed)
         reader = Batcher(
-            source=open_source(source, image_size=32, phases=phases or [], epochs=epochs, images=images, seed=seed),
+            source=Framed(shown, Framing(size=32).input),
             size=1024,
             image_size=32,
             held_out_every=0,

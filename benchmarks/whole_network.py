@@ -20,6 +20,8 @@ from hierarchy.head import GrowingHead
 from hierarchy.learner import Learner
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.learning.framed import Framed
+from robot_edge.learning.framing import Framing
 from robot_edge.planning.edge_timing import training_memory
 from robot_edge.sources.frames import Pixels
 from robot_edge.sources.opening import open_source
@@ -69,8 +71,9 @@ class WholeTrainer:
 
 def frames_of(source: str, image_size: int, *, batch: int, epochs: int = 1, images: int = 0, seed: int = 0) -> Batcher:
     """Return a reader of a source's frames in batches."""
+    shown = open_source(source, image_size=image_size, epochs=epochs, images=images, seed=seed)
     return Batcher(
-        source=open_source(source, image_size=image_size, epochs=epochs, images=images, seed=seed),
+        source=Framed(shown, Framing(size=image_size).input),
         size=batch,
         image_size=image_size,
         held_out_every=0,

@@ -152,6 +152,16 @@ def forget(name: Name, to: To) -> None:
     _command("forget", to, name=name)
 
 
+@app.command(name="look")
+def look(region: Annotated[str, tyro.conf.Positional], to: To) -> None:
+    """Let a live robot look at a part of each frame: LEFT,TOP,WIDTH,HEIGHT in pixels or percent, or whole.
+
+    As in 160,48,320,384 or 25%,10%,50%,80%. The run keeps it across a restart. What was taught before stays as it was
+    seen.
+    """
+    _command("look", to, region=region)
+
+
 @app.command(name="pause")
 def pause(to: To) -> None:
     """Pause the replay of a running robot."""
@@ -170,10 +180,12 @@ def step(to: To) -> None:
     _command("step", to)
 
 
-def _command(action: Action, to: Robot, *, name: str = "", new_name: str = "", seconds: float = 0.0) -> None:
+def _command(
+    action: Action, to: Robot, *, name: str = "", new_name: str = "", seconds: float = 0.0, region: str = ""
+) -> None:
     from robot_edge.teaching.remote import give_command
 
-    done = give_command(action, **vars(to), name=name, to=new_name, seconds=seconds)
+    done = give_command(action, **vars(to), name=name, to=new_name, seconds=seconds, region=region)
     if not done:
         raise SystemExit(EXIT_SETTING)
 

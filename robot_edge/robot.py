@@ -196,7 +196,8 @@ class Robot:
             self._command("teach", name, seconds=seconds)
             return 0
         with self._thread.by_hand:  # what is observed meanwhile shows something else
-            teaching = self._thread.run.state.teaching
+            run = self._thread.run
+            teaching = run.state.teaching
             assert teaching
             self._command("teach", name, seconds=MAX_TEACH_SECONDS)
             try:
@@ -206,7 +207,8 @@ class Robot:
                     while teaching.waiting >= TAUGHT_AHEAD:
                         self._thread.check()
                         time.sleep(LOOK_SECONDS)
-                    kept += teaching.see(_frame(image, scene=self._scenes))
+                    shown = _frame(image, scene=self._scenes)
+                    kept += teaching.see(replace(shown, image=run.viewfinder.framing.input(shown.image)))
             finally:
                 self._thread.do(lambda run: run.talk.give(new_command("stop", id_=secrets.token_hex(8))))
         return kept
@@ -226,6 +228,13 @@ class Robot:
     def forget(self, name: str) -> None:
         """Forget a class and all its frames, on both ends. Raises ConfigError where there is no such class."""
         self._command("forget", name)
+
+    def look(self, region: str) -> None:
+        """See only that part of each frame from now on, as --look has it: "25%,10%,50%,80%", pixels, or "whole".
+
+        What was taught before stays as it was seen. Raises ConfigError.
+        """
+        self._command("look", region=region)
 
     def settle(self, timeout: float | None = None) -> bool:
         """Wait until all that was taught is learned, practised and tested; False where that took too long."""
@@ -250,9 +259,9 @@ class Robot:
 
         self._thread.do(write)
 
-    def _command(self, action: Action, name: str = "", to: str = "", *, seconds: float = 0.0) -> None:
+    def _command(self, action: Action, name: str = "", to: str = "", *, seconds: float = 0.0, region: str = "") -> None:
         """Do what `robot-edge teach` and its like ask for. Raises ConfigError where it cannot be done."""
-        command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds)
+        command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds, region=region)
         *_, last = self._thread.do(lambda run: run.talk.give(command))
         if not last.ok:
             raise ConfigError(last.text)

@@ -38,7 +38,7 @@ from broker.wire.quantize import PackedActivations
 Weights = Literal["none", "default", "checkpoint"]
 
 # What people may ask a robot to do.
-Action = Literal["teach", "stop", "undo", "rename", "merge", "forget", "pause", "resume", "step"]
+Action = Literal["teach", "stop", "undo", "rename", "merge", "forget", "pause", "resume", "step", "look"]
 
 # What changes about classes after samples of them were sent: a class gets another name, which may be that of another
 # one; a class is forgotten; what was taught in a session is taken back.
@@ -176,7 +176,7 @@ class Command:
     """What a person asks a robot to do, from any MQTT client.
 
     id: chosen by who asks, so that the results can be told from others'. name: the class it is about. to: its new
-    name. seconds: how long to teach.
+    name. seconds: how long to teach. region: where in each frame to look, as --look has it.
     """
 
     id: Text = ""
@@ -184,6 +184,7 @@ class Command:
     name: Text = ""
     to: Text = ""
     seconds: Annotated[float, within(0, MAX_TEACH_SECONDS)] = 0.0
+    region: Text = ""
 
 
 @dataclass(frozen=True, kw_only=True)

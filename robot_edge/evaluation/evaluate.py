@@ -31,13 +31,13 @@ from hierarchy.runtime.settings import flat_fields
 from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
-from robot_edge.learning.batcher import resize
 from robot_edge.learning.frame_memory import KeptFrame, frames_in
 from robot_edge.learning.held_out import HELD_OUT_SEED
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.identity import run_identity
+from robot_edge.run.kept_look import framing_of
 from robot_edge.run.report import LISTED_CLASSES, print_evaluation
 from robot_edge.run.same_run import unpack_compute
 from robot_edge.run.start import open_outbox
@@ -93,6 +93,7 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
         predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
     else:
         log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
+    framing = run.network.framing if config.look else framing_of(Path(config.checkpoint), run.network)
     tested: list[FrameResult] = []
     with (
         StopRequest() as stop,
@@ -101,7 +102,7 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
     ):
         while not stop.made and (frame := source.next()) is not None:
             taken_at = time.monotonic()
-            says = predictor.predict(resize(frame.image, run.network.image_size))
+            says = predictor.predict(framing.input(frame.image))
             answered = ask(says, taken_at) if ask else None
             if frame.label is not None:
                 tested.append(_result_of(frame.label, says, answered))
@@ -177,6 +178,7 @@ def _settings(config: EvaluateConfig) -> RobotConfig:
     kept |= {"weights": "none", "robot": config.robot or former.get("robot", "robot")}
     kept |= {"broker": config.broker or former.get("broker"), "credentials": config.credentials, "outbox_mb": 1.0}
     kept |= {"held_out": "", "held_out_labels": ""}  # what the run was tested on is not looked at
+    kept |= {"look": config.look} if config.look else {}
     return RobotConfig.from_flags(**kept)
 
 

@@ -18,8 +18,8 @@ from broker.program.threads import LoudThread
 from robot_edge.inference.cascade import Decision, nothing_seen
 from robot_edge.inference.frame_path import FramePath
 from robot_edge.inference.predictor import Predictor
-from robot_edge.learning.batcher import resize
-from robot_edge.sources.frames import Frame, PacedSource, age
+from robot_edge.learning.framed import Viewfinder
+from robot_edge.sources.frames import Frame, PacedSource, Pixels, age
 
 # How long to wait for a frame before looking whether to end.
 FRAME_SECONDS = 0.2
@@ -53,15 +53,18 @@ class SeeingThread:
         camera: PacedSource,
         sight: FramePath,
         *,
-        image_size: int,
-        saw: Callable[[Frame], object],
+        viewfinder: Viewfinder,
+        saw: Callable[[Frame, Pixels], object],
         tell: Callable[[Decision, Frame], None],
     ) -> None:
-        """saw: hears of every frame. tell: of every decision, and its frame. Both in this thread."""
+        """saw: hears of every frame, and what the network sees of it. tell: of every decision, and its frame.
+
+        Both are called in this thread.
+        """
         self._camera = camera
         self._saw = saw
         self._sight = sight
-        self._image_size = image_size
+        self._viewfinder = viewfinder
         self._tell = tell
         self._undecided: dict[float, Frame] = {}  # by when they were taken
         self._gaps: deque[float] = deque(maxlen=GAPS)
@@ -105,8 +108,9 @@ class SeeingThread:
             self._gaps.append(came_at - seen_at if seen_at else 0.0)
             seen_at = came_at
             self._undecided[taken_at] = frame
-            decisions = self._sight.look(resize(frame.image, self._image_size), taken_at=taken_at)
-            self._saw(frame)
+            image = self._viewfinder.input(frame.image)
+            decisions = self._sight.look(image, taken_at=taken_at)
+            self._saw(frame, image)
             self._hear(decisions)
             decision = decisions[-1] if decisions else self._view.decision if self._view else None
             if decision:

@@ -1,4 +1,4 @@
-"""Frames to batches: resized, held-out scenes set apart, the rest in batches. Pure but for the source it reads."""
+"""Frames to batches: held-out scenes set apart, the rest in batches. Pure but for the source it reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from broker.wire.messages import ClassEdit
@@ -61,7 +60,7 @@ class BatcherState:
 
 @dataclass
 class Batcher:
-    """Reads a source batch by batch.
+    """Reads a source batch by batch. Its frames come as the network sees them, uint8 (image_size, image_size, 3).
 
     A batch that was given out stays in ``state`` until ``learned`` is called, or the next one is asked for: its frames
     may not come again.
@@ -125,7 +124,7 @@ class Batcher:
             ):
                 self._ahead = frame
                 break
-            image = resize(frame.image, self.image_size)
+            image = frame.image
             self._measure_jpeg(image)
             self.frames_read += 1
             if frame.label is None:
@@ -250,14 +249,3 @@ def _mark(image: Pixels) -> int:
     # Python's own hash is salted, so it would not know a picture again in the next process.
     digest = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
-
-
-def resize(image: Pixels, size: int) -> Pixels:
-    """Return the image as uint8 (size, size, 3): its largest centred square, scaled."""
-    height, width, _ = image.shape
-    if height == width == size:
-        return image
-    side = min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))

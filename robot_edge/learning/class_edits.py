@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from broker.wire.messages import ClassEdit
 from hierarchy.edge import EdgeTrainer
-from robot_edge.learning.batcher import resize
 from robot_edge.learning.frame_memory import FrameMemory, FramesState, frames_in
+from robot_edge.learning.framing import Framing
 from robot_edge.sources.frames import Pixels, relabelled
 
 
@@ -29,11 +29,12 @@ class ClassMemory:
 
         Without them it would forget what they show as soon as it learns something else. Their lessons are over.
         """
+        scaled = Framing(size=self.rehearsal.size).fitted  # they are square already
         for one in frames_in(rehearsal):
             self.inherited += 1
-            self.rehearsal.add(one.name, resize(one.image, self.rehearsal.size), sample=self.inherited)
+            self.rehearsal.add(one.name, scaled(one.image), sample=self.inherited)
         for one in frames_in(held_out):
-            self.held_out.add(one.name, resize(one.image, self.held_out.size))
+            self.held_out.add(one.name, scaled(one.image))
 
     @property
     def classes(self) -> tuple[str, ...]:

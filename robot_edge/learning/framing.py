@@ -67,13 +67,12 @@ class Region:
 
         Raises ConfigError for pixels that the frame does not have.
         """
-        if self.in_percent:
-            left, top = math.floor(self.left * width / 100), math.floor(self.top * height / 100)
-            right, bottom = (self.left + self.width) * width / 100, (self.top + self.height) * height / 100
-            return left, top, min(width, math.ceil(right - 1e-6)), min(height, math.ceil(bottom - 1e-6))
-        left, top, right, bottom = (
-            round(one) for one in (self.left, self.top, self.left + self.width, self.top + self.height)
-        )
+        across, down = (width / 100, height / 100) if self.in_percent else (1.0, 1.0)
+        left, top = round(self.left * across), round(self.top * down)
+        if self.in_percent:  # of a frame of a few pixels, a region at its edge has the last one
+            left, top = min(left, width - 1), min(top, height - 1)
+        right = max(left + 1, round((self.left + self.width) * across))
+        bottom = max(top + 1, round((self.top + self.height) * down))
         if right > width or bottom > height:
             raise ConfigError(
                 f"--look {self}: reaches to {right} x {bottom} pixels, and a frame has {width} x {height}; give a "

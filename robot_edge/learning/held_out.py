@@ -14,7 +14,8 @@ from broker.wire.messages import ClassEdit
 from robot_edge.learning.batcher import Batch, Batcher
 from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FrameMemory
-from robot_edge.sources.frames import FrameSource
+from robot_edge.learning.framed import Framed
+from robot_edge.sources.frames import FrameSource, Pixels
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.settings import SourceOptions, SourceSettings
 
@@ -74,15 +75,20 @@ class HeldOutFrames:
     """Yields them in batches, as often as there is a test.
 
     edits: returns the class edits of the run so far. opener: opens the source that they come from, anew for each test;
-    None where they were set apart.
+    None where they were set apart. see: returns what the network sees of a frame of that source.
     """
 
     def __init__(
-        self, memory: ClassMemory, edits: Callable[[], Iterable[ClassEdit]], opener: OpenSource | None
+        self,
+        memory: ClassMemory,
+        edits: Callable[[], Iterable[ClassEdit]],
+        opener: OpenSource | None,
+        see: Callable[[Pixels], Pixels],
     ) -> None:
         self._memory = memory
         self._edits = edits
         self._opener = opener
+        self._see = see
 
     def batches(self, most: int = 0) -> Iterator[Batch]:
         """Yield them mixed, at most about so many; 0 for all. Raises SourceError."""
@@ -103,7 +109,8 @@ class HeldOutFrames:
         with closing(opener(self._memory.classes)) as source:
             size = self._memory.held_out.size
             nothing = FrameMemory(0, size, 0)
-            reader = Batcher(source=source, size=PREDICT_AT_ONCE, image_size=size, held_out_every=0, held_out=nothing)
+            frames = Framed(source, self._see)
+            reader = Batcher(source=frames, size=PREDICT_AT_ONCE, image_size=size, held_out_every=0, held_out=nothing)
             while (not most or reader.frames_read < most) and (batch := reader.next()) is not None:
                 yield from _only(batch, self._called_now(batch))
 

@@ -9,6 +9,7 @@ from typing import Literal
 from broker.program.paths import typed_path
 from broker.wire.quantize import MAX_BITS, MIN_BITS
 from hierarchy.runtime.command_line import check_range
+from robot_edge.learning.framing import WHOLE_TEXT, Fit, Framing, parse_region
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,12 @@ class NetworkSettings:
     """Channels sent, made from the cut's by a learned 1x1 convolution; 0 sends all."""
     image_size: int = 32
     """Side of the square that frames are scaled to, in pixels."""
+    look: str = WHOLE_TEXT
+    """Where in each frame to look: left, top, width and height, as in 160,48,320,384 (pixels) or 25%,10%,50%,80%.
+    Where else to look can be said while a live robot runs."""
+    fit: Fit = "crop"
+    """How what is looked at becomes a square: crop takes the largest centred one, letterbox puts grey bars beside it,
+    squash makes its sides equal."""
     weights: str = "none"
     """Where to start from: none (random), default (torchvision's pretrained ones, in both halves), or the run folder
     of a former run on this robot, whose frames to rehearse come along."""
@@ -43,6 +50,12 @@ class NetworkSettings:
         check_range("least-bits", self.least_bits, MIN_BITS, MAX_BITS)
         check_range("bottleneck", self.bottleneck, 0, 8192)
         check_range("image-size", self.image_size, 8, 1024)
+        parse_region(self.look)
+
+    @property
+    def framing(self) -> Framing:
+        """How a frame becomes what the network sees."""
+        return Framing(size=self.image_size, fit=self.fit, region=parse_region(self.look))
 
     @property
     def frozen_layers(self) -> tuple[str, ...]:

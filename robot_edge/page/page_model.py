@@ -13,6 +13,7 @@ from broker.link.mailbox import Mailbox
 from broker.wire.messages import Action, Command, CommandResult
 from hierarchy.runtime.page.history import Point
 from robot_edge.inference.seeing_thread import View
+from robot_edge.learning.framing import WHOLE, Region
 from robot_edge.sources.frames import Pixels
 from robot_edge.teaching.commands import new_command
 
@@ -60,7 +61,8 @@ class PageState:
 
     live: whether it can be taught. camera, link, outbox, quarantine: what is wrong with each, empty where nothing is.
     undoable: the class of the lesson that an undo would take back, empty for none. goodput: bytes a second, None where
-    not known. history: Unix times with exit loss, cloud loss, exit and cloud prequential accuracy.
+    not known. region: of each frame that the network sees. history: Unix times with exit loss, cloud loss, exit and
+    cloud prequential accuracy.
     """
 
     live: bool = True
@@ -81,6 +83,7 @@ class PageState:
     bytes_per_image: float | None = None
     exit_accuracy: float | None = None
     cloud_accuracy: float | None = None
+    region: Region = WHOLE
     history: tuple[Point, ...] = ()
 
 
@@ -101,12 +104,22 @@ class PageModel:
     _told: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def give(self, action: Action, *, name: str = "", to: str = "", seconds: float = 0.0, id_: str = "") -> str:
+    def give(
+        self,
+        action: Action,
+        *,
+        name: str = "",
+        to: str = "",
+        seconds: float = 0.0,
+        region: str = "",
+        id_: str = "",
+    ) -> str:
         """Have a command obeyed, and return its id. id_: of a command that is given again.
 
-        Raises MalformedMessage for a name that no class can have, before anybody is bothered with it.
+        Before anybody is bothered with it, raises MalformedMessage for a name that no class can have, and ConfigError
+        for a region that no frame has.
         """
-        command = new_command(action, id_=id_ or new_id(), name=name, to=to, seconds=seconds)
+        command = new_command(action, id_=id_ or new_id(), name=name, to=to, seconds=seconds, region=region)
         self.commands.put(command)
         return command.id
 

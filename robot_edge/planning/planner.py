@@ -21,7 +21,6 @@ from broker.program.plain_text import say
 from broker.security.tls import credentials_for
 from hierarchy.device import Compute, set_threads
 from hierarchy.runtime.progress import RunProgress
-from robot_edge.learning.batcher import resize
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidates
@@ -104,7 +103,7 @@ def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
         while len(images) < config.run.learning.batch and (wait := give_up - time.monotonic()) > 0:
             if (frame := source.next(wait)) is None:
                 break
-            images.append(resize(frame.image, config.run.network.image_size))
+            images.append(config.run.network.framing.input(frame.image))
     if not images:
         raise ConfigError(f"--source {config.run.source.source} showed no frame within {FRAME_SECONDS:.0f} s")
     rows = np.resize(np.arange(len(images)), config.run.learning.batch)

@@ -16,6 +16,7 @@ from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened, from_flat
 from robot_edge.inference.settings import LiveSettings
+from robot_edge.learning.framing import parse_region
 from robot_edge.learning.settings import LearningSettings, NetworkSettings
 from robot_edge.sources.passwords import masked
 from robot_edge.sources.settings import SourceOptions, SourceSettings, is_live_source
@@ -129,6 +130,8 @@ class EvaluateConfig:
     percentage point of the best accuracy."""
     deadline: float = 0.3
     """Seconds from the frame on in which an answer counts."""
+    look: str = ""
+    """Where in each frame to look, as for `robot-edge run`. Default: where the run looks."""
     images: int = 0
     """Frames to read at most; 0 for no bound (sim: then shows 12,000)."""
     out: str = ""
@@ -144,6 +147,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "checkpoint", str(typed_path(self.checkpoint)))
         object.__setattr__(self, "out", str(typed_path(self.out)) if self.out else "")
+        if self.look:
+            parse_region(self.look)
         if self.robot:
             check_name(self.robot, "--robot")
         if self.broker:

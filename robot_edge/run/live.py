@@ -65,7 +65,7 @@ def see_and_learn(run: RobotRun) -> None:
             publish(decision, frame)
 
         with closing(
-            SeeingThread(run.source, sight, image_size=config.network.image_size, saw=perception.saw, tell=tell)
+            SeeingThread(run.source, sight, viewfinder=run.viewfinder, saw=perception.saw, tell=tell)
         ) as seeing:
             if run.page_model:
                 run.page_model.next_view = seeing.wait

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from hierarchy.runtime.page.history import History
 from robot_edge.learning.class_edits import ClassMemory
+from robot_edge.learning.framed import Viewfinder
 from robot_edge.page.page_model import ClassRow, LessonRow, PageModel, PageState, Thumbnail
 from robot_edge.run.run_metrics import RunMetrics
 from robot_edge.sources.frames import PacedSource
@@ -30,6 +31,7 @@ class PagePublisher:
     memory: ClassMemory
     source: PacedSource
     teaching: Teaching | None
+    viewfinder: Viewfinder
     _history: History = field(default_factory=History)
     _next_post: float = -math.inf
     _next_figures: float = -math.inf
@@ -55,6 +57,7 @@ class PagePublisher:
             undoable=last.name if self.teaching and (last := self.teaching.open or self.teaching.last) else "",
             trainer_online=self.uplink.presence.trainer_online,
             link=self.uplink.waits_for,
+            region=self.viewfinder.framing.region,
         )
 
     def _lesson(self) -> LessonRow | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from robot_edge.inference.predictions import PredictionPublisher
 from robot_edge.inference.predictor import Predictor
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
-from robot_edge.sources.frames import Frame
+from robot_edge.sources.frames import Frame, Pixels
+from robot_edge.teaching.lessons import Teaching
 from robot_edge.uplink.uplink import Uplink
 
 # Held-out frames that confidences are measured on.
@@ -25,11 +26,14 @@ CALIBRATED_FRAMES = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Perception:
-    """saw: hears of every frame. tell: of every decision, and its frame. Both in the thread that sees."""
+    """saw: hears of every frame, and what the network sees of it. tell: of every decision, and its frame.
+
+    Both are called in the thread that sees.
+    """
 
     predictor: Predictor
     sight: FramePath
-    saw: Callable[[Frame], object]
+    saw: Callable[[Frame, Pixels], object]
     tell: Callable[[Decision, Frame], None]
 
     def take_over(self, state: RunState) -> None:
@@ -41,9 +45,7 @@ class Perception:
         self.predictor.refresh(segment, at_once=True)
 
 
-def perceive(
-    link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Uplink, saw: Callable[[Frame], object]
-) -> Perception:
+def perceive(link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Uplink, teaching: Teaching) -> Perception:
     """Return what a robot of these settings sees by."""
     predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
     boot = uplink.state.boot
@@ -54,6 +56,9 @@ def perceive(
         deadline=config.live.ask_deadline,
     )
     publisher = PredictionPublisher(link, config.robot, boot, per_second=config.live.predictions_per_second)
+
+    def saw(frame: Frame, image: Pixels) -> None:
+        teaching.see(replace(frame, image=image))
 
     def tell(decision: Decision, _frame: Frame) -> None:
         publisher.offer(decision, now=time.monotonic(), wall=time.time())

@@ -19,12 +19,15 @@ from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.learning.framed import Framed, Viewfinder
+from robot_edge.learning.framing import WHOLE
 from robot_edge.learning.held_out import HELD_OUT_FRAMES, HeldOutFrames, OpenSource
 from robot_edge.learning.practice import LivePractice
 from robot_edge.page.page_model import PageModel
 from robot_edge.run.checkpoint import RobotCheckpoint, RunState, edits_after, take_up
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.edge_learning import EdgeLearning
+from robot_edge.run.kept_look import framing_of, keep_look
 from robot_edge.run.lesson_learning import LessonLearning
 from robot_edge.run.page_publisher import PagePublisher
 from robot_edge.run.perception import Perception, perceive
@@ -46,7 +49,8 @@ log = logging.getLogger("robot-edge")
 class RobotRun:
     """The parts of a run. `replay` and `live` are functions of them.
 
-    source: what the robot looks at; a live one learns those of its frames that were taught. edit: carries out a class
+    source: what the robot looks at; a live one learns those of its frames that were taught. viewfinder: what of them
+    the network sees. edit: carries out a class
     edit. goes_on: whether a process before this one began the run. perception, lessons: of a live robot.
     """
 
@@ -54,6 +58,7 @@ class RobotRun:
     folder: RunFolder
     stop: StopRequest
     source: PacedSource
+    viewfinder: Viewfinder
     uplink: Uplink
     outbox: Outbox
     state: RunState
@@ -89,7 +94,12 @@ def assemble(
     they are set apart. page_model: of its page. console: where progress is shown; the terminal's for None.
     Raises ConfigError where the run cannot go on from its checkpoint, or is over.
     """
-    state = _new_state(config, trainer, uplink, outbox, source, set_apart=held_out is None)
+    framing = framing_of(folder.path, config.network)
+    if framing.region != WHOLE:
+        log.info("looks at %s of each frame", framing.region)
+    viewfinder = Viewfinder(framing, partial(keep_look, folder, config.network))
+    seen = Framed(source, framing.input)
+    state = _new_state(config, trainer, uplink, outbox, seen, set_apart=held_out is None)
     take_up(state, saved, outbox, folder.path)
     _refuse_finished(config, folder, state)
     saving = Saving(config, state, outbox, folder, stop)
@@ -104,6 +114,7 @@ def assemble(
             memory=state.memory,
             source=source,
             teaching=state.teaching,
+            viewfinder=viewfinder,
         )
     commands = Commands(
         teaching=state.teaching,
@@ -112,6 +123,7 @@ def assemble(
         has_other=state.memory.has_other,
         edit=edit,
         edits=lambda: outbox.edits,
+        look=viewfinder.look if state.teaching else None,
     )
     talk = Talk(
         stop=stop,
@@ -125,6 +137,9 @@ def assemble(
         console=console,
     )
     learning = EdgeLearning(config, state, uplink, outbox)
+    tested = HeldOutFrames(
+        state.memory, lambda: edits_after(outbox, 0), held_out, lambda image: viewfinder.framing.input(image)
+    )
     goes_on = saved is not None or outbox.position > 0
     folder.drop_summary()
     if goes_on:
@@ -134,19 +149,18 @@ def assemble(
         folder=folder,
         stop=stop,
         source=source,
+        viewfinder=viewfinder,
         uplink=uplink,
         outbox=outbox,
         state=state,
         learning=learning,
-        testing=Testing(
-            config, state, HeldOutFrames(state.memory, lambda: edits_after(outbox, 0), held_out), uplink, talk, stop
-        ),
+        testing=Testing(config, state, tested, uplink, talk, stop),
         saving=saving,
         talk=talk,
         edit=edit,
         goes_on=goes_on,
         page_model=page_model,
-        perception=perceive(link, config, trainer, uplink, state.teaching.see) if state.teaching else None,
+        perception=perceive(link, config, trainer, uplink, state.teaching) if state.teaching else None,
         lessons=LessonLearning(config, state, learning, saving) if state.teaching else None,
     )
 
@@ -156,18 +170,21 @@ def _new_state(
     trainer: EdgeTrainer,
     uplink: Uplink,
     outbox: Outbox,
-    source: PacedSource,
+    seen: Framed,
     *,
     set_apart: bool,
 ) -> RunState:
-    """Return the state of a run that begins. set_apart: whether frames of the source itself are held out."""
+    """Return the state of a run that begins.
+
+    seen: the source as the network sees it. set_apart: whether frames of the source itself are held out.
+    """
     practice, teaching = None, None
     if config.is_live:
         practice = LivePractice(config.learning.practice)
         # With --live a recording plays a camera, whose pictures have no labels.
         teaching = Teaching(time.monotonic, trusts_source=not config.live.live, over=practice.lesson_over)
     batcher = Batcher(
-        source=TaughtFrames(teaching) if teaching else source,
+        source=TaughtFrames(teaching) if teaching else seen,
         size=config.fresh_per_batch,
         image_size=config.network.image_size,
         held_out_every=config.source.held_out_every if set_apart else 0,

@@ -16,13 +16,14 @@ from hierarchy.edge import EdgeStep
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.console import PlainConsole
 from robot_edge.inference.cascade import Decision
+from robot_edge.learning.framed import Framed
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
 from robot_edge.run.live import see_and_learn
 from robot_edge.run.replay import train
 from robot_edge.run.robot_run import RobotRun
 from robot_edge.run.start import opened, prepare
-from robot_edge.sources.frames import Frame
+from robot_edge.sources.frames import Frame, Pixels
 from robot_edge.sources.pushed import FrameQueue, PushedCamera
 
 # How long to wait before looking whether the robot's thread is still there.
@@ -143,9 +144,9 @@ class RobotThread:
                 else:
                     publish(decision, frame)
 
-            def saw(frame: Frame) -> None:
+            def saw(frame: Frame, image: Pixels) -> None:
                 if id(frame) not in self._asked and not self.by_hand.locked():
-                    learn(frame)
+                    learn(frame, image)
 
             self._run = replace(run, perception=replace(run.perception, tell=tell, saw=saw))
             self._ready.set()
@@ -165,7 +166,7 @@ def learn_all(run: RobotRun, *, frames: FrameQueue, steps: queue.Queue[Step]) ->
         steps.put(Step(loss=step.loss, accuracy=float(step.correct.mean()), images=state.metrics.images))
 
     frames.seek(state.batcher.position)
-    state.batcher.source = frames
+    state.batcher.source = Framed(frames, run.viewfinder.framing.input)
     try:
         train(run, heard)
     finally:

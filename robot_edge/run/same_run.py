@@ -45,6 +45,8 @@ FREE = {
 }
 # The source may also be shown for longer; with phases that would change which frame comes when.
 FREE_WITHOUT_PHASES = {"epochs", "images"}
+# A live robot's frames never come again, and it may look elsewhere while it runs. All that it remembers has one --fit.
+FREE_WHILE_LIVE = {"look"}
 
 
 def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
@@ -52,6 +54,7 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
     if "source" not in former:
         raise ConfigError(f"{config.run_path} holds a run of another program: choose another --run-dir")
     free = FREE if config.source.phases else FREE | FREE_WITHOUT_PHASES
+    free = free | FREE_WHILE_LIVE if config.is_live else free
     advice = (
         f"choose another --run-dir, with --weights {config.run_path} to go on from what it learned, or take the run up "
         "with the settings in its config.toml"

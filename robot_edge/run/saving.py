@@ -21,6 +21,7 @@ from hierarchy.runtime.run_folder import CONFIG, RunFolder, refuse_other_program
 from robot_edge.run.checkpoint import LAYOUT, RunState, checkpoint_of
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.identity import RUN, run_identity
+from robot_edge.run.kept_look import LOOK
 from robot_edge.uplink.outbox import Outbox
 
 # A checkpoint that the disk did not take is tried again this often, not at every step; and at the end for so long:
@@ -84,6 +85,8 @@ class Saving:
             path.mkdir(parents=True, exist_ok=True)
             (path / CONFIG).write_text(tomli_w.dumps(settings))
             shutil.copyfile(self._folder.path / RUN, path / RUN)
+            if (self._folder.path / LOOK).exists():
+                shutil.copyfile(self._folder.path / LOOK, path / LOOK)
             self._outbox.copy_to(path / self._outbox.path.name)
             save_checkpoint(path / "checkpoint", LAYOUT, checkpoint_of(self._state))
         except OSError as error:

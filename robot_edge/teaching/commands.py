@@ -10,6 +10,7 @@ from broker.program.plain_text import counted
 from broker.wire.bounds import MAX_EDITS, MAX_TEACH_SECONDS, check_class_name
 from broker.wire.messages import Action, Change, ClassEdit, Command, CommandResult
 from hierarchy.runtime.command_line import check_range
+from robot_edge.learning.framing import WHOLE, Region, parse_region
 from robot_edge.sources.frames import PacedSource
 from robot_edge.teaching.lessons import Lesson, Teaching
 
@@ -26,6 +27,7 @@ class Commands:
 
     teaching: None for a robot that only replays. classes: returns the classes known. has_other: whether frames of a
     class are kept that another session taught. edit: carries out a class edit. edits: returns how many there were.
+    look: looks at that region of each frame from now on, and returns it in percent; None where that cannot change.
     """
 
     teaching: Teaching | None
@@ -34,6 +36,7 @@ class Commands:
     has_other: Callable[[str, int], bool]
     edit: Edit
     edits: Callable[[], int]
+    look: Callable[[Region], Region] | None = None
     _asked: dict[int, list[str]] = field(default_factory=dict)  # who asked for a lesson, by its number
 
     def obey(self, command: Command) -> list[CommandResult]:
@@ -91,6 +94,8 @@ class Commands:
             case "step":
                 self.source.step()
                 return [_done(command, "one frame further, and paused: resume lets it go on")]
+            case "look":
+                return [_done(command, self._look(parse_region(command.region)))]
 
     def _teach(self, id_: str, name: str, seconds: float) -> list[CommandResult]:
         teaching = self._must_teach()
@@ -114,6 +119,16 @@ class Commands:
             self.edit("undo", lesson.name if begun else "", "", lesson.number)
         text = f"took back {counted(lesson.frames, 'frame')} of {lesson.name!r}"
         return [*self._refusals(lesson, "taken back"), _done(command, text)]
+
+    def _look(self, region: Region) -> str:
+        if self.look is None:
+            raise ConfigError(
+                "where to look cannot change here: a replay is given --look when it starts, and a recording keeps "
+                "whole frames"
+            )
+        region = self.look(region)
+        where = "the whole frame" if region == WHOLE else f"{region} of each frame"
+        return f"looks at {where} from now on; what was taught before stays as it was seen"
 
     def _reports(self, lesson: Lesson) -> list[CommandResult]:
         differ = "differs" if lesson.frames == 1 else "differ"
@@ -144,7 +159,9 @@ class Commands:
             raise ConfigError(f"there is a class {name!r} already: merge makes one of both")
 
 
-def new_command(action: Action, *, id_: str, name: str = "", to: str = "", seconds: float = 0.0) -> Command:
+def new_command(
+    action: Action, *, id_: str, name: str = "", to: str = "", seconds: float = 0.0, region: str = ""
+) -> Command:
     """Return a command that somebody at this robot gives.
 
     Raises ConfigError or MalformedMessage for one that would not be let in from elsewhere either.
@@ -153,7 +170,8 @@ def new_command(action: Action, *, id_: str, name: str = "", to: str = "", secon
     for one in filter(None, (name, to)):
         check_class_name(one)
     check_range("seconds", seconds, 0, MAX_TEACH_SECONDS)
-    return Command(id=id_, action=action, name=name, to=to, seconds=seconds)
+    region = str(parse_region(region)) if action == "look" else ""
+    return Command(id=id_, action=action, name=name, to=to, seconds=seconds, region=region)
 
 
 def _done(command: Command, text: str) -> CommandResult:

@@ -33,6 +33,7 @@ def give_command(
     name: str = "",
     to: str = "",
     seconds: float = 0.0,
+    region: str = "",
 ) -> bool:
     """Give the command, print what the robot says, and return whether it did it.
 
@@ -40,7 +41,7 @@ def give_command(
     """
     check_name(robot, "--robot")
     try:
-        command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds)
+        command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds, region=region)
     except MalformedMessage as error:
         raise ConfigError(str(error)) from error
     link = MqttLink(broker, f"{robot}-operator", credentials=credentials_for(broker, credentials))

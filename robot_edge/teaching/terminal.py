@@ -29,6 +29,7 @@ stop, undo                end the lesson; take the last one back
 forget NAME
 rename NAME = NEW NAME
 merge NAME = OTHER NAME
+look LEFT,TOP,WIDTH,HEIGHT  of each frame, in pixels or percent (25%,10%,50%,80%); look whole for all of it
 pause, resume, step       for a replay
 help, quit"""
 TEACH_SECONDS = 10.0
@@ -53,6 +54,7 @@ USAGE = {
     "forget": "forget NAME",
     "rename": "rename NAME = OTHER NAME",
     "merge": "merge NAME = OTHER NAME",
+    "look": "look LEFT,TOP,WIDTH,HEIGHT, in pixels or percent, or look whole",
 }
 
 log = logging.getLogger("robot-edge")
@@ -77,6 +79,8 @@ def parse_line(line: str) -> Command | Literal["help", "quit"] | None:
         return _command("teach", name=name, seconds=seconds)
     if word == "forget" and rest:
         return _command("forget", name=rest)
+    if word == "look" and rest:
+        return _command("look", region=rest)
     if word in _PAIRS and "=" in rest:
         return _pair(word, rest)
     if alone in _ALONE:
@@ -177,5 +181,6 @@ def _with_seconds(text: str) -> tuple[str, float]:
     return name.strip(), seconds
 
 
-def _command(action: Action, *, name: str = "", to: str = "", seconds: float = 0.0) -> Command:
-    return new_command(action, id_=f"terminal-{secrets.token_hex(4)}", name=name, to=to, seconds=seconds)
+def _command(action: Action, *, name: str = "", to: str = "", seconds: float = 0.0, region: str = "") -> Command:
+    id_ = f"terminal-{secrets.token_hex(4)}"
+    return new_command(action, id_=id_, name=name, to=to, seconds=seconds, region=region)

@@ -31,6 +31,8 @@ from hierarchy.runtime.checkpoint import load_checkpoint
 from robot_edge.commands import main as robot_main
 from robot_edge.learning.batcher import Batch, Batcher
 from robot_edge.learning.frame_memory import FrameMemory
+from robot_edge.learning.framed import Framed
+from robot_edge.learning.framing import Framing
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.opening import open_source
@@ -114,7 +116,8 @@ def _whole_network(pictures: Path, test_batch: Batch) -> dict[str, float]:
 
 def _batcher(folder: str, size: int) -> Batcher:
     source = open_source(f"folder:{folder}", image_size=16)
-    return Batcher(source=source, size=size, image_size=16, held_out_every=0, held_out=FrameMemory(0, 16, 0))
+    frames = Framed(source, Framing(size=16).input)
+    return Batcher(source=frames, size=size, image_size=16, held_out_every=0, held_out=FrameMemory(0, 16, 0))
 
 
 @torch.inference_mode()

@@ -13,8 +13,15 @@ import pytest
 import robot_edge.inference.seeing_thread
 from robot_edge.inference.cascade import Decision
 from robot_edge.inference.seeing_thread import SeeingThread, View
+from robot_edge.learning.framed import Viewfinder
+from robot_edge.learning.framing import Framing
 from robot_edge.run.live import said_of
 from robot_edge.sources.frames import Frame
+
+VIEWFINDER = Viewfinder(Framing(size=8), keep=lambda _: None)
+
+
+def ignore(*_: Any) -> None: ...
 
 
 def sure(taken_at: float) -> Decision:
@@ -55,7 +62,7 @@ def wait_for(what: Callable[[], Any]) -> None:
 def test_while_no_frame_comes_nothing_is_seen_and_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robot_edge.inference.seeing_thread, "STALE_SECONDS", 0.1)
     camera, told = Camera(), list[Decision]()
-    seeing = SeeingThread(camera, FramePath(), image_size=8, saw=lambda _: None, tell=lambda one, _: told.append(one))  # type: ignore[arg-type]
+    seeing = SeeingThread(camera, FramePath(), viewfinder=VIEWFINDER, saw=ignore, tell=lambda one, _: told.append(one))  # type: ignore[arg-type]
     try:
         wait_for(lambda: seeing.view and seeing.view.decision.name == "mug")
         camera.there = False
@@ -86,7 +93,7 @@ def test_a_paused_recording_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> Non
         return []
 
     monkeypatch.setattr(sight, "wait", note)
-    seeing = SeeingThread(camera, sight, image_size=8, saw=lambda _: None, tell=lambda *_: None)  # type: ignore[arg-type]
+    seeing = SeeingThread(camera, sight, viewfinder=VIEWFINDER, saw=ignore, tell=ignore)  # type: ignore[arg-type]
     try:
         wait_for(lambda: seeing.view)
         camera.there = False

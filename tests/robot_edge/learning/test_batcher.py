@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from broker.wire.messages import Change, ClassEdit
-from robot_edge.learning.batcher import JPEG_SAMPLED_EVERY, Batch, Batcher, resize
+from robot_edge.learning.batcher import JPEG_SAMPLED_EVERY, Batch, Batcher
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.sources.frames import Frame, LeftOut, Pixels
 from tests.saved_state import read_again
@@ -258,25 +258,6 @@ def test_what_a_jpeg_would_cost_is_measured_on_some_frames() -> None:
         Image.fromarray(frame(scene).image).save(file, "JPEG")
         sizes.append(file.tell())
     assert reader.jpeg_bytes_per_image == sum(sizes) / 3
-
-
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (20, 40), (41, 20), (3, 5), (8, 9)])
-def test_resizing_scales_the_largest_centred_square(height: int, width: int) -> None:
-    side = min(height, width)
-    image = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - side) // 2, (width - side) // 2
-    image[top : top + side, left : left + side] = (10, 200, 30)
-    result = resize(image, SIZE)
-    assert result.shape == (SIZE, SIZE, 3)
-    assert result.dtype == np.uint8
-    assert (result == (10, 200, 30)).all(), "what lies beside the square shows"
-
-
-def test_resizing_keeps_left_and_right_and_top_and_bottom() -> None:
-    image = np.zeros((32, 64, 3), np.uint8)
-    image[:16, 16:32] = 255
-    quarters = resize(image, SIZE)[:, :, 0].reshape(2, 4, 2, 4).mean(axis=(1, 3))
-    assert (quarters > 128).tolist() == [[True, False], [False, False]]
 
 
 def lesson(scene: int, session: int) -> Frame:
