@@ -84,6 +84,21 @@ def find_cut_points(backbone: Backbone) -> list[CutPoint]:
     return _cut_points(backbone, _trace(backbone.module, training=True), _trace(backbone.module, training=False))
 
 
+def deepest_cut(backbone: Backbone) -> CutPoint:
+    """Return the last end of a module that leaves a convolution or a linear layer to the rest.
+
+    Raises CutError where no module ends so.
+    """
+    train, evaluation = _trace(backbone.module, training=True), _trace(backbone.module, training=False)
+    places = {name: place for place, name in enumerate(evaluation.names.values())}
+    mixes = [places[name] for node, name in evaluation.names.items() if _mixes(node, backbone.module)]
+    points = _cut_points(backbone, train, evaluation)
+    ends = [point for point in points if point.module is not None and places[point.name] < max(mixes, default=0)]
+    if not ends:
+        raise CutError(f"{backbone.name} has no module that ends before its last layer: choose a --cut")
+    return ends[-1]
+
+
 def split_backbone(backbone: Backbone, cut: str) -> Divided:
     """Cut behind a node, or behind the last node of a module ("layer2" is "layer2.1.relu_1").
 
@@ -219,6 +234,12 @@ def _alone(graph: fx.Graph, module: nn.Module) -> Iterator[fx.Node]:
         needed = {other for other in needed if last_use[other] > place} | {node}
         if learned and needed == {node}:
             yield node
+
+
+def _mixes(node: fx.Node, module: nn.Module) -> bool:
+    """Whether a node is a layer with a matrix; a normalisation has none."""
+    layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return layer is not None and any(parameter.ndim > 1 for parameter in layer.parameters())
 
 
 def _channel_axes(traced: fx.GraphModule) -> dict[fx.Node, int]:
