@@ -79,10 +79,17 @@ class Link(Protocol):
 def redial_if_silent(link: Link, announced_at: float, now: float) -> bool:
     """Dial again where nothing comes in, not even what we announced ourselves: paho may take minutes to notice.
 
-    announced_at: when our state was last published; both times are monotonic. Return whether it was necessary.
+    announced_at: when our state was published first of all that nothing was heard behind; `unanswered` keeps it. An
+    owner that was held up itself has only just announced: what it did not hear tells nothing of the broker. Both times
+    are monotonic. Return whether it was necessary.
     """
-    if not link.connected or announced_at <= link.heard_at or now - link.heard_at <= AWAY_SECONDS:
+    if not link.connected or announced_at <= link.heard_at or now - announced_at <= AWAY_SECONDS:
         return False
     log.warning("nothing came from the broker for %.0f seconds: connecting again", AWAY_SECONDS)
     link.reconnect()
     return True
+
+
+def unanswered(announced_at: float, heard_at: float, now: float) -> float:
+    """Return since when an announcement has no answer, where another one is made now."""
+    return now if announced_at <= heard_at else announced_at

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 
-from broker.link.base import Link, redial_if_silent
+from broker.link.base import Link, redial_if_silent, unanswered
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import HEARTBEAT_SECONDS, TrainerMetrics, TrainerState
@@ -65,7 +65,8 @@ class Outgoing:
         topic = topics.topic("trainer", self._trainer, "state")
         if self._link.publish(topic, pack(self.state), qos=1, retain=True):
             self._connection = self._link.connections
-            self._next_heartbeat, self._announced_at = now + HEARTBEAT_SECONDS, now
+            self._next_heartbeat = now + HEARTBEAT_SECONDS
+            self._announced_at = unanswered(self._announced_at, self._link.heard_at, now)
             for robot in self._robots.values():
                 robot.published = None  # metrics are QoS 0: say them again, in case some were lost
 

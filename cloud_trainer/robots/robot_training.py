@@ -20,6 +20,7 @@ from cloud_trainer.robots.network_room import NetworkRoom
 from cloud_trainer.robots.saved_network import SavedNetwork
 from cloud_trainer.robots.store_cleanup import StoreCleanup
 from cloud_trainer.session.batches import KeptBatches
+from cloud_trainer.session.rehearsal import Rehearsal
 from cloud_trainer.session.session import RobotSession, Work
 from cloud_trainer.session.session_start import SessionStart, open_session
 from cloud_trainer.store import STORE, Event, Store
@@ -27,8 +28,14 @@ from hierarchy.runtime.disk import DiskWatch
 
 # A turn ends behind the step, test or edit in which it gets this old: others wait for it.
 TURN_SECONDS = 1.0
-# Steps on stored samples alone that are taken before looking whether anything came: a second or two on a small machine.
+# Steps on stored samples alone that are taken before looking whether anything came, as far as they fit into a turn.
+# What a robot sends waits for them: four steps of a network at 224 pixels took 2.5 minutes on a busy machine.
 IDLE_STEPS_AT_ONCE = 4
+# Behind a lesson the rate falls to its end within so many seconds, or SETTLING_STEPS where steps are slow. People who
+# taught something look at what came of it, and toys that 20 steps taught the cloud were known no better after 100.
+LESSON_SECONDS = 30.0
+# How often held-out samples are predicted meanwhile, so that what people see is what the cloud knows.
+LESSON_TEST_SECONDS = 10.0
 # Steps in which the rate falls to its end where idle rehearsal is cut short: whoever stopped it waits for them. A
 # network that 20 steps near the peak rate had left at 70.0 % held-out came to 99.0 % with 4 more, and 100 % with 7; but
 # another one had 94.5 % after 10, in place of 99.5 %.
@@ -90,8 +97,9 @@ class RobotTraining:
         self._save_when_idle = False  # a checkpoint is due once the session has caught up with the log
         self._event: Event | None = None  # at work on
         self._work: Work | None = None  # what is left of it, or of tidying the store
-        self._work_seconds = 0.0
-        self._idle_seconds = 0.0  # that a step of idle rehearsal took last
+        self._step_seconds = 0.0  # that the last step took
+        self._idle_left = 0  # steps that were left of what was due behind a lesson
+        self._tested_at = -math.inf
         self._detailed = -1  # cursor at which details were noted
 
     @property
@@ -134,12 +142,16 @@ class RobotTraining:
         Return what was wrong with the event, empty where nothing was or it is not done yet.
         """
         if self._work is None:
-            self._work, self._work_seconds = self._next_work(), 0.0
-        begin = time.perf_counter()
+            self._work = self._next_work()
+        begin = before = time.perf_counter()
         try:
+            steps = self.steps
             for _ in self._work:
-                if time.perf_counter() >= begin + TURN_SECONDS:
-                    self._work_seconds += time.perf_counter() - begin
+                now = time.perf_counter()
+                if self.steps > steps:
+                    self._step_seconds = now - before
+                before, steps = now, self.steps
+                if now >= begin + TURN_SECONDS:
                     self.note_standing()
                     return ""
         except TooCostly as error:
@@ -149,9 +161,6 @@ class RobotTraining:
             log.error("robot %s: training cannot go on: %s", self.robot, error)
             self._get_stuck(error)
         event, self._event, self._work = self._event, None, None
-        if event and event.kind == "rehearse":
-            seconds = self._work_seconds + time.perf_counter() - begin
-            self._idle_seconds = seconds / int(event.payload.split()[0])
         self.note_standing()
         return self.session.problem if event and self.session else ""
 
@@ -224,23 +233,43 @@ class RobotTraining:
 
     # Idle rehearsal
 
-    def finish_idle(self, is_idle: Callable[[], bool]) -> None:
-        """Where a silent robot's log is done with, train on what is left over, save what is due, and rehearse.
+    def finish_idle(self, is_idle: Callable[[], bool], *, silent: bool = True) -> None:
+        """Where a robot's log is done with, train on what is left over, save what is due, and rehearse.
 
         is_idle: whether no robot has anything to train on. That steps are taken depends on when nothing comes. So it is
         an event in the log, as all that training depends on.
+        silent: whether the robot is. One that is taught is rehearsed for at once: people show a thing for ten seconds.
         """
         session = self.session
-        if session is None or self.has_work:
+        if session is None or self.has_work or not (silent or session.is_taught):
             return
-        if session.waiting:
+        if silent and session.waiting:
             self._append("flush")
-        elif self._save_when_idle:
+        elif silent and self._save_when_idle:
             self._save_when_idle = False
             self._write_checkpoint()
         elif is_idle() and (due := session.idle_steps_due(self._workplace.config.practice)):
-            count = min(due, IDLE_STEPS_AT_ONCE)
-            self._save_when_idle = self._append("rehearse", b"%d %d" % (count, due)) and count == due
+            steps = min(due, self._steps_at_once)
+            asked = self._behind_a_lesson(steps, due) if session.is_taught else Rehearsal.idle(steps, due)
+            self._save_when_idle = self._append(asked.kind, asked.pack()) and not asked.left
+
+    @property
+    def _steps_at_once(self) -> int:
+        """How many steps are taken before looking whether anything came: where they are slow, one."""
+        return max(1, min(IDLE_STEPS_AT_ONCE, self._steps_in(TURN_SECONDS)))
+
+    def _steps_in(self, seconds: float) -> int:
+        return int(seconds / self._step_seconds) if self._step_seconds else IDLE_STEPS_AT_ONCE
+
+    def _behind_a_lesson(self, steps: int, due: int) -> Rehearsal:
+        """Return the next steps of a robot that is being taught, or was just now."""
+        now, last = time.monotonic(), min(due, max(SETTLING_STEPS, self._steps_in(LESSON_SECONDS)))
+        test = now >= self._tested_at + LESSON_TEST_SECONDS
+        if test or steps == last:
+            self._tested_at = now
+        # More than was left: the robot has sent more, or all that it knows as it is encoded now.
+        anew, self._idle_left = due > self._idle_left, last - steps
+        return Rehearsal.behind_a_lesson(steps, last, due, anew=anew, test=test)
 
     def settle(self, seconds: float, messages_wait: Callable[[], bool]) -> None:
         """Where idle rehearsal is in the middle, end it for now, in a few steps; the rest waits for the next start.
@@ -258,10 +287,10 @@ class RobotTraining:
         session = self.session
         if session and session.rehearses and (due := session.idle_steps_due(self._workplace.config.practice)):
             log.info("robot %s: a few last steps of idle rehearsal before its network is saved", self.robot)
-            most = seconds / self._idle_seconds if self._idle_seconds else math.inf
+            most = seconds / self._step_seconds if self._step_seconds else math.inf
             count = max(1, min(due, SETTLING_STEPS, int(min(most, SETTLING_STEPS))))
             test = most >= count + SETTLING_STEPS  # a test takes about as long as so many
-            if self._append("settle", b"%d %d %d" % (count, due, test)):
+            if self._append("settle", Rehearsal.settling(count, due, test=test).pack()):
                 self._catch_up()
 
     def _catch_up(self) -> None:

@@ -159,8 +159,8 @@ class Training:
         training = any(one.training.session and now < one.fed + SILENCE_SECONDS for one in robots.values())
         timed = self.probes.time_next(self.fleet.room.left, training=training, may_ask=self._may_ask)
         for robot in robots.values():
-            if now > robot.fed + SILENCE_SECONDS:
-                robot.training.finish_idle(lambda: not self.fleet.next_to_train())
+            silent = now > robot.fed + SILENCE_SECONDS
+            robot.training.finish_idle(lambda: not self.fleet.next_to_train(), silent=silent)
         if now >= self._next_look:
             self._next_look = now + ROOM_SECONDS
             self.full = self.fleet.make_room()

@@ -15,6 +15,7 @@ from broker.wire.quantize import Quantized, dequantize
 from cloud_trainer.session.batches import InflatedBatch, StoredSamples, one_sample
 from cloud_trainer.session.class_edits import ClassEdits, Wipes
 from cloud_trainer.session.evaluation_rounds import Rounds
+from cloud_trainer.session.rehearsal import Rehearsal
 from cloud_trainer.session.sample_memory import SampleMemory, SampleRef
 from cloud_trainer.session.session_state import SessionState
 from cloud_trainer.session.waiting_samples import Waiting, WaitingSamples, take
@@ -66,6 +67,7 @@ class RobotSession:
         self.loss: float | None = None
         self.problem = ""
         self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
+        self.is_taught = False  # the newest samples are of a lesson: people wait for what comes of it
         self.wipes = Wipes()
         self.rounds = Rounds()
         self.waiting = WaitingSamples()
@@ -123,12 +125,8 @@ class RobotSession:
                     yield
             case "flush":
                 yield from self._flush()
-            case "rehearse":
-                count, due = (int(number) for number in event.payload.split())
-                yield from self._rehearse(count, last=due, due=due, test=count == due)
-            case "settle":
-                count, due, test = (int(number) for number in event.payload.split())
-                yield from self._rehearse(count, last=count, due=due, test=bool(test))
+            case "rehearse" | "settle":
+                yield from self._rehearse(Rehearsal.unpack(event.kind, event.payload))
             case "rejoin":
                 yield from self._flush()
                 self._rejoin(unpack_as(RobotState, event.payload))
@@ -217,6 +215,7 @@ class RobotSession:
         self._progress = message.progress
         version = self._version_of(message)
         queue = self.waiting.re_encoded if message.again else self.waiting.fresh
+        self.is_taught = message.session > 0 or (message.again and self.is_taught)
         gone: set[int] = set()
         for row, (name, sample) in enumerate(zip(self.edits.names_now(message), message.samples.tolist(), strict=True)):
             if name:
@@ -294,12 +293,11 @@ class RobotSession:
         for one in fresh + re_encoded:
             self._memory.add(one.name, one.ref)
 
-    def _rehearse(self, count: int, *, last: int, due: int, test: bool) -> Work:
-        """Take steps on stored samples alone, of so many that are due, and test what came of them.
-
-        The rate falls to its end with the last one, counted from here.
-        """
-        for left in range(last, last - count, -1):
+    def _rehearse(self, asked: Rehearsal) -> Work:
+        """Take steps on stored samples alone, and test what came of them where that is asked for."""
+        if asked.anew:
+            self._idle_steps = 0
+        for left in range(asked.last, asked.last - asked.steps, -1):
             drawn = self._memory.draw(self._batch)
             samples, names = self._stored.at([ref for _, ref in drawn]), [name for name, _ in drawn]
             # As on the robot: a constant rate would leave the network wherever the last steps took it.
@@ -307,8 +305,8 @@ class RobotSession:
                 break
             self._idle_steps += 1
             yield
-        self._unrehearsed *= (due - count) / due
-        if test:
+        self._unrehearsed *= asked.left / asked.due
+        if asked.test:
             yield from self._test_again()
 
     def _learn(

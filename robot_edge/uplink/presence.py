@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from broker.errors import NameTaken
-from broker.link.base import Link, redial_if_silent
+from broker.link.base import Link, redial_if_silent, unanswered
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import AWAY_SECONDS, HEARTBEAT_SECONDS, RobotState, TrainerState
@@ -100,7 +100,7 @@ class Presence:
         if self._link.publish(topic, pack(dataclasses.replace(self._state, edits=edits)), qos=1, retain=True):
             self._joined_connection = self._link.connections
             self._next_heartbeat = now + HEARTBEAT_SECONDS
-            self._announced_at = now
+            self._announced_at = unanswered(self._announced_at, self._link.heard_at, now)
 
     def is_new_connection(self) -> bool:
         """Whether the link has another connection than at the last call.

@@ -13,7 +13,14 @@ from broker.errors import EXIT_MACHINE, StorageError, exit_status
 from broker.link.inbox import LANE_LIMIT
 from broker.wire import topics
 from broker.wire.codec import pack
-from broker.wire.messages import ClassEdit, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
+from broker.wire.messages import (
+    ClassEdit,
+    Receipt,
+    RobotMetrics,
+    RobotState,
+    TrainerMetrics,
+    TrainerState,
+)
 from cloud_trainer.messages.incoming import NEWCOMER_SECONDS
 from cloud_trainer.messages.outgoing import RETRY_SECONDS, WARNING_SECONDS
 from cloud_trainer.node import NOBODY_CAME, NOTHING_CAME, REPORT_SECONDS
@@ -324,6 +331,33 @@ def test_what_is_stored_is_rehearsed_while_nothing_arrives_and_not_for_ever(star
     rehearsed = session.trainer.steps - steps - (session.prequential.count > fresh)
     assert rehearsed == int(1.5 * session.prequential.count)
     assert cloud.say("r1", *batches(1, first=4))
+
+
+def test_what_a_lesson_taught_is_rehearsed_at_once_and_tested_again(start: Start) -> None:
+    cloud = start()
+    cloud.say("r1", STATE, *batches(10))
+    steps = cloud.session().trainer.steps
+    assert steps == 10, "nobody waits for a stream"
+    cloud.say("r1", *batches(10, first=10, session=1), make_batch(["cat", "dog"], sequence=20, evaluation=1))
+    session = cloud.session()
+    assert session.trainer.steps >= steps + 10 + 30, "the clock stands still: the robot is not silent"
+    assert (session.idle_steps_due(0.5), session.loss is None) == (0, False)
+    assert last_rate(cloud) < 0.05, "what the cloud learned has settled"
+    rounds = session.rounds.state()
+    assert list(rounds.tests) == ["first", "settled"], "what people see is what the cloud knows now"
+    cloud.finish()
+    assert replay(cloud.path / STORE, None, "cpu")
+
+
+def test_a_robot_waits_for_one_step_of_idle_rehearsal_where_steps_are_slow(start: Start) -> None:
+    cloud = start()
+    cloud.say("r1", STATE, *batches(20))
+    cloud.robot().training._step_seconds = 40.0
+    cloud.clock.now += SILENCE_SECONDS + 0.1
+    finish_idle(cloud.training.fleet, "r1")
+    event = cloud.store.next_event("r1", cloud.session().cursor)
+    assert event
+    assert (event.kind, event.payload) == ("rehearse", b"1 40")
 
 
 def last_rate(cloud: Cloud) -> float:

@@ -912,7 +912,7 @@ def test_a_stop_settles_a_network_in_the_time_there_is(tmp_path: Path, step: flo
     fleet = rehearsing(tmp_path, "r1")
     finish_idle(fleet, "r1")
     train(fleet)
-    fleet.robots["r1"].training._idle_seconds = step
+    fleet.robots["r1"].training._step_seconds = step
     fleet.settle("r1", seconds)
     last = fleet.store.next_event("r1", fleet.robots["r1"].training.cursor - 1)
     assert last

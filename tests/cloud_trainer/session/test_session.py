@@ -174,6 +174,20 @@ def test_idle_rehearsal_that_is_cut_short_settles_and_the_rest_of_it_stays_due()
     assert learning_rate(1.0, steps=1000, progress=robot.trainer.recorded[-1].progress) > 0.5, "it goes on"
 
 
+def test_behind_a_lesson_the_rate_falls_within_the_time_there_is_and_begins_anew_where_more_came() -> None:
+    robot = Robot(batch=8)
+    robot.send(80)
+    robot.apply("rehearse", b"4 10 40 1 0")
+    assert robot.session.idle_steps_due(0.5) == 6, "of what was due beyond the ten nothing is left"
+    robot.apply("rehearse", b"6 6 6 0 0")
+    rates = [learning_rate(1.0, steps=1000, progress=step.progress) for step in robot.trainer.recorded[10:]]
+    assert rates[0] == 1.0
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.05
+    robot.apply("rehearse", b"1 8 8 1 0")
+    assert learning_rate(1.0, steps=1000, progress=robot.trainer.recorded[-1].progress) == 1.0
+
+
 def test_what_idle_rehearsal_is_owed_for_is_bounded() -> None:
     robot = Robot(batch=100)
     for _ in range(MAX_UNREHEARSED // 100 + 3):

@@ -678,6 +678,17 @@ def test_a_link_that_is_silent_is_dialled_again(make: MakeWorld, caplog: pytest.
     assert world.link.connections == 2, "it does not give the new connection time"
 
 
+def test_a_robot_that_was_held_up_itself_takes_the_broker_for_no_less_than_it_is(make: MakeWorld) -> None:
+    world = make.joined()
+    world.link.silent = True  # nothing comes in while a step takes a minute
+    world.pump(3 * AWAY_SECONDS)
+    assert world.link.connections == 1
+    world.link.silent = False
+    for _ in range(int(2 * AWAY_SECONDS)):
+        world.pump(1.0)
+    assert world.link.connections == 1
+
+
 def test_while_only_the_trainer_is_gone_the_link_is_left_alone(make: MakeWorld) -> None:
     world = make.joined()
     for _ in range(120):
