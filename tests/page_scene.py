@@ -61,13 +61,16 @@ def main() -> None:
 
 
 def robot(server: object) -> Change:
-    """Serve a robot's page. `stale` takes its camera away, `seen` brings it back."""
+    """Serve a robot's page. `stale` takes its camera away, `seen` brings it back; `obey` looks where it was told to."""
+    from dataclasses import replace
+
     import numpy as np
 
     from broker.link.mailbox import Mailbox
     from hierarchy.runtime.page.server import PageServer
     from robot_edge.inference.cascade import Decision, nothing_seen
     from robot_edge.inference.seeing_thread import View
+    from robot_edge.learning.framing import parse_region
     from robot_edge.page.app import build
     from robot_edge.page.page_model import ClassRow, PageModel, PageState, Thumbnail
     from robot_edge.sources.frames import Frame
@@ -84,6 +87,11 @@ def robot(server: object) -> Change:
     page_model.next_view = lambda number, timeout: views[-1] if views[-1].number > number else None
 
     def change(line: str) -> None:
+        if line == "obey":
+            command = page_model.commands.take(60.0)
+            assert command
+            page_model.state = replace(page_model.state, region=parse_region(command.region))
+            return
         now, stale = time.monotonic(), line == "stale"
         decision = nothing_seen(now) if stale else mug
         views.append(View(frame, decision, len(views) + 1, now - 40 * stale, stale=stale))

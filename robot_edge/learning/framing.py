@@ -47,12 +47,12 @@ class Region:
         unit = " %" if self.in_percent else " pixels"
         for start, extent, name in ((self.left, self.width, "width"), (self.top, self.height, "height")):
             if not (math.isfinite(start) and math.isfinite(extent) and start >= 0):
-                raise ConfigError(f"--look {self}: a number is below 0, or none; {HOW}")
+                raise ConfigError(f"region {self}: a number is below 0, or none; {HOW}")
             if extent < least:
-                raise ConfigError(f"--look {self}: a {name} of {extent:g}{unit} shows nothing, give {least:g} at least")
+                raise ConfigError(f"region {self}: a {name} of {extent:g}{unit} shows nothing, give {least:g} at least")
             if start + extent > most + 1e-6:
                 raise ConfigError(
-                    f"--look {self}: reaches to {start + extent:g}{unit} of the {name}, the frame ends at {most:g}"
+                    f"region {self} reaches to {start + extent:g}{unit} of the {name}, the frame ends at {most:g}"
                 )
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Region:
         bottom = max(top + 1, round((self.top + self.height) * down))
         if right > width or bottom > height:
             raise ConfigError(
-                f"--look {self}: reaches to {right} x {bottom} pixels, and a frame has {width} x {height}; give a "
+                f"region {self} reaches to {right} x {bottom} pixels, and a frame has {width} x {height}; give a "
                 "smaller one, or percent where frames differ in size"
             )
         return left, top, right, bottom
@@ -106,10 +106,10 @@ def parse_region(text: str) -> Region:
     parts = [_NUMBER.fullmatch(part.strip()) for part in text.split(",")[:5]]
     numbers = [(float(part[1]), part[2]) for part in parts if part]
     if len(numbers) != 4 or len(parts) != 4:
-        raise ConfigError(f"--look {text[:80]!r}: {HOW}")
+        raise ConfigError(f"{text[:80]!r} is no region: {HOW}")
     units = {unit for _, unit in numbers}
     if len(units) > 1:
-        raise ConfigError(f"--look {text[:80]!r}: some numbers are in percent and some are not; {HOW}")
+        raise ConfigError(f"{text[:80]!r}: some numbers are in percent and some are not; {HOW}")
     left, top, width, height = (number for number, _ in numbers)
     return Region(left, top, width, height, in_percent=units == {"%"})
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from broker.wire.quantize import MAX_BITS, MIN_BITS
 from hierarchy.runtime.command_line import check_range
-from robot_edge.learning.framing import WHOLE_TEXT, Fit, Framing, parse_region
+from robot_edge.learning.framing import WHOLE_TEXT, Fit, Framing, Region, parse_region
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +51,12 @@ class NetworkSettings:
         check_range("least-bits", self.least_bits, MIN_BITS, MAX_BITS)
         check_range("bottleneck", self.bottleneck, 0, 8192)
         check_range("image-size", self.image_size, 8, 1024)
-        parse_region(self.look)
+        region_of(self.look)
 
     @property
     def framing(self) -> Framing:
         """How a frame becomes what the network sees."""
-        return Framing(size=self.image_size, fit=self.fit, region=parse_region(self.look))
+        return Framing(size=self.image_size, fit=self.fit, region=region_of(self.look))
 
     @property
     def frozen_layers(self) -> tuple[str, ...]:
@@ -66,6 +67,14 @@ class NetworkSettings:
     def former_run(self) -> Path | None:
         """The run folder that --weights names; None where they come from elsewhere."""
         return None if self.weights in {"none", "default"} else typed_path(self.weights)
+
+
+def region_of(look: str) -> Region:
+    """Return the region that --look names. Raises ConfigError, which names the flag."""
+    try:
+        return parse_region(look)
+    except ConfigError as error:
+        raise ConfigError(f"--look: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

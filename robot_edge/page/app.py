@@ -37,6 +37,8 @@ from hierarchy.runtime.page.server import PageServer
 from robot_edge.page.class_list import ClassList
 from robot_edge.page.page_model import OwnResults, PageModel, PageState, new_id
 from robot_edge.page.pictures import Encoder, jpeg
+from robot_edge.page.region_box import CSS as BOX_CSS
+from robot_edge.page.region_box import DRAW, RegionBox
 from robot_edge.page.style import CSS, HOLD
 from robot_edge.page.viewers import MAX_VIEWERS, Viewers
 
@@ -136,11 +138,12 @@ class _Page:
         self._viewer = new_id()
         self._asked_for_view = time.monotonic()
         self._results = OwnResults(page_model)
+        self._region = RegionBox(lambda region: self._give("look", region=str(region)))
         self._hold_id = ""
         self._taught: dict[str, str] = {}  # names by the ids of lessons that this page has asked for
         begin_page(page_model.robot)
-        ui.add_css(CSS)
-        ui.add_head_html(f"<script>{HOLD}</script>")
+        ui.add_css(CSS + BOX_CSS)
+        ui.add_head_html(f"<script>{HOLD}{DRAW}</script>")
         self._header()
         with ui.element("div").classes("rx-grid"):
             with card("", 7):
@@ -177,11 +180,14 @@ class _Page:
         with ui.element("div").classes("rb-view"):
             if self._page_model.next_view:
                 self._view = ui.element("img").props('alt="What the camera sees"')
+                self._region.on_picture()
             self._crowd = ui.label(
                 f"{MAX_VIEWERS} others look at once: the picture comes back when one of them leaves."
             )
             self._crowd.classes("rb-none")
             self._nothing = ui.label("").classes("rb-none")
+        if self._page_model.next_view:
+            self._region.controls()
         with ui.element("div").classes("rb-answer") as self._answer:
             self._name = ui.label("").classes("rb-class").mark("answer")
             self._by = ui.label("").classes("rx-soft")
@@ -215,9 +221,18 @@ class _Page:
 
     # What people do
 
-    def _give(self, action: Action, *, name: str = "", to: str = "", seconds: float = 0.0, id_: str = "") -> None:
+    def _give(
+        self,
+        action: Action,
+        *,
+        name: str = "",
+        to: str = "",
+        seconds: float = 0.0,
+        region: str = "",
+        id_: str = "",
+    ) -> None:
         try:
-            given = self._page_model.give(action, name=name, to=to, seconds=seconds, id_=id_)
+            given = self._page_model.give(action, name=name, to=to, seconds=seconds, region=region, id_=id_)
         except MalformedMessage as error:
             if action == "teach":
                 self._input.error = str(error)
@@ -280,6 +295,7 @@ class _Page:
             sure = "teach it another class to compare with" if alone else f"{percent(seen['confidence'])} sure"
             self._by.set_text(f"{sure} · answered by {ends[seen['by']]} · {1000 * seen['latency']:.0f} ms")
         self._bar.style(f"width: {100 * (0.0 if stale else seen.get('confidence', 0.0)):.0f}%")
+        self._show_region(state)
         self._show_lesson(state)
         self._undo.set_text(f"Undo {state.undoable!r}" if len(state.undoable) in range(1, 17) else "Undo")
         self._undo.set_enabled(bool(state.undoable))
@@ -303,6 +319,12 @@ class _Page:
         if not state.live:
             return "This robot replays a recording, which has its own labels. Start it with --live to teach it."
         return state.camera or "Nothing seen yet."
+
+    def _show_region(self, state: PageState) -> None:
+        view = self._page_model.next_view(0, 0.0) if self._page_model.next_view else None
+        if view and state.region.in_percent:  # else the frame that makes it percent is still to come
+            height, width, _ = view.frame.image.shape
+            self._region.show(state.region, width, height)
 
     def _show_lesson(self, state: PageState) -> None:
         lesson = state.lesson

@@ -16,8 +16,7 @@ from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened, from_flat
 from robot_edge.inference.settings import LiveSettings
-from robot_edge.learning.framing import parse_region
-from robot_edge.learning.settings import LearningSettings, NetworkSettings
+from robot_edge.learning.settings import LearningSettings, NetworkSettings, region_of
 from robot_edge.sources.passwords import masked
 from robot_edge.sources.settings import SourceOptions, SourceSettings, is_live_source
 from robot_edge.uplink.outbox import WhenFull
@@ -148,7 +147,7 @@ class EvaluateConfig:
         object.__setattr__(self, "checkpoint", str(typed_path(self.checkpoint)))
         object.__setattr__(self, "out", str(typed_path(self.out)) if self.out else "")
         if self.look:
-            parse_region(self.look)
+            region_of(self.look)
         if self.robot:
             check_name(self.robot, "--robot")
         if self.broker:

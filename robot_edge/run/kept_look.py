@@ -23,6 +23,12 @@ class KeptLook:
     given: str
     now: str
 
+    def __post_init__(self) -> None:
+        try:
+            parse_region(self.now)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
 
 LAYOUT = Layout(kind=KeptLook, migrations=())
 

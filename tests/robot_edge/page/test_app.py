@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import numpy as np
@@ -57,3 +58,63 @@ def test_names_are_text_and_a_lost_camera_says_so(chromium: Browser) -> None:
         expect(page.locator(".rb-answer.rx-old")).to_have_count(0)
         assert page.evaluate("window.hit") is None
         page.close()
+
+
+def test_a_box_is_drawn_by_mouse_and_finger_written_and_cleared(chromium: Browser) -> None:
+    with scene("robot") as robot:
+        page = chromium.new_context(has_touch=True).new_page()
+        page.set_default_timeout(SLOW_MS)
+        page.goto(robot.url, wait_until="domcontentloaded")
+        picture = page.locator(".rb-look svg")
+        expect(picture).to_have_attribute("viewBox", "0 0 64 48", timeout=SLOW_MS)
+        said, box = page.get_by_text("of the picture."), picture.locator("rect")
+        expect(said).to_be_hidden()
+
+        def point(across: float, down: float) -> tuple[float, float]:
+            """Return where on the page that share of the frame is, which has 4:3 in an element that may be wider."""
+            lies = picture.bounding_box()
+            assert lies
+            width = min(lies["width"], lies["height"] * 64 / 48)
+            left, top = lies["x"] + (lies["width"] - width) / 2, lies["y"] + (lies["height"] - width * 48 / 64) / 2
+            return left + across * width, top + down * width * 48 / 64
+
+        def looks_at(left: int, top: int, width: int, height: int) -> None:
+            robot.tell("obey")
+            for name, value in (("x", left), ("y", top), ("width", width), ("height", height)):
+                nearly = re.compile(rf"^({value - 1}|{value}|{value + 1})$")  # a mouse stands on whole pixels
+                expect(picture.locator("path + rect")).to_have_attribute(name, nearly, timeout=SLOW_MS)
+            expect(said).to_be_visible()
+
+        page.mouse.move(*point(0.1, 0.1))
+        page.mouse.down()  # who has not said so draws nothing, and a finger scrolls
+        expect(box).to_have_count(0)
+        page.mouse.up()
+        page.get_by_role("button", name="Look at a part").click()
+        page.mouse.move(*point(0.75, 0.75))
+        page.mouse.down()
+        page.mouse.move(*point(0.5, 0.5))
+        expect(box).to_have_count(1)
+        page.mouse.move(*point(0.25, 0.25))
+        page.mouse.up()
+        looks_at(16, 12, 32, 24)
+        page.get_by_role("button", name="Look at a part").click()
+        touch = page.context.new_cdp_session(page)
+        for kind, place in (("touchStart", (0.5, 0.0)), ("touchMove", (0.8, 0.5)), ("touchMove", (1.3, 1.0))):
+            across, down = point(*place)
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": across, "y": down}]})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        looks_at(32, 0, 32, 48)
+        page.get_by_role("button", name="Look at a part").press("Enter")
+        field = page.get_by_label("Left, top, width, height")
+        field.fill("1,2,3")
+        field.press("Enter")
+        expect(page.get_by_text("'1,2,3' is no region: give left")).to_be_visible(timeout=SLOW_MS)
+        field.fill("0%, 50%, 50%, 50%")
+        field.press("Enter")
+        looks_at(0, 24, 32, 24)
+        expect(said).to_have_text("Looks at 0%,50%,50%,50% of the picture.")
+        page.get_by_role("button", name="Look at all of it").press("Enter")
+        robot.tell("obey")
+        expect(box).to_have_count(0, timeout=SLOW_MS)
+        expect(said).to_be_hidden()
+        page.context.close()

@@ -43,3 +43,20 @@ def test_a_refusal_shows_no_password() -> None:
 def test_a_run_of_before_a_setting_existed_goes_on() -> None:
     former = {name: value for name, value in RobotConfig.from_flags(source="sim:").as_toml().items() if name != "rate"}
     check_same_run(former, RobotConfig.from_flags(source="sim:"))
+
+
+def test_a_camera_may_look_elsewhere_but_a_replay_shows_other_frames_then() -> None:
+    for source, may in (("camera:0", True), ("bag:a", False)):
+        former = RobotConfig.from_flags(source=source).as_toml()
+        now = RobotConfig.from_flags(source=source, look="25%,10%,50%,80%")
+        if may:
+            check_same_run(former, now)
+            continue
+        with pytest.raises(ConfigError, match=r"--look 'whole', not '25%,10%,50%,80%': choose another --run-dir"):
+            check_same_run(former, now)
+
+
+def test_remembered_frames_have_one_fit() -> None:
+    former = RobotConfig.from_flags(source="camera:0").as_toml()
+    with pytest.raises(ConfigError, match="--fit 'crop', not 'squash'"):
+        check_same_run(former, RobotConfig.from_flags(source="camera:0", fit="squash"))

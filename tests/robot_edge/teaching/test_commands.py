@@ -7,6 +7,7 @@ import pytest
 
 from broker.wire.bounds import MAX_EDITS
 from broker.wire.messages import Action, Change, ClassEdit, Command, CommandResult
+from robot_edge.learning.framing import WHOLE, Region
 from robot_edge.sources.frames import Frame
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
@@ -23,6 +24,7 @@ class Robot:
         self.others: set[tuple[str, int]] = set()
         self.edited = 0
         self.edits: list[tuple[Change, str, str, int]] = []
+        self.regions: list[Region] = []
         self.source = Paced(SimulatedCamera(frames=9))
         self.teaching = Teaching(lambda: self.now)
         self.commands = Commands(
@@ -32,15 +34,23 @@ class Robot:
             has_other=lambda name, session: (name, session) in self.others,
             edit=self._edit,
             edits=lambda: self.edited,
+            look=self._look if live else None,
         )
 
     def obey(self, action: Action, name: str = "", to: str = "", *, seconds: float = 10.0) -> list[CommandResult]:
         return self.commands.obey(Command(id="a", action=action, name=name, to=to, seconds=seconds))
 
+    def look(self, region: str) -> list[CommandResult]:
+        return self.commands.obey(Command(id="a", action="look", region=region))
+
     def see(self, count: int) -> None:
         for number in range(count):
             image = np.full((8, 8, 3), 20 * number, np.uint8)
             self.teaching.see(Frame(image=image, label=None, scene=0, time=0.0))
+
+    def _look(self, region: Region) -> Region:
+        self.regions.append(region)
+        return region
 
     def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
         self.edits.append((change, name, to, session))
@@ -209,3 +219,28 @@ def test_more_edits_than_a_trainer_takes_are_refused_and_change_nothing(action: 
     assert robot.edits == []
     robot.edited -= 1
     assert said(robot.obey("undo"))[-1][0], "the lesson is there to be taken back"
+
+
+def test_a_live_robot_looks_where_it_is_told_to() -> None:
+    robot = Robot()
+    kept = "what was taught before stays as it was seen"
+    assert said(robot.look("25%,10%,50%,80%")) == [
+        (True, True, f"looks at 25%,10%,50%,80% of each frame from now on; {kept}")
+    ]
+    assert said(robot.look("whole")) == [(True, True, f"looks at the whole frame from now on; {kept}")]
+    assert robot.regions == [Region(25, 10, 50, 80), WHOLE]
+
+
+@pytest.mark.parametrize("region", ["", "mug", "0%,0%,1%,1%", "90%,0%,20%,20%", "nan%,0%,20%,20%", "1," * 199])
+def test_where_no_frame_is_nobody_looks(region: str) -> None:
+    robot = Robot()
+    (result,) = robot.look(region)
+    assert not result.ok
+    assert "region" in result.text
+    assert robot.regions == []
+
+
+def test_a_replay_looks_where_it_looked_at_first() -> None:
+    (result,) = Robot(live=False).look("whole")
+    assert not result.ok
+    assert "a replay is given --look when it starts" in result.text

@@ -46,6 +46,26 @@ def test_what_a_line_asks_for(line: str, action: str, name: str, to: str, second
     assert (command.action, command.name, command.to, command.seconds) == (action, name, to, seconds)
 
 
+@pytest.mark.parametrize(
+    ("line", "region"),
+    [
+        ("look whole", "whole"),
+        ("look 25%, 10%, 50%, 80%", "25%,10%,50%,80%"),
+        ("Look 160,48,320,384", "160,48,320,384"),
+    ],
+)
+def test_a_line_says_where_to_look(line: str, region: str) -> None:
+    command = parse_line(line)
+    assert isinstance(command, Command)
+    assert (command.action, command.region) == ("look", region)
+
+
+@pytest.mark.parametrize("line", ["look", "look left", "look 1,2,3"])
+def test_where_to_look_is_no_name_of_a_class(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"look LEFT,TOP,WIDTH,HEIGHT|give left, top, width and height"):
+        parse_line(line)
+
+
 @pytest.mark.parametrize("line", ["", "\n", "   "])
 def test_some_lines_ask_for_nothing(line: str) -> None:
     assert parse_line(line) is None
