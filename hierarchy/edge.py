@@ -19,10 +19,14 @@ from hierarchy.augment import augment
 from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cut import Divided, split_backbone
 from hierarchy.device import Compute, fastest
+from hierarchy.encoding import Encoding, EncodingLayout
 from hierarchy.exits import ExitAt, FeatureExit, MapStatistics
+from hierarchy.head import GrowingHead
+from hierarchy.head_fit import fit_rows
 from hierarchy.layers import EarlyExit, bottleneck
 from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
+from hierarchy.still import StillEncoder
 
 # Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
 STEM = "stem"
@@ -37,7 +41,10 @@ LARGEST_ACTIVATION = 5e5
 
 
 class EdgeSegment(nn.Module):
-    """Encodes images to the activations that cross, and predicts from them with an early exit."""
+    """Encodes images to the activations that cross, and predicts from them with an early exit.
+
+    stands_still: whether nothing learns but the exit's head.
+    """
 
     def __init__(
         self, divided: Divided, bottleneck_channels: int, freeze: tuple[str, ...] = (), exit_at: ExitAt = "cut"
@@ -58,6 +65,13 @@ class EdgeSegment(nn.Module):
             self._frozen = _layers(self.front, freeze)
         for layer in self._frozen:
             layer.requires_grad_(False)
+
+    @property
+    def encoding(self) -> EncodingLayout | None:
+        """What is kept of a frame in place of computing it again; None where that changes with each step."""
+        if not self.stands_still:
+            return None
+        return EncodingLayout(features=self.exit.head.weight.shape[1], crossing=self.shape)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return activations (N, C, ...) for normalised images (N, 3, H, W)."""
@@ -158,6 +172,7 @@ class EdgeTrainer:
             segment, segment.exit.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed
         )
         self._rng = np.random.default_rng(seed)
+        self._encoder: StillEncoder | None = None  # of the weights as they are
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -196,7 +211,33 @@ class EdgeTrainer:
     def restore(self, state: EdgeTrainerState) -> None:
         """Go on from a state. Raises RuntimeError where it is another network's."""
         self.learner.restore(state.learner)
+        self._encoder = None
         self._rng.bit_generator.state = state.augmentation
+
+    def encode(self, images: NDArray[np.uint8]) -> Encoding:
+        """Return what a segment that stands still makes of images uint8 (N, H, W, 3). Any thread may call it.
+
+        Raises Diverged.
+        """
+        if self._encoder is None:
+            assert isinstance(self.segment.exit, FeatureExit)
+            self._encoder = StillEncoder(
+                self.segment.front, self.segment.bottleneck, self.segment.exit, self.learner.compute
+            )
+        return self._encoder.encode(normalise(images))
+
+    def fit(self, features: NDArray[np.float16], names: Sequence[str]) -> float:
+        """Fit the exit's head to features (N, F) of those classes, N > 0, and return the mean loss. Counts as a step.
+
+        A class met for the first time grows the exit.
+        """
+        with self.learner.random:
+            self.learner.head.grow(names, self.learner.optimizer)
+        device = self.learner.compute.device
+        labels = torch.tensor(self.learner.head.indices(names), device=device)
+        loss = fit_rows(self.learner.head, torch.from_numpy(features).to(device).float(), labels)
+        self.learner.steps += 1
+        return loss
 
     @torch.inference_mode()
     def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:
@@ -204,12 +245,28 @@ class EdgeTrainer:
 
         Raises Diverged.
         """
+        if self.segment.stands_still:
+            return self.evaluate_encoded(self.encode(images))
         self.segment.eval()
         quantized, logits = self._predict(images, self._bits_of_split)
-        return [self.classes[index] for index in logits.argmax(1).tolist()], quantized
+        return self._names(logits), quantized
+
+    @torch.inference_mode()
+    def evaluate_encoded(self, encoding: Encoding) -> tuple[list[str], Quantized]:
+        """Return the same of images that are encoded."""
+        return self._names(head_logits(self.segment.exit.head, encoding)), encoding.quantized(self._bits_of_split)
+
+    def _names(self, logits: Tensor) -> list[str]:
+        return [self.classes[index] for index in logits.argmax(1).tolist()]
 
     def _predict(self, images: NDArray[np.uint8], bits: int) -> tuple[Quantized, Tensor]:
         return run_segment(self.segment, images, bits=bits, compute=self.learner.compute)
+
+
+def head_logits(head: GrowingHead, encoding: Encoding) -> Tensor:
+    """Return a head's logits, float32 (N, classes), for frames that are encoded."""
+    logits: Tensor = head(torch.from_numpy(encoding.features).to(head.weight.device))
+    return logits
 
 
 def run_segment(

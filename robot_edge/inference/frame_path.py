@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from broker.wire.messages import Ask
+from hierarchy.encoding import Encoding
 from robot_edge.inference.cascade import Cascade, CloudLine, Decision
 from robot_edge.inference.predictor import Predictor
 from robot_edge.sources.frames import Pixels
@@ -14,6 +15,7 @@ from robot_edge.sources.frames import Pixels
 class FramePath:
     """Decides frame by frame. ``reachable`` is set by the thread that knows whether a trainer is there.
 
+    encoding: of the frame looked at last, by a network that stands still.
     line: to the cloud; without one the exit decides alone.
     """
 
@@ -25,6 +27,7 @@ class FramePath:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reachable = False
+        self.encoding: Encoding | None = None
         self.cascade = cascade
         self._predictor = predictor
         self._line = line
@@ -36,6 +39,7 @@ class FramePath:
         taken_at: when the frame came, on this clock. Raises Diverged where training has.
         """
         says = self._predictor.predict(image)
+        self.encoding = says.encoding
         reachable = self._line is not None and self.reachable
         decided = self.cascade.decide(says, taken_at=taken_at, now=self._clock(), reachable=reachable)
         if isinstance(decided, Ask):

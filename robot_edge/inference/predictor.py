@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from broker.wire.quantize import Quantized
 from hierarchy.calibration import Calibration, calibrate, softmax
 from hierarchy.device import Compute
-from hierarchy.edge import EdgeSegment, run_segment
+from hierarchy.edge import EdgeSegment, head_logits, run_segment
+from hierarchy.encoding import Encoding
+from hierarchy.head import GrowingHead
 from hierarchy.shadow import Shadow
 from robot_edge.sources.frames import Pixels
 
@@ -32,7 +35,7 @@ class ExitPrediction:
     name: the most probable class, whether it fits or not; empty while there is none. confidence: its calibrated
     probability; 0 while there are fewer than two classes. unknown: none that was taught fits, or nobody can tell.
     probabilities: float64 (classes,), calibrated. logits: float32 (classes,). quantized: the activations, of one
-    sample. seconds: that it took.
+    sample. seconds: that it took. encoding: of a network that stands still.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ExitPrediction:
     logits: NDArray[np.float32]
     quantized: Quantized
     seconds: float
+    encoding: Encoding | None = None
 
 
 class Predictor:
@@ -59,11 +63,13 @@ class Predictor:
         bits: int,
         compute: Compute,
         clock: Callable[[], float] = time.monotonic,
+        encode: Callable[[Pixels], Encoding] | None = None,
     ) -> None:
+        """encode: of a segment that stands still, of which then the head alone is copied."""
         # PyTorch gives a thread its number of cores when it first asks. The thread that trains does so now, before
         # claim_thread() changes what later ones get.
         torch.get_num_threads()
-        self._shadow = Shadow(segment)
+        self._copy = _HeadCopy(segment, bits, encode) if encode else _SegmentCopy(segment, bits, compute)
         self._bits = bits
         self._compute = compute
         self._clock = clock
@@ -79,7 +85,7 @@ class Predictor:
         """Take over what was learned, unless that was done a moment ago. Call it between steps."""
         now = self._clock()
         due = at_once or now >= self._refreshed_at + REFRESH_SECONDS
-        if due and self._shadow.refresh(segment):
+        if due and self._copy.refresh(segment):
             self._refreshed_at = now
 
     @torch.inference_mode()
@@ -91,14 +97,24 @@ class Predictor:
         """
         places = {name: index for index, name in enumerate(segment.exit.head.classes)}
         kept = [index for index, name in enumerate(names) if name in places]
-        logits = []
+        logits: list[NDArray[np.float32]] = []
         segment.eval()  # the next step sets it back
         for start in range(0, len(kept), CALIBRATED_AT_ONCE):
             part = images[kept[start : start + CALIBRATED_AT_ONCE]]
             logits.append(run_segment(segment, part, bits=self._bits, compute=self._compute)[1].cpu().numpy())
         if kept:
-            labels = np.array([places[names[index]] for index in kept])
-            self.calibration = calibrate(np.concatenate(logits), labels)
+            self._calibrate(np.concatenate(logits), [places[names[index]] for index in kept])
+
+    @torch.inference_mode()
+    def calibrate_encoded(self, head: GrowingHead, encoding: Encoding, names: Sequence[str]) -> None:
+        """Measure the same on frames that are encoded; it takes no forward pass."""
+        places = {name: index for index, name in enumerate(head.classes)}
+        kept = [index for index, name in enumerate(names) if name in places]
+        if kept:
+            self._calibrate(head_logits(head, encoding).cpu().numpy()[kept], [places[names[index]] for index in kept])
+
+    def _calibrate(self, logits: NDArray[np.float32], labels: list[int]) -> None:
+        self.calibration = calibrate(logits, np.array(labels))
 
     def predict(self, image: Pixels) -> ExitPrediction:
         """Return what the exit says of an image uint8 (H, W, 3) of the segment's size.
@@ -106,10 +122,8 @@ class Predictor:
         Raises Diverged where training has.
         """
         begin = time.perf_counter()
-        with self._shadow.network() as segment:
-            quantized, found = run_segment(segment, image[None], bits=self._bits, compute=self._compute)
-            logits = found.cpu().numpy()
-            classes = segment.exit.head.classes
+        seen = self._copy.look(image[None])
+        classes, logits = seen.classes, seen.logits
         calibration = self.calibration  # another thread may put a new one in its place
         probabilities = softmax(logits, calibration.temperature)[0] if classes else np.zeros(0)
         best = int(probabilities.argmax()) if classes else -1
@@ -122,6 +136,47 @@ class Predictor:
             classes=classes,
             probabilities=probabilities,
             logits=logits[0],
-            quantized=quantized,
+            quantized=seen.quantized,
             seconds=time.perf_counter() - begin,
+            encoding=seen.encoding,
         )
+
+
+class _Seen(NamedTuple):
+    """logits: float32 (N, classes)."""
+
+    quantized: Quantized
+    logits: NDArray[np.float32]
+    classes: tuple[str, ...]
+    encoding: Encoding | None
+
+
+class _SegmentCopy:
+    """Of a segment that learns: all of it is copied."""
+
+    def __init__(self, segment: EdgeSegment, bits: int, compute: Compute) -> None:
+        self._shadow, self._bits, self._compute = Shadow(segment), bits, compute
+
+    def refresh(self, segment: EdgeSegment) -> bool:
+        return self._shadow.refresh(segment)
+
+    def look(self, images: Pixels) -> _Seen:
+        with self._shadow.network() as segment:
+            quantized, logits = run_segment(segment, images, bits=self._bits, compute=self._compute)
+            return _Seen(quantized, logits.cpu().numpy(), segment.exit.head.classes, None)
+
+
+class _HeadCopy:
+    """Of a segment that stands still: its head alone is copied, and whoever asks gets the frame's encoding, too."""
+
+    def __init__(self, segment: EdgeSegment, bits: int, encode: Callable[[Pixels], Encoding]) -> None:
+        self._shadow, self._bits, self._encode = Shadow(segment.exit.head), bits, encode
+
+    def refresh(self, segment: EdgeSegment) -> bool:
+        return self._shadow.refresh(segment.exit.head)
+
+    def look(self, images: Pixels) -> _Seen:
+        encoding = self._encode(images)
+        with self._shadow.network() as head:
+            logits = head_logits(head, encoding).cpu().numpy()
+            return _Seen(encoding.quantized(self._bits), logits, head.classes, encoding)

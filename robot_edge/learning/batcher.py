@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from broker.wire.messages import ClassEdit
+from hierarchy.encoding import Encoding
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.sources.encoded import encode_jpeg
 from robot_edge.sources.frames import Frame, Frames, Pixels, relabelled
@@ -27,7 +29,8 @@ class Batch:
     """Labelled frames of the robot's image size: uint8 (N, H, W, 3) and a class name each.
 
     positions: how far the source had been read with each of them. session: that all of them are from, 0 for none.
-    phase: that all of them are from.
+    phase: that all of them are from. encodings: of each frame, by a network that stands still, None where it was not
+    encoded yet; or none at all. Held-out frames of such a network have encodings and no images.
     """
 
     images: Pixels
@@ -35,6 +38,7 @@ class Batch:
     positions: list[int]
     session: int = 0
     phase: int = 0
+    encodings: list[Encoding | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +70,7 @@ class Batcher:
     may not come again.
     held_out_every: one scene in so many goes to ``held_out`` and is never trained on; 0 for none. A class is not tested
     before it is learned: the scene that shows it first is trained on.
+    encode: of a network that stands still; what it makes of a held-out frame is kept beside it.
     """
 
     source: Frames
@@ -73,6 +78,7 @@ class Batcher:
     image_size: int
     held_out_every: int
     held_out: FrameMemory
+    encode: Callable[[Pixels], Encoding] | None = None
     frames_read: int = 0
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
@@ -84,6 +90,7 @@ class Batcher:
     _images: list[Pixels] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _positions: list[int] = field(default_factory=list)
+    _encodings: list[Encoding | None] = field(default_factory=list)
     _session: int = 0
     _phase: int = 0
     _is_in_hand: bool = False  # whether that batch is given out
@@ -131,12 +138,13 @@ class Batcher:
                 self.unlabelled += 1
             elif self._is_held_out(frame.scene, frame.label, image):
                 if not self._is_met_again(image):
-                    self.held_out.add(frame.label, image, frame.session)
+                    self._hold_out(frame, image)
             else:
                 self._taught.add(frame.label)
                 self._images.append(image)
                 self._names.append(frame.label)
                 self._positions.append(self.source.position)
+                self._encodings.append(frame.encoding)
                 self._session, self._phase = frame.session, frame.phase
         return self.finish()
 
@@ -151,13 +159,14 @@ class Batcher:
             positions=self._positions,
             session=self._session,
             phase=self._phase,
+            encodings=self._encodings,
         )
 
     def learned(self) -> None:
         """Let go of the batch that was given out, if there is one: what came of it is kept elsewhere."""
         if self._is_in_hand:
             self._is_in_hand = False
-            self._images, self._names, self._positions = [], [], []
+            self._images, self._names, self._positions, self._encodings = [], [], [], []
 
     def state(self) -> BatcherState:
         return BatcherState(
@@ -182,6 +191,7 @@ class Batcher:
         # A view would keep its whole file.
         self._images = [] if state.images is None else [image.copy() for image in state.images.numpy()]
         self._names, self._positions = list(state.names), list(state.positions)
+        self._encodings = [None] * len(self._names)
         self._session, self._phase = state.session, state.phase
 
     def inherit(self, state: BatcherState) -> None:
@@ -206,6 +216,7 @@ class Batcher:
         self._images = [self._images[row] for row in kept]
         self._names = [self._names[row] for row in kept]
         self._positions = [self._positions[row] for row in kept]
+        self._encodings = [self._encodings[row] for row in kept]
 
     @property
     def progress(self) -> float | None:
@@ -222,6 +233,13 @@ class Batcher:
     def jpeg_bytes_per_image(self) -> float | None:
         """What a frame of the robot's image size would cost as JPEG; None before the first."""
         return sum(self._jpeg_sizes) / len(self._jpeg_sizes) if self._jpeg_sizes else None
+
+    def _hold_out(self, frame: Frame, image: Pixels) -> None:
+        assert frame.label is not None
+        encoding = frame.encoding
+        if self.encode and encoding is None:
+            encoding = self.encode(image[None])
+        self.held_out.add(frame.label, image, frame.session, encoding=encoding)
 
     def _is_held_out(self, scene: int, name: str, image: Pixels) -> bool:
         if not self.held_out_every or scene % self.held_out_every:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from broker.wire.messages import ClassEdit
 from hierarchy.edge import EdgeTrainer
+from hierarchy.encoding import Encoding
 from robot_edge.learning.frame_memory import FrameMemory, FramesState, frames_in
 from robot_edge.learning.framing import Framing
 from robot_edge.sources.frames import Pixels, relabelled
@@ -32,9 +33,15 @@ class ClassMemory:
         scaled = Framing(size=self.rehearsal.size).fitted  # they are square already
         for one in frames_in(rehearsal):
             self.inherited += 1
-            self.rehearsal.add(one.name, scaled(one.image), sample=self.inherited)
+            image = scaled(one.image)
+            self.rehearsal.add(one.name, image, sample=self.inherited, encoding=self._encoded(image))
         for one in frames_in(held_out):
-            self.held_out.add(one.name, scaled(one.image))
+            image = scaled(one.image)
+            self.held_out.add(one.name, image, encoding=self._encoded(image))
+
+    def _encoded(self, image: Pixels) -> Encoding | None:
+        """Return what the network makes of an image, if it stands still: a former run may have had another one."""
+        return self.trainer.encode(image[None]) if self.trainer.segment.stands_still else None
 
     @property
     def classes(self) -> tuple[str, ...]:

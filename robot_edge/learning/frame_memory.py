@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from broker.errors import ConfigError
+from hierarchy.encoding import Encoding, EncodingLayout
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.learning.frame_codec import ExactCodec, FrameCodec
 from robot_edge.sources.frames import Pixels
@@ -19,6 +20,7 @@ from robot_edge.sources.frames import Pixels
 # What is known of each frame: the session it is from, its number, which head its JPEG has, and its bytes.
 COLUMNS = ("session", "sample", "head", "length")
 SESSION, SAMPLE = 0, 1
+BYTES_OF_HALF = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +29,8 @@ class FramesState:
 
     size, exact: as of `FrameMemory`. room: bytes of the block that a frame has. heads: hexadecimal, of the JPEGs.
     random: of the random numbers. tensors: none where no frame is kept; else frames, uint8 (slots, room), a view of the
-    block, and of each frame that is kept its slot and its label, int64 (N,), and its COLUMNS, int64 (N, columns).
+    block, and of each frame that is kept its slot and its label, int64 (N,), and its COLUMNS, int64 (N, columns). Of a
+    network that stands still also encodings, float16 (slots, width).
     """
 
     size: int
@@ -50,14 +53,17 @@ class KeptFrame(NamedTuple):
 class FrameMemory:
     """A BalancedMemory of frames, uint8 (size, size, 3), each in a twelfth of its bytes.
 
-    exact: as they are, to test on: an accuracy on JPEGs is not that on a camera's frames.
+    exact: as they are, to test on: an accuracy on JPEGs is not that on a camera's frames. encoding: what is kept beside
+    each frame of what a network that stands still makes of it.
 
     The frames lie in one block, which is reserved at the start and filled as they come. As arrays of their own they
     would come and go between those of the training steps, and a checkpoint would stack them all into one more: the
     heap fell to pieces of that, and a robot's resident memory grew while what it used stayed the same.
     """
 
-    def __init__(self, limit: int, size: int, seed: int, *, exact: bool = False) -> None:
+    def __init__(
+        self, limit: int, size: int, seed: int, *, exact: bool = False, encoding: EncodingLayout | None = None
+    ) -> None:
         self.size = size
         self._exact = exact
         self._codec = ExactCodec(size) if exact else FrameCodec(size)
@@ -66,26 +72,31 @@ class FrameMemory:
         slots = max(0, limit) + 1
         self._block = np.zeros((slots, self._codec.room), np.uint8)
         self._columns = np.zeros((slots, len(COLUMNS)), np.int64)
+        self._layout = encoding
+        self._encodings = np.zeros((slots, encoding.width if encoding else 0), np.float16)
         self._free = list(reversed(range(slots)))  # the last one is the next to be filled
 
     @staticmethod
-    def limit_of(megabytes: float, size: int) -> int:
-        """Return how many frames of that size, in pixels, fit into so many megabytes.
+    def limit_of(megabytes: float, size: int, encoding: EncodingLayout | None = None) -> int:
+        """Return how many frames of that size, in pixels, fit into so many megabytes, with their encodings.
 
         Raises ConfigError where the machine has no such memory.
         """
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6
         if megabytes > installed:
             raise ConfigError(f"--rehearsal-mb {megabytes:g}: this machine has {installed:,.0f} MB of memory; use less")
-        return int(megabytes * 1e6 / FrameCodec(size).room)
+        return int(megabytes * 1e6 / (FrameCodec(size).room + (BYTES_OF_HALF * encoding.width if encoding else 0)))
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def add(self, name: str, frame: Pixels, session: int = 0, sample: int = 0) -> None:
+    def add(
+        self, name: str, frame: Pixels, session: int = 0, sample: int = 0, encoding: Encoding | None = None
+    ) -> None:
         """Keep a copy of a frame of the class of that name.
 
-        session: of teaching, which it is from; 0 for none. sample: its number, 0 for one that is never sent.
+        session: of teaching, which it is from; 0 for none. sample: its number, 0 for one that is never sent. encoding:
+        of this frame, where the memory keeps any.
         """
         slot = self._free.pop()
         gone = self._slots.add(name, slot)
@@ -95,6 +106,26 @@ class FrameMemory:
             head, body = self._codec.encode(frame)
             self._block[slot, : len(body)] = np.frombuffer(body, np.uint8)
             self._columns[slot] = session, sample, head, len(body)
+            if self._layout:
+                assert encoding is not None
+                self._encodings[slot] = self._layout.row(encoding)
+
+    @property
+    def keeps_encodings(self) -> bool:
+        """Whether there is one beside each frame."""
+        return self._layout is not None
+
+    def encodings(self) -> tuple[list[str], Encoding]:
+        """Return the class of each frame and all their encodings."""
+        return self._encoded(self._slots.all())
+
+    def draw_encodings(self, count: int) -> tuple[list[str], Encoding]:
+        """Draw as `draw` does, and return classes and encodings."""
+        return self._encoded(self._slots.draw(count))
+
+    def _encoded(self, chosen: list[tuple[str, int]]) -> tuple[list[str], Encoding]:
+        assert self._layout
+        return [name for name, _ in chosen], self._layout.encoding(self._encodings[[slot for _, slot in chosen]])
 
     def counts(self) -> dict[str, int]:
         """Return how many frames there are of each class."""
@@ -122,7 +153,7 @@ class FrameMemory:
             self._let_go(slot)
 
     def _let_go(self, slot: int) -> None:
-        self._block[slot] = 0  # nothing is left of it in the next checkpoint
+        self._block[slot] = self._encodings[slot] = 0  # nothing is left of it in the next checkpoint
         self._free.append(slot)
 
     def draw(self, count: int) -> list[KeptFrame]:
@@ -159,6 +190,8 @@ class FrameMemory:
             "columns": torch.from_numpy(self._columns[slots]),
             "labels": torch.tensor([classes.index(name) for name, _ in held]),
         }
+        if self._layout:
+            tensors["encodings"] = torch.from_numpy(self._encodings[: len(tensors["frames"])])
         return FramesState(
             size=self.size,
             exact=self._exact,
@@ -179,8 +212,16 @@ class FrameMemory:
             slots, names = tensors["slots"].tolist(), [state.classes[label] for label in tensors["labels"].tolist()]
             self._block[: len(tensors["frames"])] = tensors["frames"].numpy()
             self._columns[slots] = tensors["columns"].numpy()
+            if self._layout:
+                self._take_encodings(tensors.get("encodings"))
         self._slots.restore(zip(names, slots, strict=True), state.random)
         self._free = sorted(set(range(len(self._block))) - set(slots), reverse=True)
+
+    def _take_encodings(self, saved: Tensor | None) -> None:
+        width = self._encodings.shape[1]
+        if saved is None or saved.shape[1] != width:
+            raise ValueError(f"these frames have no encodings of {width} numbers beside them")
+        self._encodings[: len(saved)] = saved.numpy()
 
 
 def frames_in(state: FramesState) -> Iterator[KeptFrame]:

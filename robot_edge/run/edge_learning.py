@@ -1,62 +1,64 @@
-"""What updates weights and sends: a batch becomes a step, frames to rehearse, and messages for the cloud."""
+"""What updates weights: a batch, and remembered frames, become a step; what a network that learns makes of frames."""
 
 from __future__ import annotations
 
-import logging
-import time
-from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
 from broker.wire.quantize import Quantized
 from hierarchy.edge import EdgeStep
 from robot_edge.learning.batcher import Batch
-from robot_edge.learning.frame_memory import KeptFrame
 from robot_edge.learning.held_out import PREDICT_AT_ONCE
+from robot_edge.learning.practice import practice_steps
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
-from robot_edge.uplink.outbox import Outbox
-from robot_edge.uplink.uplink import Uplink
+from robot_edge.run.sending import Sending
 
-log = logging.getLogger("robot-edge")
+
+class Learning(Protocol):
+    """What the loops learn with: steps of a network that learns, or fits of a head on one that stands still."""
+
+    def learn(self, batch: Batch, *, rehearsed: int) -> EdgeStep:
+        """Learn a batch, and send what is new. rehearsed: remembered frames for a step. Raises Diverged."""
+
+    def practise(self, progress: float | None) -> float | None:
+        """Learn from remembered frames alone, and return the loss; None where none are kept."""
+
+    def practice_due(self) -> int:
+        """Return how often a replay that ended on some of its classes practises."""
+
+    def re_encode_memory(self, most: int) -> Iterator[None]:
+        """Send remembered frames as they are encoded now, if that changes. Yields before each part of them."""
+
+    def test(self, batch: Batch) -> tuple[list[str], Quantized]:
+        """Return what the exit names held-out frames, and what crosses of them. Raises Diverged."""
 
 
 class EdgeLearning:
     """Learns batch by batch, and sends what the cloud learns from."""
 
-    def __init__(self, config: RobotConfig, state: RunState, uplink: Uplink, outbox: Outbox) -> None:
+    def __init__(self, config: RobotConfig, state: RunState, sending: Sending) -> None:
         self._config = config
         self._state = state
-        self._uplink = uplink
-        self._outbox = outbox
-        # Frames up to here are in the outbox, or were: a killed process learned from them after its last checkpoint.
-        self._sent_position = outbox.position
+        self._sending = sending
 
     def learn(self, batch: Batch, *, rehearsed: int) -> EdgeStep:
         """Take a step on a batch and so many remembered frames, and send what is new. Raises Diverged."""
-        self._spare_the_link()
+        self._sending.spare_the_link()
         state, fresh = self._state, len(batch.names)
         frames = state.memory.rehearsal.draw(rehearsed)
         images = np.concatenate([batch.images, *(one.image[None] for one in frames)])
         names = batch.names + [one.name for one in frames]
-        numbers = [state.memory.inherited + position for position in batch.positions]
+        numbers = self._sending.numbers(batch)
         version = state.trainer.version  # of the segment that encodes them
-        step = state.trainer.step(images, names, fresh=fresh, progress=self._progress)
+        step = state.trainer.step(images, names, fresh=fresh, progress=self._sending.progress)
         state.metrics.add(step)
-        sent = bisect_right(batch.positions, self._sent_position)
-        if sent < fresh:
-            self._send_re_encoded(step.quantized[fresh:], frames, version)
-            self._uplink.send(
-                step.quantized[sent:fresh],
-                batch.names[sent:],
-                samples=numbers[sent:],
-                position=state.batcher.position,
-                progress=self._progress,
-                edge_version=version,
-                session=batch.session,
-            )
+        if self._sending.is_new(batch):
+            self._sending.send_again(step.quantized[fresh:], names[fresh:], [one.sample for one in frames], version)
+            self._sending.send(batch, step.quantized, version)
         if self._config.rehearsed_per_fresh:
             for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
                 state.memory.rehearsal.add(name, image, batch.session, number)
@@ -71,6 +73,16 @@ class EdgeLearning:
         images = np.stack([one.image for one in frames])
         return self._state.trainer.step(images, [one.name for one in frames], fresh=0, progress=progress).loss
 
+    def practice_due(self) -> int:
+        """Return how many steps a replay practises that ended on some of its classes."""
+        state, learning = self._state, self._config.learning
+        kept = len(state.memory.rehearsal)
+        if not kept:
+            return 0
+        # Frames of a former run took steps, too.
+        learned = state.trainer.steps - state.practised + state.memory.inherited // self._config.fresh_per_batch
+        return min(practice_steps(kept, learning.batch, learned), round(learning.practice * state.metrics.images))
+
     def re_encode_memory(self, most: int) -> Iterator[None]:
         """Send so many remembered frames as they are encoded now, class-balanced. Yields before each part of them.
 
@@ -80,43 +92,9 @@ class EdgeLearning:
         while part := list(islice(frames, PREDICT_AT_ONCE)):
             yield
             _, quantized = self._state.trainer.evaluate(np.stack([one.image for one in part]))
-            self._send_re_encoded(quantized, part, self._state.trainer.version)
+            version = self._state.trainer.version
+            self._sending.send_again(quantized, [one.name for one in part], [one.sample for one in part], version)
 
-    @property
-    def _progress(self) -> float | None:
-        """The progress that sets the learning rate; None, for a constant one, where classes come one after the other.
-
-        A rate that falls over the whole run would leave nothing for the last ones.
-        """
-        return None if self._config.forgets else self._state.batcher.progress
-
-    def _send_re_encoded(self, quantized: Quantized, frames: list[KeptFrame], version: int) -> None:
-        """Send frames that went up before as they are encoded now, unless the link has enough to do without."""
-        if frames and self._config.learning.encode_anew and not self._uplink.is_behind:
-            self._uplink.send(
-                quantized,
-                [one.name for one in frames],
-                samples=[one.sample for one in frames],
-                again=True,
-                progress=self._progress,
-                edge_version=version,
-            )
-
-    def _spare_the_link(self) -> None:
-        """Take fewer bits for a value where the link cannot carry them, or more again."""
-        control, trainer = self._state.rate_control, self._state.trainer
-        if self._uplink.waits_for:
-            control.pause()  # an outage is no reason: its queue will shrink
-            return
-        now = time.monotonic()
-        changed = control.review(
-            now,
-            queued=len(self._outbox),
-            behind=self._uplink.is_behind,
-            made=self._outbox.bytes_made,
-            capacity=self._uplink.pace.capacity(now),
-        )
-        if changed:
-            reason = "the link is behind" if control.bits < trainer.bits else "the link has room again"
-            log.info("%s: values go up with %d bits from now on", reason, control.bits)
-            trainer.bits = control.bits
+    def test(self, batch: Batch) -> tuple[list[str], Quantized]:
+        """Return what the exit names held-out frames, and what crosses of them. Raises Diverged."""
+        return self._state.trainer.evaluate(batch.images)

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.edge_learning import EdgeLearning
 from robot_edge.run.saving import Saving
+
+
+class Lessons(Protocol):
+    """What a live robot learns, bit by bit. Between two bits it listens.
+
+    saved_lesson: the last one of which a checkpoint has frames.
+    """
+
+    saved_lesson: int
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to learn or practise yet, or soon."""
+
+    def learn(self) -> bool:
+        """Learn frames that were taught, and save those that begin or end a lesson; False where none wait."""
+
+    def practise(self) -> bool:
+        """Learn from remembered frames alone; False where that is not due."""
 
 
 class LessonLearning:

@@ -38,8 +38,11 @@ class Perception:
 
     def take_over(self, state: RunState) -> None:
         """Predict from now on with what was learned, and let confidences be what the held-out frames say they are."""
-        segment, held_out = state.trainer.segment, state.memory.held_out.draw(CALIBRATED_FRAMES)
-        if held_out and state.trainer.classes:
+        segment, memory = state.trainer.segment, state.memory.held_out
+        if memory.keeps_encodings:
+            names, encoding = memory.draw_encodings(CALIBRATED_FRAMES)
+            self.predictor.calibrate_encoded(segment.exit.head, encoding, names)
+        elif (held_out := memory.draw(CALIBRATED_FRAMES)) and state.trainer.classes:
             images = np.stack([one.image for one in held_out])
             self.predictor.calibrate(segment, images, [one.name for one in held_out])
         self.predictor.refresh(segment, at_once=True)
@@ -47,7 +50,12 @@ class Perception:
 
 def perceive(link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Uplink, teaching: Teaching) -> Perception:
     """Return what a robot of these settings sees by."""
-    predictor = Predictor(trainer.segment, bits=trainer.bits, compute=trainer.learner.compute)
+    predictor = Predictor(
+        trainer.segment,
+        bits=trainer.bits,
+        compute=trainer.learner.compute,
+        encode=trainer.encode if trainer.segment.stands_still else None,
+    )
     boot = uplink.state.boot
     cascade = Cascade(
         boot=boot,
@@ -57,11 +65,12 @@ def perceive(link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Upli
     )
     publisher = PredictionPublisher(link, config.robot, boot, per_second=config.live.predictions_per_second)
 
+    sight = FramePath(predictor, cascade, CloudLine(link, config.robot))
+
     def saw(frame: Frame, image: Pixels) -> None:
-        teaching.see(replace(frame, image=image))
+        teaching.see(replace(frame, image=image, encoding=sight.encoding))
 
     def tell(decision: Decision, _frame: Frame) -> None:
         publisher.offer(decision, now=time.monotonic(), wall=time.time())
 
-    sight = FramePath(predictor, cascade, CloudLine(link, config.robot))
     return Perception(predictor=predictor, sight=sight, saw=saw, tell=tell)

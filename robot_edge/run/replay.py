@@ -9,7 +9,6 @@ from collections.abc import Callable
 from hierarchy.edge import EdgeStep
 from hierarchy.runtime.command_line import Notice
 from hierarchy.schedule import settling
-from robot_edge.learning.practice import practice_steps
 from robot_edge.run.outcome import FRAMES_WITHOUT_LABEL, HOW_TO_LABEL
 from robot_edge.run.robot_run import RobotRun
 
@@ -71,19 +70,12 @@ def train(run: RobotRun, heard: Callable[[EdgeStep], object] = lambda _step: Non
 
 def settle(run: RobotRun) -> None:
     """Where a replay ended on some of its classes: practise on all of them at a falling rate, then send them."""
-    config, state = run.config, run.state
-    if not config.forgets or state.settled or run.stop.made:
+    state = run.state
+    if not run.config.forgets or state.settled or run.stop.made:
         return
     if not state.practised and state.tested != state.trainer.steps:  # else that was before a stop
         run.testing.test_so_far()
-    kept, images = len(state.memory.rehearsal), state.metrics.images
-    # Frames of a former run took steps, too.
-    learned = state.trainer.steps - state.practised + state.memory.inherited // config.fresh_per_batch
-    steps = (
-        min(practice_steps(kept, config.learning.batch, learned), round(config.learning.practice * images))
-        if kept
-        else 0
-    )
+    images, steps = state.metrics.images, run.learning.practice_due()
     _practise_up_to(run, steps)
     run.saving.save()  # the cloud may not be there for hours
     # While the link is behind, nothing goes up again.

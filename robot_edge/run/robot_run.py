@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from rich.console import Console
@@ -21,18 +21,21 @@ from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.learning.framed import Framed, Viewfinder
 from robot_edge.learning.framing import WHOLE
-from robot_edge.learning.held_out import HELD_OUT_FRAMES, HeldOutFrames, OpenSource
+from robot_edge.learning.held_out import HeldOutFrames, OpenSource, held_out_memory
 from robot_edge.learning.practice import LivePractice
 from robot_edge.page.page_model import PageModel
 from robot_edge.run.checkpoint import RobotCheckpoint, RunState, edits_after, take_up
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.edge_learning import EdgeLearning
+from robot_edge.run.edge_learning import EdgeLearning, Learning
 from robot_edge.run.kept_look import framing_of, keep_look
-from robot_edge.run.lesson_learning import LessonLearning
+from robot_edge.run.lesson_learning import LessonLearning, Lessons
 from robot_edge.run.page_publisher import PagePublisher
 from robot_edge.run.perception import Perception, perceive
 from robot_edge.run.run_metrics import RunMetrics
 from robot_edge.run.saving import Saving
+from robot_edge.run.sending import Sending
+from robot_edge.run.still_learning import StillLearning
+from robot_edge.run.still_lessons import StillLessons
 from robot_edge.run.talk import Talk
 from robot_edge.run.testing import Testing
 from robot_edge.sources.frames import PacedSource
@@ -62,7 +65,7 @@ class RobotRun:
     uplink: Uplink
     outbox: Outbox
     state: RunState
-    learning: EdgeLearning
+    learning: Learning
     testing: Testing
     saving: Saving
     talk: Talk
@@ -70,7 +73,7 @@ class RobotRun:
     goes_on: bool
     page_model: PageModel | None
     perception: Perception | None
-    lessons: LessonLearning | None
+    lessons: Lessons | None
 
 
 def assemble(
@@ -136,7 +139,7 @@ def assemble(
         publisher=publisher,
         console=console,
     )
-    learning = EdgeLearning(config, state, uplink, outbox)
+    learning, lessons = _learners(config, state, Sending(config, state, uplink, outbox), saving)
     tested = HeldOutFrames(
         state.memory, lambda: edits_after(outbox, 0), held_out, lambda image: viewfinder.framing.input(image)
     )
@@ -154,15 +157,26 @@ def assemble(
         outbox=outbox,
         state=state,
         learning=learning,
-        testing=Testing(config, state, tested, uplink, talk, stop),
+        testing=Testing(config, state, learning, tested, uplink, talk, stop),
         saving=saving,
         talk=talk,
         edit=edit,
         goes_on=goes_on,
         page_model=page_model,
         perception=perceive(link, config, trainer, uplink, state.teaching) if state.teaching else None,
-        lessons=LessonLearning(config, state, learning, saving) if state.teaching else None,
+        lessons=lessons,
     )
+
+
+def _learners(
+    config: RobotConfig, state: RunState, sending: Sending, saving: Saving
+) -> tuple[Learning, Lessons | None]:
+    """Return what a run learns with, and what a live one learns lessons with."""
+    if state.trainer.segment.stands_still:
+        still = StillLearning(state, sending)
+        return still, StillLessons(state, still, saving) if state.teaching else None
+    learning = EdgeLearning(config, state, sending)
+    return learning, LessonLearning(config, state, learning, saving) if state.teaching else None
 
 
 def _new_state(
@@ -183,17 +197,25 @@ def _new_state(
         practice = LivePractice(config.learning.practice)
         # With --live a recording plays a camera, whose pictures have no labels.
         teaching = Teaching(time.monotonic, trusts_source=not config.live.live, over=practice.lesson_over)
+    size, layout = config.network.image_size, trainer.segment.encoding
     batcher = Batcher(
         source=TaughtFrames(teaching) if teaching else seen,
         size=config.fresh_per_batch,
-        image_size=config.network.image_size,
+        image_size=size,
         held_out_every=config.source.held_out_every if set_apart else 0,
-        held_out=FrameMemory(HELD_OUT_FRAMES, config.network.image_size, config.seed, exact=True),
+        held_out=held_out_memory(size, config.seed, layout),
+        encode=trainer.encode if layout else None,
     )
-    frames = FrameMemory.limit_of(config.learning.rehearsal_mb, config.network.image_size)
+    kept = replace(layout, crossing=()) if layout else None  # what crosses of a frame to rehearse went up already
+    frames = FrameMemory.limit_of(config.learning.rehearsal_mb, size, kept)
+    if layout and not frames:
+        raise ConfigError(
+            f"--rehearsal-mb {config.learning.rehearsal_mb:g} keeps no frame, and with --freeze all the exit learns "
+            "from remembered frames alone: use 16"
+        )
     return RunState(
         trainer=trainer,
-        memory=ClassMemory(trainer, FrameMemory(frames, config.network.image_size, config.seed), batcher.held_out),
+        memory=ClassMemory(trainer, FrameMemory(frames, size, config.seed, encoding=kept), batcher.held_out),
         batcher=batcher,
         metrics=RunMetrics(trainer, uplink, outbox, batcher),
         rate_control=RateControl(most=trainer.bits, least=min(config.network.least_bits, trainer.bits)),

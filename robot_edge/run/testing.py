@@ -9,6 +9,7 @@ from hierarchy.runtime.command_line import StopRequest
 from robot_edge.learning.held_out import HELD_OUT_FRAMES, HeldOutFrames
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
+from robot_edge.run.edge_learning import Learning
 from robot_edge.run.talk import Talk
 from robot_edge.uplink.uplink import Uplink
 
@@ -27,6 +28,7 @@ class Testing:
         self,
         config: RobotConfig,
         state: RunState,
+        learning: Learning,
         held_out: HeldOutFrames,
         uplink: Uplink,
         talk: Talk,
@@ -35,6 +37,7 @@ class Testing:
         self.held_out = held_out
         self._config = config
         self._state = state
+        self._learning = learning
         self._uplink = uplink
         self._talk = talk
         self._stop = stop
@@ -57,7 +60,7 @@ class Testing:
         for batch in self.held_out.batches_of_known_classes(most):
             if self._stop.made:
                 return
-            predicted, quantized = state.trainer.evaluate(batch.images)
+            predicted, quantized = self._learning.test(batch)
             state.metrics.held_out.add(batch.names, predicted)
             if in_the_cloud:
                 self._uplink.send(quantized, batch.names, evaluation=state.metrics.evaluation)
@@ -75,7 +78,7 @@ class Testing:
             for batch in self.held_out.batches():
                 if not state.trainer.classes or (self._stop.made and not stopped_before):
                     return
-                predicted, quantized = state.trainer.evaluate(batch.images)
+                predicted, quantized = self._learning.test(batch)
                 metrics.held_out.add(batch.names, predicted)
                 progress.show(metrics.held_out.count)
                 if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more

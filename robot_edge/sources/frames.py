@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.wire.messages import ClassEdit
+from hierarchy.encoding import Encoding
 
 # What a recording that has no times is taken to have been filmed with, in frames a second.
 NOMINAL_RATE = 30.0
@@ -43,6 +44,7 @@ class Frame:
     session: the teaching session that gave it its label, from 1; 0 where the source did.
     header: of a live ROS topic's message, for who wants to know which one this was.
     phase: which part of a replay it is from, from 0, where that has --phases.
+    encoding: what a network that stands still made of it when it was seen.
     """
 
     image: Pixels
@@ -52,6 +54,7 @@ class Frame:
     session: int = 0
     header: Header | None = None
     phase: int = 0
+    encoding: Encoding | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

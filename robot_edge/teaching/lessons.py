@@ -142,7 +142,7 @@ class Teaching:
             labelled = self._trusts_source and frame.label is not None
             if len(self._waiting) >= MAX_WAITING or not (lesson or labelled):
                 return False
-            if not self._filter.keep(frame.image):
+            if not self._filter.keep(frame.image, frame.encoding):
                 return False
             if lesson is None:
                 self._waiting.append(frame)

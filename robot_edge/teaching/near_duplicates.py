@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hierarchy.encoding import Encoding
+
 # Frames are compared as grey pictures of so many pixels a side: sensor noise averages out, a turned object does not.
 SIDE = 16
 # Mean difference in grey levels of 255 from which on a frame is another one. A simulated camera's noise makes 0.5 of
@@ -23,7 +25,7 @@ class NearDuplicateFilter:
     def __init__(self) -> None:
         self._kept: deque[NDArray[np.float32]] = deque(maxlen=REMEMBERED)
 
-    def keep(self, image: NDArray[np.uint8]) -> bool:
+    def keep(self, image: NDArray[np.uint8], encoding: Encoding | None = None) -> bool:
         """Whether the image, uint8 (H, W, 3), differs; then it is what later ones are compared with."""
         small = Image.fromarray(image).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
         grey = np.asarray(small, np.float32)

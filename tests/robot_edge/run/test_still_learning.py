@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import hierarchy.runtime.curves
+from broker.errors import ConfigError
+from hierarchy.encoding import Encoding
+from hierarchy.exits import LENGTH
+from robot_edge.run.checkpoint import inherit
+from robot_edge.run.replay import train, wait_for_trainer
+from tests.robot_edge.run.test_replay import LATER, OPEN, Run
+
+pytestmark = pytest.mark.slow
+
+STILL = {"freeze": "all", "exit": "end", "phases": "mug|car|star", "images": 90, "held_out": "sim:", "batch": 16}
+
+
+@pytest.fixture(autouse=True)
+def _tidy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
+    yield
+    while OPEN:
+        OPEN.pop().end()
+
+
+def counted(run: Run) -> list[int]:
+    """Note how many frames each call encodes."""
+    counts: list[int] = []
+    encode = run.trainer.encode
+
+    def note(images: NDArray[np.uint8]) -> Encoding:
+        counts.append(len(images))
+        return encode(images)
+
+    run.trainer.encode = note  # type: ignore[method-assign]
+    return counts
+
+
+def test_each_frame_is_encoded_once_and_each_class_is_known_behind_its_phase(tmp_path: Path) -> None:
+    run = Run(tmp_path, STILL)
+    counts = counted(run)
+    before = {name: value.clone() for name, value in run.weights().items()}
+    summary = run.all()
+    assert sum(counts) <= 90 + 6, "each of the source's frames, and each held-out one, whatever the number of tests"
+    assert summary["exit_accuracy"] >= 0.8
+    moved = {name for name, value in run.weights().items() if name in before and not torch.equal(value, before[name])}
+    assert moved <= {"exit.head.weight", "exit.head.bias"}
+    assert not [batch for batch in run.link.batches if batch.again], "the same bytes once more"
+    assert len(run.link.names(evaluation=0)) == 90
+    assert {batch.edge_version for batch in run.link.batches} == {0}
+    assert run.metrics()[-1]["exit_loss"] < 0.5
+    assert not run.trainer.frames, "no step is taken"
+
+
+def test_a_killed_robot_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = Run(tmp_path / "whole", {**STILL, "checkpoint_every": 2})
+    whole.all()
+    first = Run(tmp_path / "killed", {**STILL, "checkpoint_every": 2})
+    learn = first.robot.learning.learn
+
+    def stopped(*arguments: Any, **settings: Any) -> Any:
+        first.stop.made |= first.trainer.steps == 4
+        return learn(*arguments, **settings)
+
+    first.robot.learning.learn = stopped  # type: ignore[method-assign]
+    wait_for_trainer(first.robot)
+    train(first.robot)
+    first.end()
+    second = Run(tmp_path / "killed", {**STILL, "checkpoint_every": 2}, boot=LATER)
+    counts = counted(second)
+    second.all()
+    assert sum(counts) < 90, "what was remembered is not encoded anew"
+    assert torch.equal(second.weights()["exit.head.weight"], whole.weights()["exit.head.weight"])
+
+
+def test_frames_of_a_former_run_are_encoded_by_the_new_network(tmp_path: Path) -> None:
+    Run(tmp_path / "former", {**STILL, "phases": "mug|car"}).all()
+    run = Run(tmp_path / "new", {**STILL, "phases": "star", "weights": str(tmp_path / "former"), "cut": "layer1"})
+    inherit(run.robot.state, run.outbox, tmp_path / "former")
+    names, encoding = run.robot.state.memory.rehearsal.encodings()
+    kept = run.robot.state.memory.rehearsal.all()
+    assert names == [name for name, *_ in run.robot.state.memory.rehearsal.all()]
+    again = run.trainer.encode(np.stack([one.image for one in kept]))
+    cosines = (encoding.features.astype(float) * again.features).sum(1) / LENGTH**2
+    assert cosines.min() > 0.9, "but for what another JPEG changes"
+    run.all()
+    assert set(run.robot.state.memory.classes) == {"mug", "car", "star"}
+
+
+def test_without_memory_nothing_could_be_learned(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="keeps no frame"):
+        Run(tmp_path, {**STILL, "rehearsal_mb": 0.0})
