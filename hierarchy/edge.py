@@ -277,17 +277,21 @@ def run_segment(
     Raises Diverged.
     """
     with compute.autocast():
-        at_cut = segment.front(compute.tensor(normalise(images)))
-        activations = segment.bottleneck(at_cut)
+        inputs, seen = compute.tensor(normalise(images)), None
+        if isinstance(segment.exit, FeatureExit):
+            seen = segment.front(inputs)
+            activations = segment.bottleneck(seen)
+        else:
+            activations = segment.encode(inputs)
         values = activations.detach().float().cpu().contiguous().numpy()
         if not (values.max() <= LARGEST_ACTIVATION and values.min() >= -LARGEST_ACTIVATION):  # true for NaN too
             raise Diverged("training has diverged (so have the activations): use a lower --learning-rate")
         quantized = quantize(values, bits)
-        if not isinstance(segment.exit, FeatureExit):
+        if seen is None:
             # The exit sees what the cloud will receive, to the bit.
             received = compute.tensor(dequantize(quantized)).to(activations.dtype)
-            at_cut = _StraightThrough.apply(activations, received)
-        logits: Tensor = segment.exit(at_cut)
+            seen = _StraightThrough.apply(activations, received)
+        logits: Tensor = segment.exit(seen)
     return quantized, logits.float()
 
 
