@@ -51,7 +51,7 @@ def main(settings: Settings) -> None:
     broker = MemoryBroker()
     cloud, robot = MemoryLink(broker), MemoryLink(broker)
     answers = robot.mailbox(topics.topic("robot", "r1", "answer"))
-    segment = CloudSegment(SPLIT, pretrained=False)
+    segment = CloudSegment(SPLIT, weights="none")
     trainer = CloudTrainer(segment, compute=Compute(device=torch.device("cpu")), peak_learning_rate=0.01)
     session = RobotSession("r1", STATE, trainer, batch=64, memory=0, seed=0, read=lambda _event: b"")
     rng = np.random.default_rng(0)

@@ -47,7 +47,7 @@ def main(settings: Settings) -> None:
         backbone, cut = network.split(":")
         config = RobotConfig.from_flags(source="sim:", backbone=backbone, cut=cut, bits=2, bottleneck=16)
         edge, split, _ = build_edge(config.network)
-        cloud = CloudSegment(split, pretrained=False)
+        cloud = CloudSegment(split, weights="none")
         for compiled in (False, True) if settings.compile else (False,):
             for name, module, step_of in (("robot", edge, edge_step), ("cloud", cloud, cloud_step)):
                 steps = [step_of(copy.deepcopy(module), split.shape, way, settings, compiled) for way in ways]

@@ -35,7 +35,7 @@ class InProcess:
         torch.set_num_threads(1)
         torch.manual_seed(config.seed)
         segment, self.split, start = build_edge(config.network)
-        cloud_segment = CloudSegment(self.split, pretrained=False)
+        cloud_segment = CloudSegment(self.split, weights="none")
         if group_norm_channels:
             use_group_norm(segment, group_norm_channels)
             use_group_norm(cloud_segment, group_norm_channels)

@@ -126,7 +126,7 @@ def train(half: str, report: Path) -> NoReturn:
     config = RobotConfig.from_flags(source="sim:", backbone="resnet18", cut="layer2", bits=2, bottleneck=16)
     edge, split, _ = build_edge(config.network)
     way = Compute(device=torch.device("cpu"), channels_last=True)
-    module = edge if half == "robot" else CloudSegment(split, pretrained=False)
+    module = edge if half == "robot" else CloudSegment(split, weights="none")
     step = (edge_step if half == "robot" else cloud_step)(module, split.shape, way, Steps(), compiled=False)
     steps = 0
     while True:

@@ -87,7 +87,7 @@ class Stored:
         self.store.append("bench", "start")
         self.rng = np.random.default_rng(0)
         self.messages = 0
-        segment = CloudSegment(SPLIT, pretrained=False)
+        segment = CloudSegment(SPLIT, weights="none")
         compute = fastest_compute(segment, SPLIT.shape, 64, torch.device("cpu"))
         trainer = CloudTrainer(segment, compute=compute, peak_learning_rate=0.02)
         self.session = RobotSession("bench", STATE, trainer, batch=64, memory=2 * count, seed=0, read=self.store.batch)

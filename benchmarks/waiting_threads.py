@@ -99,7 +99,7 @@ def images_a_second(settings: Settings, half: Half) -> float:
     )
     config = RobotConfig.from_flags(source="sim:", backbone="resnet18", cut="layer2", bits=2, bottleneck=16)
     edge, split, _ = build_edge(config.network)
-    module = edge if half == "robot" else CloudSegment(split, pretrained=False)
+    module = edge if half == "robot" else CloudSegment(split, weights="none")
     step = (edge_step if half == "robot" else cloud_step)(module, split.shape, way, steps, compiled=False)
     step()
     begin, count = time.perf_counter(), 0

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from broker.address import parse_broker_url
-from broker.program.paths import typed_path
+from broker.errors import ConfigError
+from broker.program.paths import typed_path, what_is_wrong
 from broker.wire.topics import MAX_WORKERS, check_name
 from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
-from hierarchy.runtime.settings import flattened
+from hierarchy.runtime.settings import flattened, is_weights_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,9 @@ class TrainerConfig:
     run_dir: str = ""
     """Folder for metrics, curves, summary and checkpoints. Default: runs/TRAINER-DATE-TIME."""
     weights: str = "none"
-    """Where robots start from: none, or the run folder of a former run of this trainer, which has a checkpoint for each
-    robot's name. (Pretrained weights are the robot's choice.)"""
+    """Where robots start from: none, the run folder of a former run of this trainer, which has a checkpoint for each
+    robot's name, or the state dict (.pth, .safetensors) that robots were given with --weights FILE. (Other pretrained
+    weights are the robot's choice.)"""
 
     workers: int = 1
     """Processes that robots are spread over, each robot on one of them. --store-gb, --networks-gb and the processor's
@@ -82,6 +84,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         check_name(self.trainer, "--trainer")
         parse_broker_url(self.broker)
+        if is_weights_file(self.weights) and (wrong := what_is_wrong(typed_path(self.weights))):
+            raise ConfigError(f"--weights {typed_path(self.weights)} {wrong}")
         check_range("workers", self.workers, 1, MAX_WORKERS)
         check_range("batch", self.batch, 2, 4096)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)

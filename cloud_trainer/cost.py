@@ -153,7 +153,7 @@ def _cost(split: SplitSpec, batch: int, ways: int) -> Cost:
         modes.enter_context(torch.device("meta"))
         if split.backbone.startswith("regnet_"):
             modes.enter_context(_RealNumbers())
-        segment = CloudSegment(split, pretrained=False)
+        segment = CloudSegment(split, weights="none")
     rest = nn.Sequential(segment.expansion, segment.rest)
     parameters = sum(one.numel() for one in rest.parameters()) + COUNTED_CLASSES * segment.head.weight.shape[1]
     counter = FlopCounterMode(display=False, custom_mapping={FLASH: _attention_flops})

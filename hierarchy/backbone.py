@@ -1,12 +1,12 @@
-"""A torchvision classifier without its last layer, fitted to the size of the robot's images."""
+"""A classifier of torchvision or timm without its last layer, fitted to the size of the robot's images."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any, Literal
 from urllib.error import URLError
@@ -16,52 +16,90 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.transforms import InterpolationMode
 
 from broker.errors import ConfigError, DownloadFailed, ReflexarcError
 from broker.program.machine import machine_error
+from hierarchy.input_spec import InputSpec
 from hierarchy.strided import view_strided
+from hierarchy.timm_networks import Leaves, build_timm, is_timm, timm_input
+from hierarchy.weights_file import fit_weights, read_weights
 
 # Up to this many pixels a side, the stride of an ImageNet stem throws away what little the image shows:
 # 32 x 32 would reach ResNet-18's first stage as 8 x 8 and its last as 1 x 1.
 SMALL_IMAGE = 64
 
-Weights = Literal["none", "default"]
+# Random ones; those of the network's authors; a state dict of torchvision or timm.
+Weights = Literal["none", "default"] | Path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     """A network from images to features; heads are put on top of it.
 
-    name: as torchvision calls it.
+    name: as torchvision calls it, or timm:NAME.
     image_size: pixels a side of the images it was fitted to.
     module: (N, 3, image_size, image_size) -> (N, features), in training mode.
+    spec: what its weights want their input to look like.
+    leaves: modules and functions that the tracer takes for one operation each.
     """
 
     name: str
     image_size: int
     module: nn.Module
     features: int
+    spec: InputSpec = field(default_factory=InputSpec)
+    leaves: Leaves = ((), ())
 
 
 def build_backbone(name: str, *, image_size: int, weights: Weights) -> Backbone:
-    """Build any torchvision classification model, an Identity in place of its final layer.
+    """Build any classifier of torchvision or timm without its final layer.
 
-    weights "none" draws them from torch's global generator, so a seed repeats them; "default" takes
-    torchvision's pretrained ones from its download folder, or downloads them there.
+    weights "none" draws them from torch's global generator, so a seed repeats them; "default" takes the pretrained ones
+    from the library's download folder, or downloads them there; a path is that of a state dict.
 
     For images up to SMALL_IMAGE the first convolution loses its stride and all but the centre of a large
     kernel, and VGG its hidden linear layers. The max-pool behind a ResNet's stem stays: it makes every later
     layer four times cheaper.
 
-    Raises ConfigError for an unknown name, a size the network cannot take, and weights that cannot be had.
+    Raises ConfigError for an unknown name, a size the network cannot take, and weights that cannot be had or do not
+    fit.
     """
-    _check_known(name)
-    module = _transformer(name, image_size, weights) if name.startswith("vit_") else _model(name, weights)
+    leaves: Leaves = ((), ())
+    if is_timm(name):
+        network = build_timm(name, image_size=image_size, weights=weights)
+        module, spec, leaves = network.module, network.spec, network.leaves
+    else:
+        _check_known(name)
+        module = _transformer(name, image_size, weights) if name.startswith("vit_") else _model(name, weights)
+        spec = input_spec(name, image_size)
     if image_size <= SMALL_IMAGE:
-        _fit_small_images(module, pretrained=weights == "default")
-    _replace(module, _last_layer_name(module), nn.Identity())
+        _fit_small_images(module, pretrained=weights != "none")
+    if not is_timm(name):
+        _replace(module, _last_layer_name(module), nn.Identity())
     view_strided(module)
-    return Backbone(name=name, image_size=image_size, module=module, features=_count_features(name, module, image_size))
+    features = _count_features(name, module, image_size)
+    return Backbone(name=name, image_size=image_size, module=module, features=features, spec=spec, leaves=leaves)
+
+
+def input_spec(name: str, image_size: int = SMALL_IMAGE + 1) -> InputSpec:
+    """Return what a backbone wants its input to look like, with whatever weights. Raises ConfigError for no backbone.
+
+    Pictures of up to SMALL_IMAGE pixels are as torchvision's older networks want theirs: no weights are for them.
+    """
+    if is_timm(name):
+        return timm_input(name)
+    _check_known(name)
+    if image_size <= SMALL_IMAGE:
+        return InputSpec()
+    given = models.get_model_weights(name).DEFAULT.transforms()
+    return InputSpec(
+        size=given.crop_size[0],
+        mean=tuple(given.mean),
+        deviation=tuple(given.std),
+        interpolation="bicubic" if given.interpolation == InterpolationMode.BICUBIC else "bilinear",
+        crop=given.crop_size[0] / given.resize_size[0],
+    )
 
 
 def _check_known(name: str) -> None:
@@ -77,11 +115,13 @@ def _check_known(name: str) -> None:
 
 def _model(name: str, weights: Weights) -> nn.Module:
     options: Mapping[str, Any] = {}
-    if name in ("googlenet", "inception_v3") and weights == "none":
+    if name in ("googlenet", "inception_v3") and weights != "default":
         # Auxiliary classifiers would return a tuple in training mode only; without an explicit init_weights
         # torchvision warns that its default will change.
         options = {"aux_logits": False, "init_weights": True}
     module = _pretrained(name) if weights == "default" else models.get_model(name, weights=None, **options)
+    if isinstance(weights, Path):
+        fit_weights(module, read_weights(weights), classifier=_last_layer_name(module), path=weights)
     if name == "inception_v3":
         module.aux_logits, module.AuxLogits = False, None
     return module
@@ -117,7 +157,11 @@ def _transformer(name: str, image_size: int, weights: Weights) -> nn.Module:
     if weights == "none":
         fresh: nn.Module = models.get_model(name, weights=None, image_size=image_size)
         return fresh
-    module = _pretrained(name)
+    if weights == "default":
+        module = _pretrained(name)
+    else:
+        module = models.get_model(name, weights=None)
+        fit_weights(module, read_weights(weights), classifier=_last_layer_name(module), path=weights)
     _resize_transformer(module, image_size, patch)
     return module
 
@@ -182,7 +226,7 @@ def _count_features(name: str, module: nn.Module, image_size: int) -> int:
         with torch.no_grad():
             features: Tensor = module.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, ValueError) as error:
-        smallest = models.get_model_weights(name).DEFAULT.meta["min_size"][0]
+        smallest = 1 if is_timm(name) else models.get_model_weights(name).DEFAULT.meta["min_size"][0]
         raise ConfigError(
             f"{name} cannot take images of {image_size} pixels a side ({error}); "
             f"{max(smallest, SMALL_IMAGE + 1)} would do"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from broker.errors import ConfigError, MalformedMessage
 from broker.wire.messages import SplitSpec
-from hierarchy.backbone import build_backbone
+from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cut import split_backbone
 from hierarchy.device import Compute, fastest
 from hierarchy.head import GrowingHead
@@ -25,12 +25,13 @@ from hierarchy.losses import logit_adjusted_cross_entropy
 class CloudSegment(nn.Module):
     """Predicts classes from the activations that crossed."""
 
-    def __init__(self, split: SplitSpec, *, pretrained: bool) -> None:
-        """Build the half that a split leaves to the cloud. Raises ConfigError where the split is impossible."""
+    def __init__(self, split: SplitSpec, *, weights: Weights) -> None:
+        """Build the half that a split leaves to the cloud.
+
+        Raises ConfigError where the split is impossible, or the weights do not fit.
+        """
         super().__init__()
-        backbone = build_backbone(
-            split.backbone, image_size=split.image_size, weights="default" if pretrained else "none"
-        )
+        backbone = build_backbone(split.backbone, image_size=split.image_size, weights=weights)
         divided = split_backbone(backbone, split.cut)
         crossing = (split.bottleneck or divided.shape[0], *divided.shape[1:])
         if crossing != split.shape:

@@ -25,6 +25,8 @@ from hierarchy.tracing import traced_apart
 
 # How many cuts an error lists: about a screen. The deepest networks have some hundred.
 LISTED = 16
+# Axes of a batch of features: samples, channels; and of tokens: samples, tokens, channels.
+FEATURES, TOKENS = 2, 3
 # In place of a cut: prints all.
 LIST_ALL = "list"
 
@@ -78,10 +80,10 @@ class Divided:
 def find_cut_points(backbone: Backbone) -> list[CutPoint]:
     """Every place where exactly one tensor crosses, in the order of computation.
 
-    Left out are those before the first layer with parameters, which would send the frame itself, and the
-    features at the end, which would leave nothing to the rest.
+    Left out are those before the first layer with parameters, which would send the frame itself, and the features at
+    the end, which would leave nothing to the rest.
     """
-    return _cut_points(backbone, _trace(backbone.module, training=True), _trace(backbone.module, training=False))
+    return _cut_points(backbone, _trace(backbone, training=True), _trace(backbone, training=False))
 
 
 def deepest_cut(backbone: Backbone) -> CutPoint:
@@ -89,7 +91,7 @@ def deepest_cut(backbone: Backbone) -> CutPoint:
 
     Raises CutError where no module ends so.
     """
-    train, evaluation = _trace(backbone.module, training=True), _trace(backbone.module, training=False)
+    train, evaluation = _trace(backbone, training=True), _trace(backbone, training=False)
     places = {name: place for place, name in enumerate(evaluation.names.values())}
     mixes = [places[name] for node, name in evaluation.names.items() if _mixes(node, backbone.module)]
     points = _cut_points(backbone, train, evaluation)
@@ -104,7 +106,7 @@ def split_backbone(backbone: Backbone, cut: str) -> Divided:
 
     Raises CutError, with a list of cuts that work, where other than one tensor would cross.
     """
-    train, evaluation = _trace(backbone.module, training=True), _trace(backbone.module, training=False)
+    train, evaluation = _trace(backbone, training=True), _trace(backbone, training=False)
     points = {point.name: point for point in _cut_points(backbone, train, evaluation)}
     name = evaluation.last_nodes().get(cut)
     if name not in points:
@@ -174,17 +176,37 @@ def _prefixes(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
-def _trace(module: nn.Module, *, training: bool) -> _Trace:
-    """Trace as torchvision's own feature extraction does, its building blocks being single nodes."""
+def _trace(backbone: Backbone, *, training: bool) -> _Trace:
+    """Trace as torchvision's and timm's own feature extraction does, their building blocks being single nodes."""
+    module, (leaves, functions) = backbone.module, backbone.leaves
     blocks = [op for op in vars(torchvision.ops).values() if isinstance(op, type) and issubclass(op, nn.Module)]
-    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=[*blocks, StridedViewConv2d])
+    tracer = NodePathTracer(
+        autowrap_modules=(math, torchvision.ops),
+        autowrap_functions=functions,
+        leaf_modules=[*blocks, StridedViewConv2d, *leaves],
+    )
     before = module.training
     try:
         with traced_apart():
             graph = tracer.trace(module.train(training))
     finally:
         module.train(before)
+    _fix_options(graph)
     return _Trace(graph, {n: name for n, name in tracer.node_to_qualname.items() if n.op != "get_attr"})
+
+
+def _fix_options(graph: fx.Graph) -> None:
+    """Give what a network takes beside its images, as timm's transformers take a mask, the value that it has unasked.
+
+    It would cross every cut.
+    """
+    _images, *options = [node for node in graph.nodes if node.op == "placeholder"]
+    for option in options:
+        unasked = option.args[0] if option.args else None
+        for user in list(option.users):
+            user.args = fx.node.map_arg(user.args, lambda node: unasked if node is option else node)  # noqa: B023
+            user.kwargs = fx.node.map_arg(user.kwargs, lambda node: unasked if node is option else node)  # noqa: B023
+        graph.erase_node(option)
 
 
 def _cut_points(backbone: Backbone, train: _Trace, evaluation: _Trace) -> list[CutPoint]:
@@ -205,6 +227,8 @@ def _cut_points(backbone: Backbone, train: _Trace, evaluation: _Trace) -> list[C
         name, batch = evaluation.names[node], node.meta.get("tensor_meta")
         if name not in in_training or not isinstance(batch, TensorMetadata):
             continue  # a tuple crosses, or a tensor that the other mode does not have
+        if len(batch.shape) == FEATURES and not _learns_behind(evaluation.graph, node, backbone.module):
+            continue  # the features already, with no more than a dropout behind them
         ends = (prefix for prefix in _prefixes(name) if prefix in modules and last_nodes[prefix] == name)
         axis, sizes = axes[node], list(batch.shape[1:])
         shape = (sizes.pop(axis - 1), *sizes)
@@ -226,11 +250,9 @@ def _alone(graph: fx.Graph, module: nn.Module) -> Iterator[fx.Node]:
     for node, place in order.items():
         if node is features:
             return
+        learned = learned or _learns(node, module)
         if node.op == "get_attr":
-            learned = True
             continue
-        if node.op == "call_module":
-            learned = learned or any(True for _ in module.get_submodule(str(node.target)).parameters())
         needed = {other for other in needed if last_use[other] > place} | {node}
         if learned and needed == {node}:
             yield node
@@ -240,6 +262,18 @@ def _mixes(node: fx.Node, module: nn.Module) -> bool:
     """Whether a node is a layer with a matrix; a normalisation has none."""
     layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
     return layer is not None and any(parameter.ndim > 1 for parameter in layer.parameters())
+
+
+def _learns(node: fx.Node, module: nn.Module) -> bool:
+    if node.op == "call_module":
+        return any(True for _ in module.get_submodule(str(node.target)).parameters())
+    return node.op == "get_attr"
+
+
+def _learns_behind(graph: fx.Graph, cut: fx.Node, module: nn.Module) -> bool:
+    nodes = list(graph.nodes)
+    behind = nodes[nodes.index(cut) + 1 :]
+    return any(_learns(one, module) or any(source.op == "get_attr" for source in one.all_input_nodes) for one in behind)
 
 
 def _channel_axes(traced: fx.GraphModule) -> dict[fx.Node, int]:
@@ -258,17 +292,23 @@ def _channel_axes(traced: fx.GraphModule) -> dict[fx.Node, int]:
             axes[node] = 2  # (N, tokens, D); its result is a tuple
         elif not isinstance(batch, TensorMetadata):
             axes[node] = known[0]
-        elif order := _permutation(node, layer):
+        elif order := _permutation(node, layer, len(batch.shape)):
             axes[node] = order.index(known[0])
+        elif isinstance(layer, nn.LayerNorm) and known:
+            axes[node] = known[0]  # timm has some that work on the first axis
         else:
-            works_on_last = isinstance(layer, nn.Linear | nn.LayerNorm) or (known and known[0] > 1)
+            works_on_last = isinstance(layer, nn.Linear) or (known and known[0] > 1)
             axes[node] = len(batch.shape) - 1 if works_on_last else 1
     return axes
 
 
-def _permutation(node: fx.Node, layer: nn.Module | None) -> Sequence[int] | None:
+def _permutation(node: fx.Node, layer: nn.Module | None, axes: int) -> Sequence[int] | None:
     if isinstance(layer, torchvision.ops.Permute):
         return list(layer.dims)
+    if node.target in ("transpose", torch.transpose) and axes == TOKENS:  # with more, a ShuffleNet mixes its groups
+        order, (one, other) = list(range(axes)), node.args[1:]
+        order[one], order[other] = order[other], order[one]  # type: ignore[index]
+        return order
     if node.target not in ("permute", torch.permute):
         return None
     dims: tuple[Any, ...] = node.args[1:]

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -222,12 +221,13 @@ def divide(
     seed: int = 0,
     device: str = "auto",
 ) -> DividedNetwork:
-    """Cut a torchvision classifier in two, put an early exit on the front and a growing head on the rest.
+    """Cut a classifier of torchvision or timm in two, put an early exit on the front and a growing head on the rest.
 
-    backbone, cut: as torchvision names them; `cut_points` lists the cuts. image_size: pixels a side.
+    backbone, cut: as torchvision names them, or timm:NAME; `cut_points` lists the cuts. image_size: pixels a side.
     bits: of each value that crosses, 1 to 8. bottleneck: channels that cross; 0 for all that the cut has.
-    weights: none for random ones, default for torchvision's pretrained ones. freeze: layers of the front that do not
-    learn. classes: to begin with; more come as they are met. Learning rates: at their peak.
+    weights: none for random ones, default for the library's pretrained ones, or the path of a state dict.
+    freeze: layers of the front that do not learn. classes: to begin with; more come as they are met.
+    edge_learning_rate, cloud_learning_rate: at their peak.
     seed: of weights, augmentation and dropout. device: auto, cpu, cuda or mps.
 
     With the same seed both halves together are the whole network, bit for bit, but for what the quantizer rounds.
@@ -235,8 +235,8 @@ def divide(
     """
     if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
         raise ConfigError(f"bits {bits}: use {MIN_BITS} to {MAX_BITS}")
-    if weights not in get_args(Weights):
-        raise ConfigError(f"weights {weights}: use {' or '.join(get_args(Weights))}")
+    if not isinstance(weights, Path) and weights not in {"none", "default"}:
+        raise ConfigError(f"weights {weights}: use none or default, or a Path of a state dict")
     for end, rate in (("edge", edge_learning_rate), ("cloud", cloud_learning_rate)):
         if not 0 <= rate < math.inf:  # true for NaN, too
             raise ConfigError(f"{end}_learning_rate {rate}: use 0 or more")
@@ -259,7 +259,7 @@ def divide(
         )
         edge.exit.head.grow(names, None)
     with TorchRandom(seed, place):  # draws the same backbone once more, as the other end would
-        cloud = CloudSegment(split, pretrained=weights == "default")
+        cloud = CloudSegment(split, weights=weights)
         cloud.head.grow(names, None)
     return DividedNetwork(
         EdgeTrainer(edge, bits=bits, compute=compute, peak_learning_rate=edge_learning_rate, seed=seed),

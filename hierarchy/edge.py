@@ -23,18 +23,17 @@ from hierarchy.encoding import Encoding, EncodingLayout
 from hierarchy.exits import ExitAt, FeatureExit, MapStatistics
 from hierarchy.head import GrowingHead
 from hierarchy.head_fit import fit_rows
+from hierarchy.input_spec import InputSpec
 from hierarchy.layers import EarlyExit, bottleneck
 from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.still import StillEncoder
+from hierarchy.weights_file import weights_digest
 
 # Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
 STEM = "stem"
 # Stands for all that is in front of the exit's head.
 ALL = "all"
-# Of ImageNet, in RGB: what torchvision's pretrained weights expect, and as good as any for others.
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 # Beyond it a network has diverged. Ranges of values up to it stay within the million that the wire takes; a message
 # beyond that no trainer could read, so no receipt would ever free it.
 LARGEST_ACTIVATION = 5e5
@@ -47,10 +46,17 @@ class EdgeSegment(nn.Module):
     """
 
     def __init__(
-        self, divided: Divided, bottleneck_channels: int, freeze: tuple[str, ...] = (), exit_at: ExitAt = "cut"
+        self,
+        divided: Divided,
+        bottleneck_channels: int,
+        freeze: tuple[str, ...] = (),
+        exit_at: ExitAt = "cut",
+        spec: InputSpec = InputSpec(),  # noqa: B008  frozen
     ) -> None:
-        """Put the halves' front to work. freeze: layers to leave as they are, by name or STEM; or ALL.
+        """Put the halves' front to work.
 
+        freeze: layers to leave as they are, by name, STEM or ALL. spec: what the front wants its input to look like.
+        rest_digest: of the pretrained weights that the rest begins with here, empty for random ones.
         Raises CutError for an impossible bottleneck and ConfigError for a layer that the front does not have.
         """
         super().__init__()
@@ -63,6 +69,8 @@ class EdgeSegment(nn.Module):
             self._frozen = [self.front, self.bottleneck, self.exit.trunk]
         else:
             self._frozen = _layers(self.front, freeze)
+        self.spec = spec
+        self.rest_digest = ""
         for layer in self._frozen:
             layer.requires_grad_(False)
 
@@ -117,8 +125,11 @@ def build_edge_segment(
 
     Raises ConfigError, and CutError where the network cannot be cut there.
     """
-    divided = split_backbone(build_backbone(backbone, image_size=image_size, weights=weights), cut)
-    segment = EdgeSegment(divided, bottleneck_channels, freeze, exit_at)
+    whole = build_backbone(backbone, image_size=image_size, weights=weights)
+    divided = split_backbone(whole, cut)
+    digest = "" if weights == "none" else weights_digest(divided.rest)
+    segment = EdgeSegment(divided, bottleneck_channels, freeze, exit_at, whole.spec)
+    segment.rest_digest = digest
     split = SplitSpec(
         backbone=backbone,
         cut=divided.cut,
@@ -224,7 +235,7 @@ class EdgeTrainer:
             self._encoder = StillEncoder(
                 self.segment.front, self.segment.bottleneck, self.segment.exit, self.learner.compute
             )
-        return self._encoder.encode(normalise(images))
+        return self._encoder.encode(normalise(images, self.segment.spec))
 
     def fit(self, features: NDArray[np.float16], names: Sequence[str]) -> float:
         """Fit the exit's head to features (N, F) of those classes, N > 0, and return the mean loss. Counts as a step.
@@ -277,7 +288,7 @@ def run_segment(
     Raises Diverged.
     """
     with compute.autocast():
-        inputs, seen = compute.tensor(normalise(images)), None
+        inputs, seen = compute.tensor(normalise(images, segment.spec)), None
         if isinstance(segment.exit, FeatureExit):
             seen = segment.front(inputs)
             activations = segment.bottleneck(seen)
@@ -310,12 +321,13 @@ class _StraightThrough(torch.autograd.Function):
         return gradient, None
 
 
-def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def normalise(images: NDArray[np.uint8], spec: InputSpec = InputSpec()) -> NDArray[np.float32]:  # noqa: B008  frozen
     """Return float32 (N, 3, H, W), zero mean and unit deviation, for images uint8 (N, H, W, 3)."""
+    mean, deviation = np.array(spec.mean, np.float32), np.array(spec.deviation, np.float32)
     scaled = images.astype(np.float32)
     rows = scaled.reshape(-1, images.shape[2] * 3)  # numpy is slow at arrays whose innermost run is three long
-    rows *= np.tile(1 / (255 * DEVIATION), images.shape[2])
-    rows -= np.tile(MEAN / DEVIATION, images.shape[2])
+    rows *= np.tile(1 / (255 * deviation), images.shape[2])
+    rows -= np.tile(mean / deviation, images.shape[2])
     return np.transpose(scaled, (0, 3, 1, 2))
 
 
@@ -340,18 +352,20 @@ def fastest_compute(segment: EdgeSegment, *, image_size: int, batch: int, device
 def _layers(front: nn.Module, names: tuple[str, ...]) -> list[nn.Module]:
     """Return the layers of those names."""
     # A layer is named as in torchvision: layer1, features.3, ... A name stands for all that is below it.
-    # The tracer leaves a module out of the front where only its children are called, hence the prefixes.
+    # The tracer leaves a module out of the front where only its children are called, hence the prefixes. A module with
+    # children may have parameters of its own, as timm's normalisation with its activation inside.
+    every = dict(front.named_modules())
     leaves = {name: module for name, module in front.named_modules() if not list(module.children())}
     found: list[nn.Module] = []
     for name in names:
         if name == STEM:
-            first = [module for module in leaves.values() if list(module.parameters(recurse=False))]
+            first = [module for module in every.values() if list(module.parameters(recurse=False))]
             normalised = len(first) > 1 and isinstance(first[1], nn.modules.batchnorm._NormBase)
             found += first[: 2 if normalised else 1]
             continue
-        below = [module for leaf, module in leaves.items() if leaf == name or leaf.startswith(name + ".")]
+        below = [module for one, module in every.items() if one == name or one.startswith(name + ".")]
         if not below:
-            known = ", ".join(dict.fromkeys([STEM, *(leaf.split(".")[0] for leaf in leaves), *leaves]))
+            known = ", ".join(dict.fromkeys([ALL, STEM, *(leaf.split(".")[0] for leaf in leaves), *leaves]))
             raise ConfigError(f"--freeze {name}: the edge segment has no such layer; it has {known}")
         found += below
     return found

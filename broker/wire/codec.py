@@ -25,6 +25,7 @@ from broker.wire.bounds import (
     check_values,
 )
 from broker.wire.messages import (
+    LATER,
     ActivationBatch,
     Answer,
     Ask,
@@ -77,7 +78,7 @@ def pack(message: Message) -> bytes:
         case Command(region=""):  # a field that came later: without it, a command is what it always was
             fields = {name: value for name, value in dataclasses.asdict(message).items() if name != "region"}
         case _:
-            fields = dataclasses.asdict(message)
+            fields = _known_before(message, dataclasses.asdict(message))
     fields = {"kind": NAMES[type(message)], **fields}
     if isinstance(message, BINARY):
         return bytes(msgpack.packb(fields))
@@ -108,6 +109,13 @@ def unpack_as(expected: type[AnyMessage], data: bytes) -> AnyMessage:
     if not isinstance(message, expected):
         raise MalformedMessage(f"{expected.__name__} expected, got {type(message).__name__}")
     return message
+
+
+def _known_before(message: Message, fields: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a peer of before a field would refuse, where the field says nothing."""
+    silent = {one.name for one in dataclasses.fields(message) if one.metadata == LATER}
+    defaults = {one.name: one.default for one in dataclasses.fields(message) if one.name in silent}
+    return {name: value for name, value in fields.items() if name not in silent or value != defaults[name]}
 
 
 @dataclasses.dataclass(frozen=True)

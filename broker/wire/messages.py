@@ -34,8 +34,8 @@ from broker.wire.bounds import (
 )
 from broker.wire.quantize import PackedActivations
 
-# Where a robot's weights come from: random, torchvision's pretrained ones, or a checkpoint of a former run.
-Weights = Literal["none", "default", "checkpoint"]
+# Where a robot's weights come from: random, the library's pretrained ones, a file, or a checkpoint of a former run.
+Weights = Literal["none", "default", "file", "checkpoint"]
 
 # What people may ask a robot to do.
 Action = Literal["teach", "stop", "undo", "rename", "merge", "forget", "pause", "resume", "step", "look"]
@@ -58,12 +58,16 @@ AWAY_SECONDS = 4 * HEARTBEAT_SECONDS
 ASKS_PER_SECOND = 25.0
 
 
+# Marks a field that peers of before it do not know: at its default it is left out of the message.
+LATER = {"later": True}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitSpec:
     """Where and how one network is divided: all the cloud needs to build its segment.
 
-    backbone: a torchvision classifier's name. cut: the node whose output crosses. image_size: pixels, square.
-    bits: of a quantized value. bottleneck: channels that cross, 0 for all of them.
+    backbone: a torchvision classifier's name, or timm:NAME. cut: the node whose output crosses.
+    image_size: pixels, square. bits: of a quantized value. bottleneck: channels that cross, 0 for all of them.
     shape: one sample as it crosses, channels first, after the bottleneck.
     """
 
@@ -93,7 +97,8 @@ class RobotState:
     run whose weights this one began with, empty for none. edits: class edits that a trainer was told of by now, so
     that one that comes later waits for none of them; states that differ in nothing else are equal. started: Unix time
     in seconds. rehearse: the rehearsed samples that the stream wants for each fresh one, at both ends (0 for a shuffled
-    replay, 1 for a live camera).
+    replay, 1 for a live camera). weights_digest: 16 hexadecimal digits of the pretrained weights that the robot's copy
+    of the cloud's half began with, so that the trainer sees whether it began alike; empty for random ones.
     """
 
     boot: Identifier
@@ -105,6 +110,7 @@ class RobotState:
     split: SplitSpec
     weights: Weights
     rehearse: Annotated[float, within(0, 16)]
+    weights_digest: IdentifierOrNone = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +248,8 @@ class TrainerMetrics:
     cloud_prequential: since the start; cloud_recent: over the last thousand images. evaluation: the latest round of
     held-out frames; evaluated: how many of it are predicted so far; cloud_accuracy: of those. messages_waiting: stored,
     but not trained on yet. quarantine: why this robot's messages are not taken for now; empty while they are.
+    began_alike: whether the segment began with the pretrained weights that the robot told of; None where it told of
+    none.
     """
 
     robot: Text
@@ -258,6 +266,7 @@ class TrainerMetrics:
     messages_waiting: Count
     messages_rejected: Count
     quarantine: Text
+    began_alike: bool | None = field(default=None, metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ class Probes:
             raise ConfigError(f"this trainer has {max(0, room) / 1e9:.2f} GB left for networks (--networks-gb)")
         check_time(cost, machine_speed(self._device))
         with TorchRandom(0, self._device):
-            segment = CloudSegment(split, pretrained=False)
+            segment = CloudSegment(split, weights="none")
             if cost.network + cost.work + cost.measuring > room:
                 raise ConfigError("this trainer has no room to time it (--networks-gb)")
             compute = self._compute(segment, split, cost)

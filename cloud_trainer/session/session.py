@@ -66,6 +66,7 @@ class RobotSession:
         self.prequential = Prequential()
         self.loss: float | None = None
         self.problem = ""
+        self.began_alike: bool | None = None  # with the pretrained weights that the robot told of
         self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
         self.is_taught = False  # the newest samples are of a lesson: people wait for what comes of it
         self.wipes = Wipes()
@@ -154,6 +155,7 @@ class RobotSession:
             messages_waiting=messages_waiting,
             messages_rejected=rejected,
             quarantine=quarantine,
+            began_alike=self.began_alike,
         )
 
     def checkpoint(self) -> SessionState:

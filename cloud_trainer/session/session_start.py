@@ -19,11 +19,14 @@ from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.session.session import RobotSession
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.shard import worker_folders
+from hierarchy.backbone import Weights
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import Compute
 from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
+from hierarchy.runtime.settings import is_weights_file
+from hierarchy.weights_file import weights_digest
 
 log = logging.getLogger("cloud-trainer")
 
@@ -33,12 +36,15 @@ class SessionStart:
     """What the event that starts a session says: the robot's state, and how this machine computes its network.
 
     The way to compute was measured, so a replay must be told it: other kernels round differently.
+    began_alike: whether the network begins with the pretrained weights that the robot told of; None where it told of
+    none.
     """
 
     state: RobotState
     dtype: str = "float32"
     channels_last: bool = False
     small_maps: bool = False
+    began_alike: bool | None = None
 
     def pack(self) -> bytes:
         """Return the event's payload."""
@@ -73,6 +79,7 @@ def new_start(
     others, for whom the measurement would hold everything up. Raises ConfigError where the network cannot be trained.
     """
     segment, run = _build(robot, state, settings, device)
+    alike = _began_alike(robot, state, segment)
     if run and run not in {state.run, state.former}:
         log.warning(
             "robot %s: its network in --weights %s was trained behind another front than it has now",
@@ -81,13 +88,27 @@ def new_start(
         )
     for before in map(SessionStart.unpack, known):
         if replace(before.state.split, bits=state.split.bits) == state.split:  # as fast with however many bits
-            return replace(before, state=state)
+            return replace(before, state=state, began_alike=alike)
     cost = cost_of(state.split, settings.batch, device)
     if cost.measuring > room:
-        return SessionStart(state=state)
+        return SessionStart(state=state, began_alike=alike)
     count = timed_samples(cost, settings.batch, device)
     compute = fastest_compute(segment, state.split.shape, count, device)
-    return SessionStart(state=state, **compute.settings)
+    return SessionStart(state=state, **compute.settings, began_alike=alike)
+
+
+def _began_alike(robot: str, state: RobotState, segment: CloudSegment) -> bool | None:
+    """Say whether both ends begin with the same pretrained weights; None where the robot has none."""
+    if not state.weights_digest:
+        return None
+    alike = weights_digest(segment.rest) == state.weights_digest
+    if not alike:
+        log.warning(
+            "robot %s began with other pretrained weights than its network here: start this trainer with the file that "
+            "the robot has, --weights FILE, and the robot with a new --run-dir",
+            robot,
+        )
+    return alike
 
 
 def open_session(
@@ -111,17 +132,19 @@ def open_session(
     trainer = CloudTrainer(
         segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
     )
-    return RobotSession(
+    session = RobotSession(
         robot, state, trainer, batch=settings.batch, memory=settings.rehearse_from, seed=settings.seed, read=read
     )
+    session.began_alike = start.began_alike
+    return session
 
 
 def _build(robot: str, state: RobotState, settings: TrainingSettings, device: torch.device) -> tuple[CloudSegment, str]:
     """Return a robot's network with the weights that it starts from, and the run whose they are, empty for none."""
     run = ""
     with TorchRandom(settings.seed, device):
-        segment = CloudSegment(state.split, pretrained=state.weights == "default")
-        if settings.weights != "none":
+        segment = CloudSegment(state.split, weights=_initial(robot, state, settings))
+        if settings.weights != "none" and not is_weights_file(settings.weights):
             saved = load_checkpoint(
                 _checkpoint_in(typed_path(settings.weights), robot),
                 LAYOUT,
@@ -133,6 +156,20 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
                 raise ConfigError(f"--weights {settings.weights}: not of this split: {error}") from error
             run = saved.state.run
     return segment, run
+
+
+def _initial(robot: str, state: RobotState, settings: TrainingSettings) -> Weights:
+    """Return what the network begins with before a former run's weights replace it, if they do."""
+    if state.weights != "file":
+        return "default" if state.weights == "default" else "none"
+    if is_weights_file(settings.weights):
+        return typed_path(settings.weights)
+    log.warning(
+        "robot %s begins with weights of a file, and this trainer was not given one: its half begins with random "
+        "ones. Start the trainer with the same --weights FILE",
+        robot,
+    )
+    return "none"
 
 
 def _checkpoint_in(run: Path, robot: str) -> Path:

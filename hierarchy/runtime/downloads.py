@@ -15,6 +15,7 @@ import torch
 from torchvision import models
 
 from broker.errors import ConfigError
+from hierarchy.timm_networks import is_timm
 
 # VGG's 550 MB at 1 MB/s. Whoever has less had better bring the file.
 DEADLINE_SECONDS = 600.0
@@ -61,6 +62,8 @@ class Downloads:
 
         Begins to fetch them where that is necessary. Raises ConfigError where they cannot be had.
         """
+        if is_timm(name):
+            return ""  # the hub's library keeps its own cache, and has time limits of its own
         url = self._url_of(name)
         path = weights_path(url)
         if name in self._running:

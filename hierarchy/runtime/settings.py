@@ -11,6 +11,14 @@ from broker.errors import ConfigError
 
 Settings = TypeVar("Settings")
 
+# Of files that hold a state dict.
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+
+def is_weights_file(text: str) -> bool:
+    """Whether --weights names a file, by its suffix."""
+    return text.endswith(WEIGHTS_SUFFIXES)
+
 
 def flat_fields(kind: type) -> dict[str, Field[Any]]:
     """Return the fields of a dataclass and of the groups in it, by their names. No two groups share a name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.errors import ConfigError
 from broker.wire.messages import SplitSpec, Weights
+from hierarchy.backbone import Weights as Initial
 from hierarchy.edge import EdgeSegment, build_edge_segment
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint
@@ -16,23 +17,29 @@ def build_edge(network: NetworkSettings) -> tuple[EdgeSegment, SplitSpec, Weight
 
     Raises ConfigError, and CutError where the network cannot be cut there.
     """
-    pretrained = network.weights == "default"
+    start, weights = _start_of(network)
     segment, split = build_edge_segment(
         network.backbone,
         network.cut,
         image_size=network.image_size,
         bits=network.bits,
         bottleneck_channels=network.bottleneck,
-        weights="default" if pretrained else "none",
+        weights=weights,
         freeze=network.frozen_layers,
         exit_at=network.exit,
     )
     if network.former_run is None:
-        return segment, split, "default" if pretrained else "none"
-    advice = "--weights takes none, default, or the run folder of a former run"
+        return segment, split, start
+    advice = "--weights takes none, default, a state dict (.pth, .safetensors), or the run folder of a former run"
     saved = load_checkpoint(network.former_run / "checkpoint", NETWORK, advice)
     try:
         restore_weights(segment, segment.exit.head, saved.trainer.learner)
     except RuntimeError as error:
         raise ConfigError(f"--weights {network.weights} is of another network, {saved.split}: {error}") from error
     return segment, split, "checkpoint"
+
+
+def _start_of(network: NetworkSettings) -> tuple[Weights, Initial]:
+    if network.weights_file:
+        return "file", network.weights_file
+    return ("default", "default") if network.weights == "default" else ("none", "none")

@@ -10,6 +10,7 @@ from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from broker.wire.quantize import MAX_BITS, MIN_BITS
 from hierarchy.runtime.command_line import check_range
+from hierarchy.runtime.settings import is_weights_file
 from robot_edge.learning.framing import WHOLE_TEXT, Fit, Framing, Region, parse_region
 
 
@@ -18,7 +19,8 @@ class NetworkSettings:
     """Which network is trained, where it is cut, and what crosses the cut."""
 
     backbone: str = "resnet18"
-    """Any classifier of torchvision. Images of up to 64 pixels get a smaller first convolution."""
+    """Any classifier of torchvision, or of timm as timm:NAME. Images of up to 64 pixels get a smaller first
+    convolution."""
     cut: str = "layer2"
     """The layer behind which the network is cut, by its name in torchvision; list prints all."""
     bits: int = 4
@@ -37,8 +39,9 @@ class NetworkSettings:
     """How what is looked at becomes a square: crop takes the largest centred one, letterbox puts grey bars beside it,
     squash makes its sides equal."""
     weights: str = "none"
-    """Where to start from: none (random), default (torchvision's pretrained ones, in both halves), or the run folder
-    of a former run on this robot, whose frames to rehearse come along."""
+    """Where to start from: none (random), default (the library's pretrained ones, in both halves), a state dict of
+    torchvision or timm (.pth or .safetensors; the trainer needs the same file), or the run folder of a former run on
+    this robot, whose frames to rehearse come along."""
     freeze: str = ""
     """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
     stem,layer1; all for the whole of them, and the bottleneck. Then the exit's head alone learns, from features that
@@ -66,7 +69,12 @@ class NetworkSettings:
     @property
     def former_run(self) -> Path | None:
         """The run folder that --weights names; None where they come from elsewhere."""
-        return None if self.weights in {"none", "default"} else typed_path(self.weights)
+        return None if self.weights in {"none", "default"} or self.weights_file else typed_path(self.weights)
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The state dict that --weights names; None where they come from elsewhere."""
+        return typed_path(self.weights) if is_weights_file(self.weights) else None
 
 
 def region_of(look: str) -> Region:

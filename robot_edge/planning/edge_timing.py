@@ -145,7 +145,7 @@ class EdgeTiming:
 def _compressed(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> dict[int, float]:
     segment.eval()
     with compute.autocast():
-        values = segment.encode(compute.tensor(normalise(images))).float().cpu().contiguous().numpy()
+        values = segment.encode(compute.tensor(normalise(images, segment.spec))).float().cpu().contiguous().numpy()
     return {
         bits: len(pack_activations(quantize(values, bits)).data) / packed_size(values.size, bits)
         for bits in range(MIN_BITS, MAX_BITS + 1)
@@ -162,7 +162,7 @@ def memory_of(config: RobotConfig) -> int:
 def _memory(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> int:
     def forward() -> None:
         with compute.autocast():
-            segment(compute.tensor(normalise(images)))
+            segment(compute.tensor(normalise(images, segment.spec)))
 
     segment.train()
     return training_memory(segment, forward)

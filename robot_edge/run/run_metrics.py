@@ -167,6 +167,8 @@ class RunMetrics:
             troubles.append(f"OUTBOX: {self._outbox.trouble}")
         if self._uplink.quarantine:
             troubles.append(f"QUARANTINE: {self._uplink.quarantine}")
+        if cloud and cloud.began_alike is False:
+            troubles.append("THE CLOUD BEGAN WITH OTHER WEIGHTS")
         if own.dropped:
             troubles.append(f"{own.dropped:,} samples dropped")
         return [

@@ -71,7 +71,7 @@ def test_a_usual_network_fits_many_times() -> None:
 def test_what_it_computes_is_what_a_real_step_keeps() -> None:
     """Of a network whose tensors are known: all that autograd saves of a step is alive at its peak."""
     its = split(backbone="resnet18", cut="layer3", image_size=64, bottleneck=0, shape=(256, 8, 8))
-    segment = CloudSegment(its, pretrained=False)
+    segment = CloudSegment(its, weights="none")
     saved: dict[int, int] = {}
     own = {one.untyped_storage().data_ptr() for one in (*segment.parameters(), *segment.buffers())}
 
@@ -179,6 +179,6 @@ def test_a_slow_step_is_timed_on_few_samples() -> None:
 def test_arithmetic_is_counted_as_it_is_done() -> None:
     """A multiplication and an addition are two; a backward pass takes as many once or twice again."""
     its = split(backbone="vgg11", cut="features.18", image_size=224, bottleneck=0, shape=(512, 14, 14))
-    rest = CloudSegment(its, pretrained=False).rest
+    rest = CloudSegment(its, weights="none").rest
     least = 2 * sum(one.weight.numel() for one in rest.modules() if isinstance(one, nn.Linear))
     assert cost_of(its, 2, CPU).flops > 2 * 2 * least

@@ -242,8 +242,8 @@ def test_garbage_on_any_topic_is_counted_and_stops_nothing(cloud: Cloud) -> None
 class Explosive(TinySegment):
     """A network in which large activations overflow, before its statistics are taken."""
 
-    def __init__(self, split: SplitSpec, *, pretrained: bool) -> None:
-        super().__init__(split, pretrained=pretrained)
+    def __init__(self, split: SplitSpec, *, weights: Any) -> None:
+        super().__init__(split, weights=weights)
         self.rest = nn.Sequential(Power(), self.rest)
 
 

@@ -41,6 +41,7 @@ def test_nothing_is_lost_from_a_store(tmp_path: Path) -> None:
 def figures(state: SessionState) -> dict[str, object]:
     """Return all that does not follow from how a processor rounds: whether a prediction was right does."""
     packed = LAYOUT.pack(dataclasses.replace(state, loss=None), lambda _: "")
+    packed["state"] = dataclasses.asdict(state.state)  # with the fields that came later
     return {name: value for name, value in packed.items() if name not in {"prequential", "rounds"}}
 
 

@@ -118,7 +118,7 @@ def batches(count: int, *, first: int = 0, size: int = 4, **settings: Any) -> li
 class TinySegment(nn.Module):
     """A cloud segment with all that makes resuming hard: statistics, random numbers, a head that grows."""
 
-    def __init__(self, split: SplitSpec, *, pretrained: bool) -> None:
+    def __init__(self, split: SplitSpec, *, weights: object) -> None:
         super().__init__()
         if split.shape[1:] != (2, 2) or (split.bottleneck and split.bottleneck != split.shape[0]):
             raise ConfigError(f"the split says that {split.shape} crosses")

@@ -221,7 +221,7 @@ def test_checkpoints_predict_as_the_run_said(main_job: MainJob, config: RobotCon
     assert _right(test_batch.names, predicted) == pytest.approx(summary["exit_accuracy"], abs=0.03)
 
     saved = load_checkpoint(main_job.trainer.run_dir / "checkpoint" / "main", LAYOUT)
-    cloud_segment = CloudSegment(split, pretrained=False)
+    cloud_segment = CloudSegment(split, weights="none")
     restore_weights(cloud_segment, cloud_segment.head, saved.learner)
     cloud = CloudTrainer(cloud_segment, compute=CPU, peak_learning_rate=0)
     assert _right(test_batch.names, cloud.predict(dequantize(quantized))) == pytest.approx(

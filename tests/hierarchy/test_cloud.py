@@ -20,7 +20,7 @@ CLASSES = ("cat", "dog", "ant")
 
 def trainer(compute: Compute = FLOAT) -> CloudTrainer:
     torch.manual_seed(0)
-    return CloudTrainer(CloudSegment(SPLIT, pretrained=False), compute=compute, peak_learning_rate=0.05)
+    return CloudTrainer(CloudSegment(SPLIT, weights="none"), compute=compute, peak_learning_rate=0.05)
 
 
 def batch(count: int, seed: int, classes: tuple[str, ...] = CLASSES) -> tuple[NDArray[np.float32], list[str]]:
@@ -128,7 +128,7 @@ def test_activations_that_make_the_loss_infinite_take_no_step() -> None:
 
 
 def test_measuring_leaves_the_segment_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
-    segment = CloudSegment(SPLIT, pretrained=False)
+    segment = CloudSegment(SPLIT, weights="none")
     before = {name: value.clone() for name, value in segment.state_dict().items()}
     assert fastest_compute(segment, SPLIT.shape, 16, CPU).device == CPU
     assert not caplog.messages, "all ways come to the same gradient"

@@ -18,13 +18,13 @@ NARROW = dataclasses.replace(SPLIT, bottleneck=6, shape=(6, 4, 4))
 
 @pytest.mark.parametrize("split", [SPLIT, NARROW])
 def test_it_predicts_from_what_crosses(split: SplitSpec) -> None:
-    segment = CloudSegment(split, pretrained=False)
+    segment = CloudSegment(split, weights="none")
     segment.head.grow(["cat", "dog"], None)
     assert segment(torch.randn(3, *split.shape)).shape == (3, 2)
 
 
 def test_it_holds_nothing_of_the_robots_half() -> None:
-    names = {name for name, _ in CloudSegment(SPLIT, pretrained=False).named_parameters()}
+    names = {name for name, _ in CloudSegment(SPLIT, weights="none").named_parameters()}
     assert not {name for name in names if "conv1" in name or "stage2" in name}
     assert {name for name in names if "stage3" in name}
 
@@ -33,7 +33,7 @@ def test_a_seed_repeats_the_weights() -> None:
     states = []
     for _ in range(2):
         torch.manual_seed(3)
-        states.append(CloudSegment(NARROW, pretrained=False).state_dict())
+        states.append(CloudSegment(NARROW, weights="none").state_dict())
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
@@ -56,4 +56,4 @@ def test_a_seed_repeats_the_weights() -> None:
 )
 def test_an_impossible_split_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        CloudSegment(dataclasses.replace(SPLIT, **change), pretrained=False)
+        CloudSegment(dataclasses.replace(SPLIT, **change), weights="none")

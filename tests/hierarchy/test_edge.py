@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from broker.errors import Diverged
 from broker.wire.quantize import dequantize
 from hierarchy.device import Compute
-from hierarchy.edge import DEVIATION, MEAN, EdgeTrainer, fastest_compute, normalise
+from hierarchy.edge import EdgeTrainer, fastest_compute, normalise
 from hierarchy.head import ROWS
+from hierarchy.input_spec import IMAGENET_DEVIATION, IMAGENET_MEAN
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig
 
@@ -233,13 +234,14 @@ def test_one_activation_that_no_message_could_carry_is_diverged(monkeypatch: pyt
 
 def test_normalised_images_are_channels_first_with_zero_mean_and_unit_deviation() -> None:
     rng = np.random.default_rng(0)
-    images = (255 * (MEAN + DEVIATION * rng.standard_normal((50, SIZE, SIZE, 3)))).clip(0, 255).astype(np.uint8)
+    mean, deviation = np.array(IMAGENET_MEAN), np.array(IMAGENET_DEVIATION)
+    images = (255 * (mean + deviation * rng.standard_normal((50, SIZE, SIZE, 3)))).clip(0, 255).astype(np.uint8)
     values = normalise(images)
     assert values.dtype == np.float32
     assert values.shape == (50, 3, SIZE, SIZE)
     assert values.mean((0, 2, 3)) == pytest.approx([0, 0, 0], abs=0.05)
     assert values.std((0, 2, 3)) == pytest.approx([1, 1, 1], abs=0.1)
-    assert values[7, 2, 3, 5] == pytest.approx((images[7, 3, 5, 2] / 255 - MEAN[2]) / DEVIATION[2], abs=1e-5)
+    assert values[7, 2, 3, 5] == pytest.approx((images[7, 3, 5, 2] / 255 - mean[2]) / deviation[2], abs=1e-5)
 
 
 def test_measuring_leaves_the_segment_as_it_was(caplog: pytest.LogCaptureFixture) -> None:

@@ -479,7 +479,7 @@ def test_every_field_of_activations_is_needed(missing: str) -> None:
     ("file", "right", "wrong", "complaint"),
     [
         ("robot-state.json", '"online":true', '"online":1', "'online' is int"),
-        ("robot-state.json", '"none"', '"some"', "'weights' is 'some', not one of none, default, checkpoint"),
+        ("robot-state.json", '"none"', '"some"', "'weights' is 'some', not one of none, default, file, checkpoint"),
         ("robot-state.json", '"rehearse":1.0', '"rehearse":16.1', "'rehearse' is 16.1"),
         ("robot-state.json", '"rehearse":1.0', '"rehearse":NaN', "NaN is not a number"),
         ("robot-state.json", '"rehearse":1.0', '"rehearse":true', "'rehearse' is bool"),
@@ -708,6 +708,7 @@ def figures(message: type[RobotMetrics | TrainerMetrics]) -> st.SearchStrategy[R
         "Count": SEQUENCES,
         "Number": FIGURES,
         "Number | None": st.none() | FIGURES,
+        "bool | None": st.none() | st.booleans(),
     }
     return st.builds(
         message, boot=BOOTS, **{one.name: by_type[str(one.type)] for one in fields(message) if one.name != "boot"}

@@ -483,8 +483,8 @@ def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path)
 
-    def other(split: Any, *, pretrained: bool) -> TinySegment:
-        return TinySegment(replace(split, bottleneck=0, shape=(7, 2, 2)), pretrained=pretrained)
+    def other(split: Any, *, weights: Any) -> TinySegment:
+        return TinySegment(replace(split, bottleneck=0, shape=(7, 2, 2)), weights=weights)
 
     monkeypatch.setattr("cloud_trainer.session.session_start.CloudSegment", other)
     with pytest.raises(ConfigError, match=r"(?s)is of another network .* move .*/r1 away"):
@@ -723,9 +723,9 @@ def let_in_before_there_was_a_bound(folder: Path, state: RobotState) -> None:
 def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let building a network of large pictures fail."""
 
-    def build(split: SplitSpec, *, pretrained: bool) -> TinySegment:
+    def build(split: SplitSpec, *, weights: Any) -> TinySegment:
         assert split.image_size < 1000, "it was built"
-        return TinySegment(split, pretrained=pretrained)
+        return TinySegment(split, weights=weights)
 
     monkeypatch.setattr("cloud_trainer.session.session_start.CloudSegment", build)
 
@@ -782,10 +782,10 @@ def test_what_cannot_be_opened_any_more_is_stuck_and_others_go_on(
         send(fleet, robot, 2)
     close(fleet)
 
-    def no_download(split: Any, *, pretrained: bool) -> TinySegment:
-        if pretrained:
+    def no_download(split: Any, *, weights: Any) -> TinySegment:
+        if weights != "none":
             raise ConfigError("pretrained weights cannot be downloaded")
-        return TinySegment(split, pretrained=pretrained)
+        return TinySegment(split, weights=weights)
 
     monkeypatch.setattr("cloud_trainer.session.session_start.CloudSegment", no_download)
     fleet = open_fleet(tmp_path)
@@ -819,10 +819,10 @@ def test_weights_that_a_checkpoint_replaces_need_not_be_there_any_more(
         close(fleet)
     shutil.rmtree(former)
 
-    def no_download(split: Any, *, pretrained: bool) -> TinySegment:
-        if pretrained:
+    def no_download(split: Any, *, weights: Any) -> TinySegment:
+        if weights != "none":
             raise ConfigError("pretrained weights cannot be downloaded")
-        return TinySegment(split, pretrained=pretrained)
+        return TinySegment(split, weights=weights)
 
     monkeypatch.setattr("cloud_trainer.session.session_start.CloudSegment", no_download)
     fleet = open_fleet(now, weights=str(former))

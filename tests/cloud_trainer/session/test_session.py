@@ -320,7 +320,7 @@ def test_a_robot_that_comes_back_goes_on_with_what_was_learned() -> None:
 
 def tiny_session(log: list[bytes], **changes: Any) -> RobotSession:
     state = dataclasses.replace(STATE, rehearse=1.0)
-    segment = TinySegment(dataclasses.replace(state.split, **changes), pretrained=False)
+    segment = TinySegment(dataclasses.replace(state.split, **changes), weights="none")
     trainer = CloudTrainer(cast("CloudSegment", segment), compute=Compute(device=CPU), peak_learning_rate=0.02)
     return RobotSession("r1", state, trainer, batch=4, memory=9, seed=0, read=lambda event: log[event - 1])
 

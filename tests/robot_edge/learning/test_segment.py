@@ -115,7 +115,7 @@ def test_a_layer_is_frozen_by_its_full_name_and_not_by_a_beginning() -> None:
 
 @pytest.mark.parametrize("name", ["layer3", "layer", "fc", "Stem"])
 def test_a_layer_that_the_robot_does_not_have_gets_those_it_has(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"--freeze {name}: .* it has stem, conv1, bn1, .*layer1.*layer2"):
+    with pytest.raises(ConfigError, match=f"--freeze {name}: .* it has all, stem, conv1, bn1, .*layer1.*layer2"):
         build_edge(network(freeze=name))
 
 
