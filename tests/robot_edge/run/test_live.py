@@ -7,9 +7,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +29,7 @@ from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from hierarchy.schedule import learning_rate
+from robot_edge.learning.framing import Region
 from robot_edge.learning.practice import SETTLING_STEPS
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.checkpoint import LAYOUT
@@ -35,7 +38,7 @@ from robot_edge.run.ending import go_through
 from robot_edge.run.live import live
 from robot_edge.run.robot_run import assemble
 from robot_edge.run.start import open_outbox
-from robot_edge.sources.frames import Frame, Header
+from robot_edge.sources.frames import Frame, Header, Pixels
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.uplink.uplink import Uplink
@@ -64,6 +67,7 @@ class Stage:
         self.scene: int | None = None  # instead of one for every ten frames
         self._toys = {name: SimulatedCamera(classes=[name], size=SIZE, seed=3) for name in ("ball", "star", "mug")}
         self.shown = "ball"
+        self.noise_beside: Pixels | None = None  # what stands still, and beside it something else in each frame
 
     def next(self, timeout: float | None = None) -> Frame | None:
         if self.trouble:
@@ -72,6 +76,9 @@ class Stage:
         self.position += 1
         frame = self._toys[self.shown].next()
         assert frame is not None
+        if (still := self.noise_beside) is not None:
+            noise = np.random.default_rng(self.position).integers(0, 256, still.shape, dtype=np.uint8)
+            frame = replace(frame, image=np.hstack([still, noise]))
         scene = self.position // 10 if self.scene is None else self.scene
         return Frame(image=frame.image, label=None, scene=scene, time=time.time(), header=self.header)
 
@@ -104,8 +111,8 @@ class World(MemoryLink):
                 self.predictions.append(message)
         return super().publish(topic, payload, qos=qos, retain=retain)
 
-    def command(self, action: Any, name: str = "", to: str = "", seconds: float = 0.0) -> None:
-        command = Command(id=f"{action} {name}", action=action, name=name, to=to, seconds=seconds)
+    def command(self, action: Any, name: str = "", to: str = "", seconds: float = 0.0, region: str = "") -> None:
+        command = Command(id=f"{action} {name}", action=action, name=name, to=to, seconds=seconds, region=region)
         self.offer(Delivery(topics.topic("robot", "r1", "command"), pack(command), retained=False))
 
 
@@ -148,10 +155,10 @@ class Robot:
         lesson = self.teaching.open
         return lesson.frames if lesson and lesson.name == name else 0
 
-    def order(self, *arguments: Any) -> CommandResult:
+    def order(self, *arguments: Any, **fields: Any) -> CommandResult:
         """Give a command, and return what came of it."""
         before = len(self.link.results)
-        self.link.command(*arguments)
+        self.link.command(*arguments, **fields)
         self.wait_for(lambda: len(self.link.results) > before)
         return self.link.results[-1]
 
@@ -329,6 +336,24 @@ def test_what_was_taught_and_undone_outlasts_the_process(start: Callable[..., Ro
     assert second.teaching.last.name == "sun"
     assert second.order("undo").ok
     assert second.classes() == ("ball",)
+
+
+def test_what_changes_outside_of_where_it_looks_is_not_seen_after_a_restart_either(start: Callable[..., Robot]) -> None:
+    robot = start(practice=0.1)
+    assert not robot.order("look", region="90%,0%,20%,20%").ok
+    robot.stage.noise_beside = np.full((SIZE, SIZE, 3), 90, np.uint8)
+    left = Region(0.0, 0.0, 50.0, 100.0)
+    assert robot.order("look", region=str(left)).ok
+    robot.link.command("teach", "wall", seconds=LESSON_SECONDS)
+    robot.wait_for(lambda: robot.shown("wall"))
+    passed = robot.stage.position + 20
+    robot.wait_for(lambda: robot.stage.position >= passed)
+    assert robot.shown("wall") == 1, "what is beside it is no new frame"
+    assert robot.order("stop").ok
+    robot.wait_for(lambda: "wall" in robot.state.memory.one_of_each())
+    assert np.abs(robot.state.memory.one_of_each()["wall"].astype(int) - 90).max() < 5
+    robot.end()
+    assert start(boot="d" * 16).run.viewfinder.framing.region == left
 
 
 def test_a_checkpoint_from_before_an_edit_is_edited(start: Callable[..., Robot], tmp_path: Path) -> None:
