@@ -17,7 +17,7 @@ from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cut import split_backbone
 from hierarchy.device import Compute, fastest
 from hierarchy.head import GrowingHead
-from hierarchy.layers import expansion
+from hierarchy.layers import crossing_shape, expansion, pool_of
 from hierarchy.learner import Learner
 from hierarchy.losses import logit_adjusted_cross_entropy
 
@@ -33,10 +33,11 @@ class CloudSegment(nn.Module):
         super().__init__()
         backbone = build_backbone(split.backbone, image_size=split.image_size, weights=weights)
         divided = split_backbone(backbone, split.cut)
-        crossing = (split.bottleneck or divided.shape[0], *divided.shape[1:])
+        pool = pool_of(split.shape) if split.shape[1:] != divided.shape[1:] else 0
+        crossing = crossing_shape(divided.shape, split.bottleneck, pool)
         if crossing != split.shape:
             raise ConfigError(f"the split says that {split.shape} crosses, {split.cut} gives {crossing}")
-        self.expansion = expansion(divided.shape, split.bottleneck)
+        self.expansion = expansion(divided.shape, split.bottleneck, pool, divided.rest)
         self.rest = divided.rest
         self.head = GrowingHead(backbone.features)
 

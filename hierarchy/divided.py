@@ -22,6 +22,7 @@ from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.cut import CutPoint, find_cut_points
 from hierarchy.device import Compute, choose_device
 from hierarchy.edge import EdgeSegment, EdgeTrainer, EdgeTrainerState, build_edge_segment, run_segment
+from hierarchy.layers import pool_of
 from hierarchy.learner import LearnerState
 from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.checkpoint import damaged, load_checkpoint, save_checkpoint
@@ -213,6 +214,7 @@ def divide(
     image_size: int = 32,
     bits: int = 4,
     bottleneck: int = 0,
+    pool: int = 0,
     weights: Weights = "none",
     freeze: Sequence[str] = (),
     classes: Iterable[str] = (),
@@ -225,6 +227,7 @@ def divide(
 
     backbone, cut: as torchvision names them, or timm:NAME; `cut_points` lists the cuts. image_size: pixels a side.
     bits: of each value that crosses, 1 to 8. bottleneck: channels that cross; 0 for all that the cut has.
+    pool: places a side that cross, each an average of a part of the map; 0 for the map as it is.
     weights: none for random ones, default for the library's pretrained ones, or the path of a state dict.
     freeze: layers of the front that do not learn. classes: to begin with; more come as they are met.
     edge_learning_rate, cloud_learning_rate: at their peak.
@@ -256,6 +259,7 @@ def divide(
             bottleneck_channels=bottleneck,
             weights=weights,
             freeze=tuple(freeze),
+            pool=pool,
         )
         edge.exit.head.grow(names, None)
     with TorchRandom(seed, place):  # draws the same backbone once more, as the other end would
@@ -282,6 +286,7 @@ def _restored(state: DividedState, device: str) -> DividedNetwork:
         image_size=split.image_size,
         bits=split.bits,
         bottleneck=split.bottleneck,
+        pool=pool_of(split.shape),
         freeze=state.freeze,
         edge_learning_rate=state.edge_learning_rate,
         cloud_learning_rate=state.cloud_learning_rate,

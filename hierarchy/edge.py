@@ -24,7 +24,7 @@ from hierarchy.exits import ExitAt, FeatureExit, MapStatistics
 from hierarchy.head import GrowingHead
 from hierarchy.head_fit import fit_rows
 from hierarchy.input_spec import InputSpec
-from hierarchy.layers import EarlyExit, bottleneck
+from hierarchy.layers import EarlyExit, bottleneck, crossing_shape
 from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.still import StillEncoder
@@ -52,9 +52,11 @@ class EdgeSegment(nn.Module):
         freeze: tuple[str, ...] = (),
         exit_at: ExitAt = "cut",
         spec: InputSpec = InputSpec(),  # noqa: B008  frozen
+        pool: int = 0,
     ) -> None:
         """Put the halves' front to work.
 
+        bottleneck_channels, pool: as in `crossing_shape`.
         freeze: layers to leave as they are, by name, STEM or ALL. spec: what the front wants its input to look like.
         rest_digest: of the pretrained weights that the rest begins with here, empty for random ones.
         Raises CutError for an impossible bottleneck and ConfigError for a layer that the front does not have.
@@ -62,8 +64,8 @@ class EdgeSegment(nn.Module):
         super().__init__()
         self.stands_still = ALL in freeze
         self.front = divided.front
-        self.bottleneck = bottleneck(divided.shape, bottleneck_channels)
-        self.shape = (bottleneck_channels or divided.shape[0], *divided.shape[1:])
+        self.bottleneck = bottleneck(divided.shape, bottleneck_channels, pool)
+        self.shape = crossing_shape(divided.shape, bottleneck_channels, pool)
         self.exit = _exit(divided, self.shape, exit_at, stands_still=self.stands_still)
         if isinstance(self.exit, FeatureExit) and self.stands_still:
             self._frozen = [self.front, self.bottleneck, self.exit.trunk]
@@ -120,6 +122,7 @@ def build_edge_segment(
     weights: Weights,
     freeze: tuple[str, ...] = (),
     exit_at: ExitAt = "cut",
+    pool: int = 0,
 ) -> tuple[EdgeSegment, SplitSpec]:
     """Return a new edge segment, and the split that tells the other end which half is left to it.
 
@@ -128,7 +131,7 @@ def build_edge_segment(
     whole = build_backbone(backbone, image_size=image_size, weights=weights)
     divided = split_backbone(whole, cut)
     digest = "" if weights == "none" else weights_digest(divided.rest)
-    segment = EdgeSegment(divided, bottleneck_channels, freeze, exit_at, whole.spec)
+    segment = EdgeSegment(divided, bottleneck_channels, freeze, exit_at, whole.spec, pool)
     segment.rest_digest = digest
     split = SplitSpec(
         backbone=backbone,

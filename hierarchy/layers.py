@@ -14,32 +14,58 @@ EXIT_CHANNELS = 128
 # any, a 1x1 convolution is a linear layer.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# Of a sample that is a map: channels, rows, columns.
+MAP_DIMENSIONS = 3
+# Layers without parameters that bring neighbours of a map together.
+WINDOWS = (nn.AvgPool2d, nn.MaxPool2d)
 
 
-def bottleneck(shape: tuple[int, ...], channels: int) -> nn.Module:
-    """Return a 1x1 convolution from shape[0] to fewer channels, normalised so that every quantization level is used.
+def crossing_shape(shape: tuple[int, ...], channels: int, pool: int) -> tuple[int, ...]:
+    """Return how a sample (C, ...) crosses. channels: 0 for all. pool: places a side that a map has at most, 0 for all.
 
-    shape: one sample (C, ...). channels: 0 for none. Raises CutError where it would not be fewer.
+    Raises CutError where there is no map to pool.
     """
-    if channels == 0:
-        return nn.Identity()
-    _check_narrower(shape, channels)
-    spatial = len(shape) - 1
-    return nn.Sequential(_convolution(shape[0], channels, spatial, kernel=1), NORMS[spatial](channels))
+    return (channels or shape[0], *_places(shape, pool))
 
 
-def expansion(shape: tuple[int, ...], channels: int) -> nn.Module:
-    """Return the 1x1 convolution that takes a bottleneck's output back to shape[0] channels.
+def pool_of(crossing: tuple[int, ...]) -> int:
+    """Return a ``pool`` with which a sample crosses in that shape, whatever it was before: 0 where it is no square."""
+    square = len(crossing) == MAP_DIMENSIONS and crossing[1] == crossing[2]
+    return crossing[1] if square else 0
 
-    Raises CutError where that is no bottleneck.
+
+def bottleneck(shape: tuple[int, ...], channels: int, pool: int = 0) -> nn.Module:
+    """Return what makes a sample smaller before it crosses: fewer places, fewer channels, or both.
+
+    Places are averages of the map. Channels are made by a 1x1 convolution, normalised so that every quantization level
+    is used.
+
+    shape: one sample (C, ...). channels, pool: as in `crossing_shape`. Raises CutError where they fit no such sample.
     """
-    if channels == 0:
-        return nn.Identity()
-    _check_narrower(shape, channels)
-    spatial = len(shape) - 1
-    return nn.Sequential(
-        _convolution(channels, shape[0], spatial, kernel=1), NORMS[spatial](shape[0]), nn.ReLU(inplace=True)
-    )
+    layers: list[nn.Module] = []
+    if _places(shape, pool) != shape[1:]:
+        layers.append(nn.AdaptiveAvgPool2d(pool))
+    if channels:
+        _check_narrower(shape, channels)
+        spatial = len(shape) - 1
+        layers += [_convolution(shape[0], channels, spatial, kernel=1), NORMS[spatial](channels)]
+    return _one_after_another(layers)
+
+
+def expansion(shape: tuple[int, ...], channels: int, pool: int = 0, rest: nn.Module | None = None) -> nn.Module:
+    """Return what brings a sample back to a shape (C, ...) behind the `bottleneck`, for the rest of the backbone.
+
+    A rest that looks at each place by itself gets the few places that crossed: it takes less time, and is as good.
+    Others get a map of the old size, interpolated. Raises CutError where that is no bottleneck.
+    """
+    layers: list[nn.Module] = []
+    if channels:
+        _check_narrower(shape, channels)
+        spatial = len(shape) - 1
+        layers += [_convolution(channels, shape[0], spatial, kernel=1), NORMS[spatial](shape[0]), nn.ReLU(inplace=True)]
+    if _places(shape, pool) != shape[1:] and (rest is None or not _is_by_place(rest)):
+        layers.append(nn.Upsample(shape[1:], mode="bilinear"))
+    return _one_after_another(layers)
 
 
 class EarlyExit(nn.Module):
@@ -61,6 +87,31 @@ class EarlyExit(nn.Module):
         pooled = mixed.flatten(2).mean(2) if mixed.ndim > 2 else mixed
         logits: Tensor = self.head(pooled)
         return logits
+
+
+def _places(shape: tuple[int, ...], pool: int) -> tuple[int, ...]:
+    """Return what a sample (C, ...) has behind its channels once it is pooled."""
+    if pool and len(shape) != MAP_DIMENSIONS:
+        raise CutError(f"pool {pool}: what crosses at this cut is {shape}, no map; use 0")
+    return (pool, pool) if 0 < pool < max(shape[1:], default=0) else shape[1:]
+
+
+def _one_after_another(layers: list[nn.Module]) -> nn.Module:
+    return nn.Sequential(*layers) if len(layers) > 1 else next(iter(layers), nn.Identity())
+
+
+def _is_by_place(rest: nn.Module) -> bool:
+    """Whether nothing but an average over a whole map brings its places together."""
+    return all(_is_pointwise(one) for one in rest.modules() if isinstance(one, WINDOWS) or _has_parameters(one))
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    by_place = isinstance(layer, nn.modules.batchnorm._NormBase)
+    return by_place or (isinstance(layer, nn.Conv2d) and set(layer.kernel_size) == {1})
+
+
+def _has_parameters(layer: nn.Module) -> bool:
+    return any(True for _ in layer.parameters(recurse=False))
 
 
 def _check_narrower(shape: tuple[int, ...], channels: int) -> None:

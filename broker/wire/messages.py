@@ -68,7 +68,8 @@ class SplitSpec:
 
     backbone: a torchvision classifier's name, or timm:NAME. cut: the node whose output crosses.
     image_size: pixels, square. bits: of a quantized value. bottleneck: channels that cross, 0 for all of them.
-    shape: one sample as it crosses, channels first, after the bottleneck.
+    shape: one sample as it crosses, channels first, after the bottleneck. A map
+    with fewer rows than the cut has, and as many columns, is one of averages.
     """
 
     backbone: Text

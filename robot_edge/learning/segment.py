@@ -27,6 +27,7 @@ def build_edge(network: NetworkSettings) -> tuple[EdgeSegment, SplitSpec, Weight
         weights=weights,
         freeze=network.frozen_layers,
         exit_at=network.exit,
+        pool=network.pool,
     )
     if network.former_run is None:
         return segment, split, start

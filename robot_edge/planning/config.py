@@ -85,4 +85,4 @@ class PlanConfig:
 
     def run_with(self, cut: str, bits: int, bottleneck: int) -> RobotConfig:
         """Return the settings of a run that is divided like that."""
-        return replace(self.run, network=replace(self.run.network, cut=cut, bits=bits, bottleneck=bottleneck))
+        return replace(self.run, network=replace(self.run.network, cut=cut, bits=bits, bottleneck=bottleneck, pool=0))

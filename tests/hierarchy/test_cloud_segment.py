@@ -14,9 +14,10 @@ SPLIT = SplitSpec(
     backbone="shufflenet_v2_x0_5", cut="stage2.3.view_1", image_size=16, bits=4, bottleneck=0, shape=(48, 4, 4)
 )
 NARROW = dataclasses.replace(SPLIT, bottleneck=6, shape=(6, 4, 4))
+POOLED = dataclasses.replace(NARROW, shape=(6, 2, 2))
 
 
-@pytest.mark.parametrize("split", [SPLIT, NARROW])
+@pytest.mark.parametrize("split", [SPLIT, NARROW, POOLED])
 def test_it_predicts_from_what_crosses(split: SplitSpec) -> None:
     segment = CloudSegment(split, weights="none")
     segment.head.grow(["cat", "dog"], None)
@@ -45,11 +46,12 @@ def test_a_seed_repeats_the_weights() -> None:
         ({"cut": "stage9"}, "cannot cut shufflenet_v2_x0_5 at 'stage9'"),
         ({"cut": "stage2.0.branch1.0"}, "not exactly one tensor"),
         ({"shape": (48, 2, 8)}, r"says that \(48, 2, 8\) crosses, stage2.* gives \(48, 4, 4\)"),
+        ({"shape": (48, 5, 5)}, r"says that \(48, 5, 5\) crosses, stage2.* gives \(48, 4, 4\)"),
         ({"shape": (48,)}, r"says that \(48,\) crosses"),
         ({"bottleneck": 6}, r"says that \(48, 4, 4\) crosses, stage2.* gives \(6, 4, 4\)"),
         ({"bottleneck": 48, "shape": (48, 4, 4)}, "bottleneck of 48 channels: the cut has 48"),
         ({"bottleneck": 8192, "shape": (8192, 4, 4)}, "bottleneck of 8192 channels"),
-        ({"image_size": 32}, r"gives \(48, 8, 8\)"),
+        ({"image_size": 8}, r"says that \(48, 4, 4\) crosses, stage2.* gives \(48, 2, 2\)"),
         ({"backbone": "vit_b_16", "image_size": 15}, "patches of 16 pixels and cannot take 15"),
         ({"backbone": "alexnet", "image_size": 8, "cut": "features.5"}, "alexnet cannot take images of 8"),
     ],

@@ -66,8 +66,15 @@ def test_without_the_quantizer_the_halves_are_the_whole_network() -> None:
         assert torch.equal(both.cloud(both.edge.encode(images)), both.cloud.head(whole(images)))
 
 
-def test_a_saved_one_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    one = network(freeze=("stem",), cloud_learning_rate=0.03)
+def test_of_a_pooled_map_fewer_values_cross() -> None:
+    pooled = network(pool=2)
+    step = pooled.step(*batch(12, 0))
+    assert pooled.split.shape == step.quantized.codes.shape[1:] == (8, 2, 2)
+
+
+@pytest.mark.parametrize("pool", [0, 2])
+def test_a_saved_one_goes_on_bit_for_bit(tmp_path: Path, pool: int) -> None:
+    one = network(freeze=("stem",), cloud_learning_rate=0.03, pool=pool)
     for number in range(2):
         one.step(*batch(12, number))
     one.save(tmp_path)

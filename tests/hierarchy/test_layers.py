@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from broker.errors import CutError
-from hierarchy.layers import EXIT_CHANNELS, EarlyExit, bottleneck, expansion
+from hierarchy.layers import EXIT_CHANNELS, EarlyExit, bottleneck, crossing_shape, expansion, pool_of
 
 # Pooled features, a transformer's tokens, an image, a video.
 SHAPES = [(6,), (6, 5), (6, 4, 3), (6, 2, 4, 3)]
@@ -34,6 +35,54 @@ def test_a_bottleneck_that_is_none_is_refused(channels: int) -> None:
     for layer in (bottleneck, expansion):
         with pytest.raises(CutError, match=f"bottleneck of {channels} channels: the cut has 6; use 1 to 5, or 0"):
             layer((6, 4, 3), channels)
+
+
+def test_a_pooled_map_holds_averages_and_comes_back_in_its_old_size() -> None:
+    x = torch.arange(36.0).reshape(1, 1, 6, 6)
+    pooled = bottleneck((1, 6, 6), 0, pool=2)(x)
+    assert pooled.tolist() == [[[[7, 10], [25, 28]]]]
+    back = expansion((1, 6, 6), 0, pool=2, rest=nn.Conv2d(1, 1, 3))(pooled)
+    assert back.shape == x.shape
+    torch.testing.assert_close(back.mean(), x.mean())
+
+
+def test_channels_and_places_can_both_be_fewer() -> None:
+    x = torch.randn(4, 6, 5, 5)
+    narrow = bottleneck((6, 5, 5), 2, pool=3)(x)
+    assert narrow.shape == (4, *crossing_shape((6, 5, 5), 2, 3)) == (4, 2, 3, 3)
+    assert expansion((6, 5, 5), 2, pool=3, rest=nn.Conv2d(6, 6, 3))(narrow).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("layer", "takes_places"),
+    [(nn.Conv2d(1, 1, 1), True), (nn.Conv2d(1, 1, 3), False), (nn.AvgPool2d(2), False), (nn.Linear(6, 6), False)],
+)
+def test_a_rest_that_looks_at_each_place_by_itself_gets_those_that_crossed(
+    layer: nn.Module, takes_places: bool
+) -> None:
+    rest = nn.Sequential(nn.BatchNorm2d(1), nn.ReLU(), layer, nn.AdaptiveAvgPool2d(1))
+    places = expansion((1, 6, 6), 0, pool=2, rest=rest)(torch.ones(1, 1, 2, 2)).shape[2:]
+    assert places == ((2, 2) if takes_places else (6, 6))
+
+
+@pytest.mark.parametrize("pool", [6, 7])
+def test_a_map_that_has_no_more_places_is_not_pooled(pool: int) -> None:
+    assert isinstance(bottleneck((1, 6, 6), 0, pool), nn.Identity)
+    assert isinstance(expansion((1, 6, 6), 0, pool), nn.Identity)
+    assert crossing_shape((1, 6, 6), 0, pool) == (1, 6, 6)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 5), (6, 2, 4, 3)])
+def test_what_is_no_map_is_not_pooled(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CutError, match=r"pool 2: what crosses at this cut is \(6,.*no map; use 0"):
+        bottleneck(shape, 0, pool=2)
+
+
+def test_the_pool_of_a_crossing_shape_gives_it_again() -> None:
+    for pool in (0, 1, 3, 6):
+        crossing = crossing_shape((4, 6, 6), 0, pool)
+        assert crossing_shape((4, 6, 6), 0, pool_of(crossing)) == crossing
+    assert pool_of((4, 6, 5)) == pool_of((4, 6)) == 0
 
 
 @pytest.mark.parametrize("shape", SHAPES)

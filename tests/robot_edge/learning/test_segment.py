@@ -46,6 +46,17 @@ def test_what_crosses_is_what_the_split_says() -> None:
     assert start == "none"
 
 
+def test_of_a_pooled_map_the_averages_cross() -> None:
+    whole, *_ = build_edge(network())
+    segment, split, _ = build_edge(network(pool=2))
+    assert split.shape == (128, 2, 2)
+    segment.front.load_state_dict(whole.front.state_dict())
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        averages = whole.eval().encode(images).reshape(2, 128, 2, 2, 2, 2).mean((3, 5))
+        torch.testing.assert_close(segment.eval().encode(images), averages)
+
+
 def test_without_a_bottleneck_all_channels_cross() -> None:
     segment, split, _ = build_edge(network())
     assert split.shape == segment.encode(torch.randn(2, 3, 16, 16)).shape[1:] == (128, 4, 4)
