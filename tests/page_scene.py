@@ -70,7 +70,7 @@ def robot(server: object) -> Change:
     from hierarchy.runtime.page.server import PageServer
     from robot_edge.inference.cascade import Decision, nothing_seen
     from robot_edge.inference.seeing_thread import View
-    from robot_edge.learning.framing import parse_region
+    from robot_edge.learning.framing import Framing, parse_region
     from robot_edge.page.app import build
     from robot_edge.page.page_model import ClassRow, PageModel, PageState, Thumbnail
     from robot_edge.sources.frames import Frame
@@ -79,8 +79,11 @@ def robot(server: object) -> Change:
     frame = Frame(image=np.zeros((48, 64, 3), np.uint8), label=None, scene=0, time=0.0)
     mug = Decision(name="mug", confidence=1.0, by="exit", taken_at=0.0, latency=0.001)
     rows = tuple(ClassRow(name=name, frames=1, accuracy=0.5) for name in NAMES)
+    framing = Framing(size=32)
     page_model = PageModel(
-        robot="r1", commands=Mailbox(8), state=PageState(classes=rows, camera="reconnecting to camera 0")
+        robot="r1",
+        commands=Mailbox(8),
+        state=PageState(classes=rows, camera="reconnecting to camera 0", framing=framing),
     )
     page_model.thumbnails = {name: Thumbnail.of(frame.image) for name in NAMES}
     views = [View(frame, mug, 1, time.monotonic())]
@@ -90,7 +93,8 @@ def robot(server: object) -> Change:
         if line == "obey":
             command = page_model.commands.take(60.0)
             assert command
-            page_model.state = replace(page_model.state, region=parse_region(command.region))
+            looks = replace(framing, region=parse_region(command.region))
+            page_model.state = replace(page_model.state, framing=looks)
             return
         now, stale = time.monotonic(), line == "stale"
         decision = nothing_seen(now) if stale else mug

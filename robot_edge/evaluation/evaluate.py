@@ -32,6 +32,7 @@ from robot_edge.evaluation.evaluation_report import FrameResult, report, thresho
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
 from robot_edge.learning.frame_memory import KeptFrame, frames_in
+from robot_edge.learning.framed import framing_for
 from robot_edge.learning.held_out import HELD_OUT_SEED
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
@@ -93,7 +94,7 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
         predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
     else:
         log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
-    framing = run.network.framing if config.look else framing_of(Path(config.checkpoint), run.network)
+    framing = framing_for(run.network) if config.look else framing_of(Path(config.checkpoint), run.network)
     tested: list[FrameResult] = []
     with (
         StopRequest() as stop,

@@ -7,8 +7,22 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from broker.errors import ConfigError
+from hierarchy.backbone import input_spec
 from robot_edge.learning.framing import Framing, Region
+from robot_edge.learning.settings import NetworkSettings, region_of
 from robot_edge.sources.frames import Frame, Frames, Pixels
+
+
+def framing_for(network: NetworkSettings) -> Framing:
+    """Return how a frame becomes what the network of these settings sees. Raises ConfigError."""
+    spec = input_spec(network.backbone, network.image_size)
+    return Framing(
+        size=network.image_size,
+        fit=network.fit,
+        interpolation=spec.interpolation,
+        crop=spec.crop,
+        region=region_of(network.look),
+    )
 
 
 class Framed:

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from broker.errors import ConfigError
+from hierarchy.input_spec import Interpolation
 from robot_edge.sources.frames import Pixels
 
 # crop: the largest centred square. letterbox: all of it, between grey bars. squash: all of it, its sides made equal.
 Fit = Literal["crop", "letterbox", "squash"]
-Interpolation = Literal["bilinear", "bicubic"]
 
 # What people write for all of a frame.
 WHOLE_TEXT = "whole"
@@ -118,7 +118,7 @@ def parse_region(text: str) -> Region:
 class Framing:
     """How a frame becomes what the network sees: uint8 (size, size, 3).
 
-    crop: share of the fitted square's side that is kept, around its centre, as the network was trained.
+    crop: share of the square's side that the fit of that name keeps, around its centre, as the network was tested.
     """
 
     size: int
@@ -131,15 +131,30 @@ class Framing:
         """Return what the network sees of a frame uint8 (H, W, 3). Raises ConfigError for a region it does not have."""
         return self.fitted(self.region.cut(image))
 
+    def seen(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Return left, top, right and bottom of what the network sees of a frame of that size, in pixels.
+
+        Raises ConfigError for a region that the frame does not have.
+        """
+        left, top, right, bottom = self.region.box(width, height)
+        wide, high = self._kept(right - left, bottom - top)
+        left, top = left + (right - left - wide) // 2, top + (bottom - top - high) // 2
+        return left, top, left + wide, top + high
+
     def fitted(self, part: Pixels) -> Pixels:
         """Return a part of a frame, uint8 (H, W, 3), as the network sees it."""
         if self.fit == "letterbox":
             return self._letterboxed(part)
         height, width, _ = part.shape
-        wide, high = (width, height) if self.fit == "squash" else (min(width, height),) * 2
-        wide, high = round(wide * self.crop), round(high * self.crop)
+        wide, high = self._kept(width, height)
         left, top = (width - wide) // 2, (height - high) // 2
         return self._scaled(part[top : top + high, left : left + wide], self.size, self.size)
+
+    def _kept(self, width: int, height: int) -> tuple[int, int]:
+        """Return how wide and high the middle is that the fit keeps of a part of that size."""
+        if self.fit != "crop":
+            return width, height
+        return (max(1, round(self.crop * min(width, height))),) * 2
 
     def _letterboxed(self, part: Pixels) -> Pixels:
         height, width, _ = part.shape

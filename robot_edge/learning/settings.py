@@ -11,7 +11,7 @@ from broker.program.paths import typed_path
 from broker.wire.quantize import MAX_BITS, MIN_BITS
 from hierarchy.runtime.command_line import check_range
 from hierarchy.runtime.settings import is_weights_file
-from robot_edge.learning.framing import WHOLE_TEXT, Fit, Framing, Region, parse_region
+from robot_edge.learning.framing import WHOLE_TEXT, Fit, Region, parse_region
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,6 @@ class NetworkSettings:
         check_range("pool", self.pool, 0, 1024)
         check_range("image-size", self.image_size, 8, 1024)
         region_of(self.look)
-
-    @property
-    def framing(self) -> Framing:
-        """How a frame becomes what the network sees."""
-        return Framing(size=self.image_size, fit=self.fit, region=region_of(self.look))
 
     @property
     def frozen_layers(self) -> tuple[str, ...]:

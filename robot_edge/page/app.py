@@ -322,9 +322,10 @@ class _Page:
 
     def _show_region(self, state: PageState) -> None:
         view = self._page_model.next_view(0, 0.0) if self._page_model.next_view else None
-        if view and state.region.in_percent:  # else the frame that makes it percent is still to come
+        # A region in pixels is one in percent from the first frame on.
+        if view and state.framing and state.framing.region.in_percent:
             height, width, _ = view.frame.image.shape
-            self._region.show(state.region, width, height)
+            self._region.show(state.framing, width, height)
 
     def _show_lesson(self, state: PageState) -> None:
         lesson = state.lesson

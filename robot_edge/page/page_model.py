@@ -13,7 +13,7 @@ from broker.link.mailbox import Mailbox
 from broker.wire.messages import Action, Command, CommandResult
 from hierarchy.runtime.page.history import Point
 from robot_edge.inference.seeing_thread import View
-from robot_edge.learning.framing import WHOLE, Region
+from robot_edge.learning.framing import Framing
 from robot_edge.sources.frames import Pixels
 from robot_edge.teaching.commands import new_command
 
@@ -61,7 +61,7 @@ class PageState:
 
     live: whether it can be taught. camera, link, outbox, quarantine: what is wrong with each, empty where nothing is.
     undoable: the class of the lesson that an undo would take back, empty for none. goodput: bytes a second, None where
-    not known. region: of each frame that the network sees. history: Unix times with exit loss, cloud loss, exit and
+    not known. framing: what of a frame the network sees. history: Unix times with exit loss, cloud loss, exit and
     cloud prequential accuracy.
     """
 
@@ -83,7 +83,7 @@ class PageState:
     bytes_per_image: float | None = None
     exit_accuracy: float | None = None
     cloud_accuracy: float | None = None
-    region: Region = WHOLE
+    framing: Framing | None = None
     history: tuple[Point, ...] = ()
 
 

@@ -8,7 +8,7 @@ from nicegui import ui
 from nicegui.events import GenericEventArguments
 
 from broker.errors import ConfigError
-from robot_edge.learning.framing import LEAST_PERCENT, WHOLE, Region, parse_region
+from robot_edge.learning.framing import LEAST_PERCENT, WHOLE, Framing, Region, parse_region
 
 CSS = """
 .rb-look, .rb-look svg { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; }
@@ -51,12 +51,12 @@ DRAW = """
 
 
 class RegionBox:
-    """A box on the picture, and beside it what chooses another or clears it."""
+    """A box on the picture, what is not seen darker, and beside it what chooses another box or clears it."""
 
     def __init__(self, look: Callable[[Region], None]) -> None:
         """look: asks the robot to look there."""
         self._look = look
-        self._shown: tuple[Region, int, int] | None = None
+        self._shown: tuple[Framing, int, int] | None = None
         self._choosing = False
 
     def on_picture(self) -> None:
@@ -83,21 +83,20 @@ class RegionBox:
         ui.on("look", self._drawn)
         self._show_choosing()
 
-    def show(self, region: Region, width: int, height: int) -> None:
-        """Show the region on a picture of that many pixels."""
-        if (region, width, height) == self._shown:
+    def show(self, framing: Framing, width: int, height: int) -> None:
+        """Show what the network sees of a picture of that many pixels."""
+        if (framing, width, height) == self._shown:
             return
-        self._shown = region, width, height
-        left, top, right, bottom = region.box(width, height)
-        drawn = ""
-        if region != WHOLE:
-            whole = f"M0 0H{width}V{height}H0Z"
-            inner = f"M{left} {top}H{right}V{bottom}H{left}Z"
-            size = f'width="{right - left}" height="{bottom - top}"'
-            drawn = f'<path d="{whole}{inner}"/><rect x="{left}" y="{top}" {size}/>'
+        self._shown = framing, width, height
+        region, whole = framing.region, framing.region == WHOLE
+        left, top, right, bottom = framing.seen(width, height)
+        drawn = f'<path d="M0 0H{width}V{height}H0Z M{left} {top}H{right}V{bottom}H{left}Z"/>'
+        if not whole:
+            left, top, right, bottom = region.box(width, height)
+            drawn += f'<rect x="{left}" y="{top}" width="{right - left}" height="{bottom - top}"/>'
         self._box.set_content(f'<svg viewBox="0 0 {width} {height}">{drawn}</svg>')
-        self._said.set_text("" if region == WHOLE else f"Looks at {region} of the picture.")
-        self._clear.set_visibility(region != WHOLE)
+        self._said.set_text("" if whole else f"Looks at {region} of the picture.")
+        self._clear.set_visibility(not whole)
 
     def _turn(self) -> None:
         self._choosing = not self._choosing

@@ -21,6 +21,7 @@ from broker.program.plain_text import say
 from broker.security.tls import credentials_for
 from hierarchy.device import Compute, set_threads
 from hierarchy.runtime.progress import RunProgress
+from robot_edge.learning.framed import framing_for
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidates
@@ -85,6 +86,7 @@ def plan(config: PlanConfig) -> None:
 def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
     """Return a batch of frames to measure with; of a source that shows fewer, the same ones again."""
     images: list[NDArray[np.uint8]] = []
+    see = framing_for(config.run.network).input
     give_up = time.monotonic() + FRAME_SECONDS
     source = open_source(
         config.run.source.source,
@@ -103,7 +105,7 @@ def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
         while len(images) < config.run.learning.batch and (wait := give_up - time.monotonic()) > 0:
             if (frame := source.next(wait)) is None:
                 break
-            images.append(config.run.network.framing.input(frame.image))
+            images.append(see(frame.image))
     if not images:
         raise ConfigError(f"--source {config.run.source.source} showed no frame within {FRAME_SECONDS:.0f} s")
     rows = np.resize(np.arange(len(images)), config.run.learning.batch)

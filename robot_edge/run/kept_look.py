@@ -10,6 +10,7 @@ from broker.program.machine import refused
 from hierarchy.runtime.checkpoint import write_json
 from hierarchy.runtime.run_folder import RunFolder
 from hierarchy.runtime.state import Layout
+from robot_edge.learning.framed import framing_for
 from robot_edge.learning.framing import Framing, Region, parse_region
 from robot_edge.learning.settings import NetworkSettings
 
@@ -38,10 +39,13 @@ def framing_of(folder: Path, network: NetworkSettings) -> Framing:
 
     Raises ConfigError.
     """
+    kept, framing = _read(folder), framing_for(network)
+    return replace(framing, region=parse_region(kept.now)) if kept and kept.given == network.look else framing
+
+
+def _read(folder: Path) -> KeptLook | None:
     try:
-        kept = LAYOUT.read(folder / LOOK) if (folder / LOOK).exists() else None
-        chosen = kept is not None and kept.given == network.look
-        return replace(network.framing, region=parse_region(kept.now)) if kept and chosen else network.framing
+        return LAYOUT.read(folder / LOOK) if (folder / LOOK).exists() else None
     except OSError as error:
         raise refused(str(folder / LOOK), error, path=folder) from error
     except (ValueError, KeyError) as error:

@@ -57,7 +57,7 @@ class PagePublisher:
             undoable=last.name if self.teaching and (last := self.teaching.open or self.teaching.last) else "",
             trainer_online=self.uplink.presence.trainer_online,
             link=self.uplink.waits_for,
-            region=self.viewfinder.framing.region,
+            framing=self.viewfinder.framing,
         )
 
     def _lesson(self) -> LessonRow | None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from broker.errors import ConfigError
-from robot_edge.learning.framed import Viewfinder
+from robot_edge.learning.framed import Viewfinder, framing_for
 from robot_edge.learning.framing import WHOLE, Framing, Region, parse_region
+from robot_edge.learning.settings import NetworkSettings
 from robot_edge.sources.frames import Pixels
 
 
@@ -48,3 +49,12 @@ def test_pixels_of_the_first_frame_are_the_same_place_when_the_camera_comes_back
     assert set(finder.input(frame()).ravel()) == {255}
     assert set(finder.input(frame(20, 40)).ravel()) == {255}
     assert set(finder.input(frame(400, 800)).ravel()) == {255}
+
+
+def test_small_pictures_are_scaled_as_ever_and_others_as_their_network_was_tested() -> None:
+    small = framing_for(NetworkSettings(backbone="resnet18", image_size=32))
+    assert small == Framing(size=32)
+    large = framing_for(NetworkSettings(backbone="efficientnet_b0", image_size=224, fit="squash", look="1,2,30,40"))
+    assert large == Framing(
+        size=224, fit="squash", interpolation="bicubic", crop=0.875, region=Region(1, 2, 30, 40, False)
+    )

@@ -149,3 +149,16 @@ def test_pixels_that_a_frame_does_not_have_are_refused_with_its_size() -> None:
 def test_the_least_region_of_the_least_frame_has_a_pixel() -> None:
     assert parse_region("98%,98%,2%,2%").cut(filled(3, 3)).shape == (1, 1, 3)
     assert parse_region("0%,0%,2%,2%").cut(filled(3, 3)).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox", "squash"])
+@pytest.mark.parametrize("look", ["whole", "25%,0%,50%,100%", "3,5,41,20"])
+def test_what_is_said_to_be_seen_is_what_is_seen(fit: Any, look: str) -> None:
+    framing = Framing(size=16, fit=fit, crop=0.8, region=parse_region(look))
+    left, top, right, bottom = framing.seen(64, 48)
+    image = filled(48, 64, RED)
+    image[top:bottom, left:right] = GREEN
+    seen = framing.input(image).copy()  # it may be a part of the frame itself
+    assert ((seen == GREEN).all(axis=2) | (seen == BAR_GREY).all(axis=2)).all(), "more is seen"
+    image[top, left] = image[bottom - 1, right - 1] = RED
+    assert (framing.input(image) != seen).any(), "less is seen"
