@@ -31,6 +31,7 @@ from hierarchy.runtime.settings import flat_fields
 from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
+from robot_edge.learning.automatic import FROM_SCRATCH
 from robot_edge.learning.frame_memory import KeptFrame, frames_in
 from robot_edge.learning.framed import framing_for
 from robot_edge.learning.held_out import HELD_OUT_SEED
@@ -180,7 +181,7 @@ def _settings(config: EvaluateConfig) -> RobotConfig:
     kept |= {"broker": config.broker or former.get("broker"), "credentials": config.credentials, "outbox_mb": 1.0}
     kept |= {"held_out": "", "held_out_labels": ""}  # what the run was tested on is not looked at
     kept |= {"look": config.look} if config.look else {}
-    return RobotConfig.from_flags(**kept)
+    return RobotConfig.from_flags(**{**FROM_SCRATCH, **kept})
 
 
 def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[KeptFrame], RobotCheckpoint]:

@@ -8,6 +8,7 @@ from hierarchy.backbone import Weights as Initial
 from hierarchy.edge import EdgeSegment, build_edge_segment
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint
+from robot_edge.learning.automatic import resolved
 from robot_edge.learning.former_versions import NETWORK
 from robot_edge.learning.settings import NetworkSettings
 
@@ -17,6 +18,8 @@ def build_edge(network: NetworkSettings) -> tuple[EdgeSegment, SplitSpec, Weight
 
     Raises ConfigError, and CutError where the network cannot be cut there.
     """
+    network = resolved(network)
+    assert network.exit != "auto"
     start, weights = _start_of(network)
     segment, split = build_edge_segment(
         network.backbone,

@@ -13,51 +13,70 @@ from hierarchy.runtime.command_line import check_range
 from hierarchy.runtime.settings import is_weights_file
 from robot_edge.learning.framing import WHOLE_TEXT, Fit, Region, parse_region
 
+# What leaves a setting open, by its name.
+AUTOMATIC = {
+    "backbone": "auto",
+    "cut": "auto",
+    "bits": 0,
+    "bottleneck": -1,
+    "pool": -1,
+    "image_size": 0,
+    "weights": "auto",
+    "freeze": "auto",
+    "exit": "auto",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkSettings:
     """Which network is trained, where it is cut, and what crosses the cut."""
 
-    backbone: str = "resnet18"
+    backbone: str = "auto"
     """Any classifier of torchvision, or of timm as timm:NAME. Images of up to 64 pixels get a smaller first
-    convolution."""
-    cut: str = "layer2"
-    """The layer behind which the network is cut, by its name in torchvision; list prints all."""
-    bits: int = 4
-    """Bits of each value sent, 1 to 8."""
+    convolution. auto: resnet18, but timm:tf_efficientnet_lite0 with its pretrained weights for a camera of whose
+    network nothing is said."""
+    cut: str = "auto"
+    """The layer behind which the network is cut, by its name; list prints all. auto: layer2, but of a network that
+    stands still the last one that leaves the cloud a layer."""
+    bits: int = 0
+    """Bits of each value sent, 1 to 8; 0: 4, or what fits a network that stands still."""
     least_bits: int = 2
     """Bits of each value at least. Where the link is too slow for --bits, the robot sends fewer, one by one, down to
     these; later more again. As many as --bits: always --bits."""
-    bottleneck: int = 0
-    """Channels sent, made from the cut's by a learned 1x1 convolution; 0 sends all."""
-    pool: int = 0
+    bottleneck: int = -1
+    """Channels sent, made from the cut's by a learned 1x1 convolution; 0 sends all. -1: all."""
+    pool: int = -1
     """Places a side sent, each an average of the map at the cut; 0 sends the map as it is. Behind a cut deep in a
-    pretrained network 2 lose next to nothing."""
-    image_size: int = 32
-    """Side of the square that frames are scaled to, in pixels."""
+    pretrained network 2 lose next to nothing. -1: 0, or what fits a network that stands still."""
+    image_size: int = 0
+    """Side of the square that frames are scaled to, in pixels. 0: 32, but with pretrained weights what they were
+    trained for."""
     look: str = WHOLE_TEXT
     """Where in each frame to look: left, top, width and height, as in 160,48,320,384 (pixels) or 25%,10%,50%,80%.
     Where else to look can be said while a live robot runs."""
     fit: Fit = "crop"
     """How what is looked at becomes a square: crop takes the largest centred one, letterbox puts grey bars beside it,
     squash makes its sides equal."""
-    weights: str = "none"
+    weights: str = "auto"
     """Where to start from: none (random), default (the library's pretrained ones, in both halves), a state dict of
     torchvision or timm (.pth or .safetensors; the trainer needs the same file), or the run folder of a former run on
-    this robot, whose frames to rehearse come along."""
-    freeze: str = ""
+    this robot, whose frames to rehearse come along. auto: none, but for a camera of whose network nothing is said."""
+    freeze: str = "auto"
     """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
     stem,layer1; all for the whole of them, and the bottleneck. Then the exit's head alone learns, from features that
-    are kept beside each remembered frame."""
-    exit: Literal["cut", "end"] = "cut"
-    """Where the exit is: cut, or end for an exit behind the whole backbone, which the robot then computes, too."""
+    are kept beside each remembered frame. auto: all with pretrained weights and more than 64 pixels, else none."""
+    exit: Literal["auto", "cut", "end"] = "auto"
+    """Where the exit is: cut, or end for an exit behind the whole backbone, which the robot then computes, too. auto:
+    end of a network that stands still, else cut."""
 
     def __post_init__(self) -> None:
-        check_range("bits", self.bits, MIN_BITS, MAX_BITS)
+        if self.bits:
+            check_range("bits", self.bits, MIN_BITS, MAX_BITS)
         check_range("least-bits", self.least_bits, MIN_BITS, MAX_BITS)
-        check_range("bottleneck", self.bottleneck, 0, 8192)
-        check_range("pool", self.pool, 0, 1024)
-        check_range("image-size", self.image_size, 8, 1024)
+        check_range("bottleneck", self.bottleneck, -1, 8192)
+        check_range("pool", self.pool, -1, 1024)
+        if self.image_size:
+            check_range("image-size", self.image_size, 8, 1024)
         region_of(self.look)
 
     @property
@@ -68,7 +87,7 @@ class NetworkSettings:
     @property
     def former_run(self) -> Path | None:
         """The run folder that --weights names; None where they come from elsewhere."""
-        return None if self.weights in {"none", "default"} or self.weights_file else typed_path(self.weights)
+        return None if self.weights in {"auto", "none", "default"} or self.weights_file else typed_path(self.weights)
 
     @property
     def weights_file(self) -> Path | None:

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ def plan(config: PlanConfig) -> None:
     if config.verify:
         check_name_to_verify(config, credentials)
     set_threads(config.run.threads)
+    config = replace(config, run=config.run.resolved())
     log.info("looking for the cuts of %s", config.run.network.backbone)
     chosen = candidates(config.run, config.chosen_cuts)
     images, names = _frames(config)

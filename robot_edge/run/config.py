@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened, from_flat
 from robot_edge.inference.settings import LiveSettings
+from robot_edge.learning.automatic import as_before, from_scratch, is_untouched, of_camera, resolved
 from robot_edge.learning.settings import LearningSettings, NetworkSettings, region_of
 from robot_edge.sources.passwords import masked
 from robot_edge.sources.settings import SourceOptions, SourceSettings, is_live_source
@@ -50,11 +52,31 @@ class RobotConfig:
         check_name(self.robot, "--robot")
         check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.network.weights in {"auto", "none"} and not self._may_begin_pretrained:
+            object.__setattr__(self, "network", from_scratch(self.network))
 
     @classmethod
     def from_flags(cls, **flags: Any) -> RobotConfig:
         """Return the settings that flags of those names (`image_size=64`) ask for. Raises ConfigError."""
         return from_flat(cls, flags)
+
+    def resolved(self, former: Mapping[str, Any] | None = None) -> RobotConfig:
+        """Return the settings with nothing of the network left open.
+
+        former: settings of the run that goes on, or whose weights this one begins with; they fill what nobody chose.
+        Raises ConfigError.
+        """
+        network = self.network
+        if former:
+            network = as_before(network, former)
+        elif self._may_begin_pretrained:
+            network = of_camera(network)
+        return replace(self, network=resolved(network))
+
+    @property
+    def _may_begin_pretrained(self) -> bool:
+        is_camera = is_live_source(self.source.source) and not self.source.source.startswith("sim:")
+        return is_camera and is_untouched(self.network)
 
     @property
     def forgets(self) -> bool:

@@ -38,7 +38,9 @@ def check_run(config: RobotConfig) -> None:
     check_folder_to_write(config.run_path, "--run-dir")
     if config.network.former_run and not (config.run_path / "checkpoint").exists():  # else it goes on with that
         check_former_run(
-            config.network.former_run, "--weights", "none, default, a state dict, or the run folder of a former run"
+            config.network.former_run,
+            "--weights",
+            "none, default, or a state dict (.pth, .safetensors), or the run folder of a former run",
         )
     elif config.network.weights_file:
         check_files(weights=config.network.weights)

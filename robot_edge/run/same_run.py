@@ -11,6 +11,7 @@ import torch
 from broker.errors import ConfigError
 from hierarchy.device import Compute
 from hierarchy.runtime.settings import flat_fields
+from robot_edge.learning.automatic import FROM_SCRATCH
 from robot_edge.run.config import RobotConfig
 
 # What a run may be taken up with another value of: it changes neither the network nor which frames come, and in which
@@ -61,7 +62,7 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
     )
     settings = config.as_toml()  # passwords masked, as they are in the former ones
     for name, one in flat_fields(RobotConfig).items():
-        before = former.get(name, "" if one.default is MISSING else one.default)
+        before = former.get(name, FROM_SCRATCH.get(name, "" if one.default is MISSING else one.default))
         now = settings.get(name, "")
         if name not in free and before != now:
             flag = f"--{name.replace('_', '-')}"

@@ -106,6 +106,8 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     camera: what is looked at in place of the source that the settings name. Raises ConfigError.
     """
     former = former_settings(config.run_path)
+    begun_with = config.network.former_run
+    config = config.resolved(former or (former_settings(begun_with) if begun_with else None))
     if former is not None:
         check_same_run(former, config)
     credentials = credentials_for(config.uplink.broker, config.uplink.credentials) if config.uplink.broker else None

@@ -25,8 +25,8 @@ def config(**settings: Any) -> RobotConfig:
 BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("robot", ["a" * 64, "R-1_b"], ["", "a" * 65, "two words", "a/b", "+", "é"]),
     ("broker", ["mqtts://host", "mqtt://[::1]:1884"], ["host:1883", "http://host", "mqtt://", "mqtt://host:x"]),
-    ("bits", [1, 8], [0, 9]),
-    ("bottleneck", [0, 8192], [-1, 8193]),
+    ("bits", [1, 8], [-1, 9]),
+    ("bottleneck", [0, 8192], [-2, 8193]),
     ("image_size", [8, 1024], [7, 1025]),
     ("epochs", [1], [0, 100_001]),
     ("images", [0], [-1]),

