@@ -15,7 +15,8 @@ from torch import nn
 from hierarchy.backbone import Backbone, build_backbone
 from hierarchy.edge import normalise
 from hierarchy.input_spec import InputSpec
-from robot_edge.learning.framing import Framing
+from robot_edge.learning.framed import framing_for
+from robot_edge.learning.settings import NetworkSettings
 from robot_edge.sources.frames import Pixels
 
 Features = NDArray[np.float32]
@@ -76,7 +77,7 @@ def inputs_of(spec: InputSpec, files: NDArray[np.str_]) -> torch.Tensor:
 
 def pictures(spec: InputSpec, files: NDArray[np.str_]) -> Pixels:
     """Return photos as a robot frames them, uint8 (N, H, W, 3)."""
-    framing = Framing(size=spec.size, interpolation=spec.interpolation)
+    framing = framing_for(NetworkSettings(backbone=BACKBONE, image_size=spec.size))
     return np.stack([framing.input(np.asarray(Image.open(path).convert("RGB"))) for path in files])
 
 
