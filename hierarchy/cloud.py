@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,14 +17,19 @@ from broker.wire.messages import SplitSpec
 from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cut import split_backbone
 from hierarchy.device import Compute, fastest
+from hierarchy.exits import LENGTH
 from hierarchy.head import GrowingHead
+from hierarchy.head_fit import fit_rows
 from hierarchy.layers import crossing_shape, expansion, pool_of
 from hierarchy.learner import Learner
 from hierarchy.losses import logit_adjusted_cross_entropy
 
 
 class CloudSegment(nn.Module):
-    """Predicts classes from the activations that crossed."""
+    """Predicts classes from the activations that crossed.
+
+    stands_still: whether nothing learns but the head, on features of one length.
+    """
 
     def __init__(self, split: SplitSpec, *, weights: Weights) -> None:
         """Build the half that a split leaves to the cloud.
@@ -40,10 +46,16 @@ class CloudSegment(nn.Module):
         self.expansion = expansion(divided.shape, split.bottleneck, pool, divided.rest)
         self.rest = divided.rest
         self.head = GrowingHead(backbone.features)
+        self.stands_still = False
+
+    def features(self, activations: Tensor) -> Tensor:
+        """Return what the head takes, (N, features), for activations (N, C, ...)."""
+        features: Tensor = self.rest(self.expansion(activations))
+        return F.normalize(features.float(), dim=1) * LENGTH if self.stands_still else features
 
     def forward(self, activations: Tensor) -> Tensor:
         """Return logits (N, classes) for activations (N, C, ...)."""
-        logits: Tensor = self.head(self.rest(self.expansion(activations)))
+        logits: Tensor = self.head(self.features(activations))
         return logits
 
 
@@ -91,6 +103,41 @@ class CloudTrainer:
             if not self.learner.descend(loss):
                 raise MalformedMessage(f"these activations give a loss of {loss.item():g}, or an infinite gradient")
         return CloudStep(loss=loss.item(), correct=(logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy())
+
+    @torch.inference_mode()
+    def features(self, activations: NDArray[np.float32]) -> NDArray[np.float16]:
+        """Return what the head takes of activations float32 (N, C, ...), float16 (N, features), as it stands still.
+
+        Raises MalformedMessage where these activations make infinities.
+        """
+        self.segment.eval()
+        with self.learner.compute.autocast():
+            features: Tensor = self.segment.features(self.learner.compute.tensor(activations))
+        values: NDArray[np.float32] = features.float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise MalformedMessage("these activations give infinite features")
+        return values.astype(np.float16)  # no value is larger than their length
+
+    def fit(self, features: NDArray[np.float16], names: Sequence[str]) -> float:
+        """Fit the head to features (N, F) of those classes, N > 0, and return the mean loss. Counts as a step.
+
+        A class met for the first time grows the head.
+        """
+        with self.learner.random:
+            self.segment.head.grow(names, self.learner.optimizer)
+        device = self.learner.compute.device
+        labels = torch.tensor(self.segment.head.indices(names), device=device)
+        loss = fit_rows(self.segment.head, torch.from_numpy(features).to(device).float(), labels)
+        self.learner.steps += 1
+        return loss
+
+    @torch.inference_mode()
+    def named(self, features: NDArray[np.float16]) -> list[str]:
+        """Return the class name for each of the features (N, F); empty names before the first class."""
+        if not self.classes:
+            return [""] * len(features)
+        logits: Tensor = self.segment.head(torch.from_numpy(features).to(self.learner.compute.device).float())
+        return [self.classes[index] for index in logits.argmax(1).tolist()]
 
     @torch.inference_mode()
     def predict(self, activations: NDArray[np.float32]) -> list[str]:

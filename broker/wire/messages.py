@@ -99,7 +99,8 @@ class RobotState:
     that one that comes later waits for none of them; states that differ in nothing else are equal. started: Unix time
     in seconds. rehearse: the rehearsed samples that the stream wants for each fresh one, at both ends (0 for a shuffled
     replay, 1 for a live camera). weights_digest: 16 hexadecimal digits of the pretrained weights that the robot's copy
-    of the cloud's half began with, so that the trainer sees whether it began alike; empty for random ones.
+    of the cloud's half began with, so that the trainer sees whether it began alike; empty for random ones. still:
+    whether nothing that decides what crosses learns, so that a sample is never encoded otherwise.
     """
 
     boot: Identifier
@@ -112,6 +113,7 @@ class RobotState:
     weights: Weights
     rehearse: Annotated[float, within(0, 16)]
     weights_digest: IdentifierOrNone = field(default="", metadata=LATER)
+    still: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
@@ -10,6 +11,7 @@ from broker.errors import ConfigError
 from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.cost import Cost, cost_of, room_beside
+from cloud_trainer.session.still_learning import MAX_FEATURE_BYTES
 
 
 class NetworkRoom:
@@ -23,7 +25,8 @@ class NetworkRoom:
 
     def cost(self, state: RobotState) -> Cost:
         """Return what a robot's network takes. Raises TooCostly, and ConfigError where there is no such network."""
-        return cost_of(state.split, self._batch, self._device)
+        cost = cost_of(state.split, self._batch, self._device)
+        return with_features(cost) if state.still else cost
 
     def beside(self, robot: str, cost: Cost) -> int:
         """Return the bytes that are left beside a network in place of a robot's own. Raises TooCostly for none."""
@@ -48,3 +51,11 @@ class NetworkRoom:
     def left(self) -> int:
         """The bytes that robots' networks leave, for one network and its work."""
         return self._total - sum(one.network for one in dict(self.costs).values())
+
+
+def with_features(cost: Cost) -> Cost:
+    """Return what a network takes of whose samples features are kept, as of a robot's that stands still.
+
+    A fit lays them out anew, in twice the bytes, and multiplies them with the head's rows.
+    """
+    return replace(cost, network=cost.network + MAX_FEATURE_BYTES, work=max(cost.work, 4 * MAX_FEATURE_BYTES))

@@ -241,13 +241,15 @@ class RobotTraining:
         silent: whether the robot is. One that is taught is rehearsed for at once: people show a thing for ten seconds.
         """
         session = self.session
-        if session is None or self.has_work or not (silent or session.is_taught):
+        if session is None or self.has_work or not (silent or session.is_taught or session.stands_still):
             return
-        if silent and session.waiting:
+        if session.is_behind and (silent or session.stands_still):  # a fit takes no batch to be worth it
             self._append("flush")
         elif silent and self._save_when_idle:
             self._save_when_idle = False
             self._write_checkpoint()
+        elif not (silent or session.is_taught):
+            return
         elif is_idle() and (due := session.idle_steps_due(self._workplace.config.practice)):
             steps = min(due, self._steps_at_once)
             asked = self._behind_a_lesson(steps, due) if session.is_taught else Rehearsal.idle(steps, due)

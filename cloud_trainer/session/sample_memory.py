@@ -145,6 +145,10 @@ class SampleMemory:
         """Return ``count`` different places with their class names, or all where there are fewer, classes in turn."""
         return draw_in_turn({name: its.refs for name, its in self._classes.items()}, count, self._random)
 
+    def all(self) -> list[tuple[str, SampleRef]]:
+        """Return every place with its class name."""
+        return [(name, ref) for name, its in self._classes.items() for ref in its.refs]
+
     def oldest_event(self) -> int | None:
         """Return the first event that something in here refers to; None where nothing does."""
         return min((ref.event for its in self._classes.values() for ref in its.refs), default=None)

@@ -18,6 +18,7 @@ from cloud_trainer.session.evaluation_rounds import Rounds
 from cloud_trainer.session.rehearsal import Rehearsal
 from cloud_trainer.session.sample_memory import SampleMemory, SampleRef
 from cloud_trainer.session.session_state import SessionState
+from cloud_trainer.session.still_learning import StillLearning
 from cloud_trainer.session.waiting_samples import Waiting, WaitingSamples, take
 from cloud_trainer.store import Event
 from hierarchy.cloud import CloudStep, CloudTrainer
@@ -57,7 +58,9 @@ class RobotSession:
         memory: int,
         seed: int,
         read: Callable[[int], bytes],
+        still: bool = False,
     ) -> None:
+        """still: whether the network stands still but for its head, which is then fitted to all samples at once."""
         self.robot = robot
         self.state = state
         self.trainer = trainer
@@ -75,6 +78,7 @@ class RobotSession:
         self.edits = ClassEdits(state.edits)
         self._memory = SampleMemory(memory, seed)
         self._stored = StoredSamples(read)
+        self._still = StillLearning(trainer, self._memory, self._stored) if still else None
         self._batch = batch
         self._began_at: int | None = None  # the first version that came of the robot's present process
         self._progress: float | None = None
@@ -83,7 +87,19 @@ class RobotSession:
 
     def idle_steps_due(self, per_sample: float) -> int:
         """Return the steps of rehearsal alone that are due, where each fresh sample is worth so many."""
+        if self._still:
+            return self._still.fits_due(self._idle_steps) if per_sample else 0
         return int(self._unrehearsed * per_sample) if len(self._memory) else 0
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing learns but the head."""
+        return self._still is not None
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether samples wait to be learned from."""
+        return bool(self.waiting) or (self._still is not None and self._still.unfitted > 0)
 
     @property
     def rehearses(self) -> bool:
@@ -174,7 +190,7 @@ class RobotSession:
             progress=self._progress,
             loss=self.loss,
             began_at=self._began_at,
-            unrehearsed=self._unrehearsed,
+            unrehearsed=self._still.unfitted if self._still else self._unrehearsed,
             idle_steps=self._idle_steps,
             start="",
         )
@@ -195,6 +211,9 @@ class RobotSession:
         self.prequential, self.loss = replace(saved.prequential), saved.loss
         self.messages_trained, self._progress = saved.messages_trained, saved.progress
         self._began_at, self._unrehearsed, self._idle_steps = saved.began_at, saved.unrehearsed, saved.idle_steps
+        if self._still:
+            refs = [ref for _, ref in self._memory.all()] + self._waiting_refs
+            self._still.restore(refs, self.rounds.events, int(saved.unrehearsed))
 
     # Samples
 
@@ -202,13 +221,28 @@ class RobotSession:
         if batch.message.evaluation:
             yield from self._evaluate(batch, event)
             return
-        self._queue(batch, event)
         self.messages_trained += 1
+        if self._still and not self._encode(self._still, batch, event):
+            return
+        self._queue(batch, event)
         while len(self.waiting.fresh) >= self._fresh_per_step:
             self._step()
             yield
         # More than the next steps take, as when a robot re-encodes all that it has.
         self._store_re_encoded(len(self.waiting.re_encoded) - self._batch)
+
+    def _encode(self, still: StillLearning, batch: InflatedBatch, event: int) -> bool:
+        """Compute a batch's features; False, and ``problem`` says why, where they would be infinite."""
+        still.tidy(self._waiting_refs, self.rounds.events, self.rounds.evaluated)
+        try:
+            still.take_in(event, batch.quantized)
+        except MalformedMessage as error:
+            self.problem = str(error)
+        return not self.problem
+
+    @property
+    def _waiting_refs(self) -> list[SampleRef]:
+        return [one.ref for one in self.waiting.fresh + self.waiting.re_encoded]
 
     def _queue(self, batch: InflatedBatch, event: int) -> None:
         """Let a batch's samples wait for a step, but those that an edit has given up."""
@@ -271,6 +305,9 @@ class RobotSession:
             self._step()
             yield
         self._store_re_encoded(len(self.waiting.re_encoded))
+        if self._still and self._still.unfitted:
+            self._fit(self._still)
+            yield
 
     @property
     def _fresh_per_step(self) -> int:
@@ -278,6 +315,9 @@ class RobotSession:
 
     def _step(self) -> None:
         fresh = take(self.waiting.fresh, self._fresh_per_step)
+        if self._still:
+            self._learn_still(self._still, fresh)
+            return
         count = round(len(fresh) * self.state.rehearse)
         # First what the robot rehearses itself: it is as its segment encodes now.
         re_encoded = take(self.waiting.re_encoded, count)
@@ -300,16 +340,34 @@ class RobotSession:
         if asked.anew:
             self._idle_steps = 0
         for left in range(asked.last, asked.last - asked.steps, -1):
-            drawn = self._memory.draw(self._batch)
-            samples, names = self._stored.at([ref for _, ref in drawn]), [name for name, _ in drawn]
-            # As on the robot: a constant rate would leave the network wherever the last steps took it.
-            if not drawn or self._learn(samples, names, fresh=0, progress=settling(self._idle_steps, left)) is None:
+            if not self._rehearse_once(settling(self._idle_steps, left)):
                 break
             self._idle_steps += 1
             yield
         self._unrehearsed *= asked.left / asked.due
         if asked.test:
             yield from self._test_again()
+
+    def _rehearse_once(self, progress: float) -> bool:
+        """Take one step on stored samples alone; False where there are none, or they would make weights infinite."""
+        if self._still:
+            return self._fit(self._still)
+        drawn = self._memory.draw(self._batch)
+        samples, names = self._stored.at([ref for _, ref in drawn]), [name for name, _ in drawn]
+        # As on the robot: a constant rate would leave the network wherever the last steps took it.
+        return bool(drawn) and self._learn(samples, names, fresh=0, progress=progress) is not None
+
+    def _learn_still(self, still: StillLearning, fresh: list[Waiting]) -> None:
+        self.prequential.add(still.learn([one.name for one in fresh], [one.ref for one in fresh]))
+        self.rounds.move_on()
+        self._idle_steps = 0
+        if still.is_due:
+            self._fit(still)
+
+    def _fit(self, still: StillLearning) -> bool:
+        loss = still.fit()
+        self.loss = self.loss if loss is None else loss
+        return loss is not None
 
     def _learn(
         self, samples: list[Quantized], names: list[str], *, fresh: int, progress: float | None
@@ -331,21 +389,21 @@ class RobotSession:
         if message.boot != self.state.boot:
             return  # nobody waits for the tests of a process that has ended
         if self.rounds.admit(message.evaluation):
-            names, predicted = yield from self._test(batch)
+            names, predicted = yield from self._test(batch, event)
             self.rounds.add(event, names, predicted)
 
     def _test_again(self) -> Work:
         """Predict the samples of the last round once more; of a large round the first, as other robots wait."""
         held_out = self.rounds.begin_again()
         for event in self.rounds.events:
-            held_out.add(*(yield from self._test(self._stored.batch(event))))
+            held_out.add(*(yield from self._test(self._stored.batch(event), event)))
 
-    def _test(self, batch: InflatedBatch) -> Generator[None, None, tuple[list[str], list[str]]]:
+    def _test(self, batch: InflatedBatch, event: int) -> Generator[None, None, tuple[list[str], list[str]]]:
         """Return what the samples that are not given up are called, and what they are taken for."""
         names = self.edits.names_now(batch.message)
-        predicted: list[str] = []
+        predicted: list[str] = self._still.predict(event, batch.quantized) if self._still else []
         at_once = min(PREDICT_AT_ONCE, self._batch)
-        for start in range(0, len(names), at_once):
+        for start in range(len(predicted), len(names), at_once):
             predicted += self.trainer.predict(dequantize(batch.quantized[start : start + at_once]))
             yield
         known = [(name, guess) for name, guess in zip(names, predicted, strict=True) if name]
@@ -355,6 +413,8 @@ class RobotSession:
 
     def _edit(self, edit: ClassEdit) -> None:
         """Do to what is here already what `ClassEdits` does to what comes later."""
+        if self._still:
+            self._idle_steps = 0  # the rest has to make up for what the class leaves behind
         if edit.change == "rename":
             self.rounds.rename(edit.name, edit.to, merged=edit.to in self.trainer.classes)
             self.trainer.learner.rename(edit.name, edit.to)

@@ -18,6 +18,7 @@ from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.session.session import RobotSession
 from cloud_trainer.session.session_state import LAYOUT
+from cloud_trainer.session.still_learning import most_kept
 from cloud_trainer.shard import worker_folders
 from hierarchy.backbone import Weights
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
@@ -37,7 +38,7 @@ class SessionStart:
 
     The way to compute was measured, so a replay must be told it: other kernels round differently.
     began_alike: whether the network begins with the pretrained weights that the robot told of; None where it told of
-    none.
+    none. still: whether the network stands still but for its head, as the robot's half does.
     """
 
     state: RobotState
@@ -45,6 +46,7 @@ class SessionStart:
     channels_last: bool = False
     small_maps: bool = False
     began_alike: bool | None = None
+    still: bool = False
 
     def pack(self) -> bytes:
         """Return the event's payload."""
@@ -80,6 +82,8 @@ def new_start(
     """
     segment, run = _build(robot, state, settings, device)
     alike = _began_alike(robot, state, segment)
+    # What crosses a bottleneck is no longer what the rest was trained on: it has to learn the expansion.
+    still = state.still and not state.split.bottleneck and bool(alike or run)
     if run and run not in {state.run, state.former}:
         log.warning(
             "robot %s: its network in --weights %s was trained behind another front than it has now",
@@ -88,13 +92,13 @@ def new_start(
         )
     for before in map(SessionStart.unpack, known):
         if replace(before.state.split, bits=state.split.bits) == state.split:  # as fast with however many bits
-            return replace(before, state=state, began_alike=alike)
+            return replace(before, state=state, began_alike=alike, still=still)
     cost = cost_of(state.split, settings.batch, device)
     if cost.measuring > room:
-        return SessionStart(state=state, began_alike=alike)
+        return SessionStart(state=state, began_alike=alike, still=still)
     count = timed_samples(cost, settings.batch, device)
     compute = fastest_compute(segment, state.split.shape, count, device)
-    return SessionStart(state=state, **compute.settings, began_alike=alike)
+    return SessionStart(state=state, **compute.settings, began_alike=alike, still=still)
 
 
 def _began_alike(robot: str, state: RobotState, segment: CloudSegment) -> bool | None:
@@ -129,11 +133,20 @@ def open_session(
     if restored:
         began, weights = replace(began, weights="none"), replace(weights, weights="none")
     segment, _ = _build(robot, began, weights, device)
+    segment.stands_still = start.still
     trainer = CloudTrainer(
         segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
     )
+    most = most_kept(segment.head.weight.shape[1]) if start.still else settings.rehearse_from
     session = RobotSession(
-        robot, state, trainer, batch=settings.batch, memory=settings.rehearse_from, seed=settings.seed, read=read
+        robot,
+        state,
+        trainer,
+        batch=settings.batch,
+        memory=min(settings.rehearse_from, most),
+        seed=settings.seed,
+        read=read,
+        still=start.still,
     )
     session.began_alike = start.began_alike
     return session

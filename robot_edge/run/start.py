@@ -218,6 +218,7 @@ def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, *, goes
         weights="checkpoint" if goes_on or outbox.position else ready.start,
         rehearse=ready.config.rehearsed_per_fresh,
         weights_digest=ready.segment.rest_digest,
+        still=ready.segment.stands_still,
     )
 
 

@@ -31,15 +31,20 @@ from cloud_trainer.robots.robot import Preparation
 from cloud_trainer.robots.robot_training import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
 from cloud_trainer.robots.training import SETTLING_SECONDS, SILENCE_SECONDS
 from cloud_trainer.session.session_state import LAYOUT
+from cloud_trainer.session.still_learning import MAX_FEATURE_BYTES
 from cloud_trainer.store import STORE
+from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.checkpoint import load_checkpoint
 from hierarchy.runtime.command_line import SparseLog
 from hierarchy.runtime.downloads import Downloads
+from hierarchy.weights_file import weights_digest
 from tests.cloud_trainer.world import (
+    CPU,
     SPLIT,
     STATE,
     TRAINER,
     Cloud,
+    TinySegment,
     batches,
     finish_idle,
     limit_pages,
@@ -347,6 +352,50 @@ def test_what_a_lesson_taught_is_rehearsed_at_once_and_tested_again(start: Start
     assert list(rounds.tests) == ["first", "settled"], "what people see is what the cloud knows now"
     cloud.finish()
     assert replay(cloud.path / STORE, None, "cpu")
+
+
+def still_state(**fields: Any) -> RobotState:
+    """Return the state of a robot that stands still, with the weights that the tiny network begins with."""
+    split = dataclasses.replace(STATE.split, **{"bottleneck": 0, "shape": (96, 2, 2), **fields})
+    with TorchRandom(0, CPU):
+        digest = weights_digest(TinySegment(split, weights="none").rest)
+    return dataclasses.replace(STATE, split=split, weights="default", weights_digest=digest, still=True)
+
+
+def test_behind_a_robot_that_stands_still_each_message_is_learned_at_once(start: Start) -> None:
+    cloud, state = start(), still_state()
+    before = cloud.clock.now
+    cloud.say("r1", state, make_batch(["cat"] * 3, state.split), make_batch(["dog"] * 3, state.split, sequence=1))
+    assert cloud.clock.now == before, "it is not silent"
+    session = cloud.session()
+    assert (session.stands_still, session.is_behind, session.trainer.classes) == (True, False, ("cat", "dog"))
+    room = cloud.training.fleet.room
+    assert room.cost(state).network == room.cost(dataclasses.replace(state, still=False)).network + MAX_FEATURE_BYTES
+    cloud.say("r1", make_batch(["cat", "dog"], state.split, sequence=2, evaluation=1))
+    cloud.work(SILENCE_SECONDS + 0.1)
+    assert session.idle_steps_due(0.5) == 0
+    cloud.finish()
+    assert replay(cloud.path / STORE, None, "cpu"), "the same bits"
+    cloud.start()
+    assert cloud.session().stands_still
+    cloud.say("r1", state, make_batch(["ant"] * 3, state.split, sequence=3))
+    assert cloud.session().trainer.classes == ("cat", "dog", "ant")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        dataclasses.replace(still_state(), still=False),
+        dataclasses.replace(still_state(), weights_digest="0" * 16),
+        dataclasses.replace(still_state(), weights="none", weights_digest=""),
+        still_state(bottleneck=6, shape=(6, 2, 2)),
+    ],
+)
+def test_a_network_that_is_not_what_its_robot_has_learns_as_a_whole(start: Start, state: RobotState) -> None:
+    cloud = start()
+    cloud.say("r1", state, make_batch(["cat", "dog"] * 2, state.split))
+    assert not cloud.session().stands_still
+    assert cloud.session().trainer.steps == 1
 
 
 def test_a_robot_waits_for_one_step_of_idle_rehearsal_where_steps_are_slow(start: Start) -> None:

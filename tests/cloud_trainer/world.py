@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -51,6 +52,7 @@ from cloud_trainer.robots.training import Training
 from cloud_trainer.session.session import RobotSession
 from cloud_trainer.store import STORE, Store, open_store
 from hierarchy.device import Compute
+from hierarchy.exits import LENGTH
 from hierarchy.head import GrowingHead
 from hierarchy.runtime.run_folder import RunFolder
 from tests.messages import robot_state
@@ -126,9 +128,14 @@ class TinySegment(nn.Module):
             nn.Conv2d(split.shape[0], 5, 1), nn.BatchNorm2d(5), nn.ReLU(), nn.Dropout(0.2), nn.Flatten()
         )
         self.head = GrowingHead(20)
+        self.stands_still = False
+
+    def features(self, activations: Tensor) -> Tensor:
+        features: Tensor = self.rest(activations)
+        return F.normalize(features.float(), dim=1) * LENGTH if self.stands_still else features
 
     def forward(self, activations: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.rest(activations))
+        logits: Tensor = self.head(self.features(activations))
         return logits
 
 
