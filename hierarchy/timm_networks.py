@@ -74,7 +74,10 @@ def _timm(backbone: str) -> tuple[ModuleType, str]:
     try:
         import timm
     except ImportError as error:
-        raise ConfigError(f"--backbone {backbone} needs timm: pip install 'reflexarc[timm]'") from error
+        raise ConfigError(
+            f"--backbone {backbone} needs timm: pip install 'reflexarc[camera]' for a camera with its pretrained "
+            "network, or 'reflexarc[timm]' for timm alone"
+        ) from error
     if not timm.is_model(name) or ":" in name or "/" in name:
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         meant = f"; did you mean {' or '.join(PREFIX + one for one in close)}?" if close else "."
