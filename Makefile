@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast docs bench soak format clean
+.PHONY: help demo demo-photos test test-fast docs bench soak format clean
 
 BIN := .venv/bin
 # It prints the 20 slowest tests.
@@ -10,10 +10,13 @@ PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder 
 heading = @printf '\n== %s ==\n' '$(1)'
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/ready-demo  ## train on a robot and in the cloud, here, in 3 minutes
 	$(BIN)/python launch/demo.py
+
+demo-photos: .venv/ready-photos  ## teach a robot and a cloud your own folders of photos: PHOTOS=path
+	$(BIN)/python launch/photos.py "$(PHOTOS)"
 
 test: .venv/ready-test  ## check everything: format, lint, types, import floors, tests
 	$(call heading,format)

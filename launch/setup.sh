@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv and installs this project into it: launch/setup.sh demo|docs|test
+# Makes .venv and installs this project into it: launch/setup.sh demo|docs|photos|test
 # For tests it also installs Debian packages where they are missing and where it may: mosquitto, ffmpeg and GStreamer as
 # cameras, and Chromium.
 set -euo pipefail

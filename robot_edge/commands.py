@@ -17,6 +17,7 @@ from broker.program.share import FOLDERS, copy_shared, shared
 from broker.wire.messages import Action
 from hierarchy.runtime.command_line import run_program
 from hierarchy.runtime.help import CommandHelp, run_command
+from robot_edge.photos.config import PhotosConfig
 from robot_edge.planning.config import PlanConfig
 from robot_edge.recording.record import RecordConfig
 from robot_edge.recording.record import record as record_source_of
@@ -66,6 +67,18 @@ def evaluate(config: Settings[EvaluateConfig]) -> None:
     from robot_edge.evaluation.evaluate import evaluate
 
     evaluate(config)
+
+
+@app.command(name="teach-photos")
+def teach_photos(config: Settings[PhotosConfig]) -> None:
+    """Teach a robot from folders of photos, as if a camera showed them: without a camera, and in seconds a class.
+
+    Each class is a lesson. Photos that are kept back are named by exit and cloud at the end. Without any setting of the
+    network, the robot begins with the pretrained one of a camera. The cloud is asked where broker and trainer run.
+    """
+    from robot_edge.photos.teach_photos import teach_photos
+
+    teach_photos(config)
 
 
 @app.command(name="record")
@@ -217,6 +230,15 @@ HELPS = {
         examples="""
             robot-edge evaluate --checkpoint runs/r1 --source folder:test
             robot-edge evaluate --checkpoint runs/r1 --source sim: --broker mqtt://h
+        """,
+    ),
+    "teach-photos": CommandHelp(
+        command=teach_photos,
+        settings=PhotosConfig,
+        first="photos held_out each per_second robot broker run_dir backbone weights page",
+        examples="""
+            robot-edge teach-photos --photos pictures
+            robot-edge teach-photos --photos pictures --each 10 --page 8080
         """,
     ),
     "record": CommandHelp(

@@ -44,7 +44,8 @@ class Cloud:
     """What the cloud has said of this robot's training; None where it has said nothing yet.
 
     online: whether a trainer is there. images: learned from. accuracy: on held-out frames. recent: prequential
-    accuracy over the last thousand frames. loss: of the last step.
+    accuracy over the last thousand frames. loss: of the last step. is_through: whether it has learned all that was
+    taught so far, and was tested with it.
     """
 
     online: bool = False
@@ -52,6 +53,7 @@ class Cloud:
     accuracy: float | None = None
     recent: float | None = None
     loss: float | None = None
+    is_through: bool = False
 
 
 class Robot:
@@ -136,6 +138,7 @@ class Robot:
             accuracy=said.cloud_accuracy,
             recent=said.cloud_recent,
             loss=said.cloud_loss,
+            is_through=self._thread.run.state.metrics.cloud_is_through,
         )
 
     @property
@@ -212,6 +215,10 @@ class Robot:
             finally:
                 self._thread.do(lambda run: run.talk.give(new_command("stop", id_=secrets.token_hex(8))))
         return kept
+
+    def stop_teaching(self) -> None:
+        """End the lesson in which what is observed is taught; nothing where there is none."""
+        self._command("stop")
 
     def undo(self) -> None:
         """Take back what was taught last. Raises ConfigError where nothing was."""

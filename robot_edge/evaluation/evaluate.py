@@ -65,7 +65,7 @@ def evaluate(config: EvaluateConfig) -> None:
     Raises ConfigError, SourceError, NameTaken, NothingDone where nothing could be tested, and SystemExit where Ctrl-C
     ended it; what was seen by then is printed, and nothing is written.
     """
-    run = _settings(config)
+    run = settings_of_run(config)
     with closing(
         source_to_test(config, run)
     ) as source:  # what is wrong with it should be said before a network is built
@@ -85,6 +85,26 @@ def source_to_test(config: EvaluateConfig, run: RobotConfig) -> FrameSource:
 
 
 def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> None:
+    with StopRequest() as stop:
+        tested, predictor, classes = name_frames(config, run, source, stop)
+    if tested:
+        _conclude(config, tested, predictor, asked=bool(config.broker), stopped=stop.made)
+    nothing = _nothing_tested(config, tested, classes, source)
+    if stop.made:
+        if nothing:
+            log.warning("%s", nothing)
+        raise SystemExit(EXIT_INTERRUPTED)
+    if nothing:
+        raise NothingDone(nothing)
+
+
+def name_frames(
+    config: EvaluateConfig, run: RobotConfig, source: FrameSource, stop: StopRequest
+) -> tuple[list[FrameResult], Predictor, tuple[str, ...]]:
+    """Return what a run's exit, and its cloud, say of each labelled frame, what predicted, and the run's classes.
+
+    run: its settings. Raises ConfigError and NameTaken, and NoAnswer where no cloud answers.
+    """
     set_threads(config.threads)
     segment, split, held_out, saved = _load(run, Path(config.checkpoint))
     device = choose_device(config.device)
@@ -94,14 +114,10 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
     if held_out:
         predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
     else:
-        log.warning("not calibrated: the run set no frames apart (--held-out was another source)")
+        log.warning("not calibrated: the run set no frames apart")
     framing = framing_for(run.network) if config.look else framing_of(Path(config.checkpoint), run.network)
     tested: list[FrameResult] = []
-    with (
-        StopRequest() as stop,
-        _cloud(config, run, split, saved.edits, stop) as ask,
-        RunProgress(source.length, "frames") as progress,
-    ):
+    with _cloud(config, run, split, saved.edits, stop) as ask, RunProgress(source.length, "frames") as progress:
         while not stop.made and (frame := source.next()) is not None:
             taken_at = time.monotonic()
             says = predictor.predict(framing.input(frame.image))
@@ -109,15 +125,7 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
             if frame.label is not None:
                 tested.append(_result_of(frame.label, says, answered))
             progress.show(source.position, _so_far(tested, asked=ask is not None))
-    if tested:
-        _conclude(config, tested, predictor, asked=ask is not None, stopped=stop.made)
-    nothing = _nothing_tested(config, tested, segment.exit.head.classes, source)
-    if stop.made:
-        if nothing:
-            log.warning("%s", nothing)
-        raise SystemExit(EXIT_INTERRUPTED)
-    if nothing:
-        raise NothingDone(nothing)
+    return tested, predictor, tuple(segment.exit.head.classes)
 
 
 def _nothing_tested(
@@ -168,7 +176,7 @@ def _conclude(
     print_evaluation(figures, out)
 
 
-def _settings(config: EvaluateConfig) -> RobotConfig:
+def settings_of_run(config: EvaluateConfig) -> RobotConfig:
     """Return the settings of the run, with what this evaluation has others of. Raises ConfigError."""
     folder = Path(config.checkpoint)
     former = former_settings(folder)
