@@ -48,18 +48,21 @@ log = logging.getLogger(__name__)
 class Compute:
     """How a segment is computed.
 
-    small_maps: convolutions with a small output as matrix products.
+    small_maps: convolutions with a small output as matrix products. folded: of a network that stands still,
+    normalisation folded into convolutions, without Python between the layers.
     """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
     small_maps: bool = False
+    folded: bool = False
 
     def __str__(self) -> str:
         layout = ", channels last" if self.channels_last else ""
         products = ", small maps as matrices" if self.small_maps else ""
-        return f"{self.device.type}, {self.dtype_name}{layout}{products}"
+        folded = ", folded" if self.folded else ""
+        return f"{self.device.type}, {self.dtype_name}{layout}{products}{folded}"
 
     @property
     def dtype_name(self) -> str:
@@ -69,7 +72,8 @@ class Compute:
     @property
     def settings(self) -> dict[str, Any]:
         """All but the device, as JSON can hold it."""
-        return {"dtype": self.dtype_name, "channels_last": self.channels_last, "small_maps": self.small_maps}
+        settings = {"dtype": self.dtype_name, "channels_last": self.channels_last, "small_maps": self.small_maps}
+        return {**settings, "folded": True} if self.folded else settings
 
     @classmethod
     def from_settings(cls, device: torch.device, settings: dict[str, Any]) -> Compute:
@@ -79,6 +83,7 @@ class Compute:
             dtype=getattr(torch, settings["dtype"]),
             channels_last=settings["channels_last"],
             small_maps=settings["small_maps"],
+            folded=settings.get("folded", False),
         )
 
     def place(self, module: nn.Module) -> nn.Module:

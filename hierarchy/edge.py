@@ -27,7 +27,7 @@ from hierarchy.input_spec import InputSpec
 from hierarchy.layers import EarlyExit, bottleneck, crossing_shape
 from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
-from hierarchy.still import StillEncoder
+from hierarchy.still import StillEncoder, fastest_inference
 from hierarchy.weights_file import weights_digest
 
 # Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
@@ -37,6 +37,8 @@ ALL = "all"
 # Beyond it a network has diverged. Ranges of values up to it stay within the million that the wire takes; a message
 # beyond that no trainer could read, so no receipt would ever free it.
 LARGEST_ACTIVATION = 5e5
+# Frames in the batch whose encoding is timed.
+TIMED_FRAMES = 8
 
 
 class EdgeSegment(nn.Module):
@@ -335,7 +337,15 @@ def normalise(images: NDArray[np.uint8], spec: InputSpec = InputSpec()) -> NDArr
 
 
 def fastest_compute(segment: EdgeSegment, *, image_size: int, batch: int, device: torch.device) -> Compute:
-    """Measure how this machine trains the segment fastest; the segment stays as it is."""
+    """Measure how this machine trains the segment fastest, or encodes with one that stands still.
+
+    The segment stays as it is.
+    """
+    if segment.stands_still and isinstance(segment.exit, FeatureExit):
+        images = np.random.default_rng(0).integers(0, 256, (TIMED_FRAMES, image_size, image_size, 3), np.uint8)
+        return fastest_inference(
+            segment.front, segment.bottleneck, segment.exit, normalise(images, segment.spec), device
+        )
 
     def training_step(compute: Compute, count: int) -> Callable[[], float]:
         trainer = EdgeTrainer(copy.deepcopy(segment), bits=8, compute=compute, peak_learning_rate=0.0)
