@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
@@ -86,7 +87,11 @@ def fastest_inference(
         try:
             encoder = _placed(front, bottleneck, exit_, way)
             found = encoder.encode(inputs)
-        except (RuntimeError, Diverged) as error:  # this device has no kernel, or this network cannot be traced
+        except (
+            RuntimeError,
+            AttributeError,
+            Diverged,
+        ) as error:  # this device has no kernel, or this network cannot be traced
             log.debug("not computed as %s: %s", way, error)
             continue
         right = right or found
@@ -129,8 +134,11 @@ def _off(found: Encoding, right: Encoding) -> float:
 
 
 def _folded(network: nn.Module, example: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-    frozen: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.jit.freeze(traced)
+    with warnings.catch_warnings():
+        # What is to replace it needs a C compiler, or takes no other number of frames than it has seen.
+        warnings.simplefilter("ignore", FutureWarning)
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        frozen: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.jit.freeze(traced)
     return frozen
 
 

@@ -19,7 +19,17 @@ from tests.robot_edge.run.test_replay import LATER, OPEN, Run
 
 pytestmark = pytest.mark.slow
 
-STILL = {"freeze": "all", "exit": "end", "phases": "mug|car|star", "images": 90, "held_out": "sim:", "batch": 16}
+STILL = {
+    "backbone": "resnet18",
+    "bits": 4,
+    "pool": 0,
+    "freeze": "all",
+    "exit": "end",
+    "phases": "mug|car|star",
+    "images": 90,
+    "held_out": "sim:",
+    "batch": 16,
+}
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import hierarchy.still
+from hierarchy.device import Compute
+from hierarchy.edge import EdgeSegment, build_edge_segment, fastest_compute
+from hierarchy.exits import FeatureExit
+from hierarchy.still import ENCODED_AT_ONCE, StillEncoder
+
+SIZE = 32
+CPU = torch.device("cpu")
+PLAIN = Compute(device=CPU)
+
+
+def segment() -> EdgeSegment:
+    torch.manual_seed(0)
+    made, _ = build_edge_segment(
+        "mobilenet_v3_small", "features.3", image_size=SIZE, bits=4, bottleneck_channels=8, weights="none",
+        freeze=("all",), exit_at="end",
+    )  # fmt: skip
+    return made
+
+
+def encoder(made: EdgeSegment, compute: Compute) -> StillEncoder:
+    assert isinstance(made.exit, FeatureExit)
+    return StillEncoder(made.front, made.bottleneck, made.exit, compute)
+
+
+def frames(count: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal((count, 3, SIZE, SIZE), np.float32)
+
+
+def test_folded_it_makes_the_same_of_one_frame_and_of_many() -> None:
+    made, inputs = segment(), frames(ENCODED_AT_ONCE + 3)
+    plain, folded = encoder(made, PLAIN).encode(inputs), encoder(made, Compute(device=CPU, folded=True))
+    for some in (inputs[:1], inputs):
+        found = folded.encode(some)
+        assert np.allclose(found.features, plain.features[: len(some)], atol=0.02)
+        assert found.crossing is not None
+        assert plain.crossing is not None
+        assert np.allclose(found.crossing, plain.crossing[: len(some)], atol=1e-3)
+
+
+def test_a_way_that_computes_another_picture_s_features_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = hierarchy.still._placed
+
+    def wrong(front: Any, bottleneck: Any, exit_: Any, way: Compute) -> StillEncoder:
+        found = placed(front, bottleneck, exit_, way)
+        if way != PLAIN:
+            encode = found.encode
+            monkeypatch.setattr(found, "encode", lambda inputs: encode(-inputs))
+        return found
+
+    monkeypatch.setattr(hierarchy.still, "_placed", wrong)
+    monkeypatch.setattr(hierarchy.still, "WORTH_CHANGING", 1e9)
+    assert fastest_compute(segment(), image_size=SIZE, batch=4, device=CPU) == PLAIN
+
+
+def test_how_it_is_computed_outlasts_the_process() -> None:
+    way = Compute(device=CPU, channels_last=True, folded=True)
+    assert Compute.from_settings(CPU, way.settings) == way
+    assert Compute.from_settings(CPU, PLAIN.settings) == PLAIN
+    assert "folded" not in PLAIN.settings, "as older versions write it"
