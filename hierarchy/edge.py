@@ -188,7 +188,7 @@ class EdgeTrainer:
             segment, segment.exit.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed
         )
         self._rng = np.random.default_rng(seed)
-        self._encoder: StillEncoder | None = None  # of the weights as they are
+        self._encoder: Callable[[NDArray[np.uint8]], Encoding] | None = None  # of the weights as they are
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -236,11 +236,8 @@ class EdgeTrainer:
         Raises Diverged.
         """
         if self._encoder is None:
-            assert isinstance(self.segment.exit, FeatureExit)
-            self._encoder = StillEncoder(
-                self.segment.front, self.segment.bottleneck, self.segment.exit, self.learner.compute
-            )
-        return self._encoder.encode(normalise(images, self.segment.spec))
+            self._encoder = still_encoder(self.segment, self.learner.compute)
+        return self._encoder(images)
 
     def fit(self, features: NDArray[np.float16], names: Sequence[str]) -> float:
         """Fit the exit's head to features (N, F) of those classes, N > 0, and return the mean loss. Counts as a step.
@@ -277,6 +274,13 @@ class EdgeTrainer:
 
     def _predict(self, images: NDArray[np.uint8], bits: int) -> tuple[Quantized, Tensor]:
         return run_segment(self.segment, images, bits=bits, compute=self.learner.compute)
+
+
+def still_encoder(segment: EdgeSegment, compute: Compute) -> Callable[[NDArray[np.uint8]], Encoding]:
+    """Return what encodes images uint8 (N, H, W, 3) with a segment that stands still, on any thread."""
+    assert isinstance(segment.exit, FeatureExit)
+    encoder = StillEncoder(segment.front, segment.bottleneck, segment.exit, compute)
+    return lambda images: encoder.encode(normalise(images, segment.spec))
 
 
 def head_logits(head: GrowingHead, encoding: Encoding) -> Tensor:

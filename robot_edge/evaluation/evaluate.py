@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from broker.security.tls import credentials_for
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.wire.quantize import Quantized, pack_activations
 from hierarchy.device import Compute, choose_device, set_threads
-from hierarchy.edge import EdgeSegment
+from hierarchy.edge import EdgeSegment, still_encoder
 from hierarchy.evaluation import RECENT
 from hierarchy.learner import restore_weights
 from hierarchy.runtime.checkpoint import load_checkpoint, write_json
@@ -32,7 +32,7 @@ from robot_edge.evaluation.evaluation_report import FrameResult, report, thresho
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
 from robot_edge.learning.automatic import FROM_SCRATCH
-from robot_edge.learning.frame_memory import KeptFrame, frames_in
+from robot_edge.learning.frame_memory import KeptFrame, encodings_in, frames_in
 from robot_edge.learning.framed import framing_for
 from robot_edge.learning.held_out import HELD_OUT_SEED
 from robot_edge.learning.segment import build_edge
@@ -110,7 +110,7 @@ def name_frames(
     device = choose_device(config.device)
     compute = unpack_compute(saved.compute, device) or Compute(device=device)
     compute.place(segment)
-    predictor = Predictor(segment, bits=split.bits, compute=compute)
+    predictor = _predictor(segment, split, compute, saved)
     if held_out:
         predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
     else:
@@ -209,6 +209,17 @@ def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[
     return segment, split, held_out, saved
 
 
+def _predictor(segment: EdgeSegment, split: SplitSpec, compute: Compute, saved: RobotCheckpoint) -> Predictor:
+    """Return what predicts as the run does; where its network stands still, by what the run remembers, too."""
+    layout = segment.encoding
+    if layout is None:
+        return Predictor(segment, bits=split.bits, compute=compute)
+    predictor = Predictor(segment, bits=split.bits, compute=compute, encode=still_encoder(segment, compute))
+    names, encoding = encodings_in(saved.rehearsal, replace(layout, crossing=()))
+    predictor.remember(encoding, names)
+    return predictor
+
+
 def _result_of(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None) -> FrameResult:
     answer, seconds = answered or (None, None)
     return FrameResult(
@@ -218,6 +229,7 @@ def _result_of(label: str, says: ExitPrediction, answered: tuple[Answer, float] 
         exit_confidence=says.confidence,
         exit_logits=says.logits,
         unknown=says.unknown,
+        novelty=says.novelty,
         exit_seconds=says.seconds,
         cloud_name=answer.classes[0] if answer else None,
         cloud_confidence=answer.probabilities[0] if answer else None,

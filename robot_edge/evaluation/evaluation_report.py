@@ -26,7 +26,8 @@ class FrameResult:
     """What was said of one labelled frame.
 
     taught: whether the exit knows the label. exit_logits: float32 (classes,). unknown: whether the exit found that no
-    class fits. cloud_...: None where no answer came in time. Times are in seconds from the frame on.
+    class fits. novelty: what that is judged by, None where it is the confidence. cloud_...: None where no answer came
+    in time. Times are in seconds from the frame on.
     """
 
     label: str
@@ -39,6 +40,7 @@ class FrameResult:
     cloud_name: str | None
     cloud_confidence: float | None
     cloud_seconds: float | None
+    novelty: float | None = None
 
 
 def threshold_points(tested: Sequence[FrameResult], threshold: float | None) -> tuple[list[ThresholdPoint], float]:
@@ -102,14 +104,17 @@ def report(
         "answered_by_the_cloud_in_time": len(answered) / len(tested) if asked else None,
         "taught_taken_for_unknown": _mean([one.unknown for one in taught]),
         "others_taken_for_unknown": _mean([one.unknown for one in strange]),
-        "unknown_auroc": auroc(-confidence, -np.array([one.exit_confidence for one in strange]))
-        if taught and strange
-        else None,
+        "unknown_auroc": auroc(_novelty(taught), _novelty(strange)) if taught and strange else None,
         "exit_latency": _latency([one.exit_seconds for one in tested]),
         "cloud_latency": _latency([one.cloud_seconds for one in answered if one.cloud_seconds is not None]),
         "cascade_latency": _latency(waited) if asked else None,
         "curve": [dataclasses.asdict(point) for point in curve],
     }
+
+
+def _novelty(tested: Sequence[FrameResult]) -> NDArray[np.float64]:
+    """Return what unknown frames are told by: higher for those that are less known."""
+    return np.array([-one.exit_confidence if one.novelty is None else one.novelty for one in tested])
 
 
 def _mean(values: Sequence[bool]) -> float | None:

@@ -74,6 +74,8 @@ class Cascade:
         sure = exit_says.confidence >= self.threshold and not exit_says.unknown
         # The cloud has heard of no more classes, so it could not tell either.
         sure = sure or len(exit_says.classes) < MIN_CLASSES
+        # Nor does it remember any frame that is like this one, and it may be sure of the wrong class.
+        sure = sure or (exit_says.unknown and exit_says.novelty is not None)
         if sure or not reachable or not self._may_ask(now):
             return _by_exit(exit_says, taken_at, now)
         self._number += 1

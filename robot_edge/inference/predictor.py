@@ -17,6 +17,7 @@ from hierarchy.device import Compute
 from hierarchy.edge import EdgeSegment, head_logits, run_segment
 from hierarchy.encoding import Encoding
 from hierarchy.head import GrowingHead
+from hierarchy.novelty import Novelty, fit_novelty
 from hierarchy.shadow import Shadow
 from robot_edge.sources.frames import Pixels
 
@@ -33,9 +34,11 @@ class ExitPrediction:
     """What the exit says of one frame.
 
     name: the most probable class, whether it fits or not; empty while there is none. confidence: its calibrated
-    probability; 0 while there are fewer than two classes. unknown: none that was taught fits, or nobody can tell.
-    probabilities: float64 (classes,), calibrated. logits: float32 (classes,). quantized: the activations, of one
-    sample. seconds: that it took. encoding: of a network that stands still.
+    probability. With one class it is how familiar the frame is, or 0 where nobody can tell. unknown: none that was
+    taught fits, or nobody can tell. probabilities: float64 (classes,), calibrated. logits: float32 (classes,).
+    quantized: the activations, of one sample. seconds: that it took. encoding: of a network that stands still.
+    novelty: how unlike all remembered frames it is, which ``unknown`` is then judged by; None where the confidence is
+    all there is to judge by.
     """
 
     name: str
@@ -47,6 +50,7 @@ class ExitPrediction:
     quantized: Quantized
     seconds: float
     encoding: Encoding | None = None
+    novelty: float | None = None
 
 
 class Predictor:
@@ -75,6 +79,7 @@ class Predictor:
         self._clock = clock
         self._refreshed_at = clock()
         self.calibration = Calibration()
+        self._novelty: Novelty | None = None
 
     @staticmethod
     def claim_thread() -> None:
@@ -113,6 +118,13 @@ class Predictor:
         if kept:
             self._calibrate(head_logits(head, encoding).cpu().numpy()[kept], [places[names[index]] for index in kept])
 
+    def remember(self, encoding: Encoding, names: Sequence[str]) -> None:
+        """Judge from now on by these remembered frames and their class names, in order of time, what is unknown.
+
+        Call it between steps; it takes some tenths of a second.
+        """
+        self._novelty = fit_novelty(encoding.features, names) if names else None
+
     def _calibrate(self, logits: NDArray[np.float32], labels: list[int]) -> None:
         self.calibration = calibrate(logits, np.array(labels))
 
@@ -127,18 +139,27 @@ class Predictor:
         calibration = self.calibration  # another thread may put a new one in its place
         probabilities = softmax(logits, calibration.temperature)[0] if classes else np.zeros(0)
         best = int(probabilities.argmax()) if classes else -1
+        name = classes[best] if classes else ""
         comparable = len(classes) >= MIN_CLASSES
         confidence = float(probabilities[best]) if comparable else 0.0
+        unknown = not comparable or confidence < calibration.least_confidence
+        novelty, score = self._novelty, None
+        # A class whose lesson is not over has no remembered frames to be judged by yet.
+        if novelty and seen.encoding and name in novelty.classes:
+            score = float(novelty.score(seen.encoding.features)[0])
+            unknown = score > novelty.limit
+            confidence = confidence if comparable else novelty.familiarity(score)
         return ExitPrediction(
-            name=classes[best] if classes else "",
+            name=name,
             confidence=confidence,
-            unknown=not comparable or confidence < calibration.least_confidence,
+            unknown=unknown,
             classes=classes,
             probabilities=probabilities,
             logits=logits[0],
             quantized=seen.quantized,
             seconds=time.perf_counter() - begin,
             encoding=seen.encoding,
+            novelty=score,
         )
 
 

@@ -224,6 +224,14 @@ class FrameMemory:
         self._encodings[: len(saved)] = saved.numpy()
 
 
+def encodings_in(state: FramesState, encoding: EncodingLayout) -> tuple[list[str], Encoding]:
+    """Return the class of each frame of a memory's state, and all their encodings. Raises ValueError as restore."""
+    slots = len(state.tensors.get("frames", ()))
+    memory = FrameMemory(slots, state.size, 0, exact=state.exact, encoding=encoding)
+    memory.restore(state)
+    return memory.encodings()
+
+
 def frames_in(state: FramesState) -> Iterator[KeptFrame]:
     """Yield the frames of a memory's state."""
     memory = FrameMemory(len(state.tensors.get("frames", ())), state.size, 0, exact=state.exact)

@@ -288,8 +288,9 @@ class _Page:
             self._name.set_text("nothing seen now")
             self._by.set_text(f"the last picture came {seen['age']:.0f} s ago")
         elif seen["seen"]:
-            # With one class everything would be that: there is nothing to compare with.
-            alone = f"only {state.classes[0].name} is known" if len(state.classes) == 1 else ""
+            # With one class everything would be that: there is nothing to compare with, but for remembered frames.
+            incomparable = len(state.classes) == 1 and not seen["confidence"]
+            alone = f"only {state.classes[0].name} is known" if incomparable else ""
             self._name.set_text(alone or seen["name"] or "nothing it knows")
             ends = {"exit": "the robot", "cloud": "the cloud"}
             sure = "teach it another class to compare with" if alone else f"{percent(seen['confidence'])} sure"

@@ -73,7 +73,7 @@ def see_and_learn(run: RobotRun) -> None:
                 edits = state.memory.edits
                 talk.obey()
                 if state.memory.edits != edits:
-                    predictor.refresh(state.trainer.segment, at_once=True)
+                    perception.take_over_classes(state)
                 sight.reachable = not uplink.waits_for and not uplink.quarantine
                 learned = lessons.learn() or lessons.practise()
                 talk.pump(0.0 if learned else IDLE_SECONDS)
@@ -120,7 +120,7 @@ def said_of(view: View | None, classes: Sequence[str], now: float) -> str:
         return f"SEES NOTHING: no frame for {duration(now - view.seen_at)}"
     if not classes:
         return "knows no class yet"
-    if len(classes) < MIN_CLASSES:
+    if len(classes) < MIN_CLASSES and not view.decision.confidence:
         return f"cannot compare: {classes[0]} is its only class"
     name = view.decision.name or "nothing it knows"
     return f"sees {name} ({100 * view.decision.confidence:.0f} %, {view.decision.by})"

@@ -45,7 +45,15 @@ class Perception:
         elif (held_out := memory.draw(CALIBRATED_FRAMES)) and state.trainer.classes:
             images = np.stack([one.image for one in held_out])
             self.predictor.calibrate(segment, images, [one.name for one in held_out])
-        self.predictor.refresh(segment, at_once=True)
+        self.take_over_classes(state)
+
+    def take_over_classes(self, state: RunState) -> None:
+        """Predict from now on with what was learned, as behind a class edit, and know what is remembered of it."""
+        rehearsal = state.memory.rehearsal
+        if rehearsal.keeps_encodings:
+            names, encoding = rehearsal.encodings()
+            self.predictor.remember(encoding, names)
+        self.predictor.refresh(state.trainer.segment, at_once=True)
 
 
 def perceive(link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Uplink, teaching: Teaching) -> Perception:

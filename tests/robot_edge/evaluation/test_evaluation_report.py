@@ -40,6 +40,17 @@ LOOKS = [
 ]
 
 
+def test_the_unknown_is_told_by_what_it_was_judged_by() -> None:
+    looks = [
+        one("cat", "cat", 0.2, novelty=1.0),
+        one("cat", "cat", 0.3, novelty=2.0),
+        one("ant", "cat", 0.9, taught=False, unknown=True, novelty=7.0),
+    ]
+    curve, threshold = threshold_points(looks, 0.5)
+    found = report(looks, Calibration(), curve, threshold, deadline=0.3, asked=False)
+    assert found["unknown_auroc"] == 1
+
+
 def test_with_a_cloud() -> None:
     curve, threshold = threshold_points(LOOKS, 0.5)
     assert threshold == 0.5

@@ -32,6 +32,14 @@ def exit_says(name: str = "cat", confidence: float = 0.5, *, unknown: bool = Fal
     )
 
 
+def test_what_no_remembered_frame_is_like_is_not_asked_about(cascade: Cascade) -> None:
+    stranger = replace(exit_says(confidence=0.95, unknown=True), novelty=9.0)
+    decided = by_exit(cascade, 5.0, stranger)
+    assert (decided.name, decided.confidence) == ("", 0.95)
+    ask(cascade, 6.0, replace(stranger, novelty=None))
+    ask(cascade, 7.0, replace(exit_says(confidence=0.3), novelty=0.0))
+
+
 def answer(number: int, name: str = "dog", confidence: float = 0.9, boot: str = BOOT) -> Answer:
     return Answer(boot=boot, number=number, classes=(name,), probabilities=(confidence,), images=100)
 

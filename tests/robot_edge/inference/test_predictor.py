@@ -10,8 +10,9 @@ import torch
 
 from broker.errors import Diverged
 from hierarchy.device import Compute
+from hierarchy.edge import EdgeTrainer
 from robot_edge.inference.predictor import REFRESH_SECONDS, Predictor
-from tests.hierarchy.test_edge import BFLOAT, FLOAT, STRIPES, batch, trainer
+from tests.hierarchy.test_edge import BFLOAT, FLOAT, SIZE, STRIPES, batch, pictures, trainer
 
 TIMEOUT_S = 60
 
@@ -122,3 +123,41 @@ def test_with_one_class_it_is_sure_of_nothing() -> None:
     predictor.refresh(edge.segment, at_once=True)
     says = predictor.predict(images[0])
     assert (says.name, says.confidence, says.unknown, says.classes) == ("mug", 0.0, True, ("mug",))
+
+
+def still_predictor(classes: tuple[str, ...]) -> tuple[Predictor, EdgeTrainer]:
+    """Return what predicts by a network that stands still, and knows stripes of those classes."""
+    edge = trainer(freeze="all", exit="end")
+    images, names = batch(12 * len(classes), seed=0, classes=classes)
+    encoding = edge.encode(images)
+    edge.fit(encoding.features, names)
+    predictor = Predictor(edge.segment, bits=4, compute=FLOAT, encode=edge.encode)
+    predictor.refresh(edge.segment, at_once=True)
+    predictor.remember(encoding, names)
+    return predictor, edge
+
+
+@pytest.mark.parametrize("classes", [("across",), ("across", "down")], ids=len)
+def test_remembered_frames_tell_the_unknown(classes: tuple[str, ...]) -> None:
+    predictor, _ = still_predictor(classes)
+    known = [predictor.predict(image) for image in batch(20, seed=5, classes=classes)[0]]
+    walls = [predictor.predict(np.full((SIZE, SIZE, 3), grey, np.uint8)) for grey in (20, 90, 160, 230)]
+    assert np.mean([one.unknown for one in known]) < 0.2
+    novelties = [one.novelty for one in (*known, *walls) if one.novelty is not None]
+    assert max(novelties[:20]) < min(novelties[20:])
+    if len(classes) > 1:  # a network of random weights sees one class and a wall nearly alike
+        assert all(wall.unknown for wall in walls), "whatever its confidence"
+    assert np.mean([one.confidence > 0.5 for one in known]) > 0.8
+
+
+def test_a_class_whose_lesson_is_not_over_is_named_all_the_same() -> None:
+    predictor, edge = still_predictor(("across", "down"))
+    images, names = batch(36, seed=1)
+    edge.fit(edge.encode(images).features, names)
+    predictor.refresh(edge.segment, at_once=True)
+    says = [predictor.predict(image) for image in pictures(["none"] * 10, seed=9)]
+    named = [one for one in says if one.name == "none"]
+    assert len(named) >= 8
+    assert all(one.novelty is None and not one.unknown for one in named)
+    predictor.remember(edge.encode(images[:1])[:0], [])
+    assert predictor.predict(images[0]).novelty is None, "nothing is remembered, so the confidence has to do"

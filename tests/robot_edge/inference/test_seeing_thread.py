@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,11 @@ def test_a_paused_recording_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_one_class_is_no_certainty() -> None:
     frame = Frame(image=np.zeros((8, 8, 3), np.uint8), label=None, scene=0, time=0.0)
     view = View(frame, sure(0.0), 1, 0.0)
-    assert said_of(view, ("mug",), 0.0) == "cannot compare: mug is its only class"
+    unsure = View(frame, replace(sure(0.0), name="", confidence=0.0), 1, 0.0)
+    assert said_of(unsure, ("mug",), 0.0) == "cannot compare: mug is its only class"
+    assert said_of(view, ("mug",), 0.0) == "sees mug (100 %, exit)", "remembered frames are something to compare with"
+    stranger = View(frame, replace(sure(0.0), name="", confidence=0.01), 1, 0.0)
+    assert said_of(stranger, ("mug",), 0.0) == "sees nothing it knows (1 %, exit)"
     assert said_of(view, ("mug", "star"), 0.0) == "sees mug (100 %, exit)"
     assert said_of(view, (), 0.0) == "knows no class yet"
     assert said_of(None, ("mug",), 0.0) == "sees nothing yet"

@@ -13,7 +13,12 @@ import hierarchy.runtime.curves
 from broker.errors import ConfigError
 from hierarchy.encoding import Encoding
 from hierarchy.exits import LENGTH
-from robot_edge.run.checkpoint import inherit
+from hierarchy.novelty import fit_novelty
+from hierarchy.runtime.checkpoint import load_checkpoint
+from robot_edge.evaluation.evaluate import _predictor
+from robot_edge.inference.predictor import Predictor
+from robot_edge.run.checkpoint import LAYOUT, inherit
+from robot_edge.run.perception import Perception
 from robot_edge.run.replay import train, wait_for_trainer
 from tests.robot_edge.run.test_replay import LATER, OPEN, Run
 
@@ -67,6 +72,25 @@ def test_each_frame_is_encoded_once_and_each_class_is_known_behind_its_phase(tmp
     assert {batch.edge_version for batch in run.link.batches} == {0}
     assert run.metrics()[-1]["exit_loss"] < 0.5
     assert not run.trainer.frames, "no step is taken"
+    _is_judged_by_what_it_remembers(run)
+
+
+def _is_judged_by_what_it_remembers(run: Run) -> None:
+    """What tests a run sees with its features, and its live robot would judge by the same remembered frames."""
+    saved = load_checkpoint(run.folder.checkpoint, LAYOUT)
+    state = run.robot.state
+    predictor = _predictor(run.trainer.segment, state.split, run.trainer.learner.compute, saved)
+    live = Predictor(run.trainer.segment, bits=4, compute=run.trainer.learner.compute, encode=run.trainer.encode)
+    parts: Any = (None, None, None)
+    Perception(predictor=live, sight=parts[0], saw=parts[1], tell=parts[2]).take_over(state)
+    names, encoding = state.memory.rehearsal.encodings()
+    assert set(names) == {"mug", "car", "star"}
+    novelty = fit_novelty(encoding.features, names)
+    assert novelty is not None
+    for frame in state.memory.rehearsal.draw(4):
+        says = predictor.predict(frame.image)
+        assert says.novelty == live.predict(frame.image).novelty
+        assert says.novelty == novelty.score(run.trainer.encode(frame.image[None]).features)[0]
 
 
 def test_a_killed_robot_ends_with_the_same_bits(tmp_path: Path) -> None:
