@@ -14,7 +14,7 @@ from robot_edge.sources.frames import Frame, Frames, Pixels
 
 
 def framing_for(network: NetworkSettings) -> Framing:
-    """Return how a frame becomes what the network of these settings sees. Raises ConfigError."""
+    """Return how a frame becomes what the network sees. Nothing of its settings is left open. Raises ConfigError."""
     spec = input_spec(network.backbone, network.image_size)
     return Framing(
         size=network.image_size,

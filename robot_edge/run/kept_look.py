@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from robot_edge.learning.framing import Framing, Region, parse_region
 from robot_edge.learning.settings import NetworkSettings
 
 LOOK = "look.json"
+
+log = logging.getLogger("robot-edge")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,10 @@ def framing_of(folder: Path, network: NetworkSettings) -> Framing:
     Raises ConfigError.
     """
     kept, framing = _read(folder), framing_for(network)
-    return replace(framing, region=parse_region(kept.now)) if kept and kept.given == network.look else framing
+    if kept is None or kept.given == network.look:
+        return replace(framing, region=parse_region(kept.now)) if kept else framing
+    log.info("looks at %s, as --look says, and no longer at %s, which was chosen while it ran", network.look, kept.now)
+    return framing
 
 
 def _read(folder: Path) -> KeptLook | None:

@@ -19,6 +19,8 @@ import robot_edge as edge
 import robot_edge.run.start
 from broker.errors import ConfigError, SourceError
 from hierarchy.device import Compute
+from robot_edge.learning.framing import Region
+from robot_edge.run.kept_look import framing_of
 from robot_edge.run.lesson_learning import LessonLearning
 from robot_edge.sources.frames import Pixels
 from robot_edge.sources.opening import open_source
@@ -94,6 +96,13 @@ def test_it_learns_is_taught_told_otherwise_saved_and_loaded(tmp_path: Path) -> 
         two.undo()
         two.merge("red", "green")
         assert two.classes == ("green",)
+        wall = np.full((SIZE, SIZE, 3), 90, np.uint8)
+        two.look("0%,0%,50%,100%")
+        assert two.teach("wall", [np.hstack([wall, other]) for other in pictures("blue", 20)]) == 1, "it looks left"
+        with pytest.raises(ConfigError, match="no region"):
+            two.look("left")
+        two.save(tmp_path / "third")
+        assert framing_of(tmp_path / "third", two.config.network).region == Region(0, 0, 50, 100)
     with pytest.raises(ConfigError, match="holds another run"), robot(tmp_path / "other") as three:
         three.save(tmp_path / "copy")
 
