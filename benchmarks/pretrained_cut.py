@@ -25,7 +25,7 @@ from broker.wire.quantize import dequantize, pack_activations, quantize
 from hierarchy.backbone import Backbone, build_backbone
 from hierarchy.cut import Divided, split_backbone
 from hierarchy.edge import normalise
-from hierarchy.layers import bottleneck, expansion
+from hierarchy.layers import bottleneck, expansion, pretrained_axes
 from robot_edge.learning.framing import Framing
 
 Array = NDArray[np.float32]
@@ -137,18 +137,27 @@ def ways(halves: dict[str, Divided], taught: Photos) -> Iterator[Way]:
             squeeze=bottleneck(shape, 0, pool),
             restore=expansion(shape, 0, pool, halves[cut].rest),
         )
-    rng = np.random.default_rng(0)
+    shape, rest = halves[DEEPEST].shape, halves[DEEPEST].rest
     for channels in (64, 32):
+        axes = pretrained_axes(rest, shape, channels, image_size=SIZE, weights=Path())
+        assert axes is not None
+        yield projected(f"{channels} channels, as pretrained bottlenecks begin", torch.zeros(1), axes)
         for classes, seen in (("all", taught.labels >= 0), (f"{FEW} of the", taught.labels < FEW)):
-            rows = rng.permutation(np.flatnonzero(seen))[:SEEN]
-            mean, axes = directions(taught.maps[DEEPEST][rows], channels)
-            yield Way(
-                cut=DEEPEST,
-                name=f"{channels} directions of {SEEN} frames, {classes} classes",
-                bits=2,
-                squeeze=lambda maps, mean=mean, axes=axes: torch.einsum("nchw,ck->nkhw", maps - mean, axes),
-                restore=lambda few, mean=mean, axes=axes: torch.einsum("nkhw,ck->nchw", few, axes) + mean,
-            )
+            frames = taught.maps[DEEPEST][np.flatnonzero(seen)[:SEEN]]
+            name = f"{channels} directions of {SEEN} frames, {classes} classes"
+            yield projected(name, *directions(frames, channels))
+
+
+def projected(name: str, mean: Tensor, axes: Tensor) -> Way:
+    """Return what crosses where maps (N, C, H, W) are projected onto axes (C, channels)."""
+
+    def squeeze(maps: Tensor) -> Tensor:
+        return torch.einsum("nchw,ck->nkhw", maps - mean, axes)
+
+    def restore(sent: Tensor) -> Tensor:
+        return torch.einsum("nkhw,ck->nchw", sent, axes) + mean
+
+    return Way(cut=DEEPEST, name=name, bits=2, squeeze=squeeze, restore=restore)
 
 
 def photos(folder: Path, network: Backbone, halves: dict[str, Divided]) -> Photos:

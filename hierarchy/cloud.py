@@ -20,7 +20,7 @@ from hierarchy.device import Compute, fastest
 from hierarchy.exits import LENGTH
 from hierarchy.head import GrowingHead
 from hierarchy.head_fit import fit_rows
-from hierarchy.layers import crossing_shape, expansion, pool_of
+from hierarchy.layers import crossing_shape, expansion, pool_of, pretrained_axes
 from hierarchy.learner import Learner
 from hierarchy.losses import logit_adjusted_cross_entropy
 
@@ -43,7 +43,10 @@ class CloudSegment(nn.Module):
         crossing = crossing_shape(divided.shape, split.bottleneck, pool)
         if crossing != split.shape:
             raise ConfigError(f"the split says that {split.shape} crosses, {split.cut} gives {crossing}")
-        self.expansion = expansion(divided.shape, split.bottleneck, pool, divided.rest)
+        axes = pretrained_axes(
+            divided.rest, divided.shape, split.bottleneck, image_size=split.image_size, weights=weights
+        )
+        self.expansion = expansion(divided.shape, split.bottleneck, pool, divided.rest, axes)
         self.rest = divided.rest
         self.head = GrowingHead(backbone.features)
         self.stands_still = False

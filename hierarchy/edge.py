@@ -24,7 +24,7 @@ from hierarchy.exits import ExitAt, FeatureExit, MapStatistics
 from hierarchy.head import GrowingHead
 from hierarchy.head_fit import fit_rows
 from hierarchy.input_spec import InputSpec
-from hierarchy.layers import EarlyExit, bottleneck, crossing_shape
+from hierarchy.layers import EarlyExit, bottleneck, crossing_shape, pretrained_axes
 from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.still import StillEncoder, fastest_inference
@@ -55,10 +55,11 @@ class EdgeSegment(nn.Module):
         exit_at: ExitAt = "cut",
         spec: InputSpec = InputSpec(),  # noqa: B008  frozen
         pool: int = 0,
+        axes: Tensor | None = None,
     ) -> None:
         """Put the halves' front to work.
 
-        bottleneck_channels, pool: as in `crossing_shape`.
+        bottleneck_channels, pool: as in `crossing_shape`. axes: that the bottleneck begins as, of a pretrained network.
         freeze: layers to leave as they are, by name, STEM or ALL. spec: what the front wants its input to look like.
         rest_digest: of the pretrained weights that the rest begins with here, empty for random ones.
         Raises CutError for an impossible bottleneck and ConfigError for a layer that the front does not have.
@@ -66,7 +67,7 @@ class EdgeSegment(nn.Module):
         super().__init__()
         self.stands_still = ALL in freeze
         self.front = divided.front
-        self.bottleneck = bottleneck(divided.shape, bottleneck_channels, pool)
+        self.bottleneck = bottleneck(divided.shape, bottleneck_channels, pool, axes)
         self.shape = crossing_shape(divided.shape, bottleneck_channels, pool)
         self.exit = _exit(divided, self.shape, exit_at, stands_still=self.stands_still)
         if isinstance(self.exit, FeatureExit) and self.stands_still:
@@ -133,7 +134,8 @@ def build_edge_segment(
     whole = build_backbone(backbone, image_size=image_size, weights=weights)
     divided = split_backbone(whole, cut)
     digest = "" if weights == "none" else weights_digest(divided.rest)
-    segment = EdgeSegment(divided, bottleneck_channels, freeze, exit_at, whole.spec, pool)
+    axes = pretrained_axes(divided.rest, divided.shape, bottleneck_channels, image_size=image_size, weights=weights)
+    segment = EdgeSegment(divided, bottleneck_channels, freeze, exit_at, whole.spec, pool, axes)
     segment.rest_digest = digest
     split = SplitSpec(
         backbone=backbone,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from broker.errors import CutError
+from hierarchy.backbone import SMALL_IMAGE, Weights
 from hierarchy.head import GrowingHead
 
 # Channels inside an early exit: wide enough for a hundred classes, small beside the edge segment.
@@ -34,13 +38,14 @@ def pool_of(crossing: tuple[int, ...]) -> int:
     return crossing[1] if square else 0
 
 
-def bottleneck(shape: tuple[int, ...], channels: int, pool: int = 0) -> nn.Module:
+def bottleneck(shape: tuple[int, ...], channels: int, pool: int = 0, axes: Tensor | None = None) -> nn.Module:
     """Return what makes a sample smaller before it crosses: fewer places, fewer channels, or both.
 
     Places are averages of the map. Channels are made by a 1x1 convolution, normalised so that every quantization level
     is used.
 
-    shape: one sample (C, ...). channels, pool: as in `crossing_shape`. Raises CutError where they fit no such sample.
+    shape: one sample (C, ...). channels, pool: as in `crossing_shape`. axes: (C, channels), what the channels begin as,
+    not normalised. Raises CutError where they fit no such sample.
     """
     layers: list[nn.Module] = []
     if _places(shape, pool) != shape[1:]:
@@ -48,24 +53,68 @@ def bottleneck(shape: tuple[int, ...], channels: int, pool: int = 0) -> nn.Modul
     if channels:
         _check_narrower(shape, channels)
         spatial = len(shape) - 1
-        layers += [_convolution(shape[0], channels, spatial, kernel=1), NORMS[spatial](channels)]
+        convolution = _convolution(shape[0], channels, spatial, kernel=1)
+        layers.append(Channels(convolution, NORMS[spatial](channels), begin=None if axes is None else axes.T))
     return _one_after_another(layers)
 
 
-def expansion(shape: tuple[int, ...], channels: int, pool: int = 0, rest: nn.Module | None = None) -> nn.Module:
+def expansion(
+    shape: tuple[int, ...], channels: int, pool: int = 0, rest: nn.Module | None = None, axes: Tensor | None = None
+) -> nn.Module:
     """Return what brings a sample back to a shape (C, ...) behind the `bottleneck`, for the rest of the backbone.
 
     A rest that looks at each place by itself gets the few places that crossed: it takes less time, and is as good.
-    Others get a map of the old size, interpolated. Raises CutError where that is no bottleneck.
+    Others get a map of the old size, interpolated. axes: (C, channels), as the bottleneck's. A pretrained rest wants
+    negative values, too: with axes nothing rectifies them. Raises CutError where that is no bottleneck.
     """
     layers: list[nn.Module] = []
     if channels:
         _check_narrower(shape, channels)
         spatial = len(shape) - 1
-        layers += [_convolution(channels, shape[0], spatial, kernel=1), NORMS[spatial](shape[0]), nn.ReLU(inplace=True)]
+        convolution = _convolution(channels, shape[0], spatial, kernel=1)
+        layers.append(Channels(convolution, NORMS[spatial](shape[0]), nn.ReLU(inplace=True), begin=axes))
     if _places(shape, pool) != shape[1:] and (rest is None or not _is_by_place(rest)):
         layers.append(nn.Upsample(shape[1:], mode="bilinear"))
     return _one_after_another(layers)
+
+
+def pretrained_axes(
+    rest: nn.Module, shape: tuple[int, ...], channels: int, *, image_size: int, weights: Weights
+) -> Tensor | None:
+    """Return what a pretrained network's bottleneck begins as: (C, channels), at right angles; None for other networks.
+
+    They are the directions in which the rest sees most of a sample (C, ...). Both ends find the same ones in the same
+    weights: the right singular vectors of the first matrix behind the cut, the largest number of each positive.
+    Networks for small images learn their bottleneck as networks from scratch do.
+    """
+    if weights == "none" or not channels or image_size <= SMALL_IMAGE:
+        return None
+    behind = (one for one in rest.parameters() if one.ndim > 1 and one.shape[1] == shape[0])
+    matrix = next(behind, torch.eye(shape[0])).detach().double().movedim(1, -1).reshape(-1, shape[0])
+    axes = torch.linalg.eigh(matrix.T @ matrix).eigenvectors.flip(1)[:, :channels]
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    found: Tensor = (axes * largest.sign()).float()
+    return found
+
+
+class Channels(nn.Sequential):
+    """A 1x1 convolution to other channels, and what follows it in a network from scratch.
+
+    What follows is left out where the convolution begins as a matrix (channels out, channels in), and where it is given
+    the weights of one that did.
+    """
+
+    def __init__(self, convolution: nn.Module, *following: nn.Module, begin: Tensor | None) -> None:
+        super().__init__(convolution, *(following if begin is None else ()))
+        if begin is not None:
+            with torch.no_grad():
+                weight = convolution.get_parameter("weight")
+                weight.copy_(begin.reshape(weight.shape))
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        if f"{prefix}0.weight" in state and f"{prefix}1.weight" not in state:
+            del self[1:]
+        super()._load_from_state_dict(state, prefix, *others)
 
 
 class EarlyExit(nn.Module):

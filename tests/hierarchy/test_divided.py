@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torchvision import models
 
 import hierarchy
 from broker.errors import ConfigError, CutError, Diverged, ReflexarcError
@@ -64,6 +65,18 @@ def test_without_the_quantizer_the_halves_are_the_whole_network() -> None:
     images = torch.randn(4, 3, SIZE, SIZE)
     with torch.no_grad():
         assert torch.equal(both.cloud(both.edge.encode(images)), both.cloud.head(whole(images)))
+
+
+def test_a_pretrained_one_begins_with_the_same_axes_at_both_ends_and_comes_back_with_them(tmp_path: Path) -> None:
+    torch.save(models.get_model("shufflenet_v2_x0_5", weights=None).state_dict(), tmp_path / "weights.pth")
+    one = network(image_size=96, weights=tmp_path / "weights.pth", freeze=("all",))
+    narrow, wide = one.edge.bottleneck.get_parameter("0.weight"), one.cloud.expansion.get_parameter("0.weight")
+    assert torch.equal(narrow.flatten(1).T, wide.flatten(1))
+    images = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
+    one.step(images, ["cat", "dog", "cat", "dog"])
+    one.save(tmp_path)
+    other = hierarchy.DividedNetwork.load(tmp_path, device="cpu")
+    assert np.array_equal(one.predict(images).cloud.confidences, other.predict(images).cloud.confidences)
 
 
 def test_of_a_pooled_map_fewer_values_cross() -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from broker.errors import CutError
-from hierarchy.layers import EXIT_CHANNELS, EarlyExit, bottleneck, crossing_shape, expansion, pool_of
+from hierarchy.layers import EXIT_CHANNELS, EarlyExit, bottleneck, crossing_shape, expansion, pool_of, pretrained_axes
 
 # Pooled features, a transformer's tokens, an image, a video.
 SHAPES = [(6,), (6, 5), (6, 4, 3), (6, 2, 4, 3)]
@@ -83,6 +85,47 @@ def test_the_pool_of_a_crossing_shape_gives_it_again() -> None:
         crossing = crossing_shape((4, 6, 6), 0, pool)
         assert crossing_shape((4, 6, 6), 0, pool_of(crossing)) == crossing
     assert pool_of((4, 6, 5)) == pool_of((4, 6)) == 0
+
+
+def axes(rest: nn.Module, channels: int = 2, **changes: Any) -> Tensor | None:
+    settings: dict[str, Any] = {"image_size": 224, "weights": "default", **changes}
+    return pretrained_axes(rest, (6, 4, 3), channels, **settings)
+
+
+def test_a_pretrained_bottleneck_begins_as_what_the_rest_sees_most_of() -> None:
+    next_layer = nn.Conv2d(6, 2, 1)
+    with torch.no_grad():
+        next_layer.weight.copy_(torch.tensor([[0, 0, -5, 0, 0, 0], [0, 2.0, 0, 0, 0, 0]]).reshape(2, 6, 1, 1))
+    found = axes(nn.Sequential(nn.BatchNorm2d(6), next_layer, nn.Conv2d(2, 6, 1)))
+    assert found is not None
+    torch.testing.assert_close(found, torch.eye(6)[:, [2, 1]])
+
+
+@pytest.mark.parametrize("change", [{"weights": "none"}, {"image_size": 64}, {"channels": 0}])
+def test_other_bottlenecks_begin_at_random(change: dict[str, Any]) -> None:
+    assert axes(nn.Conv2d(6, 2, 1), **change) is None
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_pretrained_rest_gets_negative_values_back(shape: tuple[int, ...]) -> None:
+    begin = torch.linalg.qr(torch.randn(6, 2)).Q
+    x = torch.einsum("nk...,ck->nc...", torch.randn(4, 2, *shape[1:]), begin)
+    back = expansion(shape, 2, axes=begin)(bottleneck(shape, 2, axes=begin)(x))
+    assert (back < 0).any()
+    torch.testing.assert_close(back, x)
+
+
+@pytest.mark.parametrize("pool", [0, 2])
+def test_a_bottleneck_from_scratch_takes_the_weights_of_a_pretrained_one(pool: int) -> None:
+    shape, begin, x = (6, 4, 4), torch.linalg.qr(torch.randn(6, 2)).Q, torch.randn(4, 6, 4, 4)
+    for make in (bottleneck, expansion):
+        saved, other = make(shape, 2, pool, axes=begin), make(shape, 2, pool)
+        other.load_state_dict(saved.state_dict())
+        sample = x if make is bottleneck else torch.randn(4, 2, pool or 4, pool or 4)
+        assert torch.equal(other(sample), saved(sample))
+    fresh = bottleneck(shape, 2, pool)
+    with pytest.raises(RuntimeError, match="running_mean"):
+        fresh.load_state_dict({name: one for name, one in fresh.state_dict().items() if "running" not in name})
 
 
 @pytest.mark.parametrize("shape", SHAPES)
