@@ -132,7 +132,13 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     expect(error).to_have_text("First say what it is called.")
     visit.teach("x" * 10_000)
     expect(error).to_contain_text("use 1 to 64 printable characters")
+    visit.page.get_by_role("button", name="Look at a part").click()
+    where = visit.page.get_by_label("Left, top, width, height")
+    where.fill("2%,2%,96%,96%")
     assert faults(visit.page) == []
+    where.press("Enter")
+    visit.is_told("looks at 2%,2%,96%,96% of each frame from now on")
+    expect(visit.page.locator(".rb-look svg rect")).to_have_count(1)
 
     other = visit_robot(robot, chromium, port)  # somebody else, at the same time
     visit.teach(NAME)

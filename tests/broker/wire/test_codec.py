@@ -954,6 +954,16 @@ def test_a_split_is_told_from_others_by_its_fingerprint() -> None:
     assert replace(SPLIT).fingerprint == SPLIT.fingerprint == "2392a191a210d4df"
 
 
+def test_a_command_says_where_to_look_only_where_it_does() -> None:
+    command = Command(id="a1", action="look", region="25%,10%,50%,80%")
+    assert raw(command)["region"] == "25%,10%,50%,80%"
+    assert unpack(pack(command)) == command
+    assert "region" not in raw(replace(command, action="undo", region=""))
+    for region in ("x" * 401, "\x1b[2J", 7, None, [0, 0, 1, 1]):
+        with pytest.raises(MalformedMessage, match="field 'region'"):
+            unpack(json.dumps({**raw(command), "region": region}).encode())
+
+
 if __name__ == "__main__":
     for golden_message, golden_file in TABLE:
         (GOLDEN / golden_file).write_bytes(pack(golden_message))

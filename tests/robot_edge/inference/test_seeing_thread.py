@@ -15,7 +15,7 @@ import robot_edge.inference.seeing_thread
 from robot_edge.inference.cascade import Decision
 from robot_edge.inference.seeing_thread import SeeingThread, View
 from robot_edge.learning.framed import Viewfinder
-from robot_edge.learning.framing import Framing
+from robot_edge.learning.framing import Framing, parse_region
 from robot_edge.run.live import said_of
 from robot_edge.sources.frames import Frame
 
@@ -83,6 +83,28 @@ def test_while_no_frame_comes_nothing_is_seen_and_others_are_told(monkeypatch: p
         assert told[-1].name == "mug"
     finally:
         seeing.close()
+
+
+def test_what_is_named_and_taught_is_what_the_viewfinder_shows() -> None:
+    shown, named = list[Any](), list[Any]()
+    sight = FramePath()
+    look = sight.look
+
+    def note(image: Any, *, taken_at: float) -> list[Decision]:
+        named.append(image)
+        return look(image, taken_at=taken_at)
+
+    sight.look = note  # type: ignore[method-assign,assignment]
+    finder = Viewfinder(Framing(size=4, region=parse_region("0%,0%,50%,100%")), keep=ignore)
+    camera: Any = Camera()
+    seeing = SeeingThread(camera, sight, viewfinder=finder, saw=lambda *one: shown.append(one), tell=ignore)  # type: ignore[arg-type]
+    try:
+        wait_for(lambda: len(shown) > 1)
+    finally:
+        seeing.close()
+    assert named[0].shape == (4, 4, 3)
+    assert [image is other for (_, image), other in zip(shown, named, strict=False)] == [True] * len(shown), "once each"
+    assert shown[0][0].image.shape == (8, 8, 3), "a page shows all of it"
 
 
 def test_a_paused_recording_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

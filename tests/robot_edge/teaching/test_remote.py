@@ -57,3 +57,8 @@ def test_garbage_under_the_robots_name_is_not_its_answer(channel: topics.Channel
 def test_a_time_that_no_robot_takes_is_said_here(seconds: float) -> None:
     with pytest.raises(ConfigError, match="seconds"):
         give_command("teach", robot="r1", broker="mqtt://127.0.0.1:1", credentials="", name="mug", seconds=seconds)
+
+
+def test_a_region_that_no_frame_has_is_said_here() -> None:
+    with pytest.raises(ConfigError, match="reaches to 110 % of the width"):
+        give_command("look", robot="r1", broker="mqtt://127.0.0.1:1", credentials="", region="90%,0%,20%,20%")
