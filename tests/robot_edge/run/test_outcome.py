@@ -42,10 +42,9 @@ def test_a_run_says_what_it_lacks(figures: dict[str, Any], says: str) -> None:
     assert bool(verdict(REPLAY, figures)) == bool(says)
 
 
-def test_a_robot_that_nobody_taught_says_how() -> None:
-    assert "type a name while it runs" in verdict(
-        RobotConfig.from_flags(source="sim:", live=True), run(frames_shown=700)
-    )
+@pytest.mark.parametrize("figures", [run(frames_shown=700), run(interrupted=True)])
+def test_a_robot_that_nobody_taught_says_how(figures: dict[str, Any]) -> None:
+    assert "type a name while it runs" in verdict(RobotConfig.from_flags(source="sim:", live=True), figures)
 
 
 def test_a_missing_accuracy_has_a_reason() -> None:

@@ -10,14 +10,17 @@ from typing import Any, NoReturn
 
 import pytest
 
-from broker.errors import ConfigError, MachineError, ReflexarcError, StorageError, exit_status
+from broker.errors import ConfigError, CutError, MachineError, ReflexarcError, StorageError, exit_status
 from cloud_trainer import workers
 from cloud_trainer.config import TrainerConfig
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.planning import planner
 from robot_edge.planning.config import PlanConfig
+from robot_edge.run.config import RobotConfig
 from robot_edge.run.identity import run_identity
 from robot_edge.run.source_files import SourceFiles
+from robot_edge.run.start import prepare
+from robot_edge.sources.pushed import PushedCamera
 
 CLOUD = TrainerConfig(workers=2)
 WRITERS: dict[str, Callable[[Path], Any]] = {
@@ -55,3 +58,11 @@ def test_only_what_another_setting_mends_is_a_wrong_setting(
     assert exit_status(caught.value) == status
     assert os.strerror(number) in str(caught.value)
     assert ("make room on the disk of" in str(caught.value)) == (kind is StorageError)
+
+
+def test_a_camera_is_closed_where_the_network_cannot_be_built(tmp_path: Path) -> None:
+    camera = PushedCamera()
+    config = RobotConfig.from_flags(source="program:", live=True, cut="layer9", broker="", run_dir=str(tmp_path))
+    with pytest.raises(CutError, match="layer9"):
+        prepare(config, camera)
+    assert camera.ended
