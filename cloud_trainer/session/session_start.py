@@ -20,7 +20,7 @@ from cloud_trainer.session.session import RobotSession
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.still_learning import most_kept
 from cloud_trainer.shard import worker_folders
-from hierarchy.backbone import Weights
+from hierarchy.backbone import SMALL_IMAGE, Weights
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import Compute
 from hierarchy.learner import restore_weights
@@ -82,8 +82,9 @@ def new_start(
     """
     segment, run = _build(robot, state, settings, device)
     alike = _began_alike(robot, state, segment)
-    # What crosses a bottleneck is no longer what the rest was trained on: it has to learn the expansion.
-    still = state.still and not state.split.bottleneck and bool(alike or run)
+    # Behind a bottleneck of a small image the rest has to learn the expansion: both begin as random ones.
+    whole = not state.split.bottleneck or state.split.image_size > SMALL_IMAGE
+    still = state.still and whole and bool(alike or run)
     if run and run not in {state.run, state.former}:
         log.warning(
             "robot %s: its network in --weights %s was trained behind another front than it has now",
