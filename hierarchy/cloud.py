@@ -23,6 +23,7 @@ from hierarchy.head_fit import fit_rows
 from hierarchy.layers import crossing_shape, expansion, pool_of, pretrained_axes
 from hierarchy.learner import Learner
 from hierarchy.losses import logit_adjusted_cross_entropy
+from hierarchy.schedule import WARM_UP_STEPS
 
 
 class CloudSegment(nn.Module):
@@ -77,9 +78,25 @@ class CloudStep:
 class CloudTrainer:
     """Trains a cloud segment on the final loss."""
 
-    def __init__(self, segment: CloudSegment, *, compute: Compute, peak_learning_rate: float, seed: int = 0) -> None:
+    def __init__(
+        self,
+        segment: CloudSegment,
+        *,
+        compute: Compute,
+        peak_learning_rate: float,
+        seed: int = 0,
+        warm_up: int = WARM_UP_STEPS,
+    ) -> None:
+        """warm_up: steps in which the rate rises to its peak where a run has no end."""
         self.segment = segment
-        self.learner = Learner(segment, segment.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed)
+        self.learner = Learner(
+            segment,
+            segment.head,
+            compute=compute,
+            peak_learning_rate=peak_learning_rate,
+            seed=seed,
+            warm_up=warm_up,
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:

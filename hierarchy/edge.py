@@ -27,6 +27,7 @@ from hierarchy.input_spec import InputSpec
 from hierarchy.layers import EarlyExit, bottleneck, crossing_shape, pretrained_axes
 from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
+from hierarchy.schedule import NO_WARM_UP, WARM_UP_STEPS
 from hierarchy.still import StillEncoder, fastest_inference
 from hierarchy.weights_file import weights_digest
 
@@ -61,7 +62,8 @@ class EdgeSegment(nn.Module):
 
         bottleneck_channels, pool: as in `crossing_shape`. axes: that the bottleneck begins as, of a pretrained network.
         freeze: layers to leave as they are, by name, STEM or ALL. spec: what the front wants its input to look like.
-        rest_digest: of the pretrained weights that the rest begins with here, empty for random ones.
+        rest_digest: of the pretrained weights that the rest begins with here, empty for random ones. pretrained:
+        whether the front began with such.
         Raises CutError for an impossible bottleneck and ConfigError for a layer that the front does not have.
         """
         super().__init__()
@@ -76,6 +78,7 @@ class EdgeSegment(nn.Module):
             self._frozen = _layers(self.front, freeze)
         self.spec = spec
         self.rest_digest = ""
+        self.pretrained = False
         for layer in self._frozen:
             layer.requires_grad_(False)
 
@@ -136,7 +139,7 @@ def build_edge_segment(
     digest = "" if weights == "none" else weights_digest(divided.rest)
     axes = pretrained_axes(divided.rest, divided.shape, bottleneck_channels, image_size=image_size, weights=weights)
     segment = EdgeSegment(divided, bottleneck_channels, freeze, exit_at, whole.spec, pool, axes)
-    segment.rest_digest = digest
+    segment.rest_digest, segment.pretrained = digest, weights != "none"
     split = SplitSpec(
         backbone=backbone,
         cut=divided.cut,
@@ -187,7 +190,13 @@ class EdgeTrainer:
         self.segment = segment
         self.bits = self._bits_of_split = bits
         self.learner = Learner(
-            segment, segment.exit.head, compute=compute, peak_learning_rate=peak_learning_rate, seed=seed
+            segment,
+            segment.exit.head,
+            compute=compute,
+            peak_learning_rate=peak_learning_rate,
+            seed=seed,
+            warm_up=NO_WARM_UP if segment.pretrained else WARM_UP_STEPS,
+            slow=segment.front if segment.pretrained else None,
         )
         self._rng = np.random.default_rng(seed)
         self._encoder: Callable[[NDArray[np.uint8]], Encoding] | None = None  # of the weights as they are

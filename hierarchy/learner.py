@@ -13,6 +13,7 @@ from hierarchy.device import Compute
 from hierarchy.head import GrowingHead
 from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
 from hierarchy.random_state import TorchRandom
+from hierarchy.schedule import WARM_UP_STEPS
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,8 +39,17 @@ class Learner:
     """
 
     def __init__(
-        self, module: nn.Module, head: GrowingHead, *, compute: Compute, peak_learning_rate: float, seed: int
+        self,
+        module: nn.Module,
+        head: GrowingHead,
+        *,
+        compute: Compute,
+        peak_learning_rate: float,
+        seed: int,
+        warm_up: int = WARM_UP_STEPS,
+        slow: nn.Module | None = None,
     ) -> None:
+        """warm_up, slow: as of `learning_rate` and `sgd`."""
         self.module = module
         self.head = head
         self.compute = compute
@@ -48,7 +58,8 @@ class Learner:
         self.gradient_norm = 0.0  # of the last step
         self.random = TorchRandom(seed, compute.device)
         compute.place(module)
-        self.optimizer = sgd(module, compute)
+        self._warm_up, self._slow = warm_up, slow
+        self.optimizer = sgd(module, compute, slow)
         self._largest_step = 0
         # And as they were before the step: a forward pass moves BatchNorm's statistics.
         self._buffers = list(module.buffers())
@@ -64,7 +75,9 @@ class Learner:
         self._largest_step = max(self._largest_step, len(names))
         _copy(self._buffers, self._before)
         self.module.train(has_statistics(len(names), self._largest_step))
-        set_learning_rate(self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress)
+        set_learning_rate(
+            self.optimizer, self.peak_learning_rate, steps=self.steps, progress=progress, warm_up=self._warm_up
+        )
         return torch.tensor(self.head.indices(names), device=self.compute.device)
 
     def descend(self, loss: Tensor) -> bool:
@@ -114,7 +127,7 @@ class Learner:
             raise RuntimeError(f"{state.steps} steps, the largest of {state.largest_step} samples, were never taken")
         restore_weights(self.module, self.head, state)
         # Growing may have put other parameters into the head.
-        self.optimizer = sgd(self.module, self.compute)
+        self.optimizer = sgd(self.module, self.compute, self._slow)
         for name, parameter in self.module.named_parameters():
             if name in state.momentum:
                 # Each in its own memory format, as the optimizer itself keeps them.

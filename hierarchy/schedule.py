@@ -10,15 +10,18 @@ START_DIVISOR = 25.0
 END_DIVISOR = 1e5
 # Steps until the statistics of a fresh network have settled.
 WARM_UP_STEPS = 100
+# And of a pretrained one, whose statistics have.
+NO_WARM_UP = 1
 
 
-def learning_rate(peak: float, *, steps: int, progress: float | None) -> float:
+def learning_rate(peak: float, *, steps: int, progress: float | None, warm_up: int = WARM_UP_STEPS) -> float:
     """Return the learning rate of the next step.
 
     steps: how many were taken so far. progress: share of the run that is over, 0 to 1, or None where it has no end.
+    warm_up: steps in which the rate rises to its peak where the run has no end.
     """
     if progress is None:
-        return peak * min(1.0, (steps + 1) / WARM_UP_STEPS)
+        return peak * min(1.0, (steps + 1) / warm_up)
     if progress < RISE:
         return _cosine(peak / START_DIVISOR, peak, progress / RISE)
     return _cosine(peak, peak / END_DIVISOR, (progress - RISE) / (1 - RISE))

@@ -27,6 +27,7 @@ from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.settings import is_weights_file
+from hierarchy.schedule import NO_WARM_UP, WARM_UP_STEPS
 from hierarchy.weights_file import weights_digest
 
 log = logging.getLogger("cloud-trainer")
@@ -136,7 +137,11 @@ def open_session(
     segment, _ = _build(robot, began, weights, device)
     segment.stands_still = start.still
     trainer = CloudTrainer(
-        segment, compute=start.compute(device), peak_learning_rate=settings.learning_rate, seed=settings.seed
+        segment,
+        compute=start.compute(device),
+        peak_learning_rate=settings.learning_rate,
+        seed=settings.seed,
+        warm_up=NO_WARM_UP if start.began_alike else WARM_UP_STEPS,
     )
     most = most_kept(segment.head.weight.shape[1]) if start.still else settings.rehearse_from
     session = RobotSession(

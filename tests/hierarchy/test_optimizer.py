@@ -6,7 +6,7 @@ from torch import nn
 
 from hierarchy.device import Compute
 from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
-from hierarchy.schedule import learning_rate
+from hierarchy.schedule import NO_WARM_UP, learning_rate
 
 CPU = Compute(device=torch.device("cpu"))
 
@@ -31,6 +31,16 @@ def test_a_step_follows_the_schedule() -> None:
     # The first step of Nesterov's momentum is 1 + 0.9 gradients long, with 5e-4 of the weights among each.
     moved = before - rate * 1.9 * (1 + 5e-4 * before)
     torch.testing.assert_close(network.weight.detach(), moved)
+
+
+def test_a_pretrained_front_learns_at_a_tenth_of_the_rate_and_without_a_warm_up() -> None:
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    optimizer = sgd(network, CPU, network[0])
+    set_learning_rate(optimizer, 0.5, steps=0, progress=None, warm_up=NO_WARM_UP)
+    rates = {id(one): group["lr"] for group in optimizer.param_groups for one in group["params"]}
+    assert rates == {id(one): 0.5 for one in network[1].parameters()} | {
+        id(one): 0.05 for one in network[0].parameters()
+    }
 
 
 @pytest.mark.parametrize(
