@@ -123,15 +123,15 @@ def main(settings: Settings) -> None:
         wait(lambda: urllib.request.urlopen(f"http://127.0.0.1:{page}/sees.json").read().find(b'"seen": null') < 0)
         for _ in range(settings.busy):
             running.enter_context(spinning())
-        began, last = time.monotonic(), 0.0
+        began, last, tests = time.monotonic(), 0.0, 0
         for number, toy in enumerate(toys):
             shown = began + number * SHOWN_SECONDS
             time.sleep(max(0.0, shown + 2 - time.monotonic()))
+            tests = len(listener.exit)
             listener.teach(toy, settings.seconds)
             last = time.monotonic() + settings.seconds
             time.sleep(max(0.0, last + 3 - time.monotonic()))
             table.row(toy, round(time.monotonic() - began), *figures(listener))
-        tests = len(listener.exit)
         wait(lambda: len(listener.exit) > tests)  # the robot practises, and tests what came of it
         over = time.monotonic()
         for _ in range(PARTS):
