@@ -9,7 +9,7 @@ from torch import Tensor
 from hierarchy.head import GrowingHead
 
 # Of the sum of squared weights, beside a mean loss over features of length 20. Between a third and three times as much
-# the accuracy is the same (docs/results/still.md).
+# the accuracy is the same.
 DECAY = 3e-3
 # Evaluations of loss and gradient in one fit, and the multiplications that all of them take at most: a quarter of a
 # second of one slow core. From the rows of the last fit on, a dozen are within half a point of the best there is.

@@ -56,7 +56,7 @@ def resolved(network: NetworkSettings) -> NetworkSettings:
     """
     if all(getattr(network, name) != value for name, value in AUTOMATIC.items()):
         return network
-    if network.weights in {"auto", "none"}:
+    if network.weights in {"auto", "none"} or network.former_run:
         return from_scratch(network)
     # Only here, as they import torch: most settings are resolved without.
     from hierarchy.backbone import SMALL_IMAGE, build_backbone, input_spec

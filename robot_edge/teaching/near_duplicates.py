@@ -22,7 +22,7 @@ REMEMBERED = 20
 # picture of so many a side is nothing new; of small ones a pixel is much of what they show.
 SMALL, COMPARED_AT, SHIFT = 64, 224, 4
 # Cosine distance of features from which on a frame is another one. Photos shifted by a pixel or two are 0.005 to 0.018
-# apart, turned by five degrees 0.03, and two photos of one kind of fruit 0.026 at least (docs/results/still.md).
+# apart, turned by five degrees 0.03, and two photos of one kind of fruit 0.026 at least.
 DIFFERENT_FEATURES = 0.015
 
 

@@ -147,7 +147,7 @@ class Run:
 
     def __post_init__(self) -> None:
         given = {"source": "sim:", "cut": "layer1", "image_size": 16, "bottleneck": 2, "batch": 8, **self.settings}
-        self.config = RobotConfig.from_flags(**{"run_dir": str(self.path), **given})
+        self.config = RobotConfig.from_flags(**{"run_dir": str(self.path), **given}).resolved()
         self.link.boot = self.boot
         torch.manual_seed(0)
         segment, split, start = build_edge(self.config.network)
@@ -628,7 +628,7 @@ def test_a_simulated_test_shows_other_scenes_than_the_training(monkeypatch: pyte
         phases="mug|mug",
         images=80,
         run_dir=str(tmp_path / "run"),
-    )
+    ).resolved()
     with pytest.raises(InterruptedError):
         robot_edge.run.start.run(config)
     training, test = ([frame.image.tobytes() for frame in islice(iter(one.next, None), 80)] for one in opened)
