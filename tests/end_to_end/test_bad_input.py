@@ -56,7 +56,7 @@ def _folders(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) ->
             ["held holds a run already, whose settings cannot be read", "choose another --run-dir"],
         ),
         ("--source folder:good --backbone resnet19", ["unknown backbone 'resnet19'; did you mean", "resnet18"]),
-        ("--source folder:good --bits 0", ["--bits 0: use 1 to 8"]),
+        ("--source folder:good --least-bits 0", ["--least-bits 0: use 1 to 8"]),
         ("--source folder:good --bits 9", ["--bits 9: use 1 to 8"]),
         ("--source folder:good --broker localhost", ["expected mqtt://HOST:PORT"]),
         (
