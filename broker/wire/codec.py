@@ -75,8 +75,6 @@ def pack(message: Message) -> bytes:
             fields = batch_fields(message)
         case Ask():
             fields = ask_fields(message)
-        case Command(region=""):  # a field that came later: without it, a command is what it always was
-            fields = {name: value for name, value in dataclasses.asdict(message).items() if name != "region"}
         case _:
             fields = _known_before(message, dataclasses.asdict(message))
     fields = {"kind": NAMES[type(message)], **fields}
@@ -113,9 +111,8 @@ def unpack_as(expected: type[AnyMessage], data: bytes) -> AnyMessage:
 
 def _known_before(message: Message, fields: dict[str, Any]) -> dict[str, Any]:
     """Leave out what a peer of before a field would refuse, where the field says nothing."""
-    silent = {one.name for one in dataclasses.fields(message) if one.metadata == LATER}
-    defaults = {one.name: one.default for one in dataclasses.fields(message) if one.name in silent}
-    return {name: value for name, value in fields.items() if name not in silent or value != defaults[name]}
+    later = {one.name: one.default for one in dataclasses.fields(message) if one.metadata == LATER}
+    return {name: value for name, value in fields.items() if name not in later or value != later[name]}
 
 
 @dataclasses.dataclass(frozen=True)

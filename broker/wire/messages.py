@@ -193,7 +193,7 @@ class Command:
     name: Text = ""
     to: Text = ""
     seconds: Annotated[float, within(0, MAX_TEACH_SECONDS)] = 0.0
-    region: Text = ""
+    region: Text = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
