@@ -1,10 +1,10 @@
-"""The model hub that has timm's weights: asked where it can be reached, else what was downloaded before is taken."""
+"""The model hub that has timm's weights: asked for what was not downloaded before, where it can be reached."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -15,12 +15,23 @@ REACH_SECONDS = 5.0
 TALKATIVE = ("huggingface_hub", "timm.models._builder")
 
 
+def is_downloaded(repository: str, files: Sequence[str]) -> bool:
+    """Whether one of these files of a repository of the hub is on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in files)
+
+
 @contextmanager
-def model_hub() -> Iterator[bool]:
-    """Let a library download from the hub within this context, quietly; yields whether the hub can be reached."""
+def model_hub(*, downloaded: bool) -> Iterator[bool]:
+    """Let a library load from the hub within this context, quietly; yields whether the hub can be reached.
+
+    downloaded: what it loads is on this machine. Then nobody is asked, and nothing waits for a network.
+    """
     from huggingface_hub import constants
 
-    reached, offline = is_reached(constants.ENDPOINT), constants.HF_HUB_OFFLINE
+    offline = constants.HF_HUB_OFFLINE
+    reached = not downloaded and is_reached(constants.ENDPOINT)
     levels = {name: logging.getLogger(name).level for name in TALKATIVE}
     try:
         constants.HF_HUB_OFFLINE = offline or not reached

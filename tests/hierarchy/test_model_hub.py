@@ -2,12 +2,17 @@ from __future__ import annotations
 
 import logging
 import socket
+from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from broker.errors import DownloadFailed
 from hierarchy import model_hub, timm_networks
-from hierarchy.timm_networks import build_timm
+from hierarchy.timm_networks import build_timm, has_weights
+from hierarchy.weights_file import weights_digest
 from tests.ports import free_port
 
 
@@ -42,3 +47,24 @@ def test_weights_that_cannot_be_had_are_one_line_that_says_what_to_do(
     assert "\n" not in says
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert not constants.HF_HUB_OFFLINE, "another library may reach another hub"
+
+
+@pytest.mark.slow
+def test_what_was_downloaded_before_is_taken_without_asking_anybody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(model_hub, "is_reached", lambda _: pytest.fail("it is on this machine"))
+    name = "timm:mobilenetv3_small_100"
+    whole: Any = timm.create_model("mobilenetv3_small_100", pretrained=False)
+    folder = tmp_path / "models--timm--mobilenetv3_small_100.lamb_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    assert not has_weights(name)
+    save_file(whole.state_dict(), folder / "snapshots" / "abc" / "model.safetensors")
+    assert has_weights(name)
+    whole.reset_classifier(0)
+    built = build_timm(name, image_size=224, weights="default").module
+    assert weights_digest(built) == weights_digest(whole)

@@ -18,6 +18,7 @@ import torch
 from broker.errors import ConfigError
 from hierarchy.runtime import downloads as module
 from hierarchy.runtime.downloads import DEADLINE_SECONDS, RETRY_SECONDS, Downloads, weights_path, weights_url
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -96,6 +97,19 @@ def test_a_few_at_a_time(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "are being downloaded" in downloads.waits_for("one")
         assert downloads.waits_for("two") == "the pretrained weights of two wait for other downloads"
         assert len(downloads._running) == 1
+
+
+def test_weights_of_timm_are_fetched_by_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"https://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with closing(Downloads()) as downloads:
+        assert downloads.waits_for("timm:tf_efficientnet_lite0") == "", "a Python package has them"
+        assert not downloads._running
+        assert "are being downloaded" in downloads.waits_for("timm:mobilenetv3_small_100")
+        assert len(downloads._running) == 1
+        with pytest.raises(ConfigError, match=r"hub cannot be reached.* start this trainer with .*--weights FILE"):
+            until_settled(downloads, "timm:mobilenetv3_small_100")
 
 
 def test_where_torchvision_has_them() -> None:
