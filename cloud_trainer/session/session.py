@@ -212,8 +212,7 @@ class RobotSession:
         self.messages_trained, self._progress = saved.messages_trained, saved.progress
         self._began_at, self._unrehearsed, self._idle_steps = saved.began_at, saved.unrehearsed, saved.idle_steps
         if self._still:
-            refs = [ref for _, ref in self._memory.all()] + self._waiting_refs
-            self._still.restore(refs, self.rounds.events, int(saved.unrehearsed))
+            self._still.unfitted = int(saved.unrehearsed)
 
     # Samples
 
@@ -233,16 +232,16 @@ class RobotSession:
 
     def _encode(self, still: StillLearning, batch: InflatedBatch, event: int) -> bool:
         """Compute a batch's features; False, and ``problem`` says why, where they would be infinite."""
-        still.tidy(self._waiting_refs, self.rounds.events, self.rounds.evaluated)
+        self._tidy(still)
         try:
             still.take_in(event, batch.quantized)
         except MalformedMessage as error:
             self.problem = str(error)
         return not self.problem
 
-    @property
-    def _waiting_refs(self) -> list[SampleRef]:
-        return [one.ref for one in self.waiting.fresh + self.waiting.re_encoded]
+    def _tidy(self, still: StillLearning) -> None:
+        waiting = [one.ref for one in self.waiting.fresh + self.waiting.re_encoded]
+        still.tidy(waiting, self.rounds.events, self.rounds.evaluated)
 
     def _queue(self, batch: InflatedBatch, event: int) -> None:
         """Let a batch's samples wait for a step, but those that an edit has given up."""
@@ -389,6 +388,8 @@ class RobotSession:
         if message.boot != self.state.boot:
             return  # nobody waits for the tests of a process that has ended
         if self.rounds.admit(message.evaluation):
+            if self._still:
+                self._tidy(self._still)  # a robot may send tests alone
             names, predicted = yield from self._test(batch, event)
             self.rounds.add(event, names, predicted)
 
@@ -401,13 +402,21 @@ class RobotSession:
     def _test(self, batch: InflatedBatch, event: int) -> Generator[None, None, tuple[list[str], list[str]]]:
         """Return what the samples that are not given up are called, and what they are taken for."""
         names = self.edits.names_now(batch.message)
-        predicted: list[str] = self._still.predict(event, batch.quantized) if self._still else []
+        predicted = self._named(self._still, batch, event) if self._still else []
         at_once = min(PREDICT_AT_ONCE, self._batch)
         for start in range(len(predicted), len(names), at_once):
             predicted += self.trainer.predict(dequantize(batch.quantized[start : start + at_once]))
             yield
         known = [(name, guess) for name, guess in zip(names, predicted, strict=True) if name]
         return [name for name, _ in known], [guess for _, guess in known]
+
+    def _named(self, still: StillLearning, batch: InflatedBatch, event: int) -> list[str]:
+        """Return what samples are taken for; for nothing, and ``problem`` says why, where features are infinite."""
+        try:
+            return still.predict(event, batch.quantized)
+        except MalformedMessage as error:
+            self.problem = str(error)
+            return [""] * len(batch.quantized)
 
     # Class edits
 

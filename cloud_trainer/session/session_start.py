@@ -82,7 +82,7 @@ def new_start(
     others, for whom the measurement would hold everything up. Raises ConfigError where the network cannot be trained.
     """
     segment, run = _build(robot, state, settings, device)
-    alike = _began_alike(robot, state, segment)
+    alike = None if run else _began_alike(robot, state, segment)
     # Behind a bottleneck of a small image the rest has to learn the expansion: both begin as random ones.
     whole = not state.split.bottleneck or state.split.image_size > SMALL_IMAGE
     still = state.still and whole and bool(alike or run)

@@ -6,13 +6,14 @@ restart, and the head is fitted to those of all samples at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from broker.wire.quantize import Quantized, dequantize
 from cloud_trainer.session.batches import StoredSamples
+from cloud_trainer.session.evaluation_rounds import MAX_TESTED_AGAIN
 from cloud_trainer.session.sample_memory import SampleMemory, SampleRef
 from hierarchy.cloud import CloudTrainer
 
@@ -73,32 +74,33 @@ class StillLearning:
         known = self._memory.all()
         if not known:
             return None
-        return self._trainer.fit(self._of([ref for _, ref in known]), [name for name, _ in known])
+        return self._trainer.learner.fit(self._of([ref for _, ref in known]), [name for name, _ in known])
 
     def fits_due(self, taken: int) -> int:
         """Return the fits that are left behind the last sample, of which so many were taken."""
         return max(0, SETTLING_FITS - taken) if len(self._memory) else 0
 
     def predict(self, event: int, quantized: Quantized) -> list[str]:
-        """Return what the samples of an event are taken for. Their features are kept: they are tested again."""
+        """Return what the samples of an event are taken for. Raises MalformedMessage where features are infinite.
+
+        Their features are kept until `tidy` finds that nobody tests them again.
+        """
         places = [(event, row) for row in range(len(quantized.codes))]
         if not all(place in self._kept for place in places):
             self.take_in(event, quantized)
         return self._trainer.named(np.stack([self._kept[place] for place in places])) if places else []
 
-    def restore(self, refs: Iterable[SampleRef], tests: Iterable[int], unfitted: int) -> None:
-        """Compute the features of stored samples, and of those of tests, as they were."""
-        self.unfitted = unfitted
-        for event in sorted({ref.event for ref in refs} | set(tests)):
-            self.take_in(event, self._stored.batch(event).quantized)
-
     def tidy(self, waiting: Sequence[SampleRef], tests: Sequence[int], tested: int) -> None:
         """Let go of features that are of no sample that is stored, waits or is tested, where there are many."""
-        if len(self._kept) <= 2 * (len(self._memory) + len(waiting) + tested) + SLACK:
+        most_needed = len(self._memory) + len(waiting) + min(tested, MAX_TESTED_AGAIN)
+        if len(self._kept) <= 2 * most_needed + SLACK:
             return
         needed = {(ref.event, ref.row) for ref in [*(ref for _, ref in self._memory.all()), *waiting]}
         whole = set(tests)
         self._kept = {place: one for place, one in self._kept.items() if place in needed or place[0] in whole}
 
     def _of(self, refs: Sequence[SampleRef]) -> NDArray[np.float16]:
+        # Behind a restart they are computed once more: here, as a large network takes minutes for all of them.
+        for event in sorted({ref.event for ref in refs if (ref.event, ref.row) not in self._kept}):
+            self.take_in(event, self._stored.batch(event).quantized)
         return np.stack([self._kept[ref.event, ref.row] for ref in refs])

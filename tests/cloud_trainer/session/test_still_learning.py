@@ -10,9 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from broker.errors import MalformedMessage
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, ClassEdit
-from cloud_trainer.session import still_learning
+from cloud_trainer.session import evaluation_rounds, still_learning
 from cloud_trainer.session.session import RobotSession
 from cloud_trainer.session.session_state import SessionState
 from cloud_trainer.session.still_learning import SETTLING_FITS, most_kept
@@ -169,6 +170,36 @@ def test_features_that_nobody_needs_are_let_go(monkeypatch: pytest.MonkeyPatch) 
     assert robot.session._still
     assert len(robot.session._still._kept) <= 2 * 8 + 4
     assert robot.test(CLASSES) >= 0.7
+
+
+def test_a_robot_that_sends_nothing_but_tests_costs_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(still_learning, "SLACK", 0)
+    monkeypatch.setattr(still_learning, "MAX_TESTED_AGAIN", 16)
+    monkeypatch.setattr(evaluation_rounds, "MAX_TESTED_AGAIN", 16)
+    robot = Robot()
+    robot.lesson(1, "cat")
+    for number in range(30):
+        robot.take(make_batch(["cat"] * 8, SPLIT, sequence=50 + number, evaluation=50 + number // 10))
+    assert robot.session._still
+    assert robot.session.rounds.evaluated == 80
+    assert len(robot.session._still._kept) <= 2 * (6 + 16) + 8
+
+
+def test_features_that_are_infinite_stop_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    robot = Robot()
+    robot.lesson(1, "cat")
+
+    def infinite(_activations: object) -> NDArray[np.float16]:
+        raise MalformedMessage("these activations give infinite features")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(robot.session.trainer, "features", infinite)
+        for evaluation in (0, 1):
+            robot.take(make_batch(["cat"] * 2, SPLIT, sequence=7 + evaluation, evaluation=evaluation))
+            assert robot.session.problem == "these activations give infinite features"
+    robot.lesson(2, "dog")
+    assert not robot.session.problem
+    assert robot.test(("cat", "dog")) == 1.0
 
 
 def test_what_is_kept_is_bounded() -> None:
