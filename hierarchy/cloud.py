@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,9 +16,8 @@ from broker.wire.messages import SplitSpec
 from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cut import split_backbone
 from hierarchy.device import Compute, fastest
-from hierarchy.exits import LENGTH
+from hierarchy.exits import of_one_length
 from hierarchy.head import GrowingHead
-from hierarchy.head_fit import fit_rows
 from hierarchy.layers import crossing_shape, expansion, pool_of, pretrained_axes
 from hierarchy.learner import Learner
 from hierarchy.losses import logit_adjusted_cross_entropy
@@ -55,7 +53,7 @@ class CloudSegment(nn.Module):
     def features(self, activations: Tensor) -> Tensor:
         """Return what the head takes, (N, features), for activations (N, C, ...)."""
         features: Tensor = self.rest(self.expansion(activations))
-        return F.normalize(features.float(), dim=1) * LENGTH if self.stands_still else features
+        return of_one_length(features) if self.stands_still else features
 
     def forward(self, activations: Tensor) -> Tensor:
         """Return logits (N, classes) for activations (N, C, ...)."""
@@ -137,19 +135,6 @@ class CloudTrainer:
         if not np.isfinite(values).all():
             raise MalformedMessage("these activations give infinite features")
         return values.astype(np.float16)  # no value is larger than their length
-
-    def fit(self, features: NDArray[np.float16], names: Sequence[str]) -> float:
-        """Fit the head to features (N, F) of those classes, N > 0, and return the mean loss. Counts as a step.
-
-        A class met for the first time grows the head.
-        """
-        with self.learner.random:
-            self.segment.head.grow(names, self.learner.optimizer)
-        device = self.learner.compute.device
-        labels = torch.tensor(self.segment.head.indices(names), device=device)
-        loss = fit_rows(self.segment.head, torch.from_numpy(features).to(device).float(), labels)
-        self.learner.steps += 1
-        return loss
 
     @torch.inference_mode()
     def named(self, features: NDArray[np.float16]) -> list[str]:

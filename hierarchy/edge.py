@@ -22,7 +22,6 @@ from hierarchy.device import Compute, fastest
 from hierarchy.encoding import Encoding, EncodingLayout
 from hierarchy.exits import ExitAt, FeatureExit, MapStatistics
 from hierarchy.head import GrowingHead
-from hierarchy.head_fit import fit_rows
 from hierarchy.input_spec import InputSpec
 from hierarchy.layers import EarlyExit, bottleneck, crossing_shape, pretrained_axes
 from hierarchy.learner import Learner, LearnerState
@@ -249,19 +248,6 @@ class EdgeTrainer:
         if self._encoder is None:
             self._encoder = still_encoder(self.segment, self.learner.compute)
         return self._encoder(images)
-
-    def fit(self, features: NDArray[np.float16], names: Sequence[str]) -> float:
-        """Fit the exit's head to features (N, F) of those classes, N > 0, and return the mean loss. Counts as a step.
-
-        A class met for the first time grows the exit.
-        """
-        with self.learner.random:
-            self.learner.head.grow(names, self.learner.optimizer)
-        device = self.learner.compute.device
-        labels = torch.tensor(self.learner.head.indices(names), device=device)
-        loss = fit_rows(self.learner.head, torch.from_numpy(features).to(device).float(), labels)
-        self.learner.steps += 1
-        return loss
 
     @torch.inference_mode()
     def evaluate(self, images: NDArray[np.uint8]) -> tuple[list[str], Quantized]:

@@ -18,6 +18,11 @@ ExitAt = Literal["cut", "end"]
 LENGTH = 20.0
 
 
+def of_one_length(features: Tensor) -> Tensor:
+    """Return features (N, F) as float32, each sample of LENGTH."""
+    return F.normalize(features.float(), dim=1) * LENGTH
+
+
 class FeatureExit(nn.Module):
     """A head that grows with the classes, on the features of a trunk that the backbone brought along.
 
@@ -32,7 +37,7 @@ class FeatureExit(nn.Module):
 
     def features(self, activations: Tensor) -> Tensor:
         """Return what the head takes, float32 (N, features), each sample of the same length."""
-        return F.normalize(self.trunk(activations).float(), dim=1) * LENGTH
+        return of_one_length(self.trunk(activations))
 
     def forward(self, activations: Tensor) -> Tensor:
         """Return logits (N, classes) for the exact activations at the cut, (N, C, ...)."""

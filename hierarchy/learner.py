@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hierarchy.device import Compute
 from hierarchy.head import GrowingHead
+from hierarchy.head_fit import fit_rows
 from hierarchy.optimizer import has_statistics, set_learning_rate, sgd
 from hierarchy.random_state import TorchRandom
 from hierarchy.schedule import WARM_UP_STEPS
@@ -92,6 +95,18 @@ class Learner:
         self.optimizer.step()
         self.steps += 1
         return True
+
+    def fit(self, features: NDArray[np.float16], names: Sequence[str]) -> float:
+        """Fit the head to features (N, F) of those classes, N > 0, and return the mean loss. Counts as a step.
+
+        For a network of which nothing else learns. A class met for the first time grows the head.
+        """
+        with self.random:
+            self.head.grow(names, self.optimizer)
+        labels = torch.tensor(self.head.indices(names), device=self.compute.device)
+        loss = fit_rows(self.head, torch.from_numpy(features).to(self.compute.device).float(), labels)
+        self.steps += 1
+        return loss
 
     def rename(self, old: str, new: str) -> None:
         """Give a class another name; where there is one of that name, the old one is given up for it."""

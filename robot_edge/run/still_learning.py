@@ -59,7 +59,7 @@ class StillLearning:
 
     def _fit(self) -> float:
         names, encoding = self._state.memory.rehearsal.encodings()
-        return self._state.trainer.fit(encoding.features, names)
+        return self._state.trainer.learner.fit(encoding.features, names)
 
     def _encoding(self, batch: Batch) -> Encoding:
         """Return the encoding of a batch: as it was seen, and computed now where nobody has seen it."""

@@ -73,3 +73,11 @@ def test_many_classes_and_frames_get_fewer_evaluations(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.autograd, "backward", lambda loss, real=torch.autograd.backward: calls.append(real(loss)))
     fit(grown(5), [20] * 5, noise=3.0)
     assert 1 < len(calls) <= LEAST_EVALUATIONS + 1
+
+
+def test_a_class_of_few_frames_weighs_as_much_as_one_of_many() -> None:
+    head, alike = grown(2), around(0, 1, seed=1)
+    fit_rows(head, alike.repeat(44, 1), torch.tensor([0] * 40 + [1] * 4))
+    with torch.no_grad():
+        first, second = head(alike)[0]
+    assert abs(float(first - second)) < 0.1, "what shows nothing of either is called by neither's name"

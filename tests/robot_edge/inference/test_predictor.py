@@ -130,7 +130,7 @@ def still_predictor(classes: tuple[str, ...]) -> tuple[Predictor, EdgeTrainer]:
     edge = trainer(freeze="all", exit="end")
     images, names = batch(12 * len(classes), seed=0, classes=classes)
     encoding = edge.encode(images)
-    edge.fit(encoding.features, names)
+    edge.learner.fit(encoding.features, names)
     predictor = Predictor(edge.segment, bits=4, compute=FLOAT, encode=edge.encode)
     predictor.refresh(edge.segment, at_once=True)
     predictor.remember(encoding, names)
@@ -153,7 +153,7 @@ def test_remembered_frames_tell_the_unknown(classes: tuple[str, ...]) -> None:
 def test_a_class_whose_lesson_is_not_over_is_named_all_the_same() -> None:
     predictor, edge = still_predictor(("across", "down"))
     images, names = batch(36, seed=1)
-    edge.fit(edge.encode(images).features, names)
+    edge.learner.fit(edge.encode(images).features, names)
     predictor.refresh(edge.segment, at_once=True)
     says = [predictor.predict(image) for image in pictures(["none"] * 10, seed=9)]
     named = [one for one in says if one.name == "none"]
