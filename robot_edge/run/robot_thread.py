@@ -166,7 +166,7 @@ def learn_all(run: RobotRun, *, frames: FrameQueue, steps: queue.Queue[Step]) ->
         steps.put(Step(loss=step.loss, accuracy=float(step.correct.mean()), images=state.metrics.images))
 
     frames.seek(state.batcher.position)
-    state.batcher.source = Framed(frames, run.viewfinder.framing.input)
+    state.batcher.source = Framed(frames, run.viewfinder.input)
     try:
         train(run, heard)
     finally:
