@@ -96,7 +96,7 @@ def fastest_inference(
             continue
         right = right or found
         if _off(found, right) > MAX_OFF:
-            log.warning("not computed as %s: its features are another picture's", way)
+            log.info("left out: %s changes a picture's features too much here", way)
             continue
         encoders[way] = encoder
     for _ in range(TIMED_ROUNDS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker.wire.bounds import MAX_TEACH_SECONDS
@@ -13,6 +12,8 @@ from robot_edge.sources.frames import Pixels
 
 # How long the robot may take to look at a photo, and to name photos right that it never saw.
 LOOKED_SECONDS, RIGHT_SECONDS = 5.0, 20.0
+# The first class has no other beside it. A network that learns cannot tell it from anything; one that stands still can.
+FIRST_SECONDS = 3.0
 # How often it is looked whether it has.
 POLL_SECONDS = 0.01
 # Photos that it is asked about in the meantime: each takes the time of a frame.
@@ -23,7 +24,7 @@ ASKED = 8
 class Lesson:
     """What a lesson came to. shown: photos. seconds: from "teach" until most photos that it never saw were named right.
 
-    seconds is None where they were not within RIGHT_SECONDS, or where there was no other class to take them for.
+    seconds is None where they were not within RIGHT_SECONDS, of the first class within FIRST_SECONDS.
     """
 
     name: str
@@ -34,15 +35,18 @@ class Lesson:
 def give_lesson(robot: Robot, photos: ClassPhotos, *, per_second: float) -> Lesson:
     """Show a class's photos within a lesson, and wait until others of it are known."""
     taught, asked = readable(photos.taught), readable(photos.judged[:ASKED])
-    is_first = not robot.classes
+    patience = RIGHT_SECONDS if robot.classes else FIRST_SECONDS
     begin = time.monotonic()
     robot.teach(photos.name, seconds=min(MAX_TEACH_SECONDS, len(taught) * (1 / per_second + LOOKED_SECONDS)))
     for number, photo in enumerate(taught):
         _wait_until(begin + number / per_second)
         _show(robot, photo)
     robot.stop_teaching()
-    seconds = None if is_first else _until_right(robot, photos.name, asked, begin)
-    return Lesson(name=photos.name, shown=len(taught), seconds=seconds)
+    give_up = time.monotonic() + patience
+    while asked and time.monotonic() < give_up:
+        if 2 * sum(robot.predict(photo).name == photos.name for photo in asked) > len(asked):
+            return Lesson(name=photos.name, shown=len(taught), seconds=time.monotonic() - begin)
+    return Lesson(name=photos.name, shown=len(taught), seconds=None)
 
 
 def _show(robot: Robot, photo: Pixels) -> None:
@@ -51,14 +55,6 @@ def _show(robot: Robot, photo: Pixels) -> None:
     robot.observe(photo)
     while robot.seen is before and time.monotonic() < give_up:
         time.sleep(POLL_SECONDS)
-
-
-def _until_right(robot: Robot, name: str, asked: Sequence[Pixels], begin: float) -> float | None:
-    give_up = time.monotonic() + RIGHT_SECONDS
-    while asked and time.monotonic() < give_up:
-        if 2 * sum(robot.predict(photo).name == name for photo in asked) > len(asked):
-            return time.monotonic() - begin
-    return None
 
 
 def _wait_until(moment: float) -> None:
