@@ -80,6 +80,11 @@ class NetworkSettings:
         region_of(self.look)
 
     @property
+    def stands_still(self) -> bool:
+        """Whether nothing learns but the exit's head."""
+        return "all" in self.frozen_layers
+
+    @property
     def frozen_layers(self) -> tuple[str, ...]:
         """The names in --freeze."""
         return tuple(name.strip() for name in self.freeze.split(",") if name.strip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
@@ -80,9 +80,15 @@ class PlanConfig:
         """What an option has to keep to."""
         return {
             "most_memory": self.most_memory_mb * 1e6,
-            "least_codes": self.least_share * 3 * self.run.network.image_size**2,
+            # What crosses of a network that stands still was found by measuring what its rest then knows.
+            "least_codes": 0
+            if self.run.network.stands_still
+            else self.least_share * 3 * self.run.network.image_size**2,
         }
 
-    def run_with(self, cut: str, bits: int, bottleneck: int) -> RobotConfig:
-        """Return the settings of a run that is divided like that."""
-        return replace(self.run, network=replace(self.run.network, cut=cut, bits=bits, bottleneck=bottleneck, pool=0))
+    def run_with(
+        self, cut: str, bits: int, bottleneck: int, pool: int = 0, exit_at: Literal["cut", "end"] | None = None
+    ) -> RobotConfig:
+        """Return the settings of a run that is divided like that. exit_at: None for where the run has it."""
+        network = replace(self.run.network, cut=cut, bits=bits, bottleneck=bottleneck, pool=pool)
+        return replace(self.run, network=replace(network, exit=exit_at or network.exit))

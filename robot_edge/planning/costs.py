@@ -23,6 +23,8 @@ def costs(
 
     split: as it was measured.
     """
+    if candidate.bits:
+        return [_cost(config, candidate, split, edge, cloud)]
     widths = [one for one in BOTTLENECKS if one < candidate.channels] if candidate.bottleneck else [candidate.channels]
     splits = [dataclasses.replace(split, shape=(width, *split.shape[1:])) for width in widths]
     return [_cost(config, candidate, one, edge, cloud) for one in splits]
@@ -31,7 +33,8 @@ def costs(
 def _cost(config: RobotConfig, candidate: SplitCandidate, split: SplitSpec, edge: EdgeCost, cloud: ProbeResult) -> Cost:
     # Rehearsed images come along at both ends, and go up again.
     fresh, each = config.fresh_per_batch, 1 + config.rehearsed_per_fresh
-    codes = {bits: packed_size(split.values, bits) for bits in edge.compressed if _goes_up(split, bits)}
+    numbers = [candidate.bits] if candidate.bits else edge.compressed
+    codes = {bits: packed_size(split.values, bits) for bits in numbers if _goes_up(split, bits)}
     sent = {}
     for bits, size in codes.items():
         messages = -(-fresh * size // SEND_LIMIT_BYTES)
@@ -46,6 +49,7 @@ def _cost(config: RobotConfig, candidate: SplitCandidate, split: SplitSpec, edge
         sent=sent,
         codes=codes,
         memory=edge.memory,
+        pool=candidate.pool,
     )
 
 

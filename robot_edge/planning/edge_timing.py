@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from broker.errors import ConfigError
 from broker.wire.quantize import MAX_BITS, pack_activations, packed_size, quantize
 from hierarchy.backbone import build_backbone
-from hierarchy.cut import CutPoint, find_cut_points, split_backbone
+from hierarchy.cut import CutPoint, deepest_cut, find_cut_points, split_backbone
+from hierarchy.default_cut import cross_at
 from hierarchy.device import Compute, choose_device, step_seconds, ways_to_compute
 from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute, normalise
 from robot_edge.learning.segment import build_edge
@@ -37,11 +38,16 @@ BYTES_PER_PARAMETER = 12
 
 
 class SplitCandidate(NamedTuple):
-    """A cut, the channels that it has, and those of the bottleneck behind it, 0 for none."""
+    """A cut, the channels that it has, and those of the bottleneck behind it, 0 for none.
+
+    pool, bits: what crosses of a network that stands still; bits is 0 where several are to be looked at.
+    """
 
     cut: str
     channels: int
     bottleneck: int
+    pool: int = 0
+    bits: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +78,28 @@ def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[SplitCandidate]
         points = [
             point for point in find_cut_points(backbone) if _width(point.shape) * NARROWED <= config.network.image_size
         ]
-        chosen = _chosen([point for point in points if point.module])
+        modules = [point for point in points if point.module]
+        chosen = _stages(modules, deepest_cut(backbone)) if config.network.stands_still else _chosen(modules)
         # Behind the last map the cloud would have nothing but a classifier.
         shapes = {point.module or point.name: point.shape for point in chosen if _width(point.shape) > 1}
     if not shapes:
         raise ConfigError(
             f"{config.network.backbone} has no map at most a quarter as wide as the image: name some --cuts"
         )
+    if config.network.stands_still:
+        return [_as_default(cut, shape, config.network.image_size) for cut, shape in shapes.items()]
     return [
         SplitCandidate(cut, shape[0], bottleneck)
         for cut, shape in shapes.items()
         for bottleneck in (0, NARROW)
         if bottleneck < shape[0]
     ]
+
+
+def _as_default(cut: str, shape: tuple[int, ...], image_size: int) -> SplitCandidate:
+    """Return what a network that stands still lets cross there where nobody says."""
+    found = cross_at(CutPoint(name=cut, module=cut, shape=shape, channel_axis=1), image_size=image_size)
+    return SplitCandidate(cut, shape[0], found.bottleneck, found.pool, max(MIN_BITS, found.bits))
 
 
 def _width(shape: tuple[int, ...]) -> int:
@@ -97,6 +112,25 @@ def _chosen(points: list[CutPoint]) -> list[CutPoint]:
     last = {point.shape: point for point in points}
     spread = points[len(points) // 4 :: max(1, len(points) // 4)] if len(last) < FEW_SIZES else []
     return list({point.name: point for point in [*spread, *last.values()]}.values())
+
+
+def _stages(points: list[CutPoint], deepest: CutPoint) -> list[CutPoint]:
+    """Return the ends of the outermost modules, the last of each width, and the deepest cut; none behind that.
+
+    What is inside of a block is as good a cut only by chance. A transformer has one width, and is cut as others are.
+    """
+    names = [point.name for point in points]
+    points = points[: names.index(deepest.name)] if deepest.name in names else points
+    by_width: dict[int, list[CutPoint]] = {}
+    for point in points:
+        by_width.setdefault(_width(point.shape), []).append(point)
+    if len(by_width) < FEW_SIZES:
+        return [*_chosen(points), deepest]
+    outermost = []
+    for its in by_width.values():
+        depth = min((point.module or "").count(".") for point in its)
+        outermost.append([point for point in its if (point.module or "").count(".") == depth][-1])
+    return [*outermost, deepest]
 
 
 class EdgeTiming:
@@ -160,12 +194,34 @@ def memory_of(config: RobotConfig) -> int:
 
 
 def _memory(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> int:
+    if segment.stands_still:
+        return still_memory(segment, normalise(images[:1], segment.spec))
+
     def forward() -> None:
         with compute.autocast():
             segment(compute.tensor(normalise(images, segment.spec)))
 
     segment.train()
     return training_memory(segment, forward)
+
+
+@torch.inference_mode()
+def still_memory(segment: EdgeSegment, image: NDArray[np.float32]) -> int:
+    """Return the bytes of a segment's weights, and of the largest input and output of a layer for one image."""
+    largest = 0
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal largest
+        tensors = [one for one in (*inputs, output) if isinstance(one, Tensor)]
+        largest = max(largest, sum(one.numel() * one.element_size() for one in tensors))
+
+    hooks = [one.register_forward_hook(note) for one in segment.modules() if not list(one.children())]
+    segment.eval()
+    segment(torch.from_numpy(image))
+    for hook in hooks:
+        hook.remove()
+    weights = (*segment.parameters(), *segment.buffers())
+    return sum(one.numel() * one.element_size() for one in weights) + largest
 
 
 def training_memory(module: nn.Module, forward: Callable[[], object]) -> int:

@@ -26,11 +26,13 @@ from robot_edge.learning.framed import framing_for
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidates
+from robot_edge.planning.exit_places import better_exit, exit_cost, labelled_frames
 from robot_edge.planning.probing import Prober
 from robot_edge.planning.question import Question
 from robot_edge.planning.runtime_model import Cost, choose, options
-from robot_edge.planning.table import print_table
+from robot_edge.planning.table import print_exits, print_table
 from robot_edge.planning.verification import check_name_to_verify, verify
+from robot_edge.run.config import RobotConfig
 from robot_edge.sources.opening import open_source
 
 # Frames for the measurement are waited for so long, from a camera.
@@ -80,9 +82,34 @@ def plan(config: PlanConfig) -> None:
     found = options(measured, rate.goodput)
     best = choose(found, **config.bounds)
     print_table(config, rate, found, best)
-    _write(config, config.run_with(best.cut, best.bits, best.bottleneck).as_toml())
+    planned = config.run_with(best.cut, best.bits, best.bottleneck, best.pool)
+    if config.run.network.stands_still:
+        planned = _with_best_exit(config, planned, chosen, computes, images[0])
+    _write(config, planned.as_toml())
     if config.verify and not verify(config, credentials, Path(config.out), best.pipelined):
         raise SystemExit(EXIT_MISSED)
+
+
+def _with_best_exit(
+    config: PlanConfig,
+    planned: RobotConfig,
+    chosen: list[SplitCandidate],
+    computes: dict[str, Compute],
+    image: NDArray[np.uint8],
+) -> RobotConfig:
+    """Measure the exit behind the whole network and one at each cut, and return the plan with the better one."""
+    known = labelled_frames(config.run)
+    measured = [one for one in chosen if one.cut in computes]
+    exits = {}
+    with RunProgress(1 + len(measured), "exits measured") as progress:
+        for done, (cut, place) in enumerate([(planned.network.cut, "end"), *((one.cut, "cut") for one in measured)]):
+            progress.show(done, [cut if place == "cut" else "behind the whole network"])
+            run = config.run_with(cut, planned.network.bits, 0, exit_at="end" if place == "end" else "cut")
+            exits[cut if place == "cut" else ""] = exit_cost(run, computes[cut], image, known)
+        progress.show(len(exits))
+    place = better_exit(exits[planned.network.cut], exits[""], config.bounds["most_memory"])
+    print_exits(list(exits.values()), best=planned.network.cut if place == "cut" else "", tested=known)
+    return replace(planned, network=replace(planned.network, exit=place))
 
 
 def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
@@ -127,9 +154,10 @@ def _measure(
     computes: the fastest way to compute, by cut, as far as it is known.
     """
     name = f"{candidate.cut} with {candidate.bottleneck or 'all'} channels"
+    bits = candidate.bits or config.run.network.bits
     try:
         timing = EdgeTiming(
-            config.run_with(candidate.cut, config.run.network.bits, candidate.bottleneck), computes.get(candidate.cut)
+            config.run_with(candidate.cut, bits, candidate.bottleneck, candidate.pool), computes.get(candidate.cut)
         )
     except ConfigError as error:  # a layer to freeze that is behind the cut, say
         log.warning("%s: %s", name, error)

@@ -24,7 +24,7 @@ class Cost:
 
     forward, step: seconds of the robot's forward pass, and of its whole training
     step. cloud: seconds of the cloud's. sent: bytes that go up, by bits. codes: bytes of them before compression, by
-    bits, of one activation. memory: bytes on the robot.
+    bits, of one activation. memory: bytes on the robot. pool: as in `--pool`.
     """
 
     cut: str
@@ -35,6 +35,7 @@ class Cost:
     sent: Mapping[int, float]
     codes: Mapping[int, int]
     memory: int
+    pool: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class Option:
     serial: float
     pipelined: float
     limit: Stage
+    pool: int = 0
 
 
 class Bounds(TypedDict):
@@ -83,6 +85,7 @@ def _option(cost: Cost, bits: int, goodput: float) -> Option:
         serial=1 / (cost.forward + max(cost.step - cost.forward, upload + cost.cloud)),
         pipelined=1 / stages[limit],
         limit=limit,
+        pool=cost.pool,
     )
 
 

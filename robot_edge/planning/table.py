@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from hierarchy.runtime.console import PlainConsole
 from robot_edge.planning.config import PlanConfig
+from robot_edge.planning.exit_places import ExitCost, LabelledFrames
 from robot_edge.planning.probing import LinkRate
 from robot_edge.planning.runtime_model import Option, choose, fits
 
@@ -23,6 +26,9 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
         if candidate != (best.cut, best.bottleneck)
     ]
     left_out = f"at least {bounds['least_codes']:,.0f} bytes of codes an image (--least-share)"
+    still = config.run.network.stands_still
+    if still:
+        left_out = "the network stands still: its head alone learns"
     if config.most_memory_mb:
         left_out += f", at most {config.most_memory_mb:g} MB on the robot (--most-memory-mb)"
     network = config.run.network
@@ -40,7 +46,7 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
     for one in best_bits[:SHOWN]:
         table.add_row(
             one.cut,
-            str(one.bottleneck or "all"),
+            f"{one.bottleneck or 'all'}{f', {one.pool} x {one.pool}' if one.pool else ''}",
             str(one.bits),
             f"{one.sent:,.0f}",
             f"{one.memory / 1e6:.1f}",
@@ -51,11 +57,33 @@ def print_table(config: PlanConfig, rate: LinkRate, found: list[Option], best: O
         )
     console = PlainConsole()
     console.print(table)
+    takes = (
+        "weights, and the largest activations of a frame," if still else "weights, gradients, momentum and activations"
+    )
     console.print(
-        "bytes: sent for an image. MB: weights, gradients, momentum and activations on the robot. images/s: robot, "
-        "link and cloud at the same time; in turn: one batch after the other.",
+        f"bytes: sent for an image. MB: {takes} on the robot. images/s: robot, link and cloud at the same time; in "
+        "turn: one batch after the other.",
         highlight=False,
     )
+
+
+def print_exits(exits: Sequence[ExitCost], *, best: str, tested: LabelledFrames | None) -> None:
+    """Print what each exit costs and knows. best: the cut of the plan's; empty for the one at the end."""
+    table = Table(title="The exit", title_justify="left")
+    for column in ("exit", "ms a frame", "MB", "right"):
+        table.add_column(column, justify="left" if column == "exit" else "right")
+    for one in exits:
+        right = "-" if one.accuracy is None else f"{100 * one.accuracy:.1f} %"
+        where = one.cut or "end, behind the whole network"
+        style = "bold" if one.cut == best else None
+        table.add_row(where, f"{1e3 * one.seconds:.1f}", f"{one.memory / 1e6:.1f}", right, style=style)
+    console = PlainConsole()
+    console.print(table)
+    said = "not known, as the source has too few labelled frames"
+    if tested:
+        count, classes = len(tested.names), len(set(tested.names))
+        said = f"a head fitted to half of {count} labelled frames of {classes} classes, on the other half"
+    console.print(f"right: {said}.", highlight=False)
 
 
 def _rate(per_second: float) -> str:
