@@ -26,6 +26,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -264,9 +265,9 @@ class Stage:
         begins: dict[int, float] = {}
         for when, number in shown:
             begins.setdefault(number, when)
-        ends = [*list(begins.values())[1:], np.inf]
+        times = [*begins.values(), np.inf]
         found = []
-        for begin, end in zip(begins.values(), ends, strict=True):
+        for begin, end in pairwise(times):
             its = [one for one in predictions if begin + SWITCH_SECONDS <= one.time < end + SWITCH_SECONDS / 2]
             if its:
                 found.append((its[-1].time + its[-1].latency, its[-1].name))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from broker.errors import ConfigError
@@ -182,3 +183,11 @@ def test_arithmetic_is_counted_as_it_is_done() -> None:
     rest = CloudSegment(its, weights="none").rest
     least = 2 * sum(one.weight.numel() for one in rest.modules() if isinstance(one, nn.Linear))
     assert cost_of(its, 2, CPU).flops > 2 * 2 * least
+
+
+def test_a_convolution_of_single_channels_costs_no_more_backwards_than_others() -> None:
+    its = split(backbone="mobilenet_v2", cut="features.14", image_size=64, bottleneck=0, shape=(160, 4, 4))
+    rest = CloudSegment(its, weights="none").rest
+    with FlopCounterMode(display=False) as forward:
+        rest(torch.zeros(2, *its.shape))
+    assert 2 * forward.get_total_flops() < cost_of(its, 2, CPU).flops <= 3 * forward.get_total_flops()
