@@ -17,6 +17,7 @@ import numpy as np
 import timm
 import torch
 import tyro
+from feature_probes import nearest_mean, probe
 from numpy.typing import NDArray
 from PIL import Image
 from recording import Table, percent, record
@@ -32,8 +33,6 @@ SIZE = 224
 TRAINED_CROP = 0.875
 # What is left of a background: so many pixels, blurred.
 COLOURS = (12, 9)
-# Steps of L-BFGS, and weight decay, of a probe on unit vectors of this length.
-PROBE_STEPS, DECAY, LENGTH = 100, 1e-3, 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,29 +159,6 @@ def scene(kind: Kind, photo: Path, behind: Path, rng: np.random.Generator) -> Pi
 
 def opened(path: Path) -> Image.Image:
     return Image.open(path).convert("RGB")
-
-
-def nearest_mean(taught: Features, names: NDArray[np.int64], tested: Features) -> NDArray[np.int64]:
-    means = np.stack([taught[names == one].mean(0) for one in np.unique(names)])
-    return np.asarray((tested @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1))
-
-
-def probe(taught: Features, names: NDArray[np.int64], tested: Features) -> NDArray[np.int64]:
-    inputs, targets = torch.from_numpy(taught * LENGTH), torch.from_numpy(names)
-    layer = nn.Linear(taught.shape[1], int(names.max()) + 1)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = nn.functional.cross_entropy(layer(inputs), targets) + DECAY * layer.weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    with torch.inference_mode():
-        return np.asarray(layer(torch.from_numpy(tested * LENGTH)).argmax(1))
 
 
 if __name__ == "__main__":

