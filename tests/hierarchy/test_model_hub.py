@@ -37,7 +37,7 @@ def test_weights_that_cannot_be_had_are_one_line_that_says_what_to_do(
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "ENDPOINT", f"https://127.0.0.1:{free_port()}")
     monkeypatch.setattr(timm_networks, "packaged_weights", lambda _: None)
-    with model_hub.model_hub() as reached:
+    with model_hub.model_hub(downloaded=False) as reached:
         assert (reached, constants.HF_HUB_OFFLINE) == (False, True), "its library would try for a minute"
     with pytest.raises(DownloadFailed) as error:
         build_timm("timm:tf_efficientnet_lite0", image_size=224, weights="default")
