@@ -107,7 +107,7 @@ class RegionBox:
         self._box.classes(
             add="rb-choosing" if self._choosing else None, remove=None if self._choosing else "rb-choosing"
         )
-        self._choose.props(f"aria-pressed={str(self._choosing).lower()}")
+        self._choose.props(f"aria-expanded={str(self._choosing).lower()}")
         self._choose.set_text("Leave it as it is" if self._choosing else "Look at a part")
 
     def _drawn(self, event: GenericEventArguments) -> None:
