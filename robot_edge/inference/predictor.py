@@ -148,7 +148,11 @@ class Predictor:
         if novelty and seen.encoding and name in novelty.classes:
             score = float(novelty.score(seen.encoding.features)[0])
             unknown = score > novelty.limit
-            confidence = confidence if comparable else novelty.familiarity(score)
+            familiarity = novelty.familiarity(score)
+            if not comparable:
+                confidence = familiarity
+            elif unknown:  # the classes are compared with each other, and none may fit
+                confidence = min(confidence, familiarity)
         return ExitPrediction(
             name=name,
             confidence=confidence,
