@@ -62,7 +62,7 @@ class NetworkSettings:
     torchvision or timm (.pth or .safetensors; the trainer needs the same file), or the run folder of a former run on
     this robot, whose frames to rehearse come along. auto: none, but for a camera of whose network nothing is said."""
     freeze: str = "auto"
-    """Layers to leave as they are, separated by commas: stem for the first convolution, others by name, as in
+    """Layers to leave as they are, separated by commas: none; stem for the first convolution, others by name, as in
     stem,layer1; all for the whole of them, and the bottleneck. Then the exit's head alone learns, from features that
     are kept beside each remembered frame. auto: all with pretrained weights and more than 64 pixels, else none."""
     exit: Literal["auto", "cut", "end"] = "auto"
@@ -87,7 +87,8 @@ class NetworkSettings:
     @property
     def frozen_layers(self) -> tuple[str, ...]:
         """The names in --freeze."""
-        return tuple(name.strip() for name in self.freeze.split(",") if name.strip())
+        names = (name.strip() for name in self.freeze.split(","))
+        return tuple(name for name in names if name not in {"", "none"})
 
     @property
     def former_run(self) -> Path | None:

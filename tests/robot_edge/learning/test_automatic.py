@@ -36,6 +36,8 @@ def test_what_was_chosen_stays() -> None:
     network = RobotConfig.from_flags(source="folder:x", backbone=LITE, weights="default", **asked).resolved().network
     assert {name: getattr(network, name) for name in asked} == asked
     assert network.freeze == "all"
+    free = RobotConfig.from_flags(source="folder:x", weights="default", freeze="none").resolved().network
+    assert (free.frozen_layers, free.exit, free.image_size) == ((), "cut", 224)
     learning = RobotConfig.from_flags(source="folder:x", weights="default", freeze="stem").resolved().network
     assert values(learning) == {**FROM_SCRATCH, "weights": "default", "freeze": "stem", "image_size": 224}
 
