@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -276,8 +277,8 @@ class EdgeTrainer:
 def still_encoder(segment: EdgeSegment, compute: Compute) -> Callable[[NDArray[np.uint8]], Encoding]:
     """Return what encodes images uint8 (N, H, W, 3) with a segment that stands still, on any thread."""
     assert isinstance(segment.exit, FeatureExit)
-    encoder = StillEncoder(segment.front, segment.bottleneck, segment.exit, compute)
-    return lambda images: encoder.encode(normalise(images, segment.spec))
+    prepare = partial(normalise, spec=segment.spec)
+    return StillEncoder(segment.front, segment.bottleneck, segment.exit, compute, prepare).encode
 
 
 def head_logits(head: GrowingHead, encoding: Encoding) -> Tensor:

@@ -13,6 +13,9 @@ from robot_edge.learning.batcher import Batch
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.sending import Sending
 
+# Frames for a fit. A batch may be all that a phase has, and is named before it is learned: by what was known of its
+# first frames, too.
+HANDFUL = 8
 # Fits behind a replay or a lesson, each from where the last one ended. A fit that has nothing left to do takes one
 # evaluation.
 SETTLING_FITS = 5
@@ -26,20 +29,30 @@ class StillLearning:
         self._sending = sending
 
     def learn(self, batch: Batch, *, rehearsed: int) -> EdgeStep:
-        """Remember a batch, fit the head to all that is remembered, and send what is new. Raises Diverged."""
+        """Send what is new of a batch, then learn it by the handful. Raises Diverged.
+
+        A handful is named, remembered, and the head is fitted to all that is remembered.
+        """
         self._sending.spare_the_link()
         state, encoding = self._state, self._encoding(batch)
-        named = state.trainer.evaluate_encoded(encoding)[0] if state.trainer.classes else [""] * len(batch.names)
         quantized = encoding.quantized(state.trainer.bits)
         if self._sending.is_new(batch):
             self._sending.send(batch, quantized, state.trainer.version)
-        numbers = self._sending.numbers(batch)
-        for row, (name, image) in enumerate(zip(batch.names, batch.images, strict=True)):
-            state.memory.rehearsal.add(name, image, batch.session, numbers[row], encoding[row : row + 1])
-        step = EdgeStep(loss=self._fit(), correct=np.array(named) == np.array(batch.names), quantized=quantized)
+        handfuls = [slice(start, start + HANDFUL) for start in range(0, len(batch.names), HANDFUL)]
+        losses, named = zip(*(self._learn(batch, encoding, rows) for rows in handfuls), strict=True)
+        correct = np.array([name for names in named for name in names]) == np.array(batch.names)
+        step = EdgeStep(loss=losses[-1], correct=correct, quantized=quantized)
         state.metrics.add(step)
         state.batcher.learned()
         return step
+
+    def _learn(self, batch: Batch, encoding: Encoding, rows: slice) -> tuple[float, list[str]]:
+        """Learn a handful of a batch; return the loss, and what the frames were taken for before."""
+        state, numbers, names = self._state, self._sending.numbers(batch)[rows], batch.names[rows]
+        named = state.trainer.evaluate_encoded(encoding[rows])[0] if state.trainer.classes else [""] * len(names)
+        for row, (name, number) in enumerate(zip(names, numbers, strict=True), rows.start):
+            state.memory.rehearsal.add(name, batch.images[row], batch.session, number, encoding[row : row + 1])
+        return self._fit(), named
 
     def practise(self, progress: float | None) -> float | None:
         """Fit the head once more, from where it is on, and return the loss; None where no frames are kept."""

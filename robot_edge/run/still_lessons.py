@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.saving import Saving
-from robot_edge.run.still_learning import SETTLING_FITS, StillLearning
+from robot_edge.run.still_learning import HANDFUL, SETTLING_FITS, StillLearning
 
-# Frames for a fit, or as many as came in so many seconds: each fit is also a message, which costs a header.
-HANDFUL, HANDFUL_SECONDS = 8, 0.5
+# A smaller handful is learned behind so many seconds: each is also a message, which costs a header.
+HANDFUL_SECONDS = 0.5
 
 
 class StillLessons:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import hierarchy.runtime.curves
 from broker.errors import ConfigError
+from hierarchy.edge import EdgeStep
 from hierarchy.encoding import Encoding
 from hierarchy.exits import LENGTH
 from hierarchy.novelty import fit_novelty
@@ -91,6 +92,27 @@ def _is_judged_by_what_it_remembers(run: Run) -> None:
         says = predictor.predict(frame.image)
         assert says.novelty == live.predict(frame.image).novelty
         assert says.novelty == novelty.score(run.trainer.encode(frame.image[None]).features)[0]
+
+
+def test_a_batch_that_is_all_of_a_phase_is_learned_by_the_handful(tmp_path: Path) -> None:
+    run = Run(tmp_path, {**STILL, "batch": 64})
+    quantized = [step.quantized for step in trained(run)]
+    assert [len(one.codes) for one in quantized] == [30, 30, 30]
+    assert len([batch for batch in run.link.batches if not batch.evaluation]) == 3, (
+        "a batch is one message, and waits for no fit"
+    )
+    state = run.robot.state
+    assert state.trainer.steps == 3 * 4
+    assert state.metrics.recent is not None
+    assert 0.4 <= state.metrics.recent <= 0.8, "8 frames of 30 are of a class that nobody told it"
+
+
+def trained(run: Run) -> list[EdgeStep]:
+    """Return the steps of a replay."""
+    steps: list[EdgeStep] = []
+    wait_for_trainer(run.robot)
+    train(run.robot, steps.append)
+    return steps
 
 
 def test_a_killed_robot_ends_with_the_same_bits(tmp_path: Path) -> None:
