@@ -6,9 +6,10 @@ FRUIT has train/ and test/ with a folder of photos for each class. This process 
 at 15 frames a second, in which a photo moves as if held by hand. A first class is taught, as one alone cannot be told
 from others; then five more in turn, for ten seconds each. When a lesson ends, photos that were never shown follow: a
 lesson's time goes from the command to the moment when nine of ten photos in a row were named right in the predictions
-that the robot publishes. Then all classes so far are tested so, which says what the others have lost. Frames' ages are
-what the predictions say, while learning. At last the robot rests for a minute and ends, and `robot-edge evaluate` asks
-exit and cloud about photos of all classes, those that were never taught too.
+that the robot publishes. Then all classes so far are tested so, which says what the others have lost; beside it stands
+what a linear probe on the same photos loses, all at once. Frames' ages are what the predictions say, while learning. At
+last the robot rests for a minute and ends, and `robot-edge evaluate` asks exit and cloud about photos of all classes,
+those that were never taught too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import numpy as np
 import tyro
 from accuracy import kept
 from photo_programs import ENVIRONMENT, ONE_THREAD, ROBOT, Programs, running
-from photo_references import BACKBONE, weights_or_packaged
+from photo_references import BACKBONE, linear_probe, read_photos, right, weights_or_packaged
 from PIL import Image
 from recording import Table, percent, record
 
@@ -42,6 +43,7 @@ from broker.link.mqtt import MqttLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import Prediction
+from hierarchy.device import set_threads
 from robot_edge.sources.frames import Pixels
 from robot_edge.teaching.commands import new_command
 
@@ -82,24 +84,27 @@ class Settings:
 
 def main(settings: Settings) -> None:
     settings.out.mkdir(parents=True, exist_ok=True)
+    set_threads(1)
     lessons = Table(
         "From teach to nine of ten unseen photos right",
-        *("seed", "lesson", "seconds", "the class, %", "classes before, %", "lost, points"),
+        *("seed", "lesson", "seconds", "the class, %", "classes before, %", "lost, points", "a probe loses, points"),
     )
     whole = Table(
         "Five lessons of photos, and a minute of rest",
-        *("seed", "seconds to 90 %, median", "lost, points", "age p50, ms", "age p99, ms", "frames/s predicted"),
+        *("seed", "seconds to 90 %, median", "lost, points", "a probe loses, points"),
+        *("age p50, ms", "age p99, ms", "frames/s predicted"),
         *("exit, %", "cloud, %", "AUROC of unknown", "robot's memory, GB", "trainer's memory, GB"),
     )
     for seed in settings.seeds:
         found = kept(settings.out / f"seed{seed}.json", lambda seed=seed: taught(settings, seed))
+        lost = [one["before"] - one["after"] for one in found["lessons"]]
+        unavoidable = probe_lost(settings, seed)
         for number, one in enumerate(found["lessons"], 1):
-            lost = None if one["before"] is None else round(100 * (one["before"] - one["after"]), 1)
-            lessons.row(seed, number, one["seconds"], percent(one["right"]), percent(one["after"]), lost)
-        lost = [one["before"] - one["after"] for one in found["lessons"] if one["before"] is not None]
+            shares = (one["right"], one["after"], lost[number - 1], unavoidable[number - 1])
+            lessons.row(seed, number, one["seconds"], *(percent(share) for share in shares))
         whole.row(
             *(seed, round(statistics.median(one["seconds"] or GIVE_UP for one in found["lessons"]), 1)),
-            percent(statistics.mean(lost)),
+            *(percent(statistics.mean(its)) for its in (lost, unavoidable)),
             *(round(1e3 * float(np.percentile(found["ages"], share)), 1) for share in (50, 99)),
             found["rate"],
             *(None if one is None else percent(one) for one in (found["exit"], found["cloud"])),
@@ -111,10 +116,8 @@ def main(settings: Settings) -> None:
 
 def taught(settings: Settings, seed: int) -> dict[str, Any]:
     """Teach a robot, and return all that was measured."""
-    photos, rng = settings.photos.resolve(), random.Random(seed)
-    classes = sorted(one.name for one in (photos / "test").iterdir())
-    rng.shuffle(classes)
-    first, *names = classes[: LESSONS + 1]
+    photos = settings.photos.resolve()
+    first, *names = classes_in_turn(photos, seed)
     folder, weights = settings.out.resolve() / f"seed{seed}", ["--weights", str(settings.weights_file)]
     flags = ["--backbone", BACKBONE, *weights, "--predictions-per-second", "1000", *settings.robot_flags.split()]
     with camera(seed) as (stage, url):
@@ -140,6 +143,34 @@ def taught(settings: Settings, seed: int) -> dict[str, Any]:
         "robot_bytes": programs.robot.peak_bytes,
         "cloud_bytes": programs.cloud.peak_bytes,
     }
+
+
+def classes_in_turn(photos: Path, seed: int) -> list[str]:
+    """Return the classes that are taught, the first one of which is no lesson."""
+    classes = sorted(one.name for one in (photos / "test").iterdir())
+    random.Random(seed).shuffle(classes)
+    return classes[: LESSONS + 1]
+
+
+def probe_lost(settings: Settings, seed: int) -> list[float]:
+    """Return what a linear probe on all photos shown so far loses, with each lesson, of the classes before."""
+    sides = []
+    for split, most in (("train", TAUGHT_PHOTOS), ("test", TESTED_PHOTOS)):
+        photos = read_photos(settings.photos / split, settings.weights_file, settings.out / f"features-{split}.npz")
+        chosen = {
+            path.name for name in set(photos.labels) for path in files(settings.photos / split / name, seed)[:most]
+        }
+        sides.append(photos.where(np.array([Path(file).name in chosen for file in photos.files])))
+    taught, tested = sides
+    names = classes_in_turn(settings.photos, seed)
+    lost = []
+    for number in range(1, len(names)):
+        before = tested.of(names[:number])
+        without, with_it = (
+            right(linear_probe(taught.of(names[:count]), before), before) for count in (number, number + 1)
+        )
+        lost.append(without - with_it)
+    return lost
 
 
 def one_lesson(stage: Stage, watch: Watch, photos: Path, name: str, before: Sequence[str], seed: int) -> dict[str, Any]:
@@ -287,9 +318,14 @@ def jpeg(image: Pixels) -> bytes:
 
 
 def pictures(folder: Path, most: int, seed: int) -> list[Pixels]:
-    files = sorted(folder.iterdir())
-    random.Random(seed).shuffle(files)
-    return [np.asarray(Image.open(path).convert("RGB")) for path in files[:most]]
+    return [np.asarray(Image.open(path).convert("RGB")) for path in files(folder, seed)[:most]]
+
+
+def files(folder: Path, seed: int) -> list[Path]:
+    """Return the files of a folder, shuffled."""
+    found = sorted(folder.iterdir())
+    random.Random(seed).shuffle(found)
+    return found
 
 
 @contextmanager
@@ -326,10 +362,8 @@ def camera(seed: int) -> Iterator[tuple[Stage, str]]:
 def tested_folder(photos: Path, folder: Path, seed: int) -> Path:
     """Make a folder of links to as many photos of each class, which lessons never showed."""
     for its in sorted((photos / "test").iterdir()):
-        files = sorted(its.iterdir())
-        random.Random(seed).shuffle(files)
         (folder / its.name).mkdir(parents=True)
-        for path in files[:TESTED_PHOTOS]:
+        for path in files(its, seed)[:TESTED_PHOTOS]:
             (folder / its.name / path.name).symlink_to(path)
     return folder
 
