@@ -33,7 +33,8 @@ class InProcess:
     def __init__(self, config: RobotConfig, *, memory: int = 5000, group_norm_channels: int = 0) -> None:
         """group_norm_channels: to replace BatchNorm by GroupNorm with groups of so many."""
         torch.set_num_threads(1)
-        torch.manual_seed(config.seed)
+        seed = config.open_seed
+        torch.manual_seed(seed)
         segment, self.split, start = build_edge(config.network)
         cloud_segment = CloudSegment(self.split, weights="none")
         if group_norm_channels:
@@ -48,7 +49,7 @@ class InProcess:
                 segment, image_size=config.network.image_size, batch=config.learning.batch, device=cpu
             ),
             peak_learning_rate=config.learning.learning_rate,
-            seed=config.seed,
+            seed=seed,
         )
         self.cloud = CloudTrainer(
             cloud_segment,
@@ -66,11 +67,11 @@ class InProcess:
             weights=start,
             rehearse=config.rehearsed_per_fresh,
         )
-        self._memory = FrameMemory(memory, config.network.image_size, config.seed)
+        self._memory = FrameMemory(memory, config.network.image_size, seed)
         self._numbered = 0
         self._log: list[bytes] = []
         self._session = RobotSession(
-            "bench", state, self.cloud, batch=config.learning.batch, memory=50_000, seed=config.seed, read=self._read
+            "bench", state, self.cloud, batch=config.learning.batch, memory=50_000, seed=seed, read=self._read
         )
 
     def learn(self, images: Pixels, names: list[str], *, progress: float | None) -> None:

@@ -62,7 +62,7 @@ def run_main_job(
         )
 
         def run_robot(name: str, flags: Sequence[str]) -> None:
-            program = [*pins[0], sys.executable, *start, "robot_edge", "run", *common]
+            program = [*pins[0], sys.executable, *start, "robot_edge", "run", "--seed", "0", *common]
             program = [*link.prefix, *program, link.url] if link else [*program, broker.url]
             subprocess.run(
                 [*program, "--run-dir", str(folder / name), *flags], stdout=robot_log, stderr=robot_log, check=True

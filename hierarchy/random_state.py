@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from types import TracebackType
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# PyTorch's generator for the processor takes 32 bits of a seed. Who knows a front's shape could try that many.
+SEED_BITS = 32
+# In its state: eight bytes of the seed, sixteen of its place in the block, then a block of 624 words of 32 bits, in 64.
+WORDS = slice(24, 24 + 8 * 624)
+
+
+def seed_torch(seed: int) -> None:
+    """Seed PyTorch's global random numbers with all bits of a seed."""
+    torch.manual_seed(seed)
+    if seed < 2**SEED_BITS:
+        return
+    state = torch.get_rng_state()
+    words = np.random.SeedSequence(seed).generate_state(624, np.uint32)
+    state[:8] = 0  # or a checkpoint would tell it
+    state[WORDS] = torch.from_numpy(words.astype(np.uint64).view(np.uint8))
+    torch.set_rng_state(state)
 
 
 class TorchRandom:
@@ -18,7 +36,7 @@ class TorchRandom:
     def __init__(self, seed: int, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
         self._others = _state(self._cuda)
-        torch.manual_seed(seed)
+        seed_torch(seed)
         self.state = _state(self._cuda)
         _set_state(self._others)
 

@@ -138,7 +138,7 @@ class EdgeTiming:
 
     def __init__(self, config: RobotConfig, compute: Compute | None = None) -> None:
         """compute: how, where that is known already; else the fastest way is measured."""
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.open_seed)
         self._compute = compute
         self._config = config
         self._segment, self.split, _ = build_edge(config.network)

@@ -66,7 +66,7 @@ def labelled_frames(config: RobotConfig) -> LabelledFrames | None:
             config.source.source,
             config.source.options,
             image_size=config.network.image_size,
-            seed=config.seed,
+            seed=config.open_seed,
             needs_labels=True,
         )
     except SourceError:

@@ -122,7 +122,7 @@ def _frames(config: PlanConfig) -> tuple[NDArray[np.uint8], list[str]]:
         config.run.source.options,
         image_size=config.run.network.image_size,
         epochs=config.run.source.epochs,
-        seed=config.run.seed,
+        seed=config.run.open_seed,
         live=config.run.is_live,
     )
     with closing(source):

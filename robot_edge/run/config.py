@@ -19,6 +19,7 @@ from hierarchy.runtime.settings import flattened, from_flat
 from robot_edge.inference.settings import LiveSettings
 from robot_edge.learning.automatic import as_before, from_scratch, is_untouched, of_camera, resolved
 from robot_edge.learning.settings import LearningSettings, NetworkSettings, region_of
+from robot_edge.run.secret_seed import DRAWN, SEEDS, derived_seed, shown_seed
 from robot_edge.sources.passwords import masked
 from robot_edge.sources.settings import SourceOptions, SourceSettings, is_live_source
 from robot_edge.uplink.outbox import WhenFull
@@ -39,8 +40,9 @@ class RobotConfig:
     threads: int = 0
     """Processor cores for PyTorch; 0 leaves its own choice, all of them. Where the trainer is on this machine too, give
     each its share: with all cores for both, both are slower."""
-    seed: int = 0
-    """Seed of weights, order and augmentation."""
+    seed: int = -1
+    """Seed of weights, order and augmentation. With it anybody can build the front that a new robot begins with, and
+    what crosses then shows its frames. -1 draws a secret one, which stays in the run folder."""
     source: SourceSettings
     network: NetworkSettings = field(default_factory=NetworkSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
@@ -51,7 +53,7 @@ class RobotConfig:
     def __post_init__(self) -> None:
         check_name(self.robot, "--robot")
         check_range("threads", self.threads, 0, 1024)
-        check_range("seed", self.seed, 0, 2**32 - 1)
+        check_range("seed", self.seed, DRAWN, SEEDS - 1)
         if self.network.weights in {"auto", "none"} and not self._may_begin_pretrained:
             object.__setattr__(self, "network", from_scratch(self.network))
 
@@ -77,6 +79,11 @@ class RobotConfig:
     def _may_begin_pretrained(self) -> bool:
         is_camera = is_live_source(self.source.source) and not self.source.source.startswith("sim:")
         return is_camera and is_untouched(self.network)
+
+    @property
+    def open_seed(self) -> int:
+        """Seed of what others see the results of, and of what is only tried; it tells nothing of a secret one."""
+        return derived_seed(self.seed, "order")
 
     @property
     def forgets(self) -> bool:
@@ -127,8 +134,9 @@ class RobotConfig:
         return typed_path(self.run_dir or time.strftime(f"runs/{self.robot}-%Y%m%d-%H%M%S"))
 
     def as_toml(self) -> dict[str, Any]:
-        """Return the settings as --config takes them, without passwords."""
+        """Return the settings as --config takes them, without passwords and a secret seed."""
         settings = {name: value for name, value in flattened(self).items() if value != ""}
+        settings["seed"] = shown_seed(self.seed)
         return {**settings, **{name: masked(settings[name]) for name in ("source", "held_out") if name in settings}}
 
 

@@ -203,7 +203,7 @@ def _new_state(
         size=config.fresh_per_batch,
         image_size=size,
         held_out_every=config.source.held_out_every if set_apart else 0,
-        held_out=held_out_memory(size, config.seed, layout),
+        held_out=held_out_memory(size, config.open_seed, layout),
         encode=trainer.encode if layout else None,
     )
     kept = replace(layout, crossing=()) if layout else None  # what crosses of a frame to rehearse went up already
@@ -215,7 +215,7 @@ def _new_state(
         )
     return RunState(
         trainer=trainer,
-        memory=ClassMemory(trainer, FrameMemory(frames, size, config.seed, encoding=kept), batcher.held_out),
+        memory=ClassMemory(trainer, FrameMemory(frames, size, config.open_seed, encoding=kept), batcher.held_out),
         batcher=batcher,
         metrics=RunMetrics(trainer, uplink, outbox, batcher),
         rate_control=RateControl(most=trainer.bits, least=min(config.network.least_bits, trainer.bits)),

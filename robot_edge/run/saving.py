@@ -22,6 +22,7 @@ from robot_edge.run.checkpoint import LAYOUT, RunState, checkpoint_of
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.identity import RUN, run_identity
 from robot_edge.run.kept_look import LOOK
+from robot_edge.run.secret_seed import keep_seed
 from robot_edge.uplink.outbox import Outbox
 
 # A checkpoint that the disk did not take is tried again this often, not at every step; and at the end for so long:
@@ -87,6 +88,7 @@ class Saving:
             shutil.copyfile(self._folder.path / RUN, path / RUN)
             if (self._folder.path / LOOK).exists():
                 shutil.copyfile(self._folder.path / LOOK, path / LOOK)
+            keep_seed(path, self._config.seed)
             self._outbox.copy_to(path / self._outbox.path.name)
             save_checkpoint(path / "checkpoint", LAYOUT, checkpoint_of(self._state))
         except OSError as error:

@@ -28,6 +28,7 @@ from broker.wire.activations import samples_per_message
 from broker.wire.messages import RobotState, SplitSpec, Weights
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute
+from hierarchy.random_state import seed_torch
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.page import page_server
@@ -44,6 +45,7 @@ from robot_edge.run.outcome import verdict
 from robot_edge.run.replay import replay
 from robot_edge.run.robot_run import RobotRun, assemble
 from robot_edge.run.same_run import check_same_run, unpack_compute, without_checkpoint
+from robot_edge.run.secret_seed import keep_seed, seed_of
 from robot_edge.run.source_files import SourceFiles, begin_behind, files_of, go_on_with, read_files
 from robot_edge.sources.frames import Numbering, PacedSource
 from robot_edge.sources.opening import open_source
@@ -108,12 +110,13 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     former = former_settings(config.run_path)
     begun_with = config.network.former_run
     config = config.resolved(former or (former_settings(begun_with) if begun_with else None))
+    config = dataclasses.replace(config, seed=seed_of(config.run_path, config.seed, former))
     if former is not None:
         check_same_run(former, config)
     credentials = credentials_for(config.uplink.broker, config.uplink.credentials) if config.uplink.broker else None
     set_threads(config.threads)
     device = choose_device(config.device)
-    torch.manual_seed(config.seed)
+    seed_torch(config.seed)
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
     files, numbering = _files_of(config, goes_on=former is not None)
     source = camera or _source_of(config, numbering)
@@ -121,7 +124,7 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
         half_open.callback(source.close)
         held_out = None
         if config.source.held_out:
-            held_out = partial(open_held_out, config.source, config.network.image_size, config.seed)
+            held_out = partial(open_held_out, config.source, config.network.image_size, config.open_seed)
             held_out(()).close()
         # A checkpoint replaces whatever weights the run once began with.
         segment, split, start = build_edge(
@@ -158,6 +161,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
+        keep_seed(folder.path, config.seed)
         ready.files.write(folder.path)
         advice = without_checkpoint(folder.checkpoint)
         saved = load_checkpoint(folder.checkpoint, LAYOUT, advice) if ready.has_checkpoint else None
@@ -244,7 +248,7 @@ def _source_of(config: RobotConfig, numbering: Numbering | None) -> PacedSource:
         phases=config.source.phase_classes,
         epochs=config.source.epochs,
         images=config.source.images,
-        seed=config.seed,
+        seed=config.open_seed,
         live=config.is_live,
         numbering=numbering,
         needs_labels=not config.is_live,

@@ -34,6 +34,8 @@ ROOT = Path(__file__).parents[2]
 SIDE = 16
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0)}
 # Small steps: 30 of them must be enough, for the running statistics of the normalisation too.
+# A secret one, that nothing may tell.
+SEED = 1_234_567_890_123_456_789
 LEARNING = ["--batch", "16", "--learning-rate", "0.02", "--threads", "1"]
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -124,7 +126,18 @@ class Launcher:
         self._programs: list[Program] = []
 
     def robot(self, url: str, name: str, source: str, *flags: str) -> Program:
-        common = ["--source", source, "--robot", name, "--image-size", str(SIDE), "--bottleneck", "16"]
+        common = [
+            "--source",
+            source,
+            "--robot",
+            name,
+            "--image-size",
+            str(SIDE),
+            "--bottleneck",
+            "16",
+            "--seed",
+            str(SEED),
+        ]
         return self._start("robot_edge", url, [*common, *flags])
 
     def trainer(self, url: str, *flags: str) -> Program:

@@ -16,6 +16,8 @@ from PIL import Image, UnidentifiedImageError
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import ActivationBatch, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
 from broker.wire.quantize import Quantized, pack_activations, unpack_activations
+from robot_edge.run.secret_seed import FILE as SEED_FILE
+from tests.end_to_end.conftest import SEED
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import MainJob
@@ -79,6 +81,18 @@ def test_all_traffic_is_recorded(main_job: MainJob) -> None:
     assert sum(len(batch.labels) for batch in batches if batch.evaluation) >= main_job.robot.summary["held_out_images"]
     kinds = {type(unpack(payload)) for _, payload in main_job.traffic if payload}
     assert kinds == {ActivationBatch, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState}
+
+
+def test_nothing_but_its_own_file_tells_a_secret_seed(main_job: MainJob) -> None:
+    told = [str(SEED).encode(), *(SEED.to_bytes(8, order) for order in ("big", "little"))]
+    for topic, payload in main_job.traffic:
+        assert not any(seed in data for data in _inside(payload) for seed in told), topic
+    folder = main_job.robot.run_dir
+    assert (folder / SEED_FILE).read_text() == f"{SEED}\n"
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != SEED_FILE]
+    assert {"config.toml", "metrics.jsonl", "summary.json", "checkpoint.safetensors"} <= {path.name for path in files}
+    assert not [path for path in files if any(seed in path.read_bytes() for seed in told)]
+    assert str(SEED) not in main_job.robot.printed + main_job.trainer.printed
 
 
 def test_no_message_holds_a_frame(main_job: MainJob, windows: set[bytes]) -> None:

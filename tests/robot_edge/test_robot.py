@@ -42,7 +42,15 @@ def _quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def robot(folder: Path, **settings: Any) -> edge.Robot:
-    given = {"cut": "layer1", "image_size": SIZE, "bottleneck": 4, "batch": 16, "learning_rate": 0.02, "practice": 0.5}
+    given = {
+        "cut": "layer1",
+        "image_size": SIZE,
+        "bottleneck": 4,
+        "batch": 16,
+        "learning_rate": 0.02,
+        "practice": 0.5,
+        "seed": 0,
+    }
     return edge.Robot("r1", run_dir=str(folder), **{**given, "held_out_every": 4, **settings})
 
 

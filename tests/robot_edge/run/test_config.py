@@ -38,7 +38,7 @@ BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("outbox_mb", [1, 0.5e7], [0.9, float("inf")]),
     ("checkpoint_every", [1], [0]),
     ("learning_rate", [1e-7, 100], [0, -1, 101, float("nan")]),
-    ("seed", [0, 2**32 - 1], [-1, 2**32]),
+    ("seed", [-1, 0, 2**63 - 1], [-2, 2**63]),
     (
         "prediction_topic",
         ["", "prediction", "~/prediction", "/a_1/b"],
