@@ -22,6 +22,7 @@ from broker.errors import EXIT_INTERRUPTED, ConfigError, NothingDone
 from broker.link.base import Link
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.link.mqtt import MqttLink
+from broker.program.startup import give_memory_back
 from broker.security.credentials import Credentials
 from broker.security.tls import credentials_for
 from broker.wire.activations import samples_per_message
@@ -280,6 +281,7 @@ def _compute(config: RobotConfig, segment: EdgeSegment, device: torch.device, sa
         compute = fastest_compute(
             segment, image_size=config.network.image_size, batch=config.learning.batch, device=device
         )
+        give_memory_back()
     log.info(
         "%s up to %s, %s values cross for each image, %s",
         config.network.backbone,
