@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Annotated, TypeVar
 import tyro
 from tyro.extras import SubcommandApp
 
-from broker.errors import EXIT_SETTING
+from broker.errors import EXIT_SETTING, ConfigError, MalformedMessage
 from broker.program.paths import typed_path
 from broker.program.plain_text import say
 from broker.program.share import FOLDERS, copy_shared, shared
 from broker.wire.messages import Action
+from broker.wire.names import KeyedNames
 from hierarchy.runtime.command_line import run_program
 from hierarchy.runtime.help import CommandHelp, run_command
 from robot_edge.photos.config import PhotosConfig
@@ -110,6 +112,40 @@ def examples(to: Annotated[Path | None, tyro.conf.arg(help="Folder to copy them 
         print((to or shared()) / name)
 
 
+@app.command(name="names-key")
+def names_key(
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(help="The key's file.")],
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="Names, or tokens; - for a text on standard input.")
+    ] = (),
+) -> None:
+    """Make a key of class names, for --names-key: broker and cloud then see tokens in place of names.
+
+    All robots of a fleet have the same file, and so has who teaches them. The trainer never has it. With NAMES a key
+    that there is makes a token of each name, and reads each token, as the trainer's page and files show it.
+    """
+    from broker.security.names_key import load_names_key, make_names_key
+
+    if not names:
+        make_names_key(typed_path(file))
+        say(f"{file} is a new key: copy it to each robot and to who teaches them, never to the trainer")
+        return
+    key = load_names_key(file)
+    for name in names:
+        if name == "-":
+            for line in sys.stdin:
+                say(key.reveal_text(line.rstrip("\n")))
+        else:
+            say(key.name_of(name) or _token(key, name))
+
+
+def _token(key: KeyedNames, name: str) -> str:
+    try:
+        return key.token(name)
+    except MalformedMessage as error:
+        raise ConfigError(str(error)) from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Robot:
     """Which robot, and how to reach it."""
@@ -120,6 +156,8 @@ class Robot:
     """The broker that the robot is connected to."""
     credentials: str = ""
     """TOML file with what the broker asks for, as in `robot-edge run`: the robot's own will do."""
+    names_key: str = ""
+    """The key of class names that the robot was started with."""
 
 
 To = Annotated[Robot, tyro.conf.arg(name="")]

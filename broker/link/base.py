@@ -8,10 +8,16 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from broker.link.inbox import MESSAGES_PER_SECOND, Delivery
-from broker.link.mailbox import FairMailbox
 from broker.wire.messages import AWAY_SECONDS
 
 log = logging.getLogger("link")
+
+
+class Deliveries(Protocol):
+    """A mailbox to read from."""
+
+    def take(self, timeout: float) -> Delivery | None:
+        """Return the next delivery, waiting up to timeout seconds for one; None where none came."""
 
 
 class Link(Protocol):
@@ -52,7 +58,7 @@ class Link(Protocol):
     def subscribe(self, topic_filter: str) -> None:
         """Receive what matches, from now on and after every reconnection."""
 
-    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> FairMailbox[Delivery]:
+    def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> Deliveries:
         """Subscribe, and have what matches put into a mailbox of its own, not where receive() would find it.
 
         For threads that must not wait for whoever calls receive(). A full one lets go of its oldest. A broker that

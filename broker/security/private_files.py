@@ -57,6 +57,12 @@ def read_private(path: Path, what: str) -> str:
         raise ConfigError(f"{what} {shown(path)} is not a text in UTF-8: save it as UTF-8") from error
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only its user may read. Raises FileExistsError, and other OSErrors."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _is_guarded(path: Path) -> bool:
     handed_over = os.environ.get(GUARDED_VARIABLE)
     folders = [*GUARDED_FOLDERS, *([Path(handed_over)] if handed_over else [])]

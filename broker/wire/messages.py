@@ -60,6 +60,9 @@ ASKS_PER_SECOND = 25.0
 
 # Marks a field that peers of before it do not know: at its default it is left out of the message.
 LATER = {"later": True}
+# Mark a field that holds class names, and one whose words for people may mention some: names.py makes tokens of those.
+NAMES_CLASSES = {"holds": "names"}
+MENTIONS_CLASSES = {"holds": "words"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,7 @@ class TrainerState:
     boot: Identifier
     started: Amount
     online: bool
-    trouble: Text
+    trouble: Text = field(metadata=MENTIONS_CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,7 @@ class ActivationBatch:
     edge_version: Count
     edits: EditCount
     session: Count
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = field(metadata=NAMES_CLASSES)
     labels: NDArray[np.uint16]
     samples: NDArray[np.uint32]
     again: bool
@@ -175,8 +178,8 @@ class ClassEdit:
     sequence: Count
     number: Annotated[int, within(1, MAX_EDITS)]
     change: Change
-    name: Text
-    to: Text
+    name: Text = field(metadata=NAMES_CLASSES)
+    to: Text = field(metadata=NAMES_CLASSES)
     session: Count
 
 
@@ -190,8 +193,8 @@ class Command:
 
     id: Text = ""
     action: Action
-    name: Text = ""
-    to: Text = ""
+    name: Text = field(default="", metadata=NAMES_CLASSES)
+    to: Text = field(default="", metadata=NAMES_CLASSES)
     seconds: Annotated[float, within(0, MAX_TEACH_SECONDS)] = 0.0
     region: Text = field(default="", metadata=LATER)
 
@@ -203,7 +206,7 @@ class CommandResult:
     id: Text
     ok: bool
     done: bool
-    text: Text
+    text: Text = field(metadata=MENTIONS_CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +219,7 @@ class Receipt:
     boot: Identifier
     sequence: Count
     outcome: Outcome
-    reason: Text
+    reason: Text = field(metadata=MENTIONS_CLASSES)
     held: Amount
 
 
@@ -268,7 +271,7 @@ class TrainerMetrics:
     messages_trained: Count
     messages_waiting: Count
     messages_rejected: Count
-    quarantine: Text
+    quarantine: Text = field(metadata=MENTIONS_CLASSES)
     began_alike: bool | None = field(default=None, metadata=LATER)
 
 
@@ -297,7 +300,7 @@ class Answer:
 
     boot: Identifier
     number: Count
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = field(metadata=NAMES_CLASSES)
     probabilities: tuple[Fraction, ...]
     images: Count
 
@@ -328,7 +331,7 @@ class ProbeResult:
     number: Count
     seconds: Annotated[float, within(0, 1e9)]
     samples: Annotated[int, within(0, MAX_SAMPLES)]
-    trouble: Text
+    trouble: Text = field(metadata=MENTIONS_CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,7 +345,7 @@ class Prediction:
 
     boot: Identifier
     time: Amount
-    name: Text
+    name: Text = field(metadata=NAMES_CLASSES)
     confidence: Fraction
     by: AnsweredBy
     latency: Amount

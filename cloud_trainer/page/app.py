@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Response
 from nicegui import ui
 
+from broker.wire.names import short
 from cloud_trainer.page.model import FleetState, PageModel, RobotRow, ago
 from cloud_trainer.page.prometheus import CONTENT_TYPE, exposition
 from hierarchy.runtime.page.look import (
@@ -166,9 +167,9 @@ class _Page:
         self._accuracies.show(row.history, 2, old=not row.online)
         self._matrix.show(row.confusion)
         by_class = sorted(row.by_class.items(), key=lambda entry: entry[1])
-        untested = [(name, "-") for name in row.classes if name not in row.by_class]
+        untested = [(short(name), "-") for name in row.classes if name not in row.by_class]
         self._classes.show(
-            [*((name, percent(share)) for name, share in by_class), *untested][:200], empty="No class yet."
+            [*((short(name), percent(share)) for name, share in by_class), *untested][:200], empty="No class yet."
         )
 
 
@@ -240,7 +241,7 @@ class _Matrix:
         self._chart.set_visibility(bool(confusion))
         names = most_mistaken(confusion, MAX_IN_MATRIX)
         options = self._chart.options
-        options["xAxis"]["data"] = options["yAxis"]["data"] = [one or "(none)" for one in names]
+        options["xAxis"]["data"] = options["yAxis"]["data"] = [short(one) or "(none)" for one in names]
         options["series"][0]["data"] = cells(confusion, names)
         options["series"][0]["label"]["show"] = len(names) <= MAX_WITH_NUMBERS
         self._chart.update()

@@ -15,7 +15,9 @@ import numpy as np
 
 from broker.errors import EXIT_INTERRUPTED, ConfigError, NoAnswer, NothingDone
 from broker.link.mqtt import MqttLink
+from broker.link.named import named
 from broker.program.machine import refused
+from broker.security.names_key import load_names
 from broker.security.tls import credentials_for
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.wire.quantize import Quantized, pack_activations
@@ -38,7 +40,7 @@ from robot_edge.learning.held_out import HELD_OUT_SEED
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import EvaluateConfig, RobotConfig
-from robot_edge.run.identity import run_identity
+from robot_edge.run.identity import check_names_key, run_identity
 from robot_edge.run.kept_look import framing_of
 from robot_edge.run.report import LISTED_CLASSES, print_evaluation
 from robot_edge.run.same_run import unpack_compute
@@ -187,6 +189,7 @@ def settings_of_run(config: EvaluateConfig) -> RobotConfig:
     kept = {name: value for name, value in former.items() if name in flat_fields(RobotConfig)}
     kept |= {"weights": "none", "robot": config.robot or former.get("robot", "robot")}
     kept |= {"broker": config.broker or former.get("broker"), "credentials": config.credentials, "outbox_mb": 1.0}
+    kept |= {"names_key": config.names_key} if config.names_key else {}
     kept |= {"held_out": "", "held_out_labels": ""}  # what the run was tested on is not looked at
     kept |= {"look": config.look} if config.look else {}
     return RobotConfig.from_flags(**{**FROM_SCRATCH, **kept})
@@ -246,6 +249,8 @@ def _cloud(
         yield None
         return
     credentials = credentials_for(config.broker, config.credentials)
+    names = load_names(run.uplink.names_key)
+    check_names_key(Path(config.checkpoint), names.fingerprint, "--checkpoint")
     identity = run_identity(Path(config.checkpoint), "none")
     state = RobotState(
         boot=secrets.token_hex(8),
@@ -259,9 +264,10 @@ def _cloud(
         rehearse=run.rehearsed_per_fresh,
     )
     with tempfile.TemporaryDirectory() as folder, closing(open_outbox(run, Path(folder), state.boot)) as outbox:
-        link = MqttLink(config.broker, run.robot, will=will(run.robot, state), credentials=credentials)
+        mqtt = MqttLink(config.broker, run.robot, will=will(run.robot, state), credentials=credentials)
+        link = named(mqtt, names)
         line = CloudLine(link, run.robot)
-        with closing(Uplink(link, run.robot, state, outbox)) as uplink:
+        with closing(Uplink(link, run.robot, state, outbox, names=names)) as uplink:
             yield _Asker(uplink, line, split, state.boot, config, stop)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from broker.errors import MalformedMessage, SourceError
+from broker.wire.bounds import check_class_name
 from broker.wire.messages import ClassEdit
 from hierarchy.encoding import Encoding
 from robot_edge.learning.frame_memory import FrameMemory
@@ -70,7 +72,8 @@ class Batcher:
     may not come again.
     held_out_every: one scene in so many goes to ``held_out`` and is never trained on; 0 for none. A class is not tested
     before it is learned: the scene that shows it first is trained on.
-    encode: of a network that stands still; what it makes of a held-out frame is kept beside it.
+    encode: of a network that stands still; what it makes of a held-out frame is kept beside it. check_name: raises
+    MalformedMessage for what no class of this robot may be called.
     """
 
     source: Frames
@@ -79,6 +82,7 @@ class Batcher:
     held_out_every: int
     held_out: FrameMemory
     encode: Callable[[Pixels], Encoding] | None = None
+    check_name: Callable[[str], object] = check_class_name
     frames_read: int = 0
     unlabelled: int = 0
     _jpeg_sizes: list[int] = field(default_factory=list)
@@ -131,6 +135,8 @@ class Batcher:
             ):
                 self._ahead = frame
                 break
+            if frame.label is not None and frame.label not in self._taught:
+                self._check(frame.label)
             image = frame.image
             self._measure_jpeg(image)
             self.frames_read += 1
@@ -233,6 +239,13 @@ class Batcher:
     def jpeg_bytes_per_image(self) -> float | None:
         """What a frame of the robot's image size would cost as JPEG; None before the first."""
         return sum(self._jpeg_sizes) / len(self._jpeg_sizes) if self._jpeg_sizes else None
+
+    def _check(self, name: str) -> None:
+        """Raise SourceError for a name that may not be, before anything is learned of it."""
+        try:
+            self.check_name(name)
+        except MalformedMessage as error:
+            raise SourceError(str(error)) from error
 
     def _hold_out(self, frame: Frame, image: Pixels) -> None:
         assert frame.label is not None

@@ -11,6 +11,7 @@ from contextlib import closing
 import numpy as np
 
 from broker.errors import SourceError
+from broker.wire.bounds import check_class_name
 from broker.wire.messages import ClassEdit
 from hierarchy.encoding import Encoding, EncodingLayout
 from robot_edge.learning.batcher import Batch, Batcher
@@ -39,15 +40,27 @@ OWN_FLAGS, OWN_FLAG = re.compile(r"--(labels|image-topic|label-topic)\b"), r"--h
 OpenSource = Callable[[Sequence[str]], FrameSource]
 
 
-def open_held_out(source: SourceSettings, image_size: int, seed: int, known: Sequence[str]) -> FrameSource:
-    """Open --held-out, with phases of their classes and those known before. Raises SourceError."""
+def open_held_out(
+    source: SourceSettings,
+    image_size: int,
+    seed: int,
+    known: Sequence[str],
+    *,
+    check_name: Callable[[str], object] = check_class_name,
+) -> FrameSource:
+    """Open --held-out, with phases of their classes and those known before. check_name: as of open_source.
+
+    Raises SourceError.
+    """
     shown = list(dict.fromkeys([*known, *(name for phase in source.phase_classes for name in phase)]))
     try:
-        return _open(source, image_size, seed, shown if source.phases else [])
+        return _open(source, image_size, seed, shown if source.phases else [], check_name)
     except SourceError:
         if not known:
             raise
-        return open_held_out(source, image_size, seed, ())  # a former run knew classes that this source has not
+        return open_held_out(
+            source, image_size, seed, (), check_name=check_name
+        )  # a former run knew classes that this source has not
 
 
 def _options(source: SourceSettings) -> SourceOptions:
@@ -62,7 +75,9 @@ def _options(source: SourceSettings) -> SourceOptions:
     )
 
 
-def _open(source: SourceSettings, image_size: int, seed: int, classes: list[str]) -> FrameSource:
+def _open(
+    source: SourceSettings, image_size: int, seed: int, classes: list[str], check_name: Callable[[str], object]
+) -> FrameSource:
     try:
         return open_source(
             source.held_out,
@@ -72,6 +87,7 @@ def _open(source: SourceSettings, image_size: int, seed: int, classes: list[str]
             images=HELD_OUT_FRAMES if source.held_out == "sim:" else 0,  # it has no end of its own
             seed=seed + HELD_OUT_SEED,
             needs_labels=True,
+            check_name=check_name,
         )
     except SourceError as error:
         raise SourceError(f"--held-out: {OWN_FLAGS.sub(OWN_FLAG, str(error))}") from error

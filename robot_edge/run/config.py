@@ -152,6 +152,8 @@ class EvaluateConfig:
     """The MQTT broker of the trainer to ask. Default: none, the exit alone."""
     credentials: str = ""
     """TOML file with what the broker asks for, as for `robot-edge run`."""
+    names_key: str = ""
+    """Key of the run's class names, to ask the cloud with. Default: the file that the run was started with."""
     robot: str = ""
     """The robot's name, which must not be online. Default: the run's own."""
     threshold: str = "auto"

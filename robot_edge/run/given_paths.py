@@ -8,6 +8,7 @@ from pathlib import Path
 
 from broker.errors import ConfigError, MachineError
 from broker.program.paths import like, typed_path, what_is_wrong
+from broker.security.names_key import load_names
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.sources.kinds import check_source
 from robot_edge.sources.passwords import unmasked
@@ -35,6 +36,7 @@ def check_run(config: RobotConfig) -> None:
         held_out_labels=config.source.held_out_labels,
         credentials=config.uplink.credentials,
     )
+    load_names(config.uplink.names_key)
     check_folder_to_write(config.run_path, "--run-dir")
     if config.network.former_run and not (config.run_path / "checkpoint").exists():  # else it goes on with that
         check_former_run(
@@ -50,6 +52,7 @@ def check_evaluation(config: EvaluateConfig) -> None:
     """Raise ConfigError for a path in the settings of an evaluation at which nothing can be read or written."""
     check_source(config.source, "--source")
     check_files(labels=config.options.labels, credentials=config.credentials)
+    load_names(config.names_key)
     check_former_run(Path(config.checkpoint), "--checkpoint", "the --run-dir of a robot")
     if config.out:
         check_folder_to_write(Path(config.out), "--out")

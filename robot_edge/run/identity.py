@@ -6,6 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from broker.errors import ConfigError
 from broker.program.machine import refused
@@ -21,32 +22,68 @@ HEXADECIMAL_16 = re.compile(r"[0-9a-f]{16}")
 class RunIdentity:
     """A trainer knows by it whether a robot goes on with the network that it has for its name.
 
-    run: 16 hexadecimal digits. former: those of the run whose weights this one began with, empty for none.
+    run: 16 hexadecimal digits. former: those of the run whose weights this one began with, empty for none. names_key:
+    the fingerprint of the key that makes tokens of its class names, empty where they go up as they are.
     """
 
     run: str
     former: str
+    names_key: str
 
     def __post_init__(self) -> None:
-        if not HEXADECIMAL_16.fullmatch(self.run) or not HEXADECIMAL_16.fullmatch(self.former or self.run):
+        if not all(HEXADECIMAL_16.fullmatch(one) for one in (self.run, self.former or self.run, *self._key)):
             raise ValueError("not 16 hexadecimal digits")
 
+    @property
+    def _key(self) -> tuple[str, ...]:
+        return (self.names_key,) if self.names_key else ()
 
-LAYOUT = Layout(kind=RunIdentity, migrations=(dict,))
+
+def _without_key(fields: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 knew no keys of class names."""
+    return {**fields, "names_key": ""}
 
 
-def run_identity(folder: Path, weights: str) -> RunIdentity:
+LAYOUT = Layout(kind=RunIdentity, migrations=(dict, _without_key))
+
+
+def run_identity(folder: Path, weights: str, names_key: str | None = None) -> RunIdentity:
     """Return what run a folder holds; a new one is given its identity. Raises ConfigError.
 
-    weights: as in `RobotConfig`, which may be the folder of a former run.
+    weights: as in `RobotConfig`, which may be the folder of a former run. names_key: the fingerprint of the key that
+    the run has from now on; a run with another, of which nothing was learned, becomes a new one. None for as it is.
     """
     try:
-        if (folder / RUN).exists():
-            return _read(folder)
+        if (folder / RUN).exists() and ((found := _read(folder)).names_key == names_key or names_key is None):
+            return found
         former = _read(typed_path(weights)).run if (typed_path(weights) / RUN).exists() else ""
     except OSError as error:
         raise refused(str(folder / RUN), error, path=folder) from error
-    return _begin(folder, former)
+    return _begin(folder, former, names_key or "")
+
+
+def check_names_key(run: Path, names_key: str, flag: str) -> None:
+    """Raise ConfigError unless the run in a folder gives its classes the tokens of that key.
+
+    names_key: its fingerprint, empty for none. flag: what named the folder. With another key the cloud would take each
+    class for a new one, and without one it would be told the names.
+    """
+    try:
+        began_with = _read(run).names_key if (run / RUN).exists() else ""
+    except OSError as error:
+        raise refused(str(run / RUN), error, path=run) from error
+    if names_key == began_with:
+        return
+    if not began_with:
+        raise ConfigError(
+            f"{flag} {run} holds a run whose class names went up as they are: leave out --names-key, or begin anew in "
+            "another --run-dir, without the weights of this one"
+        )
+    given = "another one" if names_key else "none"
+    raise ConfigError(
+        f"{flag} {run} holds a run with the --names-key of fingerprint {began_with}, and {given} is given: give the "
+        "key that it began with"
+    )
 
 
 def go_on_as_another(folder: Path) -> RunIdentity:
@@ -54,11 +91,12 @@ def go_on_as_another(folder: Path) -> RunIdentity:
 
     For a run whose outbox is gone: it numbers its class edits from 1 again, as only another run may.
     """
-    return _begin(folder, _read(folder).run)
+    before = _read(folder)
+    return _begin(folder, before.run, before.names_key)
 
 
-def _begin(folder: Path, former: str) -> RunIdentity:
-    identity = RunIdentity(run=secrets.token_hex(8), former=former)
+def _begin(folder: Path, former: str, names_key: str) -> RunIdentity:
+    identity = RunIdentity(run=secrets.token_hex(8), former=former, names_key=names_key)
     try:
         write_json(folder / RUN, LAYOUT.pack(identity))
     except OSError as error:

@@ -127,6 +127,7 @@ def assemble(
         edit=edit,
         edits=lambda: outbox.edits,
         look=viewfinder.look if state.teaching else None,
+        check_name=uplink.names.check,
     )
     talk = Talk(
         stop=stop,
@@ -196,7 +197,12 @@ def _new_state(
     if config.is_live:
         practice = LivePractice(config.learning.practice)
         # With --live a recording plays a camera, whose pictures have no labels.
-        teaching = Teaching(time.monotonic, trusts_source=not config.live.live, over=practice.lesson_over)
+        teaching = Teaching(
+            time.monotonic,
+            trusts_source=not config.live.live,
+            over=practice.lesson_over,
+            check_name=uplink.names.check,
+        )
     size, layout = config.network.image_size, trainer.segment.encoding
     batcher = Batcher(
         source=TaughtFrames(teaching) if teaching else seen,
@@ -205,6 +211,7 @@ def _new_state(
         held_out_every=config.source.held_out_every if set_apart else 0,
         held_out=held_out_memory(size, config.open_seed, layout),
         encode=trainer.encode if layout else None,
+        check_name=uplink.names.check,
     )
     kept = replace(layout, crossing=()) if layout else None  # what crosses of a frame to rehearse went up already
     frames = FrameMemory.limit_of(config.learning.rehearsal_mb, size, kept)

@@ -19,6 +19,7 @@ from robot_edge.run.config import RobotConfig
 FREE = {
     "broker",
     "credentials",
+    "names_key",  # a file that may have moved; which key it holds is in run.json
     "run_dir",
     "when_full",
     "outbox_mb",

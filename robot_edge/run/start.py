@@ -22,11 +22,14 @@ from broker.errors import EXIT_INTERRUPTED, ConfigError, NothingDone
 from broker.link.base import Link
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.link.mqtt import MqttLink
+from broker.link.named import named
 from broker.program.startup import give_memory_back
 from broker.security.credentials import Credentials
+from broker.security.names_key import load_names
 from broker.security.tls import credentials_for
 from broker.wire.activations import samples_per_message
 from broker.wire.messages import RobotState, SplitSpec, Weights
+from broker.wire.names import ClassNames
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute
 from hierarchy.random_state import seed_torch
@@ -40,7 +43,7 @@ from robot_edge.page.page_model import PageModel
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint, inherit
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
-from robot_edge.run.identity import go_on_as_another, run_identity
+from robot_edge.run.identity import check_names_key, go_on_as_another, run_identity
 from robot_edge.run.live import live
 from robot_edge.run.outcome import verdict
 from robot_edge.run.replay import replay
@@ -87,12 +90,14 @@ def run(config: RobotConfig) -> None:
 class Ready:
     """What a run begins with. Nothing of it is written or sent yet.
 
+    names: how class names leave the robot.
     held_out: opens the source of frames to test on; None where they are set apart. start: where the weights are from.
     goes_on: whether there is a checkpoint.
     """
 
     config: RobotConfig
     credentials: Credentials | None
+    names: ClassNames
     device: torch.device
     files: SourceFiles
     source: PacedSource
@@ -115,17 +120,28 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     if former is not None:
         check_same_run(former, config)
     credentials = credentials_for(config.uplink.broker, config.uplink.credentials) if config.uplink.broker else None
+    names = load_names(config.uplink.names_key)
+    if former is not None:
+        check_names_key(config.run_path, names.fingerprint, "--run-dir")
+    elif config.network.former_run:
+        check_names_key(config.network.former_run, names.fingerprint, "--weights")
     set_threads(config.threads)
     device = choose_device(config.device)
     seed_torch(config.seed)
     has_checkpoint = (config.run_path / "checkpoint" / CHECKPOINT).exists()
     files, numbering = _files_of(config, goes_on=former is not None)
-    source = camera or _source_of(config, numbering)
+    source = camera or _source_of(config, numbering, names)
     with ExitStack() as half_open:  # a camera's thread in a library's code would end the process with an abort
         half_open.callback(source.close)
         held_out = None
         if config.source.held_out:
-            held_out = partial(open_held_out, config.source, config.network.image_size, config.open_seed)
+            held_out = partial(
+                open_held_out,
+                config.source,
+                config.network.image_size,
+                config.open_seed,
+                check_name=names.check,
+            )
             held_out(()).close()
         # A checkpoint replaces whatever weights the run once began with.
         segment, split, start = build_edge(
@@ -137,6 +153,7 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     return Ready(
         config=config,
         credentials=credentials,
+        names=names,
         device=device,
         files=files,
         source=source,
@@ -168,7 +185,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
         saved = load_checkpoint(folder.checkpoint, LAYOUT, advice) if ready.has_checkpoint else None
         state = _introduction(ready, folder.path, outbox, boot, goes_on=saved is not None)
         link = _link(ready, state)
-        with stop, closing(Uplink(link, config.robot, state, outbox)) as uplink:
+        with stop, closing(Uplink(link, config.robot, state, outbox, names=ready.names)) as uplink:
             page_model = PageModel(config.robot, uplink.commands) if page else None
             uplink.greet(GREETING_SECONDS)  # a trainer gets its half ready, too, while this one is measured
             trainer = EdgeTrainer(
@@ -203,9 +220,10 @@ def _link(ready: Ready, state: RobotState) -> Link:
     """Return the way to the broker; where there is none, one that never comes up."""
     config = ready.config
     if config.uplink.broker:
-        return MqttLink(
+        mqtt = MqttLink(
             config.uplink.broker, config.robot, will=will(config.robot, state), credentials=ready.credentials
         )
+        return named(mqtt, ready.names)
     link = MemoryLink(MemoryBroker())
     link.connected, link.problem = False, "there is none: it learns alone"
     return link
@@ -213,7 +231,7 @@ def _link(ready: Ready, state: RobotState) -> Link:
 
 def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, *, goes_on: bool) -> RobotState:
     """Return what the robot says of itself. goes_on: from a checkpoint."""
-    identity = run_identity(folder, ready.config.network.weights)
+    identity = run_identity(folder, ready.config.network.weights, ready.names.fingerprint)
     if goes_on and outbox.is_new:
         identity = go_on_as_another(folder)
     return RobotState(
@@ -241,7 +259,7 @@ def _files_of(config: RobotConfig, *, goes_on: bool) -> tuple[SourceFiles, Numbe
     return now, Numbering(numbers=now.numbers, is_all=False) if config.source.source.startswith("folder:") else None
 
 
-def _source_of(config: RobotConfig, numbering: Numbering | None) -> PacedSource:
+def _source_of(config: RobotConfig, numbering: Numbering | None, names: ClassNames) -> PacedSource:
     return open_source(
         config.source.source,
         config.source.options,
@@ -253,6 +271,7 @@ def _source_of(config: RobotConfig, numbering: Numbering | None) -> PacedSource:
         live=config.is_live,
         numbering=numbering,
         needs_labels=not config.is_live,
+        check_name=names.check,
     )
 
 

@@ -101,6 +101,10 @@ class BagSource(Replay):
         return self._unlabelled
 
     @property
+    def classes(self) -> frozenset[str]:
+        return self._labels.names | {edit.to for _, edit in self._edits if edit.to}
+
+    @property
     def ended(self) -> bool:
         return self.position >= self.length
 

@@ -46,6 +46,11 @@ class BagLabels:
         named = [label.time for label in self._labels if label.name is not None]
         return (named[0], named[-1]) if named else None
 
+    @property
+    def names(self) -> frozenset[str]:
+        """All names that are said."""
+        return frozenset(label.name for label in self._labels if label.name is not None)
+
     def at(self, *, recorded: int, stamp: int) -> Label | None:
         """Return the label of a picture of those times."""
         time = stamp if self.by_stamp else recorded

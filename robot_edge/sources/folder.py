@@ -69,6 +69,10 @@ class ShuffledSource(Replay, ABC, Generic[Item]):
         """Return the picture, (height, width, 3). Raises one of UNREADABLE."""
 
     @property
+    def classes(self) -> frozenset[str]:
+        return frozenset(name for _, _, name in self._pictures)
+
+    @property
     def skipped(self) -> int:
         return len(self._unreadable)
 

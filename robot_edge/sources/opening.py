@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from broker.errors import SourceError
+from broker.errors import MalformedMessage, SourceError
+from broker.wire.bounds import check_class_name
 from robot_edge.sources.frames import Frame, FrameSource, LeftOut, Numbering
 from robot_edge.sources.kinds import KINDS, Request, unknown_kind
 from robot_edge.sources.paced import Paced
@@ -32,6 +33,7 @@ def open_source(
     live: bool = False,
     needs_labels: bool = False,
     numbering: Numbering | None = None,
+    check_name: Callable[[str], object] = check_class_name,
 ) -> Paced:
     """Open a source as written on the command line: one of kinds.KINDS, and what it needs behind the colon.
 
@@ -39,7 +41,8 @@ def open_source(
     epochs: of a folder, in each phase. images: at most that many frames in all, 0 for no bound. live: to be watched as
     a camera, so a recording goes as fast as it was recorded unless a rate is set, and its labels are not read; sim:
     shows one toy after the other. needs_labels: a source is refused where it is known to have none. numbering: of a
-    folder's pictures, as a former process or run had it.
+    folder's pictures, as a former process or run had it. check_name: raises MalformedMessage for what no class of this
+    robot may be called.
     Raises SourceError.
     """
     options = options or SourceOptions()
@@ -66,6 +69,7 @@ def open_source(
         numbering=numbering,
     )
     parts = kind.parts(request)
+    _check_names(parts, masked(text), check_name)
     if not live:
         _check_labels(parts, needs_labels=needs_labels)
     rate = options.rate
@@ -84,6 +88,17 @@ def _say_what_is_not_read(kind: str, options: SourceOptions) -> None:
     ):
         if value and kind not in kinds:
             log.warning("%s %s is not read: it is for %s, not for %s", flag, value, " and ".join(kinds), kind)
+
+
+def _check_names(parts: Sequence[FrameSource], text: str, check_name: Callable[[str], object]) -> None:
+    """Raise SourceError for a name that is known by now and may not be, before anything is learned."""
+    try:
+        for name in sorted(frozenset().union(*(part.classes for part in parts if isinstance(part, Replay)))):
+            check_name(name)
+    except MalformedMessage as error:
+        for part in parts:
+            part.close()
+        raise SourceError(f"{text}: {error}") from error
 
 
 def _check_labels(parts: Sequence[FrameSource], *, needs_labels: bool) -> None:

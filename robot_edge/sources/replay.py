@@ -19,6 +19,11 @@ class Replay(ABC):
         """Why not one frame has a label, and what to do; empty where one may have. Known from the start."""
         return ""
 
+    @property
+    def classes(self) -> frozenset[str]:
+        """The names that labels have, as far as they are known from the start."""
+        return frozenset()
+
     @abstractmethod
     def next(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame; None at the end. Raises SourceError."""

@@ -91,6 +91,10 @@ class VideoSource(Replay):
         return "" if self._intervals else f"nothing says what video {self._path} shows: give --labels FILE.csv"
 
     @property
+    def classes(self) -> frozenset[str]:
+        return frozenset(interval.name for interval in self._intervals)
+
+    @property
     def ended(self) -> bool:
         return self.position >= self.length
 

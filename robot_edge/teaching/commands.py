@@ -28,6 +28,7 @@ class Commands:
     teaching: None for a robot that only replays. classes: returns the classes known. has_other: whether frames of a
     class are kept that another session taught. edit: carries out a class edit. edits: returns how many there were.
     look: looks at that region of each frame from now on, and returns it in percent; None where that cannot change.
+    check_name: raises MalformedMessage for what no class of this robot may be called.
     """
 
     teaching: Teaching | None
@@ -37,6 +38,7 @@ class Commands:
     edit: Edit
     edits: Callable[[], int]
     look: Callable[[Region], Region] | None = None
+    check_name: Callable[[str], object] = check_class_name
     _asked: dict[int, list[str]] = field(default_factory=dict)  # who asked for a lesson, by its number
 
     def obey(self, command: Command) -> list[CommandResult]:
@@ -154,7 +156,7 @@ class Commands:
             raise ConfigError(f"there is no class {name!r}; there are: {known}")
 
     def _must_be_free(self, name: str) -> None:
-        check_class_name(name)
+        self.check_name(name)
         if name in self.classes():
             raise ConfigError(f"there is a class {name!r} already: merge makes one of both")
 

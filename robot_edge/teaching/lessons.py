@@ -5,6 +5,7 @@ A lesson is opened by one thread and shown frames by another.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from broker.errors import ConfigError, MalformedMessage
 from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
 from broker.wire.messages import ClassEdit
+from hierarchy.runtime.command_line import SparseLog
 from robot_edge.sources.frames import Frame
 from robot_edge.teaching.near_duplicates import NearDuplicateFilter
 
@@ -20,6 +22,9 @@ from robot_edge.teaching.near_duplicates import NearDuplicateFilter
 MAX_WAITING = 1000
 # Lessons that can be taken back, the last one first.
 MAX_REMEMBERED = 100
+
+
+log = logging.getLogger("robot-edge")
 
 
 class TeachingRefused(ConfigError):
@@ -53,13 +58,17 @@ class Teaching:
         *,
         trusts_source: bool = False,
         over: Callable[[], object] = lambda: None,
+        check_name: Callable[[str], object] = check_class_name,
     ) -> None:
         """clock: seconds, as time.monotonic. trusts_source: frames that come with a label are taught, too.
 
-        over: called when a lesson of which something is left has ended, on the thread that ends it.
+        over: called when a lesson of which something is left has ended, on the thread that ends it. check_name: raises
+        MalformedMessage for what no class of this robot may be called.
         """
         self._trusts_source = trusts_source
         self._over = over
+        self._check_name = check_name
+        self._refused = SparseLog(log)
         self._clock = clock
         self._lock = threading.Lock()
         self._lessons: list[Lesson] = []
@@ -104,7 +113,7 @@ class Teaching:
         name that no class can have.
         """
         try:
-            check_class_name(name)
+            self._check_name(name)
         except MalformedMessage as error:
             raise TeachingRefused(str(error)) from error
         if not 0 < seconds <= MAX_TEACH_SECONDS:
@@ -139,7 +148,7 @@ class Teaching:
         """Take in a frame that the camera saw. Return whether it is one to learn from."""
         with self._lock:
             lesson = self._open if self._open and self._clock() < self._ends else None
-            labelled = self._trusts_source and frame.label is not None
+            labelled = self._trusts_source and self._may_be_called(frame.label)
             if len(self._waiting) >= MAX_WAITING or not (lesson or labelled):
                 return False
             if not self._filter.keep(frame.image, frame.encoding):
@@ -198,6 +207,16 @@ class Teaching:
         with self._lock:
             self._next_number = state.next
             self._lessons = list(state.lessons)
+
+    def _may_be_called(self, label: str | None) -> bool:
+        """Whether a frame has a label, and one that a class may have; says where it may not."""
+        try:
+            if label is not None:
+                self._check_name(label)
+        except MalformedMessage as error:
+            self._refused.warn(f"not learning what the source names: {error}")
+            return False
+        return label is not None
 
     def _close(self) -> Lesson | None:
         lesson, self._open = self._open, None

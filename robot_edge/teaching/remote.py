@@ -11,17 +11,22 @@ from broker.errors import BrokerUnavailable, ConfigError, MalformedMessage, NoAn
 from broker.link.base import Link
 from broker.link.inbox import Delivery
 from broker.link.mqtt import MqttLink
+from broker.link.named import named
 from broker.program.plain_text import say
+from broker.security.names_key import load_names
 from broker.security.tls import credentials_for
 from broker.wire import topics
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import Action, Command, CommandResult, RobotState
+from broker.wire.names import is_sealed
 from broker.wire.topics import check_name
 from robot_edge.teaching.commands import new_command
 
 # How long the broker may take to let us in, and the robot to say a first word: it finishes a training step before.
 CONNECT_SECONDS = 15.0
 ANSWER_SECONDS = 15.0
+# In place of what a robot with a key says to who has it not.
+SEALED = "done or not, as the exit status says; the robot's own words take its --names-key to read"
 
 
 def give_command(
@@ -30,6 +35,7 @@ def give_command(
     robot: str,
     broker: str,
     credentials: str,
+    names_key: str = "",
     name: str = "",
     to: str = "",
     seconds: float = 0.0,
@@ -44,8 +50,13 @@ def give_command(
         command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds, region=region)
     except MalformedMessage as error:
         raise ConfigError(str(error)) from error
-    link = MqttLink(broker, f"{robot}-operator", credentials=credentials_for(broker, credentials))
-    with closing(link):
+    names = load_names(names_key)
+    try:
+        names.conceal(command)
+    except MalformedMessage as error:
+        raise ConfigError(str(error)) from error
+    mqtt = MqttLink(broker, f"{robot}-operator", credentials=credentials_for(broker, credentials))
+    with closing(named(mqtt, names)) as link:
         return _converse(link, robot, command)
 
 
@@ -74,7 +85,7 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
         if isinstance(message, RobotState) and not message.online:
             raise NoAnswer(f"the robot {robot!r} is not there: start it, or give the --robot that is")
         if isinstance(message, CommandResult) and message.id == command.id:
-            say(f"{robot}: {message.text}")
+            say(f"{robot}: {SEALED if is_sealed(message.text) else message.text}")
             if message.done:
                 return message.ok
             give_up = math.inf if command.seconds else time.monotonic() + ANSWER_SECONDS

@@ -13,6 +13,7 @@ from broker.errors import PayloadTooLarge
 from broker.wire.activations import samples_per_message
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, Change, ClassEdit, SplitSpec
+from broker.wire.names import PLAIN_NAMES, ClassNames
 from broker.wire.quantize import Quantized, pack_activations, unpack_activations
 from robot_edge.uplink.outbox import Part
 
@@ -32,9 +33,11 @@ class Metadata(TypedDict):
 class Batching:
     """Gives each message of this process its sequence number."""
 
-    def __init__(self, boot: str, split: SplitSpec) -> None:
+    def __init__(self, boot: str, split: SplitSpec, names: ClassNames = PLAIN_NAMES) -> None:
+        """names: as they leave the robot, so that each message is made as large as it will be."""
         self._boot = boot
         self._split = split
+        self._names = names
         self._sequence = 0
 
     def parts(
@@ -51,23 +54,22 @@ class Batching:
             part = slice(int(chosen[0]), int(chosen[-1]) + 1)
             classes = tuple(dict.fromkeys(names[part]))
             sequence = self._next_sequence()
-            payload = pack(
-                ActivationBatch(
-                    boot=self._boot,
-                    sequence=sequence,
-                    classes=classes,
-                    labels=np.array([classes.index(name) for name in names[part]], np.uint16),
-                    samples=numbers[part],
-                    activations=pack_activations(quantized[part]),
-                    **metadata,
-                )
+            batch = ActivationBatch(
+                boot=self._boot,
+                sequence=sequence,
+                classes=classes,
+                labels=np.array([classes.index(name) for name in names[part]], np.uint16),
+                samples=numbers[part],
+                activations=pack_activations(quantized[part]),
+                **metadata,
             )
+            payload = pack(self._names.conceal(batch))
             counted = {} if metadata["evaluation"] or metadata["again"] else Counter(names[part])
             yield Part(sequence, payload, counted, metadata["evaluation"], metadata["again"])
 
     def cut(self, payload: bytes, limit: int) -> list[Part]:
         """Return the samples of a message as messages of at most so many bytes, or of one sample each."""
-        batch = unpack_as(ActivationBatch, payload)
+        batch = self._names.reveal(unpack_as(ActivationBatch, payload))
         metadata = Metadata(**{name: getattr(batch, name) for name in Metadata.__annotations__})  # type: ignore[typeddict-item]
         return list(self.parts(metadata, unpack_activations(batch.activations), batch.names, batch.samples, limit))
 

@@ -19,6 +19,9 @@ class UplinkSettings:
     credentials: str = ""
     """TOML file with what the broker asks for: ca, certificate and key, or username and password (docs/security.md).
     Default: the environment variables REFLEXARC_MQTT_USERNAME, REFLEXARC_MQTT_PASSWORD and so on."""
+    names_key: str = ""
+    """Key that makes tokens of class names, so that broker and cloud see no names. robot-edge names-key FILE makes one,
+    for all robots of a fleet. Default: none, names go up as they are."""
     when_full: WhenFull | Literal["auto"] = "auto"
     """What happens when the cloud is away for so long that the outbox is full: block waits (a replay can), drop-oldest
     lets the oldest samples go, balanced those of the class that has most; it also sends the rarest classes first when

@@ -25,6 +25,7 @@ from broker.wire.messages import (
     TrainerMetrics,
     TrainerState,
 )
+from broker.wire.names import PLAIN_NAMES, ClassNames
 from broker.wire.quantize import Quantized
 from hierarchy.runtime.command_line import SparseLog
 from robot_edge.uplink.batching import Batching, Metadata
@@ -57,18 +58,21 @@ class Uplink:
         state: RobotState,
         outbox: Outbox,
         *,
+        names: ClassNames = PLAIN_NAMES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """names: how class names leave the robot; the link has the same."""
         self.state = state
         self.outbox = outbox
         self.cloud_metrics: TrainerMetrics | None = None
         self.commands: Mailbox[Command] = Mailbox(COMMANDS_WAITING)
         self.link = link
+        self.names = names
         self._robot = robot
         self._clock = clock
         self.pace = Pace()
         self.presence = Presence(link, robot, state, clock)
-        self._batching = Batching(state.boot, state.split)
+        self._batching = Batching(state.boot, state.split, names)
         self._quarantine = ""
         self._reasons: set[str] = set()
         self._garbage = SparseLog(log)

@@ -21,6 +21,7 @@ from broker.link import inbox as inbox_module
 from broker.link import mqtt as link_module
 from broker.link.base import Link
 from broker.link.inbox import Delivery
+from broker.link.mailbox import FairMailbox
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.link.mqtt import MqttLink
 from broker.local.server import Backend, find_mosquitto, start_local_broker
@@ -202,6 +203,7 @@ def test_what_nobody_takes_from_a_mailbox_makes_room(connect: Connect, monkeypat
     monkeypatch.setattr(inbox_module, "MAILBOX_LIMIT", 2)
     link = connect()
     mailbox = link.mailbox("unread/own")
+    assert isinstance(mailbox, FairMailbox)
     settle(link, "unread/own-settled")
     for number in range(4):
         link.publish("unread/own", bytes([number]), qos=1)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from broker.link.mailbox import FairMailbox
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Answer, Ask
@@ -232,6 +233,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_garbage_is_survived(answering: Answering) -> None:
     rng = random.Random(3)
+    assert isinstance(answering.cloud.training.answerer._mailbox, FairMailbox)
     answering.cloud.training.answerer._mailbox._clock = answering.cloud.clock.monotonic
     answering.wake()
     good = pack(make_ask(1))

@@ -11,7 +11,7 @@ import torch
 
 from broker.errors import MalformedMessage
 from broker.link.inbox import Delivery
-from broker.link.mailbox import Lane
+from broker.link.mailbox import FairMailbox, Lane
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Probe, ProbeResult
@@ -131,6 +131,7 @@ def test_a_robot_that_is_not_listened_to_is_not_answered(probing: Probing) -> No
 
 def test_a_probe_that_the_broker_kept_is_not_answered(probing: Probing) -> None:
     topic = topics.topic("robot", "r1", "probe")
+    assert isinstance(probing.probes._mailbox, FairMailbox)
     probing.probes._mailbox.put(Delivery(topic, pack(make_probe()), retained=True), Lane(topic, topic))
     probing.probes.work(timeout=0)
     assert probing.results() == []

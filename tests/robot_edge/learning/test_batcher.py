@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from broker.errors import SourceError
 from broker.wire.messages import Change, ClassEdit
 from robot_edge.learning.batcher import JPEG_SAMPLED_EVERY, Batch, Batcher
 from robot_edge.learning.frame_memory import FrameMemory
@@ -75,6 +76,12 @@ def scenes(images: Pixels) -> list[int]:
 
 def read(reader: Batcher) -> list[Batch]:
     return list(iter(reader.next, None))
+
+
+def test_a_name_that_no_class_may_have_ends_it_before_it_is_learned() -> None:
+    reader = batcher([frame(1), frame(2, "a" * 65)])
+    with pytest.raises(SourceError, match="use 1 to 64 printable characters"):
+        reader.next()
 
 
 def test_the_last_batch_is_what_is_left() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError
-from robot_edge.run.identity import RUN, go_on_as_another, run_identity
+from robot_edge.run.identity import RUN, check_names_key, go_on_as_another, run_identity
 
 
 def test_a_folder_keeps_its_identity_and_each_has_another(tmp_path: Path) -> None:
@@ -49,3 +49,27 @@ def test_a_run_that_lost_its_outbox_goes_on_as_another_behind_it(tmp_path: Path)
     assert after.run != before.run
     assert after.former == before.run
     assert run_identity(tmp_path, "none") == after
+
+
+ONE, OTHER = "1" * 16, "2" * 16
+
+
+def test_a_run_keeps_the_key_of_its_names(tmp_path: Path) -> None:
+    before = run_identity(tmp_path, "none", ONE)
+    assert run_identity(tmp_path, "none", ONE) == run_identity(tmp_path, "none") == before
+    assert go_on_as_another(tmp_path).names_key == ONE
+    check_names_key(tmp_path, ONE, "--run-dir")
+    for given, said in ((OTHER, "another one"), ("", "none")):
+        with pytest.raises(ConfigError, match=rf"--run-dir .* fingerprint {ONE}, and {said} is given: give the key"):
+            check_names_key(tmp_path, given, "--run-dir")
+    other = run_identity(tmp_path, "none", OTHER)  # where nothing was learned
+    assert other.run != before.run
+    check_names_key(tmp_path, OTHER, "--run-dir")
+
+
+def test_a_run_that_began_without_a_key_goes_on_without(tmp_path: Path) -> None:
+    for _ in range(2):
+        check_names_key(tmp_path, "", "--weights")
+        with pytest.raises(ConfigError, match=r"--weights .* went up as they are: leave out --names-key, or begin"):
+            check_names_key(tmp_path, ONE, "--weights")
+        run_identity(tmp_path, "none")

@@ -41,7 +41,7 @@ TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 def test_a_run_keeps_its_identity(tmp_path: Path) -> None:
     folder = golden_state("robot", tmp_path)
     before = json.loads((folder / RUN).read_text())
-    assert run_identity(folder, "none") == RunIdentity(**before)
+    assert run_identity(folder, "none") == RunIdentity(**before, names_key="")
 
 
 def test_a_source_keeps_its_files_and_their_numbers(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from broker.errors import MalformedMessage
 from broker.wire.messages import Change, ClassEdit
 from robot_edge.sources.frames import Frame
 from robot_edge.teaching.lessons import MAX_WAITING, Teaching, TeachingRefused
@@ -72,6 +73,19 @@ def test_a_source_with_labels_teaches_where_it_is_trusted(clock: Clock) -> None:
     assert teaching.see(labelled), "who teaches knows better"
     taught = list(iter(teaching.next_frame, None))
     assert [(one.label, one.session) for one in taught] == [("car", 0), ("mug", 1)]
+
+
+def test_what_no_class_may_be_called_is_not_learned(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    def check(name: str) -> None:
+        if len(name) > 3:
+            raise MalformedMessage(f"{name} is too long")
+
+    teaching = Teaching(clock, trusts_source=True, check_name=check)
+    assert not teaching.see(replace(frame(50), label="lorry"))
+    assert "not learning what the source names: lorry is too long" in caplog.text
+    with pytest.raises(TeachingRefused, match="lorry is too long"):
+        teaching.begin("lorry", 10, known=False)
+    assert teaching.see(replace(frame(50), label="car"))
 
 
 def test_a_second_teacher_is_refused_unless_it_is_the_same_class(teaching: Teaching, clock: Clock) -> None:

@@ -9,9 +9,12 @@ import pytest
 from broker.errors import ConfigError, NoAnswer
 from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
+from broker.link.named import named
+from broker.security.names_key import SivCipher
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import Command, CommandResult
+from broker.wire.names import KeyedNames
 from robot_edge.teaching.remote import _converse, give_command
 from tests.cloud_trainer.world import STATE
 
@@ -62,3 +65,20 @@ def test_a_time_that_no_robot_takes_is_said_here(seconds: float) -> None:
 def test_a_region_that_no_frame_has_is_said_here() -> None:
     with pytest.raises(ConfigError, match="reaches to 110 % of the width"):
         give_command("look", robot="r1", broker="mqtt://127.0.0.1:1", credentials="", region="90%,0%,20%,20%")
+
+
+@pytest.mark.parametrize(("key", "said"), [(0, "r1: took back 'mug'\n"), (1, "take its --names-key to read\n")])
+def test_what_a_robot_with_a_key_says_is_for_its_holders(
+    key: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    robot = KeyedNames(SivCipher(bytes(64)))
+    link = Dialling(MemoryBroker())
+    result = robot.conceal(CommandResult(id="a1", ok=True, done=True, text="took back 'mug'"))
+
+    def answer(topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        link.offer(Delivery(topics.topic("robot", "r1", "result"), pack(result), retained=False))
+        return True
+
+    link.publish = answer  # type: ignore[method-assign]
+    assert _converse(named(link, KeyedNames(SivCipher(bytes([key]) * 64))), "r1", Command(id="a1", action="undo"))
+    assert capsys.readouterr().out.endswith(said)
