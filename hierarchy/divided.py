@@ -163,11 +163,9 @@ class DividedNetwork:
         exit_logits, cloud_logits = [], []
         for start in range(0, len(images), PREDICTED_AT_ONCE):
             part = images[start : start + PREDICTED_AT_ONCE]
-            quantized, logits = run_segment(
-                self.edge, part, bits=self.split.bits, compute=self.edge_trainer.learner.compute
-            )
-            exit_logits.append(logits)
-            cloud_logits.append(self.cloud_trainer.logits(dequantize(quantized)))
+            seen = run_segment(self.edge, part, bits=self.split.bits, compute=self.edge_trainer.learner.compute)
+            exit_logits.append(seen.logits)
+            cloud_logits.append(self.cloud_trainer.logits(dequantize(seen.quantized)))
         return Prediction(
             exit=_answers(self.edge_trainer.classes, exit_logits),
             cloud=_answers(self.cloud_trainer.classes, cloud_logits),

@@ -224,12 +224,12 @@ class EdgeTrainer:
         """
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
-            quantized, logits = self._predict(augment(images, self._rng), self.bits)
-            loss = logit_adjusted_cross_entropy(logits, labels, fresh)
+            seen = self._run(augment(images, self._rng), self.bits)
+            loss = logit_adjusted_cross_entropy(seen.logits, labels, fresh)
             if not self.learner.descend(loss):
                 raise Diverged("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
-        correct = (logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
-        return EdgeStep(loss=loss.item(), correct=correct, quantized=quantized)
+        correct = (seen.logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
+        return EdgeStep(loss=loss.item(), correct=correct, quantized=seen.quantized)
 
     def state(self) -> EdgeTrainerState:
         """Return what a checkpoint must hold for training to go on."""
@@ -259,8 +259,8 @@ class EdgeTrainer:
         if self.segment.stands_still:
             return self.evaluate_encoded(self.encode(images))
         self.segment.eval()
-        quantized, logits = self._predict(images, self._bits_of_split)
-        return self._names(logits), quantized
+        seen = self._run(images, self._bits_of_split)
+        return self._names(seen.logits), seen.quantized
 
     @torch.inference_mode()
     def evaluate_encoded(self, encoding: Encoding) -> tuple[list[str], Quantized]:
@@ -270,7 +270,7 @@ class EdgeTrainer:
     def _names(self, logits: Tensor) -> list[str]:
         return [self.classes[index] for index in logits.argmax(1).tolist()]
 
-    def _predict(self, images: NDArray[np.uint8], bits: int) -> tuple[Quantized, Tensor]:
+    def _run(self, images: NDArray[np.uint8], bits: int) -> SegmentPass:
         return run_segment(self.segment, images, bits=bits, compute=self.learner.compute)
 
 
@@ -287,13 +287,21 @@ def head_logits(head: GrowingHead, encoding: Encoding) -> Tensor:
     return logits
 
 
-def run_segment(
-    segment: EdgeSegment, images: NDArray[np.uint8], *, bits: int, compute: Compute
-) -> tuple[Quantized, Tensor]:
-    """Return quantized activations of images uint8 (N, H, W, 3), and the exit's logits float32 (N, classes).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SegmentPass:
+    """One pass through a segment.
 
-    Raises Diverged.
+    crossing: (N, C, ...), to the bit what the cloud receives, with a gradient as if nothing were rounded. quantized:
+    the same in codes. logits: the exit's, float32 (N, classes).
     """
+
+    crossing: Tensor
+    quantized: Quantized
+    logits: Tensor
+
+
+def run_segment(segment: EdgeSegment, images: NDArray[np.uint8], *, bits: int, compute: Compute) -> SegmentPass:
+    """Run a segment on images uint8 (N, H, W, 3). Raises Diverged."""
     with compute.autocast():
         inputs, seen = compute.tensor(normalise(images, segment.spec)), None
         if isinstance(segment.exit, FeatureExit):
@@ -305,12 +313,11 @@ def run_segment(
         if not (values.max() <= LARGEST_ACTIVATION and values.min() >= -LARGEST_ACTIVATION):  # true for NaN too
             raise Diverged("training has diverged (so have the activations): use a lower --learning-rate")
         quantized = quantize(values, bits)
-        if seen is None:
-            # The exit sees what the cloud will receive, to the bit.
-            received = compute.tensor(dequantize(quantized)).to(activations.dtype)
-            seen = _StraightThrough.apply(activations, received)
-        logits: Tensor = segment.exit(seen)
-    return quantized, logits.float()
+        received = compute.tensor(dequantize(quantized)).to(activations.dtype)
+        crossing: Tensor = _StraightThrough.apply(activations, received)
+        # An exit at the cut sees what the cloud will receive, to the bit.
+        logits: Tensor = segment.exit(crossing if seen is None else seen)
+    return SegmentPass(crossing=crossing, quantized=quantized, logits=logits.float())
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -106,7 +106,7 @@ class Predictor:
         segment.eval()  # the next step sets it back
         for start in range(0, len(kept), CALIBRATED_AT_ONCE):
             part = images[kept[start : start + CALIBRATED_AT_ONCE]]
-            logits.append(run_segment(segment, part, bits=self._bits, compute=self._compute)[1].cpu().numpy())
+            logits.append(run_segment(segment, part, bits=self._bits, compute=self._compute).logits.cpu().numpy())
         if kept:
             self._calibrate(np.concatenate(logits), [places[names[index]] for index in kept])
 
@@ -187,8 +187,8 @@ class _SegmentCopy:
 
     def look(self, images: Pixels) -> _Seen:
         with self._shadow.network() as segment:
-            quantized, logits = run_segment(segment, images, bits=self._bits, compute=self._compute)
-            return _Seen(quantized, logits.cpu().numpy(), segment.exit.head.classes, None)
+            seen = run_segment(segment, images, bits=self._bits, compute=self._compute)
+            return _Seen(seen.quantized, seen.logits.cpu().numpy(), segment.exit.head.classes, None)
 
 
 class _HeadCopy:

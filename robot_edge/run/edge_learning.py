@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
 
 import numpy as np
 
+from broker.program.plain_text import counted
 from broker.wire.quantize import Quantized
 from hierarchy.edge import EdgeStep
 from robot_edge.learning.batcher import Batch
+from robot_edge.learning.held_back import HeldBack
 from robot_edge.learning.held_out import PREDICT_AT_ONCE
 from robot_edge.learning.practice import practice_steps
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
+from robot_edge.run.release import Release
 from robot_edge.run.sending import Sending
+
+log = logging.getLogger("robot-edge")
 
 
 class Learning(Protocol):
@@ -44,6 +50,7 @@ class EdgeLearning:
         self._config = config
         self._state = state
         self._sending = sending
+        self._release = Release(state, config.network.privacy)
 
     def learn(self, batch: Batch, *, rehearsed: int) -> EdgeStep:
         """Take a step on a batch and so many remembered frames, and send what is new. Raises Diverged."""
@@ -56,14 +63,26 @@ class EdgeLearning:
         version = state.trainer.version  # of the segment that encodes them
         step = state.trainer.step(images, names, fresh=fresh, progress=self._sending.progress)
         state.metrics.add(step)
-        if self._sending.is_new(batch):
+        if self._sending.is_new(batch) and state.may_send:
             self._sending.send_again(step.quantized[fresh:], names[fresh:], [one.sample for one in frames], version)
             self._sending.send(batch, step.quantized, version)
+        elif state.held is not None and not state.may_send:
+            state.held.add(batch)
         if self._config.rehearsed_per_fresh:
             for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
                 state.memory.rehearsal.add(name, image, batch.session, number)
         state.batcher.learned()
+        if state.held is not None and self._release.is_due():
+            self._send_what_was_held(state.held)
         return step
+
+    def _send_what_was_held(self, held: HeldBack) -> None:
+        """Send what the front held back, as it encodes it now."""
+        log.info("the front tells little enough: %s go up that were held back", counted(len(held), "frame"))
+        for batch in held.release(self._config.learning.batch):
+            if self._sending.is_new(batch):  # a process that was killed here may have sent some
+                _, quantized = self._state.trainer.evaluate(batch.images)
+                self._sending.send(batch, quantized, self._state.trainer.version)
 
     def practise(self, progress: float | None) -> float | None:
         """Take a step on remembered frames alone, and return its loss; None where none are kept."""
@@ -88,7 +107,8 @@ class EdgeLearning:
 
         Nothing goes up while the link is behind.
         """
-        frames = self._state.memory.rehearsal.draw_one_by_one(most if self._config.learning.encode_anew else 0)
+        sends = self._config.learning.encode_anew and self._state.may_send
+        frames = self._state.memory.rehearsal.draw_one_by_one(most if sends else 0)
         while part := list(islice(frames, PREDICT_AT_ONCE)):
             yield
             _, quantized = self._state.trainer.evaluate(np.stack([one.image for one in part]))

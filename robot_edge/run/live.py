@@ -74,7 +74,7 @@ def see_and_learn(run: RobotRun) -> None:
                 talk.obey()
                 if state.memory.edits != edits:
                     perception.take_over_classes(state)
-                sight.reachable = not uplink.waits_for and not uplink.quarantine
+                sight.reachable = not uplink.waits_for and not uplink.quarantine and state.may_send
                 learned = lessons.learn() or lessons.practise()
                 talk.pump(0.0 if learned else IDLE_SECONDS)
                 state.metrics.seconds = time.monotonic() - begin

@@ -13,6 +13,13 @@ FRAMES_WITHOUT_LABEL = 500
 HOW_TO_LABEL = "--labels FILE.csv names a video's labels, --label-topic a bag's, and with --live it is taught by hand"
 
 
+# Of a run whose front told too much to the end.
+WHY_NOT_SENT = (
+    "nothing was sent, as the front told too much of its frames for --privacy: show it more, or use fewer channels or "
+    "places (--bottleneck, --pool)"
+)
+
+
 def why_nothing_was_learned(config: RobotConfig, summary: Mapping[str, Any]) -> str:
     """Say why; empty where something was learned."""
     source, shown, unreadable = masked(config.source.source), summary["frames_shown"], summary["unreadable"]

@@ -85,6 +85,10 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         lines.append(f"{summary['unlabelled']:,} frames had no label and were not learned from.")
     if line := left_out_line(summary):
         lines.append(line)
+    if held := summary["frames_held_back"]:
+        lines.append(f"{counted(held, 'frame was', 'frames were')} held back: the front told too much of them.")
+    if lost := summary["frames_never_sent"]:
+        lines.append(f"{counted(lost, 'frame')} will never go up: more were held back than there is room for.")
     if queued := sum(counts["queued"] for counts in summary["samples_by_class"].values()):
         lines.append(
             f"{counted(queued, 'sample waits', 'samples wait')} on the disk for the cloud. Started again with the same "

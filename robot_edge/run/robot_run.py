@@ -21,6 +21,7 @@ from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FrameMemory
 from robot_edge.learning.framed import Framed, Viewfinder
 from robot_edge.learning.framing import WHOLE
+from robot_edge.learning.held_back import HeldBack
 from robot_edge.learning.held_out import HeldOutFrames, OpenSource, held_out_memory
 from robot_edge.learning.practice import LivePractice
 from robot_edge.page.page_model import PageModel
@@ -213,6 +214,7 @@ def _new_state(
         encode=trainer.encode if layout else None,
         check_name=uplink.names.check,
     )
+    held = HeldBack(size) if config.network.privacy != "off" and not layout else None
     kept = replace(layout, crossing=()) if layout else None  # what crosses of a frame to rehearse went up already
     frames = FrameMemory.limit_of(config.learning.rehearsal_mb, size, kept)
     if layout and not frames:
@@ -224,11 +226,12 @@ def _new_state(
         trainer=trainer,
         memory=ClassMemory(trainer, FrameMemory(frames, size, config.open_seed, encoding=kept), batcher.held_out),
         batcher=batcher,
-        metrics=RunMetrics(trainer, uplink, outbox, batcher),
+        metrics=RunMetrics(trainer, uplink, outbox, batcher, held),
         rate_control=RateControl(most=trainer.bits, least=min(config.network.least_bits, trainer.bits)),
         split=uplink.state.split,
         teaching=teaching,
         practice=practice,
+        held=held,
     )
 
 

@@ -6,11 +6,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from broker.program.plain_text import counted
 from broker.wire.messages import ClassEdit, RobotMetrics
 from hierarchy.continual import AccuracyRounds, Round
 from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.evaluation import HeldOut, Prequential
 from robot_edge.learning.batcher import Batcher
+from robot_edge.learning.held_back import HeldBack
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.uplink import Uplink
 
@@ -27,9 +29,11 @@ class FiguresState:
 
 
 class RunMetrics:
-    """The figures of one run."""
+    """The figures of one run. held: frames that wait for a front that tells less; None where none ever do."""
 
-    def __init__(self, trainer: EdgeTrainer, uplink: Uplink, outbox: Outbox, batcher: Batcher) -> None:
+    def __init__(
+        self, trainer: EdgeTrainer, uplink: Uplink, outbox: Outbox, batcher: Batcher, held: HeldBack | None = None
+    ) -> None:
         self.held_out = HeldOut()
         self.rounds = AccuracyRounds()  # of tests before this one
         self.evaluation = 0
@@ -40,6 +44,7 @@ class RunMetrics:
         self._uplink = uplink
         self._outbox = outbox
         self._batcher = batcher
+        self._held = held
 
     @property
     def images(self) -> int:
@@ -169,6 +174,8 @@ class RunMetrics:
             troubles.append(f"QUARANTINE: {self._uplink.quarantine}")
         if cloud and cloud.began_alike is False:
             troubles.append("THE CLOUD BEGAN WITH OTHER WEIGHTS")
+        if self._held is not None and not self._held.released:
+            troubles.append(f"HOLDS {counted(len(self._held), 'FRAME')} BACK: {self._held.found}")
         if own.dropped:
             troubles.append(f"{own.dropped:,} samples dropped")
         return [
@@ -209,6 +216,8 @@ class RunMetrics:
             "starts": self._outbox.starts,
             "frames_shown": self._batcher.frames_read,
             "unlabelled": self._batcher.unlabelled,
+            "frames_held_back": len(self._held) if self._held is not None else 0,
+            "frames_never_sent": self._held.lost if self._held is not None else 0,
             "interrupted": interrupted,
         }
 

@@ -54,7 +54,9 @@ class Testing:
         That has what came before them learned by then, whenever it is there; a live robot does not make it wait.
         """
         state, talk = self._state, self._talk
-        in_the_cloud = in_the_cloud and (self._uplink.presence.trainer_online or not self._config.is_live)
+        in_the_cloud = (
+            in_the_cloud and state.may_send and (self._uplink.presence.trainer_online or not self._config.is_live)
+        )
         state.tested = state.trainer.steps
         state.metrics.begin_test()
         for batch in self.held_out.batches_of_known_classes(most):
@@ -81,10 +83,12 @@ class Testing:
                 predicted, quantized = self._learning.test(batch)
                 metrics.held_out.add(batch.names, predicted)
                 progress.show(metrics.held_out.count)
-                if not self._stop.made:  # after Ctrl-C nothing waits for the cloud any more
+                if not self._stop.made and state.may_send:  # after Ctrl-C nothing waits for the cloud any more
                     self._uplink.send(quantized, batch.names, evaluation=metrics.evaluation)
                     talk.wait_for_room(always=True)
                 talk.pump()
+        if not state.may_send:
+            return  # nothing went up, so the cloud will say nothing
         talk.drain("held-out activations")
         self._wait_for_figures()
 

@@ -75,3 +75,17 @@ def test_settings_of_a_former_run_fill_what_is_open() -> None:
     network = as_before(NetworkSettings(weights="runs/r1"), former)
     assert (network.backbone, network.cut, network.image_size, network.weights) == (LITE, "blocks.4", 96, "runs/r1")
     assert resolved(network) == from_scratch(network)
+
+
+def test_privacy_says_what_crosses_where_nobody_chose() -> None:
+    assert vars(from_scratch(NetworkSettings(privacy="medium"))).items() >= {"pool": 2, "bottleneck": 16}.items()
+    chosen = from_scratch(NetworkSettings(privacy="high", pool=3, bottleneck=8))
+    assert (chosen.pool, chosen.bottleneck, chosen.bits) == (3, 8, 4)
+    assert from_scratch(NetworkSettings(privacy="off")) == from_scratch(NetworkSettings())
+
+
+def test_of_a_network_that_stands_still_fewer_bits_cross() -> None:
+    photos = {"backbone": "resnet18", "weights": "photos.pth"}
+    found = {level: resolved(NetworkSettings(privacy=level, **photos)) for level in ("off", "medium", "high")}  # type: ignore[arg-type]
+    assert found["off"].bits > found["medium"].bits > found["high"].bits
+    assert len({(one.pool, one.bottleneck, one.cut) for one in found.values()}) == 1
