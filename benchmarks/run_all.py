@@ -27,6 +27,7 @@ def main() -> int:
         ["stored_samples.py"],
         ["codec.py"],
         ["compute.py"],
+        ["sealing.py"],
         ["waiting_threads.py"],
         ["kept_memory.py"],
         ["fleet.py"],

@@ -58,6 +58,7 @@ def provision_command(
     trainer: Names = (),
     host: Names = (),
     remove: Names = (),
+    seal: bool = False,
 ) -> None:
     """Write the configuration of a mosquitto with TLS, access rules and no anonymous clients.
 
@@ -69,6 +70,8 @@ def provision_command(
         trainer: Name of a trainer that may log in; may be repeated.
         host: Name or address by which clients reach the broker, beside localhost; may be repeated.
         remove: Name of a robot or trainer to lock out; may be repeated.
+        seal: Have payloads sealed from robot to trainer and back, for a broker that somebody else runs: its operator
+            reads nothing then. Each name that is given gets its payload.key. Start all ends anew afterwards.
 
     """
     if find_spec("cryptography") is None:
@@ -76,7 +79,7 @@ def provision_command(
     from broker.security.provision import provision  # needs cryptography, which `run` does without
 
     folder = typed_path(folder)
-    done = provision(folder, robots=robot, trainers=trainer, hosts=host, removed=remove)
+    done = provision(folder, robots=robot, trainers=trainer, hosts=host, removed=remove, seal=seal)
     width = max((len(str(written.path)) for written in done.files), default=0)
     for written in done.files:
         say(f"{written.path!s:{width}}  {written.what}")

@@ -10,6 +10,8 @@
     │   └── NotOpen              a Robot or Trainer is used before it is opened, or after its end
     ├── PeerError            4   the other end's: it is absent, refuses, or sends nonsense
     │   ├── MalformedMessage     bytes that are no message, or an impossible one
+    │   │   ├── SealedPayload        a sealed one, and this end has no key
+    │   │   └── Unopened             a sealed one that is refused, or one that should be sealed and is not
     │   ├── BrokerUnavailable    no broker could be reached
     │   ├── DownloadFailed       what is to be downloaded cannot be reached
     │   └── NoAnswer             the other end is there, and does not answer
@@ -22,6 +24,10 @@
 Anything else is a fault of the program: it ends with a traceback and status 70. Ctrl-C and SIGTERM end it with 130.
 Another start cannot mend 2 and 3; it may mend 1 and 4. At the edge of a loop catch these, count them and go on.
 """
+
+from __future__ import annotations
+
+from typing import Literal
 
 EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 EXIT_MACHINE, EXIT_SETTING = 1, 2
@@ -66,6 +72,18 @@ class PeerError(ReflexarcError):
 
 class MalformedMessage(PeerError):
     """The peer sent bytes that are no message, or one that describes something impossible."""
+
+
+class SealedPayload(MalformedMessage):
+    """A payload is sealed, and this end was given no key."""
+
+
+class Unopened(MalformedMessage):
+    """A payload is refused: it is not sealed, or does not open, or counts no more. ``why`` says which."""
+
+    def __init__(self, why: Literal["unsealed", "foreign", "replayed", "stale", "own"], text: str) -> None:
+        super().__init__(text)
+        self.why = why
 
 
 class BrokerUnavailable(PeerError):

@@ -37,6 +37,9 @@ class TrainerConfig:
     credentials: str = ""
     """TOML file with what the broker asks for: ca, certificate and key, or username and password (docs/security.md).
     Default: the environment variables REFLEXARC_MQTT_USERNAME, REFLEXARC_MQTT_PASSWORD and so on."""
+    payload_key: str = ""
+    """File with the keys that payloads are sealed with, so that the broker's operator reads nothing: payload.key of
+    `local-broker provision --seal`. Both ends need theirs. Default: payload_key of --credentials, or no sealing."""
     trainer: str = "trainer"
     """This trainer's name."""
     run_dir: str = ""

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from broker.errors import EXIT_INTERRUPTED, ConfigError, NameTaken, NothingDone, NotOpen
+from broker.link.connect import connect
 from broker.link.inbox import everything
-from broker.link.mqtt import MqttLink
 from broker.program.threads import LoudThread
+from broker.security.credentials import payload_keys_for
 from broker.security.tls import credentials_for
 from broker.wire import topics
 from broker.wire.codec import pack
@@ -108,6 +109,7 @@ class Trainer:
             raise ConfigError("a Trainer opens once: make another one, which goes on with the run")
         config = self._config
         credentials = credentials_for(config.broker, config.credentials)
+        keys = payload_keys_for(config.payload_key, credentials)
         set_threads(config.threads)
         device = choose_device(config.device)  # a missing one should be said before a folder is made
         state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
@@ -128,8 +130,13 @@ class Trainer:
             folder = opened.enter_context(closing(RunFolder(self.run_dir, config.as_toml())))
             store = opened.enter_context(closing(open_store(self._store_path, settings)))
             training_store = opened.enter_context(closing(Store(self._store_path)))
-            self._link = MqttLink(
-                config.broker, config.trainer, will=self._farewell, credentials=credentials, wanted=self._wanted
+            self._link = connect(
+                config.broker,
+                config.trainer,
+                will=self._farewell,
+                credentials=credentials,
+                keys=keys,
+                wanted=self._wanted,
             )
             opened.callback(self._link.close)
             page_model = PageModel(config.trainer) if page else None

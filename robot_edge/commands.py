@@ -158,6 +158,8 @@ class Robot:
     """TOML file with what the broker asks for, as in `robot-edge run`: the robot's own will do."""
     names_key: str = ""
     """The key of class names that the robot was started with."""
+    payload_key: str = ""
+    """File with the keys that payloads are sealed with: the robot's own, where it has one."""
 
 
 To = Annotated[Robot, tyro.conf.arg(name="")]

@@ -14,7 +14,7 @@ log = logging.getLogger("link")
 
 
 class Deliveries(Protocol):
-    """A mailbox to read from."""
+    """What comes into a mailbox of its own."""
 
     def take(self, timeout: float) -> Delivery | None:
         """Return the next delivery, waiting up to timeout seconds for one; None where none came."""
@@ -66,7 +66,11 @@ class Link(Protocol):
         """
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
-        """Hand a message to the broker; False (and nothing kept) while the link is down."""
+        """Hand a message to the broker; False (and nothing kept) while the link is down.
+
+        A sealed link does the same with a command, until it has heard the robot: then whoever waits receives, and tries
+        again.
+        """
 
     def receive(self, timeout: float) -> Delivery | None:
         """Return the next delivery, waiting up to timeout seconds; None where none came.

@@ -8,6 +8,7 @@ credentials.toml, in which every key is optional and paths are relative to the f
     username = "r1"                # and the password, here or in a file of its own
     password = "..."
     password_file = "password"
+    payload_key = "payload.key"    # what payloads are sealed with, where --payload-key names nothing else
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,9 +31,12 @@ from broker.program.machine import refused
 from broker.program.paths import did_you_mean, typed_path
 from broker.security.private_files import check_private, read_private
 
+if TYPE_CHECKING:
+    from broker.security.payload_keys import PayloadKeys
+
 # Each key of the file can stand in the environment instead, as REFLEXARC_MQTT_USERNAME and so on.
 ENVIRONMENT_PREFIX = "REFLEXARC_MQTT_"
-PATHS = ("ca", "certificate", "key", "password_file")
+PATHS = ("ca", "certificate", "key", "password_file", "payload_key")
 KEYS = (*PATHS, "username", "password")
 # MQTT 3.1.1, section 3.1.3.5: a length of 16 bits stands before it.
 MAX_PASSWORD_BYTES = 65_535
@@ -42,6 +48,7 @@ class Credentials:
 
     ca: certificates of who may have signed the broker's; None for the system's authorities.
     certificate, key: our own, for a broker that asks for one.
+    payload_key: file with the keys that payloads are sealed with; no broker ever sees it.
     """
 
     ca: Path | None = None
@@ -49,6 +56,7 @@ class Credentials:
     key: Path | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    payload_key: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
@@ -89,6 +97,24 @@ def load_credentials(file: str) -> Credentials:
     return _credentials(settings, path.parent, f"--credentials {path}")
 
 
+def payload_keys_for(file: str, credentials: Credentials, *, robot: str | None = None) -> PayloadKeys | None:
+    """Return what one end seals its payloads with; None where neither file nor credentials name a key.
+
+    file: of --payload-key, which counts before what the credentials name. robot: its name; None for a trainer.
+    Raises ConfigError where the file is for another end, is none, or `cryptography` is missing.
+    """
+    path = typed_path(file) if file else credentials.payload_key
+    if path is None:
+        return None
+    if find_spec("cryptography") is None:
+        raise ConfigError(
+            "payloads are sealed with the package `cryptography`, which is missing: pip install 'reflexarc[encryption]'"
+        )
+    from broker.security.payload_keys import keys_for  # needs it
+
+    return keys_for(path, "--payload-key" if file else "credentials: payload_key", robot)
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     named = {name: environment.get(ENVIRONMENT_PREFIX + name.upper()) for name in KEYS}
     return {name: value for name, value in named.items() if value}
@@ -111,6 +137,7 @@ def _credentials(settings: dict[str, str], folder: Path, where: str) -> Credenti
         key=paths.get("key"),
         username=settings.get("username"),
         password=password,
+        payload_key=paths.get("payload_key"),
     )
 
 

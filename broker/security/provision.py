@@ -4,6 +4,8 @@
     FOLDER/broker/      mosquitto.conf and the files that it names; mosquitto is started in there
     FOLDER/<name>/      for a robot or trainer: credentials.toml (certificate) and password.toml (user and password)
 
+A sealed fleet has a payload.key in ca/ and for each name. The broker gets none.
+
 What exists stays as it is, so running it again adds an identity and touches no other.
 """
 
@@ -34,6 +36,7 @@ from broker.security.certificates import (
     revoked,
     revoked_in,
 )
+from broker.security.payload_keys import TrainerKeys, key_file, new_master, read_key_file
 from broker.security.private_files import check_private
 from broker.wire.bounds import SEND_LIMIT_BYTES
 from broker.wire.topics import Role, check_name
@@ -46,7 +49,9 @@ ITERATIONS = 1000
 SALT_BYTES = 12  # mosquitto's own
 KEY_MODE, PUBLIC_MODE, FOLDER_MODE = 0o600, 0o644, 0o700
 
-CLIENT_FILES = ("ca.crt", "client.crt", "client.key", "credentials.toml", "password.toml")
+PAYLOAD_KEY = "payload.key"
+CLIENT_FILES = ("ca.crt", "client.crt", "client.key", "credentials.toml", "password.toml", PAYLOAD_KEY)
+PAYLOAD_KEY_LINE = f'payload_key = "{PAYLOAD_KEY}"\n'
 
 MOSQUITTO_CONFIG = """\
 # Written once by `local-broker provision`; yours to change. Paths are relative: start mosquitto in this folder.
@@ -136,10 +141,12 @@ def provision(
     trainers: Sequence[str] = (),
     hosts: Sequence[str] = (),
     removed: Sequence[str] = (),
+    seal: bool = False,
 ) -> Provisioned:
     """Write what is missing for the broker and for these identities, and lock out those to be removed.
 
     hosts: names and addresses by which clients reach the broker, beside localhost.
+    seal: whether payloads are to be sealed from now on; a fleet that is sealed stays so.
     Raises ConfigError for names that cannot be, a folder that cannot be written, and an authority without its key.
     """
     identities: list[tuple[Role, str]] = [
@@ -148,7 +155,7 @@ def provision(
     ]
     _check_identities(identities, removed)
     try:
-        writer = _Writer(folder)
+        writer = _Writer(folder, seal)
         for name in removed:
             writer.check_known(name)
         for role, name in identities:
@@ -183,13 +190,14 @@ def _check_identities(identities: Sequence[tuple[Role, str]], removed: Sequence[
 
 
 class _Writer:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seal: bool) -> None:
         self.files: list[Written] = []
         self._folder = folder
         self._ca, self._broker = folder / "ca", folder / "broker"
         for path in (folder, self._ca, self._broker):
             path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         self._authority = self._open_authority()
+        self._fleet_keys = self._open_fleet_keys(seal)
 
     def check_known(self, name: str) -> None:
         if role_in_acl(self._acl, name) is None:
@@ -246,6 +254,8 @@ class _Writer:
             own / "credentials.toml", login.encode(), f"for --credentials, port {CERTIFICATE_PORT}", KEY_MODE
         )
         self._add_password(name, own / "password.toml")
+        if self._fleet_keys:
+            self._add_payload_key(role, name, own, self._fleet_keys)
         acl = acl_with(self._acl, role, name)
         if role_in_acl(self._acl, name) is None or set(acl.splitlines()) != set(self._acl.splitlines()):
             self._write(self._broker / "acl", acl.encode(), f"rights of {role} {name} added", KEY_MODE)
@@ -286,8 +296,30 @@ class _Writer:
         self._write(path, login.encode(), f"or this, port {PASSWORD_PORT}", KEY_MODE)
         self._write_passwords([*others, password_line(name, password)], f"{name} added")
 
+    def _add_payload_key(self, role: Role, name: str, own: Path, fleet: TrainerKeys) -> None:
+        text = key_file(fleet if role == "trainer" else fleet.of_robot(name))
+        self._write_missing(own / PAYLOAD_KEY, text.encode(), f"what {role} {name} seals payloads with", KEY_MODE)
+        for path in (own / "credentials.toml", own / "password.toml"):
+            if "payload_key" not in (before := path.read_text()):
+                after = f"{before.rstrip()}\n{PAYLOAD_KEY_LINE}"
+                self._write(path, after.encode(), f"names {PAYLOAD_KEY} now", KEY_MODE)
+
     def _write_passwords(self, lines: list[str], what: str) -> None:
         self._write(self._broker / "passwords", "".join(f"{line}\n" for line in lines).encode(), what, KEY_MODE)
+
+    def _open_fleet_keys(self, seal: bool) -> TrainerKeys | None:
+        path = self._ca / PAYLOAD_KEY
+        if not path.exists():
+            if left := sorted(self._folder.glob(f"*/{PAYLOAD_KEY}")):
+                raise ConfigError(f"{path} is not here, but {left[0]} is: bring it back to add to this fleet")
+            if not seal:
+                return None
+            text = key_file(TrainerKeys.of(new_master()))
+            self._write(path, text.encode(), "all payloads' key: KEEP IT OFFLINE, trainers have a copy", KEY_MODE)
+        keys = read_key_file(path, "the fleet's payload key")
+        if not isinstance(keys, TrainerKeys):
+            raise ConfigError(f"{path} is a robot's key and not the fleet's: bring that back")
+        return keys
 
     def _open_authority(self) -> Signed:
         certificate, key = self._ca / "ca.crt", self._ca / "ca.key"

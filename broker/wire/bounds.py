@@ -14,6 +14,8 @@ from broker.wire.quantize import MAX_BITS, MIN_BITS
 SEND_LIMIT_BYTES = 128_000
 # What we read at most: EMQX's default packet limit, the largest that a robot could be set to.
 RECEIVE_LIMIT_BYTES = 1_048_576
+# What a sealed payload begins with (broker/security/sealing.py). msgpack never uses it, and JSON begins with a brace.
+SEALED = b"\xc1"
 # 4 Mi values are 16 MB as float32. At 4 bits that is twice what fits the receive limit, if not compressed.
 MAX_VALUES = 4 * 1024 * 1024
 MAX_SAMPLES = 4096

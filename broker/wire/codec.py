@@ -12,13 +12,14 @@ from typing import Any, NoReturn, TypeVar
 
 import msgpack
 
-from broker.errors import MalformedMessage
+from broker.errors import MalformedMessage, SealedPayload
 from broker.wire.activations import ask_fields, batch_fields, read_ask, read_batch
 from broker.wire.bounds import (
     MAX_ANSWERED_CLASSES,
     MAX_COUNT,
     MAX_DIGITS,
     RECEIVE_LIMIT_BYTES,
+    SEALED,
     Text,
     check_class_names,
     check_readable_name,
@@ -87,6 +88,11 @@ def unpack(data: bytes) -> Message:
     """Return the message in these bytes. Raises MalformedMessage, and nothing else, for whatever they may be."""
     if len(data) > RECEIVE_LIMIT_BYTES:
         raise MalformedMessage(f"{len(data):,} bytes, limit {RECEIVE_LIMIT_BYTES:,}")
+    if data[:1] == SEALED:
+        raise SealedPayload(
+            "the payload is sealed, and this end has no key: give it its own with --payload-key FILE "
+            "(docs/security.md), or start the other end without"
+        )
     # '{' opens every JSON message and is never the first byte of a msgpack map.
     values = _from_json(data) if data[:1] == b"{" else _from_msgpack(data)
     kind = KINDS.get(name := read(values, _Kind).kind)

@@ -142,7 +142,9 @@ class Incoming:
             robot = self._robots.get(name)
             (robot or self.strangers).dropped += count
             whose = f"robot {name}" if robot else source
-            self._floods.warn(f"{whose}: {count:,} messages dropped unread: more than are read, or too large")
+            self._floods.warn(
+                f"{whose}: {count:,} messages dropped unread: more than are read, too large, or badly sealed"
+            )
 
     def _commit(self) -> None:
         """Put what came on the disk, and only then say so to the robots."""

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from broker.errors import EXIT_INTERRUPTED, ConfigError, NoAnswer, NothingDone
-from broker.link.mqtt import MqttLink
+from broker.link.connect import connect
 from broker.link.named import named
 from broker.program.machine import refused
+from broker.security.credentials import payload_keys_for
 from broker.security.names_key import load_names
 from broker.security.tls import credentials_for
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
@@ -251,6 +252,7 @@ def _cloud(
     credentials = credentials_for(config.broker, config.credentials)
     names = load_names(run.uplink.names_key)
     check_names_key(Path(config.checkpoint), names.fingerprint, "--checkpoint")
+    keys = payload_keys_for(config.payload_key, credentials, robot=run.robot)
     identity = run_identity(Path(config.checkpoint), "none")
     state = RobotState(
         boot=secrets.token_hex(8),
@@ -264,8 +266,8 @@ def _cloud(
         rehearse=run.rehearsed_per_fresh,
     )
     with tempfile.TemporaryDirectory() as folder, closing(open_outbox(run, Path(folder), state.boot)) as outbox:
-        mqtt = MqttLink(config.broker, run.robot, will=will(run.robot, state), credentials=credentials)
-        link = named(mqtt, names)
+        broker = connect(config.broker, run.robot, will=will(run.robot, state), credentials=credentials, keys=keys)
+        link = named(broker, names)
         line = CloudLine(link, run.robot)
         with closing(Uplink(link, run.robot, state, outbox, names=names)) as uplink:
             yield _Asker(uplink, line, split, state.boot, config, stop)

@@ -16,9 +16,10 @@ import tomli_w
 from numpy.typing import NDArray
 
 from broker.errors import ConfigError, MachineError
-from broker.link.mqtt import MqttLink
+from broker.link.connect import connect
 from broker.program.machine import refused
 from broker.program.plain_text import say
+from broker.security.credentials import payload_keys_for
 from broker.security.tls import credentials_for
 from hierarchy.device import Compute, set_threads
 from hierarchy.runtime.progress import RunProgress
@@ -53,14 +54,15 @@ def plan(config: PlanConfig) -> None:
     """
     _check_writable(Path(config.out).absolute())
     credentials = credentials_for(config.run.uplink.broker, config.run.uplink.credentials)
+    keys = payload_keys_for(config.run.uplink.payload_key, credentials, robot=config.run.robot)
     if config.verify:
-        check_name_to_verify(config, credentials)
+        check_name_to_verify(config, credentials, keys)
     set_threads(config.run.threads)
     config = replace(config, run=config.run.resolved())
     log.info("looking for the cuts of %s", config.run.network.backbone)
     chosen = candidates(config.run, config.chosen_cuts)
     images, names = _frames(config)
-    link = MqttLink(config.run.uplink.broker, f"{config.run.robot}-plan", credentials=credentials)
+    link = connect(config.run.uplink.broker, f"{config.run.robot}-plan", credentials=credentials, keys=keys)
     with closing(link):
         prober = Prober(link, config.run.robot)
         prober.reach()
@@ -86,7 +88,7 @@ def plan(config: PlanConfig) -> None:
     if config.run.network.stands_still:
         planned = _with_best_exit(config, planned, chosen, computes, images[0])
     _write(config, planned.as_toml())
-    if config.verify and not verify(config, credentials, Path(config.out), best.pipelined):
+    if config.verify and not verify(config, credentials, keys, Path(config.out), best.pipelined):
         raise SystemExit(EXIT_MISSED)
 
 

@@ -57,6 +57,8 @@ class Prober:
         link.know([topics.sender("robot", robot)])
         link.subscribe(self._state_topic)
         link.subscribe(topics.topic("robot", robot, "probe-result"))
+        # A sealed probe names the trainer that is to answer, which must be heard before.
+        link.subscribe(topics.topic("trainer", topics.ANYONE, "state"))
 
     def reach(self) -> None:
         """Wait until a trainer answers. Raises BrokerUnavailable, and NoAnswer where none does."""

@@ -8,9 +8,11 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from broker.errors import ConfigError, MalformedMessage
-from broker.link.mqtt import MqttLink
+from broker.link.base import Link
+from broker.link.connect import connect
 from broker.security.credentials import Credentials
 from broker.wire import topics
 from broker.wire.codec import unpack_as
@@ -18,25 +20,30 @@ from broker.wire.messages import TrainerMetrics
 from broker.wire.quantize import MAX_BITS
 from robot_edge.planning.config import PlanConfig
 
+if TYPE_CHECKING:
+    from broker.security.payload_keys import PayloadKeys
+
 # How near a prediction should be.
 NEAR = 0.15
 
 
-def check_name_to_verify(config: PlanConfig, credentials: Credentials) -> None:
+def check_name_to_verify(config: PlanConfig, credentials: Credentials, keys: PayloadKeys | None = None) -> None:
     """Raise ConfigError where a broker that knows this robot by its credentials would not know it by another name."""
-    if not config.verify_as and (credentials.username is not None or credentials.certificate):
+    if not config.verify_as and (credentials.username is not None or credentials.certificate or keys):
         raise ConfigError(
             f"--verify trains under the name {config.verifying_robot}, which these credentials may not use: give "
             f"--verify-as {config.run.robot} where the trainer has no network of this robot's yet, as it gives that up"
         )
 
 
-def verify(config: PlanConfig, credentials: Credentials, plan: Path, predicted: float) -> bool:
+def verify(
+    config: PlanConfig, credentials: Credentials, keys: PayloadKeys | None, plan: Path, predicted: float
+) -> bool:
     """Run the plan, and print the images a second that the cloud has learned from beside what was predicted.
 
     Return whether that was near. Raises ConfigError where the run fails.
     """
-    link = MqttLink(config.run.uplink.broker, f"{config.run.robot}-verify", credentials=credentials)
+    link = connect(config.run.uplink.broker, f"{config.run.robot}-verify", credentials=credentials, keys=keys)
     with closing(link), tempfile.TemporaryDirectory() as folder:
         link.subscribe(topics.topic("trainer", topics.ANYONE, "metrics"))
         log = Path(folder) / "log"
@@ -61,7 +68,7 @@ def verify(config: PlanConfig, credentials: Credentials, plan: Path, predicted: 
     return near
 
 
-def _watch(link: MqttLink, robot: str, run: subprocess.Popen[bytes]) -> list[tuple[float, int]]:
+def _watch(link: Link, robot: str, run: subprocess.Popen[bytes]) -> list[tuple[float, int]]:
     """Return when the trainer had learned from how many images, until the run ends; of several the most talkative."""
     by_trainer: dict[str, list[tuple[float, int]]] = {}
     while run.poll() is None:

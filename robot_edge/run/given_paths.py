@@ -35,6 +35,7 @@ def check_run(config: RobotConfig) -> None:
         labels=config.source.options.labels,
         held_out_labels=config.source.held_out_labels,
         credentials=config.uplink.credentials,
+        payload_key=config.uplink.payload_key,
     )
     load_names(config.uplink.names_key)
     check_folder_to_write(config.run_path, "--run-dir")
@@ -51,7 +52,7 @@ def check_run(config: RobotConfig) -> None:
 def check_evaluation(config: EvaluateConfig) -> None:
     """Raise ConfigError for a path in the settings of an evaluation at which nothing can be read or written."""
     check_source(config.source, "--source")
-    check_files(labels=config.options.labels, credentials=config.credentials)
+    check_files(labels=config.options.labels, credentials=config.credentials, payload_key=config.payload_key)
     load_names(config.names_key)
     check_former_run(Path(config.checkpoint), "--checkpoint", "the --run-dir of a robot")
     if config.out:

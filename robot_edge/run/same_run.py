@@ -20,6 +20,7 @@ FREE = {
     "broker",
     "credentials",
     "names_key",  # a file that may have moved; which key it holds is in run.json
+    "payload_key",
     "run_dir",
     "when_full",
     "outbox_mb",

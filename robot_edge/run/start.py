@@ -20,11 +20,11 @@ from rich.console import Console
 
 from broker.errors import EXIT_INTERRUPTED, ConfigError, NothingDone
 from broker.link.base import Link
+from broker.link.connect import connect
 from broker.link.memory import MemoryBroker, MemoryLink
-from broker.link.mqtt import MqttLink
 from broker.link.named import named
 from broker.program.startup import give_memory_back
-from broker.security.credentials import Credentials
+from broker.security.credentials import Credentials, payload_keys_for
 from broker.security.names_key import load_names
 from broker.security.tls import credentials_for
 from broker.wire.activations import samples_per_message
@@ -58,6 +58,7 @@ from robot_edge.uplink.presence import will
 from robot_edge.uplink.uplink import Uplink
 
 if TYPE_CHECKING:
+    from broker.security.payload_keys import PayloadKeys
     from hierarchy.runtime.page.server import PageServer
 
 # How long a broker and a trainer are looked for before this machine is measured.
@@ -91,6 +92,7 @@ class Ready:
     """What a run begins with. Nothing of it is written or sent yet.
 
     names: how class names leave the robot.
+    keys: what payloads are sealed with; None for not at all.
     held_out: opens the source of frames to test on; None where they are set apart. start: where the weights are from.
     goes_on: whether there is a checkpoint.
     """
@@ -98,6 +100,7 @@ class Ready:
     config: RobotConfig
     credentials: Credentials | None
     names: ClassNames
+    keys: PayloadKeys | None
     device: torch.device
     files: SourceFiles
     source: PacedSource
@@ -125,6 +128,7 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
         check_names_key(config.run_path, names.fingerprint, "--run-dir")
     elif config.network.former_run:
         check_names_key(config.network.former_run, names.fingerprint, "--weights")
+    keys = payload_keys_for(config.uplink.payload_key, credentials, robot=config.robot) if credentials else None
     set_threads(config.threads)
     device = choose_device(config.device)
     seed_torch(config.seed)
@@ -154,6 +158,7 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
         config=config,
         credentials=credentials,
         names=names,
+        keys=keys,
         device=device,
         files=files,
         source=source,
@@ -220,10 +225,14 @@ def _link(ready: Ready, state: RobotState) -> Link:
     """Return the way to the broker; where there is none, one that never comes up."""
     config = ready.config
     if config.uplink.broker:
-        mqtt = MqttLink(
-            config.uplink.broker, config.robot, will=will(config.robot, state), credentials=ready.credentials
+        line = connect(
+            config.uplink.broker,
+            config.robot,
+            will=will(config.robot, state),
+            credentials=ready.credentials,
+            keys=ready.keys,
         )
-        return named(mqtt, ready.names)
+        return named(line, ready.names)
     link = MemoryLink(MemoryBroker())
     link.connected, link.problem = False, "there is none: it learns alone"
     return link

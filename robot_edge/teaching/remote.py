@@ -7,12 +7,13 @@ import secrets
 import time
 from contextlib import closing
 
-from broker.errors import BrokerUnavailable, ConfigError, MalformedMessage, NoAnswer
+from broker.errors import BrokerUnavailable, ConfigError, MalformedMessage, NoAnswer, SealedPayload
 from broker.link.base import Link
+from broker.link.connect import connect
 from broker.link.inbox import Delivery
-from broker.link.mqtt import MqttLink
 from broker.link.named import named
 from broker.program.plain_text import say
+from broker.security.credentials import payload_keys_for
 from broker.security.names_key import load_names
 from broker.security.tls import credentials_for
 from broker.wire import topics
@@ -36,6 +37,7 @@ def give_command(
     broker: str,
     credentials: str,
     names_key: str = "",
+    payload_key: str = "",
     name: str = "",
     to: str = "",
     seconds: float = 0.0,
@@ -55,8 +57,10 @@ def give_command(
         names.conceal(command)
     except MalformedMessage as error:
         raise ConfigError(str(error)) from error
-    mqtt = MqttLink(broker, f"{robot}-operator", credentials=credentials_for(broker, credentials))
-    with closing(named(mqtt, names)) as link:
+    login = credentials_for(broker, credentials)
+    keys = payload_keys_for(payload_key, login, robot=robot)
+    line = connect(broker, f"{robot}-operator", credentials=login, keys=keys)
+    with closing(named(line, names)) as link:
         return _converse(link, robot, command)
 
 
@@ -71,8 +75,16 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
         if time.monotonic() > give_up:
             raise BrokerUnavailable(f"the broker cannot be reached ({link.problem})")
         early += filter(None, [link.receive(0.1)])
-    if not link.publish(topics.topic("robot", robot, "command"), pack(command), qos=1):
-        raise BrokerUnavailable(f"the broker cannot be reached ({link.problem})")
+    give_up = time.monotonic() + ANSWER_SECONDS
+    while not link.publish(topics.topic("robot", robot, "command"), pack(command), qos=1):
+        if not link.connected:
+            raise BrokerUnavailable(f"the broker cannot be reached ({link.problem})")
+        if time.monotonic() > give_up:
+            raise NoAnswer(
+                f"no robot {robot!r} answers at this broker under this --payload-key: is it running, with this --robot "
+                "name, and with the same key?"
+            )
+        early += filter(None, [link.receive(0.1)])
     give_up = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < give_up:
         delivery = early.pop(0) if early else link.receive(0.2)
@@ -80,6 +92,10 @@ def _converse(link: Link, robot: str, command: Command) -> bool:
             continue
         try:
             message = unpack(delivery.payload)
+        except SealedPayload as error:
+            raise ConfigError(
+                f"robot {robot!r} seals its payloads: give --payload-key the robot's own payload.key"
+            ) from error
         except MalformedMessage:  # garbage under the robot's name; what we wait for may come all the same
             continue
         if isinstance(message, RobotState) and not message.online:

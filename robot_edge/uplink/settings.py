@@ -22,6 +22,9 @@ class UplinkSettings:
     names_key: str = ""
     """Key that makes tokens of class names, so that broker and cloud see no names. robot-edge names-key FILE makes one,
     for all robots of a fleet. Default: none, names go up as they are."""
+    payload_key: str = ""
+    """File with the keys that payloads are sealed with, so that the broker's operator reads nothing: payload.key of
+    `local-broker provision --seal`. Both ends need theirs. Default: payload_key of --credentials, or no sealing."""
     when_full: WhenFull | Literal["auto"] = "auto"
     """What happens when the cloud is away for so long that the outbox is full: block waits (a replay can), drop-oldest
     lets the oldest samples go, balanced those of the class that has most; it also sends the rarest classes first when

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from broker.errors import MalformedMessage
+from broker.errors import MalformedMessage, SealedPayload
 from broker.link.base import Link
 from broker.link.inbox import Delivery
 from broker.link.mailbox import Mailbox
@@ -19,6 +19,7 @@ from broker.wire.messages import (
     ClassEdit,
     Command,
     CommandResult,
+    Probe,
     Receipt,
     RobotMetrics,
     RobotState,
@@ -44,6 +45,8 @@ MESSAGES_OF_A_LINK_THAT_KEEPS_UP = 128
 SECONDS_OF_A_LINK_THAT_KEEPS_UP = 10.0
 # Between two lines about messages that were dropped unread.
 FLOOD_REPORT_SECONDS = 5.0
+# Between two signs of life for a trainer whose payloads are sealed, while ours are not.
+NOTICE_SECONDS = 10.0
 
 log = logging.getLogger("robot-edge")
 
@@ -77,7 +80,7 @@ class Uplink:
         self._reasons: set[str] = set()
         self._garbage = SparseLog(log)
         self._floods = SparseLog(log)
-        self._next_flood_report = 0.0
+        self._next_flood_report = self._next_notice = 0.0
         # In this order: a namesake's retained state comes in before the trainer's state lets us begin.
         for filter_ in (
             topics.topic("robot", robot, "state"),
@@ -118,12 +121,16 @@ class Uplink:
                 self._read(delivery)
             except MalformedMessage as error:
                 self._garbage.warn(f"ignoring a message on {delivery.topic}: {error}")
+                if isinstance(error, SealedPayload):
+                    self._be_noticed()
         self._note_connection()
         now = self._clock()
         if now >= self._next_flood_report:
             self._next_flood_report = now + FLOOD_REPORT_SECONDS
             for source, count in self.link.take_dropped().items():
-                self._floods.warn(f"{count:,} messages on {source} dropped unread: more than are read, or too large")
+                self._floods.warn(
+                    f"{count:,} messages on {source} dropped unread: more than are read, too large, or badly sealed"
+                )
         self.presence.pass_time(now)
         may_send = not self.waits_for
         if self.presence.is_due(now):
@@ -190,6 +197,13 @@ class Uplink:
     def close(self) -> None:
         """Say goodbye."""
         self.link.close(farewell=will(self._robot, self.state) if self.presence.was_announced else None)
+
+    def _be_noticed(self) -> None:
+        """Say something that is not sealed: a trainer that seals would else wait for us, and never say why."""
+        if self._clock() >= self._next_notice:
+            self._next_notice = self._clock() + NOTICE_SECONDS
+            probe = Probe(boot=self.state.boot, number=0, split=None, rest=b"")
+            self.link.publish(topics.topic("robot", self._robot, "probe"), pack(probe))
 
     def _note_connection(self) -> None:
         if self.presence.is_new_connection() and self.pace.connection_ended():

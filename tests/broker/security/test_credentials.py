@@ -62,7 +62,7 @@ def test_a_file_wins_over_the_environment(folder: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ('user = "r1"', "unknown key 'user'; use ca, certificate, key, password_file, username, password"),
+        ('user = "r1"', "unknown key 'user'; use ca, certificate, key, password_file, payload_key, username, password"),
         ('username = ""', "username must be a text that is not empty"),
         ("username = 1", "username must be a text"),
         ("username", "credentials.toml: "),

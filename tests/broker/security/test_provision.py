@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,9 +125,7 @@ def test_a_new_host_is_added_to_those_there_were(folder: Path) -> None:
         ({"hosts": ["bröker"]}, "^--host: "),
     ],
 )
-def test_what_cannot_be_is_said_and_nothing_changes(
-    folder: Path, arguments: dict[str, list[str]], complaint: str
-) -> None:
+def test_what_cannot_be_is_said_and_nothing_changes(folder: Path, arguments: dict[str, Any], complaint: str) -> None:
     before = snapshot(folder)
     with pytest.raises(ConfigError, match=complaint):
         provision(folder, **arguments)

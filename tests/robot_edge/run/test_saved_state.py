@@ -125,7 +125,7 @@ def figures(state: RobotCheckpoint) -> dict[str, Any]:
 
 def test_a_robot_goes_on_as_the_one_before_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = Trainer("r1")
-    monkeypatch.setattr(robot_edge.run.start, "MqttLink", lambda *_arguments, **_settings: link)
+    monkeypatch.setattr(robot_edge.run.start, "connect", lambda *_arguments, **_settings: link)
     monkeypatch.setattr(hierarchy.runtime.run_folder.RunFolder, "_write", lambda *_arguments: None)
     folder = golden_state("robot", tmp_path)
     file = sqlite3.connect(folder / "outbox.db")
