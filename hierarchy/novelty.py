@@ -19,8 +19,13 @@ Singles = NDArray[np.float32]
 SHRINKAGE = 0.7
 # A covariance of frames that are all the same.
 LEAST_VARIANCE = 1e-6
-# Parts of each class, each left out in turn. A part lies together in time: neighbours in a lesson are too alike.
+# Parts of each class, each left out in turn. A part lies together in time, and holds whole views: a lesson shows most
+# looks of a thing several times, and a frame beside its twin says nothing about new ones.
 FOLDS = 5
+# Frames of a class are one view up to this share of the usual distance between its frames.
+VIEW = 0.3
+# Of so many of a class the usual distance is measured.
+MEASURED = 200
 # Remembered frames that one frame is compared with: 2,000 of 1,280 features take half a millisecond.
 MAX_REFERENCES = 2000
 # So many of the frames left out are like another one.
@@ -63,7 +68,8 @@ def fit_novelty(features: Floats, names: Sequence[str]) -> Novelty | None:
     """
     classes = tuple(dict.fromkeys(names))
     labels = np.array([classes.index(name) for name in names], np.int64)
-    units, folds = _units(features), _folds(labels)
+    units = _units(features)
+    folds = _folds(units, labels)
     left_out = np.bincount(labels, minlength=len(classes))[labels] > 1
     if not left_out.any():
         return None
@@ -178,10 +184,28 @@ def _units(features: Floats) -> Singles:
     return units
 
 
-def _folds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _folds(units: Singles, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return (N,): which fifth of its class each frame is in."""
     folds = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        folds[rows] = np.arange(len(rows)) * FOLDS // len(rows)
+        views = _views(units[rows])
+        if views.max() + 1 < FOLDS:  # without one of so few, nothing tells what is usual; so frames are parted by time
+            views = np.arange(len(rows))
+        folds[rows] = views * FOLDS // (views.max() + 1)
     return folds
+
+
+def _views(units: Singles) -> NDArray[np.int64]:
+    """Return (N,): which view of a thing each frame shows, numbered in order of time."""
+    some = units[:: -(-len(units) // MEASURED)]
+    usual = float(np.median(1 - (some @ some.T)[np.triu_indices(len(some), 1)])) if len(some) > 1 else 0.0
+    views = np.full(len(units), -1, np.int64)
+    number = 0
+    for row in range(len(units)):
+        if views[row] < 0:
+            alike = 1 - units[row:] @ units[row] <= VIEW * usual
+            alike[0] = True
+            views[row:][alike & (views[row:] < 0)] = number
+            number += 1
+    return views

@@ -48,6 +48,20 @@ def test_a_class_with_several_looks_is_known_by_the_frames_themselves() -> None:
     assert novelty.score(between[None] - KINDS[8])[0] > novelty.limit
 
 
+@pytest.mark.parametrize("kinds", [1, 3])
+def test_a_look_that_comes_again_and_again_does_not_make_the_next_one_strange(kinds: int) -> None:
+    # A lesson shows each of twelve looks six times, one after the other and then again.
+    rng = np.random.default_rng(0)
+    looks = np.concatenate([np.tile(frames(kind, 12), (6, 1)) for kind in range(kinds)])
+    lesson = looks + 0.05 * rng.normal(size=looks.shape)
+    novelty = fit_novelty(lesson, [NAMES[kind] for kind in range(kinds) for _ in range(72)])
+    assert novelty is not None
+    known = np.concatenate([novelty.score(frames(kind, 50, seed=1)) for kind in range(kinds)])
+    strange = np.concatenate([novelty.score(frames(kind, 50, seed=1)) for kind in (5, 6, 7)])
+    assert (known > novelty.limit).mean() < 0.15
+    assert (strange > novelty.limit).mean() > 0.9
+
+
 def test_one_class_has_a_familiarity() -> None:
     novelty = fit_novelty(frames(0, 10), ["mug"] * 10)
     assert novelty is not None
