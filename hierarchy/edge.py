@@ -23,6 +23,7 @@ from hierarchy.device import Compute, fastest
 from hierarchy.encoding import Encoding, EncodingLayout
 from hierarchy.exits import ExitAt, FeatureExit, MapStatistics
 from hierarchy.head import GrowingHead
+from hierarchy.hiding import Hiding
 from hierarchy.input_spec import InputSpec
 from hierarchy.layers import EarlyExit, bottleneck, crossing_shape, pretrained_axes
 from hierarchy.learner import Learner, LearnerState
@@ -176,6 +177,7 @@ class EdgeTrainer:
     """Trains an edge segment and its exit on the exit's own loss.
 
     bits: of a value in what it trains with and sends; at first, and always in tests, as many as the split has.
+    hiding: an attribute that what crosses must not tell; None for none.
     """
 
     def __init__(
@@ -186,8 +188,10 @@ class EdgeTrainer:
         compute: Compute,
         peak_learning_rate: float,
         seed: int = 0,
+        hiding: Hiding | None = None,
     ) -> None:
         self.segment = segment
+        self._hiding = hiding
         self.bits = self._bits_of_split = bits
         self.learner = Learner(
             segment,
@@ -224,12 +228,12 @@ class EdgeTrainer:
         """
         with self.learner.random:
             labels = self.learner.begin_step(names, progress=progress)
-            seen = self._run(augment(images, self._rng), self.bits)
-            loss = logit_adjusted_cross_entropy(seen.logits, labels, fresh)
-            if not self.learner.descend(loss):
+            seen, told = self._shown(augment(images, self._rng))
+            loss = logit_adjusted_cross_entropy(seen.logits[: len(names)], labels, fresh)
+            if not self.learner.descend(loss if told is None else loss + told):
                 raise Diverged("training has diverged (loss or gradient is not finite): use a lower --learning-rate")
         correct = (seen.logits[:fresh].argmax(1) == labels[:fresh]).cpu().numpy()
-        return EdgeStep(loss=loss.item(), correct=correct, quantized=seen.quantized)
+        return EdgeStep(loss=loss.item(), correct=correct, quantized=seen.quantized[: len(names)])
 
     def state(self) -> EdgeTrainerState:
         """Return what a checkpoint must hold for training to go on."""
@@ -269,6 +273,17 @@ class EdgeTrainer:
 
     def _names(self, logits: Tensor) -> list[str]:
         return [self.classes[index] for index in logits.argmax(1).tolist()]
+
+    def _shown(self, images: NDArray[np.uint8]) -> tuple[SegmentPass, Tensor | None]:
+        """Run the segment on images, and behind them on frames of what is to be hidden; return what those tell of it.
+
+        None where nothing is.
+        """
+        if self._hiding is None:
+            return self._run(images, self.bits), None
+        others, values = self._hiding.draw(self._rng)
+        seen = self._run(np.concatenate([images, augment(others, self._rng)]), self.bits)
+        return seen, self._hiding.loss(seen.crossing[len(images) :], values)
 
     def _run(self, images: NDArray[np.uint8], bits: int) -> SegmentPass:
         return run_segment(self.segment, images, bits=bits, compute=self.learner.compute)

@@ -28,6 +28,8 @@ PRIVATE: dict[Privacy, dict[str, Any]] = {
     "medium": {"pool": 2, "bottleneck": 16},
     "high": {"pool": 1, "bottleneck": 32},
 }
+# With more, what a front learned to hide is found by whoever looks anew.
+HIDING_BITS = 1
 # Bits of a value at most of a network that stands still, whose few averages tell little of places already.
 STILL_BITS: dict[Privacy, int] = {"off": 8, "low": 4, "medium": 2, "high": 1}
 # What a camera begins with where nothing is said of its network: 4.7 M parameters, 17 ms a photo on one core of a
@@ -47,7 +49,8 @@ def of_camera(network: NetworkSettings) -> NetworkSettings:
 
 def from_scratch(network: NetworkSettings) -> NetworkSettings:
     """Return the settings with those of a network from scratch where nobody chose."""
-    return _filled(network, {**FROM_SCRATCH, **PRIVATE[network.privacy]})
+    hidden = {"bits": HIDING_BITS} if network.hide else {}
+    return _filled(network, {**FROM_SCRATCH, **PRIVATE[network.privacy], **hidden})
 
 
 def as_before(network: NetworkSettings, former: Mapping[str, Any]) -> NetworkSettings:

@@ -59,6 +59,10 @@ class NetworkSettings:
     where they are left open: low 4 x 4 averages of 16 channels, medium 2 x 2, high one of 32; of a network that stands
     still, fewer bits. And nothing is sent before an attack on the robot's own frames has found the front to hold that
     line: they are held back, and encoded anew."""
+    hide: str = ""
+    """An attribute that the cloud must not learn, such as who or where: a folder with a sub-folder of frames for each
+    of its values, or a CSV file with the columns file and value. The front learns to tell none of it, and the frames
+    stay here. It takes --bits 1, which --bits 0 then comes to."""
     look: str = WHOLE_TEXT
     """Where in each frame to look: left, top, width and height, as in 160,48,320,384 (pixels) or 25%,10%,50%,80%.
     Where else to look can be said while a live robot runs."""
@@ -91,6 +95,11 @@ class NetworkSettings:
     def stands_still(self) -> bool:
         """Whether nothing learns but the exit's head."""
         return "all" in self.frozen_layers
+
+    @property
+    def hidden_path(self) -> Path | None:
+        """The path that --hide names; None where nothing is to be hidden."""
+        return typed_path(self.hide) if self.hide else None
 
     @property
     def frozen_layers(self) -> tuple[str, ...]:

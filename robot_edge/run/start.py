@@ -32,12 +32,15 @@ from broker.wire.messages import RobotState, SplitSpec, Weights
 from broker.wire.names import ClassNames
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute
+from hierarchy.hiding import Hiding
 from hierarchy.random_state import seed_torch
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import RunFolder, former_settings
+from robot_edge.learning.framed import framing_for
 from robot_edge.learning.held_out import OpenSource, open_held_out
+from robot_edge.learning.hidden_frames import read_hidden
 from robot_edge.learning.segment import build_edge
 from robot_edge.page.page_model import PageModel
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint, inherit
@@ -94,7 +97,7 @@ class Ready:
     names: how class names leave the robot.
     keys: what payloads are sealed with; None for not at all.
     held_out: opens the source of frames to test on; None where they are set apart. start: where the weights are from.
-    goes_on: whether there is a checkpoint.
+    goes_on: whether there is a checkpoint. hiding: what the front is not to tell.
     """
 
     config: RobotConfig
@@ -109,6 +112,7 @@ class Ready:
     split: SplitSpec
     start: Weights
     has_checkpoint: bool
+    hiding: Hiding | None
 
 
 def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
@@ -151,6 +155,7 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
         segment, split, start = build_edge(
             dataclasses.replace(config.network, weights="none") if has_checkpoint else config.network
         )
+        hiding = _hiding(config, segment)
         gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
         samples_per_message(split, classes=1)  # raises for a sample that fits no message
         half_open.pop_all()
@@ -167,7 +172,18 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
         split=split,
         start=start,
         has_checkpoint=has_checkpoint,
+        hiding=hiding,
     )
+
+
+def _hiding(config: RobotConfig, segment: EdgeSegment) -> Hiding | None:
+    """Return the frames that say what to hide. Raises ConfigError."""
+    network = config.network
+    if not (path := network.hidden_path):
+        return None
+    if segment.stands_still:
+        raise ConfigError("--hide needs a front that learns, and this one stands still: use --freeze none")
+    return read_hidden(network.hide, path, framing_for(network).input, config.open_seed)
 
 
 @contextmanager
@@ -199,6 +215,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
                 compute=_compute(config, ready.segment, ready.device, saved),
                 peak_learning_rate=config.learning.learning_rate,
                 seed=config.seed,
+                hiding=ready.hiding,
             )
             robot = assemble(
                 config,
