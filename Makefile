@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-photos test test-fast docs bench soak format clean
+.PHONY: help demo demo-photos photos-folder test test-fast docs bench soak format clean
 
 BIN := .venv/bin
 # It prints the 20 slowest tests.
@@ -15,8 +15,12 @@ help:  ## list the targets
 demo: .venv/ready-demo  ## train on a robot and in the cloud, here, in 3 minutes
 	$(BIN)/python launch/demo.py
 
-demo-photos: .venv/ready-photos  ## teach a robot and a cloud your own folders of photos: PHOTOS=path
+demo-photos: photos-folder .venv/ready-photos  ## teach a robot and a cloud your own folders of photos: PHOTOS=path
 	$(BIN)/python launch/photos.py "$(PHOTOS)"
+
+# Before set-up, which takes minutes.
+photos-folder:
+	@test -d "$(PHOTOS)" || { echo 'usage: make demo-photos PHOTOS=FOLDER, with one sub-folder of photos for each class' >&2; exit 2; }
 
 test: .venv/ready-test  ## check everything: format, lint, types, import floors, tests
 	$(call heading,format)

@@ -50,8 +50,8 @@ def run(config: Settings[RobotConfig]) -> None:
 def plan(config: Settings[PlanConfig]) -> None:
     """Measure this robot, the link and the trainer, and find where to cut, at how many bits, to train fastest.
 
-    A trainer has to run: it times its half. Writes the settings that it finds as a TOML file for `robot-edge run`; what
-    --cut, --bits and --bottleneck say is not read.
+    A trainer has to run: it times its half. Writes the settings that it finds as a TOML file for `robot-edge run`.
+    Reads no --cut, --bits or --bottleneck.
     """
     check_run(config.run)
     from robot_edge.planning.planner import plan

@@ -31,6 +31,11 @@ SQLITE_ERRORS = {
 OUT_OF_MEMORY = re.compile(
     r"allocate memory|out of memory|not enough memory|can't start new thread|failed to map segment", re.IGNORECASE
 )
+# As torch says it of a torchvision that was built for another one, such as one with CUDA beside one without.
+UNLIKE_BUILDS = re.compile(
+    r"operator torchvision::\w+ does not exist|torchvision has been compiled with a different CUDA"
+)
+LIKE_BUILDS = "install both again, from one index (docs/how-to/install.md)"
 
 
 def room(path: Path) -> str:
@@ -81,6 +86,8 @@ def machine_error(error: BaseException) -> MachineError | None:
         reason = " ".join(str(error).split())[:300]
         said = f"out of memory ({reason})" if reason else "out of memory"
         return OutOfMemory(f"{said}: end other programs, or use a smaller --batch, --image-size or network")
+    if isinstance(error, RuntimeError) and UNLIKE_BUILDS.search(str(error)):
+        return MachineError(f"torch and torchvision are of different builds ({error}): {LIKE_BUILDS}")
     if isinstance(error, BrokenPipeError):
         return MachineError("nobody reads what it prints any more")
     if isinstance(error, OSError | sqlite3.OperationalError):

@@ -47,7 +47,7 @@ class NetworkSettings:
     """Bits of each value at least. Where the link is too slow for --bits, the robot sends fewer, one by one, down to
     these; later more again. As many as --bits: always --bits."""
     bottleneck: int = -1
-    """Channels sent, made from the cut's by a learned 1x1 convolution; 0 sends all. -1: all."""
+    """Channels sent, made from the cut's by a learned 1x1 convolution. 0 sends all, and so does -1."""
     pool: int = -1
     """Places a side sent, each an average of the map at the cut; 0 sends the map as it is. Behind a cut deep in a
     pretrained network 2 lose next to nothing. -1: 0, or what fits a network that stands still."""

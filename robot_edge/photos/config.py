@@ -22,7 +22,7 @@ class PhotosConfig:
     photos: str
     """Folder with one sub-folder of photos for each class, which has the class's name."""
     held_out: str = ""
-    """Another such folder, of photos to judge by. Default: one photo in so many of each class is kept back."""
+    """Another such folder, of photos to judge by. Default: one photo in --keep-back of each class."""
     keep_back: int = 4
     """One photo in so many of a class is kept back to judge by, and never taught."""
     each: int = 20

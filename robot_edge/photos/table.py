@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robot_edge.evaluation.evaluation_report import FrameResult
-from robot_edge.photos.lessons import Lesson
+from robot_edge.photos.lessons import FIRST_SECONDS, RIGHT_SECONDS, Lesson
 
 
 def lessons_table(lessons: Sequence[Lesson], tested: Sequence[FrameResult]) -> Table:
@@ -31,7 +31,8 @@ def print_lessons(console: Console, lessons: Sequence[Lesson], tested: Sequence[
     console.print(lessons_table(lessons, tested))
     console.print(
         'seconds to right: from "teach" until most photos of the class that were never shown were named right; median '
-        "in the last row. exit, cloud: right when all classes were taught.",
+        f"in the last row; - after {RIGHT_SECONDS:g} s, of the first class {FIRST_SECONDS:g} s, without. "
+        "exit, cloud: right when all classes were taught, of the photos that it answered for.",
         highlight=False,
     )
 

@@ -29,7 +29,7 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
     for column in ("", "exit, on the robot", "cloud"):
         table.add_column(column, justify="left" if not column else "right")
     rows = (
-        ("held-out accuracy", "accuracy"),
+        (f"held-out accuracy{_of_how_many(summary['held_out_images'])}", "accuracy"),
         ("prequential accuracy, since the start", "prequential"),
         (f"prequential accuracy, last {RECENT:,} images", "recent"),
     )
@@ -38,6 +38,11 @@ def print_summary(summary: dict[str, Any], console: Console | None = None) -> No
     console.print(table)
     for line in (*_missing(summary), _bytes(summary), _samples(summary), *_notes(summary)):
         console.print(line, highlight=False, markup=False)
+
+
+def _of_how_many(images: int) -> str:
+    """Say of how many images an accuracy is: of 5 images 40 % is no finding."""
+    return f", of {counted(images, 'image')}" if images else ""
 
 
 def _missing(summary: dict[str, Any]) -> list[str]:
@@ -78,8 +83,9 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         )
     if summary["held_out_images"] and (untested := summary["untested_classes"]):
         lines.append(
-            f"Nothing was held out of {_some(untested)}: no accuracy counts these classes. Give frames to test on with "
-            "--held-out, or set more apart with a smaller --held-out-every."
+            f"Nothing was held out of {_some(untested)}: no accuracy counts "
+            f"{'this class' if len(untested) == 1 else 'these classes'}. Give frames to test on with --held-out, or "
+            "set more apart with a smaller --held-out-every."
         )
     if summary["unlabelled"] and summary["images"]:
         lines.append(f"{summary['unlabelled']:,} frames had no label and were not learned from.")

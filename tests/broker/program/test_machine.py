@@ -54,6 +54,11 @@ def test_a_memory_that_is_used_up_is_the_machine_s(error: Exception) -> None:
     assert "use a smaller --batch" in str(found)
 
 
+def test_a_torchvision_of_another_build_is_named() -> None:
+    found = machine_error(RuntimeError("operator torchvision::nms does not exist"))
+    assert str(found).startswith("torch and torchvision are of different builds")
+
+
 @pytest.mark.parametrize("error", [KeyError("bits"), ValueError("disk is full"), RuntimeError("shape"), OSError("?")])
 def test_what_the_machine_cannot_help_is_none_of_its_errors(error: Exception) -> None:
     assert machine_error(error) is None
