@@ -31,7 +31,7 @@ def print_lessons(console: Console, lessons: Sequence[Lesson], tested: Sequence[
     console.print(lessons_table(lessons, tested))
     console.print(
         'seconds to right: from "teach" until most photos of the class that were never shown were named right; median '
-        f"in the last row; - after {RIGHT_SECONDS:g} s, of the first class {FIRST_SECONDS:g} s, without. "
+        f"in the last row; -: not within {RIGHT_SECONDS:g} s, of the first class {FIRST_SECONDS:g} s. "
         "exit, cloud: right when all classes were taught, of the photos that it answered for.",
         highlight=False,
     )
