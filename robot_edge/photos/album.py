@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from broker.errors import SourceError
+from broker.errors import MalformedMessage, SourceError
 from broker.program.paths import shown
 from broker.program.plain_text import counted
+from broker.wire.bounds import check_class_name
 from robot_edge.photos.config import PhotosConfig
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.folder import FolderSource, read_picture
@@ -49,8 +50,11 @@ class Album:
         return FolderSource(self.folder, numbering=Numbering(numbers=numbers, is_all=False))
 
 
-def open_album(config: PhotosConfig) -> Album:
-    """Choose the photos. A class of fewer than two photos is left out, and named. Raises SourceError."""
+def open_album(config: PhotosConfig, check_name: Callable[[str], object] = check_class_name) -> Album:
+    """Choose the photos. A class of fewer than two photos is left out, and named.
+
+    check_name: raises MalformedMessage for what no class of the robot may be called. Raises SourceError.
+    """
     folder, rng = Path(config.photos), random.Random(config.seed)
     held_out = _by_class(Path(config.held_out)) if config.held_out else {}
     classes = []
@@ -59,6 +63,7 @@ def open_album(config: PhotosConfig) -> Album:
         back = 0 if config.held_out else -(-len(mixed) // config.keep_back)
         taught, judged = mixed[back:], held_out.get(name, []) if config.held_out else mixed[:back]
         if taught and judged:
+            _check(name, folder, check_name)
             classes.append(ClassPhotos(name=name, taught=taught[: config.each], judged=judged[: config.each]))
         else:
             log.warning(
@@ -70,6 +75,13 @@ def open_album(config: PhotosConfig) -> Album:
             "at least two, as a name is right only beside another"
         )
     return Album(classes=classes, folder=Path(config.held_out) if config.held_out else folder)
+
+
+def _check(name: str, folder: Path, check_name: Callable[[str], object]) -> None:
+    try:
+        check_name(name)
+    except MalformedMessage as error:
+        raise SourceError(f"--photos {shown(folder)}: {error}") from error
 
 
 def readable(paths: Sequence[str]) -> list[Pixels]:

@@ -8,6 +8,7 @@ from contextlib import closing
 
 from broker.errors import EXIT_INTERRUPTED
 from broker.program.plain_text import counted
+from broker.security.names_key import load_names
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.console import PlainConsole
 from hierarchy.runtime.progress import RunProgress
@@ -34,7 +35,7 @@ def teach_photos(config: PhotosConfig) -> None:
 
     Raises ConfigError and SourceError, and SystemExit where Ctrl-C ended it.
     """
-    album = open_album(config)
+    album = open_album(config, load_names(config.uplink.names_key).check)
     with StopRequest() as stop:
         with Robot(config.robot, broker=config.uplink.broker, **config.of_robot) as robot:
             lessons = _teach(robot, album, config, stop)

@@ -69,8 +69,8 @@ def open_source(
         numbering=numbering,
     )
     parts = kind.parts(request)
-    _check_names(parts, masked(text), check_name)
     if not live:
+        _check_names(parts, masked(text), check_name)
         _check_labels(parts, needs_labels=needs_labels)
     rate = options.rate
     if is_live_source(text):  # it has its own pace: to be held to it once more would only make frames older

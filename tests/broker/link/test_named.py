@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
+from broker.errors import MalformedMessage
 from broker.link.inbox import Delivery
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.link.named import NamedLink, named
@@ -85,6 +88,20 @@ def test_a_command_with_a_name_in_the_clear_is_refused_in_the_clear(pair: Pair, 
     [result] = [one for one in pair.heard() if isinstance(one, CommandResult)]
     assert (result.id, result.ok, result.done) == ("a1", False, True)
     assert "give the --names-key that the robot was started with" in result.text
+
+
+@pytest.mark.parametrize("message", [ANSWER, TEACH, BATCH], ids=lambda one: type(one).__name__)
+def test_spoilt_bytes_end_here_or_where_they_are_unpacked(pair: Pair, message: Message) -> None:
+    data, rng = pack(OURS.conceal(message)), random.Random(5)
+    answers = pair.robot.mailbox(f"{TOPIC}/answer", per_second=1e9)
+    for _ in range(300):
+        place, wrong = rng.randrange(len(data)), rng.randrange(256)
+        spoilt = data[:place] + bytes([wrong]) + data[place + rng.randrange(3) :]
+        for channel in ("answer", "command"):
+            pair.client.publish(f"{TOPIC}/{channel}", spoilt)
+        for delivery in (answers.take(0), pair.robot.receive(0)):
+            with suppress(MalformedMessage):
+                assert delivery is None or unpack(delivery.payload)
 
 
 def test_a_robots_words_are_for_who_has_the_key(pair: Pair) -> None:

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from broker.errors import SourceError
+from broker.security.names_key import SivCipher
+from broker.wire.names import KeyedNames
 from robot_edge.learning.settings import NetworkSettings
 from robot_edge.photos.album import SHOWN_SIDE, open_album, readable
 from robot_edge.photos.config import PhotosConfig
@@ -43,6 +45,11 @@ def test_another_folder_may_be_judged_by(tmp_path: Path) -> None:
     album = open_album(config(taught, held_out=str(judged)))
     assert [(len(one.taught), len(one.judged)) for one in album.classes] == [(3, 2), (2, 1)]
     assert album.judged().length == 3
+
+
+def test_a_name_that_no_class_may_have_is_said_before_anything_is_taught(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"--photos .* with --names-key a name has 31 at most"):
+        open_album(config(folder(tmp_path, {"cup": 2, "f" * 32: 2})), KeyedNames(SivCipher(bytes(64))).check)
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:

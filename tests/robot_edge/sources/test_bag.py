@@ -405,6 +405,7 @@ def test_compressed_bags_are_read(tmp_path: Path, mode: str) -> None:
         bag.image(1, 0)
         bag.image(2, 1)
     with closing(BagSource(bag.path)) as source:
+        assert source.classes == {"cup"}
         assert [frame.label for frame in rest(source)] == ["cup", "cup"]
 
 

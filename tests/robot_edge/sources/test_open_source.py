@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from broker.errors import SourceError
+from broker.errors import MalformedMessage, SourceError
 from robot_edge.sources.frames import Frame, FrameSource
 from robot_edge.sources.kinds import SIM_FRAMES
 from robot_edge.sources.live import LiveSource
@@ -51,6 +51,17 @@ def test_a_folder_is_shown_in_phases_each_for_its_epochs(folder: str) -> None:
     assert len(frames) == 32
     assert labels(frames[:16]) == {"cat", "dog"}
     assert labels(frames[16:]) == {"ant", "cat"}
+
+
+def test_names_that_no_class_may_have_are_said_before_a_frame_is_read(folder: str) -> None:
+    def check(name: str) -> None:
+        if name == "cat":
+            raise MalformedMessage("no cats here")
+
+    with pytest.raises(SourceError, match="folder:.*: no cats here"):
+        open_source(folder, phases=[["dog"], ["ant", "cat"]], check_name=check)
+    open_source(folder, phases=[["dog"], ["ant"]], check_name=check).close()
+    open_source(folder, live=True, check_name=check).close()  # whose labels are not read
 
 
 def test_a_picture_is_the_same_scene_in_every_phase_and_epoch(folder: str) -> None:

@@ -91,6 +91,8 @@ def test_frames_are_labelled_by_their_times(film: Path, tmp_path: Path) -> None:
     with closing(open_source(f"video:{film}", options, image_size=32)) as source:
         names = [frame.label for frame in iter(source.next, None)]
     assert names == [None] * 10 + ["cup"] * 10 + [None] * 10 + ["two words"] * 11 + [None] * 9
+    with closing(VideoSource(film, labels)) as known:
+        assert known.classes == {"cup", "two words"}
 
 
 @pytest.mark.parametrize("text", ["100,200,cup\n", "5000,9000,milliseconds\n", "4.95,8,between\n"])
