@@ -58,7 +58,7 @@ def test_names_that_no_class_may_have_are_said_before_a_frame_is_read(folder: st
         if name == "cat":
             raise MalformedMessage("no cats here")
 
-    with pytest.raises(SourceError, match="folder:.*: no cats here"):
+    with pytest.raises(SourceError, match=r"folder:.*: no cats here"):
         open_source(folder, phases=[["dog"], ["ant", "cat"]], check_name=check)
     open_source(folder, phases=[["dog"], ["ant"]], check_name=check).close()
     open_source(folder, live=True, check_name=check).close()  # whose labels are not read
