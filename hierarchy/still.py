@@ -105,6 +105,8 @@ def fastest_inference(
             AttributeError,
             Diverged,
         ) as error:  # this device has no kernel, or this network cannot be traced
+            if way is plain:  # which no other way mends
+                raise
             log.debug("not computed as %s: %s", way, error)
             continue
         right = right or found

@@ -17,7 +17,7 @@ WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 def is_weights_file(text: str) -> bool:
     """Whether --weights names a file, by its suffix."""
-    return text.endswith(WEIGHTS_SUFFIXES)
+    return text.lower().endswith(WEIGHTS_SUFFIXES)
 
 
 def flat_fields(kind: type) -> dict[str, Field[Any]]:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -81,12 +84,72 @@ def test_what_is_left_over_is_named(state: dict[str, Tensor], caplog: pytest.Log
     assert "aux.weight" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 cut short", b"\x80\x02cos\nsystem\n(S'true'\ntR."])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"<html>", b"PK\x03\x04 cut short", b"\x80\x02cos\nsystem\n(S'true'\ntR."),
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",  # without arguments: TypeError
+        b"\x80\x02}(K\x01K\x02ub.",  # sets items of nothing: IndexError
+        b"\x80\x02h\xff.",  # remembers nothing: KeyError
+        (10**9).to_bytes(8, "little") + b"{}",
+        (70).to_bytes(8, "little")
+        + b'{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4]}}  '
+        + b"0000",
+    ],
+)
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_damaged_or_hostile_file_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
     (tmp_path / f"w{suffix}").write_bytes(content)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
         read_weights(tmp_path / f"w{suffix}")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_whole_model_is_refused_without_advice_to_run_it(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.save(models.get_model(NAME, weights=None), tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"not its state_dict\(\) alone"):
+        read_weights(tmp_path / "w.pth")
+    assert not recwarn.list
+
+
+def test_an_archive_that_would_fill_memory_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as stored, zipfile.ZipFile(tmp_path / "bomb.pth", "w", 8) as bomb:
+        for name in stored.namelist():
+            bomb.writestr(name, stored.read(name))
+    with pytest.raises(ConfigError, match="unpack to 4"):
+        read_weights(tmp_path / "bomb.pth")
+
+
+def test_what_is_no_file_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(ConfigError, match="is no file"):
+        read_weights(tmp_path / "pipe.pth")
+
+
+def test_the_content_counts_and_not_the_name(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    save_file(state, tmp_path / "w.bin")
+    torch.save(state, tmp_path / "w.SAFETENSORS")
+    assert read_weights(tmp_path / "w.bin").keys() == read_weights(tmp_path / "w.SAFETENSORS").keys() == state.keys()
+
+
+def _without_data(one: Tensor) -> Tensor:
+    return one.to("meta")
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        *(lambda one: one * float("nan"), lambda one: one.double() + 1e300, lambda one: one.to(torch.int8)),
+        *(lambda one: one.to(torch.complex64), Tensor.to_sparse, _without_data),
+    ],
+)
+def test_tensors_that_are_no_plain_finite_numbers_are_refused(
+    tmp_path: Path, state: dict[str, Tensor], spoilt: Callable[[Tensor], Tensor]
+) -> None:
+    torch.save({**state, "conv1.0.weight": spoilt(state["conv1.0.weight"])}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"1 hold no plain finite numbers \(conv1.0.weight\)"):
+        build_backbone(NAME, image_size=96, weights=tmp_path / "w.pth")
 
 
 def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
