@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 import hierarchy.still
+from broker.errors import Diverged
 from hierarchy.device import Compute
 from hierarchy.edge import EdgeSegment, build_edge_segment, fastest_compute
 from hierarchy.exits import FeatureExit
@@ -67,3 +68,11 @@ def test_how_it_is_computed_outlasts_the_process() -> None:
     assert Compute.from_settings(CPU, way.settings) == way
     assert Compute.from_settings(CPU, PLAIN.settings) == PLAIN
     assert "folded" not in PLAIN.settings, "as older versions write it"
+
+
+def test_weights_that_make_infinities_are_named_and_not_measured() -> None:
+    made = segment()
+    with torch.no_grad():
+        next(made.front.parameters()).fill_(3e38)
+    with pytest.raises(Diverged, match="other --weights"):
+        fastest_compute(made, image_size=SIZE, batch=8, device=CPU)
