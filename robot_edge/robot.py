@@ -17,9 +17,9 @@ from typing import Any, TypeGuard, cast
 
 import numpy as np
 
-from broker.errors import ConfigError, SourceError, StorageError
+from broker.errors import ConfigError, MalformedMessage, SourceError, StorageError
 from broker.wire.bounds import MAX_TEACH_SECONDS, check_class_name
-from broker.wire.messages import Action
+from broker.wire.messages import Action, CommandResult
 from hierarchy.runtime.run_folder import former_settings
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.robot_run import RobotRun
@@ -262,14 +262,26 @@ class Robot:
             if not run.saving.save():
                 raise StorageError("the checkpoint cannot be written: make room on its disk")
             if path is not None and Path(path).resolve() != Path(self.config.run_dir).resolve():
-                run.saving.copy_to(Path(path), {**self.config.as_toml(), "run_dir": str(path)})
+                # What was left open is settled by now, and another machine may settle it otherwise.
+                run.saving.copy_to(Path(path), {**run.config.as_toml(), "run_dir": str(path)})
 
         self._thread.do(write)
 
     def _command(self, action: Action, name: str = "", to: str = "", *, seconds: float = 0.0, region: str = "") -> None:
         """Do what `robot-edge teach` and its like ask for. Raises ConfigError where it cannot be done."""
-        command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds, region=region)
-        *_, last = self._thread.do(lambda run: run.talk.give(command))
+        try:
+            command = new_command(action, id_=secrets.token_hex(8), name=name, to=to, seconds=seconds, region=region)
+        except MalformedMessage as error:
+            raise ConfigError(str(error)) from error
+
+        def obey(run: RobotRun) -> CommandResult:
+            *_, last = run.talk.give(command)
+            assert run.perception
+            # Whoever asks what a frame shows when this returns is told the names of now.
+            run.perception.predictor.refresh(run.state.trainer.segment, at_once=True)
+            return last
+
+        last = self._thread.do(obey)
         if not last.ok:
             raise ConfigError(last.text)
 

@@ -103,7 +103,8 @@ class RobotState:
     in seconds. rehearse: the rehearsed samples that the stream wants for each fresh one, at both ends (0 for a shuffled
     replay, 1 for a live camera). weights_digest: 16 hexadecimal digits of the pretrained weights that the robot's copy
     of the cloud's half began with, so that the trainer sees whether it began alike; empty for random ones. still:
-    whether nothing that decides what crosses learns, so that a sample is never encoded otherwise.
+    whether nothing that decides what crosses learns, so that a sample is never encoded otherwise. rest_weights: where
+    weights are a checkpoint whose front still is as it began, what it began with, and a new cloud's half should.
     """
 
     boot: Identifier
@@ -117,6 +118,7 @@ class RobotState:
     rehearse: Annotated[float, within(0, 16)]
     weights_digest: IdentifierOrNone = field(default="", metadata=LATER)
     still: bool = field(default=False, metadata=LATER)
+    rest_weights: Weights = field(default="none", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -137,8 +137,9 @@ class Fleet:
         if state.weights == "checkpoint" and self._workplace.settings.weights == "none":
             log.warning(
                 "robot %s goes on with a front that was trained before, and there is no network here that belongs to "
-                "it: its other half starts from nothing; a trainer with --weights FOLDER starts from a former one",
+                "it: its other half starts from %s; a trainer with --weights FOLDER starts from a former one",
                 robot.name,
+                "nothing" if state.rest_weights == "none" else "the pretrained weights that the robot once began with",
             )
 
     # Turns

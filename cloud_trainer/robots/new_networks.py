@@ -10,7 +10,7 @@ from broker.wire.messages import RobotState
 from cloud_trainer.cost import check_time, machine_speed
 from cloud_trainer.robots.robot import Preparation, Robot
 from cloud_trainer.robots.robot_training import Workplace
-from cloud_trainer.session.session_start import SessionStart, new_start
+from cloud_trainer.session.session_start import SessionStart, begins_with, new_start
 from hierarchy.runtime.downloads import Downloads
 
 log = logging.getLogger("cloud-trainer")
@@ -34,7 +34,7 @@ class Preparer:
         try:
             cost = room.cost(state)
             left = room.beside(robot, cost)
-            if state.weights == "default" and (waits := self._downloads.waits_for(state.split.backbone)):
+            if begins_with(state) == "default" and (waits := self._downloads.waits_for(state.split.backbone)):
                 return Preparation(robot=robot, state=state, waits=waits)
             check_time(cost, machine_speed(self._workplace.device))
             start = self._new_start(robot, state, left)

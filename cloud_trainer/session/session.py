@@ -291,6 +291,8 @@ class RobotSession:
         for one in take(self.waiting.re_encoded, count):
             self._memory.add(one.name, one.ref)
             self._unrehearsed = min(self._unrehearsed + 1, MAX_UNREHEARSED)
+            if self._still:
+                self._still.unfitted += 1
 
     def _give_up(self, gone: Callable[[str, SampleRef], bool]) -> None:
         """Neither train on nor rehearse samples that are gone."""

@@ -133,7 +133,7 @@ def open_session(
     """
     state, began, weights = start.state, start.state, settings
     if restored:
-        began, weights = replace(began, weights="none"), replace(weights, weights="none")
+        began, weights = replace(began, weights="none", rest_weights="none"), replace(weights, weights="none")
     segment, _ = _build(robot, began, weights, device)
     segment.stands_still = start.still
     trainer = CloudTrainer(
@@ -179,8 +179,9 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
 
 def _initial(robot: str, state: RobotState, settings: TrainingSettings) -> Weights:
     """Return what the network begins with before a former run's weights replace it, if they do."""
-    if state.weights != "file":
-        return "default" if state.weights == "default" else "none"
+    begins = begins_with(state)
+    if begins != "file":
+        return "default" if begins == "default" else "none"
     if is_weights_file(settings.weights):
         return typed_path(settings.weights)
     log.warning(
@@ -189,6 +190,11 @@ def _initial(robot: str, state: RobotState, settings: TrainingSettings) -> Weigh
         robot,
     )
     return "none"
+
+
+def begins_with(state: RobotState) -> str:
+    """Return where a new cloud's half of a robot's network has its weights from."""
+    return state.rest_weights if state.weights == "checkpoint" else state.weights
 
 
 def _checkpoint_in(run: Path, robot: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from broker.wire.bounds import MAX_TEACH_SECONDS
 from robot_edge.photos.album import ClassPhotos, readable
 from robot_edge.robot import Robot
 from robot_edge.sources.frames import Pixels
+
+log = logging.getLogger("robot-edge")
 
 # How long the robot may take to look at a photo, and to name photos right that it never saw.
 LOOKED_SECONDS, RIGHT_SECONDS = 5.0, 20.0
@@ -35,6 +38,9 @@ class Lesson:
 def give_lesson(robot: Robot, photos: ClassPhotos, *, per_second: float) -> Lesson:
     """Show a class's photos within a lesson, and wait until others of it are known."""
     taught, asked = readable(photos.taught), readable(photos.judged[:ASKED])
+    if not taught:
+        log.warning("%s is not taught: none of its %d photos can be read", photos.name, len(photos.taught))
+        return Lesson(name=photos.name, shown=0, seconds=None)
     patience = RIGHT_SECONDS if robot.classes else FIRST_SECONDS
     begin = time.monotonic()
     robot.teach(photos.name, seconds=min(MAX_TEACH_SECONDS, len(taught) * (1 / per_second + LOOKED_SECONDS)))

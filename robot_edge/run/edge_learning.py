@@ -39,6 +39,12 @@ class Learning(Protocol):
     def re_encode_memory(self, most: int) -> Iterator[None]:
         """Send remembered frames as they are encoded now, if that changes. Yields before each part of them."""
 
+    def teach_a_new_cloud(self) -> Iterator[None]:
+        """Send a live robot's remembered frames where the cloud lacks what they show, and nothing else would send them.
+
+        Yields before each part of them.
+        """
+
     def test(self, batch: Batch) -> tuple[list[str], Quantized]:
         """Return what the exit names held-out frames, and what crosses of them. Raises Diverged."""
 
@@ -114,6 +120,10 @@ class EdgeLearning:
             _, quantized = self._state.trainer.evaluate(np.stack([one.image for one in part]))
             version = self._state.trainer.version
             self._sending.send_again(quantized, [one.name for one in part], [one.sample for one in part], version)
+
+    def teach_a_new_cloud(self) -> Iterator[None]:
+        """Send nothing: behind each lesson all that is remembered goes up."""
+        yield from ()
 
     def test(self, batch: Batch) -> tuple[list[str], Quantized]:
         """Return what the exit names held-out frames, and what crosses of them. Raises Diverged."""

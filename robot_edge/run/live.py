@@ -86,6 +86,9 @@ def see_and_learn(run: RobotRun) -> None:
                     _test_what_was_taught(run)
                     perception.take_over(state)
                     run.saving.save()
+                if not lessons.busy:
+                    for _ in run.learning.teach_a_new_cloud():
+                        talk.pump()
                 camera.say(run.source.status)
                 missing = uplink.waits_for
                 talk.notice.say(f"seeing and learning go on without {missing}" if missing else "")

@@ -48,12 +48,15 @@ class Perception:
         self.take_over_classes(state)
 
     def take_over_classes(self, state: RunState) -> None:
-        """Predict from now on with what was learned, as behind a class edit, and know what is remembered of it."""
+        """Predict from now on with what was learned, as behind a class edit, and know what is remembered of it.
+
+        Names come first: what is remembered takes some tenths of a second.
+        """
+        self.predictor.refresh(state.trainer.segment, at_once=True)
         rehearsal = state.memory.rehearsal
         if rehearsal.keeps_encodings:
             names, encoding = rehearsal.encodings()
             self.predictor.remember(encoding, names)
-        self.predictor.refresh(state.trainer.segment, at_once=True)
 
 
 def perceive(link: Link, config: RobotConfig, trainer: EdgeTrainer, uplink: Uplink, teaching: Teaching) -> Perception:

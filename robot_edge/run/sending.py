@@ -36,6 +36,26 @@ class Sending:
         """
         return None if self._config.forgets else self._state.batcher.progress
 
+    @property
+    def cloud_classes(self) -> int:
+        """How many classes the cloud knows, as far as it has said."""
+        said = self._uplink.cloud_metrics
+        return said.classes if said else 0
+
+    @property
+    def cloud_images(self) -> int:
+        """How many images the cloud has learned from, as far as it has said."""
+        said = self._uplink.cloud_metrics
+        return said.images if said else 0
+
+    @property
+    def cloud_has_all(self) -> bool:
+        """Whether the cloud is there, and has learned all that was sent."""
+        said, uplink = self._uplink.cloud_metrics, self._uplink
+        if said is None or said.messages_waiting or len(self._outbox):
+            return False
+        return not (uplink.waits_for or uplink.quarantine)
+
     def numbers(self, batch: Batch) -> list[int]:
         """Return the number of each frame of a batch, under which its activations go up."""
         return [self._state.memory.inherited + position for position in batch.positions]

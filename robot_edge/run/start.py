@@ -46,7 +46,7 @@ from robot_edge.page.page_model import PageModel
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint, inherit
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
-from robot_edge.run.identity import check_names_key, go_on_as_another, run_identity
+from robot_edge.run.identity import UNKNOWN, Beginning, check_names_key, go_on_as_another, run_identity
 from robot_edge.run.live import live
 from robot_edge.run.outcome import verdict
 from robot_edge.run.replay import replay
@@ -257,7 +257,9 @@ def _link(ready: Ready, state: RobotState) -> Link:
 
 def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, *, goes_on: bool) -> RobotState:
     """Return what the robot says of itself. goes_on: from a checkpoint."""
-    identity = run_identity(folder, ready.config.network.weights, ready.names.fingerprint)
+    segment = ready.segment
+    began = Beginning(ready.start, segment.rest_digest) if segment.stands_still else UNKNOWN
+    identity = run_identity(folder, ready.config.network.weights, ready.names.fingerprint, began)
     if goes_on and outbox.is_new:
         identity = go_on_as_another(folder)
     return RobotState(
@@ -270,8 +272,9 @@ def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, *, goes
         split=ready.split,
         weights="checkpoint" if goes_on or outbox.position else ready.start,
         rehearse=ready.config.rehearsed_per_fresh,
-        weights_digest=ready.segment.rest_digest,
-        still=ready.segment.stands_still,
+        weights_digest=segment.rest_digest or (identity.began.digest if segment.stands_still else ""),
+        still=segment.stands_still,
+        rest_weights=identity.began.weights if segment.stands_still else "none",
     )
 
 

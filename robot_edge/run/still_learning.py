@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from broker.wire.quantize import Quantized
 from hierarchy.edge import EdgeStep
 from hierarchy.encoding import Encoding, joined
 from robot_edge.learning.batcher import Batch
+from robot_edge.learning.held_out import PREDICT_AT_ONCE
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.sending import Sending
 
@@ -19,14 +22,19 @@ HANDFUL = 8
 # Fits behind a replay or a lesson, each from where the last one ended. A fit that has nothing left to do takes one
 # evaluation.
 SETTLING_FITS = 5
+# How long a cloud has to know fewer classes than the robot: what it says of itself is some seconds old.
+LACKING_SECONDS = 15.0
 
 
 class StillLearning:
     """Remembers what the network makes of each frame, and fits the head's rows to all of it at once."""
 
-    def __init__(self, state: RunState, sending: Sending) -> None:
+    def __init__(self, state: RunState, sending: Sending, clock: Callable[[], float] = time.monotonic) -> None:
         self._state = state
         self._sending = sending
+        self._clock = clock
+        self._lacks_since: float | None = None
+        self._sent_at = 0  # images that the cloud had learned when it was last sent all
 
     def learn(self, batch: Batch, *, rehearsed: int) -> EdgeStep:
         """Send what is new of a batch, then learn it by the handful. Raises Diverged.
@@ -63,8 +71,40 @@ class StillLearning:
         return SETTLING_FITS
 
     def re_encode_memory(self, most: int) -> Iterator[None]:
-        """Send nothing: as each frame went up it would be encoded now."""
-        yield from ()
+        """Send frames of a former run, which the cloud may never have got. All others went up as they are encoded now.
+
+        Yields before each part of them.
+        """
+        if self._state.memory.inherited and self._sending.cloud_classes < len(self._state.trainer.classes):
+            yield from self._send_memory(most)
+
+    def teach_a_new_cloud(self) -> Iterator[None]:
+        """Send what is remembered to a cloud that has learned all that came, and for a while has known fewer classes.
+
+        Its network is a new one: another trainer's, or the store was lost. It is sent once. Yields before each part.
+        """
+        if not self._cloud_lacks():
+            self._lacks_since = None
+        elif self._lacks_since is None:
+            self._lacks_since = self._clock()
+        elif self._clock() >= self._lacks_since + LACKING_SECONDS:
+            self._lacks_since, self._sent_at = None, self._sending.cloud_images
+            yield from self._send_memory(len(self._state.memory.rehearsal))
+
+    def _cloud_lacks(self) -> bool:
+        """Whether the cloud knows fewer classes, and nothing is on its way that it could learn them from."""
+        cloud, known = self._sending.cloud_classes, len(self._state.trainer.classes)
+        was_sent = self._sent_at and self._sending.cloud_images >= self._sent_at
+        return self._sending.cloud_has_all and cloud < known and not was_sent
+
+    def _send_memory(self, most: int) -> Iterator[None]:
+        frames = self._state.memory.rehearsal.draw_one_by_one(most)
+        while part := list(islice(frames, PREDICT_AT_ONCE)):
+            yield
+            encoding = self._state.trainer.encode(np.stack([one.image for one in part]))
+            quantized = encoding.quantized(self._state.trainer.bits)
+            names, samples = [one.name for one in part], [one.sample for one in part]
+            self._sending.send_again(quantized, names, samples, self._state.trainer.version)
 
     def test(self, batch: Batch) -> tuple[list[str], Quantized]:
         """Return what the exit names held-out frames, and what crosses of them. Raises Diverged."""

@@ -382,6 +382,19 @@ def test_behind_a_robot_that_stands_still_each_message_is_learned_at_once(start:
     assert cloud.session().trainer.classes == ("cat", "dog", "ant")
 
 
+def test_a_new_cloud_begins_as_a_robot_once_did_that_goes_on_and_learns_what_comes_again(start: Start) -> None:
+    cloud, began = start(), still_state()
+    state = dataclasses.replace(began, weights="checkpoint", rest_weights="default")
+    cloud.say("r1", state, make_batch(["cat", "dog"] * 2, state.split, again=True))
+    cloud.work(SILENCE_SECONDS + 0.1)
+    session = cloud.session()
+    assert (session.stands_still, session.trainer.classes) == (True, ("cat", "dog"))
+    assert session.loss is not None, "what comes again alone is fitted to, too"
+    assert not session.is_behind
+    cloud.finish()
+    assert replay(cloud.path / STORE, None, "cpu"), "the same bits"
+
+
 @pytest.mark.parametrize(
     "state",
     [

@@ -29,6 +29,9 @@ def test_classes_are_taught_one_after_the_other_and_known(
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number, image in enumerate(pictures(name, 8)):
             Image.fromarray(image).save(tmp_path / "photos" / name / f"{number}.png")
+    (tmp_path / "photos" / "damaged").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / "damaged" / f"{number}.jpg").write_bytes(b"no picture")
     network = {"backbone": "shufflenet_v2_x0_5", "image_size": 32, "freeze": "all", "exit": "end", "cut": "stage2"}
     shown = {"photos": str(tmp_path / "photos"), "per_second": 50, "run_dir": str(tmp_path / "run"), "page": 0}
     teach_photos(PhotosConfig.from_flags(**shown, **network, weights="none", broker="mqtt://127.0.0.1:1"))
@@ -38,4 +41,5 @@ def test_classes_are_taught_one_after_the_other_and_known(
     }
     assert {"red", "green"} < {name.strip() for name in rows}, printed
     right, count = re.findall(r"(\d+) of (\d+)", " ".join(" ".join(row) for row in rows.values()))[0]
+    assert "0" in next(line for line in printed.splitlines() if "damaged" in line), "the others are taught all the same"
     assert int(right) > int(count) / 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError
-from robot_edge.run.identity import RUN, check_names_key, go_on_as_another, run_identity
+from robot_edge.run.identity import RUN, UNKNOWN, Beginning, check_names_key, go_on_as_another, run_identity
 
 
 def test_a_folder_keeps_its_identity_and_each_has_another(tmp_path: Path) -> None:
@@ -26,6 +26,18 @@ def test_a_run_knows_whose_weights_it_began_with_even_when_those_are_gone(tmp_pa
     assert two.run != one.run
     (tmp_path / "one" / RUN).unlink()
     assert run_identity(tmp_path / "two", str(tmp_path / "one")) == two
+
+
+def test_what_a_network_that_stands_still_began_with_is_known_however_many_runs_ago(tmp_path: Path) -> None:
+    began = Beginning("default", "0123456789abcdef")
+    for name in ("one", "two", "three", "old"):
+        (tmp_path / name).mkdir()
+    assert run_identity(tmp_path / "one", "default", began=began).began == began
+    assert run_identity(tmp_path / "two", str(tmp_path / "one")).began == began
+    assert go_on_as_another(tmp_path / "two").began == began
+    assert run_identity(tmp_path / "three", str(tmp_path / "two")).began == began
+    (tmp_path / "old" / RUN).write_text('{"schema": 1, "run": "0123456789abcdef", "former": ""}')
+    assert run_identity(tmp_path / "old", "none").began == UNKNOWN, "as older versions wrote it"
 
 
 @pytest.mark.parametrize(

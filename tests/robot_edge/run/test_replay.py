@@ -108,6 +108,7 @@ class AnsweringLink(MemoryLink):
         figures = trainer_metrics(
             self.boot,
             images=len(self.names(evaluation=0)),
+            classes=len({name for one in self.batches if not one.evaluation for name in one.classes}),
             evaluation=batch.evaluation,
             evaluated=len(self.names(batch.evaluation)) if batch.evaluation else 0,
             messages_trained=len(self.batches),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 import hierarchy.runtime.curves
 from broker.errors import ConfigError
+from broker.wire.quantize import Quantized
 from hierarchy.edge import EdgeStep
 from hierarchy.encoding import Encoding
 from hierarchy.exits import LENGTH
@@ -21,6 +23,7 @@ from robot_edge.inference.predictor import Predictor
 from robot_edge.run.checkpoint import LAYOUT, inherit
 from robot_edge.run.perception import Perception
 from robot_edge.run.replay import train, wait_for_trainer
+from robot_edge.run.still_learning import StillLearning
 from tests.robot_edge.run.test_replay import LATER, OPEN, Run
 
 pytestmark = pytest.mark.slow
@@ -148,6 +151,54 @@ def test_frames_of_a_former_run_are_encoded_by_the_new_network(tmp_path: Path) -
     assert cosines.min() > 0.9, "but for what another JPEG changes"
     run.all()
     assert set(run.robot.state.memory.classes) == {"mug", "car", "star"}
+    sent = {name for batch in run.link.batches if batch.again for name in batch.classes}
+    assert {"mug", "car"} <= sent, "the cloud never got them"
+
+
+def test_a_live_robot_teaches_a_new_cloud_once_what_it_remembers(tmp_path: Path) -> None:
+    run = Run(tmp_path, STILL)
+    run.all()
+    state, clock, sent = run.robot.state, Clock(), list[str]()
+    sending = Cloud(sent)
+    learning = StillLearning(state, sending, clock)  # type: ignore[arg-type]
+
+    def taught(**said: Any) -> int:
+        """Return how many frames go up within a minute in which the cloud says that."""
+        vars(sending).update(said)
+        sent.clear()
+        for _ in range(60):
+            clock.now += 1.0
+            list(learning.teach_a_new_cloud())
+        return len(sent)
+
+    kept = len(state.memory.rehearsal)
+    assert taught(cloud_classes=3, cloud_images=90) == 0
+    assert taught(cloud_classes=1, cloud_images=8, cloud_has_all=False) == 0, "it may be about to learn the others"
+    assert taught(cloud_classes=1, cloud_images=8, cloud_has_all=True) == kept > 80
+    assert set(sent) == {"mug", "car", "star"}
+    assert taught(cloud_classes=2, cloud_images=30) == 0, "it was sent all"
+    assert taught(cloud_classes=1, cloud_images=4) == kept, "another one"
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Cloud:
+    """What a robot knows of its cloud, and sends again."""
+
+    sent: list[str]
+    cloud_classes: int = 0
+    cloud_images: int = 0
+    cloud_has_all: bool = True
+
+    def send_again(self, _quantized: Quantized, names: list[str], _samples: list[int], _version: int) -> None:
+        self.sent.extend(names)
 
 
 def test_without_memory_nothing_could_be_learned(tmp_path: Path) -> None:
