@@ -168,7 +168,8 @@ def _cost(split: SplitSpec, batch: int, ways: int) -> Cost:
     _attend_as_devices_do(rest)
     with _Alive() as step, counter:
         features = rest(torch.empty(batch, *split.shape, device="meta"))
-        torch.autograd.backward(features.sum())
+        if features.requires_grad:  # behind a cut at the last layer of all nothing learns but the head
+            torch.autograd.backward(features.sum())
     values = BYTES_PER_VALUE * batch * math.prod(split.shape)
     peak = max(
         step.peak + values, BYTES_PER_BUILT_PARAMETER // 4 * building.peak, BYTES_PER_SAVED_PARAMETER * parameters

@@ -119,6 +119,11 @@ def test_every_kind_of_network_can_be_computed() -> None:
         assert cost.flops > 1e8, name
 
 
+def test_a_cloud_that_learns_but_a_head_can_be_computed() -> None:
+    alone = split(backbone="resnet18", cut="layer4", image_size=224, bottleneck=0, shape=(512, 7, 7))
+    assert cost_of(alone, 64, CPU).network == BYTES_PER_PARAMETER * COUNTED_CLASSES * 512
+
+
 def test_attention_is_no_matrix_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     its = split(backbone="vit_b_16", cut="encoder.layers.encoder_layer_9", image_size=512, bottleneck=0)
     its = replace(its, shape=(768, 1025))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision import models
 
 import hierarchy.runtime.curves
 import robot_edge as edge
@@ -113,6 +114,24 @@ def test_it_learns_is_taught_told_otherwise_saved_and_loaded(tmp_path: Path) -> 
         assert framing_of(tmp_path / "third", two.config.network).region == Region(0, 0, 50, 100)
     with pytest.raises(ConfigError, match="holds another run"), robot(tmp_path / "other") as three:
         three.save(tmp_path / "copy")
+
+
+def test_a_pretrained_robot_whose_settings_were_left_open_is_told_otherwise_saved_and_loaded(tmp_path: Path) -> None:
+    name = "shufflenet_v2_x0_5"
+    torch.save(models.get_model(name, weights=None).state_dict(), tmp_path / "w.pth")
+    settings = {"backbone": name, "weights": str(tmp_path / "w.pth"), "image_size": 96}
+    with edge.Robot("r1", run_dir=str(tmp_path / "one"), **settings) as one:
+        for colour in ("red", "green"):
+            one.teach(colour, pictures(colour, 12))
+        assert one.settle(PATIENCE)
+        one.rename("red", "rot")
+        assert "red" not in {one.predict(image).name for image in pictures("red", 3, seed=9)}
+        for nameless in ("", "a\nb", "x" * 300):
+            with pytest.raises(ConfigError, match="printable"):
+                one.teach(nameless, [])
+        one.save(tmp_path / "copy")
+    with edge.Robot.load(tmp_path / "copy") as two:
+        assert two.classes == ("rot", "green")
 
 
 def test_many_threads_look_while_it_learns_and_its_caller_may_leave(tmp_path: Path) -> None:
