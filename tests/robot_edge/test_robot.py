@@ -119,7 +119,7 @@ def test_it_learns_is_taught_told_otherwise_saved_and_loaded(tmp_path: Path) -> 
 def test_a_pretrained_robot_whose_settings_were_left_open_is_told_otherwise_saved_and_loaded(tmp_path: Path) -> None:
     name = "shufflenet_v2_x0_5"
     torch.save(models.get_model(name, weights=None).state_dict(), tmp_path / "w.pth")
-    settings = {"backbone": name, "weights": str(tmp_path / "w.pth"), "image_size": 96}
+    settings: dict[str, Any] = {"backbone": name, "weights": str(tmp_path / "w.pth"), "image_size": 96}
     with edge.Robot("r1", run_dir=str(tmp_path / "one"), **settings) as one:
         for colour in ("red", "green"):
             one.teach(colour, pictures(colour, 12))
