@@ -29,7 +29,7 @@ from robot_edge.learning.frame_memory import frames_in
 from robot_edge.run import start
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.identity import RUN, RunIdentity, run_identity
+from robot_edge.run.identity import RUN, UNKNOWN, RunIdentity, run_identity
 from robot_edge.run.source_files import FILE, SourceFiles, read_files
 from robot_edge.uplink.outbox import Outbox
 from tests.saved_state import golden_state
@@ -41,7 +41,7 @@ TRAINER = TrainerState(boot="1" * 16, started=1.0, online=True, trouble="")
 def test_a_run_keeps_its_identity(tmp_path: Path) -> None:
     folder = golden_state("robot", tmp_path)
     before = json.loads((folder / RUN).read_text())
-    assert run_identity(folder, "none") == RunIdentity(**before, names_key="")
+    assert run_identity(folder, "none") == RunIdentity(**before, names_key="", began=UNKNOWN)
 
 
 def test_a_source_keeps_its_files_and_their_numbers(tmp_path: Path) -> None:
