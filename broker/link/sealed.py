@@ -72,7 +72,8 @@ class SealedLink:
 
     @property
     def dropped(self) -> int:
-        return self._link.dropped + sum(self.refused.values())
+        with self._lock:
+            return self._link.dropped + sum(self.refused.values())
 
     def take_dropped(self) -> Counter[str]:
         with self._lock:
@@ -138,7 +139,8 @@ class SealedLink:
             self._say_hello(topics.topic("robot", keys.name, "activations"))
 
     def _complain(self, place: topics.Topic, why: str) -> None:
-        now, key = self._clock(), (f"{place.role} {place.name}", why)
+        whose = "who commands robot" if place.channel == "command" else place.role
+        now, key = self._clock(), (f"{whose} {place.name}", why)
         with self._lock:
             if now < self._complaints.get(key, float("-inf")) + COMPLAINT_SECONDS:
                 return
