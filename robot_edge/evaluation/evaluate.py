@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from broker.errors import EXIT_INTERRUPTED, ConfigError, NoAnswer, NothingDone
+from broker.errors import EXIT_INTERRUPTED, NoAnswer, NothingDone
 from broker.link.connect import connect
 from broker.link.named import named
 from broker.program.machine import refused
@@ -25,28 +25,24 @@ from broker.wire.quantize import Quantized, pack_activations
 from hierarchy.device import Compute, choose_device, set_threads
 from hierarchy.edge import EdgeSegment, still_encoder
 from hierarchy.evaluation import RECENT
-from hierarchy.learner import restore_weights
-from hierarchy.runtime.checkpoint import load_checkpoint, write_json
+from hierarchy.runtime.checkpoint import write_json
 from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.progress import RunProgress
-from hierarchy.runtime.run_folder import can_draw, former_settings
-from hierarchy.runtime.settings import flat_fields
+from hierarchy.runtime.run_folder import can_draw
 from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
+from robot_edge.evaluation.saved_run import load_run, saved_settings
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
-from robot_edge.learning.automatic import FROM_SCRATCH
-from robot_edge.learning.frame_memory import KeptFrame, encodings_in, frames_in
+from robot_edge.learning.frame_memory import encodings_in
 from robot_edge.learning.framed import framing_for
 from robot_edge.learning.held_out import HELD_OUT_SEED
-from robot_edge.learning.segment import build_edge
-from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
+from robot_edge.run.checkpoint import RobotCheckpoint
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.identity import check_names_key, run_identity
 from robot_edge.run.kept_look import framing_of
 from robot_edge.run.report import LISTED_CLASSES, print_evaluation
 from robot_edge.run.same_run import unpack_compute
 from robot_edge.run.start import open_outbox
-from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.frames import FrameSource
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.passwords import masked
@@ -109,7 +105,8 @@ def name_frames(
     run: its settings. Raises ConfigError and NameTaken, and NoAnswer where no cloud answers.
     """
     set_threads(config.threads)
-    segment, split, held_out, saved = _load(run, Path(config.checkpoint))
+    loaded = load_run(run, Path(config.checkpoint))
+    segment, split, saved, held_out = loaded.segment, loaded.split, loaded.checkpoint, loaded.held_out
     device = choose_device(config.device)
     compute = unpack_compute(saved.compute, device) or Compute(device=device)
     compute.place(segment)
@@ -181,36 +178,14 @@ def _conclude(
 
 def settings_of_run(config: EvaluateConfig) -> RobotConfig:
     """Return the settings of the run, with what this evaluation has others of. Raises ConfigError."""
-    folder = Path(config.checkpoint)
-    former = former_settings(folder)
-    if former is None:
-        raise ConfigError(f"--checkpoint {folder}: there is no run with a checkpoint; name the --run-dir of a robot")
-    if "source" not in former:
-        raise ConfigError(f"--checkpoint {folder} is a run of another program; name the --run-dir of a robot")
-    kept = {name: value for name, value in former.items() if name in flat_fields(RobotConfig)}
-    kept |= {"weights": "none", "robot": config.robot or former.get("robot", "robot")}
-    kept |= {"broker": config.broker or former.get("broker"), "credentials": config.credentials, "outbox_mb": 1.0}
-    kept |= {"names_key": config.names_key} if config.names_key else {}
-    kept |= {"held_out": "", "held_out_labels": ""}  # what the run was tested on is not looked at
-    kept |= {"look": config.look} if config.look else {}
-    return RobotConfig.from_flags(**{**FROM_SCRATCH, **kept})
-
-
-def _load(run: RobotConfig, folder: Path) -> tuple[EdgeSegment, SplitSpec, list[KeptFrame], RobotCheckpoint]:
-    """Return a run's segment, its split, the frames it set apart, and its checkpoint.
-
-    Raises ConfigError where they do not fit.
-    """
-    saved = load_checkpoint(folder / "checkpoint", LAYOUT, "name another --checkpoint")
-    segment, split, _ = build_edge(run.network)
-    if saved.split != split:
-        raise ConfigError(f"--checkpoint {folder} is of another split, {saved.split}, than its settings say")
-    try:
-        restore_weights(segment, segment.exit.head, saved.trainer.learner)
-        held_out = list(frames_in(saved.held_out))
-    except (RuntimeError, KeyError, IndexError, *UNREADABLE) as error:
-        raise ConfigError(f"--checkpoint {folder} is damaged or of another version: {error!r}") from error
-    return segment, split, held_out, saved
+    return saved_settings(
+        Path(config.checkpoint),
+        robot=config.robot,
+        broker=config.broker,
+        credentials=config.credentials,
+        names_key=config.names_key,
+        look=config.look,
+    )
 
 
 def _predictor(segment: EdgeSegment, split: SplitSpec, compute: Compute, saved: RobotCheckpoint) -> Predictor:
