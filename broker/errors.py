@@ -19,10 +19,11 @@
     │   ├── StorageError         the disk takes no more
     │   ├── OutOfMemory          the memory takes no more
     │   └── Diverged             training came to values that are none
-    └── NothingDone          3   a run came to its end and learned, or tested, nothing
+    ├── NothingDone          3   a run came to its end and learned, or tested, nothing
+    └── TooMuchLeaks         5   an audit came to its end, and what leaks is more than the line that was chosen
 
 Anything else is a fault of the program: it ends with a traceback and status 70. Ctrl-C and SIGTERM end it with 130.
-Another start cannot mend 2 and 3; it may mend 1 and 4. At the edge of a loop catch these, count them and go on.
+Another start cannot mend 2, 3 and 5; it may mend 1 and 4. At the edge of a loop catch these, count them and go on.
 """
 
 from __future__ import annotations
@@ -118,10 +119,20 @@ class NothingDone(ReflexarcError):
     """A run came to its end without what it was for: it learned nothing, or tested nothing. Says why."""
 
 
+class TooMuchLeaks(ReflexarcError):
+    """More of a run's frames can be read off what it sends than the user allows. Says what, and by whom."""
+
+
 def exit_status(error: BaseException) -> int:
     """Return the exit status of a program that ends with that error."""
     turns: tuple[tuple[type[BaseException], int], ...] = (
-        *((MachineError, EXIT_MACHINE), (ConfigError, EXIT_SETTING), (NothingDone, 3), (PeerError, 4)),
+        *(
+            (MachineError, EXIT_MACHINE),
+            (ConfigError, EXIT_SETTING),
+            (NothingDone, 3),
+            (PeerError, 4),
+            (TooMuchLeaks, 5),
+        ),
         (KeyboardInterrupt, EXIT_INTERRUPTED),
     )
     return next((status for kind, status in turns if isinstance(error, kind)), EXIT_BUG)

@@ -21,6 +21,8 @@ from hierarchy.runtime.command_line import run_program
 from hierarchy.runtime.help import CommandHelp, run_command
 from robot_edge.photos.config import PhotosConfig
 from robot_edge.planning.config import PlanConfig
+from robot_edge.privacy.check import check_privacy
+from robot_edge.privacy.config import PrivacyConfig
 from robot_edge.recording.record import RecordConfig
 from robot_edge.recording.record import record as record_source_of
 from robot_edge.run.config import EvaluateConfig, RobotConfig
@@ -69,6 +71,20 @@ def evaluate(config: Settings[EvaluateConfig]) -> None:
     from robot_edge.evaluation.evaluate import evaluate
 
     evaluate(config)
+
+
+@app.command(name="privacy")
+def privacy(config: Settings[PrivacyConfig]) -> None:
+    """Attack what a run sends, as the cloud's operator could, and say how much of its frames an attacker sees.
+
+    Attackers paint pictures from activations: by linear algebra, with a network, by a search through the front; with
+    frames of the robot's kind, and with others. The strongest one counts. The exit status says whether your line holds:
+    0 where it does, 5 where it does not. Nothing is sent. What is written shows frames: it stays in the run's folder.
+    """
+    check_privacy(config)
+    from robot_edge.privacy.audit import privacy
+
+    privacy(config)
 
 
 @app.command(name="teach-photos")
@@ -270,6 +286,18 @@ HELPS = {
         examples="""
             robot-edge evaluate --checkpoint runs/r1 --source folder:test
             robot-edge evaluate --checkpoint runs/r1 --source sim: --broker mqtt://h
+        """,
+    ),
+    "privacy": CommandHelp(
+        command=privacy,
+        settings=PrivacyConfig,
+        first="source checkpoint attacker_source payloads attribute most_ssim most_found quick frames out",
+        examples="""
+            robot-edge privacy --checkpoint runs/r1 --source folder:pictures --quick
+            robot-edge privacy --checkpoint runs/r1 --source folder:pictures \\
+                --most-ssim 0.25 --most-found 0.05 --attribute pictures-by-room
+            robot-edge privacy --checkpoint runs/r1 --source folder:pictures \\
+                --payloads runs/cloud/store.db
         """,
     ),
     "teach-photos": CommandHelp(

@@ -24,7 +24,7 @@ CONTENTS = {
         *("reference/python", "reference/hierarchy", "reference/messages"),
         *("protocol", "sources", "pages", "changelog"),
     ],
-    "Explanation": ["architecture", "decisions/index", "scale", "costs", "security", "upstream"],
+    "Explanation": ["architecture", "decisions/index", "scale", "costs", "security", "privacy", "upstream"],
     "Results": ["results"],
 }
 # Pages that have others below them: all of a folder.

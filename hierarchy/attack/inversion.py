@@ -23,7 +23,7 @@ Front = Callable[[Tensor], Tensor]
 # Of Adam, on shares of the pixels' range, falling to a tenth.
 RATE = 0.03
 # What a mean step between neighbouring pixels costs, beside the mean squared error in deviations of a channel.
-VARIATION = 0.3
+VARIATION = 1.0
 
 
 def invert(
