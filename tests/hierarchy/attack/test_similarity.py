@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
+import torch
 
+from hierarchy.attack import similarity
 from hierarchy.attack.pairs import as_map, as_shares, shrunk
 from hierarchy.attack.recognition import found
 from hierarchy.attack.similarity import LUMA, PERFECT, has_lpips, lpips, psnr, ssim
@@ -72,3 +77,25 @@ def test_without_its_package_lpips_says_what_it_needs() -> None:
     frames = np.zeros((1, 16, 16, 3), np.uint8)
     with pytest.raises(ImportError, match="needs the package lpips"):
         lpips(as_shares(frames), frames)
+
+
+def test_lpips_is_given_pictures_as_its_package_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[torch.Tensor] = []
+
+    class Distance(torch.nn.Module):
+        def __init__(self, **_: object) -> None:
+            super().__init__()
+
+        def forward(self, seen: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+            given.append(frames)
+            return (seen - frames).abs().mean((1, 2, 3), keepdim=True)
+
+    package = ModuleType("lpips")
+    package.LPIPS = Distance  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lpips", package)
+    monkeypatch.setattr(similarity, "has_lpips", lambda: True)
+    frames = RNG.integers(0, 256, (300, 32, 32, 3), np.uint8)
+    assert np.allclose(lpips(as_shares(frames), frames), 0)
+    assert lpips(1 - as_shares(frames), frames).shape == (300,)
+    assert given[0].shape == (256, 3, 64, 64)
+    assert -1 <= given[0].min() < -0.9 < 0.9 < given[0].max() <= 1

@@ -55,24 +55,25 @@ def _quick_start() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def run(_quick_start: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a run that learned a few pictures by heart."""
-    folder = tmp_path_factory.mktemp("run")
-    settings: dict[str, Any] = {
-        "cut": "layer1",
-        "image_size": SIZE,
-        "bottleneck": 8,
-        "batch": 16,
-        "held_out_every": 3,
-        "seed": 0,
-    }
+def learned(folder: Path, **settings: Any) -> Path:
+    """Let a robot learn a few pictures, and return the folder of its run."""
+    small = {"cut": "layer1", "image_size": SIZE, "bottleneck": 8, "batch": 16, "held_out_every": 3, "seed": 0}
     pairs = [(one, name) for name in NAMES for one in pictures(name, 90, seed=1)]
     mixed = [pairs[place] for place in np.random.default_rng(0).permutation(len(pairs))]
-    with edge.Robot("r1", run_dir=str(folder), **settings) as robot:
+    with edge.Robot("r1", run_dir=str(folder), **{**small, **settings}) as robot:
         for _ in robot.train(mixed):
             pass
     return folder
+
+
+@pytest.fixture(scope="module")
+def run(_quick_start: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return learned(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def still_run(_quick_start: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return learned(tmp_path_factory.mktemp("still"), freeze="all", exit="end", pool=2)
 
 
 def folder_of(folder: Path, each: int) -> str:
@@ -128,10 +129,17 @@ def test_an_unprotected_run_does_not_keep_the_line_and_the_same_seed_says_the_sa
     assert "THE LINE DOES NOT HOLD" in capsys.readouterr().out
 
 
-def test_a_line_that_allows_all_holds(run: Path, source: str, tmp_path: Path) -> None:
-    privacy(PrivacyConfig(checkpoint=str(run), source=source, out=str(tmp_path), most_ssim=1, most_found=1))
-    assert figures(tmp_path)["holds"]
-    assert figures(tmp_path)["membership"]["frames"] >= 50
+def test_a_network_that_stands_still_is_attacked_through_its_averages_and_a_line_that_allows_all_holds(
+    still_run: Path, source: str, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"source": source, "attacker_source": source, "out": str(tmp_path)}
+    privacy(PrivacyConfig(checkpoint=str(still_run), most_ssim=1, most_found=1, **settings))
+    found = figures(tmp_path)
+    assert found["holds"]
+    assert found["shape"] == [8, 2, 2]
+    assert found["found"] > 0.3  # four averages of eight channels tell what a picture looks like
+    assert found["attacks"][-1]["knows"] == "frames of --attacker-source"
+    assert found["membership"]["frames"] >= 50
 
 
 def test_what_a_trainer_stored_is_attacked_as_it_was_sent(run: Path, source: str, tmp_path: Path) -> None:
