@@ -59,7 +59,8 @@ class Wire:
             encoding = self.still(images)
             quantized, logits = encoding.quantized(self.bits), head_logits(self.segment.exit.head, encoding)
         else:
-            quantized, logits = run_segment(self.segment, images, bits=self.bits, compute=self.compute)
+            passed = run_segment(self.segment, images, bits=self.bits, compute=self.compute)
+            quantized, logits = passed.quantized, passed.logits
         return dequantize(quantized), logits.cpu().numpy()
 
     def front(self, pictures: Tensor) -> Tensor:
