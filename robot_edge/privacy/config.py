@@ -32,7 +32,7 @@ class Effort:
 
 
 THOROUGH = Effort(
-    frames=9_000, attacked=1_000, decoder_steps=3_000, other_steps=1_500, inverted=32, inversion_steps=300
+    frames=9_000, attacked=1_000, decoder_steps=3_000, other_steps=1_500, inverted=50, inversion_steps=300
 )
 QUICK = Effort(frames=2_500, attacked=500, decoder_steps=500, other_steps=150, inverted=8, inversion_steps=80)
 

@@ -9,6 +9,7 @@ from typing import Any
 from hierarchy.attack.attributes import AttributeLeak
 from hierarchy.attack.membership import MembershipLeak
 from robot_edge.privacy.attacks import NOTHING, Attack
+from robot_edge.privacy.config import LEAST_ATTACKED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ class Findings:
 
     @property
     def _by_payload(self) -> list[Attack]:
-        return [one for one in self.attacks if one.knows != NOTHING] or list(self.attacks)
+        """Return the attackers that count: of fewer frames than LEAST_ATTACKED one is too large a share."""
+        return [one for one in self.attacks if one.knows != NOTHING and one.frames >= LEAST_ATTACKED]
 
 
 def beyond(line: Line, findings: Findings) -> list[str]:

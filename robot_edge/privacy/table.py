@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robot_edge.privacy.attacks import NOTHING, Attack
+from robot_edge.privacy.config import LEAST_ATTACKED
 from robot_edge.privacy.report import Findings, Line, beyond
 
 
@@ -49,7 +50,8 @@ def _table(attacks: Sequence[Attack], gallery: int) -> Table:
         if one.knows == NOTHING:
             table.add_section()
     table.caption = (
-        f"SSIM: 1 is a copy; at about 0.5 a person knows what is shown. found: right one of {gallery:,} frames"
+        f"SSIM: 1 is a copy; at about 0.5 a person knows what is shown. found: right one of {gallery:,} frames. "
+        f"Attackers of fewer than {LEAST_ATTACKED} frames are shown, and the line does not count them."
     )
     table.caption_justify = "left"
     return table
