@@ -13,10 +13,10 @@ FRAMES_WITHOUT_LABEL = 500
 HOW_TO_LABEL = "--labels FILE.csv names a video's labels, --label-topic a bag's, and with --live it is taught by hand"
 
 
-# Of a run whose front told too much to the end.
+# Of a run whose front was never found to tell little enough.
 WHY_NOT_SENT = (
-    "nothing was sent, as the front told too much of its frames for --privacy: show it more, or use fewer channels or "
-    "places (--bottleneck, --pool)"
+    "nothing was sent: with --privacy an attack on hundreds of the robot's frames has to find little first. Show it "
+    "more, or use fewer channels or places (--bottleneck, --pool)"
 )
 
 

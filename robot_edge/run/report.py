@@ -92,7 +92,9 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     if line := left_out_line(summary):
         lines.append(line)
     if held := summary["frames_held_back"]:
-        lines.append(f"{counted(held, 'frame was', 'frames were')} held back: the front told too much of them.")
+        lines.append(
+            f"{counted(held, 'frame was', 'frames were')} held back: no attack has found yet that little crosses."
+        )
     if lost := summary["frames_never_sent"]:
         lines.append(f"{counted(lost, 'frame')} will never go up: more were held back than there is room for.")
     if queued := sum(counts["queued"] for counts in summary["samples_by_class"].values()):

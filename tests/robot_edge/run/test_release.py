@@ -87,7 +87,7 @@ def test_where_the_line_never_holds_nothing_crosses_and_that_is_said(
     assert run.link.batches == []
     assert summary["frames_held_back"] == summary["images"] > 0
     assert summary["exit_accuracy"] is not None, "the robot itself is tested"
-    assert "nothing was sent, as the front told too much" in summary["cloud_accuracy_missing"]
+    assert "nothing was sent: with --privacy an attack" in summary["cloud_accuracy_missing"]
     assert "frames were held back" in capsys.readouterr().out
 
 
