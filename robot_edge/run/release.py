@@ -41,7 +41,8 @@ class Release:
         """Whether the front may send from now on: whether an attack was due, and found little."""
         state, held = self._state, self._state.held
         assert held is not None
-        if held.released or state.trainer.steps < held.tried + STEPS_BETWEEN or len(held) < LEAST_FRAMES:
+        is_early = held.told is not None and state.trainer.steps < held.tried + STEPS_BETWEEN
+        if held.released or is_early or len(held) < LEAST_FRAMES:
             return False
         held.tried = state.trainer.steps
         newest = held.newest(FRAMES)
