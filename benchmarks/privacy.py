@@ -82,7 +82,7 @@ WAYS = (
     replace(OFF, name="1 bit", bits=1),
     replace(OFF, name="4 channels", bottleneck=4),
     *(Way(name=level, **PRIVATE[level]) for level in ("low", "medium", "high")),
-    Way(name="medium, 1 bit", **PRIVATE["medium"], bits=1),
+    Way(name="high, 4 bits", **{**PRIVATE["high"], "bits": 4}),
 )
 
 

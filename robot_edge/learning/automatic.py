@@ -24,9 +24,9 @@ FROM_SCRATCH: dict[str, Any] = {
 # learns to hide (docs/decisions/0076-the-front-tells-less.md).
 PRIVATE: dict[Privacy, dict[str, Any]] = {
     "off": {},
-    "low": {"pool": 4, "bottleneck": 16},
-    "medium": {"pool": 2, "bottleneck": 16},
-    "high": {"pool": 1, "bottleneck": 32},
+    "low": {"pool": 2, "bottleneck": 16, "bits": 4},
+    "medium": {"pool": 2, "bottleneck": 16, "bits": 1},
+    "high": {"pool": 1, "bottleneck": 32, "bits": 1},
 }
 # With more, what a front learned to hide is found by whoever looks anew.
 HIDING_BITS = 1

@@ -27,7 +27,7 @@ MOST_LINES = 1_000_000
 FILE, VALUE = "file", "value"
 EXPECTED = "expected a folder with a sub-folder of frames for each value, or a CSV file with the columns file,value"
 # Beside the exit's loss (docs/decisions/0076-the-front-tells-less.md).
-STRENGTH = 3.0
+STRENGTH = 1.0
 
 log = logging.getLogger("robot-edge")
 

@@ -55,10 +55,10 @@ class NetworkSettings:
     """Side of the square that frames are scaled to, in pixels. 0: 32, but with pretrained weights what they were
     trained for."""
     privacy: Privacy = "off"
-    """How little what crosses tells of a frame (docs/privacy.md). It says what --pool, --bottleneck and --bits come to
-    where they are left open: low 4 x 4 averages of 16 channels, medium 2 x 2, high one of 32; of a network that stands
-    still, fewer bits. And nothing is sent before an attack on the robot's own frames has found the front to hold that
-    line: they are held back, and encoded anew."""
+    """How little what crosses tells of a frame (docs/how-to/tell-less.md). It says what --pool, --bottleneck and --bits
+    come to where they are left open: low 2 x 2 averages of 16 channels, medium the same at one bit, high one average
+    of 32 channels at one bit; of a network that stands still, fewer bits. And nothing is sent before an attack on the
+    robot's own frames has found the front to hold that line: they are held back, and encoded anew."""
     hide: str = ""
     """An attribute that the cloud must not learn, such as who or where: a folder with a sub-folder of frames for each
     of its values, or a CSV file with the columns file and value. The front learns to tell none of it, and the frames

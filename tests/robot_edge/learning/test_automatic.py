@@ -78,9 +78,12 @@ def test_settings_of_a_former_run_fill_what_is_open() -> None:
 
 
 def test_privacy_says_what_crosses_where_nobody_chose() -> None:
-    assert vars(from_scratch(NetworkSettings(privacy="medium"))).items() >= {"pool": 2, "bottleneck": 16}.items()
+    assert (
+        vars(from_scratch(NetworkSettings(privacy="medium"))).items()
+        >= {"pool": 2, "bottleneck": 16, "bits": 1}.items()
+    )
     chosen = from_scratch(NetworkSettings(privacy="high", pool=3, bottleneck=8))
-    assert (chosen.pool, chosen.bottleneck, chosen.bits) == (3, 8, 4)
+    assert (chosen.pool, chosen.bottleneck, chosen.bits) == (3, 8, 1)
     assert from_scratch(NetworkSettings(privacy="off")) == from_scratch(NetworkSettings())
 
 

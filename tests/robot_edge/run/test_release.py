@@ -100,7 +100,10 @@ def test_the_attack_of_a_robot_finds_a_front_that_copies_and_none_that_averages(
     monkeypatch.setattr(robot_edge.run.release, "STEPS_BETWEEN", 1)
     told = []
     for pool in (0, 1):
-        run = Run(tmp_path / str(pool), {"privacy": "high", "pool": pool, "bottleneck": 32, "rehearse": 0, "batch": 64})
+        run = Run(
+            tmp_path / str(pool),
+            {"privacy": "high", "bits": 4, "pool": pool, "bottleneck": 32, "rehearse": 0, "batch": 64},
+        )
         for _ in range(6):
             batch = run.robot.state.batcher.next()
             assert batch is not None
