@@ -96,6 +96,8 @@ class Settings:
     """Seeds of weights, order and memory."""
     ours: bool = True
     """Whether to run the divided network as well."""
+    privacy: Literal["off", "low", "medium", "high"] = "off"
+    """Of the divided network: how little of a frame what crosses tells."""
     only_kept: bool = False
     """Print the table of what is there already, and run nothing."""
 
@@ -127,7 +129,8 @@ def add(
 ) -> None:
     """Add one result to the rows, if it is there or may be measured."""
     method, memory = key
-    path = settings.out / f"{scenario}-{method}-{memory}-seed{seed}.json"
+    level = "" if settings.privacy == "off" or method != "ours" else f"-{settings.privacy}"
+    path = settings.out / f"{scenario}-{method}{level}-{memory}-seed{seed}.json"
     if settings.only_kept and not path.exists():
         return
     print(f"{path.stem} ...", flush=True)
@@ -173,8 +176,9 @@ def whole(settings: Settings, scenario: str, method: Any, memory: int, seed: int
 
 def divided(settings: Settings, scenario: str, _method: str, memory: int, seed: int) -> dict[str, Any]:
     """Train robot and cloud as a user does, through a real broker."""
-    folder = settings.out / f"{scenario}-ours-{memory}-seed{seed}"
-    common = f"--backbone resnet18 --cut layer2 --image-size 32 --bits {BITS} --bottleneck {CHANNELS} --seed {seed}"
+    folder = settings.out / f"{scenario}-ours-{settings.privacy}-{memory}-seed{seed}"
+    crosses = f"--privacy {settings.privacy}" if settings.privacy != "off" else f"--bits {BITS} --bottleneck {CHANNELS}"
+    common = f"--backbone resnet18 --cut layer2 --image-size 32 {crosses} --seed {seed}"
     common += f" --rehearsal-mb {memory * FRAME_BYTES / 1e6}"
     if scenario == "toys":
         common += f" --source sim: --images {TOY_FRAMES} --held-out sim:"
