@@ -116,7 +116,9 @@ def main(settings: Settings) -> None:
                     without = method in {"joint", "fine-tuning"}
                     if not without or memory == settings.memories[0]:
                         add(rows, (method, 0 if without else memory), settings, scenario, seed)
-        tables += tables_of(scenario, rows)
+        tables += tables_of(
+            scenario, rows, "" if settings.privacy == "off" else f", ours with --privacy {settings.privacy}"
+        )
     record(*tables)
 
 
@@ -211,10 +213,10 @@ def up_to(matrix: dict[str, Any], test: int, name: str) -> dict[str, Any]:
     return rounds.figures(name)
 
 
-def tables_of(scenario: str, rows: dict[tuple[str, int], list[dict[str, Any]]]) -> list[Table]:
+def tables_of(scenario: str, rows: dict[tuple[str, int], list[dict[str, Any]]], how: str) -> list[Table]:
     """Return the mean over seeds of the average accuracy over all classes in the end, and ours beside the others."""
     table = Table(
-        TITLES[scenario],
+        TITLES[scenario] + how,
         *("method", "memory, raw frames", "seeds", "exit, end of stream, %"),
         *("cloud or whole network, end of stream, %", "forgetting, end of stream, %", "exit after practice, %"),
         *("cloud or whole network after practice, %", "forgetting after practice, %", "bytes an image"),
