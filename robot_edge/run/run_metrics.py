@@ -175,7 +175,7 @@ class RunMetrics:
         if cloud and cloud.began_alike is False:
             troubles.append("THE CLOUD BEGAN WITH OTHER WEIGHTS")
         if self._held is not None and not self._held.released:
-            troubles.append(f"HOLDS {counted(len(self._held), 'FRAME')} BACK: {self._held.found}")
+            troubles.append(f"HOLDS {counted(len(self._held), 'frame')} BACK: {self._held.found}")
         if own.dropped:
             troubles.append(f"{own.dropped:,} samples dropped")
         return [
