@@ -96,9 +96,9 @@ def main(settings: Settings) -> None:
 
 
 def from_scratch(settings: Settings) -> Table:
+    print(f"{settings.frames:,} frames, {settings.epochs} epochs, {len(settings.seeds)} seeds", flush=True)
     table = Table(
-        f"CIFAR-10, ResNet-18, layer2: {settings.frames:,} frames, {settings.epochs} epochs, mean of "
-        f"{len(settings.seeds)} seeds",
+        "CIFAR-10, ResNet-18, layer2",
         *("privacy", "crosses", "bytes a frame", "exit, %", "cloud, %", "SSIM", f"found of {settings.attacked:,}, %"),
     )
     data = Frames.read(settings)
