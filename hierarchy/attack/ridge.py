@@ -21,7 +21,8 @@ from hierarchy.attack.pairs import Pairs, Reconstructions, Scale, Values, as_map
 MOST_PRIMAL = 2048
 # Samples that are learned from at most where that matrix is of samples: it has 67 MB then.
 MOST_DUAL = 4096
-# Places of maps that the local attacker learns from at most: many more than it has weights for each pixel.
+# Places of maps that the local attacker learns from at most, and paints at once: many more than it has weights for each
+# pixel, and a bound of its memory.
 MOST_PLACES = 32_768
 # Tried strengths, as shares of the values' mean square. Strong ones are for noise and few bits.
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -66,6 +67,12 @@ class LocalRidge:
     @torch.inference_mode()
     def reconstruct(self, values: Values) -> Reconstructions:
         """Return pictures, float32 (N, h, w, 3), for activations float32 (N, C, ...)."""
+        places = min(self.mean.shape[0] ** 2, math.prod(as_map(values[:1]).shape[2:]))
+        at_once = max(1, MOST_PLACES // places)
+        parts = [self._painted(values[start : start + at_once]) for start in range(0, len(values), at_once)]
+        return np.concatenate(parts) if parts else np.zeros((0, *self.mean.shape), np.float32)
+
+    def _painted(self, values: Values) -> Reconstructions:
         neighbours = _neighbours(self.scale, values, self.mean.shape[0])
         count, height, width, _ = neighbours.shape
         blocks = self.solution.applied(neighbours.flatten(0, 2)).reshape(count, height, width, -1)

@@ -17,7 +17,10 @@ from robot_edge.run.config import RobotConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PlanConfig:
-    """Settings of `robot-edge plan`, beside those of the run. It finds cut, bits and bottleneck: those are not read."""
+    """Settings of `robot-edge plan`, beside those of the run. It finds cut, bits and bottleneck: those are not read.
+
+    With --privacy it finds the cut alone.
+    """
 
     run: RobotConfig
     out: str = "plan.toml"
@@ -34,6 +37,10 @@ class PlanConfig:
     classifier."""
     mbit: float = 0.0
     """The link's rate in Mbit/s, to plan for another than there is now; 0 measures it."""
+    most_leak: float = 0.0
+    """How similar to a frame what a quick attack makes of its activation may be at most: structural similarity, 1 for a
+    copy (docs/how-to/find-where-to-cut.md). Needs 320 frames of the source, and up to a minute for each cut. 1 shows
+    what leaks and leaves nothing out; 0 attacks nothing."""
     verify: bool = False
     """Then run the plan, and print how fast it is beside how fast it should be; 15 % off is exit status 1."""
     verify_images: int = 4000
@@ -47,6 +54,7 @@ class PlanConfig:
         check_name(self.verifying_robot, "--verify-as")
         check_range("most-memory-mb", self.most_memory_mb, 0, 10**6)
         check_range("least-share", self.least_share, 0, 1)
+        check_range("most-leak", self.most_leak, 0, 1)
         check_range("mbit", self.mbit, 0, 10**6)
         check_range("verify-images", self.verify_images, 1000, 10**7)
         if self.run.network.former_run:
@@ -80,9 +88,9 @@ class PlanConfig:
         """What an option has to keep to."""
         return {
             "most_memory": self.most_memory_mb * 1e6,
-            # What crosses of a network that stands still was found by measuring what its rest then knows.
+            # What crosses of a network that stands still, or is private, was found by measuring what is then known.
             "least_codes": 0
-            if self.run.network.stands_still
+            if self.run.network.stands_still or self.run.network.privacy != "off"
             else self.least_share * 3 * self.run.network.image_size**2,
         }
 

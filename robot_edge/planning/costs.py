@@ -9,7 +9,7 @@ from broker.wire.activations import BATCH_OVERHEAD_BYTES, SAMPLE_BYTES, samples_
 from broker.wire.bounds import SEND_LIMIT_BYTES
 from broker.wire.messages import ProbeResult, SplitSpec
 from broker.wire.quantize import packed_size
-from robot_edge.planning.edge_timing import EdgeCost, SplitCandidate
+from robot_edge.planning.edge_timing import MIN_BITS, EdgeCost, SplitCandidate
 from robot_edge.planning.runtime_model import Cost
 from robot_edge.run.config import RobotConfig
 
@@ -33,7 +33,7 @@ def costs(
 def _cost(config: RobotConfig, candidate: SplitCandidate, split: SplitSpec, edge: EdgeCost, cloud: ProbeResult) -> Cost:
     # Rehearsed images come along at both ends, and go up again.
     fresh, each = config.fresh_per_batch, 1 + config.rehearsed_per_fresh
-    numbers = [candidate.bits] if candidate.bits else edge.compressed
+    numbers = [candidate.bits] if candidate.bits else [bits for bits in edge.compressed if bits >= MIN_BITS]
     codes = {bits: packed_size(split.values, bits) for bits in numbers if _goes_up(split, bits)}
     sent = {}
     for bits, size in codes.items():

@@ -19,6 +19,7 @@ from hierarchy.cut import CutPoint, deepest_cut, find_cut_points, split_backbone
 from hierarchy.default_cut import cross_at
 from hierarchy.device import Compute, choose_device, step_seconds, ways_to_compute
 from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute, normalise
+from robot_edge.learning.automatic import STILL_BITS
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig
 
@@ -29,7 +30,7 @@ NARROW = 16
 NARROWED = 4
 # A network with fewer sizes than these has most of its layers at one.
 FEW_SIZES = 3
-# What one bit costs in accuracy was not measured.
+# One bit is for --privacy high alone, which has more values then.
 MIN_BITS = 2
 # How long a forward pass is timed, and a step at least.
 FORWARD_SECONDS, STEP_SECONDS = 0.5, 2.0
@@ -40,7 +41,7 @@ BYTES_PER_PARAMETER = 12
 class SplitCandidate(NamedTuple):
     """A cut, the channels that it has, and those of the bottleneck behind it, 0 for none.
 
-    pool, bits: what crosses of a network that stands still; bits is 0 where several are to be looked at.
+    pool, bits: what crosses of a network that stands still, or is private; bits is 0 where several are to be looked at.
     """
 
     cut: str
@@ -87,7 +88,9 @@ def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[SplitCandidate]
             f"{config.network.backbone} has no map at most a quarter as wide as the image: name some --cuts"
         )
     if config.network.stands_still:
-        return [_as_default(cut, shape, config.network.image_size) for cut, shape in shapes.items()]
+        return [_as_default(config, cut, shape) for cut, shape in shapes.items()]
+    if config.network.privacy != "off":
+        return [_as_private(config, cut, shape) for cut, shape in shapes.items()]
     return [
         SplitCandidate(cut, shape[0], bottleneck)
         for cut, shape in shapes.items()
@@ -96,10 +99,19 @@ def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[SplitCandidate]
     ]
 
 
-def _as_default(cut: str, shape: tuple[int, ...], image_size: int) -> SplitCandidate:
+def _as_default(config: RobotConfig, cut: str, shape: tuple[int, ...]) -> SplitCandidate:
     """Return what a network that stands still lets cross there where nobody says."""
-    found = cross_at(CutPoint(name=cut, module=cut, shape=shape, channel_axis=1), image_size=image_size)
-    return SplitCandidate(cut, shape[0], found.bottleneck, found.pool, max(MIN_BITS, found.bits))
+    point = CutPoint(name=cut, module=cut, shape=shape, channel_axis=1)
+    found = cross_at(point, image_size=config.network.image_size)
+    bits = min(max(MIN_BITS, found.bits), STILL_BITS[config.network.privacy])
+    return SplitCandidate(cut, shape[0], found.bottleneck, found.pool, bits)
+
+
+def _as_private(config: RobotConfig, cut: str, shape: tuple[int, ...]) -> SplitCandidate:
+    """Return what a network that learns lets cross there for its --privacy."""
+    network = config.network
+    channels = network.bottleneck if network.bottleneck < shape[0] else 0
+    return SplitCandidate(cut, shape[0], channels, network.pool, network.bits)
 
 
 def _width(shape: tuple[int, ...]) -> int:
@@ -171,18 +183,18 @@ class EdgeTiming:
         forward = step_seconds(lambda: trainer.evaluate(images), FORWARD_SECONDS)
         seconds = step_seconds(step, STEP_SECONDS, begin())
         memory = _memory(segment, compute, images)
-        compressed = _compressed(segment, compute, images)
+        compressed = _compressed(segment, compute, images, config.network.bits)
         return EdgeCost(compute=compute, forward=forward, step=seconds, memory=memory, compressed=compressed)
 
 
 @torch.inference_mode()
-def _compressed(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8]) -> dict[int, float]:
+def _compressed(segment: EdgeSegment, compute: Compute, images: NDArray[np.uint8], sent_bits: int) -> dict[int, float]:
     segment.eval()
     with compute.autocast():
         values = segment.encode(compute.tensor(normalise(images, segment.spec))).float().cpu().contiguous().numpy()
     return {
         bits: len(pack_activations(quantize(values, bits)).data) / packed_size(values.size, bits)
-        for bits in range(MIN_BITS, MAX_BITS + 1)
+        for bits in sorted({sent_bits, *range(MIN_BITS, MAX_BITS + 1)})
     }
 
 

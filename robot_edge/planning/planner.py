@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidat
 from robot_edge.planning.exit_places import better_exit, exit_cost, labelled_frames
 from robot_edge.planning.probing import Prober
 from robot_edge.planning.question import Question
-from robot_edge.planning.runtime_model import Cost, choose, options
+from robot_edge.planning.quick_attack import Crossing, QuickAttack, frames_to_attack
+from robot_edge.planning.runtime_model import Cost, Option, best_of_each, choose, leaks_too_much, options, tells_little
 from robot_edge.planning.table import print_exits, print_table
 from robot_edge.planning.verification import check_name_to_verify, verify
 from robot_edge.run.config import RobotConfig
@@ -62,6 +64,7 @@ def plan(config: PlanConfig) -> None:
     log.info("looking for the cuts of %s", config.run.network.backbone)
     chosen = candidates(config.run, config.chosen_cuts)
     images, names = _frames(config)
+    attack = QuickAttack(config, frames_to_attack(config.run)) if config.most_leak else None
     link = connect(config.run.uplink.broker, f"{config.run.robot}-plan", credentials=credentials, keys=keys)
     with closing(link):
         prober = Prober(link, config.run.robot)
@@ -82,14 +85,37 @@ def plan(config: PlanConfig) -> None:
     if not measured:
         raise ConfigError("none of these networks could be measured: the lines above say why")
     found = options(measured, rate.goodput)
-    best = choose(found, **config.bounds)
-    print_table(config, rate, found, best)
+    choose(found, **config.bounds)  # refuses what breaks other bounds before it is attacked
+    if attack:
+        found = _attacked(config, attack, best_of_each(found, **config.bounds), computes)
+    little = [one for one in found if tells_little(one, config.most_leak)]
+    best = choose(little, **config.bounds) if little else None
+    print_table(config, rate, found, best, attack.blind if attack else None)
+    if best is None:
+        raise ConfigError(leaks_too_much(found, config.most_leak, privacy=config.run.network.privacy))
     planned = config.run_with(best.cut, best.bits, best.bottleneck, best.pool)
     if config.run.network.stands_still:
         planned = _with_best_exit(config, planned, chosen, computes, images[0])
     _write(config, planned.as_toml())
     if config.verify and not verify(config, credentials, keys, Path(config.out), best.pipelined):
         raise SystemExit(EXIT_MISSED)
+
+
+def _attacked(
+    config: PlanConfig, attack: QuickAttack, found: list[Option], computes: dict[str, Compute]
+) -> list[Option]:
+    """Return the options, and what each of them leaks."""
+    by_cut = groupby(sorted(found, key=lambda one: one.cut), lambda one: one.cut)
+    attacked: dict[Option, Option] = {}
+    with RunProgress(len(found), "ways to divide attacked") as progress:
+        for cut, its in by_cut:
+            ways = list(its)
+            progress.show(len(attacked), [cut])
+            crossings = [Crossing(one.bottleneck, one.pool, one.bits) for one in ways]
+            for one, leak in zip(ways, attack.leaks(cut, crossings, computes[cut]), strict=True):
+                attacked[one] = replace(one, leak=leak.ssim, found=leak.found) if leak else one
+                progress.show(len(attacked), [cut])
+    return [attacked[one] for one in found]
 
 
 def _with_best_exit(

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from broker.errors import ConfigError
+
+if TYPE_CHECKING:
+    from robot_edge.learning.settings import Privacy
 
 Stage = Literal["robot", "link", "cloud"]
 
@@ -43,7 +46,9 @@ class Option:
     """A way to divide, and what comes of it.
 
     sent, codes: bytes an image, as they go up, and before compression. memory: bytes on the robot. serial, pipelined:
-    images a second. limit: the stage that all others wait for in a pipeline.
+    images a second. limit: the stage that all others wait for in a pipeline. leak, found: structural similarity of a
+    frame and what a quick attack makes of its activation, and the share of frames that are found by it; None where
+    nothing was attacked.
     """
 
     cut: str
@@ -56,6 +61,8 @@ class Option:
     pipelined: float
     limit: Stage
     pool: int = 0
+    leak: float | None = None
+    found: float | None = None
 
 
 class Bounds(TypedDict):
@@ -106,6 +113,39 @@ def choose(found: list[Option], *, most_memory: float, least_codes: float) -> Op
         raise ConfigError(f"no cut keeps to the bounds: {_too_much(found, most_memory, least_codes)}")
     fastest = max(one.pipelined for one in fitting)
     return min((one for one in fitting if one.pipelined >= AS_FAST * fastest), key=lambda one: (one.sent, one.memory))
+
+
+def best_of_each(found: list[Option], *, most_memory: float, least_codes: float) -> list[Option]:
+    """Return the best option of each cut and bottleneck that has one within the bounds, the fastest first.
+
+    That is the one with the fewest bits, which leaks least: no other could be chosen.
+    """
+    fitting: dict[tuple[str, int, int], list[Option]] = {}
+    for one in found:
+        if fits(one, most_memory=most_memory, least_codes=least_codes):
+            fitting.setdefault((one.cut, one.bottleneck, one.pool), []).append(one)
+    return [choose(its, most_memory=most_memory, least_codes=least_codes) for its in fitting.values()]
+
+
+def tells_little(option: Option, most_leak: float) -> bool:
+    """Whether an attack found at most that. most_leak: structural similarity; 0 for no bound. Unknown is too much."""
+    return not most_leak or most_leak == 1 or (option.leak is not None and option.leak <= most_leak)
+
+
+def leaks_too_much(found: list[Option], most_leak: float, *, privacy: Privacy) -> str:
+    """Return that each option leaks more than that, which one leaks least, and what would help."""
+    known = [(one.leak, one) for one in found if one.leak is not None]
+    if not known:
+        return f"nothing that may cross could be attacked (--most-leak {most_leak:g}): try later --cuts"
+    leak, one = min(known, key=lambda each: each[0])
+    channels = f"{one.bottleneck or 'all'} channels"
+    stronger: dict[Privacy, str] = {"off": "low, medium or high", "low": "medium or high", "medium": "high", "high": ""}
+    helps = f"--privacy {stronger[privacy]}" if stronger[privacy] else "fewer channels (--bottleneck) or bits (--bits)"
+    share = ", a lower --least-share (fewer channels and bits)" if privacy == "off" else ""
+    return (
+        f"all that may cross leaks more than --most-leak {most_leak:g}: least do {channels} at {one.bits} bits behind "
+        f"{one.cut}, {leak:.2f}. What helps: {helps}{share}, or later --cuts"
+    )
 
 
 def _too_much(found: list[Option], most_memory: float, least_codes: float) -> str:

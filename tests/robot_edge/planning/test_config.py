@@ -20,6 +20,7 @@ from robot_edge.planning.verification import check_name_to_verify
         ({"source": "sim:", "weights": "runs/r1"}, "divided already"),
         ({"source": "sim:", "verify_as": "a b"}, "--verify-as"),
         ({"source": "sim:", "least_share": 2.0}, "--least-share"),
+        ({"source": "sim:", "most_leak": 1.1}, "--most-leak"),
     ],
 )
 def test_what_cannot_be_planned_is_said_at_once(settings: dict[str, Any], says: str) -> None:

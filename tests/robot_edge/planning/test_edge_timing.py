@@ -11,6 +11,7 @@ from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidates
 from robot_edge.run.config import RobotConfig
 
+CPU = Compute(device=torch.device("cpu"))
 CONFIG = RobotConfig.from_flags(source="sim:", image_size=16, batch=8)
 
 
@@ -24,6 +25,21 @@ def test_the_last_cut_of_each_size_is_looked_at_with_a_bottleneck_and_without() 
     assert {candidate.cut for candidate in chosen} == {"layer2", "layer3"}, (
         "behind layer4, 1 x 1, there is a classifier alone"
     )
+
+
+def test_where_little_may_cross_that_is_looked_at_behind_each_cut() -> None:
+    private = RobotConfig.from_flags(source="sim:", image_size=16, batch=8, privacy="medium")
+    assert candidates(private, ("layer1", "layer2")) == [
+        SplitCandidate("layer1", 64, 16, 2, 4),
+        SplitCandidate("layer2", 128, 16, 2, 4),
+    ]
+    bits = {}
+    for privacy in ("off", "medium", "high"):
+        still = RobotConfig.from_flags(source="sim:", image_size=224, freeze="all", privacy=privacy)
+        bits[privacy] = candidates(still, ("layer3",))[0].bits
+    assert bits == {"off": 4, "medium": 2, "high": 1}
+    narrow = EdgeTiming(PlanConfig(run=still).run_with("layer3", 1, 0, 2))
+    assert 1 in edge_timing._compressed(narrow._segment, CPU, np.zeros((2, 224, 224, 3), np.uint8), 1)
 
 
 def test_a_transformer_whose_layers_are_all_of_one_size_is_cut_at_several() -> None:
@@ -69,9 +85,6 @@ def test_what_a_way_costs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_counts_weights_gradients_momentum_and_what_the_backward_pass_needs() -> None:
     timing = EdgeTiming(CONFIG)
     weights = sum(one.numel() for one in timing._segment.parameters())
-    compute = Compute(device=torch.device("cpu"))
-    few, many = (
-        edge_timing._memory(timing._segment, compute, np.zeros((count, 16, 16, 3), np.uint8)) for count in (4, 8)
-    )
+    few, many = (edge_timing._memory(timing._segment, CPU, np.zeros((count, 16, 16, 3), np.uint8)) for count in (4, 8))
     assert few > 12 * weights
     assert many - 12 * weights == pytest.approx(2 * (few - 12 * weights), rel=0.1)

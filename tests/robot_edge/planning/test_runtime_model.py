@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from broker.errors import ConfigError
-from robot_edge.planning.runtime_model import Cost, choose, options
+from robot_edge.planning.runtime_model import (
+    Cost,
+    best_of_each,
+    choose,
+    leaks_too_much,
+    options,
+    tells_little,
+)
 
 NO_BOUNDS = {"most_memory": 0.0, "least_codes": 0.0}
 
@@ -71,6 +81,27 @@ def test_what_breaks_a_bound_is_not_chosen() -> None:
     both = options([cost("large", memory=50_000_000, codes={2: 2400, 4: 4800}), cost("small", memory=5_000_000)], 1e6)
     with pytest.raises(ConfigError, match=r"takes 50.0 MB at least where 2,000 bytes of an image are sent"):
         choose(both, most_memory=10e6, least_codes=2000)
+
+
+def test_the_option_of_a_cut_that_is_attacked_is_the_one_that_sends_least() -> None:
+    found = options([cost("slow", step=0.01), cost("fast"), cost("fast", bottleneck=8, codes={2: 100, 4: 1200})], 1e6)
+    rows = best_of_each(found, most_memory=0, least_codes=500)
+    assert {(one.cut, one.bottleneck, one.bits) for one in rows} == {("fast", 0, 2), ("fast", 8, 4), ("slow", 0, 2)}
+
+
+def test_what_leaks_more_than_allowed_or_unknown_is_too_much() -> None:
+    one = options([cost()], 1e6)[0]
+    leaks = [None, 0.3, 0.4]
+    attacked = [replace(one, leak=leak, bits=bits) for bits, leak in zip((2, 3, 4), leaks, strict=True)]
+    assert [tells_little(one, 0.35) for one in attacked] == [False, True, False]
+    assert all(tells_little(one, most) for one in attacked for most in (0, 1)), "no bound"
+    said = leaks_too_much(attacked, 0.2, privacy="off")
+    assert re.search(r"--most-leak 0.2: least do all channels at 3 bits behind layer2, 0.30. .*--privacy low", said)
+    assert "--least-share" in said
+    said = leaks_too_much(attacked, 0.2, privacy="high")
+    assert "--bits" in said
+    assert "--privacy" not in said
+    assert "try later --cuts" in leaks_too_much(attacked[:1], 0.2, privacy="off")
 
 
 def test_nothing_to_choose_from_is_said() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from robot_edge.planning.config import PlanConfig
@@ -29,6 +32,28 @@ def test_numbers_are_whole_beside_a_long_name_and_slow_ones_too(
     assert "…" not in printed
     for number in ("123,456", " 1200.0 ", " 0.05 "):
         assert number in printed
+
+
+def test_what_leaks_stands_beside_bytes_and_what_leaks_too_much_is_marked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    costs = [
+        Cost(cut=cut, bottleneck=0, forward=0.1, step=1, cloud=1, sent={2: 10}, codes={2: 1000}, memory=1)
+        for cut in ("a", "b", "c")
+    ]
+    leaks = ((0.57, 0.99), (0.31, 0.12), (None, None))
+    found = [
+        replace(one, leak=leak, found=share) for one, (leak, share) in zip(options(costs, 1e7), leaks, strict=True)
+    ]
+    config = PlanConfig.from_flags(source="sim:", most_leak=0.35)
+    print_table(config, LinkRate(goodput=1e7, round_trip=0.01), found, found[1], blind=0.14)
+    printed = capsys.readouterr().out
+    for row in (r"│ a .* 0.57 ! │", r"│ b .* 0.31 │", r"│ c .* \? │"):
+        assert re.search(row, printed)
+    assert re.search(r"0.14 without\s+any\s+activation", printed)
+    assert "recognises 12 % of frames" in printed
+    assert "…" not in printed
 
 
 def test_the_plan_is_in_the_table_however_many_are_faster(capsys: pytest.CaptureFixture[str]) -> None:
