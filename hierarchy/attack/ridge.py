@@ -112,7 +112,7 @@ class _Solution:
 
 def _solve(rows: Tensor, targets: Tensor) -> _Solution:
     """Return the regression of targets (N, P) on rows (N, D), as strong as serves samples best that are set apart."""
-    is_dual = rows.shape[1] > MOST_PRIMAL
+    is_dual = rows.shape[1] > min(MOST_PRIMAL, len(rows))  # the smaller matrix: the solution is the same
     if is_dual:
         rows, targets = rows[:MOST_DUAL], targets[:MOST_DUAL]
     rest = len(rows) - len(rows) // SET_APART
