@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from broker.errors import EXIT_INTERRUPTED, NoAnswer, NothingDone
+from broker.errors import EXIT_INTERRUPTED, ConfigError, NoAnswer, NothingDone
 from broker.link.connect import connect
 from broker.link.named import named
 from broker.program.machine import refused
@@ -117,6 +117,12 @@ def name_frames(
         log.warning("not calibrated: the run set no frames apart")
     framing = framing_for(run.network) if config.look else framing_of(Path(config.checkpoint), run.network)
     tested: list[FrameResult] = []
+    if config.broker and saved.held and not saved.held.released:
+        raise ConfigError(
+            f"--broker {config.broker}: the run in {config.checkpoint} has sent nothing so far, as no attack on its "
+            f"front has found little enough for --privacy {run.network.privacy}. To ask the cloud would send what the "
+            "front makes of these frames: leave out --broker, or let the run go on first"
+        )
     with _cloud(config, run, split, saved.edits, stop) as ask, RunProgress(source.length, "frames") as progress:
         while not stop.made and (frame := source.next()) is not None:
             taken_at = time.monotonic()
@@ -227,7 +233,10 @@ def _cloud(
     credentials = credentials_for(config.broker, config.credentials)
     names = load_names(run.uplink.names_key)
     check_names_key(Path(config.checkpoint), names.fingerprint, "--checkpoint")
+    # What a run has sealed goes to no broker in the clear because somebody left out a flag.
     keys = payload_keys_for(config.payload_key, credentials, robot=run.robot)
+    if keys is None:
+        keys = payload_keys_for(run.uplink.payload_key, credentials, robot=run.robot)
     identity = run_identity(Path(config.checkpoint), "none")
     state = RobotState(
         boot=secrets.token_hex(8),

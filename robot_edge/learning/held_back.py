@@ -12,12 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from broker.program.plain_text import counted
 from broker.wire.messages import ClassEdit
 from robot_edge.learning.batcher import Batch
 from robot_edge.sources.frames import Pixels, relabelled
 
 # What they take of memory, and of each checkpoint, at most: 21,800 of 32 pixels.
 MOST_BYTES = 64_000_000
+# With fewer an attack would find little for want of frames, not because there is little to find.
+LEAST_FRAMES = 320
 
 
 class _Held(NamedTuple):
@@ -60,9 +63,28 @@ class HeldBack:
         return len(self._frames)
 
     @property
+    def is_enough(self) -> bool:
+        """Whether there are frames enough to attack the front with."""
+        return len(self) >= LEAST_FRAMES
+
+    @property
     def found(self) -> str:
-        """What the last attack found, for people."""
-        return "an attack is due" if self.told is None else f"an attack gets {100 * self.told:.0f} % of the way to them"
+        """What the last attack found, or why there was none, for people."""
+        if self.told is not None:
+            return f"an attack gets {100 * self.told:.0f} % of the way to them"
+        return "an attack is due" if self.is_enough else f"an attack needs {LEAST_FRAMES:,}"
+
+    @property
+    def why(self) -> str:
+        """Why nothing has been sent, and what helps, for people; empty where the front may send."""
+        if self.released:
+            return ""
+        held = f"{counted(len(self), 'frame')} held back, and {self.found}"
+        if self.told is not None:
+            advice = "use fewer channels, places or bits (--bottleneck, --pool, --bits)"
+        else:
+            advice = "let the run go on" if self.is_enough else "show or teach it more"
+        return f"nothing is sent until an attack on the front finds little enough for --privacy: {held}; {advice}"
 
     def add(self, batch: Batch) -> None:
         """Hold a batch's frames."""

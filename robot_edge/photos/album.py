@@ -55,7 +55,7 @@ def open_album(config: PhotosConfig, check_name: Callable[[str], object] = check
 
     check_name: raises MalformedMessage for what no class of the robot may be called. Raises SourceError.
     """
-    folder, rng = Path(config.photos), random.Random(config.seed)
+    folder, rng = Path(config.photos), random.Random(max(config.seed, 0))
     held_out = _by_class(Path(config.held_out)) if config.held_out else {}
     classes = []
     for name, paths in _by_class(folder).items():

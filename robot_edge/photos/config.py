@@ -35,8 +35,8 @@ class PhotosConfig:
     """Folder for the run, which `robot-edge run` goes on with. Default: runs/ROBOT-DATE-TIME."""
     threads: int = 0
     """Processor cores for PyTorch; 0: all but one."""
-    seed: int = 0
-    """Seed of which photos are taught."""
+    seed: int = -1
+    """Seed of which photos are taught, and of the robot. -1: 0 for the photos, and a secret one for the robot."""
     network: NetworkSettings = field(default_factory=NetworkSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
     uplink: UplinkSettings = field(default_factory=UplinkSettings)
@@ -52,7 +52,7 @@ class PhotosConfig:
         check_range("each", self.each, 1, 10_000)
         check_range("per-second", self.per_second, 0.1, 100)
         check_range("threads", self.threads, 0, 1024)
-        check_range("seed", self.seed, 0, 2**32 - 1)
+        check_range("seed", self.seed, -1, 2**32 - 1)
 
     @classmethod
     def from_flags(cls, **flags: Any) -> PhotosConfig:

@@ -40,7 +40,7 @@ def teach_photos(config: PhotosConfig) -> None:
         with Robot(config.robot, broker=config.uplink.broker, **config.of_robot) as robot:
             lessons = _teach(robot, album, config, stop)
             broker = config.uplink.broker if not stop.made and _cloud_has_learned(robot, stop) else ""
-        tested = _test(robot.config.run_dir, album, broker, stop)
+        tested = _test(robot.config.run_dir, album, config, broker, stop)
     print_lessons(PlainConsole(), lessons, tested)
     log.info("the run is in %s", robot.config.run_dir)
     if stop.made:
@@ -73,9 +73,17 @@ def _cloud_has_learned(robot: Robot, stop: StopRequest) -> bool:
     return robot.cloud.images > 0
 
 
-def _test(run_dir: str, album: Album, broker: str, stop: StopRequest) -> list[FrameResult]:
+def _test(run_dir: str, album: Album, config: PhotosConfig, broker: str, stop: StopRequest) -> list[FrameResult]:
     if stop.made:
         return []
-    config = EvaluateConfig(source=f"folder:{album.folder}", checkpoint=run_dir, broker=broker, deadline=ANSWER_SECONDS)
+    evaluation = EvaluateConfig(
+        source=f"folder:{album.folder}",
+        checkpoint=run_dir,
+        broker=broker,
+        credentials=config.uplink.credentials,
+        names_key=config.uplink.names_key,
+        payload_key=config.uplink.payload_key,
+        deadline=ANSWER_SECONDS,
+    )
     with closing(album.judged()) as source:
-        return name_frames(config, settings_of_run(config), source, stop)[0]
+        return name_frames(evaluation, settings_of_run(evaluation), source, stop)[0]

@@ -155,7 +155,7 @@ class EvaluateConfig:
     names_key: str = ""
     """Key of the run's class names, to ask the cloud with. Default: the file that the run was started with."""
     payload_key: str = ""
-    """File with the keys that payloads are sealed with, as for `robot-edge run`."""
+    """File with the keys that payloads are sealed with. Default: the file that the run was started with."""
     robot: str = ""
     """The robot's name, which must not be online. Default: the run's own."""
     threshold: str = "auto"

@@ -13,7 +13,6 @@ from broker.program.plain_text import counted
 from broker.wire.quantize import Quantized
 from hierarchy.edge import EdgeStep
 from robot_edge.learning.batcher import Batch
-from robot_edge.learning.held_back import HeldBack
 from robot_edge.learning.held_out import PREDICT_AT_ONCE
 from robot_edge.learning.practice import practice_steps
 from robot_edge.run.checkpoint import RunState
@@ -32,6 +31,9 @@ class Learning(Protocol):
 
     def practise(self, progress: float | None) -> float | None:
         """Learn from remembered frames alone, and return the loss; None where none are kept."""
+
+    def release(self) -> None:
+        """Send what is held back, if the front tells little enough once a lesson or a source is over."""
 
     def practice_due(self) -> int:
         """Return how often a replay that ended on some of its classes practises."""
@@ -78,12 +80,19 @@ class EdgeLearning:
             for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
                 state.memory.rehearsal.add(name, image, batch.session, number)
         state.batcher.learned()
-        if state.held is not None and self._release.is_due():
-            self._send_what_was_held(state.held)
+        if self._release.is_due():
+            self._send_what_was_held()
         return step
 
-    def _send_what_was_held(self, held: HeldBack) -> None:
+    def release(self) -> None:
+        """Attack the front as it is by now, if that is another one, and send what was held where little is found."""
+        if self._release.is_due(at_an_end=True):
+            self._send_what_was_held()
+
+    def _send_what_was_held(self) -> None:
         """Send what the front held back, as it encodes it now."""
+        held = self._state.held
+        assert held is not None
         log.info("the front tells little enough: %s go up that were held back", counted(len(held), "frame"))
         for batch in held.release(self._config.learning.batch):
             if self._sending.is_new(batch):  # a process that was killed here may have sent some

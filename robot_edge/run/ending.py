@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from broker.errors import AccessDenied, NameTaken, StorageError
-from robot_edge.run.outcome import WHY_NOT_SENT, why_untested, why_untested_by_cloud
+from robot_edge.run.outcome import why_untested, why_untested_by_cloud
 from robot_edge.run.report import print_files, print_summary
 from robot_edge.run.robot_run import RobotRun
 
@@ -57,7 +57,7 @@ def _summary(run: RobotRun) -> dict[str, Any]:
     kept, tested = len(run.state.batcher.held_out), metrics.held_out.count
     untested = "" if tested else why_untested(run.config, learned=metrics.images > 0, kept=kept)
     evaluated = run.uplink.cloud_metrics.evaluated if run.uplink.cloud_metrics else None
-    held_back = "" if run.state.may_send else WHY_NOT_SENT
+    held_back = run.state.held.why if run.state.held is not None else ""
     untested_by_cloud = (
         untested or held_back or why_untested_by_cloud(tested=tested, evaluated=evaluated, stopped=stopped)
     )

@@ -13,13 +13,6 @@ FRAMES_WITHOUT_LABEL = 500
 HOW_TO_LABEL = "--labels FILE.csv names a video's labels, --label-topic a bag's, and with --live it is taught by hand"
 
 
-# Of a run whose front was never found to tell little enough.
-WHY_NOT_SENT = (
-    "nothing was sent: with --privacy an attack on hundreds of the robot's frames has to find little first. Show it "
-    "more, or use fewer channels or places (--bottleneck, --pool)"
-)
-
-
 def why_nothing_was_learned(config: RobotConfig, summary: Mapping[str, Any]) -> str:
     """Say why; empty where something was learned."""
     source, shown, unreadable = masked(config.source.source), summary["frames_shown"], summary["unreadable"]

@@ -18,8 +18,6 @@ from robot_edge.sources.frames import Pixels
 
 # Frames that the attack is made with at most: it learns from the older ones, and is tried on the newest.
 FRAMES = 1280
-# With fewer it would find little for want of frames, not because there is little to find.
-LEAST_FRAMES = 320
 SHARE_TRIED = 0.2
 # Steps between two attacks: each encodes all these frames.
 STEPS_BETWEEN = 25
@@ -37,12 +35,16 @@ class Release:
         self._state = state
         self._most = MOST_TOLD[privacy]
 
-    def is_due(self) -> bool:
-        """Whether the front may send from now on: whether an attack was due, and found little."""
+    def is_due(self, *, at_an_end: bool = False) -> bool:
+        """Whether the front may send from now on: whether an attack was due, and found little.
+
+        at_an_end: of a lesson or a source. Then an attack is due on any front that was not attacked yet.
+        """
         state, held = self._state, self._state.held
-        assert held is not None
-        is_early = held.told is not None and state.trainer.steps < held.tried + STEPS_BETWEEN
-        if held.released or is_early or len(held) < LEAST_FRAMES:
+        if held is None or held.released or not held.is_enough:
+            return False
+        between = 1 if at_an_end else STEPS_BETWEEN
+        if held.told is not None and state.trainer.steps < held.tried + between:
             return False
         held.tried = state.trainer.steps
         newest = held.newest(FRAMES)

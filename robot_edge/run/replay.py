@@ -27,6 +27,8 @@ def replay(run: RobotRun) -> None:
     if run.state.memory.inherited and not run.state.trainer.steps:
         run.testing.test_so_far(in_the_cloud=False)  # it may have a new network
     train(run)
+    if not run.stop.made:
+        run.learning.release()
     settle(run)
     run.saving.save()  # a test takes time, and whoever stopped the run may not wait for its end
     run.testing.test_all()
@@ -77,6 +79,8 @@ def settle(run: RobotRun) -> None:
         run.testing.test_so_far()
     images, steps = state.metrics.images, run.learning.practice_due()
     _practise_up_to(run, steps)
+    if not run.stop.made:
+        run.learning.release()  # practice made another front of it
     run.saving.save()  # the cloud may not be there for hours
     # While the link is behind, nothing goes up again.
     if state.practised < steps or not run.talk.drain("activations"):

@@ -91,10 +91,8 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         lines.append(f"{summary['unlabelled']:,} frames had no label and were not learned from.")
     if line := left_out_line(summary):
         lines.append(line)
-    if held := summary["frames_held_back"]:
-        lines.append(
-            f"{counted(held, 'frame was', 'frames were')} held back: no attack has found yet that little crosses."
-        )
+    if (why := summary["nothing_sent_why"]) and why != summary["cloud_accuracy_missing"]:
+        lines.append(f"Nothing went up: {why}.")
     if lost := summary["frames_never_sent"]:
         lines.append(f"{counted(lost, 'frame')} will never go up: more were held back than there is room for.")
     if queued := sum(counts["queued"] for counts in summary["samples_by_class"].values()):

@@ -175,7 +175,7 @@ class RunMetrics:
         if cloud and cloud.began_alike is False:
             troubles.append("THE CLOUD BEGAN WITH OTHER WEIGHTS")
         if self._held is not None and not self._held.released:
-            troubles.append(f"HOLDS {counted(len(self._held), 'frame')} BACK: {self._held.found}")
+            troubles.append(f"HOLDS {counted(len(self._held), 'frame').upper()} BACK: {self._held.found}")
         if own.dropped:
             troubles.append(f"{own.dropped:,} samples dropped")
         return [
@@ -216,6 +216,7 @@ class RunMetrics:
             "starts": self._outbox.starts,
             "frames_shown": self._batcher.frames_read,
             "unlabelled": self._batcher.unlabelled,
+            "nothing_sent_why": (self._held.why if self._held is not None else "") or None,
             "frames_held_back": len(self._held) if self._held is not None else 0,
             "frames_never_sent": self._held.lost if self._held is not None else 0,
             "interrupted": interrupted,

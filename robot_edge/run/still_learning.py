@@ -66,6 +66,9 @@ class StillLearning:
         """Fit the head once more, from where it is on, and return the loss; None where no frames are kept."""
         return self._fit() if len(self._state.memory.rehearsal) else None
 
+    def release(self) -> None:
+        """Do nothing: what stands still holds nothing back."""
+
     def practice_due(self) -> int:
         """Return how many more fits there are behind a replay."""
         return SETTLING_FITS

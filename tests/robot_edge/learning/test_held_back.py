@@ -63,3 +63,13 @@ def test_a_state_is_taken_up_again() -> None:
     assert (one.names, one.positions, one.session) == (same.names, same.positions, same.session)
     other.restore(read_again(held.state()))
     assert (len(other), other.released) == (0, True)
+
+
+def test_it_says_why_nothing_is_sent() -> None:
+    held = HeldBack(SIZE)
+    held.add(batch(1, 2))
+    assert held.why.endswith("2 frames held back, and an attack needs 320; show or teach it more")
+    held.told = 0.34
+    assert "gets 34 % of the way to them; use fewer" in held.why
+    list(held.release(8))
+    assert held.why == ""

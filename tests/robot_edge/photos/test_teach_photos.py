@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 import hierarchy.runtime.curves
+import robot_edge.photos.teach_photos
 import robot_edge.run.start
 from hierarchy.device import Compute
 from robot_edge.photos.config import PhotosConfig
-from robot_edge.photos.teach_photos import teach_photos
+from robot_edge.photos.teach_photos import _test, teach_photos
+from robot_edge.run.config import EvaluateConfig
 from tests.robot_edge.test_robot import pictures
 
 pytestmark = pytest.mark.slow
@@ -43,3 +47,21 @@ def test_classes_are_taught_one_after_the_other_and_known(
     right, count = re.findall(r"(\d+) of (\d+)", " ".join(" ".join(row) for row in rows.values()))[0]
     assert "0" in next(line for line in printed.splitlines() if "damaged" in line), "the others are taught all the same"
     assert int(right) > int(count) / 2
+
+
+def test_the_cloud_is_asked_as_it_was_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asks that are not sealed would show the broker's operator what the lessons hid."""
+    asked: list[EvaluateConfig] = []
+    monkeypatch.setattr(robot_edge.photos.teach_photos, "settings_of_run", lambda _config: None)
+    monkeypatch.setattr(robot_edge.photos.teach_photos, "name_frames", lambda one, *_: asked.append(one) or [[]])
+    keys = {"credentials": "r1/credentials.toml", "names_key": "fleet.key", "payload_key": "r1/payload.key"}
+    album: Any = SimpleNamespace(folder="photos", judged=lambda: SimpleNamespace(close=lambda: None))
+    stop: Any = SimpleNamespace(made=False)
+    _test("runs/r1", album, PhotosConfig.from_flags(photos="photos", **keys), "mqtts://their.broker", stop)
+    (one,) = asked
+    assert {name: getattr(one, name) for name in keys} == keys
+
+
+def test_a_seed_that_nobody_gave_is_secret() -> None:
+    assert PhotosConfig.from_flags(photos="photos").of_robot["seed"] == -1
+    assert PhotosConfig.from_flags(photos="photos", seed=0).of_robot["seed"] == 0

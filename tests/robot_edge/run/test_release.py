@@ -9,9 +9,14 @@ import pytest
 import torch
 
 import hierarchy.runtime.curves
+import robot_edge.evaluation.evaluate
+import robot_edge.learning.held_back
 import robot_edge.run.release
+from broker.errors import ConfigError
 from hierarchy.attack.leak import Leak
 from hierarchy.attack.pairs import Pairs
+from robot_edge.evaluation.evaluate import name_frames
+from robot_edge.run.config import EvaluateConfig
 from robot_edge.run.replay import train, wait_for_trainer
 from tests.robot_edge.run.test_replay import LATER, OPEN, Run, assert_same, sent
 
@@ -28,7 +33,7 @@ def _attack_by_count(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
     monkeypatch.setattr(robot_edge.run.release, "STEPS_BETWEEN", 3)
-    monkeypatch.setattr(robot_edge.run.release, "LEAST_FRAMES", 20)
+    monkeypatch.setattr(robot_edge.learning.held_back, "LEAST_FRAMES", 20)
     monkeypatch.setattr(robot_edge.run.release, "quick_leak", _finds_all_of_few)
     yield
     while OPEN:
@@ -87,8 +92,32 @@ def test_where_the_line_never_holds_nothing_crosses_and_that_is_said(
     assert run.link.batches == []
     assert summary["frames_held_back"] == summary["images"] > 0
     assert summary["exit_accuracy"] is not None, "the robot itself is tested"
-    assert "nothing was sent: with --privacy an attack" in summary["cloud_accuracy_missing"]
-    assert "frames were held back" in capsys.readouterr().out
+    assert "frames held back, and an attack gets 100 % of the way" in summary["cloud_accuracy_missing"]
+    assert summary["cloud_accuracy_missing"] == summary["nothing_sent_why"]
+    assert "(--bottleneck, --pool, --bits)" in " ".join(capsys.readouterr().out.split())
+    assert_nobody_is_asked(run, monkeypatch)
+
+
+def assert_nobody_is_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation would ask the cloud about each frame, and so send what the front makes of it."""
+    monkeypatch.setattr(robot_edge.evaluation.evaluate, "connect", lambda *_, **__: pytest.fail("it connects"))
+    folder = str(run.robot.folder.path)
+    asking = EvaluateConfig(source="sim:", checkpoint=folder, broker="mqtt://127.0.0.1:1", threads=1)
+    with pytest.raises(ConfigError, match=r"has sent nothing so far.*leave out --broker"):
+        name_frames(asking, run.robot.config, run.robot.source, run.robot.stop)
+
+
+def test_what_one_attack_held_back_goes_up_where_the_source_ends_and_tells_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(robot_edge.run.release, "STEPS_BETWEEN", 1000)
+    found = [1.0, 0.0]
+    monkeypatch.setattr(robot_edge.run.release, "quick_leak", lambda *_: Leak(psnr=9.0, ssim=found.pop(0), found=0.5))
+    run = Run(tmp_path, SETTINGS)
+    summary = run.all()
+    numbers = [number for one in run.link.batches if not (one.evaluation or one.again) for number in one.samples]
+    assert len(numbers) == len(set(numbers)) == summary["images"] > 0
+    assert (summary["frames_held_back"], summary["nothing_sent_why"]) == (0, None)
 
 
 def test_the_attack_of_a_robot_finds_a_front_that_copies_and_none_that_averages(
@@ -96,7 +125,7 @@ def test_the_attack_of_a_robot_finds_a_front_that_copies_and_none_that_averages(
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_arguments: None)
-    monkeypatch.setattr(robot_edge.run.release, "LEAST_FRAMES", 300)
+    monkeypatch.setattr(robot_edge.learning.held_back, "LEAST_FRAMES", 300)
     monkeypatch.setattr(robot_edge.run.release, "STEPS_BETWEEN", 1)
     told = []
     for pool in (0, 1):
