@@ -53,7 +53,12 @@ def test_the_cloud_is_asked_as_it_was_taught(monkeypatch: pytest.MonkeyPatch) ->
     """Asks that are not sealed would show the broker's operator what the lessons hid."""
     asked: list[EvaluateConfig] = []
     monkeypatch.setattr(robot_edge.photos.teach_photos, "settings_of_run", lambda _config: None)
-    monkeypatch.setattr(robot_edge.photos.teach_photos, "name_frames", lambda one, *_: asked.append(one) or [[]])
+
+    def name_frames(one: EvaluateConfig, *_: object) -> list[list[object]]:
+        asked.append(one)
+        return [[]]
+
+    monkeypatch.setattr(robot_edge.photos.teach_photos, "name_frames", name_frames)
     keys = {"credentials": "r1/credentials.toml", "names_key": "fleet.key", "payload_key": "r1/payload.key"}
     album: Any = SimpleNamespace(folder="photos", judged=lambda: SimpleNamespace(close=lambda: None))
     stop: Any = SimpleNamespace(made=False)
