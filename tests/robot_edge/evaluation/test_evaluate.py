@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from robot_edge.evaluation.evaluate import _Asker, _nothing_tested, _so_far
-from robot_edge.run.config import EvaluateConfig
+import robot_edge.evaluation.evaluate
+from broker.errors import ConfigError
+from robot_edge.evaluation.evaluate import _Asker, _cloud, _nothing_tested, _so_far
+from robot_edge.run.config import EvaluateConfig, RobotConfig
 
 CONFIG = EvaluateConfig(source="folder:pictures", checkpoint="runs/r1", broker="mqtt://127.0.0.1:1883")
 
@@ -67,3 +69,15 @@ def test_of_a_trainer_that_answers_nothing_it_says_what_is_known(uplink: dict[st
     asker._number = 30
     assert says in asker._what_is_known()
     assert "access rules" not in asker._what_is_known(), "that would be a guess"
+
+
+def test_what_a_run_has_sealed_is_asked_with_its_key_where_no_flag_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys_for(file: str, *_: object, **__: object) -> None:
+        if file:
+            raise ConfigError(f"sealed with {file}")
+
+    monkeypatch.setattr(robot_edge.evaluation.evaluate, "payload_keys_for", keys_for)
+    run = RobotConfig.from_flags(source="sim:", payload_key="r1/payload.key")
+    nobody: Any = None
+    with pytest.raises(ConfigError, match="sealed with r1/payload"), _cloud(CONFIG, run, nobody, 0, nobody):
+        pytest.fail("it connects")
