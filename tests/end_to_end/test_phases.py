@@ -39,6 +39,8 @@ def _runs(mosquitto_url: str, launcher: Launcher, pictures: Path) -> dict[str, P
         str(sum(SIM_PHASES) + SIM_HELD_OUT),
         "--rehearse",
         "0",
+        "--seed",
+        "0",
     ]
     robots = {
         "folder": launcher.robot(mosquitto_url, "folder", f"folder:{pictures}/few", *colours),

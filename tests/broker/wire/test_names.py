@@ -19,7 +19,7 @@ OURS, THEIRS = KeyedNames(SivCipher(bytes(64))), KeyedNames(SivCipher(bytes([1])
 SCRIPTS = ["mug", "x", "köttur", "кошка", "猫と犬", "قطة", "🍎 apple", "a" * 31, "~", "~mug", '"', "\\", "?!"]
 # Texts that hold no class names: whatever is added to a message belongs here, or has a mark.
 NAMELESS = {
-    *(("robot-state", name) for name in ("weights", "former", "boot", "run", "weights_digest")),
+    *(("robot-state", name) for name in ("weights", "rest_weights", "former", "boot", "run", "weights_digest")),
     *(("command", name) for name in ("id", "action", "region")),
     *(("class-edit", name) for name in ("boot", "change")),
     *(("activations", name) for name in ("boot", "split")),
