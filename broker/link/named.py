@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 
 from broker.errors import MalformedMessage
 from broker.link.base import Deliveries, Link
 from broker.link.inbox import MESSAGES_PER_SECOND, Delivery
+from broker.link.through import ThroughLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack
 from broker.wire.messages import Command, CommandResult
@@ -30,42 +29,13 @@ def named(link: Link, names: ClassNames) -> Link:
     return NamedLink(link, names) if isinstance(names, KeyedNames) else link
 
 
-class NamedLink:
+class NamedLink(ThroughLink):
     """A Link through another one."""
 
     def __init__(self, link: Link, names: KeyedNames) -> None:
-        self._link = link
+        super().__init__(link)
         self._names = names
         self._said_unsent = False
-
-    @property
-    def connected(self) -> bool:
-        return self._link.connected
-
-    @property
-    def connections(self) -> int:
-        return self._link.connections
-
-    @property
-    def problem(self) -> str:
-        return self._link.problem
-
-    @property
-    def heard_at(self) -> float:
-        return self._link.heard_at
-
-    @property
-    def dropped(self) -> int:
-        return self._link.dropped
-
-    def take_dropped(self) -> Counter[str]:
-        return self._link.take_dropped()
-
-    def know(self, senders: Iterable[str]) -> None:
-        self._link.know(senders)
-
-    def subscribe(self, topic_filter: str) -> None:
-        self._link.subscribe(topic_filter)
 
     def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> Deliveries:
         return _Revealed(self._link.mailbox(topic_filter, per_second), self._names)
@@ -87,9 +57,6 @@ class NamedLink:
                 return _revealed(delivery, self._names)
             timeout = 0.0
         return None
-
-    def reconnect(self) -> None:
-        self._link.reconnect()
 
     def close(self, farewell: tuple[str, bytes] | None = None) -> None:
         self._link.close(farewell)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from broker.errors import MalformedMessage, Unopened
 from broker.link.base import Deliveries, Link
 from broker.link.inbox import MESSAGES_PER_SECOND, Delivery, lane_of
+from broker.link.through import ThroughLink
 from broker.security.payload_keys import RobotKeys
 from broker.security.sealing import Sealing
 from broker.wire import topics
@@ -36,7 +37,7 @@ FAULTS = {
 log = logging.getLogger("link")
 
 
-class SealedLink:
+class SealedLink(ThroughLink):
     """Seals for, and opens from, the link that carries. What does not open is counted and never unpacked.
 
     refused: how many payloads were refused, by why.
@@ -44,8 +45,8 @@ class SealedLink:
 
     def __init__(self, link: Link, sealing: Sealing, clock: Callable[[], float] = time.monotonic) -> None:
         """link: its will, if any, was sealed by the same sealing."""
+        super().__init__(link)
         self.refused: Counter[str] = Counter()
-        self._link = link
         self._sealing = sealing
         self._clock = clock
         self._known: frozenset[str] = frozenset()
@@ -53,22 +54,6 @@ class SealedLink:
         self._dropped: Counter[str] = Counter()
         self._complaints: dict[tuple[str, str], float] = {}
         self._next_hello = float("-inf")
-
-    @property
-    def connected(self) -> bool:
-        return self._link.connected
-
-    @property
-    def connections(self) -> int:
-        return self._link.connections
-
-    @property
-    def problem(self) -> str:
-        return self._link.problem
-
-    @property
-    def heard_at(self) -> float:
-        return self._link.heard_at
 
     @property
     def dropped(self) -> int:
@@ -84,9 +69,6 @@ class SealedLink:
         self._known = frozenset(senders)
         self._link.know(self._known)
 
-    def subscribe(self, topic_filter: str) -> None:
-        self._link.subscribe(topic_filter)
-
     def mailbox(self, topic_filter: str, per_second: float = MESSAGES_PER_SECOND) -> Deliveries:
         return _Opening(self._link.mailbox(topic_filter, per_second), self._open)
 
@@ -99,9 +81,6 @@ class SealedLink:
 
     def receive(self, timeout: float) -> Delivery | None:
         return _next(self._link.receive, self._open, timeout)
-
-    def reconnect(self) -> None:
-        self._link.reconnect()
 
     def close(self, farewell: tuple[str, bytes] | None = None) -> None:
         self._link.close(farewell and (farewell[0], self._sealing.seal(*farewell)))
