@@ -71,6 +71,15 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
             raise ConfigError(f"{config.run_path} holds a run with {flag} {before!r}, not {now!r}: {advice}")
 
 
+def check_still_sealed(former: dict[str, Any], run: Path, *, is_sealed: bool) -> None:
+    """Raise ConfigError where payloads of a run were sealed and would go in the clear from now on."""
+    if (key := former.get("payload_key")) and not is_sealed:
+        raise ConfigError(
+            f"{run} holds a run whose payloads were sealed with --payload-key {key}, and now no key is given: give it "
+            "again, or choose another --run-dir to send in the clear"
+        )
+
+
 def pack_compute(compute: Compute) -> dict[str, Any]:
     """Return how the network is computed, as JSON can hold it."""
     return {"device": compute.device.type, **compute.settings}

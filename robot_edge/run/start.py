@@ -51,7 +51,7 @@ from robot_edge.run.live import live
 from robot_edge.run.outcome import verdict
 from robot_edge.run.replay import replay
 from robot_edge.run.robot_run import RobotRun, assemble
-from robot_edge.run.same_run import check_same_run, unpack_compute, without_checkpoint
+from robot_edge.run.same_run import check_same_run, check_still_sealed, unpack_compute, without_checkpoint
 from robot_edge.run.secret_seed import keep_seed, seed_of
 from robot_edge.run.source_files import SourceFiles, begin_behind, files_of, go_on_with, read_files
 from robot_edge.sources.frames import Numbering, PacedSource
@@ -133,6 +133,8 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     elif config.network.former_run:
         check_names_key(config.network.former_run, names.fingerprint, "--weights")
     keys = payload_keys_for(config.uplink.payload_key, credentials, robot=config.robot) if credentials else None
+    if former is not None and credentials:
+        check_still_sealed(former, config.run_path, is_sealed=keys is not None)
     set_threads(config.threads)
     device = choose_device(config.device)
     seed_torch(config.seed)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from broker.errors import ConfigError
+from hierarchy.runtime.run_folder import CONFIG, METRICS
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.same_run import check_same_run
+from robot_edge.run.same_run import check_same_run, check_still_sealed
+from robot_edge.run.start import prepare
 
 STREAM = "rtsp://me:s3cret@cam/live"
 
@@ -32,6 +37,16 @@ def test_other_frames_or_labels_are_another_run(setting: str) -> None:
     settings: dict[str, Any] = {"source": "bag:a", setting: "b:c"}
     with pytest.raises(ConfigError, match=f"--{setting.replace('_', '-')} .* not 'b:c'"):
         check_same_run(former, RobotConfig.from_flags(**settings))
+
+
+def test_a_run_that_was_sealed_does_not_go_on_in_the_clear(tmp_path: Path) -> None:
+    config = RobotConfig.from_flags(source="sim:", seed=0, broker="mqtt://127.0.0.1:1", run_dir=str(tmp_path))
+    sealed = replace(config, uplink=replace(config.uplink, payload_key="r1/payload.key"))
+    (tmp_path / CONFIG).write_text(tomli_w.dumps(sealed.as_toml()))
+    (tmp_path / METRICS).write_text("{}\n")  # else nothing was learned, and the folder holds no run
+    with pytest.raises(ConfigError, match=r"sealed with --payload-key r1/payload\.key, and now no key is given"):
+        prepare(config)
+    check_still_sealed(sealed.as_toml(), tmp_path, is_sealed=True)
 
 
 def test_a_refusal_shows_no_password() -> None:
