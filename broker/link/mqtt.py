@@ -34,6 +34,8 @@ RECONNECT_SECONDS = (1, 30)
 ECHO_SECONDS = 3 * HEARTBEAT_SECONDS
 # A broker sends an echo right behind its acknowledgement.
 REMINDER_SECONDS = 1.0
+# Between two answers to our own will: whoever copies that should not make us shout.
+WILL_SECONDS = 1.0
 
 # So many connections in a row that ended within so long behind a message of ours: the broker may have a limit for them.
 SHORT_LIVED, SHORT_SECONDS = 3, 5.0
@@ -62,7 +64,8 @@ class MqttLink:
         """Start connecting, and go on trying until closed.
 
         name: what the broker's log shows. A random part makes it a client id that nobody can guess: whoever connects
-        under the same one ends our connection.
+        under the same one ends our connection. Each connection has another one: a node of a cluster that died keeps
+        what it knew of the id before.
         will: topic and payload of the retained message that the broker publishes when we are gone without a word.
         wanted: given the topic of what came in, whether it is to be delivered; called on the link's thread.
         Raises ConfigError where the URL is none or the credentials do not fit it.
@@ -82,13 +85,16 @@ class MqttLink:
         self._greeted = False  # whether the broker said a word of MQTT on this connection
         self._asked: dict[int | None, str] = {}  # subscriptions without an answer yet
         self._denied = ""
+        self._will = will
         self._own_topic = will[0] if will else None
+        self._said: bytes | None = None  # what we announced last on this connection
+        self._next_repeat = 0.0
         self._announcement: mqtt.MQTTMessageInfo | None = None
         self._reminder: mqtt.MQTTMessageInfo | None = None  # an announcement made when the echo was overdue
         self._denied_at: float | None = None
         self._echo_due: float | None = None
         self._echoed = False
-        self._client = _Client(self._connection_failed, f"{name}-{secrets.token_hex(8)}")
+        self._client = _Client(self._connection_failed, name)
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
@@ -146,6 +152,8 @@ class MqttLink:
         if not self.connected:
             return False
         self._largest = max(self._largest, len(payload))
+        if topic == self._own_topic and retain:
+            self._said = payload
         sent = self._client.publish(topic, payload, qos, retain)
         accepted = sent.rc == mqtt.MQTT_ERR_SUCCESS
         if topic == self._own_topic and qos and accepted:
@@ -172,6 +180,7 @@ class MqttLink:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self, farewell: tuple[str, bytes] | None = None) -> None:
+        self._said = None
         if farewell and self.connected:
             sent = self._client.publish(farewell[0], farewell[1], qos=1, retain=True)
             sent.wait_for_publish(timeout=2)
@@ -210,6 +219,7 @@ class MqttLink:
             self._problem = refusal(str(reason), self.address, self._credentials)
             return
         self._asked.clear()
+        self._said = None
         self._announcement = self._reminder = self._echo_due = self._denied_at = None
         # In this order, so that states come in before what refers to them.
         for topic_filter in self._inbox.filters:
@@ -239,7 +249,17 @@ class MqttLink:
             return
         if topic == self._own_topic and not message.retain:
             self._echoed = True
+            self._answer_will(message.payload)
         self._inbox.put(Delivery(topic, bytes(message.payload), message.retain))
+
+    def _answer_will(self, payload: bytes) -> None:
+        """Say again that we are here, where the broker said the contrary over what we announced.
+
+        It may find out late that a connection is dead: the one before this one, whose will it still has.
+        """
+        if self._will and payload == self._will[1] and self._said and time.monotonic() >= self._next_repeat:
+            self._next_repeat = time.monotonic() + WILL_SECONDS
+            self._client.publish(self._will[0], self._said, qos=1, retain=True)
 
     def _on_socket_open(self, _client: mqtt.Client, _data: Any, sock: Any) -> None:
         self._greeted = False
@@ -266,9 +286,10 @@ class _Client(mqtt.Client):
     before anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
     """
 
-    def __init__(self, failed: Callable[[OSError | UnicodeError], None], client_id: str) -> None:
-        super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv311, clean_session=True)
+    def __init__(self, failed: Callable[[OSError | UnicodeError], None], name: str) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv311, clean_session=True)
         self._failed = failed
+        self._name = name
         self.failure: BaseException | None = None  # what ended paho's thread
         self._unread = memoryview(b"")
 
@@ -284,6 +305,7 @@ class _Client(mqtt.Client):
     def reconnect(self) -> MQTTErrorCode:
         self.drop_out_messages()
         self._unread = memoryview(b"")
+        self._client_id = f"{self._name}-{secrets.token_hex(8)}".encode()  # paho has no other way to change it
         try:
             return super().reconnect()
         except UnicodeError as error:  # a name that no DNS could hold; it would end paho's thread

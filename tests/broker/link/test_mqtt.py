@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -402,6 +403,47 @@ def test_last_will_when_the_connection_breaks(broker_url: str) -> None:
         late.subscribe("broken/+/state")
         assert receive(late) == Delivery(*will, retained=True)
         wait_until("second connection", lambda: robot.connections == 2)
+
+
+@pytest.mark.mosquitto
+def test_a_will_that_comes_late_is_answered(mosquitto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker finds out late that a connection is dead, and its will goes over what the next one announced."""
+    monkeypatch.setattr(link_module, "WILL_SECONDS", 0.0)
+    topic, gone = "late-will/r1/state", b"gone without a word"
+    with ExitStack() as links:
+        trainer = MqttLink(mosquitto_url, "late-will-trainer")
+        links.callback(trainer.close)
+        trainer.subscribe(topic)
+        settle(connected(trainer), "late-will/settled")
+        former, robot = (MqttLink(mosquitto_url, "late-will-robot", will=(topic, gone)) for _ in range(2))
+        links.callback(former.close)
+        connected(former)
+        connected(robot)
+        robot.publish(topic, b"here", qos=1, retain=True)
+        assert receive(trainer).payload == b"here"
+        sock = former._client.socket()
+        assert isinstance(sock, socket.socket)
+        sock.shutdown(socket.SHUT_RDWR)
+        assert [receive(trainer).payload for _ in range(2)] == [gone, b"here"]
+        robot.close(farewell=(topic, gone))
+        assert settle(trainer, "late-will/settled-again") == [Delivery(topic, gone, retained=False)]
+
+
+def test_each_connection_has_a_client_id_of_its_own() -> None:
+    """A node of a cluster that died keeps what it knew of the one before, and who comes with that again is stuck."""
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        broker.settimeout(TIMEOUT_S)
+        link = MqttLink(f"mqtt://127.0.0.1:{broker.getsockname()[1]}", "r1")
+        ids = []
+        for _ in range(3):
+            connection, _ = broker.accept()
+            with connection:
+                # MQTT 3.1.1, section 3.1: a header of 12 bytes, the identifier's length, and the identifier.
+                packet = connection.recv(1000)
+                ids.append(packet[14 : 14 + int.from_bytes(packet[12:14], "big")].decode())
+        link.close()
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("r1-[0-9a-f]{16}", one) for one in ids), ids
 
 
 def test_no_last_will_after_a_farewell(broker_url: str) -> None:
