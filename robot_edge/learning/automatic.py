@@ -19,7 +19,11 @@ FROM_SCRATCH: dict[str, Any] = {
     "weights": "none",
     "freeze": "",
     "exit": "cut",
+    "privacy": "off",
+    "hide": "none",
 }
+# What says how little may cross; it is no word on which network it is.
+OF_WHAT_CROSSES = ("privacy", "hide")
 # What crosses where it should tell little of frames: that is decided by places, channels and bits, not by what a front
 # learns to hide (docs/decisions/0076-the-front-tells-less.md).
 PRIVATE: dict[Privacy, dict[str, Any]] = {
@@ -38,8 +42,8 @@ CAMERA_BACKBONE = "timm:tf_efficientnet_lite0"
 
 
 def is_untouched(network: NetworkSettings) -> bool:
-    """Whether nothing was said of the network."""
-    return all(getattr(network, name) == value for name, value in AUTOMATIC.items())
+    """Whether nothing was said of the network. How little it may tell says nothing of it."""
+    return all(getattr(network, name) == value for name, value in AUTOMATIC.items() if name not in OF_WHAT_CROSSES)
 
 
 def of_camera(network: NetworkSettings) -> NetworkSettings:
@@ -49,16 +53,26 @@ def of_camera(network: NetworkSettings) -> NetworkSettings:
 
 def from_scratch(network: NetworkSettings) -> NetworkSettings:
     """Return the settings with those of a network from scratch where nobody chose."""
-    hidden = {"bits": HIDING_BITS} if network.hide else {}
+    network = _telling_what_it_may(network)
+    hidden = {"bits": HIDING_BITS} if network.hidden_path else {}
     return _filled(network, {**FROM_SCRATCH, **PRIVATE[network.privacy], **hidden})
 
 
 def as_before(network: NetworkSettings, former: Mapping[str, Any]) -> NetworkSettings:
     """Return the settings with those of a former run where nobody chose. former: its config.toml.
 
-    An older run has written no empty ones down.
+    So what was private stays private. Where a level is chosen that the former run did not have, places and bits are
+    those of the level; channels stay, as the weights have them. An older run has written no empty settings down.
     """
-    return _filled(network, {**FROM_SCRATCH, **{name: former[name] for name in AUTOMATIC if name in former}})
+    before = {**FROM_SCRATCH, **{name: former[name] for name in AUTOMATIC if name in former}}
+    asked = _filled(network, before)
+    if asked.privacy != before["privacy"] and asked.privacy != "off":
+        still = asked.stands_still
+        shape = {"bits": min(asked.bits, STILL_BITS[asked.privacy])} if still else dict(PRIVATE[asked.privacy])
+        before |= {name: value for name, value in shape.items() if name != "bottleneck"}
+    if asked.hidden_path and asked.hide != before["hide"]:
+        before["bits"] = HIDING_BITS
+    return _filled(network, before)
 
 
 def resolved(network: NetworkSettings) -> NetworkSettings:
@@ -71,6 +85,7 @@ def resolved(network: NetworkSettings) -> NetworkSettings:
         return network
     if network.weights in {"auto", "none"} or network.former_run:
         return from_scratch(network)
+    network = _telling_what_it_may(network)
     # Only here, as they import torch: most settings are resolved without.
     from hierarchy.backbone import SMALL_IMAGE, build_backbone, input_spec
     from hierarchy.default_cut import default_cut
@@ -84,6 +99,11 @@ def resolved(network: NetworkSettings) -> NetworkSettings:
         found = default_cut(build_backbone(network.backbone, image_size=network.image_size, weights="none"))
         network = _filled(network, {**vars(found), "bits": min(found.bits, STILL_BITS[network.privacy])})
     return from_scratch(network)
+
+
+def _telling_what_it_may(network: NetworkSettings) -> NetworkSettings:
+    """Return the settings with nothing left open of how little crosses."""
+    return _filled(network, {name: FROM_SCRATCH[name] for name in OF_WHAT_CROSSES})
 
 
 def _filled(network: NetworkSettings, values: Mapping[str, Any]) -> NetworkSettings:

@@ -13,8 +13,8 @@ from hierarchy.runtime.command_line import check_range
 from hierarchy.runtime.settings import is_weights_file
 from robot_edge.learning.framing import WHOLE_TEXT, Fit, Region, parse_region
 
-# How little what crosses may tell of a frame.
-Privacy = Literal["off", "low", "medium", "high"]
+# How little what crosses may tell of a frame. auto is none of these levels once the settings are resolved.
+Privacy = Literal["auto", "off", "low", "medium", "high"]
 
 # What leaves a setting open, by its name.
 AUTOMATIC = {
@@ -27,6 +27,8 @@ AUTOMATIC = {
     "weights": "auto",
     "freeze": "auto",
     "exit": "auto",
+    "privacy": "auto",
+    "hide": "auto",
 }
 
 
@@ -54,15 +56,17 @@ class NetworkSettings:
     image_size: int = 0
     """Side of the square that frames are scaled to, in pixels. 0: 32, but with pretrained weights what they were
     trained for."""
-    privacy: Privacy = "off"
+    privacy: Privacy = "auto"
     """How little what crosses tells of a frame (docs/how-to/tell-less.md). It says what --pool, --bottleneck and --bits
     come to where they are left open: low 2 x 2 averages of 16 channels, medium the same at one bit, high one average
     of 32 channels at one bit; of a network that stands still, fewer bits. And nothing is sent before an attack on the
-    robot's own frames has found the front to hold that line: they are held back, and encoded anew."""
-    hide: str = ""
+    robot's own frames has found the front to hold that line: they are held back, and encoded anew. auto: off, but with
+    --weights of a former run as it was there."""
+    hide: str = "auto"
     """An attribute that the cloud must not learn, such as who or where: a folder with a sub-folder of frames for each
     of its values, or a CSV file with the columns file and value. The front learns to tell none of it, and the frames
-    stay here. It takes --bits 1, which --bits 0 then comes to."""
+    stay here. It takes --bits 1, which --bits 0 then comes to. none hides nothing. auto: nothing, but with --weights of
+    a former run what that run hid."""
     look: str = WHOLE_TEXT
     """Where in each frame to look: left, top, width and height, as in 160,48,320,384 (pixels) or 25%,10%,50%,80%.
     Where else to look can be said while a live robot runs."""
@@ -99,7 +103,7 @@ class NetworkSettings:
     @property
     def hidden_path(self) -> Path | None:
         """The path that --hide names; None where nothing is to be hidden."""
-        return typed_path(self.hide) if self.hide else None
+        return typed_path(self.hide) if self.hide not in {"", "auto", "none"} else None
 
     @property
     def frozen_layers(self) -> tuple[str, ...]:

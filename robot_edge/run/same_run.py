@@ -11,7 +11,8 @@ import torch
 from broker.errors import ConfigError
 from hierarchy.device import Compute
 from hierarchy.runtime.settings import flat_fields
-from robot_edge.learning.automatic import FROM_SCRATCH
+from robot_edge.learning.automatic import FROM_SCRATCH, OF_WHAT_CROSSES
+from robot_edge.learning.settings import NetworkSettings
 from robot_edge.run.config import RobotConfig
 
 # What a run may be taken up with another value of: it changes neither the network nor which frames come, and in which
@@ -63,7 +64,9 @@ def check_same_run(former: dict[str, Any], config: RobotConfig) -> None:
         "with the settings in its config.toml"
     )
     settings = config.as_toml()  # passwords masked, as they are in the former ones
-    for name, one in flat_fields(RobotConfig).items():
+    fields = flat_fields(RobotConfig)
+    for name in sorted(fields, key=lambda name: name not in OF_WHAT_CROSSES):  # else what these shape would be named
+        one = fields[name]
         before = former.get(name, FROM_SCRATCH.get(name, "" if one.default is MISSING else one.default))
         now = settings.get(name, "")
         if name not in free and before != now:
@@ -78,6 +81,19 @@ def check_still_sealed(former: dict[str, Any], run: Path, *, is_sealed: bool) ->
             f"{run} holds a run whose payloads were sealed with --payload-key {key}, and now no key is given: give it "
             "again, or choose another --run-dir to send in the clear"
         )
+
+
+def taken_over(asked: NetworkSettings, now: NetworkSettings) -> list[str]:
+    """Return what to say of the privacy that a run takes over from the one whose weights it begins with.
+
+    asked: settings as they were given, now: as they are with those of the former run.
+    """
+    return [
+        f"--{name} {getattr(now, name)}, as of the run whose weights this one begins with; --{name} "
+        f"{FROM_SCRATCH[name]} begins without"
+        for name in OF_WHAT_CROSSES
+        if getattr(asked, name) != getattr(now, name) != FROM_SCRATCH[name]
+    ]
 
 
 def pack_compute(compute: Compute) -> dict[str, Any]:

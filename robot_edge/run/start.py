@@ -51,7 +51,7 @@ from robot_edge.run.live import live
 from robot_edge.run.outcome import verdict
 from robot_edge.run.replay import replay
 from robot_edge.run.robot_run import RobotRun, assemble
-from robot_edge.run.same_run import check_same_run, check_still_sealed, unpack_compute, without_checkpoint
+from robot_edge.run.same_run import check_same_run, check_still_sealed, taken_over, unpack_compute, without_checkpoint
 from robot_edge.run.secret_seed import keep_seed, seed_of
 from robot_edge.run.source_files import SourceFiles, begin_behind, files_of, go_on_with, read_files
 from robot_edge.sources.frames import Numbering, PacedSource
@@ -122,7 +122,11 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     """
     former = former_settings(config.run_path)
     begun_with = config.network.former_run
+    asked = config.network
     config = config.resolved(former or (former_settings(begun_with) if begun_with else None))
+    if former is None and begun_with:
+        for line in taken_over(asked, config.network):
+            log.info("%s", line)
     config = dataclasses.replace(config, seed=seed_of(config.run_path, config.seed, former))
     if former is not None:
         check_same_run(former, config)

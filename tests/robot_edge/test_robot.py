@@ -116,6 +116,18 @@ def test_it_learns_is_taught_told_otherwise_saved_and_loaded(tmp_path: Path) -> 
         three.save(tmp_path / "copy")
 
 
+def test_a_robot_with_the_weights_of_a_private_one_is_private(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"image_size": SIZE, "batch": 16, "run_dir": str(tmp_path / "one")}
+    with edge.Robot("r1", privacy="medium", **settings) as one:
+        list(one.train(mixed("red", "green")))
+    heirs: dict[str, Any] = {"weights": str(tmp_path / "one"), "batch": 16}
+    for privacy, may_send in (("auto", False), ("off", True)):
+        with edge.Robot("r1", run_dir=str(tmp_path / privacy), privacy=privacy, **heirs) as heir:
+            run = heir._thread.run
+            assert (run.config.network.privacy, run.config.network.bits) == ("off" if may_send else "medium", 1)
+            assert run.state.may_send == may_send
+
+
 def test_a_pretrained_robot_whose_settings_were_left_open_is_told_otherwise_saved_and_loaded(tmp_path: Path) -> None:
     name = "shufflenet_v2_x0_5"
     torch.save(models.get_model(name, weights=None).state_dict(), tmp_path / "w.pth")

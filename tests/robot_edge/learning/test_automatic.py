@@ -7,6 +7,7 @@ import pytest
 from robot_edge.learning.automatic import CAMERA_BACKBONE, FROM_SCRATCH, as_before, from_scratch, resolved
 from robot_edge.learning.settings import AUTOMATIC, NetworkSettings
 from robot_edge.run.config import RobotConfig
+from robot_edge.run.same_run import taken_over
 
 LITE = "timm:tf_efficientnet_lite0"
 
@@ -92,3 +93,32 @@ def test_of_a_network_that_stands_still_fewer_bits_cross() -> None:
     found = {level: resolved(NetworkSettings(privacy=level, **photos)) for level in ("off", "medium", "high")}  # type: ignore[arg-type]
     assert found["off"].bits > found["medium"].bits > found["high"].bits
     assert len({(one.pool, one.bottleneck, one.cut) for one in found.values()}) == 1
+
+
+def begun_with(former: dict[str, object], **asked: object) -> NetworkSettings:
+    """Settings of a run that begins with the weights of one that had those."""
+    return resolved(as_before(NetworkSettings(weights="runs/r1", **asked), former))  # type: ignore[arg-type]
+
+
+def test_what_was_private_stays_private_unless_somebody_says_otherwise() -> None:
+    former = {**FROM_SCRATCH, "privacy": "medium", "pool": 2, "bottleneck": 16, "bits": 1, "hide": "people"}
+    left_open = begun_with(former)
+    assert (left_open.privacy, left_open.hide, str(left_open.hidden_path)) == ("medium", "people", "people")
+    openly = begun_with(former, privacy="off", hide="none")
+    assert (openly.privacy, openly.hidden_path) == ("off", None)
+    assert (begun_with(FROM_SCRATCH).privacy, begun_with(FROM_SCRATCH).hidden_path) == ("off", None)
+    assert taken_over(NetworkSettings(), left_open) == [
+        "--privacy medium, as of the run whose weights this one begins with; --privacy off begins without",
+        "--hide people, as of the run whose weights this one begins with; --hide none begins without",
+    ]
+    assert taken_over(NetworkSettings(privacy="off", hide="none"), openly) == []
+
+
+def test_a_level_that_the_former_run_did_not_have_shapes_what_crosses_but_for_the_channels() -> None:
+    openly = {**FROM_SCRATCH, "bottleneck": 8}
+    private = begun_with(openly, privacy="medium")
+    assert (private.pool, private.bits, private.bottleneck) == (2, 1, 8)
+    assert begun_with(openly, privacy="medium", pool=3, bits=2).pool == 3
+    assert begun_with(openly, hide="people").bits == 1
+    still = {**openly, "freeze": "all", "pool": 4, "bits": 4}
+    assert (begun_with(still, privacy="high").pool, begun_with(still, privacy="high").bits) == (4, 1)

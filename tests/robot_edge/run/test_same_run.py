@@ -49,9 +49,25 @@ def test_a_run_that_was_sealed_does_not_go_on_in_the_clear(tmp_path: Path) -> No
     check_still_sealed(sealed.as_toml(), tmp_path, is_sealed=True)
 
 
+@pytest.mark.parametrize(("now", "named"), [({}, "off"), ({"privacy": "low"}, "low")])
+def test_another_level_is_named_and_not_the_bits_that_it_comes_to(now: dict[str, Any], named: str) -> None:
+    former = RobotConfig.from_flags(source="sim:", privacy="medium").as_toml()
+    with pytest.raises(ConfigError, match=f"holds a run with --privacy 'medium', not '{named}'"):
+        check_same_run(former, RobotConfig.from_flags(source="sim:", **now))
+
+
+def test_what_was_hidden_stays_hidden() -> None:
+    former = RobotConfig.from_flags(source="sim:", hide="people").as_toml()
+    check_same_run(former, RobotConfig.from_flags(source="sim:", hide="people"))
+    with pytest.raises(ConfigError, match="holds a run with --hide 'people', not 'none'"):
+        check_same_run(former, RobotConfig.from_flags(source="sim:"))
+
+
 def test_a_refusal_shows_no_password() -> None:
     with pytest.raises(ConfigError, match="rtsp") as error:
-        check_same_run(RobotConfig.from_flags(source="sim:").as_toml(), RobotConfig.from_flags(source=STREAM))
+        check_same_run(
+            RobotConfig.from_flags(source="sim:").as_toml(), RobotConfig.from_flags(source=STREAM, weights="none")
+        )
     assert "s3cret" not in str(error.value)
 
 
