@@ -299,7 +299,7 @@ def draw(tables: list[Table], path: Path) -> None:
         x, y, ssim = (table.columns.index(name) for name in (FOUND, accuracy, "SSIM"))
         for row in table.rows:
             if row[y] is None:  # the mean picture
-                axes.axvline(max(row[x], 0.1), color="grey", linestyle=":", linewidth=1)
+                axes.axvline(max(float(row[x] or 0), 0.1), color="grey", linestyle=":", linewidth=1)
                 continue
             axes.plot(row[x], row[y], "o")
             axes.annotate(

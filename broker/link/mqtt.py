@@ -252,7 +252,7 @@ class MqttLink:
             self._answer_will(message.payload)
         self._inbox.put(Delivery(topic, bytes(message.payload), message.retain))
 
-    def _answer_will(self, payload: bytes) -> None:
+    def _answer_will(self, payload: bytes | bytearray) -> None:
         """Say again that we are here, where the broker said the contrary over what we announced.
 
         It may find out late that a connection is dead: the one before this one, whose will it still has.
