@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs this project into it: launch/setup.sh demo|docs|photos|test
-# For tests it also installs Debian packages where they are missing and where it may: mosquitto, ffmpeg and GStreamer as
-# cameras, and Chromium.
+# For tests it also installs Debian packages where they are missing and where it may: mosquitto, RabbitMQ and NATS, ffmpeg
+# and GStreamer as cameras, and Chromium.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -46,6 +46,8 @@ has() { PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin" command -v "$1
 install_tools() {
     local missing=()
     has mosquitto || missing+=(mosquitto)
+    has rabbitmq-server || missing+=(rabbitmq-server)
+    has nats-server || missing+=(nats-server)
     has ffmpeg || missing+=(ffmpeg)
     has chromium || has chromium-browser || has google-chrome || missing+=(chromium)
     has gst-launch-1.0 ||
@@ -58,8 +60,8 @@ install_tools() {
         echo "could not install ${missing[*]}; the test run will say what it left out"
         return
     fi
-    # Tests start their own. The service that came with the package would keep port 1883 from `local-broker`.
-    as_root systemctl disable --now mosquitto >/dev/null 2>&1 || true
+    # Tests start their own. The service that came with mosquitto would keep port 1883 from `local-broker`.
+    as_root systemctl disable --now mosquitto rabbitmq-server nats-server >/dev/null 2>&1 || true
 }
 
 make_venv

@@ -13,6 +13,7 @@ import pytest
 
 from broker.local.server import find_mosquitto, start_local_broker
 from broker.program.startup import prepare_pytorch
+from tests.broker_nodes import find_nats, find_rabbitmq
 from tests.crashes import pytest_configure, pytest_exception_interact, pytest_testnodedown
 
 # pytest looks for hooks in this file.
@@ -110,6 +111,10 @@ def missing() -> dict[str, tuple[str, str]]:
     lacking = {}
     if find_mosquitto() is None:
         lacking["mosquitto"] = "mosquitto", "sudo apt-get install mosquitto"
+    if find_rabbitmq() is None:
+        lacking["rabbitmq"] = "RabbitMQ", "sudo apt-get install rabbitmq-server"
+    if find_nats() is None:
+        lacking["nats"] = "NATS", "sudo apt-get install nats-server"
     if find_chromium() is None:
         lacking["chromium"] = "Chromium", "sudo apt-get install chromium"
     return lacking

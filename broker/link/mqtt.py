@@ -17,23 +17,19 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from broker.address import is_loopback, parse_broker_url
 from broker.errors import AccessDenied
+from broker.link.echo import Echo
 from broker.link.inbox import MESSAGES_PER_SECOND, NOBODY, Delivery, Inbox, everything
 from broker.link.mailbox import FairMailbox
 from broker.link.problems import ends_soon, explain, refusal, silent_end
+from broker.link.subscriptions import Subscriptions
 from broker.security.credentials import Credentials
 from broker.security.tls import TlsSocket, tls_context
 from broker.wire import topics
-from broker.wire.messages import HEARTBEAT_SECONDS
 
 # Must exceed the time that the largest message takes: 1 MB at 0.5 Mbit/s is 17 s.
 KEEPALIVE_SECONDS = 60
 # A broker that restarts is back in seconds; a fleet that lost its uplink should not knock every second for hours.
 RECONNECT_SECONDS = (1, 30)
-# An echo comes within a round trip. A broker may lose the first, sent while it still digests our subscription, so there
-# is time for that of the next heartbeat, and for a line that is slow.
-ECHO_SECONDS = 3 * HEARTBEAT_SECONDS
-# A broker sends an echo right behind its acknowledgement.
-REMINDER_SECONDS = 1.0
 # Between two answers to our own will: whoever copies that should not make us shout.
 WILL_SECONDS = 1.0
 
@@ -83,18 +79,13 @@ class MqttLink:
         self._short_lived = 0  # connections in a row that ended soon
         self._largest = 0  # bytes of the largest message on this connection
         self._greeted = False  # whether the broker said a word of MQTT on this connection
-        self._asked: dict[int | None, str] = {}  # subscriptions without an answer yet
-        self._denied = ""
+        self._subscriptions = Subscriptions()
         self._will = will
         self._own_topic = will[0] if will else None
         self._said: bytes | None = None  # what we announced last on this connection
         self._next_repeat = 0.0
-        self._announcement: mqtt.MQTTMessageInfo | None = None
-        self._reminder: mqtt.MQTTMessageInfo | None = None  # an announcement made when the echo was overdue
-        self._denied_at: float | None = None
-        self._echo_due: float | None = None
-        self._echoed = False
-        self._client = _Client(self._connection_failed, name)
+        self._echo = Echo()
+        self._client = _Client(name, self._connection_failed, self._ask_again)
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
@@ -157,18 +148,14 @@ class MqttLink:
         sent = self._client.publish(topic, payload, qos, retain)
         accepted = sent.rc == mqtt.MQTT_ERR_SUCCESS
         if topic == self._own_topic and qos and accepted:
-            if self._announcement is None:
-                self._announcement = sent
-            elif self._reminder is None and self._echo_due and time.monotonic() > self._echo_due:
-                self._reminder = sent
+            self._echo.announce(sent, time.monotonic())
         return accepted
 
     def receive(self, timeout: float) -> Delivery | None:
         if self._client.failure is not None:
             raise self._client.failure
         delivery = self._inbox.common.take(timeout)
-        # Once the broker let us, a change of its rules is no reason to end a robot that learns.
-        if not self._echoed:
+        if not self._echo.heard and (self._own_topic or self._subscriptions.denied):
             self._check_access()
         return delivery
 
@@ -190,25 +177,38 @@ class MqttLink:
     def _check_access(self) -> None:
         whose = f"user {self._credentials.username!r}" if self._credentials.username else "these credentials"
         advice = "use the --credentials that belong to this name, or the name that belongs to these credentials"
-        if self._denied:
-            raise AccessDenied(f"the broker at {self.address} forbids {whose} to read {self._denied}: {advice}")
-        announcement = self._announcement
-        if announcement is None or not (self.connected and announcement.is_published()):
-            return
-        now = time.monotonic()
-        self._echo_due = self._echo_due or now + ECHO_SECONDS
-        # Nothing at all may come through for a while: access rules are the reason only where the broker still answers.
-        if now > self._echo_due and self._reminder and self._reminder.is_published():
-            self._denied_at = self._denied_at or now + REMINDER_SECONDS
-        if self._denied_at and now > self._denied_at:
+        wanted = [topic_filter for topic_filter in self._wanted_filters() if topic_filter not in self._inbox.own]
+        if denied := [topic_filter for topic_filter in wanted if topic_filter in self._subscriptions.denied]:
+            raise AccessDenied(f"the broker at {self.address} forbids {whose} to read {' or '.join(denied)}: {advice}")
+        if not all(map(self._subscriptions.is_granted, wanted)):
+            return  # then no echo comes either, and that is no rule's doing
+        if self.connected and self._echo.is_missing(time.monotonic()):
             raise AccessDenied(
                 f"the broker at {self.address} lets {whose} in, but does not pass on what we publish on "
                 f"{self._own_topic}: its access rules forbid it; {advice}"
             )
 
+    def _wanted_filters(self) -> list[str]:
+        filters = list(self._inbox.filters)  # in this order, so that states come in before what refers to them
+        if self._own_topic and not any(topics.matches(one, self._own_topic) for one in filters):
+            filters.append(self._own_topic)
+        return filters
+
     def _ask_for(self, topic_filter: str) -> None:
-        _, number = self._client.subscribe(topic_filter, qos=1)
-        self._asked[number] = topic_filter
+        def send(topic_filter: str) -> int | None:
+            return self._client.subscribe(topic_filter, qos=1)[1]
+
+        self._subscriptions.ask(topic_filter, send, time.monotonic())
+
+    def _ask_again(self) -> None:
+        """Ask once more for what the broker refused, a while later: a cluster may only have been too slow."""
+        for topic_filter in self._subscriptions.due(time.monotonic()) if self.connected else ():
+            is_vital = topic_filter not in self._inbox.own
+            if is_vital and self._subscriptions.needs_another_connection(topic_filter):
+                self._subscriptions.begin()
+                self.reconnect()
+                return
+            self._ask_for(topic_filter)
 
     def _connection_failed(self, error: OSError | UnicodeError) -> None:
         self._problem = explain(error, self.address, lost=self._connections > 0)
@@ -218,14 +218,11 @@ class MqttLink:
         if reason.is_failure:
             self._problem = refusal(str(reason), self.address, self._credentials)
             return
-        self._asked.clear()
+        self._subscriptions.begin()
         self._said = None
-        self._announcement = self._reminder = self._echo_due = self._denied_at = None
-        # In this order, so that states come in before what refers to them.
-        for topic_filter in self._inbox.filters:
+        self._echo.begin()
+        for topic_filter in self._wanted_filters():
             self._ask_for(topic_filter)
-        if self._own_topic and not any(topics.matches(one, self._own_topic) for one in self._inbox.filters):
-            self._ask_for(self._own_topic)
         self._heard_at = time.monotonic()
         self._connections += 1
         self._came_up_at, self._largest = self._heard_at, 0
@@ -234,11 +231,11 @@ class MqttLink:
     def _on_subscribe(
         self, _client: mqtt.Client, _data: Any, number: int, reasons: list[Any], _properties: Any
     ) -> None:
-        topic_filter = self._asked.pop(number, " or ".join(self._inbox.filters))
-        if reasons[0].is_failure:
-            log.warning("the broker at %s forbids us to read %s", self.address, topic_filter)
-            if topic_filter not in self._inbox.own:
-                self._denied = topic_filter
+        granted = not reasons[0].is_failure
+        topic_filter = self._subscriptions.answer(number, granted=granted, now=time.monotonic())
+        if not granted:
+            says = "forbids us" if topic_filter in self._subscriptions.denied else "does not let us, for now,"
+            log.warning("the broker at %s %s to read %s", self.address, says, topic_filter)
 
     def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         self._heard_at = time.monotonic()
@@ -248,8 +245,8 @@ class MqttLink:
             self._inbox.common.drop(NOBODY)
             return
         if topic == self._own_topic and not message.retain:
-            self._echoed = True
-            self._answer_will(message.payload)
+            self._echo.heard = True
+            self._answer_will(bytes(message.payload))
         self._inbox.put(Delivery(topic, bytes(message.payload), message.retain))
 
     def _answer_will(self, payload: bytes | bytearray) -> None:
@@ -286,10 +283,12 @@ class _Client(mqtt.Client):
     before anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
     """
 
-    def __init__(self, failed: Callable[[OSError | UnicodeError], None], name: str) -> None:
+    def __init__(self, name: str, failed: Callable[[OSError | UnicodeError], None], turn: Callable[[], None]) -> None:
+        """failed: told why. turn: called on paho's thread, at least once a second while there is a connection."""
         super().__init__(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv311, clean_session=True)
-        self._failed = failed
         self._name = name
+        self._failed = failed
+        self._turn = turn
         self.failure: BaseException | None = None  # what ended paho's thread
         self._unread = memoryview(b"")
 
@@ -314,6 +313,10 @@ class _Client(mqtt.Client):
         except OSError as error:
             self._failed(error)
             raise
+
+    def loop_misc(self) -> MQTTErrorCode:
+        self._turn()
+        return super().loop_misc()
 
     def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """Handle all packets that have come. paho waits for the socket before each, though it has some read already."""

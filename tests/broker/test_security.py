@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import AccessDenied, ConfigError
+from broker.link import echo
 from broker.link import mqtt as link_module
 from broker.link.inbox import Delivery
 from broker.link.mqtt import MqttLink
@@ -330,7 +331,7 @@ def test_a_robot_cannot_read_what_is_for_another(broker: SecureBroker, connect: 
 def test_somebody_elses_credentials_are_noticed(
     broker: SecureBroker, connect: Connect, how: str, own: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "ECHO_SECONDS", 0.5)
+    monkeypatch.setattr(echo, "ECHO_SECONDS", 0.5)
     link = connected(connect(url_for(broker, how), login(broker, "r1", how), own=own))
     link.subscribe(own)
     with pytest.raises(AccessDenied, match="use the --credentials that belong to this name") as denied:
@@ -343,7 +344,7 @@ def test_somebody_elses_credentials_are_noticed(
 def test_the_right_credentials_are_not_suspected(
     broker: SecureBroker, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_module, "ECHO_SECONDS", 0.2)
+    monkeypatch.setattr(echo, "ECHO_SECONDS", 0.2)
     own = topic("trainer", "t1", "state")
     link = connected(connect(broker.certificate_url, login(broker, "t1"), own=own))
     deadline = time.monotonic() + 2

@@ -208,7 +208,7 @@ class Chaos:
         counts = _counts(self._folder / "robot" / "outbox.db")
         return Accounts(
             expected=Counter({_name(number): self.epochs for number in range(PICTURES)}),
-            trained=_trained(store),
+            trained=trained_on(store),
             taken=counts["taken"],
             queued=counts["queued"],
             dropped=counts["dropped"] + counts["rejected"],
@@ -239,8 +239,8 @@ def _counts(outbox: Path) -> dict[str, Counter[str]]:
     return counts
 
 
-def _trained(store: Path) -> Counter[str]:
-    """Count the fresh samples in the trainer's log by class."""
+def trained_on(store: Path) -> Counter[str]:
+    """Return the fresh samples in a trainer's log, by class."""
     trained: Counter[str] = Counter()
     with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as database:
         for (payload,) in database.execute("SELECT payload FROM events WHERE kind = 'batch'"):

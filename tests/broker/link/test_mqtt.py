@@ -20,6 +20,7 @@ from broker.address import BrokerAddress, parse_broker_url
 from broker.errors import AccessDenied, ConfigError
 from broker.link import inbox as inbox_module
 from broker.link import mqtt as link_module
+from broker.link import subscriptions
 from broker.link.base import Link
 from broker.link.inbox import Delivery
 from broker.link.mailbox import FairMailbox
@@ -41,8 +42,9 @@ Connect = Callable[[], Link]
 
 
 @pytest.fixture(autouse=True)
-def _reconnect_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_module, "RECONNECT_SECONDS", (1, 1))
+    monkeypatch.setattr(subscriptions, "WAIT_SECONDS", 0.1)
 
 
 def wait_until(what: str, condition: Callable[[], bool]) -> None:
