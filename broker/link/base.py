@@ -65,6 +65,12 @@ class Link(Protocol):
         forbids to read there is no error. per_second: what is read of one sender.
         """
 
+    def let_go(self, topic_filter: str) -> None:
+        """Receive nothing more for a mailbox: neither what is published, nor, with the next connection, what is kept.
+
+        What is in it already may still be taken.
+        """
+
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         """Hand a message to the broker; False (and nothing kept) while the link is down.
 

@@ -120,6 +120,12 @@ class Inbox:
         self.add_filter(topic_filter)
         return mailbox
 
+    def remove_mailbox(self, topic_filter: str) -> None:
+        """Deliver nothing more to a mailbox of its own, if there is one for that filter."""
+        if self.own.pop(topic_filter, None) is not None:
+            self.filters = [one for one in self.filters if one != topic_filter]
+            self._routes = {}
+
     def know(self, senders: frozenset[str]) -> None:
         """Give these senders, and no others, queues and budgets of their own."""
         if senders != self._known:

@@ -58,6 +58,9 @@ class MemoryLink:
         self._take_retained(topic_filter)
         return mailbox
 
+    def let_go(self, topic_filter: str) -> None:
+        self._inbox.remove_mailbox(topic_filter)
+
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         if self.connected:
             self._broker.deliver(topic, payload, retain)

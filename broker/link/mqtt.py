@@ -138,6 +138,11 @@ class MqttLink:
             self._ask_for(topic_filter)
         return mailbox
 
+    def let_go(self, topic_filter: str) -> None:
+        self._inbox.remove_mailbox(topic_filter)
+        if self.connected:
+            self._client.unsubscribe(topic_filter)
+
     def publish(self, topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
         # paho would keep what is published while offline, without bound and only in memory.
         if not self.connected:

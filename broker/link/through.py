@@ -43,5 +43,8 @@ class ThroughLink:
     def subscribe(self, topic_filter: str) -> None:
         self._link.subscribe(topic_filter)
 
+    def let_go(self, topic_filter: str) -> None:
+        self._link.let_go(topic_filter)
+
     def reconnect(self) -> None:
         self._link.reconnect()

@@ -1,6 +1,7 @@
 """Who may write and read which topics, and mosquitto's file for it.
 
-A robot writes only its own topics and reads only its own. A trainer reads what robots say and writes what is for them.
+A robot writes only its own topics and reads only its own, and what is for all of a fleet. A trainer reads what robots
+say and writes what is for them.
 What is not granted here is forbidden.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from broker.wire.topics import ANYONE, MAX_WORKERS, Channel, Role, topic, worker_name
+from broker.wire.topics import ANYONE, MAX_WORKERS, Channel, Role, exit_topic, piece_topic, topic, worker_name
 
 
 class Grant(NamedTuple):
@@ -21,6 +22,7 @@ class Grant(NamedTuple):
 def grants(role: Role, name: str) -> list[Grant]:
     """Return the rights of an identity. Reading includes what is retained."""
     said: tuple[Channel, ...] = ("state", "activations", "metrics", "ask", "probe")
+    exits = (exit_topic(ANYONE, ANYONE), piece_topic(ANYONE, ANYONE, ANYONE))
     if role == "robot":
         return [
             *(Grant("write", topic("robot", name, channel)) for channel in (*said, "prediction", "result")),
@@ -33,6 +35,8 @@ def grants(role: Role, name: str) -> list[Grant]:
                 for channel in ("state", "receipt", "answer", "probe-result", "prediction", "result")
             ),
             *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
+            # What it says in there belongs to a front, which only robots of its fleet have.
+            *(Grant("read", one) for one in exits),
         ]
     itself_and_workers = (name, *(worker_name(name, number) for number in range(MAX_WORKERS)))
     return [
@@ -45,6 +49,9 @@ def grants(role: Role, name: str) -> list[Grant]:
             for one in itself_and_workers
             for channel in ("state", "metrics")
         ),
+        # It reads what the trainer before it said, and goes on from there.
+        Grant("read", exits[0]),
+        *(Grant("write", one) for one in exits),
     ]
 
 

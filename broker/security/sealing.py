@@ -8,7 +8,7 @@ A sealed payload (docs/protocol.md, "Sealed payloads"):
     sequence  8 bytes, big-endian: of this boot on this topic, from 1; 0 is its last will
     body      ChaCha20-Poly1305: a count of 1 byte, so many times the first 8 bytes of a boot that the sender has heard,
               and the payload. The associated data is all before it, and the topic
-    signature 64 bytes, Ed25519 of all before it and the topic: on trainers' states only
+    signature 64 bytes, Ed25519 of all before it and the topic: on trainers' states, and on what is for a whole fleet
 
 Each boot has a key of its own for each topic, and counts its messages: no nonce comes twice.
 
@@ -62,6 +62,10 @@ class Opened(NamedTuple):
 
     payload: bytes
     fresh: bool
+
+
+# What is retained comes again with each subscription.
+RETAINED = frozenset({"state", "exit", "piece"})
 
 
 class _Group(NamedTuple):
@@ -244,10 +248,10 @@ class Sealing:
         return Opened(payload, fresh)
 
     def _check_new(self, topic: str, boot: bytes, place: Topic, sequence: int, known: _Incoming) -> None:
-        """Raise Unopened for what came before. A retained state comes again with each subscription, and a will."""
-        is_state = place.channel == "state"
-        may_repeat = is_state and sequence in {known.highest, WILL} and self._newest.get(topic) == boot
-        is_old = sequence < known.highest if is_state else known.knows(sequence)
+        """Raise Unopened for what came before. What is retained comes again with each subscription, and a will."""
+        is_retained = place.channel in RETAINED
+        may_repeat = is_retained and sequence in {known.highest, WILL} and self._newest.get(topic) == boot
+        is_old = sequence < known.highest if is_retained else known.knows(sequence)
         if not may_repeat and (is_old or known.knows(sequence)):
             raise Unopened("replayed", f"message {sequence:,} of its sender has come before")
 
@@ -261,26 +265,27 @@ class Sealing:
     def _wants_fresh(self, place: Topic) -> bool:
         """Whether only what was said to us as we are now counts there.
 
-        Trainers' words are for all robots, results and predictions for whoever listens: these name nobody. A state of
-        former days is told from others by whoever reads it, but for a trainer, who would begin a network anew for it.
+        Trainers' words are for all robots, or all of a fleet, results and predictions for whoever listens: these name
+        nobody. A state of former days is told from others by whoever reads it, but for a trainer, who would begin a
+        network anew for it.
         """
-        if place.role == "trainer" or place.channel in {"result", "prediction"}:
+        if place.role != "robot" or place.channel in {"result", "prediction"}:
             return False
         return place.channel != "state" or isinstance(self.keys, TrainerKeys)
 
     def _cipher(self, place: Topic, topic: str, boot: bytes) -> ChaCha20Poly1305:
-        key = self.keys.key_for(place.role, place.name)
+        key = self.keys.key_for(*_group(place))
         if key is None:
             raise Unopened("foreign", f"there is no key for {topic} here")
         return ChaCha20Poly1305(derive(key, f"payload {topic}", salt=boot))
 
 
 def _group(place: Topic) -> _Group:
-    return _Group(place.role, place.name if place.role == "robot" else "")
+    return _Group("robot", place.name) if place.role == "robot" else _Group("trainer", "")
 
 
 def _is_signed(place: Topic) -> bool:
-    return (place.role, place.channel) == ("trainer", "state")
+    return place.role == "fleet" or (place.role, place.channel) == ("trainer", "state")
 
 
 def _nonce(counted: bytes) -> bytes:

@@ -39,6 +39,15 @@ MAX_COUNT = 2**53  # the largest whole number that JSON readers keep exact
 MAX_EDITS = 10_000
 # An hour: who opens a teaching session and goes away should not have all that passes by taken for a mug.
 MAX_TEACH_SECONDS = 3600
+# Of what a fleet's exit is cut into: such a piece, sealed and with its topic, stays well within SEND_LIMIT_BYTES.
+PIECE_BYTES = 100_000
+# Pieces of an exit: 1,000 classes of 1,280 features take 26. Two versions lie beside each other.
+MAX_PIECES = 64
+# Of its classes: what a trainer takes of one robot where nobody says otherwise.
+MAX_EXIT_CLASSES = 1000
+# What a head takes of a frame. The largest backbones that there are have 4,096.
+MAX_FEATURES = 16_384
+DIGEST_BYTES = 32
 # More than any bound here needs. Python refuses to print numbers of over 4,300 digits, our errors would too.
 MAX_DIGITS = 20
 
@@ -76,6 +85,19 @@ Size = Annotated[int, Meta(ge=1)]
 # Of one sample, and of several.
 SampleShape = Annotated[tuple[Size, ...], sizes(MAX_DIMENSIONS - 1)]
 BatchShape = Annotated[tuple[Size, ...], sizes(MAX_DIMENSIONS)]
+
+
+PieceNumber = Annotated[int, within(0, 2 * MAX_PIECES - 1)]
+Piece = Annotated[
+    bytes, Meta(min_length=1, max_length=PIECE_BYTES, description=f"is not 1 to {PIECE_BYTES:,} bytes long")
+]
+Digest = Annotated[
+    bytes, Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES, description=f"is not {DIGEST_BYTES} bytes long")
+]
+Digests = Annotated[
+    tuple[Digest, ...],
+    Meta(min_length=1, max_length=MAX_PIECES, description=f"is not 1 to {MAX_PIECES} of {DIGEST_BYTES} bytes"),
+]
 
 
 def check_class_name(name: str) -> None:

@@ -1,13 +1,15 @@
 """Messages to bytes and back: pack(message) -> bytes, unpack(bytes) -> message. No I/O.
 
-What only the two ends read (activations, receipts, asks, answers) is msgpack. What people and other tools read (states,
-metrics, predictions) is JSON, so that mosquitto_sub or Grafana can show it. docs/protocol.md describes every field.
+What only the two ends read (activations, receipts, asks, answers, exits) is msgpack. What people and other tools read
+(states, metrics, predictions) is JSON, so that mosquitto_sub or Grafana can show it. docs/protocol.md describes every
+field.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any, NoReturn, TypeVar
 
 import msgpack
@@ -18,6 +20,9 @@ from broker.wire.bounds import (
     MAX_ANSWERED_CLASSES,
     MAX_COUNT,
     MAX_DIGITS,
+    MAX_EXIT_CLASSES,
+    MAX_PIECES,
+    PIECE_BYTES,
     RECEIVE_LIMIT_BYTES,
     SEALED,
     Text,
@@ -33,6 +38,8 @@ from broker.wire.messages import (
     ClassEdit,
     Command,
     CommandResult,
+    ExitPiece,
+    FleetExit,
     Message,
     Prediction,
     Probe,
@@ -61,10 +68,12 @@ KINDS: dict[str, type[Message]] = {
     "robot-metrics": RobotMetrics,
     "trainer-metrics": TrainerMetrics,
     "prediction": Prediction,
+    "fleet-exit": FleetExit,
+    "exit-piece": ExitPiece,
 }
 NAMES = {kind: name for name, kind in KINDS.items()}
 # Those that are msgpack; the others are JSON.
-BINARY = (ActivationBatch, ClassEdit, Receipt, Ask, Answer, Probe, ProbeResult)
+BINARY = (ActivationBatch, ClassEdit, Receipt, Ask, Answer, Probe, ProbeResult, FleetExit, ExitPiece)
 
 AnyMessage = TypeVar("AnyMessage")
 
@@ -137,6 +146,8 @@ def _check(message: Message) -> None:
             _check_edit(message)
         case Answer():
             _check_answer(message)
+        case FleetExit():
+            _check_exit(message)
 
 
 def _check_edit(edit: ClassEdit) -> None:
@@ -155,6 +166,15 @@ def _check_answer(answer: Answer) -> None:
         raise MalformedMessage(f"field 'probabilities' is not {count} numbers")
     if not count or list(shares) != sorted(shares, reverse=True):
         raise MalformedMessage(f"the probabilities of {count} classes are none, or not in falling order")
+
+
+def _check_exit(exit_: FleetExit) -> None:
+    check_class_names("classes", exit_.classes, most=MAX_EXIT_CLASSES)
+    size, pieces, end = exit_.size, len(exit_.pieces), exit_.first + len(exit_.pieces)
+    if not exit_.classes or size != 2 * len(exit_.classes) * (exit_.features + 1):
+        raise MalformedMessage(f"{size:,} bytes are not {len(exit_.classes)} classes of {exit_.features:,} features")
+    if pieces != math.ceil(size / PIECE_BYTES) or end > 2 * MAX_PIECES:
+        raise MalformedMessage(f"{size:,} bytes are not {pieces} pieces from number {exit_.first} on")
 
 
 def _from_msgpack(data: bytes) -> dict[str, Any]:

@@ -15,19 +15,25 @@ from numpy.typing import NDArray
 
 from broker.wire.bounds import (
     MAX_CHANNELS,
+    MAX_COUNT,
     MAX_DEADLINE_SECONDS,
     MAX_EDITS,
+    MAX_FEATURES,
     MAX_IMAGE_SIZE,
     MAX_SAMPLES,
     MAX_TEACH_SECONDS,
     Amount,
     Bits,
     Count,
+    Digest,
+    Digests,
     EditCount,
     Fraction,
     Identifier,
     IdentifierOrNone,
     Number,
+    Piece,
+    PieceNumber,
     SampleShape,
     Text,
     within,
@@ -46,6 +52,9 @@ Change = Literal["rename", "forget", "undo"]
 
 # Which end named a frame: the robot's early exit, or the cloud's segment.
 AnsweredBy = Literal["exit", "cloud"]
+
+# What an exit of a fleet looks at: what crosses the cut, or what the whole backbone makes of a frame.
+ExitOn = Literal["cut", "end"]
 
 # What became of a batch: trained (or evaluated), seen before, or refused with a reason.
 Outcome = Literal["accepted", "duplicate", "rejected"]
@@ -353,6 +362,47 @@ class Prediction:
     latency: Amount
 
 
+@dataclass(frozen=True, kw_only=True)
+class FleetExit:
+    """An exit for all robots of a fleet that have one front, and the pieces that it comes in (retained).
+
+    boot: of the trainer that made it. version: from 1; a later one counts more, whoever made it. made: Unix time in
+    seconds. front: digest of the front it belongs behind, as of RobotState. split: the SplitSpec's fingerprint. on,
+    features: what its head takes of a frame, and how many numbers. accuracy: of it, as it is sent, on held_out samples
+    of the fleet's robots; None for none. temperature, least_confidence: its calibration on those. first: the number of
+    its first piece. size, digest: of all pieces in a row, SHA-256. pieces: the digest of each.
+    """
+
+    boot: Identifier
+    version: Annotated[int, within(1, MAX_COUNT)]
+    made: Amount
+    front: Identifier
+    split: Identifier
+    on: ExitOn
+    features: Annotated[int, within(1, MAX_FEATURES)]
+    classes: tuple[str, ...] = field(metadata=NAMES_CLASSES)
+    accuracy: Fraction | None = None
+    held_out: Count
+    temperature: Annotated[float, within(0.01, 100)]
+    least_confidence: Fraction
+    first: PieceNumber
+    size: Count
+    digest: Digest
+    pieces: Digests
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExitPiece:
+    """A part of a fleet's exit (retained). Whose it is says its digest."""
+
+    data: Piece
+
+
+def exit_place(front: str, split: str, on: ExitOn) -> str:
+    """Return 16 hexadecimal digits: the exits of a fleet that lie together replace one another."""
+    return hashlib.sha256(f"{front} {split} {on}".encode()).hexdigest()[:16]
+
+
 Message = (
     RobotState
     | TrainerState
@@ -368,4 +418,6 @@ Message = (
     | Prediction
     | Probe
     | ProbeResult
+    | FleetExit
+    | ExitPiece
 )

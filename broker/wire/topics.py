@@ -3,9 +3,10 @@
     reflexarc/1/robot/<robot>/state | activations | receipt | metrics | ask | answer | probe | probe-result
     reflexarc/1/robot/<robot>/prediction | command | result
     reflexarc/1/trainer/<trainer>/state | metrics
+    reflexarc/1/fleet/<fleet>/<place>/exit | piece/<number>
 
 A trainer's workers are trainers named <trainer>-0, <trainer>-1 and so on.
-The 1 is the protocol's version. AWS IoT Core allows seven slashes; these have four.
+The 1 is the protocol's version. AWS IoT Core allows seven slashes; these have six at most.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ Channel = Literal[
     "result",
 ]
 
+# What a trainer says to all robots of a fleet: no identity of the broker's is one.
+FleetChannel = Literal["exit", "piece"]
+
 PREFIX = "reflexarc/1"
 ANYONE = "+"
 
@@ -38,19 +42,30 @@ MAX_WORKERS = 16
 
 # A name becomes a topic level, a folder and a client id, so it is kept to what all three allow.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+FLEET = re.compile(rf"{PREFIX}/fleet/({NAME.pattern})/[0-9a-f]{{16}}/(?:(exit)|(piece)/(?:0|[1-9][0-9]{{0,2}}))")
 
 
 class Topic(NamedTuple):
     """A topic's parts."""
 
-    role: Role
+    role: Role | Literal["fleet"]
     name: str
-    channel: Channel
+    channel: Channel | FleetChannel
 
 
 def topic(role: Role, name: str, channel: Channel) -> str:
     """Build a topic; the name ``ANYONE`` builds a filter for all names."""
     return f"{PREFIX}/{role}/{name}/{channel}"
+
+
+def exit_topic(fleet: str, place: str) -> str:
+    """Return where the manifest of a fleet's exit lies. place: `messages.exit_place`, or ``ANYONE`` for a filter."""
+    return f"{PREFIX}/fleet/{fleet}/{place}/exit"
+
+
+def piece_topic(fleet: str, place: str, number: int | str) -> str:
+    """Return where a piece of a fleet's exit lies. place, number: of it, or ``ANYONE`` for a filter."""
+    return f"{PREFIX}/fleet/{fleet}/{place}/piece/{number}"
 
 
 def sender(role: Role, name: str) -> str:
@@ -60,6 +75,8 @@ def sender(role: Role, name: str) -> str:
 
 def parse(text: str) -> Topic:
     """Take a topic apart. Raises MalformedMessage where it is none of ours."""
+    if found := FLEET.fullmatch(text):
+        return Topic("fleet", found[1], found[2] or found[3])  # type: ignore[arg-type]
     role, name, channel = [*text.removeprefix(PREFIX + "/").split("/"), "", "", ""][:3]
     known = role in get_args(Role) and channel in get_args(Channel) and NAME.fullmatch(name)
     if not known or topic(role, name, channel) != text:  # type: ignore[arg-type]

@@ -184,7 +184,12 @@ class Incoming:
             self._reject(topic.name, str(error), now)
 
     def _take_of_robot(
-        self, name: str, channel: topics.Channel, robot: Robot | None, delivery: Delivery, now: float
+        self,
+        name: str,
+        channel: topics.Channel | topics.FleetChannel,
+        robot: Robot | None,
+        delivery: Delivery,
+        now: float,
     ) -> None:
         match channel:
             case "state":

@@ -202,6 +202,22 @@ def test_a_mailbox_of_its_own(connect: Connect) -> None:
     assert (trainer.receive(0), mailbox.take(0)) == (None, None)
 
 
+def test_nothing_more_comes_for_a_mailbox_that_was_let_go(connect: Connect) -> None:
+    robot, trainer = connect(), connect()
+    trainer.publish("gone/piece/3", b"kept", qos=1, retain=True)
+    mailbox = robot.mailbox("gone/piece/3")
+    assert mailbox.take(TIMEOUT_S) == Delivery("gone/piece/3", b"kept", retained=True)
+    robot.let_go("gone/piece/3")
+    settle(robot, "gone/settled")
+    trainer.publish("gone/piece/3", b"newer", qos=1, retain=True)
+    robot.reconnect()
+    wait_until("second connection", lambda: robot.connections == 2 and robot.connected)
+    settle(robot, "gone/settled again")
+    assert (mailbox.take(0), robot.receive(0)) == (None, None)
+    again = robot.mailbox("gone/piece/3")
+    assert again.take(TIMEOUT_S) == Delivery("gone/piece/3", b"newer", retained=True)
+
+
 def test_what_nobody_takes_from_a_mailbox_makes_room(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "MAILBOX_LIMIT", 2)
     link = connect()

@@ -5,7 +5,14 @@ from typing import get_args
 import pytest
 
 from broker.security.access import acl_with, acl_without, grants, role_in_acl
-from broker.wire.topics import ANYONE, MAX_WORKERS, PREFIX, Channel, Role, parse
+from broker.wire.topics import ANYONE, MAX_WORKERS, PREFIX, Channel, FleetChannel, Role, Topic, parse
+
+
+def place(filter_: str, name: str) -> Topic:
+    """Return what a filter is about, with that name in place of a wildcard."""
+    if filter_.startswith(f"{PREFIX}/fleet/+/+/"):
+        filter_ = filter_.replace("/+/+/", f"/{name}/0123456789abcdef/").replace("/+", "/0")
+    return parse(filter_.replace(ANYONE, name))
 
 
 @pytest.mark.parametrize("role", get_args(Role))
@@ -24,15 +31,30 @@ def test_every_channel_is_somebodys_to_write_and_anothers_to_read(role: Role) ->
 
 def test_a_robot_writes_only_its_own_and_reads_no_other_robot() -> None:
     for right, filter_ in grants("robot", "r1"):
-        topic = parse(filter_.replace(ANYONE, "any"))
-        assert (topic.role, topic.name) == ("robot", "r1") or (right, topic.role) == ("read", "trainer")
+        topic = place(filter_, "any")
+        assert (topic.role, topic.name) == ("robot", "r1") or (
+            right == "read" and topic.role in {"trainer", "fleet"} and topic.name == "any"
+        )
 
 
 def test_a_trainer_writes_what_is_for_robots_and_its_own() -> None:
     written = {grant.topic for grant in grants("trainer", "t1") if grant.right == "write"}
     names = ["t1", *(f"t1-{number}" for number in range(MAX_WORKERS))]
     its_own = {f"{PREFIX}/trainer/{name}/{channel}" for name in names for channel in ("state", "metrics")}
-    assert written == its_own | {f"{PREFIX}/robot/+/{channel}" for channel in ("receipt", "answer", "probe-result")}
+    for_robots = {f"{PREFIX}/robot/+/{channel}" for channel in ("receipt", "answer", "probe-result")}
+    assert written == its_own | for_robots | {f"{PREFIX}/fleet/+/+/{channel}" for channel in ("exit", "piece/+")}
+
+
+def test_what_is_for_a_fleet_is_read_by_robots_and_written_by_trainers() -> None:
+    for channel in get_args(FleetChannel):
+        rights = {
+            (role, right)
+            for role in get_args(Role)
+            for right, filter_ in grants(role, "r1")
+            if place(filter_, "r1")[::2] == ("fleet", channel)
+        }
+        reads_on = {("trainer", "read")} if channel == "exit" else set()
+        assert rights == {("robot", "read"), ("trainer", "write"), *reads_on}
 
 
 def test_nobody_but_the_robot_says_what_it_sees() -> None:
@@ -40,7 +62,7 @@ def test_nobody_but_the_robot_says_what_it_sees() -> None:
         role
         for role in get_args(Role)
         for right, filter_ in grants(role, "r1")
-        if right == "write" and parse(filter_.replace(ANYONE, "r1")).channel == "prediction"
+        if right == "write" and place(filter_, "r1").channel == "prediction"
     }
     assert writers == {"robot"}
 

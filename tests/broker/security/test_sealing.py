@@ -15,12 +15,13 @@ from broker.security import sealing
 from broker.security.payload_keys import TrainerKeys, derive, new_master
 from broker.security.sealing import LEAST_BYTES, MOST_ADDED_BYTES, Sealing
 from broker.wire.bounds import RECEIVE_LIMIT_BYTES, SEALED, SEND_LIMIT_BYTES
-from broker.wire.topics import topic
+from broker.wire.topics import exit_topic, piece_topic, topic
 
 FLEET = TrainerKeys.of(new_master())
 STATE, ACTIVATIONS, METRICS = (topic("robot", "r1", one) for one in ("state", "activations", "metrics"))
 RECEIPT, COMMAND, RESULT = (topic("robot", "r1", one) for one in ("receipt", "command", "result"))
 TRAINER = topic("trainer", "t1", "state")
+EXIT, PIECE = exit_topic("dogs", "0" * 16), piece_topic("dogs", "0" * 16, 3)
 SECRET = b"mug: activations"
 
 
@@ -117,6 +118,20 @@ def test_a_stolen_robot_opens_nothing_of_another_and_speaks_for_nobody_else() ->
     thief.open(TRAINER, other.seal(TRAINER, b"online"))
     assert refusal(one, TRAINER, thief.seal(TRAINER, b"gone")) == "foreign"
     assert refusal(trainer(), TRAINER, thief.seal(TRAINER, b"gone")) == "foreign"
+
+
+@pytest.mark.parametrize("place", [EXIT, PIECE])
+def test_what_is_for_all_of_a_fleet_is_a_trainers_word_that_no_robot_can_forge(place: str) -> None:
+    said = trainer().seal(place, b"version 7")
+    for one in (robot("r1"), robot("r2"), trainer()):  # retained, of before they began: and once more as they dial anew
+        assert [one.open(place, said).payload for _ in range(2)] == [b"version 7"] * 2
+    thief = robot("r2")
+    thief.open(place, said)
+    assert refusal(robot("r1"), place, thief.seal(place, b"forged")) == "foreign"
+    assert refusal(trainer(), place, thief.seal(place, b"forged")) == "foreign"
+    other = PIECE if place == EXIT else EXIT
+    assert refusal(robot("r1"), other, said) == "foreign"
+    assert refusal(robot(fleet=TrainerKeys.of(new_master())), place, said) == "foreign"
 
 
 def test_another_fleets_key_opens_nothing() -> None:

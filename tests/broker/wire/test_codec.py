@@ -6,6 +6,7 @@ written by hand only: `python tests/broker/wire/test_codec.py`, and docs/protoco
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -44,6 +45,9 @@ from broker.wire.messages import (
     ClassEdit,
     Command,
     CommandResult,
+    ExitOn,
+    ExitPiece,
+    FleetExit,
     Message,
     Prediction,
     Probe,
@@ -54,6 +58,7 @@ from broker.wire.messages import (
     SplitSpec,
     TrainerMetrics,
     TrainerState,
+    exit_place,
 )
 from broker.wire.quantize import (
     MAX_BITS,
@@ -144,6 +149,27 @@ ANSWER = Answer(boot=BOOT, number=5, classes=("köttur", "cat"), probabilities=(
 PROBE = Probe(boot=BOOT, number=6, split=SPLIT, rest=bytes([0, 255, 7]))
 PROBE_RESULT = ProbeResult(boot=BOOT, number=6, seconds=0.25, samples=64, trouble="")
 PREDICTION = Prediction(boot=BOOT, time=1767225600.5, name="köttur", confidence=0.75, by="cloud", latency=0.04)
+# Of two classes and three features: 16 bytes in one piece.
+PIECE = ExitPiece(data=bytes(range(16)))
+DIGEST = hashlib.sha256(PIECE.data).digest()
+EXIT = FleetExit(
+    boot=BOOT,
+    version=7,
+    made=1767225600.5,
+    front="00112233445566ff",
+    split=SPLIT.fingerprint,
+    on="end",
+    features=3,
+    classes=("cat", "köttur"),
+    accuracy=0.875,
+    held_out=40,
+    temperature=1.5,
+    least_confidence=0.25,
+    first=64,
+    size=16,
+    digest=DIGEST,
+    pieces=(DIGEST,),
+)
 
 # What is said, and the file that holds its bytes.
 TABLE: list[tuple[Message, str]] = [
@@ -216,6 +242,8 @@ TABLE: list[tuple[Message, str]] = [
     (PROBE, "probe.bin"),
     (replace(PROBE, number=7, split=None), "probe-link.bin"),
     (PROBE_RESULT, "probe-result.bin"),
+    (EXIT, "fleet-exit.bin"),
+    (PIECE, "exit-piece.bin"),
 ]
 EVERY_MESSAGE = pytest.mark.parametrize(("message", "file"), [pytest.param(*row, id=row[1]) for row in TABLE])
 BATCHES = pytest.mark.parametrize("batch", [BATCH, EVALUATION_BATCH, LZ4_BATCH], ids=["plain", "zlib", "lz4"])
@@ -548,6 +576,58 @@ def test_impossible_states_and_metrics(file: str, right: str, wrong: str, compla
 def test_impossible_asks_and_answers(message: Message, changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(MalformedMessage, match=complaint):
         unpack(msgpack.packb(raw(message) | changes))
+
+
+@pytest.mark.parametrize(
+    ("message", "changes", "complaint"),
+    [
+        (EXIT, {"version": 0}, "'version' is 0, not in 1.."),
+        (EXIT, {"front": "front"}, "'front' is not 16 hexadecimal"),
+        (EXIT, {"on": "middle"}, "'on' is 'middle', not one of cut, end"),
+        (EXIT, {"features": 0}, "'features' is 0, not in 1..16384"),
+        (EXIT, {"features": 4}, "16 bytes are not 2 classes of 4 features"),
+        (EXIT, {"classes": ["cat"]}, "16 bytes are not 1 classes of 3 features"),
+        (EXIT, {"classes": [], "size": 0}, "0 bytes are not 0 classes"),
+        (EXIT, {"classes": ["cat", "cat"]}, "or one twice"),
+        (EXIT, {"classes": [f"class {one}" for one in range(1001)]}, "1001 class names, limit 1000"),
+        (EXIT, {"size": 2**40}, "1,099,511,627,776 bytes are not 2 classes"),
+        (EXIT, {"accuracy": 1.5}, "'accuracy' is 1.5, not in 0..1"),
+        (EXIT, {"temperature": 0}, "'temperature' is 0, not in 0.01..100"),
+        (EXIT, {"temperature": math.nan}, "'temperature' is nan"),
+        (EXIT, {"least_confidence": 2}, "'least_confidence' is 2"),
+        (EXIT, {"first": 128}, "'first' is 128, not in 0..127"),
+        (EXIT, {"digest": DIGEST[1:]}, "'digest' is not 32 bytes long"),
+        (EXIT, {"digest": DIGEST.hex()}, "'digest' is str"),
+        (EXIT, {"pieces": []}, "'pieces' is not 1 to 64 of 32 bytes"),
+        (EXIT, {"pieces": [DIGEST] * 65}, "'pieces' is not 1 to 64 of 32 bytes"),
+        (EXIT, {"pieces": [DIGEST, DIGEST]}, "16 bytes are not 2 pieces from number 64 on"),
+        (EXIT, {"pieces": [DIGEST + b"!"]}, "'pieces' is not 1 to 64 of 32 bytes"),
+        (EXIT, {"pieces": ["x" * 32]}, "'pieces' holds a str"),
+        (PIECE, {"data": b""}, "'data' is not 1 to 100,000 bytes long"),
+        (PIECE, {"data": bytes(100_001)}, "'data' is not 1 to 100,000 bytes long"),
+    ],
+    ids=shortly,
+)
+def test_impossible_exits(message: Message, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(MalformedMessage, match=complaint):
+        unpack(msgpack.packb(raw(message) | changes))
+
+
+def test_the_last_piece_has_the_highest_number_at_most() -> None:
+    many = replace(EXIT, features=9_999, classes=tuple("abcdefghij"), size=200_000, pieces=(DIGEST, DIGEST))
+    unpack(pack(replace(many, first=126)))
+    with pytest.raises(MalformedMessage, match="200,000 bytes are not 2 pieces from number 127 on"):
+        unpack(pack(replace(many, first=127)))
+
+
+def test_a_full_piece_stays_within_what_is_sent() -> None:
+    assert len(pack(ExitPiece(data=bytes(bounds.PIECE_BYTES)))) < SEND_LIMIT_BYTES
+
+
+def test_exits_that_differ_in_front_split_or_place_lie_apart() -> None:
+    places = {exit_place(front, split, on) for front in (BOOT, RUN) for split in (BOOT, RUN) for on in get_args(ExitOn)}
+    assert len(places) == 8
+    assert exit_place(BOOT, SPLIT.fingerprint, "end") == "243e90a33ae04f7c"
 
 
 def test_an_unknown_thing_has_no_name() -> None:

@@ -28,6 +28,7 @@ NAMELESS = {
     *(("prediction", name) for name in ("boot", "by")),
     *(("trainer-metrics", name) for name in ("robot", "boot")),
     *((kind, "boot") for kind in ("answer", "probe", "probe-result", "robot-metrics", "trainer-state")),
+    *(("fleet-exit", name) for name in ("boot", "front", "split", "on")),
     ("command-result", "id"),
 }
 

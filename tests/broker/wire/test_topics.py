@@ -21,12 +21,21 @@ BAD_NAMES = ["", "a/b", "+", "#", "a b", "ä", "r1\n", "x" * 65, "../r1", "\0"]
 def test_as_written_in_the_protocol() -> None:
     assert topics.topic("robot", "r1", "activations") == "reflexarc/1/robot/r1/activations"
     assert topics.topic("trainer", topics.ANYONE, "state") == "reflexarc/1/trainer/+/state"
+    assert topics.exit_topic("dogs", "0123456789abcdef") == "reflexarc/1/fleet/dogs/0123456789abcdef/exit"
+    assert topics.piece_topic("dogs", "0123456789abcdef", 3) == "reflexarc/1/fleet/dogs/0123456789abcdef/piece/3"
+    assert topics.piece_topic("dogs", topics.ANYONE, topics.ANYONE) == "reflexarc/1/fleet/dogs/+/piece/+"
 
 
 @given(role=st.sampled_from(get_args(Role)), name=NAMES, channel=st.sampled_from(get_args(Channel)))
 def test_what_is_built_is_parsed(role: Role, name: str, channel: Channel) -> None:
     topics.check_name(name, "--robot")
     assert topics.parse(topics.topic(role, name, channel)) == (role, name, channel)
+
+
+@given(fleet=NAMES, place=st.text("0123456789abcdef", min_size=16, max_size=16), number=st.integers(0, 127))
+def test_what_is_said_to_a_fleet_is_parsed(fleet: str, place: str, number: int) -> None:
+    assert topics.parse(topics.exit_topic(fleet, place)) == ("fleet", fleet, "exit")
+    assert topics.parse(topics.piece_topic(fleet, place, number)) == ("fleet", fleet, "piece")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +53,15 @@ def test_what_is_built_is_parsed(role: Role, name: str, channel: Channel) -> Non
         "/reflexarc/1/robot/r1/state",
         "robot/r1/state",
         *(f"reflexarc/1/robot/{name}/state" for name in BAD_NAMES),
+        *(f"reflexarc/1/fleet/{name}/0123456789abcdef/exit" for name in BAD_NAMES),
+        "reflexarc/1/fleet/dogs/exit",
+        "reflexarc/1/fleet/dogs/0123456789ABCDEF/exit",
+        "reflexarc/1/fleet/dogs/0123456789abcdef/exit/1",
+        "reflexarc/1/fleet/dogs/0123456789abcdef/piece",
+        "reflexarc/1/fleet/dogs/0123456789abcdef/piece/",
+        "reflexarc/1/fleet/dogs/0123456789abcdef/piece/01",
+        "reflexarc/1/fleet/dogs/0123456789abcdef/piece/1000",
+        "reflexarc/1/fleet/dogs/0123456789abcdef/piece/\u0661",
     ],
 )
 def test_none_of_ours(text: str) -> None:
@@ -58,7 +76,11 @@ def test_any_text_is_a_topic_or_malformed(text: str) -> None:
         found = topics.parse(text)
     except MalformedMessage:
         return
-    assert topics.topic(*found) == text
+    if found.role == "fleet":
+        assert text.split("/")[2:4] == ["fleet", found.name]
+        assert found.channel in text.split("/")[5:]
+    else:
+        assert topics.topic(*found) == text  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
