@@ -1,4 +1,7 @@
-"""What every test has: one torch thread, a limit of time, and real brokers on free ports, one of each for a session."""
+"""What every test has: one torch thread, the same random numbers, a limit of time, and real brokers on free ports.
+
+There is one broker of each kind for a session.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import pytest
 
 from broker.local.server import find_mosquitto, start_local_broker
 from broker.program.startup import prepare_pytorch
+from robot_edge.run import secret_seed
 from tests.broker_nodes import find_nats, find_rabbitmq
 from tests.crashes import pytest_configure, pytest_exception_interact, pytest_testnodedown
 
@@ -32,16 +36,30 @@ SLOW_TIMEOUT = 420
 LONGEST = ("end_to_end", "soak")
 # A worker and its programs take a few GB.
 MAX_WORKERS = 8
+# The secret seed of every run in here that was given none.
+SEED = 1_234_567_890_123_456_789
 
 # Behind nohup it is ignored, by programs started from here as well, and tests send it to some of them.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """On small tensors a second thread, with every core busy, can cost a hundred times what it saves."""
+def _torch() -> None:
+    """Give PyTorch one thread, and each test the same random numbers, whatever ran before it.
+
+    On small tensors a second thread, with every core busy, can cost a hundred times what it saves.
+    """
     if torch := sys.modules.get("torch"):  # its import takes seconds: a test that needs it has imported it
         torch.set_num_threads(1)
+        torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _seed() -> Iterator[None]:
+    """Let runs draw the same secret seed: not every network learns from every start what a test asks of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secret_seed, "drawn_seed", lambda: SEED)
+        yield
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -53,7 +53,12 @@ def seed_of(run: Path, asked: int, former: Mapping[str, Any] | None) -> int:
         raise ConfigError(f"{run} holds a run with another --seed: leave --seed out, or choose another --run-dir")
     if asked != DRAWN:
         return asked
-    return kept if kept is not None else FIRST_SECRET + secrets.randbelow(SEEDS - FIRST_SECRET)
+    return kept if kept is not None else drawn_seed()
+
+
+def drawn_seed() -> int:
+    """Return a secret seed that nobody can guess."""
+    return FIRST_SECRET + secrets.randbelow(SEEDS - FIRST_SECRET)
 
 
 def keep_seed(run: Path, seed: int) -> None:

@@ -24,6 +24,7 @@ from PIL import Image
 from broker.wire.codec import unpack
 from broker.wire.messages import Message
 from cloud_trainer.shard import worker_folder
+from tests.conftest import SEED  # a secret one, that nothing may tell
 from tests.warm_start import Process, WarmStart
 
 # Only a failure takes this long.
@@ -34,8 +35,6 @@ ROOT = Path(__file__).parents[2]
 SIDE = 16
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0)}
 # Small steps: 30 of them must be enough, for the running statistics of the normalisation too.
-# A secret one, that nothing may tell.
-SEED = 1_234_567_890_123_456_789
 LEARNING = ["--batch", "16", "--learning-rate", "0.02", "--threads", "1"]
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)

@@ -17,7 +17,7 @@ from broker.wire.codec import pack, unpack
 from broker.wire.messages import ActivationBatch, Receipt, RobotMetrics, RobotState, TrainerMetrics, TrainerState
 from broker.wire.quantize import Quantized, pack_activations, unpack_activations
 from robot_edge.run.secret_seed import FILE as SEED_FILE
-from tests.end_to_end.conftest import SEED
+from tests.conftest import SEED
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import MainJob

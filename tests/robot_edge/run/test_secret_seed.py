@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from broker.errors import ConfigError
+from robot_edge.run import secret_seed
 from robot_edge.run.config import RobotConfig
-from robot_edge.run.secret_seed import DRAWN, FILE, FIRST_SECRET, derived_seed, keep_seed, seed_of
+from robot_edge.run.secret_seed import DRAWN, FILE, FIRST_SECRET, derived_seed, drawn_seed, keep_seed, seed_of
 from robot_edge.run.start import prepare
+from tests.conftest import SEED
 
 
 def settings(run: Path, **more: Any) -> RobotConfig:
@@ -21,7 +23,12 @@ def first_weights(config: RobotConfig) -> torch.Tensor:
     return next(prepare(config).segment.front.parameters()).detach().clone()
 
 
-def test_who_names_no_seed_has_a_front_that_nobody_can_build(tmp_path: Path) -> None:
+def test_a_test_that_names_no_seed_has_the_same_each_time(tmp_path: Path) -> None:
+    assert prepare(settings(tmp_path / "one")).config.seed == prepare(settings(tmp_path / "other")).config.seed == SEED
+
+
+def test_who_names_no_seed_has_a_front_that_nobody_can_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secret_seed, "drawn_seed", drawn_seed)
     one, other = (prepare(settings(tmp_path / name)) for name in ("one", "other"))
     assert one.config.seed != other.config.seed
     assert min(one.config.seed, other.config.seed) >= FIRST_SECRET
