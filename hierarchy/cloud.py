@@ -18,7 +18,7 @@ from hierarchy.cut import split_backbone
 from hierarchy.device import Compute, fastest
 from hierarchy.exits import of_one_length
 from hierarchy.head import GrowingHead
-from hierarchy.layers import crossing_shape, expansion, pool_of, pretrained_axes
+from hierarchy.layers import crossing_shape, expansion, pool_between, pretrained_axes
 from hierarchy.learner import Learner
 from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.schedule import WARM_UP_STEPS
@@ -38,7 +38,7 @@ class CloudSegment(nn.Module):
         super().__init__()
         backbone = build_backbone(split.backbone, image_size=split.image_size, weights=weights)
         divided = split_backbone(backbone, split.cut)
-        pool = pool_of(split.shape) if split.shape[1:] != divided.shape[1:] else 0
+        pool = pool_between(divided.shape, split.shape)
         crossing = crossing_shape(divided.shape, split.bottleneck, pool)
         if crossing != split.shape:
             raise ConfigError(f"the split says that {split.shape} crosses, {split.cut} gives {crossing}")

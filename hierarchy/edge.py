@@ -21,15 +21,24 @@ from hierarchy.backbone import Weights, build_backbone
 from hierarchy.cut import Divided, split_backbone
 from hierarchy.device import Compute, fastest
 from hierarchy.encoding import Encoding, EncodingLayout
+from hierarchy.exit_rows import crossing_width
 from hierarchy.exits import ExitAt, FeatureExit, MapStatistics
 from hierarchy.head import GrowingHead
 from hierarchy.hiding import Hiding
 from hierarchy.input_spec import InputSpec
-from hierarchy.layers import EarlyExit, bottleneck, crossing_shape, pretrained_axes
+from hierarchy.layers import (
+    Channels,
+    EarlyExit,
+    bottleneck,
+    crossing_shape,
+    expansion,
+    pool_between,
+    pretrained_axes,
+)
 from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.schedule import NO_WARM_UP, WARM_UP_STEPS
-from hierarchy.still import StillEncoder, fastest_inference
+from hierarchy.still import CrossingEncoder, StillEncoder, fastest_inference
 from hierarchy.weights_file import weights_digest
 
 # Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
@@ -46,7 +55,8 @@ TIMED_FRAMES = 8
 class EdgeSegment(nn.Module):
     """Encodes images to the activations that cross, and predicts from them with an early exit.
 
-    stands_still: whether nothing learns but the exit's head.
+    stands_still: whether nothing learns but the exit's head. exit_at: where the exit sits. at_cut: shape of one sample
+    at the cut, in front of the bottleneck.
     """
 
     def __init__(
@@ -69,6 +79,8 @@ class EdgeSegment(nn.Module):
         """
         super().__init__()
         self.stands_still = ALL in freeze
+        self.exit_at = exit_at
+        self.at_cut = divided.shape
         self.front = divided.front
         self.bottleneck = bottleneck(divided.shape, bottleneck_channels, pool, axes)
         self.shape = crossing_shape(divided.shape, bottleneck_channels, pool)
@@ -294,6 +306,23 @@ def still_encoder(segment: EdgeSegment, compute: Compute) -> Callable[[NDArray[n
     assert isinstance(segment.exit, FeatureExit)
     prepare = partial(normalise, spec=segment.spec)
     return StillEncoder(segment.front, segment.bottleneck, segment.exit, compute, prepare).encode
+
+
+def crossing_encoder(segment: EdgeSegment, compute: Compute) -> CrossingEncoder | None:
+    """Return what makes of a sample that crossed what the cloud's half makes of it, for an exit that the cloud fits.
+
+    None where the cloud's half is another one than the robot's copy: it learns its way out of the bottleneck.
+    """
+    if segment.exit_at == "cut":
+        return CrossingEncoder(None, compute, features=crossing_width(segment.shape))
+    assert isinstance(segment.exit, FeatureExit)
+    narrow = next((one for one in segment.bottleneck.modules() if isinstance(one, Channels)), None)
+    axes = None if narrow is None else narrow.axes
+    if narrow is not None and axes is None:
+        return None
+    trunk, channels = segment.exit.trunk, segment.shape[0] if narrow else 0
+    widen = expansion(segment.at_cut, channels, pool_between(segment.at_cut, segment.shape), trunk, axes)
+    return CrossingEncoder(nn.Sequential(widen, trunk), compute, features=segment.exit.head.weight.shape[1])
 
 
 def head_logits(head: GrowingHead, encoding: Encoding) -> Tensor:

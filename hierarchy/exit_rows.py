@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from broker.errors import MalformedMessage
+from broker.wire.bounds import PIECE_BYTES
+from broker.wire.messages import ExitPiece
 from broker.wire.quantize import Quantized, dequantize
 from hierarchy.exits import MapStatistics, of_one_length
 from hierarchy.head import GrowingHead
@@ -68,6 +70,11 @@ def unpack_rows(data: bytes, *, classes: Sequence[str], features: int) -> ExitRo
         raise MalformedMessage("an exit has numbers that are not finite")
     weight, bias = values[: count * features].reshape(count, features), values[count * features :]
     return ExitRows(classes=tuple(classes), weight=weight, bias=bias)
+
+
+def in_pieces(data: bytes) -> list[ExitPiece]:
+    """Return packed rows as the pieces that they are published in."""
+    return [ExitPiece(data=data[start : start + PIECE_BYTES]) for start in range(0, len(data), PIECE_BYTES)]
 
 
 def crossing_features(quantized: Quantized) -> NDArray[np.float16]:

@@ -38,6 +38,11 @@ def pool_of(crossing: tuple[int, ...]) -> int:
     return crossing[1] if square else 0
 
 
+def pool_between(shape: tuple[int, ...], crossing: tuple[int, ...]) -> int:
+    """Return the ``pool`` with which a sample (C, ...) crosses in another shape; 0 where its map stays as large."""
+    return pool_of(crossing) if crossing[1:] != shape[1:] else 0
+
+
 def bottleneck(shape: tuple[int, ...], channels: int, pool: int = 0, axes: Tensor | None = None) -> nn.Module:
     """Return what makes a sample smaller before it crosses: fewer places, fewer channels, or both.
 
@@ -110,6 +115,12 @@ class Channels(nn.Sequential):
             with torch.no_grad():
                 weight = convolution.get_parameter("weight")
                 weight.copy_(begin.reshape(weight.shape))
+
+    @property
+    def axes(self) -> Tensor | None:
+        """What a `bottleneck` began as, (C, channels); None where it is normalised, and so learns."""
+        weight = self[0].get_parameter("weight")
+        return weight.detach().flatten(1).T if len(self) == 1 else None
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
         if f"{prefix}0.weight" in state and f"{prefix}1.weight" not in state:

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from broker.errors import Diverged
+from broker.wire.quantize import Quantized, dequantize
 from hierarchy.device import WORTH_CHANGING, Compute, ways_to_compute
 from hierarchy.encoding import Encoding, half, joined
-from hierarchy.exits import FeatureExit
+from hierarchy.exit_rows import crossing_features
+from hierarchy.exits import FeatureExit, of_one_length
 
 # Frames in one forward pass: on a processor, and elsewhere. There more take longer each, as their maps outgrow its
 # caches (13 ms of four, 15 of sixteen, 20 of thirty-two), and at 224 pixels 20 MB each.
@@ -81,6 +83,33 @@ class StillEncoder:
         # The executor would otherwise compile anew for each number of frames.
         with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             return self._folded(inputs)
+
+
+class CrossingEncoder:
+    """What the cloud makes of a sample that crossed, computed of the same codes here; any thread may use it.
+
+    features: how many numbers that is.
+    """
+
+    def __init__(self, network: nn.Module | None, compute: Compute, *, features: int) -> None:
+        """network: from a sample that crossed (N, C, ...) to features (N, F); None for statistics of its map."""
+        self.features = features
+        self._network = network.eval() if network is not None else None
+        self._compute = compute
+        if self._network is not None:
+            compute.place(self._network)
+
+    @torch.inference_mode()
+    def encode(self, quantized: Quantized) -> NDArray[np.float16]:
+        """Return float16 (N, features), each sample of one length. Raises Diverged where they are not finite."""
+        if self._network is None:
+            return crossing_features(quantized)
+        with self._compute.autocast():
+            features = of_one_length(self._network(self._compute.tensor(dequantize(quantized))))
+        values: NDArray[np.float32] = features.float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise Diverged("the network makes infinities of a frame: begin with other --weights")
+        return values.astype(np.float16)
 
 
 def fastest_inference(

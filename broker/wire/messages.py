@@ -53,7 +53,7 @@ Change = Literal["rename", "forget", "undo"]
 # Which end named a frame: the robot's early exit, or the cloud's segment.
 AnsweredBy = Literal["exit", "cloud"]
 
-# What an exit of a fleet looks at: what crosses the cut, or what the whole backbone makes of a frame.
+# What an exit of a fleet looks at: what crosses the cut, or what the rest of the backbone makes of that.
 ExitOn = Literal["cut", "end"]
 
 # What became of a batch: trained (or evaluated), seen before, or refused with a reason.

@@ -97,10 +97,15 @@ def _by_part(names: list[str]) -> dict[str, dict[str, str]]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file in one piece."""
+    """Write a JSON file in one piece. Raises OSError."""
+    write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one piece. Raises OSError."""
     temporary = path.with_name(path.name + ".new")
     try:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_bytes(data)
         _replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,12 @@ from numpy.typing import NDArray
 
 import hierarchy.still
 from broker.errors import Diverged
+from broker.wire.quantize import dequantize
+from hierarchy.backbone import build_backbone
+from hierarchy.cloud import CloudSegment
 from hierarchy.device import Compute
-from hierarchy.edge import EdgeSegment, build_edge_segment, fastest_compute
+from hierarchy.edge import EdgeSegment, build_edge_segment, crossing_encoder, fastest_compute
+from hierarchy.exit_rows import crossing_features
 from hierarchy.exits import FeatureExit
 from hierarchy.still import ENCODED_AT_ONCE, StillEncoder
 
@@ -76,3 +81,40 @@ def test_weights_that_make_infinities_are_named_and_not_measured() -> None:
         next(made.front.parameters()).fill_(3e38)
     with pytest.raises(Diverged, match="other --weights"):
         fastest_compute(made, image_size=SIZE, batch=8, device=CPU)
+
+
+@pytest.mark.parametrize(("bottleneck", "pool"), [(0, 0), (0, 2), (12, 0), (12, 2)])
+def test_what_crossed_is_encoded_as_the_cloud_encodes_it(tmp_path: Path, bottleneck: int, pool: int) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.manual_seed(1)
+    torch.save(build_backbone("mobilenet_v3_small", image_size=96, weights="none").module.state_dict(), weights)
+    made, split = build_edge_segment(
+        "mobilenet_v3_small", "features.8", image_size=96, bits=4, bottleneck_channels=bottleneck, weights=weights,
+        freeze=("all",), exit_at="end", pool=pool,
+    )  # fmt: skip
+    cloud = CloudSegment(split, weights=weights).eval()
+    cloud.stands_still = True
+    images = np.random.default_rng(0).standard_normal((3, 3, 96, 96), np.float32)
+    crossed = encoder(made.eval(), PLAIN).encode(images).quantized(split.bits)
+    there = crossing_encoder(made, PLAIN)
+    assert there is not None
+    with torch.inference_mode():
+        here = cloud.features(torch.from_numpy(dequantize(crossed))).numpy()
+    assert there.features == here.shape[1]
+    np.testing.assert_allclose(there.encode(crossed), here, atol=0.02)
+
+
+def test_an_exit_at_the_cut_looks_at_statistics_of_what_crosses() -> None:
+    made, split = build_edge_segment(
+        "mobilenet_v3_small", "features.3", image_size=SIZE, bits=4, bottleneck_channels=8, weights="none",
+        freeze=("all",), exit_at="cut",
+    )  # fmt: skip
+    crossed = encoder(made.eval(), PLAIN).encode(frames(3)).quantized(split.bits)
+    there = crossing_encoder(made, PLAIN)
+    assert there is not None
+    assert there.encode(crossed).shape == (3, there.features)
+    np.testing.assert_array_equal(there.encode(crossed), crossing_features(crossed))
+
+
+def test_a_cloud_that_learns_its_way_out_of_the_bottleneck_fits_no_exit_at_the_end() -> None:
+    assert crossing_encoder(segment(), PLAIN) is None

@@ -1,0 +1,59 @@
+"""Exits of a fleet that tests publish: rows whose classes are axes of a few features, so that a frame says which."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from broker.link.base import Link
+from broker.wire.codec import pack
+from broker.wire.messages import ExitPiece, FleetExit
+from broker.wire.quantize import Quantized, dequantize, quantize
+from hierarchy.exit_rows import ExitRows, in_pieces, pack_rows
+from robot_edge.fleet.fetching import Place
+
+FEATURES = 8
+PLACE = Place(fleet="dogs", front="f" * 16, split="5" * 16, on="cut", features=FEATURES)
+
+
+def rows_of(classes: Sequence[str], axes: Sequence[int] = (), features: int = FEATURES) -> ExitRows:
+    """Return rows that name a frame by its largest feature. axes: of the classes; the first ones for none."""
+    weight = torch.zeros(len(classes), features)
+    for row, axis in enumerate(axes or range(len(classes))):
+        weight[row, axis] = 5.0
+    return ExitRows(classes=tuple(classes), weight=weight, bias=torch.zeros(len(classes)))
+
+
+def exit_of(rows: ExitRows, version: int = 7, **fields: Any) -> tuple[FleetExit, list[ExitPiece]]:
+    """Return the manifest and the pieces of rows, for PLACE."""
+    data = pack_rows(rows)
+    pieces = in_pieces(data)
+    usual: dict[str, Any] = {"boot": "b" * 16, "version": version, "made": 1.0, "front": PLACE.front, "on": PLACE.on}
+    usual |= {"split": PLACE.split, "features": rows.weight.shape[1], "classes": rows.classes, "held_out": 0}
+    usual |= {"temperature": 1.0, "least_confidence": 0.5, "first": 64 * (version % 2), "size": len(data)}
+    usual |= {"digest": hashlib.sha256(data).digest()}
+    usual |= {"pieces": tuple(hashlib.sha256(one.data).digest() for one in pieces)}
+    return FleetExit(**{**usual, **fields}), pieces
+
+
+def publish(link: Link, manifest: FleetExit, pieces: Sequence[ExitPiece], place: Place = PLACE) -> None:
+    """Publish an exit as a trainer does: pieces first."""
+    for number, piece in enumerate(pieces, manifest.first):
+        assert link.publish(place.topic_of(number), pack(piece), qos=1, retain=True)
+    assert link.publish(place.topic, pack(manifest), qos=1, retain=True)
+
+
+def frames(*axes: int, noise: float = 0.0) -> Quantized:
+    """Return what crosses of frames whose largest feature is that one."""
+    values = np.eye(FEATURES, dtype=np.float32)[list(axes)]
+    return quantize(values + noise * np.random.default_rng(0).normal(size=values.shape).astype(np.float32), 8)
+
+
+def encode(quantized: Quantized) -> NDArray[np.float16]:
+    """Return what rows take of frames."""
+    return dequantize(quantized).astype(np.float16)
