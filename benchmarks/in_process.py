@@ -11,7 +11,7 @@ from torch import nn
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
 from broker.wire.quantize import Quantized, pack_activations
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.store import Event, Kind
 from hierarchy import DividedNetwork, HeldOut
 from hierarchy.cloud import CloudSegment, CloudTrainer
@@ -70,7 +70,7 @@ class InProcess:
         self._memory = FrameMemory(memory, config.network.image_size, seed)
         self._numbered = 0
         self._log: list[bytes] = []
-        self._session = RobotSession(
+        self._session = Session(
             "bench", state, self.cloud, batch=config.learning.batch, memory=50_000, seed=seed, read=self._read
         )
 

@@ -25,7 +25,7 @@ from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState, SplitSpec
 from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.session.sample_memory import SampleRef
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.store import Store
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import set_threads
@@ -90,14 +90,14 @@ class Stored:
         segment = CloudSegment(SPLIT, weights="none")
         compute = fastest_compute(segment, SPLIT.shape, 64, torch.device("cpu"))
         trainer = CloudTrainer(segment, compute=compute, peak_learning_rate=0.02)
-        self.session = RobotSession("bench", STATE, trainer, batch=64, memory=2 * count, seed=0, read=self.store.batch)
+        self.session = Session("bench", STATE, trainer, batch=64, memory=2 * count, seed=0, read=self.store.batch)
         begin = time.monotonic()
         template = message(self.rng)
         while self.messages * PER_MESSAGE < count:
             batch = self.append(template)
             for row, (name, sample) in enumerate(zip(batch.names, batch.samples.tolist(), strict=True)):
                 ref = SampleRef(event=self.messages + 1, row=row, sample=sample, session=0, version=0)
-                self.session._memory.add(name, ref)
+                self.session.network.memory.add(name, ref)
         self.store.commit()
         self.session.cursor = self.store.last_event("bench")
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3

@@ -131,8 +131,8 @@ class TrainerNode:
             {name: metrics for name, (robot, _) in trained.items() if (metrics := robot.trainer_metrics(now))},
             {name: robot.metrics for name, (robot, _) in trained.items() if robot.metrics},
             {name: session.trainer.classes for name, (_, session) in trained.items()},
-            {name: session.rounds.newest.by_class for name, (_, session) in trained.items()},
-            {name: session.rounds.accuracies() for name, (_, session) in trained.items()},
+            {name: session.members[name].rounds.newest.by_class for name, (_, session) in trained.items()},
+            {name: session.members[name].rounds.accuracies() for name, (_, session) in trained.items()},
             self._incoming.strangers.rejected,
         )
 

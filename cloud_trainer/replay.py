@@ -15,7 +15,7 @@ from broker.errors import ConfigError, NothingDone
 from broker.program.machine import refused
 from broker.program.plain_text import counted
 from cloud_trainer.config import TrainingSettings
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_start import SessionStart, open_session
 from cloud_trainer.session.session_state import LAYOUT, SessionState
 from cloud_trainer.store import Store
@@ -56,7 +56,7 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
             comparison = comparison or "no checkpoint beside it"
             console.print(
                 f"robot {robot}: {counted(session.messages_trained, 'message')}, "
-                f"{counted(session.prequential.count, 'image')}, "
+                f"{counted(session.images, 'image')}, "
                 f"{counted(session.trainer.steps, 'step')}, weights {weights}: {comparison}"
             )
             equal &= "differs" not in comparison
@@ -67,9 +67,9 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
 
 def _replay_robot(
     store: Store, robot: str, settings: TrainingSettings, device: DeviceName, saved: SessionState | None
-) -> tuple[RobotSession, str]:
+) -> tuple[Session, str]:
     """Return the session at the end of the log, and how it compared when it was where the checkpoint is."""
-    session: RobotSession | None = None
+    session: Session | None = None
     comparison, cursor, done = "", 0, 0
     log.info("robot %s: training from the log", robot)
     with RunProgress(
@@ -88,7 +88,7 @@ def _replay_robot(
             else:
                 session.apply(event)
             done += 1
-            progress.show(done, [f"{session.prequential.count:,} images, {session.trainer.steps:,} steps"])
+            progress.show(done, [f"{session.images:,} images, {session.trainer.steps:,} steps"])
     assert session is not None, "a robot is known by its first event"
     if saved and not comparison:
         comparison = _compared(session, saved)
@@ -102,7 +102,7 @@ def _save(folder: Path, state: SessionState) -> None:
         raise refused("--run-dir", error, path=folder) from error
 
 
-def _compared(session: RobotSession, saved: SessionState) -> str:
+def _compared(session: Session, saved: SessionState) -> str:
     """Say whether a session is, in all that its training depends on, where the checkpoint is."""
     here, there = session.checkpoint(), replace(saved, start="")
     same = digest(tensors_of(here)) == digest(tensors_of(there)) and _without_tensors(here) == _without_tensors(there)

@@ -253,7 +253,7 @@ class Trainer:
 
 
 def _view(robot: Robot) -> RobotView:
-    now, standing = time.monotonic(), robot.training.standing
+    now, standing = time.monotonic(), robot.standing
     metrics = standing.metrics if standing else None
     return RobotView(
         name=robot.name,

@@ -26,7 +26,7 @@ from broker.wire.bounds import MAX_ANSWERED_CLASSES
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, SplitSpec
 from broker.wire.quantize import dequantize, unpack_activations
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from hierarchy.calibration import softmax
 from hierarchy.cloud import CloudSegment
 from hierarchy.device import Compute
@@ -133,7 +133,7 @@ class Answerer:
 
     # The training thread
 
-    def update(self, find: Callable[[str], tuple[RobotSession, frozenset[str]] | None]) -> None:
+    def update(self, find: Callable[[str], tuple[Session, frozenset[str]] | None]) -> None:
         """Renew the copies that robots ask for, and let go of the others.
 
         find: given a robot, returns the session that may answer it now, and the boots whose front belongs to it.
@@ -147,9 +147,9 @@ class Answerer:
         for robot, its in wanted.items():
             self._renew(robot, *its, now)
 
-    def _renew(self, robot: str, session: RobotSession, boots: frozenset[str], now: float) -> None:
+    def _renew(self, robot: str, session: Session, boots: frozenset[str], now: float) -> None:
         trainer, copy = session.trainer, self._copies.get(robot)
-        if copy is None or copy.split != session.state.split or copy.steps > trainer.steps:
+        if copy is None or copy.split != session.split or copy.steps > trainer.steps:
             shadow = Shadow(trainer.segment)
         elif copy.steps == trainer.steps or now < copy.taken_at + REFRESH_SECONDS:
             copy.boots = boots
@@ -161,10 +161,10 @@ class Answerer:
         self._copies[robot] = Copy(
             shadow=shadow,
             compute=trainer.learner.compute,
-            split=session.state.split,
+            split=session.split,
             boots=boots,
             steps=trainer.steps,
-            images=session.prequential.count,
+            images=session.images,
             taken_at=now,
         )
 

@@ -152,7 +152,7 @@ class Incoming:
             self._fleet.batches.keep(robot.name, event, batch)
         self._store.commit()
         for robot, _, _ in self._added:
-            robot.stored += 1
+            robot.training.stored[robot.name] += 1
         self._training.look()
         if self._added:  # not before something was stored: to try is not to succeed
             self._outgoing.note_stored()
@@ -309,7 +309,7 @@ class Incoming:
 
     def _store_edit(self, robot: Robot, intake: Intake, edit: ClassEdit, payload: bytes) -> bool:
         """Append a class edit; whether it is new. Raises MalformedMessage, and StorageError."""
-        if robot.training.knows_edit(edit):
+        if robot.training.knows_edit(robot.name, edit):
             return False
         intake.check_edit(edit)
         return bool(self._store.append_message(robot.name, edit.boot, edit.sequence, payload, "edit"))

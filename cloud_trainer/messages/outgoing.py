@@ -11,7 +11,8 @@ from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import HEARTBEAT_SECONDS, TrainerMetrics, TrainerState
 from cloud_trainer.messages.other_trainers import TAKEOVER_SECONDS, OtherTrainers
-from cloud_trainer.robots.robot import Robot, no_metrics
+from cloud_trainer.robots.robot import Robot
+from cloud_trainer.robots.told import no_metrics
 from hierarchy.evaluation import RECENT
 from hierarchy.runtime.command_line import Notice
 from hierarchy.runtime.disk import REMIND_SECONDS
@@ -68,7 +69,7 @@ class Outgoing:
             self._next_heartbeat = now + HEARTBEAT_SECONDS
             self._announced_at = unanswered(self._announced_at, self._link.heard_at, now)
             for robot in self._robots.values():
-                robot.published = None  # metrics are QoS 0: say them again, in case some were lost
+                robot.told.published = None  # metrics are QoS 0: say them again, in case some were lost
 
     # Whether anything is taken
 
@@ -103,8 +104,8 @@ class Outgoing:
     def publish_metrics(self, now: float) -> None:
         """Tell robots what is new of their training."""
         for robot in list(self._robots.values()):
-            if (metrics := robot.news(now)) and self._publish(metrics):
-                robot.published = metrics
+            if (metrics := robot.told.news(robot.trainer_metrics(now))) and self._publish(metrics):
+                robot.told.published = metrics
 
     def turn_away(self, robot: str, boot: str, reason: str) -> None:
         """Tell a robot that it is not let in, and why."""
@@ -131,9 +132,9 @@ class Outgoing:
     def report(self) -> None:
         """Say in the log what robots' training has come to."""
         for name, robot in self._robots.items():
-            if (doubted := robot.doubt_news()) is not None:
+            if (doubted := robot.told.doubt_news(robot.doubt)) is not None:
                 log.warning("robot %s: %s", name, doubted or "what it sends teaches something now")
-            if metrics := robot.progress_news():
+            if metrics := robot.told.progress_news(robot.standing.metrics if robot.standing else None):
                 log.info(
                     "robot %s: %s images, %d classes, loss %.2f, %.1f %% right of the last %s, %s messages wait",
                     name,

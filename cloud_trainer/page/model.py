@@ -96,7 +96,7 @@ class Rows:
 
     def row(self, robot: Robot, now: float, wall: float) -> RobotRow:
         """Return a robot's row. now: monotonic seconds; wall: Unix time."""
-        figures, said, standing = robot.trainer_metrics(now), robot.metrics, robot.training.standing
+        figures, said, standing = robot.trainer_metrics(now), robot.metrics, robot.standing
         loss, recent = (figures.cloud_loss, figures.cloud_recent) if figures else (None, None)
         exit_loss, exit_prequential = (said.exit_loss, said.exit_prequential) if said else (None, None)
         silence = now - robot.heard

@@ -14,10 +14,11 @@ from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch, RobotMetrics
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
+from cloud_trainer.robots.entry import entered_state
 from cloud_trainer.robots.network_room import NetworkRoom
+from cloud_trainer.robots.network_training import NetworkTraining, Workplace
 from cloud_trainer.robots.new_networks import Preparer
-from cloud_trainer.robots.robot import Robot, entered_state
-from cloud_trainer.robots.robot_training import RobotTraining, Workplace
+from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.saved_network import FORMER, refuse_strange_checkpoints
 from cloud_trainer.session.batches import KeptBatches
 from cloud_trainer.store import Store
@@ -76,7 +77,7 @@ class Fleet:
 
     def meet(self, name: str, now: float = 0.0) -> Robot:
         """Return a new robot of that name. now: monotonic seconds."""
-        training = RobotTraining(name, self._workplace)
+        training = NetworkTraining(name, self._workplace)
         self.robots[name] = Robot(name, training, most_classes=self._config.most_classes, since=now)
         return self.robots[name]
 
@@ -158,8 +159,7 @@ class Fleet:
 
     def settle(self, name: str, seconds: float = math.inf) -> None:
         """End a robot's idle rehearsal, where it is in the middle, in so many seconds."""
-        robot = self.robots[name]
-        robot.training.settle(seconds, lambda: robot.messages_waiting > 0)
+        self.robots[name].training.settle(seconds)
 
     def save(self, name: str) -> bool:
         """Write a robot's checkpoint, if anything has changed; False where the disk does not take it."""

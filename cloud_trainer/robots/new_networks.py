@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from broker.errors import ConfigError, PeerError
 from broker.wire.messages import RobotState
 from cloud_trainer.cost import check_time, machine_speed
-from cloud_trainer.robots.robot import Preparation, Robot
-from cloud_trainer.robots.robot_training import Workplace
+from cloud_trainer.robots.entry import Preparation
+from cloud_trainer.robots.network_training import Workplace
+from cloud_trainer.robots.robot import Robot
 from cloud_trainer.session.session_start import SessionStart, begins_with, new_start
 from hierarchy.runtime.downloads import Downloads
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from broker.errors import MalformedMessage, StorageError
-from broker.wire.codec import pack, unpack_as
+from broker.wire.codec import pack
 from broker.wire.messages import RobotMetrics, RobotState, TrainerMetrics
-from cloud_trainer.cost import Cost
+from cloud_trainer.robots.entry import Preparation, goes_on
 from cloud_trainer.robots.intake import Intake
+from cloud_trainer.robots.network_training import NetworkTraining
 from cloud_trainer.robots.quarantine import Quarantine, doubt
-from cloud_trainer.robots.robot_training import RobotTraining
-from cloud_trainer.session.session_start import SessionStart
-from cloud_trainer.store import Event, Store
+from cloud_trainer.robots.standing import Standing
+from cloud_trainer.robots.told import Told, no_metrics
+from cloud_trainer.store import Store
 
 # Rejected messages of a robot that are remembered, with reasons, for people to see.
 MAX_REJECTIONS = 20
@@ -41,24 +42,6 @@ class Rejection:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """What came of a state: how its session starts and what that costs, why there can be none, or what it waits for."""
-
-    robot: str
-    state: RobotState
-    start: SessionStart | None = None
-    cost: Cost | None = None
-    refused: str = ""
-    waits: str = ""
-
-
-def goes_on(state: RobotState, entered: RobotState) -> bool:
-    """Whether a robot in that state has the front of the network that was entered last for its name."""
-    same_run = entered.run in {state.run, state.former}
-    return state.weights == "checkpoint" and same_run and state.split == entered.split
-
-
 class Robot:
     """Belongs to the thread that takes messages in; ``training`` belongs to the one that trains. Others only read.
 
@@ -67,11 +50,10 @@ class Robot:
     against. prepared: how a session for ``state`` starts, which is not entered yet. start_entered: the last start that
     this process entered, which the session may not have come to. refused: why this state cannot be trained for. waits:
     what preparing waits for. since, heard, fed: monotonic time of the first message, of the last one, and of the last
-    one that had anything to train on. stored: batches in the log. dropped: messages that were dropped unread.
-    published: what others were told last; None where they may have missed it.
+    one that had anything to train on. dropped: messages that were dropped unread. told: what others were.
     """
 
-    def __init__(self, name: str, training: RobotTraining, *, most_classes: int, since: float = 0.0) -> None:
+    def __init__(self, name: str, training: NetworkTraining, *, most_classes: int, since: float = 0.0) -> None:
         self.name = name
         self.training = training
         self.state: RobotState | None = None
@@ -88,13 +70,10 @@ class Robot:
         self.since = since
         self.heard = 0.0
         self.fed = 0.0
-        self.stored = 0
         self.dropped = 0
         self.metrics: RobotMetrics | None = None
         self._most_classes = most_classes
-        self.published: TrainerMetrics | None = None
-        self._images_reported = 0
-        self._doubt_said = ""
+        self.told = Told()
 
     # What it says
 
@@ -229,7 +208,7 @@ class Robot:
         event = store.append(self.name, "start", self.start_entered)
         if self.training.too_costly:  # until the event is committed there is nothing to train on
             self.training.begin_behind(event - 1)
-            self.stored = self.training.trained
+            self.training.stored[self.name] = self.training.trained[self.name]
         self.entered, self.intake = self.state, Intake(self.state.split, most_classes=self._most_classes)
 
     def resume(
@@ -243,10 +222,9 @@ class Robot:
         self.entered, self.boots = states[-1], {state.boot for state in states}
         self.intake = Intake(self.entered.split, most_classes=self._most_classes)
         self.intake.know(self.training.session.trainer.classes if self.training.session else ())
-        self.stored = 0
         for classes in batches:
             self.intake.know(classes)
-            self.stored += 1
+            self.training.stored[self.name] += 1
 
     # What others are told
 
@@ -261,23 +239,28 @@ class Robot:
         return self.refused or (self.rejections[-1].reason if self.rejections else "")
 
     @property
+    def standing(self) -> Standing | None:
+        """How its training stands; None before it began."""
+        return self.training.standings.get(self.name)
+
+    @property
     def messages_waiting(self) -> int:
         """How many batches in the log the session has not come to. Each side of it is counted by one thread."""
-        return self.stored - self.training.trained
+        return self.training.stored[self.name] - self.training.trained[self.name]
 
     @property
     def doubt(self) -> str:
         """Why what it sends seems to teach nothing; empty where it does."""
-        if self.training.standing is None:
+        if self.standing is None:
             return ""
-        seen = self.training.standing.metrics
+        seen = self.standing.metrics
         return doubt(images=seen.images, recent=seen.cloud_recent, classes=seen.classes)
 
     def trainer_metrics(self, now: float) -> TrainerMetrics | None:
         """Return what others are told of its training; None where there is nothing to say."""
         problem, boot = self.problem(now), self.state.boot if self.state else ""
         # A robot looks for its own boot: one that is not let in must not be answered with the former one's metrics.
-        standing = self.training.standing
+        standing = self.standing
         if standing is not None and not (problem and boot and boot != standing.metrics.boot):
             return replace(
                 standing.metrics,
@@ -288,47 +271,3 @@ class Robot:
         if not boot or not problem:
             return None
         return no_metrics(self.name, boot, problem, waiting=self.messages_waiting, rejected=self.quarantine.rejected)
-
-    def news(self, now: float) -> TrainerMetrics | None:
-        """Return what others are told, where that is not what they were told last."""
-        metrics = self.trainer_metrics(now)
-        return metrics if metrics != self.published else None
-
-    def doubt_news(self) -> str | None:
-        """Return its doubt, where that has come or gone since the last call; else None."""
-        doubted = self.doubt
-        if bool(doubted) == bool(self._doubt_said):
-            return None
-        self._doubt_said = doubted
-        return doubted
-
-    def progress_news(self) -> TrainerMetrics | None:
-        """Return its training's metrics, where it has learned from more images since the last call; else None."""
-        metrics = self.training.standing.metrics if self.training.standing else None
-        if metrics is None or metrics.cloud_loss is None or metrics.images <= self._images_reported:
-            return None
-        self._images_reported = metrics.images
-        return metrics
-
-
-def no_metrics(robot: str, boot: str, problem: str, *, waiting: int = 0, rejected: int = 0) -> TrainerMetrics:
-    """Return what is said of a robot that there is no network for."""
-    return TrainerMetrics(
-        robot=robot,
-        boot=boot,
-        images=0,
-        classes=0,
-        evaluation=0,
-        evaluated=0,
-        messages_trained=0,
-        messages_waiting=waiting,
-        messages_rejected=rejected,
-        quarantine=problem,
-    )
-
-
-def entered_state(event: Event) -> RobotState:
-    """Return the robot's state that a start or a rejoin holds."""
-    if event.kind == "start":
-        return SessionStart.unpack(event.payload).state
-    return unpack_as(RobotState, event.payload)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from broker.errors import ConfigError
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import LAYOUT, SessionState
 from cloud_trainer.store import Store
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
@@ -37,7 +37,7 @@ class SavedNetwork:
         """Whether there is a checkpoint."""
         return (self._folder / CHECKPOINT).exists()
 
-    def write(self, session: RobotSession, start: bytes) -> bool:
+    def write(self, session: Session, start: bytes) -> bool:
         """Write a checkpoint; False where the disk does not take it. start: the event that the session began with."""
         what = f"the checkpoint of robot {self._robot}"
         self.steps = session.trainer.steps  # where it fails, not again at every step
@@ -50,7 +50,7 @@ class SavedNetwork:
         self._disk.written(what)
         return True
 
-    def keep_former(self, session: RobotSession) -> None:
+    def keep_former(self, session: Session) -> None:
         """Keep the network of a run that its robot has left; only the last one, as each takes some 100 MB."""
         try:
             save_checkpoint(self._former, LAYOUT, session.checkpoint())
@@ -75,7 +75,7 @@ class SavedNetwork:
             )
         return saved
 
-    def restore(self, session: RobotSession, saved: SessionState) -> None:
+    def restore(self, session: Session, saved: SessionState) -> None:
         """Let a session go on from a checkpoint. Raises ConfigError where it is another network's."""
         try:
             session.restore(saved)

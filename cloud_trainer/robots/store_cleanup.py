@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from broker.errors import StorageError
 from cloud_trainer.session.class_edits import Wipes
-from cloud_trainer.session.session import RobotSession, Work
+from cloud_trainer.session.member import Member
+from cloud_trainer.session.session import Work
 from cloud_trainer.store import Store
 from hierarchy.runtime.disk import DiskWatch
 
@@ -12,7 +13,7 @@ FORGETTING = "that samples of the store are forgotten"
 
 
 class StoreCleanup:
-    """Deletes behind each checkpoint what that one does not refer to any more.
+    """Deletes of a robot's log, behind each checkpoint, what that one does not refer to any more.
 
     begun: a decision to give up batches is in the log, and they are not deleted yet. up_to: the last of them, once
     training has come to that decision; 0 before.
@@ -26,36 +27,34 @@ class StoreCleanup:
         self._disk = disk
         self._may_delete = False  # a checkpoint was written since
 
-    def waits(self, session: RobotSession) -> bool:
+    def waits(self, member: Member) -> bool:
         """Whether there is anything to delete behind the next checkpoint."""
-        return bool(self.up_to or session.wipes)
+        return bool(self.up_to or member.wipes)
 
     @property
     def is_due(self) -> bool:
         """Whether there is anything to delete now."""
         return self._may_delete
 
-    def allow(self, session: RobotSession) -> None:
+    def allow(self, member: Member) -> None:
         """Note that a checkpoint was written."""
-        self._may_delete = self.waits(session)
+        self._may_delete = self.waits(member)
 
-    def work(self, session: RobotSession | None) -> Work:
+    def work(self, member: Member | None) -> Work:
         """Delete what was given up, and overwrite what was forgotten: gigabytes, maybe, so in pieces."""
         self._may_delete = False
-        if session is None:
+        if member is None:
             return
         try:
             while self.up_to and self._store.forget_some(self._robot, self.up_to):
                 yield
             self.up_to, self.begun = 0, False
-            wipes = session.wipes
+            wipes = member.wipes
             cursor: int | None = 0 if wipes else None
             while cursor is not None:
-                cursor = self._store.wipe_some(
-                    self._robot, cursor, wipes.up_to, wipes.others, session.without_forgotten
-                )
+                cursor = self._store.wipe_some(self._robot, cursor, wipes.up_to, wipes.others, member.without_forgotten)
                 yield
-            session.wipes = Wipes()
+            member.wipes = Wipes()
             self._disk.written(FORGETTING)
         except StorageError as error:
             self._disk.failed(FORGETTING, error)

@@ -21,9 +21,9 @@ from broker.wire.messages import RobotState
 from cloud_trainer.answering.answers import Answerer
 from cloud_trainer.answering.probes import Probes
 from cloud_trainer.config import TrainerConfig
+from cloud_trainer.robots.entry import Preparation, goes_on
 from cloud_trainer.robots.fleet import Fleet
-from cloud_trainer.robots.robot import Preparation, goes_on
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from hierarchy.device import choose_device
 from hierarchy.runtime.run_folder import RunFolder
 
@@ -208,25 +208,27 @@ class Training:
         if training.session and training.steps > steps:
             self._note(robot, training.session)
 
-    def _note(self, robot: str, session: RobotSession) -> None:
+    def _note(self, robot: str, session: Session) -> None:
+        its = session.members[robot].prequential
         self._folder.add_metrics(
             robot=robot,
-            images=session.prequential.count,
+            images=its.count,
             classes=len(session.trainer.classes),
-            cloud_loss=session.loss,
-            cloud_prequential=session.prequential.overall,
-            cloud_recent=session.prequential.recent,
+            cloud_loss=session.network.loss,
+            cloud_prequential=its.overall,
+            cloud_recent=its.recent,
         )
 
-    def _who_may_be_answered(self, robot: str) -> tuple[RobotSession, frozenset[str]] | None:
+    def _who_may_be_answered(self, robot: str) -> tuple[Session, frozenset[str]] | None:
         """Return the session that answers a robot's asks, and the boots whose front belongs to it; None for neither."""
         its = self.fleet.robots.get(robot)
         session = its.training.session if its else None
         if its is None or session is None or its.state is None or its.is_shut_out(time.monotonic()):
             return None
         # A robot that only asks enters nothing into the log.
-        newest = {its.state.boot} if goes_on(its.state, session.state) else set()
-        return session, frozenset({session.state.boot, *newest})
+        entered = session.members[robot].state
+        newest = {its.state.boot} if goes_on(its.state, entered) else set()
+        return session, frozenset({entered.boot, *newest})
 
     def _may_ask(self, robot: str) -> bool:
         its = self.fleet.robots.get(robot)

@@ -20,13 +20,16 @@ from hierarchy.rehearsal import draw_in_turn, largest_class, random_state, resto
 SPAN = 100
 # Entries of places as they were before, beside as many as there are places.
 SLACK = 64
+# Of a robot's number of a sample, as on the wire.
+SAMPLE_BITS = 32
 
 
 @dataclass(slots=True, eq=False)
 class SampleRef:
     """Where a sample's activation is in the log: the event that is its batch, and its row in there.
 
-    sample: the robot's number of it, 0 for none. session: of teaching. version: of the segment that encoded it.
+    sample: the robot's number of it, 0 for none. session: of teaching. version: of the segment that encoded it. member:
+    the robot's number among those whose samples are here.
     """
 
     event: int
@@ -34,13 +37,29 @@ class SampleRef:
     sample: int
     session: int
     version: int
+    member: int = 0
+
+    @property
+    def name(self) -> tuple[int, int]:
+        """What no other sample is called, where it has a number."""
+        return self.member, self.sample
+
+    def pack(self) -> tuple[int, ...]:
+        """Return five numbers. A robot's number of a sample has 32 bits; those above them are the robot's own."""
+        return self.event, self.row, self.member << SAMPLE_BITS | self.sample, self.session, self.version
+
+    @classmethod
+    def unpack(cls, event: int, row: int, sample: int, session: int, version: int) -> SampleRef:
+        """Return what such numbers say."""
+        member = sample >> SAMPLE_BITS
+        return cls(event, row, sample - (member << SAMPLE_BITS), session, version, member)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MemoryState:
     """All that a memory needs to go on.
 
-    refs: int64 (N, 7), a SampleRef, its slot and the index of its class in each row. newest: version by class.
+    refs: int64 (N, 7), a packed SampleRef, its slot and the index of its class in each row. newest: version by class.
     random: of the random numbers.
     """
 
@@ -111,7 +130,7 @@ class SampleMemory:
         self.limit = limit
         self._random = random.Random(seed)
         self._classes: dict[str, _OneClass] = {}
-        self._numbered: dict[int, tuple[str, SampleRef]] = {}
+        self._numbered: dict[tuple[int, int], tuple[str, SampleRef]] = {}  # by their names
         self._count = 0
 
     def __len__(self) -> int:
@@ -125,7 +144,7 @@ class SampleMemory:
         """Keep where a sample is, in place of where it was, unless a newer segment had encoded it there."""
         if self.limit <= 0:
             return
-        name, held = self._numbered.get(ref.sample, (name, None)) if ref.sample else (name, None)
+        name, held = self._numbered.get(ref.name, (name, None)) if ref.sample else (name, None)
         its = self._classes.setdefault(name, _OneClass())
         if held is not None and ref.version > held.version:
             held.event, held.row, held.version = ref.event, ref.row, ref.version
@@ -134,7 +153,7 @@ class SampleMemory:
             its.add(ref)
             self._count += 1
             if ref.sample:
-                self._numbered[ref.sample] = (name, ref)
+                self._numbered[ref.name] = (name, ref)
         while its.refs and its.oldest().version < its.newest - SPAN:
             self._remove(its, its.oldest())
         if self._count > self.limit:
@@ -170,7 +189,7 @@ class SampleMemory:
         for ref in sorted(both, key=lambda one: one.version):
             its.add(ref)
             if ref.sample:
-                self._numbered[ref.sample] = (new, ref)
+                self._numbered[ref.name] = (new, ref)
 
     def begin_run(self) -> None:
         """Keep what is here beside what another run of the robot will send, which counts everything from 1 again."""
@@ -192,7 +211,7 @@ class SampleMemory:
     def state(self) -> MemoryState:
         """Return what a checkpoint must hold."""
         rows = [
-            (ref.event, ref.row, ref.sample, ref.session, ref.version, its.slots[id(ref)], index)
+            (*ref.pack(), its.slots[id(ref)], index)
             for index, its in enumerate(self._classes.values())
             for ref in its.in_order()
         ]
@@ -207,16 +226,16 @@ class SampleMemory:
         self._numbered.clear()
         self._count = len(rows)
         for *place_and_slot, index in rows.tolist():
-            its, ref = self._classes[names[index]], SampleRef(*place_and_slot[:5])
+            its, ref = self._classes[names[index]], SampleRef.unpack(*place_and_slot[:5])
             its.slots[id(ref)] = place_and_slot[5]
             its.order.append((ref.version, ref))
             if ref.sample:
-                self._numbered[ref.sample] = (names[index], ref)
+                self._numbered[ref.name] = (names[index], ref)
         for its in self._classes.values():
             its.refs = sorted((ref for _, ref in its.order), key=lambda one: its.slots[id(one)])
         restore_random_state(self._random, state.random)
 
     def _remove(self, its: _OneClass, ref: SampleRef) -> None:
         its.remove(ref)
-        self._numbered.pop(ref.sample, None)
+        self._numbered.pop(ref.name, None)
         self._count -= 1

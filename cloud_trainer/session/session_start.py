@@ -16,7 +16,7 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.still_learning import most_kept
 from cloud_trainer.shard import worker_folders
@@ -125,7 +125,7 @@ def open_session(
     read: Callable[[int], bytes],
     *,
     restored: bool = False,
-) -> RobotSession:
+) -> Session:
     """Return a session at the beginning of its training.
 
     restored: a checkpoint's weights are about to replace those that the network began with, which may be gone by now.
@@ -144,7 +144,7 @@ def open_session(
         warm_up=NO_WARM_UP if start.began_alike else WARM_UP_STEPS,
     )
     most = most_kept(segment.head.weight.shape[1]) if start.still else settings.rehearse_from
-    session = RobotSession(
+    session = Session(
         robot,
         state,
         trainer,
@@ -173,7 +173,7 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
                 restore_weights(segment, segment.head, saved.learner)
             except RuntimeError as error:
                 raise ConfigError(f"--weights {settings.weights}: not of this split: {error}") from error
-            run = saved.state.run
+            run = saved.members[0].state.run
     return segment, run
 
 

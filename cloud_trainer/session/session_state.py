@@ -7,11 +7,9 @@ from typing import Any
 
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ClassEdit, RobotState
-from cloud_trainer.session.class_edits import EditsState, Wipes
-from cloud_trainer.session.evaluation_rounds import RoundsState
+from cloud_trainer.session.member import MemberState
 from cloud_trainer.session.sample_memory import MemoryState
 from cloud_trainer.session.waiting_samples import WaitingState
-from hierarchy.evaluation import Prequential
 from hierarchy.learner import LearnerState
 from hierarchy.runtime.checkpoint import TENSORS
 from hierarchy.runtime.state import Layout
@@ -21,23 +19,17 @@ from hierarchy.runtime.state import Layout
 class SessionState:
     """All that a session needs to go on behind the event ``cursor`` of its log.
 
-    start: the event that it began with; empty in the network of a run that its robot has left. progress: of the newest
-    batch. loss: of the last step. began_at, unrehearsed, idle_steps: as in `RobotSession`.
+    start: the event that it began with; empty in the network of a run that its robot has left. members: in the order of
+    their numbers. loss: of the last step. unrehearsed: samples that idle rehearsal, or a fit, is owed for. idle_steps:
+    as in `Network`.
     """
 
     learner: LearnerState
     cursor: int
-    state: RobotState
-    edits: EditsState
     memory: MemoryState
     waiting: WaitingState
-    wipes: Wipes
-    prequential: Prequential
-    rounds: RoundsState
-    messages_trained: int
-    progress: float | None
+    members: list[MemberState]
     loss: float | None
-    began_at: int | None
     unrehearsed: float
     idle_steps: int
     start: str
@@ -89,4 +81,10 @@ def _from_version_0(old: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-LAYOUT = Layout(kind=SessionState, migrations=(_from_version_0,))
+def _one_member(old: dict[str, Any]) -> dict[str, Any]:
+    """In version 1 a session had one robot, and did not say which."""
+    names = ("state", "edits", "wipes", "prequential", "rounds", "messages_trained", "progress", "began_at")
+    return {**old, "members": [{"robot": "", **{name: old[name] for name in names}}]}
+
+
+LAYOUT = Layout(kind=SessionState, migrations=(_from_version_0, _one_member))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WaitingState:
-    """Where in the log the samples of each queue are, int64 (N, 5) with a SampleRef in each row, and their classes."""
+    """Where in the log the samples of each queue are, int64 (N, 5) with a packed SampleRef a row, and their classes."""
 
     fresh: Tensor
     fresh_classes: list[str]
@@ -79,7 +79,7 @@ class WaitingSamples:
             (self.fresh, state.fresh, state.fresh_classes),
             (self.re_encoded, state.re_encoded, state.re_encoded_classes),
         ):
-            refs = [SampleRef(*row) for row in table.tolist()]
+            refs = [SampleRef.unpack(*row) for row in table.tolist()]
             queue[:] = [
                 Waiting(name=name, ref=ref, activation=activation)
                 for name, ref, activation in zip(names, refs, samples(refs), strict=True)
@@ -94,4 +94,4 @@ def take(queue: list[Waiting], count: int) -> list[Waiting]:
 
 
 def _table(queue: list[Waiting]) -> Tensor:
-    return torch.tensor([astuple(one.ref) for one in queue], dtype=torch.int64).reshape(-1, 5)
+    return torch.tensor([one.ref.pack() for one in queue], dtype=torch.int64).reshape(-1, 5)

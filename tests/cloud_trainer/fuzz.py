@@ -137,11 +137,11 @@ def check(cloud: Cloud, number: int) -> None:
     """Raise AssertionError unless all is well, and a valid message is trained on."""
     assert all(NAME.fullmatch(name) for name in cloud.known)
     assert not cloud.trouble
-    before = cloud.session("good").prequential.count
+    before = cloud.session("good").images
     # Another start of the robot each time, of which its network has one.
     back = dataclasses.replace(STATE, boot=f"{number:016x}", weights="checkpoint")
     assert outcomes(cloud.say("good", back, *batches(2, boot=back.boot))) == ["accepted"] * 2
-    assert cloud.session("good").prequential.count == before + 8
+    assert cloud.session("good").images == before + 8
     for record in cloud.known.values():
         assert not record.training.stuck, "something that cannot be trained on was let into the log"
         assert record.training.session is None or is_finite(record.training.session)

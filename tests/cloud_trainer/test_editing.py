@@ -13,7 +13,7 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, Change, ClassEdit
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.session.class_edits import ClassEdits
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.store import STORE
 from tests.cloud_trainer.robots.test_fleet import close, enter, open_fleet, train
 from tests.cloud_trainer.world import STATE, Cloud, finish_idle, make_batch, outcomes
@@ -34,7 +34,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def teach(fleet: Fleet, sequence: int, *names: str, edits: int = 0, session: int = 0, boot: str = STATE.boot) -> None:
     batch = make_batch(names, sequence=sequence, edits=edits, session=session, boot=boot)
     assert fleet.store.append_message("r1", batch.boot, batch.sequence, pack(batch))
-    fleet.robots["r1"].stored += 1
+    fleet.robots["r1"].training.stored["r1"] += 1
     fleet.store.commit()
     train(fleet)
 
@@ -56,14 +56,14 @@ def edit(
     train(fleet)
 
 
-def session_of(fleet: Fleet) -> RobotSession:
+def session_of(fleet: Fleet) -> Session:
     session = fleet.robots["r1"].training.session
     assert session is not None
     return session
 
 
 def remembered(fleet: Fleet) -> dict[str, int]:
-    return session_of(fleet)._memory.counts()
+    return session_of(fleet).network.memory.counts()
 
 
 def stored_names(fleet: Fleet) -> list[list[str]]:
@@ -167,7 +167,7 @@ def test_edits_go_on_where_a_trainer_takes_a_running_robot_over(
     one.start()  # its own network goes on, although the state has changed
     assert outcomes(one.say("r1", replace(STATE, edits=1), later, rename)) == ["accepted", "accepted"]
     assert one.session().trainer.classes == ("hound", "ant")
-    assert one.session().prequential.count == 8
+    assert one.session().images == 8
     one.kill()
     other = Cloud(tmp_path / "other", monkeypatch)  # one that was never told of the first edit does not wait for it
     assert outcomes(other.say("r1", replace(STATE, edits=1), later, rename)) == ["accepted", "accepted"]

@@ -26,9 +26,9 @@ from cloud_trainer.messages.outgoing import RETRY_SECONDS, WARNING_SECONDS
 from cloud_trainer.node import NOBODY_CAME, NOTHING_CAME, REPORT_SECONDS
 from cloud_trainer.replay import replay
 from cloud_trainer.robots import quarantine
+from cloud_trainer.robots.entry import Preparation
+from cloud_trainer.robots.idle_rehearsal import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
 from cloud_trainer.robots.quarantine import FIRST_SECONDS
-from cloud_trainer.robots.robot import Preparation
-from cloud_trainer.robots.robot_training import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
 from cloud_trainer.robots.training import SETTLING_SECONDS, SILENCE_SECONDS
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.still_learning import MAX_FEATURE_BYTES
@@ -316,9 +316,9 @@ def test_samples_too_few_for_a_step_are_trained_on_when_a_robot_falls_silent(sta
     cloud = start(practice=0)
     cloud.say("r1", STATE, make_batch(["cat", "dog"]))
     cloud.work(SILENCE_SECONDS)
-    assert (cloud.session().trainer.steps, len(cloud.session().waiting)) == (0, 2)
+    assert (cloud.session().trainer.steps, len(cloud.session().network.waiting)) == (0, 2)
     cloud.work(0.1)
-    assert (cloud.session().trainer.steps, len(cloud.session().waiting)) == (1, 0)
+    assert (cloud.session().trainer.steps, len(cloud.session().network.waiting)) == (1, 0)
     events = cloud.store.last_event("r1")
     cloud.work(100)
     assert cloud.store.last_event("r1") == events, "nothing is left over"
@@ -327,14 +327,14 @@ def test_samples_too_few_for_a_step_are_trained_on_when_a_robot_falls_silent(sta
 def test_what_is_stored_is_rehearsed_while_nothing_arrives_and_not_for_ever(start: Start) -> None:
     cloud = start(practice=1.5)
     cloud.say("r1", STATE, *batches(4))
-    fresh, steps = cloud.session().prequential.count, cloud.session().trainer.steps
+    fresh, steps = cloud.session().images, cloud.session().trainer.steps
     assert fresh >= 4
     assert steps <= fresh, "not while more may come"
     for _ in range(20):
         cloud.work(SILENCE_SECONDS + 0.1)
     session = cloud.session()
-    rehearsed = session.trainer.steps - steps - (session.prequential.count > fresh)
-    assert rehearsed == int(1.5 * session.prequential.count)
+    rehearsed = session.trainer.steps - steps - (session.images > fresh)
+    assert rehearsed == int(1.5 * session.images)
     assert cloud.say("r1", *batches(1, first=4))
 
 
@@ -346,9 +346,9 @@ def test_what_a_lesson_taught_is_rehearsed_at_once_and_tested_again(start: Start
     cloud.say("r1", *batches(10, first=10, session=1), make_batch(["cat", "dog"], sequence=20, evaluation=1))
     session = cloud.session()
     assert session.trainer.steps >= steps + 10 + 30, "the clock stands still: the robot is not silent"
-    assert (session.idle_steps_due(0.5), session.loss is None) == (0, False)
+    assert (session.network.idle_steps_due(0.5), session.network.loss is None) == (0, False)
     assert last_rate(cloud) < 0.05, "what the cloud learned has settled"
-    rounds = session.rounds.state()
+    rounds = session.members["r1"].rounds.state()
     assert list(rounds.tests) == ["first", "settled"], "what people see is what the cloud knows now"
     cloud.finish()
     assert replay(cloud.path / STORE, None, "cpu")
@@ -368,16 +368,20 @@ def test_behind_a_robot_that_stands_still_each_message_is_learned_at_once(start:
     cloud.say("r1", state, make_batch(["cat"] * 3, state.split), make_batch(["dog"] * 3, state.split, sequence=1))
     assert cloud.clock.now == before, "it is not silent"
     session = cloud.session()
-    assert (session.stands_still, session.is_behind, session.trainer.classes) == (True, False, ("cat", "dog"))
+    assert (bool(session.network.still), session.network.is_behind, session.trainer.classes) == (
+        True,
+        False,
+        ("cat", "dog"),
+    )
     room = cloud.training.fleet.room
     assert room.cost(state).network == room.cost(dataclasses.replace(state, still=False)).network + MAX_FEATURE_BYTES
     cloud.say("r1", make_batch(["cat", "dog"], state.split, sequence=2, evaluation=1))
     cloud.work(SILENCE_SECONDS + 0.1)
-    assert session.idle_steps_due(0.5) == 0
+    assert session.network.idle_steps_due(0.5) == 0
     cloud.finish()
     assert replay(cloud.path / STORE, None, "cpu"), "the same bits"
     cloud.start()
-    assert cloud.session().stands_still
+    assert cloud.session().network.still
     cloud.say("r1", state, make_batch(["ant"] * 3, state.split, sequence=3))
     assert cloud.session().trainer.classes == ("cat", "dog", "ant")
 
@@ -388,9 +392,9 @@ def test_a_new_cloud_begins_as_a_robot_once_did_that_goes_on_and_learns_what_com
     cloud.say("r1", state, make_batch(["cat", "dog"] * 2, state.split, again=True))
     cloud.work(SILENCE_SECONDS + 0.1)
     session = cloud.session()
-    assert (session.stands_still, session.trainer.classes) == (True, ("cat", "dog"))
-    assert session.loss is not None, "what comes again alone is fitted to, too"
-    assert not session.is_behind
+    assert (bool(session.network.still), session.trainer.classes) == (True, ("cat", "dog"))
+    assert session.network.loss is not None, "what comes again alone is fitted to, too"
+    assert not session.network.is_behind
     cloud.finish()
     assert replay(cloud.path / STORE, None, "cpu"), "the same bits"
 
@@ -407,14 +411,14 @@ def test_a_new_cloud_begins_as_a_robot_once_did_that_goes_on_and_learns_what_com
 def test_a_network_that_is_not_what_its_robot_has_learns_as_a_whole(start: Start, state: RobotState) -> None:
     cloud = start()
     cloud.say("r1", state, make_batch(["cat", "dog"] * 2, state.split))
-    assert not cloud.session().stands_still
+    assert not cloud.session().network.still
     assert cloud.session().trainer.steps == 1
 
 
 def test_a_robot_waits_for_one_step_of_idle_rehearsal_where_steps_are_slow(start: Start) -> None:
     cloud = start()
     cloud.say("r1", STATE, *batches(20))
-    cloud.robot().training._step_seconds = 40.0
+    cloud.robot().training._idle.step_seconds = 40.0
     cloud.clock.now += SILENCE_SECONDS + 0.1
     finish_idle(cloud.training.fleet, "r1")
     event = cloud.store.next_event("r1", cloud.session().cursor)
@@ -432,7 +436,7 @@ def rehearse(cloud: Cloud) -> None:
     """Let each silent robot's first steps of idle rehearsal be taken; the next ones are in the log already."""
     cloud.clock.now += SILENCE_SECONDS + 0.1
     for robot in cloud.known:
-        while not cloud.session(robot).rehearses:
+        while not cloud.session(robot).network.rehearses:
             finish_idle(cloud.training.fleet, robot)
             cloud.training._train(robot)
     cloud.turn()
@@ -442,7 +446,7 @@ def test_a_stop_in_the_middle_of_idle_rehearsal_saves_a_settled_network(start: S
     cloud = start(practice=2)
     cloud.say("r1", STATE, *batches(20))
     rehearse(cloud)
-    due, steps = cloud.session().idle_steps_due(2), cloud.session().trainer.steps
+    due, steps = cloud.session().network.idle_steps_due(2), cloud.session().trainer.steps
     assert (due, steps) == (160 - IDLE_STEPS_AT_ONCE, 20 + IDLE_STEPS_AT_ONCE)
     assert last_rate(cloud) > 0.9
     cloud.finish()
@@ -515,9 +519,9 @@ def test_samples_too_few_for_a_step_wait_for_the_next_start(cloud: Cloud) -> Non
     assert cloud.finish()["images"] == 0
     cloud.start()
     cloud.work()
-    assert len(cloud.session().waiting) == 2, "the robot has had no time to come back"
+    assert len(cloud.session().network.waiting) == 2, "the robot has had no time to come back"
     cloud.say("r1", STATE, make_batch(["ant", "ant"], sequence=1))
-    assert (cloud.session().trainer.steps, cloud.session().prequential.count) == (1, 4)
+    assert (cloud.session().trainer.steps, cloud.session().images) == (1, 4)
     assert cloud.session().trainer.classes == ("cat", "dog", "ant")
 
 

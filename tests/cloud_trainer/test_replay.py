@@ -86,7 +86,9 @@ def test_another_byte_in_the_checkpoint_differs(run: Path, part: str, capsys: py
 
 def test_another_figure_in_the_checkpoint_differs(run: Path) -> None:
     saved = load_checkpoint(run / "checkpoint" / "r1", LAYOUT)
-    save_checkpoint(run / "checkpoint" / "r1", LAYOUT, replace(saved, messages_trained=99))
+    save_checkpoint(
+        run / "checkpoint" / "r1", LAYOUT, replace(saved, members=[replace(saved.members[0], messages_trained=99)])
+    )
     assert not replay(run / STORE, None, "cpu")
 
 

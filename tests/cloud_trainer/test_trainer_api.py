@@ -15,7 +15,7 @@ from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
 from cloud_trainer.messages.incoming import Incoming
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import LAYOUT
 from hierarchy.runtime.checkpoint import load_checkpoint
 from tests.cloud_trainer.world import CHANNELS, STATE, batches, make_batch
@@ -96,10 +96,10 @@ def test_a_robot_that_is_not_let_in_is_there_with_the_reason(robot: ThinRobot, a
 def test_what_ends_training_is_raised_at_the_next_call_and_at_the_end(
     robot: ThinRobot, amqtt_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: RobotSession, *_: object) -> None:
+    def fail(self: Session, *_: object) -> None:
         raise MemoryError("of the test")
 
-    monkeypatch.setattr(RobotSession, "work", fail)
+    monkeypatch.setattr(Session, "work", fail)
     with (
         pytest.raises(MemoryError, match="of the test"),  # at the end
         trainer_for(robot, amqtt_url, tmp_path) as trainer,

@@ -49,7 +49,7 @@ from cloud_trainer.node import TrainerNode
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.training import Training
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.store import STORE, Store, open_store
 from hierarchy.device import Compute
 from hierarchy.exits import LENGTH
@@ -270,7 +270,7 @@ class Cloud:
     def robot(self, name: str = "r1") -> Robot:
         return self.known[name]
 
-    def session(self, robot: str = "r1") -> RobotSession:
+    def session(self, robot: str = "r1") -> Session:
         session = self.robot(robot).training.session
         assert session is not None
         return session
@@ -314,7 +314,7 @@ def outcomes(receipts: list[Receipt]) -> list[str]:
     return [receipt.outcome for receipt in receipts]
 
 
-def is_finite(session: RobotSession) -> bool:
+def is_finite(session: Session) -> bool:
     """Whether all weights, statistics and momentum are."""
     learner = session.checkpoint().learner
     tensors = [*learner.weights.values(), *learner.momentum.values()]

@@ -91,7 +91,7 @@ def prepare(fleet: Fleet, robot: str) -> None:
 def send(fleet: Fleet, robot: str, count: int, *, first: int = 0, **settings: Any) -> None:
     for batch in batches(count, first=first, **settings):
         assert fleet.store.append_message(robot, batch.boot, batch.sequence, pack(batch))
-        fleet.robots[robot].stored += 1
+        fleet.robots[robot].training.stored[robot] += 1
     fleet.store.commit()
 
 
@@ -143,7 +143,7 @@ def test_robots_take_turns_however_much_one_sends(fleet: Fleet) -> None:
 @pytest.fixture
 def shortest_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each turn be over with the first step, test or edit."""
-    monkeypatch.setattr("cloud_trainer.robots.robot_training.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("cloud_trainer.robots.network_training.TURN_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("shortest_turns")
@@ -389,7 +389,7 @@ def test_the_other_robots_do_not_matter() -> None:
     for robot, (weights, about) in together.ends.items():
         its, its_about = alone[robot].ends[robot]
         # The events' numbers differ, and with them the places of what waits and is rehearsed.
-        assert its_about["prequential"] == about["prequential"]
+        assert its_about["members"][0]["prequential"] == about["members"][0]["prequential"]
         assert its_about["loss"] == about["loss"]
         assert weights != its
 
@@ -577,7 +577,7 @@ def test_a_network_is_only_gone_on_with_behind_the_front_that_it_was_trained_beh
     train(fleet)
     kept = load_checkpoint(tmp_path / "former" / "checkpoint" / "r1", LAYOUT)
     assert digest(tensors_of(kept)) == learned
-    assert kept.state.run == STATE.run
+    assert kept.members[0].state.run == STATE.run
     # The first run comes back: the second's network is not what its front was trained with.
     caplog.clear()
     enter(fleet, "r1", replace(STATE, boot="f" * 16, weights="checkpoint"))
@@ -912,7 +912,7 @@ def test_a_stop_settles_a_network_in_the_time_there_is(tmp_path: Path, step: flo
     fleet = rehearsing(tmp_path, "r1")
     finish_idle(fleet, "r1")
     train(fleet)
-    fleet.robots["r1"].training._step_seconds = step
+    fleet.robots["r1"].training._idle.step_seconds = step
     fleet.settle("r1", seconds)
     last = fleet.store.next_event("r1", fleet.robots["r1"].training.cursor - 1)
     assert last

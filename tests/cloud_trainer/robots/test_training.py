@@ -173,4 +173,4 @@ def test_a_robot_that_starts_again_while_its_network_is_prepared_gets_the_one_of
     cloud.node.turn(timeout=0)
     cloud.training.prepared.append(prepared)
     assert outcomes(of(Receipt, cloud.work())) == ["accepted"]
-    assert cloud.session().state.boot == new.boot
+    assert cloud.session().members["r1"].state.boot == new.boot

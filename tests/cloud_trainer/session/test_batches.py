@@ -37,8 +37,8 @@ def test_a_batch_is_inflated_once_on_its_way_into_the_weights(
     cloud = start(practice=0.0)
     sent = [*batches(5), make_batch(["cat", "dog"] * 3, sequence=5, evaluation=1)]
     assert outcomes(cloud.say("r1", STATE, *sent)) == ["accepted"] * 6
-    assert cloud.session().prequential.count == 20
-    assert cloud.session().rounds.newest.count == 6
+    assert cloud.session().images == 20
+    assert cloud.session().members["r1"].rounds.newest.count == 6
     assert list(inflated.values()) == [1] * 6
 
 
@@ -71,7 +71,7 @@ def test_what_the_disk_did_not_take_is_not_handed_over_under_another_events_numb
         assert cloud.say("r1", *batches(4, first=1, size=40)) == []
     cloud.work(60)
     assert outcomes(cloud.say("r1", *batches(3, first=10))) == ["accepted"] * 3
-    assert cloud.session().prequential.count == 16, "of the numbers that the larger ones had"
+    assert cloud.session().images == 16, "of the numbers that the larger ones had"
 
 
 def test_what_waits_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

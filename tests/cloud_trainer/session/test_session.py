@@ -13,7 +13,8 @@ from broker.errors import MalformedMessage
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, ClassEdit, SplitSpec, TrainerMetrics
 from broker.wire.quantize import dequantize, quantize
-from cloud_trainer.session.session import MAX_UNREHEARSED, RobotSession
+from cloud_trainer.session.network import MAX_UNREHEARSED
+from cloud_trainer.session.session import Session
 from cloud_trainer.store import Event, Kind
 from hierarchy.cloud import CloudSegment, CloudStep, CloudTrainer
 from hierarchy.device import Compute
@@ -78,7 +79,7 @@ class Robot:
         self.trainer = Recorder()
         self.state = dataclasses.replace(STATE, split=SPLIT, rehearse=rehearse)
         self.log: list[bytes] = []
-        self.session = RobotSession(
+        self.session = Session(
             "r1", self.state, self.trainer, batch=batch, memory=memory, seed=0, read=lambda event: self.log[event - 1]
         )
 
@@ -103,7 +104,7 @@ class Robot:
 
     @property
     def figures(self) -> TrainerMetrics:
-        return self.session.figures(messages_waiting=0, rejected=0, quarantine="")
+        return self.session.figures("r1", messages_waiting=0, rejected=0, quarantine="")
 
 
 @pytest.mark.parametrize("sizes", [[3, 3, 3, 3, 4], [16], [1] * 16, [15, 1], [8, 8], [5, 11]])
@@ -111,7 +112,7 @@ def test_messages_of_any_size_become_steps_of_its_own_size(sizes: list[int]) -> 
     robot = Robot()
     assert {robot.send(size) for size in sizes} == {""}
     assert robot.steps == [(8, 8), (8, 8)]
-    assert len(robot.session.waiting) == 0
+    assert len(robot.session.network.waiting) == 0
     assert robot.figures.messages_trained == len(sizes)
     assert robot.figures.images == 16
 
@@ -131,22 +132,22 @@ def test_what_arrives_is_trained_on_in_its_order_as_it_was_quantized() -> None:
 def test_what_waits_is_trained_on_when_the_log_says_so() -> None:
     robot = Robot()
     robot.send(11)
-    assert (robot.steps, len(robot.session.waiting)) == ([(8, 8)], 3)
+    assert (robot.steps, len(robot.session.network.waiting)) == ([(8, 8)], 3)
     robot.apply("flush")
-    assert (robot.steps, len(robot.session.waiting)) == ([(8, 8), (3, 3)], 0)
+    assert (robot.steps, len(robot.session.network.waiting)) == ([(8, 8), (3, 3)], 0)
     robot.apply("flush")
     assert len(robot.steps) == 2
 
 
 def test_idle_rehearsal_learns_from_what_is_stored_at_a_rate_that_falls_to_nothing() -> None:
     robot = Robot()
-    assert robot.session.idle_steps_due(0.5) == 0, "nothing is stored"
+    assert robot.session.network.idle_steps_due(0.5) == 0, "nothing is stored"
     robot.send(8, progress=0.2)
-    assert robot.session.idle_steps_due(0.5) == 4
+    assert robot.session.network.idle_steps_due(0.5) == 4
     robot.apply("rehearse", b"3 4")
-    assert robot.session.idle_steps_due(0.5) == 1
+    assert robot.session.network.idle_steps_due(0.5) == 1
     robot.apply("rehearse", b"1 1")
-    assert robot.session.idle_steps_due(0.5) == 0
+    assert robot.session.network.idle_steps_due(0.5) == 0
     assert robot.steps == [(8, 8), (8, 0), (8, 0), (8, 0), (8, 0)]
     rates = [learning_rate(1.0, steps=1000, progress=step.progress) for step in robot.trainer.recorded[1:]]
     assert rates[0] == 1.0
@@ -154,7 +155,7 @@ def test_idle_rehearsal_learns_from_what_is_stored_at_a_rate_that_falls_to_nothi
     assert rates[-1] < 0.2
     assert robot.figures.images == 8
     robot.send(8, progress=0.4)
-    assert robot.session.idle_steps_due(0.5) == 4
+    assert robot.session.network.idle_steps_due(0.5) == 4
     robot.apply("rehearse", b"1 4")
     assert learning_rate(1.0, steps=1000, progress=robot.trainer.recorded[-1].progress) == 1.0, "it begins anew"
 
@@ -169,7 +170,7 @@ def test_idle_rehearsal_that_is_cut_short_settles_and_the_rest_of_it_stays_due()
     assert rates == sorted(rates, reverse=True)
     assert rates[3] > 0.9
     assert rates[-1] < 0.02
-    assert robot.session.idle_steps_due(0.5) == 26
+    assert robot.session.network.idle_steps_due(0.5) == 26
     robot.apply("rehearse", b"1 26")
     assert learning_rate(1.0, steps=1000, progress=robot.trainer.recorded[-1].progress) > 0.5, "it goes on"
 
@@ -178,7 +179,7 @@ def test_behind_a_lesson_the_rate_falls_within_the_time_there_is_and_begins_anew
     robot = Robot(batch=8)
     robot.send(80)
     robot.apply("rehearse", b"4 10 40 1 0")
-    assert robot.session.idle_steps_due(0.5) == 6, "of what was due beyond the ten nothing is left"
+    assert robot.session.network.idle_steps_due(0.5) == 6, "of what was due beyond the ten nothing is left"
     robot.apply("rehearse", b"6 6 6 0 0")
     rates = [learning_rate(1.0, steps=1000, progress=step.progress) for step in robot.trainer.recorded[10:]]
     assert rates[0] == 1.0
@@ -192,7 +193,7 @@ def test_what_idle_rehearsal_is_owed_for_is_bounded() -> None:
     robot = Robot(batch=100)
     for _ in range(MAX_UNREHEARSED // 100 + 3):
         robot.send(100)
-    assert robot.session.idle_steps_due(0.5) == MAX_UNREHEARSED // 2
+    assert robot.session.network.idle_steps_due(0.5) == MAX_UNREHEARSED // 2
 
 
 @pytest.mark.parametrize(("rehearse", "fresh"), [(0.0, 8), (1.0, 4), (3.0, 2), (16.0, 1)])
@@ -254,7 +255,7 @@ def test_figures_are_what_the_trainer_found() -> None:
     before = robot.figures
     assert (before.images, before.cloud_loss, before.cloud_prequential, before.cloud_accuracy) == (0, None, None, None)
     robot.send(16)
-    after = robot.session.figures(messages_waiting=5, rejected=6, quarantine="why")
+    after = robot.session.figures("r1", messages_waiting=5, rejected=6, quarantine="why")
     assert (after.robot, after.boot, after.classes) == ("r1", STATE.boot, 2)
     assert (after.images, after.cloud_loss, after.cloud_prequential, after.cloud_recent) == (16, 2.0, 0.5, 0.5)
     assert (after.messages_waiting, after.messages_rejected, after.quarantine) == (5, 6, "why")
@@ -269,7 +270,7 @@ def test_an_evaluation_is_predicted_and_never_trained_on() -> None:
     figures = robot.figures
     assert (figures.evaluation, figures.evaluated, figures.cloud_accuracy) == (1, 8, 0.5)
     assert (figures.images, figures.messages_trained) == (11, 1)
-    assert robot.session.rounds.newest.by_class == {"cat": 1.0, "dog": 0.0}
+    assert robot.session.members["r1"].rounds.newest.by_class == {"cat": 1.0, "dog": 0.0}
 
 
 def test_each_round_of_evaluation_starts_anew() -> None:
@@ -307,7 +308,7 @@ def test_a_robot_that_comes_back_goes_on_with_what_was_learned() -> None:
     robot.send(6)
     robot.send(2, evaluation=1)
     robot.apply("rejoin", pack(dataclasses.replace(robot.state, boot="c" * 16, rehearse=0.0)))
-    assert len(robot.session.waiting) == 0
+    assert len(robot.session.network.waiting) == 0
     assert robot.figures.boot == "c" * 16
     assert robot.figures.images == 6
     assert robot.send(8) == ""
@@ -318,11 +319,11 @@ def test_a_robot_that_comes_back_goes_on_with_what_was_learned() -> None:
     assert robot.figures.evaluated == 1, "the former boot's evaluation is mixed in"
 
 
-def tiny_session(log: list[bytes], **changes: Any) -> RobotSession:
+def tiny_session(log: list[bytes], **changes: Any) -> Session:
     state = dataclasses.replace(STATE, rehearse=1.0)
     segment = TinySegment(dataclasses.replace(state.split, **changes), weights="none")
     trainer = CloudTrainer(cast("CloudSegment", segment), compute=Compute(device=CPU), peak_learning_rate=0.02)
-    return RobotSession("r1", state, trainer, batch=4, memory=9, seed=0, read=lambda event: log[event - 1])
+    return Session("r1", state, trainer, batch=4, memory=9, seed=0, read=lambda event: log[event - 1])
 
 
 def test_a_checkpoint_is_of_its_own_network_only() -> None:
@@ -365,10 +366,10 @@ def test_a_memory_that_is_sent_at_once_is_left_to_idle_rehearsal() -> None:
     robot.send(40)
     steps = len(robot.steps)
     robot.apply("rehearse", b"%d %d" % (20, 20))
-    assert robot.session.idle_steps_due(0.5) == 0
+    assert robot.session.network.idle_steps_due(0.5) == 0
     again(robot, ["cat", "dog"] * 20, list(range(1, 41)), values=7.0, version=50)
     robot.apply("flush")
-    assert robot.session.idle_steps_due(0.5) == 20
+    assert robot.session.network.idle_steps_due(0.5) == 20
     assert len(robot.steps) == steps + 20, "no step waited for it"
     robot.apply("rehearse", b"1 20")
     assert (robot.trainer.recorded[-1].activations == 7).all()
@@ -423,17 +424,17 @@ def test_the_last_round_is_tested_once_more_when_idle_rehearsal_is_done() -> Non
     robot.send(2, evaluation=1)
     assert (robot.figures.cloud_accuracy, robot.figures.evaluated) == (0.5, 8)
     robot.trainer.predict = lambda activations: ["dog"] * len(activations)  # type: ignore[method-assign]
-    robot.session.rounds.newest.add(["ant"], ["cat"])
+    robot.session.members["r1"].rounds.newest.add(["ant"], ["cat"])
     robot.apply("rehearse", b"1 2")
-    assert robot.session.rounds.newest.count == 9, "it is not done yet"
+    assert robot.session.members["r1"].rounds.newest.count == 9, "it is not done yet"
     robot.apply("rehearse", b"1 1")
     assert (robot.figures.cloud_accuracy, robot.figures.evaluated, robot.figures.evaluation) == (0.5, 8, 1)
-    assert robot.session.rounds.newest.by_class == {"cat": 0.0, "dog": 1.0}
+    assert robot.session.members["r1"].rounds.newest.by_class == {"cat": 0.0, "dog": 1.0}
     robot.trainer.predict = lambda activations: ["cat"] * len(activations)  # type: ignore[method-assign]
     for test, right in ((0, {"cat": 0.0, "dog": 1.0}), (1, {"cat": 1.0, "dog": 0.0})):
         robot.send(16)
         robot.apply("settle", b"1 8 %d" % test)
-        assert robot.session.rounds.newest.by_class == right, "where there was time for it"
+        assert robot.session.members["r1"].rounds.newest.by_class == right, "where there was time for it"
 
 
 def test_a_round_that_is_larger_than_what_is_tested_again_still_counts_as_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +444,7 @@ def test_a_round_that_is_larger_than_what_is_tested_again_still_counts_as_done(m
     for _ in range(3):
         robot.send(4, evaluation=1)
     robot.apply("rehearse", b"1 1")  # the robot was silent for a moment
-    assert robot.session.rounds.newest.count == 8
+    assert robot.session.members["r1"].rounds.newest.count == 8
     robot.send(4, evaluation=1)
     assert robot.figures.evaluated == 16
 
@@ -456,7 +457,7 @@ def test_the_rest_of_a_round_that_another_has_overtaken_is_nobodys() -> None:
     robot.send(4, evaluation=1)
     robot.send(4, evaluation=2)
     assert (robot.figures.evaluation, robot.figures.evaluated) == (2, 8)
-    assert len(robot.session.rounds.accuracies().figures("cloud")["cloud_accuracy_matrix"]["rounds"]) == 2
+    assert len(robot.session.members["r1"].rounds.accuracies().figures("cloud")["cloud_accuracy_matrix"]["rounds"]) == 2
 
 
 def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
@@ -464,7 +465,7 @@ def test_rounds_of_tests_are_kept_with_the_classes_in_them() -> None:
     robot.send(16)
     robot.take(make_batch(["cat"] * 4, SPLIT, sequence=1, evaluation=1))
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=2, evaluation=2))
-    matrix = robot.session.rounds.accuracies().figures("cloud")["cloud_accuracy_matrix"]
+    matrix = robot.session.members["r1"].rounds.accuracies().figures("cloud")["cloud_accuracy_matrix"]
     assert matrix == {"classes": ["cat", "dog"], "rounds": [[1.0, None], [1.0, 0.0]], "tests": [1, 2]}
 
 
@@ -481,10 +482,12 @@ def test_a_round_stays_as_it_was_first_tested_although_more_was_learned_in_a_mom
     says(robot, "dog")
     robot.apply("rehearse", b"2 2")
     assert robot.figures.cloud_accuracy == 0.0, "what people see is the newest test"
-    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}], "the last row is how it does now"
+    assert robot.session.members["r1"].rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}], (
+        "the last row is how it does now"
+    )
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
-    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+    assert robot.session.members["r1"].rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
 
 
 def test_what_idle_rehearsal_made_of_a_round_before_more_was_learned_stays_a_row() -> None:
@@ -495,14 +498,14 @@ def test_what_idle_rehearsal_made_of_a_round_before_more_was_learned_stays_a_row
     says(robot, "cat")
     robot.apply("rehearse", b"2 2")
     settled = [{"cat": 0.0}, {"cat": 1.0}]
-    assert robot.session.rounds.accuracies().rows == settled
+    assert robot.session.members["r1"].rounds.accuracies().rows == settled
     robot.take(make_batch(["dog"] * 40, SPLIT, sequence=2))
-    assert robot.session.rounds.accuracies().rows == settled, "nothing was tested since"
+    assert robot.session.members["r1"].rounds.accuracies().rows == settled, "nothing was tested since"
     says(robot, "dog")
     robot.apply("rehearse", b"2 2")
-    assert robot.session.rounds.accuracies().rows == [*settled, {"cat": 0.0}]
+    assert robot.session.members["r1"].rounds.accuracies().rows == [*settled, {"cat": 0.0}]
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
-    figures = robot.session.rounds.accuracies().figures("cloud")
+    figures = robot.session.members["r1"].rounds.accuracies().figures("cloud")
     assert figures["cloud_accuracy_matrix"]["rounds"] == [[0.0, None], [1.0, None], [0.0, 1.0]]
     assert figures["cloud_accuracy_matrix"]["tests"] == [1, 1, 2]
     assert figures["cloud_forgetting"] == 1.0
@@ -515,7 +518,10 @@ def test_the_rest_of_a_round_counts_in_the_first_test_and_in_the_newest() -> Non
     says(robot, "dog")
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["cat", "ant"], SPLIT, sequence=2, evaluation=1))
-    assert robot.session.rounds.accuracies().rows == [{"ant": 0.0, "cat": 2 / 3}, {"ant": 0.0, "cat": 0.0}]
+    assert robot.session.members["r1"].rounds.accuracies().rows == [
+        {"ant": 0.0, "cat": 2 / 3},
+        {"ant": 0.0, "cat": 0.0},
+    ]
     assert robot.figures.evaluated == 4
 
 
@@ -525,13 +531,13 @@ def test_a_round_that_was_tested_twice_is_in_the_checkpoint() -> None:
     for number, kind in enumerate(("batch", "batch", "rehearse"), start=1):
         one.apply(Event(id=number, robot="r1", kind=cast("Kind", kind), payload=log[number - 1]))
     other.restore(read_again(one.checkpoint()))
-    assert other.rounds.accuracies().rows == one.rounds.accuracies().rows
-    assert len(other.rounds.accuracies()) == 2
+    assert other.members["r1"].rounds.accuracies().rows == one.members["r1"].rounds.accuracies().rows
+    assert len(other.members["r1"].rounds.accuracies()) == 2
     log.append(pack(make_batch(["dog"] * 8, sequence=2)))
     one.apply(Event(id=4, robot="r1", kind="batch", payload=log[-1]))
     other.restore(read_again(one.checkpoint()))
-    assert other.rounds.accuracies().rows == one.rounds.accuracies().rows
-    assert len(other.rounds.accuracies()) == 2
+    assert other.members["r1"].rounds.accuracies().rows == one.members["r1"].rounds.accuracies().rows
+    assert len(other.members["r1"].rounds.accuracies()) == 2
 
 
 def test_a_class_that_was_undone_is_not_tested_any_more() -> None:
@@ -544,7 +550,7 @@ def test_a_class_that_was_undone_is_not_tested_any_more() -> None:
     robot.apply("edit", pack(undo))
     robot.apply("rehearse", b"2 2")
     robot.take(make_batch(["mug"], SPLIT, sequence=3, evaluation=1))  # sent before, and late
-    assert robot.session.rounds.newest.by_class == {"cat": 1.0}
+    assert robot.session.members["r1"].rounds.newest.by_class == {"cat": 1.0}
 
 
 def rejoined(robot: Robot, **changes: Any) -> None:
@@ -560,7 +566,7 @@ def test_a_round_that_a_killed_robot_repeats_counts_once() -> None:
     says(robot, "dog")
     robot.take(make_batch(["cat"] * 2, SPLIT, boot="d" * 16, evaluation=2))
     robot.take(make_batch(["dog"] * 2, SPLIT, boot="d" * 16, sequence=1, evaluation=2))
-    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
+    assert robot.session.members["r1"].rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0, "dog": 1.0}]
     assert (robot.figures.evaluation, robot.figures.evaluated) == (2, 4)
 
 
@@ -570,7 +576,7 @@ def test_a_round_goes_on_where_only_the_count_of_edits_has_changed() -> None:
     robot.apply("rejoin", pack(dataclasses.replace(robot.state, edits=1)))
     robot.take(make_batch(["dog"] * 2, SPLIT, sequence=1, evaluation=1))
     assert robot.figures.evaluated == 6
-    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0, "dog": 0.0}]
+    assert robot.session.members["r1"].rounds.accuracies().rows == [{"cat": 1.0, "dog": 0.0}]
 
 
 def test_a_robot_that_went_back_by_several_rounds_repeats_them_all() -> None:
@@ -580,9 +586,9 @@ def test_a_robot_that_went_back_by_several_rounds_repeats_them_all() -> None:
     rejoined(robot)
     says(robot, "dog")
     robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=2))
-    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}]
+    assert robot.session.members["r1"].rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}]
     robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, sequence=1, evaluation=3))
-    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}, {"cat": 0.0}]
+    assert robot.session.members["r1"].rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 0.0}, {"cat": 0.0}]
 
 
 def test_rounds_of_a_former_run_stay_before_those_of_the_next() -> None:
@@ -592,7 +598,7 @@ def test_rounds_of_a_former_run_stay_before_those_of_the_next() -> None:
     rejoined(robot, run="e" * 16, former=robot.state.run)
     says(robot, "dog")
     robot.take(make_batch(["cat"], SPLIT, boot="d" * 16, evaluation=1))
-    assert robot.session.rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 1.0}, {"cat": 0.0}]
+    assert robot.session.members["r1"].rounds.accuracies().rows == [{"cat": 1.0}, {"cat": 1.0}, {"cat": 0.0}]
 
 
 def test_a_class_that_another_is_merged_into_keeps_its_own_rounds() -> None:
@@ -605,7 +611,9 @@ def test_a_class_that_another_is_merged_into_keeps_its_own_rounds() -> None:
     robot.take(make_batch(["cat", "dog"], SPLIT, sequence=3, evaluation=2))
     merge = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="rename", name="cat", to="dog", session=0)
     robot.apply("edit", pack(merge))
-    assert robot.session.rounds.accuracies().rows == [{"dog": 1.0}], "the dog was not there in the first round"
+    assert robot.session.members["r1"].rounds.accuracies().rows == [{"dog": 1.0}], (
+        "the dog was not there in the first round"
+    )
 
 
 def test_new_samples_of_a_robot_that_was_killed_are_rehearsed() -> None:
@@ -616,6 +624,6 @@ def test_new_samples_of_a_robot_that_was_killed_are_rehearsed() -> None:
     sent = [(STATE.boot, 5010), ("d" * 16, 4820), (STATE.boot, 5010), ("d" * 16, 4830)]
     for sequence, (boot, version) in enumerate(sent, start=1):
         robot.take(make_batch(["mug"] * 4, SPLIT, boot=boot, sequence=sequence, edge_version=version))
-    memory = robot.session._memory
+    memory = robot.session.network.memory
     assert memory.counts() == {"mug": 20}
     assert {one.version for _, one in memory.draw(20)} == {4820, 4830}

@@ -14,7 +14,7 @@ from broker.errors import MalformedMessage
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, ClassEdit
 from cloud_trainer.session import evaluation_rounds, still_learning
-from cloud_trainer.session.session import RobotSession
+from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import SessionState
 from cloud_trainer.session.still_learning import SETTLING_FITS, most_kept
 from cloud_trainer.store import Event, Kind
@@ -46,7 +46,7 @@ class Robot:
 
         trainer.features = counted  # type: ignore[method-assign]
         self.log: list[tuple[Kind, bytes]] = []
-        self.session = RobotSession(
+        self.session = Session(
             "r1",
             dataclasses.replace(STATE, split=SPLIT, rehearse=1.0, still=True),
             trainer,
@@ -71,7 +71,7 @@ class Robot:
     def test(self, names: tuple[str, ...], sequence: int = 90) -> float:
         each = [name for name in names for _ in range(8)]
         self.take(make_batch(each, SPLIT, sequence=sequence, evaluation=sequence))
-        accuracy = self.session.rounds.newest.accuracy
+        accuracy = self.session.members["r1"].rounds.newest.accuracy
         assert accuracy is not None
         return accuracy
 
@@ -90,7 +90,7 @@ def test_each_class_is_known_behind_its_lesson_and_none_before_it_is_lost() -> N
     for number, name in enumerate(CLASSES, start=1):
         robot.lesson(number, name)
         assert robot.test(CLASSES[:number], 90 + number) >= 0.8
-        assert min(robot.session.rounds.newest.by_class.values()) >= 0.6
+        assert min(robot.session.members["r1"].rounds.newest.by_class.values()) >= 0.6
     after = robot.end().learner.weights
     assert {name for name, value in before.items() if not torch.equal(value, after[name])} == {
         "head.weight",
@@ -98,22 +98,22 @@ def test_each_class_is_known_behind_its_lesson_and_none_before_it_is_lost() -> N
     }
     assert sum(robot.computed) == 4 * 6 + 8 * (1 + 2 + 3 + 4), "each sample once"
     robot.apply("rehearse", b"5 5")
-    assert robot.session.idle_steps_due(0.5) == 0
+    assert robot.session.network.idle_steps_due(0.5) == 0
     assert sum(robot.computed) == 4 * 6 + 8 * (1 + 2 + 3 + 4), "a test once more computes nothing"
 
 
 def test_fits_behind_the_last_sample_come_to_an_end() -> None:
     robot = Robot()
-    assert robot.session.idle_steps_due(0.5) == 0
+    assert robot.session.network.idle_steps_due(0.5) == 0
     robot.lesson(1, "cat")
-    assert robot.session.idle_steps_due(0.0) == 0, "--practice 0"
-    assert robot.session.idle_steps_due(0.5) == SETTLING_FITS
+    assert robot.session.network.idle_steps_due(0.0) == 0, "--practice 0"
+    assert robot.session.network.idle_steps_due(0.5) == SETTLING_FITS
     robot.apply("rehearse", b"4 5")
-    assert robot.session.idle_steps_due(0.5) == 1
+    assert robot.session.network.idle_steps_due(0.5) == 1
     robot.apply("rehearse", b"1 1")
-    assert robot.session.idle_steps_due(0.5) == 0
+    assert robot.session.network.idle_steps_due(0.5) == 0
     robot.lesson(2, "dog")
-    assert robot.session.idle_steps_due(0.5) == SETTLING_FITS
+    assert robot.session.network.idle_steps_due(0.5) == SETTLING_FITS
 
 
 def test_many_small_messages_are_worth_few_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,9 +122,9 @@ def test_many_small_messages_are_worth_few_fits(monkeypatch: pytest.MonkeyPatch)
     for number in range(40):
         robot.take(make_batch(["cat", "dog"] * 4, SPLIT, sequence=number))
     assert robot.session.trainer.steps <= 12, "a fit for each half of what is known"
-    assert robot.session.is_behind
+    assert robot.session.network.is_behind
     robot.apply("flush")
-    assert not robot.session.is_behind
+    assert not robot.session.network.is_behind
 
 
 def test_a_killed_trainer_computes_the_same_features_and_ends_with_the_same_bits() -> None:
@@ -144,7 +144,7 @@ def test_a_killed_trainer_computes_the_same_features_and_ends_with_the_same_bits
     finish(straight)
     finish(again)
     assert same(straight.end(), again.end())
-    assert straight.session.loss == again.session.loss
+    assert straight.session.network.loss == again.session.network.loss
 
 
 def test_a_lesson_that_is_taken_back_is_in_no_fit() -> None:
@@ -155,7 +155,7 @@ def test_a_lesson_that_is_taken_back_is_in_no_fit() -> None:
     robot.lesson(3, "ant")
     undo = ClassEdit(boot=STATE.boot, sequence=9, number=1, change="undo", name="ant", to="", session=3)
     robot.apply("edit", pack(undo))
-    assert robot.session.idle_steps_due(0.5) == SETTLING_FITS
+    assert robot.session.network.idle_steps_due(0.5) == SETTLING_FITS
     for one in (robot, other):
         one.apply("rehearse", b"5 5")
     assert robot.session.trainer.classes == ("cat", "dog")
@@ -167,8 +167,8 @@ def test_features_that_nobody_needs_are_let_go(monkeypatch: pytest.MonkeyPatch) 
     robot = Robot(memory=8)
     for number in range(1, 30):
         robot.lesson(number, CLASSES[number % 4], 4)
-    assert robot.session._still
-    assert len(robot.session._still._kept) <= 2 * 8 + 4
+    assert robot.session.network.still
+    assert len(robot.session.network.still._kept) <= 2 * 8 + 4
     assert robot.test(CLASSES) >= 0.7
 
 
@@ -180,9 +180,9 @@ def test_a_robot_that_sends_nothing_but_tests_costs_no_more(monkeypatch: pytest.
     robot.lesson(1, "cat")
     for number in range(30):
         robot.take(make_batch(["cat"] * 8, SPLIT, sequence=50 + number, evaluation=50 + number // 10))
-    assert robot.session._still
-    assert robot.session.rounds.evaluated == 80
-    assert len(robot.session._still._kept) <= 2 * (6 + 16) + 8
+    assert robot.session.network.still
+    assert robot.session.members["r1"].rounds.evaluated == 80
+    assert len(robot.session.network.still._kept) <= 2 * (6 + 16) + 8
 
 
 def test_features_that_are_infinite_stop_no_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,52 +1,39 @@
-"""One robot's training from its log: a session, its checkpoints, and what of the log is needed no more."""
+"""The training of a network from its log: a session, its checkpoints, and what of the log is needed no more."""
 
 from __future__ import annotations
 
 import logging
-import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from broker.errors import ConfigError, MalformedMessage, PeerError, StorageError
-from broker.wire.messages import ClassEdit, SplitSpec, TrainerMetrics
+from broker.wire.messages import ClassEdit
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
+from cloud_trainer.robots.idle_rehearsal import TURN_SECONDS, IdleRehearsal
 from cloud_trainer.robots.network_room import NetworkRoom
 from cloud_trainer.robots.saved_network import SavedNetwork
+from cloud_trainer.robots.standing import Standing, detailed, standings
 from cloud_trainer.robots.store_cleanup import StoreCleanup
 from cloud_trainer.session.batches import KeptBatches
-from cloud_trainer.session.rehearsal import Rehearsal
-from cloud_trainer.session.session import RobotSession, Work
+from cloud_trainer.session.member import Member
+from cloud_trainer.session.session import Session, Work
 from cloud_trainer.session.session_start import SessionStart, open_session
 from cloud_trainer.store import STORE, Event, Store
 from hierarchy.runtime.disk import DiskWatch
-
-# A turn ends behind the step, test or edit in which it gets this old: others wait for it.
-TURN_SECONDS = 1.0
-# Steps on stored samples alone that are taken before looking whether anything came, as far as they fit into a turn.
-# What a robot sends waits for them: four steps of a network at 224 pixels took 2.5 minutes on a busy machine.
-IDLE_STEPS_AT_ONCE = 4
-# Behind a lesson the rate falls to its end within so many seconds, or SETTLING_STEPS where steps are slow. People who
-# taught something look at what came of it, and toys that 20 steps taught the cloud were known no better after 100.
-LESSON_SECONDS = 30.0
-# How often held-out samples are predicted meanwhile, so that what people see is what the cloud knows.
-LESSON_TEST_SECONDS = 10.0
-# Steps in which the rate falls to its end where idle rehearsal is cut short: whoever stopped it waits for them. A
-# network that 20 steps near the peak rate had left at 70.0 % held-out came to 99.0 % with 4 more, and 100 % with 7; but
-# another one had 94.5 % after 10, in place of 99.5 %.
-SETTLING_STEPS = 30
 
 log = logging.getLogger("cloud-trainer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """What the training of all robots shares. checkpoints: folder with one for each robot that has any."""
+    """What the training of all networks shares. checkpoints: folder with one for each network that has any."""
 
     config: TrainerConfig
     settings: TrainingSettings
@@ -58,48 +45,34 @@ class Workplace:
     disk: DiskWatch
 
 
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How a robot's training stands, for other threads than the one that trains.
-
-    metrics: without what only the robot's owner knows. split: of its network. by_class, confusion: of held-out frames.
-    """
-
-    metrics: TrainerMetrics
-    split: SplitSpec
-    classes: tuple[str, ...]
-    by_class: Mapping[str, float] = field(default_factory=dict)
-    confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-
-class RobotTraining:
+class NetworkTraining:
     """Belongs to the thread that trains; other threads read what has no underscore, and call ``save_soon``.
 
-    session: None before the first event, and where training is stuck. start: the event that the session began with.
-    standing: of the session, replaced as a whole. trained: batches that the session has come to. stuck: why the log
-    cannot be trained on any further, until this trainer is started again. too_costly: it is stuck as this trainer has
-    no room for the network, so another one may begin. saved: the last checkpoint.
+    robot: whose log it is. session: None before the first event, and where training is stuck. start: the event that the
+    session began with. standings: by robot, replaced as a whole. stored: batches in the log, by robot, which the thread
+    counts that stores them. trained: those that the session has come to. stuck: why the log cannot be trained on any
+    further, until this trainer is started again. too_costly: it is stuck as this trainer has no room for the network.
+    So another one may begin. saved: the last checkpoint.
     """
 
     def __init__(self, robot: str, workplace: Workplace) -> None:
         self.robot = robot
-        self.session: RobotSession | None = None
+        self.session: Session | None = None
         self.start = b""
-        self.standing: Standing | None = None
-        self.trained = 0
+        self.standings: Mapping[str, Standing] = {}
+        self.stored = Counter[str]()
+        self.trained = Counter[str]()
         self.stuck = ""
         self.too_costly = False
         self.saved = SavedNetwork(robot, workplace.checkpoints, workplace.store, workplace.disk)
         self._workplace = workplace
         self._store = workplace.store
+        self._idle = IdleRehearsal(workplace.config.practice)
         self._cleanup = StoreCleanup(robot, workplace.store, workplace.disk)
         self._skipped = 0  # up to this event the log is not trained on: a start behind it begins another network
         self._save_when_idle = False  # a checkpoint is due once the session has caught up with the log
         self._event: Event | None = None  # at work on
         self._work: Work | None = None  # what is left of it, or of tidying the store
-        self._step_seconds = 0.0  # that the last step took
-        self._idle_left = 0  # steps that were left of what was due behind a lesson
-        self._tested_at = -math.inf
         self._detailed = -1  # cursor at which details were noted
 
     @property
@@ -113,18 +86,27 @@ class RobotTraining:
         return self.session.trainer.steps if self.session else 0
 
     @property
+    def messages_waiting(self) -> int:
+        """How many batches in the log the session has not come to."""
+        return self.stored.total() - self.trained.total()
+
+    @property
+    def _member(self) -> Member | None:
+        return self.session.members.get(self.robot) if self.session else None
+
+    @property
     def has_work(self) -> bool:
         """Whether there is anything to do in a turn."""
         at_work = self._work is not None or self._cleanup.is_due
         return not self.stuck and (at_work or self._store.has_events(self.robot, self.cursor))
 
-    def knows_edit(self, edit: ClassEdit) -> bool:
+    def knows_edit(self, robot: str, edit: ClassEdit) -> bool:
         """Whether an edit need not be stored. One that is stored once more does nothing.
 
         A session that has not come to this start of the robot may take its edits' numbers for those of a run before.
         """
-        session = self.session
-        return session is not None and session.state.boot == edit.boot and session.edits.knows(edit)
+        member = self.session.members.get(robot) if self.session else None
+        return member is not None and member.state.boot == edit.boot and member.edits.knows(edit)
 
     def save_soon(self) -> None:
         """Have a checkpoint written once the session has caught up with the log."""
@@ -149,7 +131,7 @@ class RobotTraining:
             for _ in self._work:
                 now = time.perf_counter()
                 if self.steps > steps:
-                    self._step_seconds = now - before
+                    self._idle.step_seconds = now - before
                 before, steps = now, self.steps
                 if now >= begin + TURN_SECONDS:
                     self.note_standing()
@@ -171,7 +153,7 @@ class RobotTraining:
 
     def _next_work(self) -> Work:
         if self._cleanup.is_due:
-            return self._cleanup.work(self.session)
+            return self._cleanup.work(self._member)
         self._event = self._store.next_event(self.robot, self.cursor)
         assert self._event is not None
         return self._apply(self._event)
@@ -190,11 +172,11 @@ class RobotTraining:
             raise MalformedMessage(f"event {event.id} comes before any start")
         yield from session.work(event, self._workplace.batches.take(self.robot, event.id))
         if event.kind == "batch":
-            self.trained += 1
+            self.trained[event.robot] += 1
         elif event.kind == "edit":
             self._save_when_idle = True  # people want to see a class gone, on the disk too
-        elif event.kind == "rehearse" and not session.idle_steps_due(self._workplace.config.practice):
-            log.info("robot %s: rehearsed while idle%s", self.robot, _tested(session))
+        elif event.kind == "rehearse" and not self._idle.due(session):
+            log.info("robot %s: rehearsed while idle%s", self.robot, _tested(session, self.robot))
         elif event.kind == "forget":
             self._cleanup.up_to, self._cleanup.begun = int(event.payload), True
         if session.trainer.steps >= self.saved.steps + self._workplace.config.checkpoint_every:
@@ -209,7 +191,7 @@ class RobotTraining:
         starts = [one.id for one in self._store.states(self.robot) if one.kind == "start" and one.id > event]
         if starts:
             self._skipped = starts[-1] - 1
-            self.trained += self._store.count_batches(self.robot, event, self._skipped)
+            self.trained[self.robot] += self._store.count_batches(self.robot, event, self._skipped)
             return
         self._workplace.room.give_up(self.robot)
         log.error("robot %s: its network is not trained any further: %s", self.robot, error)
@@ -220,7 +202,7 @@ class RobotTraining:
         self._workplace.batches.drop(self.robot)
         self.session, self.stuck = None, f"training cannot go on: {error}"[:400]
 
-    def _open(self, start: bytes, *, restored: bool = False) -> RobotSession:
+    def _open(self, start: bytes, *, restored: bool = False) -> Session:
         """Return a session at its beginning. Raises TooCostly, and ConfigError where there can be none."""
         its, began = self._workplace, SessionStart.unpack(start)
         its.room.beside(self.robot, its.room.cost(began.state))
@@ -241,58 +223,36 @@ class RobotTraining:
         silent: whether the robot is. One that is taught is rehearsed for at once: people show a thing for ten seconds.
         """
         session = self.session
-        if session is None or self.has_work or not (silent or session.is_taught or session.stands_still):
+        if session is None or self.has_work:
             return
-        if session.is_behind and (silent or session.stands_still):  # a fit takes no batch to be worth it
+        network = session.network
+        if not (silent or session.is_taught or network.still):
+            return
+        if network.is_behind and (silent or network.still):  # a fit takes no batch to be worth it
             self._append("flush")
         elif silent and self._save_when_idle:
             self._save_when_idle = False
             self._write_checkpoint()
         elif not (silent or session.is_taught):
             return
-        elif is_idle() and (due := session.idle_steps_due(self._workplace.config.practice)):
-            steps = min(due, self._steps_at_once)
-            asked = self._behind_a_lesson(steps, due) if session.is_taught else Rehearsal.idle(steps, due)
+        elif is_idle() and (asked := self._idle.next(session)):
             self._save_when_idle = self._append(asked.kind, asked.pack()) and not asked.left
 
-    @property
-    def _steps_at_once(self) -> int:
-        """How many steps are taken before looking whether anything came: where they are slow, one."""
-        return max(1, min(IDLE_STEPS_AT_ONCE, self._steps_in(TURN_SECONDS)))
-
-    def _steps_in(self, seconds: float) -> int:
-        return int(seconds / self._step_seconds) if self._step_seconds else IDLE_STEPS_AT_ONCE
-
-    def _behind_a_lesson(self, steps: int, due: int) -> Rehearsal:
-        """Return the next steps of a robot that is being taught, or was just now."""
-        now, last = time.monotonic(), min(due, max(SETTLING_STEPS, self._steps_in(LESSON_SECONDS)))
-        test = now >= self._tested_at + LESSON_TEST_SECONDS
-        if test or steps == last:
-            self._tested_at = now
-        # More than was left: the robot has sent more, or all that it knows as it is encoded now.
-        anew, self._idle_left = due > self._idle_left, last - steps
-        return Rehearsal.behind_a_lesson(steps, last, due, anew=anew, test=test)
-
-    def settle(self, seconds: float, messages_wait: Callable[[], bool]) -> None:
+    def settle(self, seconds: float) -> None:
         """Where idle rehearsal is in the middle, end it for now, in a few steps; the rest waits for the next start.
 
         Its rate begins at the peak, which leaves a network wherever the last steps took it.
         seconds: to take fewer steps in, where they are slow, and not to test what comes of them; but one at least.
-        messages_wait: whether the log has batches to train on.
         """
         until = time.perf_counter() + seconds
         while self._event and time.perf_counter() < until:  # one broken off would be begun again at the next start
             self.turn()
-        if messages_wait():
+        if self.messages_waiting:
             return
         self._catch_up()
-        session = self.session
-        if session and session.rehearses and (due := session.idle_steps_due(self._workplace.config.practice)):
+        if self.session and (asked := self._idle.last(self.session, seconds)):
             log.info("robot %s: a few last steps of idle rehearsal before its network is saved", self.robot)
-            most = seconds / self._step_seconds if self._step_seconds else math.inf
-            count = max(1, min(due, SETTLING_STEPS, int(min(most, SETTLING_STEPS))))
-            test = most >= count + SETTLING_STEPS  # a test takes about as long as so many
-            if self._append("settle", Rehearsal.settling(count, due, test=test).pack()):
+            if self._append(asked.kind, asked.pack()):
                 self._catch_up()
 
     def _catch_up(self) -> None:
@@ -308,7 +268,7 @@ class RobotTraining:
         """
         saved = self._write_checkpoint()
         if self._cleanup.is_due and self._event is None:
-            for _ in self._cleanup.work(self.session):
+            for _ in self._cleanup.work(self._member):
                 pass
         return saved
 
@@ -318,11 +278,12 @@ class RobotTraining:
         # Where an event was broken off the log has it still, and the former checkpoint is what it goes on from.
         if session is None or session.is_torn:
             return True
-        if session.cursor == self.saved.cursor and not self._cleanup.waits(session):
+        member = session.members[self.robot]
+        if session.cursor == self.saved.cursor and not self._cleanup.waits(member):
             return True
         if not self.saved.write(session, self.start):
             return False
-        self._cleanup.allow(session)
+        self._cleanup.allow(member)
         return True
 
     # Room in the store
@@ -354,24 +315,13 @@ class RobotTraining:
 
     def note_standing(self) -> None:
         """Say how training stands."""
-        session, before = self.session, self.standing
-        if session is None:
-            self.standing = None
-            return
-        self.standing = Standing(
-            metrics=session.figures(messages_waiting=0, rejected=0, quarantine=""),
-            split=session.state.split,
-            classes=session.trainer.classes,
-            by_class=before.by_class if before else {},
-            confusion=before.confusion if before else {},
-        )
+        self.standings = standings(self.session, self.standings) if self.session else {}
 
     def note_details(self) -> None:
-        """Add how well classes are told apart, which takes as long as there are pairs of them."""
-        if self.session and self.standing and self.session.cursor != self._detailed:
+        """Add how well classes are told apart."""
+        if self.session and self.standings and self.session.cursor != self._detailed:
             self._detailed = self.session.cursor
-            held_out = self.session.rounds.newest
-            self.standing = replace(self.standing, by_class=held_out.by_class, confusion=held_out.confusion)
+            self.standings = detailed(self.session, self.standings)
 
     # The start of the trainer
 
@@ -386,17 +336,17 @@ class RobotTraining:
             try:
                 self.session = self._open(self.start, restored=True)
                 self.saved.restore(self.session, saved)
-                self._workplace.room.keep(self.robot, self._workplace.room.cost(self.session.state))
-                self._save_when_idle = bool(self.session.wipes)  # a killed process may not have come to it
+                member = self.session.members[self.robot]
+                self._workplace.room.keep(self.robot, self._workplace.room.cost(member.state))
+                self._save_when_idle = bool(member.wipes)  # a killed process may not have come to it
             except TooCostly as error:
                 self._skip(saved.cursor, error)
         elif not self._store.is_whole(self.robot):
             log.warning(
                 "robot %s has no checkpoint, and its oldest samples were given up: starting from the rest", self.robot
             )
-        self.trained = 0
 
 
-def _tested(session: RobotSession) -> str:
-    accuracy = session.rounds.newest.accuracy
+def _tested(session: Session, robot: str) -> str:
+    accuracy = session.members[robot].rounds.newest.accuracy
     return "" if accuracy is None else f", held-out accuracy {100 * accuracy:.1f} %"
