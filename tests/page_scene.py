@@ -61,7 +61,9 @@ def main() -> None:
 
 
 def robot(server: object) -> Change:
-    """Serve a robot's page. `stale` takes its camera away, `seen` brings it back; `obey` looks where it was told to."""
+    """Serve a robot's page. `stale` takes its camera away, `seen` brings it back; `obey` looks where it was told to,
+    and `holds TEXT` says TEXT of frames that are held back.
+    """
     from dataclasses import replace
 
     import numpy as np
@@ -90,6 +92,9 @@ def robot(server: object) -> Change:
     page_model.next_view = lambda number, timeout: views[-1] if views[-1].number > number else None
 
     def change(line: str) -> None:
+        if line.startswith("holds"):
+            page_model.state = replace(page_model.state, held_back=line[len("holds ") :])
+            return
         if line == "obey":
             command = page_model.commands.take(60.0)
             assert command

@@ -72,17 +72,11 @@ class ClassMemory:
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to network and frames what the edit says."""
-        learner, memories = self.trainer.learner, (self.rehearsal, self.held_out)
+        learner = self.trainer.learner
         if edit.change == "rename":
             learner.rename(edit.name, edit.to)
-            for memory in memories:
-                memory.rename(edit.name, edit.to)
-        else:
-            if edit.change == "undo":
-                for memory in memories:
-                    memory.forget_session(edit.session)
-            if edit.name:
-                learner.remove(edit.name)
-                for memory in memories:
-                    memory.forget_class(edit.name)
+        elif edit.name:
+            learner.remove(edit.name)
+        self.rehearsal.apply(edit)
+        self.held_out.apply(edit)
         self.edits = edit.number

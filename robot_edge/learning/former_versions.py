@@ -43,5 +43,11 @@ def _from_version_1(old: dict[str, Any]) -> dict[str, Any]:
     return {"held": None, **old}
 
 
-MIGRATIONS = (_from_version_0, _from_version_1)
+def _from_version_2(old: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 attacked what it held, and held nothing any more once it had sent it."""
+    held = old["held"]
+    return {**old, "held": held and {"since": 0, "shown": None, **held}}
+
+
+MIGRATIONS = (_from_version_0, _from_version_1, _from_version_2)
 NETWORK = Layout(kind=SavedNetwork, migrations=MIGRATIONS)

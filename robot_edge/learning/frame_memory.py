@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from broker.errors import ConfigError
+from broker.wire.messages import ClassEdit
 from hierarchy.encoding import Encoding, EncodingLayout
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.learning.frame_codec import ExactCodec, FrameCodec
@@ -135,17 +136,19 @@ class FrameMemory:
         """Whether there is a frame of that class from another session."""
         return any(its == name and self._columns[slot, SESSION] != session for its, slot in self._slots.all())
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a class another name, which may be that of another class."""
-        self._slots.rename(old, new)
+    def apply(self, edit: ClassEdit) -> None:
+        """Do to the frames what a class edit says."""
+        if edit.change == "rename":
+            self._slots.rename(edit.name, edit.to)
+            return
+        if edit.change == "undo":
+            self._forget({slot for _, slot in self._slots.all() if self._columns[slot, SESSION] == edit.session})
+        if edit.name:
+            self.forget_class(edit.name)
 
     def forget_class(self, name: str) -> None:
         """Give up all frames of a class."""
         self._forget({slot for its, slot in self._slots.all() if its == name})
-
-    def forget_session(self, session: int) -> None:
-        """Give up all frames from a session."""
-        self._forget({slot for _, slot in self._slots.all() if self._columns[slot, SESSION] == session})
 
     def _forget(self, slots: set[int]) -> None:
         self._slots.forget(lambda slot: slot in slots)
@@ -167,6 +170,12 @@ class FrameMemory:
     def all(self) -> Iterator[KeptFrame]:
         """Yield every frame."""
         return self._frames(self._slots.all())
+
+    def in_order(self, most: int) -> Iterator[KeptFrame]:
+        """Yield frames by number, in the order in which they came: so many at most, of early and late ones."""
+        every = sorted(self._slots.all(), key=lambda one: int(self._columns[one[1], SAMPLE]))
+        count = min(most, len(every))
+        return self._frames([every[row * len(every) // count] for row in range(count)])
 
     def _frames(self, chosen: list[tuple[str, int]]) -> Iterator[KeptFrame]:
         for name, slot in chosen:

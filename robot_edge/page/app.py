@@ -173,6 +173,7 @@ class _Page:
             heading(self._page_model.robot, 1)
             self._trainer = Chip()
             self._trouble = Chip()
+            self._held_back = Chip()
             ui.element("div").classes("rx-space")
             mode_button()
 
@@ -342,6 +343,7 @@ class _Page:
         self._trainer.show("trainer there" if state.trainer_online else "trainer away", "good" * state.trainer_online)
         trouble = state.outbox or state.quarantine or ("" if state.paused else state.camera)
         self._trouble.show("paused" if state.paused and not trouble else trouble[:120], "bad" if trouble else "warn")
+        self._held_back.show(state.held_back, "warn")
         self._figures.show(
             exit_accuracy=percent(state.exit_accuracy),
             cloud_accuracy=percent(state.cloud_accuracy),

@@ -60,9 +60,9 @@ class PageState:
     """What a page shows of a robot at one moment. Shares are of 1; None where not known yet.
 
     live: whether it can be taught. camera, link, outbox, quarantine: what is wrong with each, empty where nothing is.
-    undoable: the class of the lesson that an undo would take back, empty for none. goodput: bytes a second, None where
-    not known. framing: what of a frame the network sees. history: Unix times with exit loss, cloud loss, exit and
-    cloud prequential accuracy.
+    held_back: what to know of frames that may not go up yet, empty for nothing. undoable: the class of the lesson that
+    an undo would take back, empty for none. goodput: bytes a second, None where not known. framing: what of a frame the
+    network sees. history: Unix times with exit loss, cloud loss, exit and cloud prequential accuracy.
     """
 
     live: bool = True
@@ -75,6 +75,7 @@ class PageState:
     link: str = ""
     outbox: str = ""
     quarantine: str = ""
+    held_back: str = ""
     goodput: float | None = None
     queued: int = 0
     dropped: int = 0

@@ -35,7 +35,8 @@ class RunState:
 
     teaching, practice: of a live robot; None for a replay. phase: of the last batch. practised: steps of the practice
     behind a replay. settled: whether that practice is over and what it learned is sent. tested: steps that were taken
-    at the last test. held: frames that wait for a front that tells less; None where it may tell what it likes.
+    at the last test. held: frames that wait for a front that tells less, and how much it tells; None where it may tell
+    what it likes.
     """
 
     trainer: EdgeTrainer

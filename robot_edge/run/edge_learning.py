@@ -9,7 +9,6 @@ from typing import Protocol
 
 import numpy as np
 
-from broker.program.plain_text import counted
 from broker.wire.quantize import Quantized
 from hierarchy.edge import EdgeStep
 from robot_edge.learning.batcher import Batch
@@ -32,8 +31,11 @@ class Learning(Protocol):
     def practise(self, progress: float | None) -> float | None:
         """Learn from remembered frames alone, and return the loss; None where none are kept."""
 
-    def release(self) -> None:
-        """Send what is held back, if the front tells little enough once a lesson or a source is over."""
+    def release(self) -> Iterator[None]:
+        """Attack the front once a lesson or a source is over, and send what is held back if it may go up.
+
+        Yields before each part of it; the rest stays where the outbox has no room then.
+        """
 
     def practice_due(self) -> int:
         """Return how often a replay that ended on some of its classes practises."""
@@ -42,7 +44,7 @@ class Learning(Protocol):
         """Send remembered frames as they are encoded now, if that changes. Yields before each part of them."""
 
     def teach_a_new_cloud(self) -> Iterator[None]:
-        """Send a live robot's remembered frames where the cloud lacks what they show, and nothing else would send them.
+        """Send a live robot's frames where the cloud lacks what they show, and nothing else would send them.
 
         Yields before each part of them.
         """
@@ -58,7 +60,7 @@ class EdgeLearning:
         self._config = config
         self._state = state
         self._sending = sending
-        self._release = Release(state, config.network.privacy)
+        self._release = Release(state)
 
     def learn(self, batch: Batch, *, rehearsed: int) -> EdgeStep:
         """Take a step on a batch and so many remembered frames, and send what is new. Raises Diverged."""
@@ -71,33 +73,42 @@ class EdgeLearning:
         version = state.trainer.version  # of the segment that encodes them
         step = state.trainer.step(images, names, fresh=fresh, progress=self._sending.progress)
         state.metrics.add(step)
-        if self._sending.is_new(batch) and state.may_send:
+        waits = state.held is not None and state.held.waits
+        if self._sending.is_new(batch) and not waits:
             self._sending.send_again(step.quantized[fresh:], names[fresh:], [one.sample for one in frames], version)
             self._sending.send(batch, step.quantized, version)
-        elif state.held is not None and not state.may_send:
-            state.held.add(batch)
+        if state.held is not None:
+            state.held.show(batch, numbers)
+            if waits:
+                state.held.add(batch)
         if self._config.rehearsed_per_fresh:
             for name, image, number in zip(batch.names, batch.images, numbers, strict=True):
                 state.memory.rehearsal.add(name, image, batch.session, number)
         state.batcher.learned()
-        if self._release.is_due():
-            self._send_what_was_held()
+        self._release.review()
+        for _ in self._send_what_was_held():
+            pass
         return step
 
-    def release(self) -> None:
-        """Attack the front as it is by now, if that is another one, and send what was held where little is found."""
-        if self._release.is_due(at_an_end=True):
-            self._send_what_was_held()
+    def release(self) -> Iterator[None]:
+        """Attack the front as it is by now, if that is another one, and send what is held back if it may go up.
 
-    def _send_what_was_held(self) -> None:
-        """Send what the front held back, as it encodes it now."""
+        Yields before each part of it; the rest stays where the outbox has no room then.
+        """
+        self._release.review(at_an_end=True)
+        yield from self._send_what_was_held()
+
+    def _send_what_was_held(self) -> Iterator[None]:
+        """Send what the front held back, as it encodes it now, as long as the outbox has room."""
         held = self._state.held
-        assert held is not None
-        log.info("the front tells little enough: %s go up that were held back", counted(len(held), "frame"))
-        for batch in held.release(self._config.learning.batch):
+        while held is not None and held.released and len(held):
+            yield
+            if not self._sending.has_room or (batch := held.take(self._config.learning.batch)) is None:
+                return
             if self._sending.is_new(batch):  # a process that was killed here may have sent some
                 _, quantized = self._state.trainer.evaluate(batch.images)
-                self._sending.send(batch, quantized, self._state.trainer.version)
+                # Behind these frames, and not where the source is: a process that is killed now has to send the rest.
+                self._sending.send(batch, quantized, self._state.trainer.version, batch.positions[-1])
 
     def practise(self, progress: float | None) -> float | None:
         """Take a step on remembered frames alone, and return its loss; None where none are kept."""
@@ -122,7 +133,8 @@ class EdgeLearning:
 
         Nothing goes up while the link is behind.
         """
-        sends = self._config.learning.encode_anew and self._state.may_send
+        waits = self._state.held is not None and self._state.held.waits
+        sends = self._config.learning.encode_anew and not waits
         frames = self._state.memory.rehearsal.draw_one_by_one(most if sends else 0)
         while part := list(islice(frames, PREDICT_AT_ONCE)):
             yield
@@ -131,8 +143,8 @@ class EdgeLearning:
             self._sending.send_again(quantized, [one.name for one in part], [one.sample for one in part], version)
 
     def teach_a_new_cloud(self) -> Iterator[None]:
-        """Send nothing: behind each lesson all that is remembered goes up."""
-        yield from ()
+        """Send what is held back for want of room. Behind each lesson all that is remembered goes up."""
+        yield from self._send_what_was_held()
 
     def test(self, batch: Batch) -> tuple[list[str], Quantized]:
         """Return what the exit names held-out frames, and what crosses of them. Raises Diverged."""

@@ -103,7 +103,8 @@ def see_and_learn(run: RobotRun) -> None:
 
 def _test_what_was_taught(run: RobotRun) -> None:
     """Send what was held back, if that may go up by now, and what is remembered as it is encoded now; and test."""
-    run.learning.release()
+    for _ in run.learning.release():
+        run.talk.pump()
     for _ in run.learning.re_encode_memory(FRAMES_RE_ENCODED):
         run.talk.pump()
     run.testing.test_so_far(TESTED_FRAMES)

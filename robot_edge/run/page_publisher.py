@@ -83,6 +83,7 @@ class PagePublisher:
             classes=self._classes(self.memory.classes),
             outbox=self.outbox.trouble,
             quarantine=self.uplink.quarantine,
+            held_back=self.metrics.held_back,
             goodput=self.uplink.pace.goodput,
             queued=own.queued,
             dropped=own.dropped,

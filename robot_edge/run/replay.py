@@ -27,8 +27,7 @@ def replay(run: RobotRun) -> None:
     if run.state.memory.inherited and not run.state.trainer.steps:
         run.testing.test_so_far(in_the_cloud=False)  # it may have a new network
     train(run)
-    if not run.stop.made:
-        run.learning.release()
+    _release(run)
     settle(run)
     run.saving.save()  # a test takes time, and whoever stopped the run may not wait for its end
     run.testing.test_all()
@@ -79,8 +78,7 @@ def settle(run: RobotRun) -> None:
         run.testing.test_so_far()
     images, steps = state.metrics.images, run.learning.practice_due()
     _practise_up_to(run, steps)
-    if not run.stop.made:
-        run.learning.release()  # practice made another front of it
+    _release(run)  # practice made another front of it
     run.saving.save()  # the cloud may not be there for hours
     # While the link is behind, nothing goes up again.
     if state.practised < steps or not run.talk.drain("activations"):
@@ -90,6 +88,14 @@ def settle(run: RobotRun) -> None:
         if run.stop.made or (run.uplink.is_behind and not run.talk.drain("activations")):
             return
     state.settled = True
+
+
+def _release(run: RobotRun) -> None:
+    """Send what is held back, if it may go up by now, as the outbox has room for it."""
+    if run.stop.made:
+        return
+    for _ in run.learning.release():
+        run.talk.wait_for_room(always=True)
 
 
 def _practise_up_to(run: RobotRun, steps: int) -> None:

@@ -92,7 +92,15 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     if line := left_out_line(summary):
         lines.append(line)
     if (why := summary["nothing_sent_why"]) and why != summary["cloud_accuracy_missing"]:
-        lines.append(f"Nothing went up: {why}.")
+        lines.append(f"Frames are held back: {why}.")
+    if not why and summary["leak"] is not None and summary["leak"] > summary["leak_line"]:
+        lines.append(
+            f"This front stands still, and tells more than --privacy lets it: leak {summary['leak']:.2f}, line "
+            f"{summary['leak_line']:.2f}. Begin another run with a higher --privacy, or with fewer bits, places or "
+            "channels (--bits, --pool, --bottleneck)."
+        )
+    if not why and (held := summary["frames_held_back"]):
+        lines.append(f"{counted(held, 'frame waits', 'frames wait')} on the robot until the outbox has room.")
     if lost := summary["frames_never_sent"]:
         lines.append(f"{counted(lost, 'frame')} will never go up: more were held back than there is room for.")
     if queued := sum(counts["queued"] for counts in summary["samples_by_class"].values()):

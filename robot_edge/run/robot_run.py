@@ -214,7 +214,6 @@ def _new_state(
         encode=trainer.encode if layout else None,
         check_name=uplink.names.check,
     )
-    held = HeldBack(size) if config.network.privacy != "off" and not layout else None
     kept = replace(layout, crossing=()) if layout else None  # what crosses of a frame to rehearse went up already
     frames = FrameMemory.limit_of(config.learning.rehearsal_mb, size, kept)
     if layout and not frames:
@@ -222,9 +221,13 @@ def _new_state(
             f"--rehearsal-mb {config.learning.rehearsal_mb:g} keeps no frame, and with --freeze all the exit learns "
             "from remembered frames alone: use 16"
         )
+    remembered = FrameMemory(frames, size, config.open_seed, encoding=kept)
+    held, level = None, config.network.privacy
+    if level != "off":
+        held = HeldBack(size, level, seed=config.open_seed, remembered=remembered if layout else None)
     return RunState(
         trainer=trainer,
-        memory=ClassMemory(trainer, FrameMemory(frames, size, config.open_seed, encoding=kept), batcher.held_out),
+        memory=ClassMemory(trainer, remembered, batcher.held_out),
         batcher=batcher,
         metrics=RunMetrics(trainer, uplink, outbox, batcher, held),
         rate_control=RateControl(most=trainer.bits, least=min(config.network.least_bits, trainer.bits)),

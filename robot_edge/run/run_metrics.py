@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from broker.program.plain_text import counted
 from broker.wire.messages import ClassEdit, RobotMetrics
 from hierarchy.continual import AccuracyRounds, Round
 from hierarchy.edge import EdgeStep, EdgeTrainer
@@ -100,6 +99,11 @@ class RunMetrics:
         return rounds
 
     @property
+    def held_back(self) -> str:
+        """What a person who watches has to know of frames that are held back, empty for nothing."""
+        return self._held.status if self._held is not None else ""
+
+    @property
     def cloud_has_tested(self) -> bool:
         """Whether the cloud has predicted every held-out frame that was predicted here."""
         cloud = self._uplink.cloud_metrics
@@ -174,8 +178,8 @@ class RunMetrics:
             troubles.append(f"QUARANTINE: {self._uplink.quarantine}")
         if cloud and cloud.began_alike is False:
             troubles.append("THE CLOUD BEGAN WITH OTHER WEIGHTS")
-        if self._held is not None and not self._held.released:
-            troubles.append(f"HOLDS {counted(len(self._held), 'frame').upper()} BACK: {self._held.found}")
+        if self.held_back:
+            troubles.append(f"PRIVACY: {self.held_back}")
         if own.dropped:
             troubles.append(f"{own.dropped:,} samples dropped")
         return [
@@ -217,6 +221,8 @@ class RunMetrics:
             "frames_shown": self._batcher.frames_read,
             "unlabelled": self._batcher.unlabelled,
             "nothing_sent_why": (self._held.why if self._held is not None else "") or None,
+            "leak": self._held.told if self._held is not None else None,
+            "leak_line": self._held.line if self._held is not None else None,
             "frames_held_back": len(self._held) if self._held is not None else 0,
             "frames_never_sent": self._held.lost if self._held is not None else 0,
             "interrupted": interrupted,

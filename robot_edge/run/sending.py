@@ -64,14 +64,22 @@ class Sending:
         """Whether a batch has frames that were not sent before."""
         return bisect_right(batch.positions, self._sent_position) < len(batch.names)
 
-    def send(self, batch: Batch, quantized: Quantized, version: int) -> None:
-        """Send those frames of a batch that were not sent before. version: of the segment that encoded them."""
+    @property
+    def has_room(self) -> bool:
+        """Whether the outbox takes more without giving anything up, or beyond its limit."""
+        return not self._outbox.full
+
+    def send(self, batch: Batch, quantized: Quantized, version: int, position: int | None = None) -> None:
+        """Send those frames of a batch that were not sent before. version: of the segment that encoded them.
+
+        position: of the source behind these frames; None for where it is now.
+        """
         sent = bisect_right(batch.positions, self._sent_position)
         self._uplink.send(
             quantized[sent : len(batch.names)],
             batch.names[sent:],
             samples=self.numbers(batch)[sent:],
-            position=self._state.batcher.position,
+            position=self._state.batcher.position if position is None else position,
             progress=self.progress,
             edge_version=version,
             session=batch.session,

@@ -14,6 +14,7 @@ from hierarchy.encoding import Encoding, joined
 from robot_edge.learning.batcher import Batch
 from robot_edge.learning.held_out import PREDICT_AT_ONCE
 from robot_edge.run.checkpoint import RunState
+from robot_edge.run.release import Release
 from robot_edge.run.sending import Sending
 
 # Frames for a fit. A batch may be all that a phase has, and is named before it is learned: by what was known of its
@@ -22,6 +23,8 @@ HANDFUL = 8
 # Fits behind a replay or a lesson, each from where the last one ended. A fit that has nothing left to do takes one
 # evaluation.
 SETTLING_FITS = 5
+# Frames that the front is attacked with, once: each takes as long as it takes to see it.
+FRAMES_ATTACKED = 400
 # How long a cloud has to know fewer classes than the robot: what it says of itself is some seconds old.
 LACKING_SECONDS = 15.0
 
@@ -33,6 +36,7 @@ class StillLearning:
         self._state = state
         self._sending = sending
         self._clock = clock
+        self._release = Release(state, FRAMES_ATTACKED)
         self._lacks_since: float | None = None
         self._sent_at = 0  # images that the cloud had learned when it was last sent all
 
@@ -52,6 +56,7 @@ class StillLearning:
         step = EdgeStep(loss=losses[-1], correct=correct, quantized=quantized)
         state.metrics.add(step)
         state.batcher.learned()
+        self._release.review()
         return step
 
     def _learn(self, batch: Batch, encoding: Encoding, rows: slice) -> tuple[float, list[str]]:
@@ -66,8 +71,10 @@ class StillLearning:
         """Fit the head once more, from where it is on, and return the loss; None where no frames are kept."""
         return self._fit() if len(self._state.memory.rehearsal) else None
 
-    def release(self) -> None:
-        """Do nothing: what stands still holds nothing back."""
+    def release(self) -> Iterator[None]:
+        """Attack the front if it was not yet. What stands still holds nothing back."""
+        self._release.review(at_an_end=True)
+        yield from ()
 
     def practice_due(self) -> int:
         """Return how many more fits there are behind a replay."""

@@ -56,6 +56,13 @@ def test_names_are_text_and_a_lost_camera_says_so(chromium: Browser) -> None:
         robot.tell("seen")
         expect(page.locator(".rb-class")).to_have_text("mug", timeout=SLOW_MS)
         expect(page.locator(".rb-answer.rx-old")).to_have_count(0)
+        robot.tell("holds 12 frames held back until the front tells little: leak 0.34, line 0.20")
+        held = page.locator(".rx-chip.warn")
+        expect(held).to_have_text(
+            "12 frames held back until the front tells little: leak 0.34, line 0.20", timeout=SLOW_MS
+        )
+        robot.tell("holds")
+        expect(held).to_be_hidden(timeout=SLOW_MS)
         assert page.evaluate("window.hit") is None
         page.close()
 

@@ -11,8 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 import hierarchy.runtime.curves
+import robot_edge.learning.held_back
+import robot_edge.run.release
 from broker.errors import ConfigError
 from broker.wire.quantize import Quantized
+from hierarchy.attack.leak import Leak
+from hierarchy.attack.pairs import Pairs
 from hierarchy.edge import EdgeStep
 from hierarchy.encoding import Encoding
 from hierarchy.exits import LENGTH
@@ -95,6 +99,29 @@ def _is_judged_by_what_it_remembers(run: Run) -> None:
         says = predictor.predict(frame.image)
         assert says.novelty == live.predict(frame.image).novelty
         assert says.novelty == novelty.score(run.trainer.encode(frame.image[None]).features)[0]
+
+
+@pytest.mark.parametrize("leak", [0.0, 1.0])
+def test_a_front_that_stands_still_is_attacked_once_and_says_what_it_tells(
+    tmp_path: Path, leak: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    attacks: list[int] = []
+
+    def attack(own: Pairs, attacked: Pairs) -> Leak:
+        attacks.append(len(own) + len(attacked))
+        return Leak(psnr=9.0, ssim=leak, found=0.5)
+
+    monkeypatch.setattr(robot_edge.run.release, "quick_leak", attack)
+    monkeypatch.setattr(robot_edge.learning.held_back, "LEAST_FRAMES", 40)
+    run = Run(tmp_path, {**STILL, "privacy": "high"})
+    summary = run.all()
+    assert len(attacks) == 1
+    assert 40 <= attacks[0] <= 90, "with what it remembers"
+    assert len(run.link.names(evaluation=0)) == 90, "it will never tell less, so nothing waits for that"
+    assert (summary["leak"], summary["leak_line"], summary["nothing_sent_why"]) == (leak, 0.1, None)
+    live = " ".join(run.robot.state.metrics.live_line())
+    assert ("PRIVACY: this front tells more than --privacy high lets it: leak 1.00" in live) == (leak > 0.1)
+    assert ("with fewer bits, places or channels (--bits, --pool, --bottleneck)" in caplog.text) == (leak > 0.1)
 
 
 def test_a_batch_that_is_all_of_a_phase_is_learned_by_the_handful(tmp_path: Path) -> None:
