@@ -119,9 +119,9 @@ def name_frames(
     tested: list[FrameResult] = []
     if config.broker and saved.held and not saved.held.released:
         raise ConfigError(
-            f"--broker {config.broker}: the run in {config.checkpoint} holds back what its front encodes, until an attack "
-            f"on it finds little enough for --privacy {run.network.privacy}. To ask the cloud would send what the front "
-            "makes of these frames: leave out --broker, or let the run go on first"
+            f"--broker {config.broker}: the run in {config.checkpoint} holds back what its front encodes, until an "
+            f"attack on it finds little enough for --privacy {run.network.privacy}. To ask the cloud would send what "
+            "the front makes of these frames: leave out --broker, or let the run go on first"
         )
     with _cloud(config, run, split, saved.edits, stop) as ask, RunProgress(source.length, "frames") as progress:
         while not stop.made and (frame := source.next()) is not None:

@@ -13,6 +13,8 @@ import numpy as np
 from broker.errors import ConfigError, SourceError
 from broker.program.paths import shown, what_is_wrong
 from hierarchy.hiding import Hiding
+from robot_edge.learning.framed import framing_for
+from robot_edge.learning.settings import NetworkSettings
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.folder import read_picture
 from robot_edge.sources.frames import Pixels
@@ -30,6 +32,15 @@ EXPECTED = "expected a folder with a sub-folder of frames for each value, or a C
 STRENGTH = 1.0
 
 log = logging.getLogger("robot-edge")
+
+
+def hiding_of(network: NetworkSettings, seed: int) -> Hiding | None:
+    """Return the frames that say what to hide; None for nothing. seed: as of read_hidden. Raises ConfigError."""
+    if not (path := network.hidden_path):
+        return None
+    if network.stands_still:
+        raise ConfigError("--hide needs a front that learns, and this one stands still: use --freeze none")
+    return read_hidden(network.hide, path, framing_for(network).input, seed)
 
 
 def read_hidden(text: str, path: Path, see: Callable[[Pixels], Pixels], seed: int) -> Hiding:

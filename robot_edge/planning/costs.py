@@ -23,7 +23,7 @@ def costs(
 
     split: as it was measured.
     """
-    if candidate.bits:
+    if config.network.stands_still or config.network.privacy != "off":
         return [_cost(config, candidate, split, edge, cloud)]
     widths = [one for one in BOTTLENECKS if one < candidate.channels] if candidate.bottleneck else [candidate.channels]
     splits = [dataclasses.replace(split, shape=(width, *split.shape[1:])) for width in widths]

@@ -19,6 +19,7 @@ from hierarchy.cut import CutPoint, deepest_cut, find_cut_points, split_backbone
 from hierarchy.default_cut import cross_at
 from hierarchy.device import Compute, choose_device, step_seconds, ways_to_compute
 from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute, normalise
+from hierarchy.hiding import IN_STEP, Hiding
 from robot_edge.learning.automatic import STILL_BITS
 from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import RobotConfig
@@ -30,7 +31,7 @@ NARROW = 16
 NARROWED = 4
 # A network with fewer sizes than these has most of its layers at one.
 FEW_SIZES = 3
-# One bit is for --privacy high alone, which has more values then.
+# One bit is for --privacy and --hide alone.
 MIN_BITS = 2
 # How long a forward pass is timed, and a step at least.
 FORWARD_SECONDS, STEP_SECONDS = 0.5, 2.0
@@ -41,7 +42,8 @@ BYTES_PER_PARAMETER = 12
 class SplitCandidate(NamedTuple):
     """A cut, the channels that it has, and those of the bottleneck behind it, 0 for none.
 
-    pool, bits: what crosses of a network that stands still, or is private; bits is 0 where several are to be looked at.
+    pool, bits: what crosses of a network that stands still, or is private; bits is 0 where several are to be looked at,
+    and another number where that alone hides an attribute.
     """
 
     cut: str
@@ -91,8 +93,9 @@ def candidates(config: RobotConfig, cuts: Sequence[str]) -> list[SplitCandidate]
         return [_as_default(config, cut, shape) for cut, shape in shapes.items()]
     if config.network.privacy != "off":
         return [_as_private(config, cut, shape) for cut, shape in shapes.items()]
+    bits = config.network.bits if config.network.hidden_path else 0
     return [
-        SplitCandidate(cut, shape[0], bottleneck)
+        SplitCandidate(cut, shape[0], bottleneck, bits=bits)
         for cut, shape in shapes.items()
         for bottleneck in (0, NARROW)
         if bottleneck < shape[0]
@@ -148,16 +151,20 @@ def _stages(points: list[CutPoint], deepest: CutPoint) -> list[CutPoint]:
 class EdgeTiming:
     """The robot's half of one way to divide, ready to be timed."""
 
-    def __init__(self, config: RobotConfig, compute: Compute | None = None) -> None:
-        """compute: how, where that is known already; else the fastest way is measured."""
+    def __init__(self, config: RobotConfig, compute: Compute | None = None, hiding: Hiding | None = None) -> None:
+        """compute: how, where that is known already; else the fastest way is measured. hiding: what a step takes more
+        for an attribute that is to be hidden.
+        """
         torch.manual_seed(config.open_seed)
         self._compute = compute
+        self._hiding = hiding
         self._config = config
         self._segment, self.split, _ = build_edge(config.network)
 
     def least_memory(self, images: NDArray[np.uint8]) -> int:
         """Return the bytes that training on such images takes, in whatever precision takes least."""
         known = [self._compute] if self._compute else ways_to_compute(choose_device(self._config.device))
+        images = self._in_step(images)
         return min(_memory(self._segment, compute, images) for compute in {one.dtype: one for one in known}.values())
 
     def measure(
@@ -173,7 +180,11 @@ class EdgeTiming:
             segment, image_size=config.network.image_size, batch=len(names), device=choose_device(config.device)
         )
         trainer = EdgeTrainer(
-            segment, bits=config.network.bits, compute=compute, peak_learning_rate=config.learning.learning_rate
+            segment,
+            bits=config.network.bits,
+            compute=compute,
+            peak_learning_rate=config.learning.learning_rate,
+            hiding=self._hiding,
         )
 
         def step() -> None:
@@ -182,9 +193,17 @@ class EdgeTiming:
         step()
         forward = step_seconds(lambda: trainer.evaluate(images), FORWARD_SECONDS)
         seconds = step_seconds(step, STEP_SECONDS, begin())
-        memory = _memory(segment, compute, images)
+        memory = _memory(segment, compute, self._in_step(images))
         compressed = _compressed(segment, compute, images, config.network.bits)
         return EdgeCost(compute=compute, forward=forward, step=seconds, memory=memory, compressed=compressed)
+
+    def _in_step(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return as many images as a step that learns from these encodes."""
+        return (
+            images
+            if self._hiding is None
+            else np.concatenate([images, np.resize(images, (IN_STEP, *images.shape[1:]))])
+        )
 
 
 @torch.inference_mode()

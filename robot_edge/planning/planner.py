@@ -23,8 +23,10 @@ from broker.program.plain_text import say
 from broker.security.credentials import payload_keys_for
 from broker.security.tls import credentials_for
 from hierarchy.device import Compute, set_threads
+from hierarchy.hiding import Hiding
 from hierarchy.runtime.progress import RunProgress
 from robot_edge.learning.framed import framing_for
+from robot_edge.learning.hidden_frames import hiding_of
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.costs import costs
 from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidates
@@ -61,6 +63,7 @@ def plan(config: PlanConfig) -> None:
         check_name_to_verify(config, credentials, keys)
     set_threads(config.run.threads)
     config = replace(config, run=config.run.resolved())
+    hiding = hiding_of(config.run.network, config.run.open_seed)
     log.info("looking for the cuts of %s", config.run.network.backbone)
     chosen = candidates(config.run, config.chosen_cuts)
     images, names = _frames(config)
@@ -80,7 +83,7 @@ def plan(config: PlanConfig) -> None:
         with RunProgress(len(chosen), "ways to divide measured") as progress:
             for done, candidate in enumerate(chosen):
                 progress.show(done, [f"{candidate.cut}, {'a' if candidate.bottleneck else 'no'} bottleneck"])
-                measured += _measure(config, candidate, computes, images, names, prober)
+                measured += _measure(config, candidate, computes, images, names, prober, hiding)
             progress.show(len(chosen))
     if not measured:
         raise ConfigError("none of these networks could be measured: the lines above say why")
@@ -176,6 +179,7 @@ def _measure(
     images: NDArray[np.uint8],
     names: list[str],
     prober: Prober,
+    hiding: Hiding | None,
 ) -> list[Cost]:
     """Measure one way to divide at both ends at the same time; nothing comes of it where one of them cannot.
 
@@ -185,7 +189,9 @@ def _measure(
     bits = candidate.bits or config.run.network.bits
     try:
         timing = EdgeTiming(
-            config.run_with(candidate.cut, bits, candidate.bottleneck, candidate.pool), computes.get(candidate.cut)
+            config.run_with(candidate.cut, bits, candidate.bottleneck, candidate.pool),
+            computes.get(candidate.cut),
+            hiding,
         )
     except ConfigError as error:  # a layer to freeze that is behind the cut, say
         log.warning("%s: %s", name, error)

@@ -38,9 +38,8 @@ from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import RunFolder, former_settings
-from robot_edge.learning.framed import framing_for
 from robot_edge.learning.held_out import OpenSource, open_held_out
-from robot_edge.learning.hidden_frames import read_hidden
+from robot_edge.learning.hidden_frames import hiding_of
 from robot_edge.learning.segment import build_edge
 from robot_edge.page.page_model import PageModel
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint, inherit
@@ -161,7 +160,7 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
         segment, split, start = build_edge(
             dataclasses.replace(config.network, weights="none") if has_checkpoint else config.network
         )
-        hiding = _hiding(config, segment)
+        hiding = hiding_of(config.network, config.open_seed)
         gc.collect()  # frees the cloud's half, 40 MB of a ResNet-18: graphs of a trace refer to themselves
         samples_per_message(split, classes=1)  # raises for a sample that fits no message
         half_open.pop_all()
@@ -180,16 +179,6 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
         has_checkpoint=has_checkpoint,
         hiding=hiding,
     )
-
-
-def _hiding(config: RobotConfig, segment: EdgeSegment) -> Hiding | None:
-    """Return the frames that say what to hide. Raises ConfigError."""
-    network = config.network
-    if not (path := network.hidden_path):
-        return None
-    if segment.stands_still:
-        raise ConfigError("--hide needs a front that learns, and this one stands still: use --freeze none")
-    return read_hidden(network.hide, path, framing_for(network).input, config.open_seed)
 
 
 @contextmanager

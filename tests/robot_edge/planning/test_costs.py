@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -52,6 +54,13 @@ def test_one_bottleneck_stands_for_all_that_are_narrower_than_the_cut() -> None:
     assert [one.bottleneck for one in found] == [32, 16, 8]
     assert [one.codes[2] for one in found] == [512, 256, 128]
     assert len({one.step for one in found}) == 1
+
+
+def test_where_an_attribute_is_hidden_each_bottleneck_has_one_bit() -> None:
+    narrow = SplitCandidate("layer2", 64, 16, bits=1)
+    hidden = RobotConfig.from_flags(source="folder:x", batch=64, hide="people")
+    found = costs(hidden, narrow, split(16, 16), dataclasses.replace(EDGE, compressed={1: 1.0}), CLOUD)
+    assert [(one.bottleneck, one.codes) for one in found] == [(32, {1: 256}), (16, {1: 128}), (8, {1: 64})]
 
 
 def test_what_fits_no_message_is_left_out() -> None:

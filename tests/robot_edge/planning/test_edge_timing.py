@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from broker.errors import CutError
+from hierarchy import edge
 from hierarchy.device import Compute
+from hierarchy.hiding import Hiding
 from robot_edge.planning import edge_timing
 from robot_edge.planning.config import PlanConfig
 from robot_edge.planning.edge_timing import EdgeTiming, SplitCandidate, candidates
@@ -40,6 +45,33 @@ def test_where_little_may_cross_that_is_looked_at_behind_each_cut() -> None:
     assert bits == {"off": 4, "medium": 2, "high": 1}
     narrow = EdgeTiming(PlanConfig(run=still).run_with("layer3", 1, 0, 2))
     assert 1 in edge_timing._compressed(narrow._segment, CPU, np.zeros((2, 224, 224, 3), np.uint8), 1)
+
+
+def test_where_an_attribute_is_hidden_one_bit_is_looked_at_and_its_frames_cost_their_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hiding = RobotConfig.from_flags(source="sim:", image_size=16, batch=8, hide="people")
+    chosen = candidates(hiding, ("layer2",))
+    assert chosen == [SplitCandidate("layer2", 128, 0, bits=1), SplitCandidate("layer2", 128, 16, bits=1)]
+    monkeypatch.setattr(edge_timing, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(edge_timing, "FORWARD_SECONDS", 0.0)
+    images = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 3)).astype(np.uint8)
+    hidden = Hiding(images, np.arange(32) % 2, 1.0)
+    seen: list[int] = []
+    with monkeypatch.context() as patch:
+        run = edge.run_segment
+
+        def note(segment: edge.EdgeSegment, its: NDArray[np.uint8], **how: Any) -> edge.SegmentPass:
+            seen.append(len(its))
+            return run(segment, its, **how)
+
+        patch.setattr(edge, "run_segment", note)
+        config = PlanConfig(run=hiding).run_with("layer2", 1, 16)
+        cost = EdgeTiming(config, CPU, hidden).measure(images[:8], ["a", "b"] * 4, lambda: lambda: True)
+    openly = EdgeTiming(config, CPU).measure(images[:8], ["a", "b"] * 4, lambda: lambda: True)
+    assert set(seen) == {8, 24}, "a step encodes sixteen more, a test does not"
+    assert cost.memory > openly.memory
+    assert 1 in cost.compressed
 
 
 def test_a_transformer_whose_layers_are_all_of_one_size_is_cut_at_several() -> None:
