@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING
+from dataclasses import MISSING, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,30 @@ def check_still_sealed(former: dict[str, Any], run: Path, *, is_sealed: bool) ->
             f"{run} holds a run whose payloads were sealed with --payload-key {key}, and now no key is given: give it "
             "again, or choose another --run-dir to send in the clear"
         )
+
+
+def sealed_so_far(former: dict[str, Any] | None, *, is_sealed: bool) -> str:
+    """Say that a run begins with the weights of one whose payloads were sealed, and its own are not; else nothing.
+
+    former: settings of that run.
+    """
+    key = (former or {}).get("payload_key")
+    if not key or is_sealed:
+        return ""
+    return (
+        f"the run whose weights this one begins with sealed its payloads; those of this one go up in the clear. "
+        f"--payload-key {key} seals them"
+    )
+
+
+def with_key(config: RobotConfig, named: Path | None, former: dict[str, Any] | None) -> RobotConfig:
+    """Return the settings with the file of the key that payloads are sealed with, for whoever goes on with the run.
+
+    named: by the credentials, and used where no flag names one. former: settings of the run so far, which may have had
+    a broker when this process has none.
+    """
+    key = config.uplink.payload_key or (str(named) if named else (former or {}).get("payload_key", ""))
+    return replace(config, uplink=replace(config.uplink, payload_key=key))
 
 
 def taken_over(asked: NetworkSettings, now: NetworkSettings) -> list[str]:

@@ -50,7 +50,15 @@ from robot_edge.run.live import live
 from robot_edge.run.outcome import verdict
 from robot_edge.run.replay import replay
 from robot_edge.run.robot_run import RobotRun, assemble
-from robot_edge.run.same_run import check_same_run, check_still_sealed, taken_over, unpack_compute, without_checkpoint
+from robot_edge.run.same_run import (
+    check_same_run,
+    check_still_sealed,
+    sealed_so_far,
+    taken_over,
+    unpack_compute,
+    with_key,
+    without_checkpoint,
+)
 from robot_edge.run.secret_seed import keep_seed, seed_of
 from robot_edge.run.source_files import SourceFiles, begin_behind, files_of, go_on_with, read_files
 from robot_edge.sources.frames import Numbering, PacedSource
@@ -138,6 +146,11 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     keys = payload_keys_for(config.uplink.payload_key, credentials, robot=config.robot) if credentials else None
     if former is not None and credentials:
         check_still_sealed(former, config.run_path, is_sealed=keys is not None)
+    elif (
+        begun_with and credentials and (line := sealed_so_far(former_settings(begun_with), is_sealed=keys is not None))
+    ):
+        log.warning("%s", line)
+    config = with_key(config, credentials.payload_key if credentials else None, former)
     set_threads(config.threads)
     device = choose_device(config.device)
     seed_torch(config.seed)

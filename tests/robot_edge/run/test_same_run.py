@@ -8,9 +8,12 @@ import pytest
 import tomli_w
 
 from broker.errors import ConfigError
+from broker.security.payload_keys import TrainerKeys, key_file, new_master
+from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.run_folder import CONFIG, METRICS
-from robot_edge.run.config import RobotConfig
-from robot_edge.run.same_run import check_same_run, check_still_sealed
+from robot_edge.evaluation.evaluate import _cloud, settings_of_run
+from robot_edge.run.config import EvaluateConfig, RobotConfig
+from robot_edge.run.same_run import check_same_run, check_still_sealed, sealed_so_far
 from robot_edge.run.start import prepare
 
 STREAM = "rtsp://me:s3cret@cam/live"
@@ -61,6 +64,46 @@ def test_what_was_hidden_stays_hidden() -> None:
     check_same_run(former, RobotConfig.from_flags(source="sim:", hide="people"))
     with pytest.raises(ConfigError, match="holds a run with --hide 'people', not 'none'"):
         check_same_run(former, RobotConfig.from_flags(source="sim:"))
+
+
+def test_a_run_whose_credentials_named_its_key_does_not_go_on_in_the_clear_either(tmp_path: Path) -> None:
+    (tmp_path / "payload.key").write_text(key_file(TrainerKeys.of(new_master()).of_robot("r1")))
+    (tmp_path / "payload.key").chmod(0o600)
+    (tmp_path / "credentials.toml").write_text('payload_key = "payload.key"\n')
+    run = tmp_path / "run"
+    given: dict[str, Any] = {"source": "sim:", "robot": "r1", "image_size": 16, "bottleneck": 2, "seed": 0}
+    given |= {"broker": "mqtt://127.0.0.1:1", "run_dir": str(run)}
+    ready = prepare(RobotConfig.from_flags(**given, credentials=str(tmp_path / "credentials.toml")))
+    ready.source.close()
+    assert ready.config.uplink.payload_key == str(tmp_path / "payload.key")
+    run.mkdir()
+    (run / CONFIG).write_text(tomli_w.dumps(ready.config.as_toml()))
+    (run / METRICS).write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"payload\.key, and now no key is given"):
+        prepare(RobotConfig.from_flags(**given))
+    alone = prepare(RobotConfig.from_flags(**{**given, "broker": ""}))
+    alone.source.close()
+    assert alone.config.uplink.payload_key == ready.config.uplink.payload_key, "it may have a broker again"
+    (run / "checkpoint").mkdir()
+    (run / "checkpoint" / CHECKPOINT).write_bytes(b"")
+    evaluation = EvaluateConfig(source="sim:", checkpoint=str(run), broker="mqtt://127.0.0.1:1")
+    asked = settings_of_run(evaluation)
+    assert asked.uplink.payload_key == ready.config.uplink.payload_key, "which an evaluation seals with"
+    (tmp_path / "payload.key").unlink()
+    nobody: Any = None
+    with (
+        pytest.raises(ConfigError, match=r"--payload-key .*payload\.key"),
+        _cloud(evaluation, asked, nobody, 0, nobody),
+    ):
+        pytest.fail("it connects")
+
+
+def test_a_run_in_the_clear_with_the_weights_of_a_sealed_one_says_so() -> None:
+    former = {"payload_key": "r1/payload.key"}
+    assert sealed_so_far(former, is_sealed=False).endswith("--payload-key r1/payload.key seals them")
+    assert not sealed_so_far(former, is_sealed=True)
+    assert not sealed_so_far({}, is_sealed=False)
+    assert not sealed_so_far(None, is_sealed=False)
 
 
 def test_a_refusal_shows_no_password() -> None:
