@@ -112,7 +112,9 @@ class Trainer:
         keys = payload_keys_for(config.payload_key, credentials)
         set_threads(config.threads)
         device = choose_device(config.device)  # a missing one should be said before a folder is made
-        state = TrainerState(boot=secrets.token_hex(8), started=time.time(), online=True, trouble="")
+        state = TrainerState(
+            boot=secrets.token_hex(8), started=time.time(), online=True, trouble="", metrics_by_robot=True
+        )
         topic = topics.topic("trainer", config.trainer, "state")
         self._farewell = (topic, pack(dataclasses.replace(state, online=False)))
         self.run_dir: Path = config.run_path

@@ -67,13 +67,12 @@ def lane_of(topic: str, known: frozenset[str]) -> Lane:
     known: senders as `topics.sender` names them. Each has a queue for what it says, and one for each topic under its
     name that others write to. All other senders share some.
     """
-    sender, _, channel = topic.rpartition("/")
+    sender, channel = topics.split(topic)
     if sender not in known:
         return Lane(f"{STRANGERS} {hash(sender) % STRANGER_LANES}", STRANGERS)
     # A trainer's metrics are about all robots, and may not displace its heartbeat.
-    own = (
-        sender if channel in ORDERED_CHANNELS and sender == topics.sender("robot", sender.rpartition("/")[2]) else topic
-    )
+    is_robot = sender == topics.sender("robot", sender.rpartition("/")[2])
+    own = sender if is_robot and channel in ORDERED_CHANNELS else f"{sender}/{channel}"
     return Lane(own, own)
 
 

@@ -207,13 +207,18 @@ class MqttLink:
 
     def _ask_again(self) -> None:
         """Ask once more for what the broker refused, a while later: a cluster may only have been too slow."""
-        for topic_filter in self._subscriptions.due(time.monotonic()) if self.connected else ():
+        if not self.connected:
+            return
+        for topic_filter in self._subscriptions.due(time.monotonic()):
             is_vital = topic_filter not in self._inbox.own
-            if is_vital and self._subscriptions.needs_another_connection(topic_filter):
+            if topic_filter not in self._wanted_filters():
+                self._subscriptions.forget(topic_filter)  # it was let go
+            elif is_vital and self._subscriptions.needs_another_connection(topic_filter):
                 self._subscriptions.begin()
                 self.reconnect()
                 return
-            self._ask_for(topic_filter)
+            else:
+                self._ask_for(topic_filter)
 
     def _connection_failed(self, error: OSError | UnicodeError) -> None:
         self._problem = explain(error, self.address, lost=self._connections > 0)

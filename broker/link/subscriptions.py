@@ -71,6 +71,11 @@ class Subscriptions:
         with self._lock:
             return [topic_filter for topic_filter, at in self._again_at.items() if now >= at]
 
+    def forget(self, topic_filter: str) -> None:
+        """Ask for a filter no more."""
+        with self._lock:
+            self._again_at.pop(topic_filter, None)
+
     def is_granted(self, topic_filter: str) -> bool:
         """Whether what matches it comes in on this connection."""
         with self._lock:

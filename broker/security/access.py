@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from broker.wire.topics import ANYONE, MAX_WORKERS, Channel, Role, exit_topic, piece_topic, topic, worker_name
+from broker.wire.topics import (
+    ANYONE,
+    MAX_WORKERS,
+    Channel,
+    Role,
+    cloud_metrics_topic,
+    exit_topic,
+    piece_topic,
+    topic,
+    worker_name,
+)
 
 
 class Grant(NamedTuple):
@@ -34,6 +44,7 @@ def grants(role: Role, name: str) -> list[Grant]:
                 Grant("read", topic("robot", name, channel))
                 for channel in ("state", "receipt", "answer", "probe-result", "prediction", "result")
             ),
+            Grant("read", cloud_metrics_topic(name, ANYONE)),
             *(Grant("read", topic("trainer", ANYONE, channel)) for channel in ("state", "metrics")),
             # What it says in there belongs to a front, which only robots of its fleet have.
             *(Grant("read", one) for one in exits),
@@ -44,6 +55,7 @@ def grants(role: Role, name: str) -> list[Grant]:
         *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer", "probe-result")),
         # Its own, as a robot does, and others: all of them train for every robot.
         Grant("read", topic("trainer", ANYONE, "state")),
+        *(Grant("write", cloud_metrics_topic(ANYONE, one)) for one in itself_and_workers),
         *(
             Grant("write", topic("trainer", one, channel))
             for one in itself_and_workers

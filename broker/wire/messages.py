@@ -134,13 +134,15 @@ class RobotState:
 class TrainerState:
     """A cloud trainer's presence (retained; its last will says online=False).
 
-    trouble: why it takes no activations for now, as a full disk; empty while it does.
+    trouble: why it takes no activations for now, as a full disk; empty while it does. metrics_by_robot: whether it
+    tells each robot its metrics on a topic of that robot's, and not only on one of its own that all robots read.
     """
 
     boot: Identifier
     started: Amount
     online: bool
     trouble: Text = field(metadata=MENTIONS_CLASSES)
+    metrics_by_robot: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
     reflexarc/1/robot/<robot>/state | activations | receipt | metrics | ask | answer | probe | probe-result
     reflexarc/1/robot/<robot>/prediction | command | result
+    reflexarc/1/robot/<robot>/cloud-metrics/<trainer>
     reflexarc/1/trainer/<trainer>/state | metrics
     reflexarc/1/fleet/<fleet>/<place>/exit | piece/<number>
 
@@ -12,7 +13,7 @@ The 1 is the protocol's version. AWS IoT Core allows seven slashes; these have s
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from broker.errors import ConfigError, MalformedMessage
 
@@ -31,8 +32,11 @@ Channel = Literal[
     "result",
 ]
 
+# What trainers say to one robot, each on a topic that names it.
+TrainerChannel = Literal["cloud-metrics"]
 # What a trainer says to all robots of a fleet: no identity of the broker's is one.
 FleetChannel = Literal["exit", "piece"]
+AnyChannel: TypeAlias = Channel | TrainerChannel | FleetChannel
 
 PREFIX = "reflexarc/1"
 ANYONE = "+"
@@ -42,6 +46,7 @@ MAX_WORKERS = 16
 
 # A name becomes a topic level, a folder and a client id, so it is kept to what all three allow.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CLOUD_METRICS = re.compile(rf"{PREFIX}/robot/({NAME.pattern})/cloud-metrics/{NAME.pattern}")
 FLEET = re.compile(rf"{PREFIX}/fleet/({NAME.pattern})/[0-9a-f]{{16}}/(?:(exit)|(piece)/(?:0|[1-9][0-9]{{0,2}}))")
 
 
@@ -50,12 +55,17 @@ class Topic(NamedTuple):
 
     role: Role | Literal["fleet"]
     name: str
-    channel: Channel | FleetChannel
+    channel: AnyChannel
 
 
 def topic(role: Role, name: str, channel: Channel) -> str:
     """Build a topic; the name ``ANYONE`` builds a filter for all names."""
     return f"{PREFIX}/{role}/{name}/{channel}"
+
+
+def cloud_metrics_topic(robot: str, trainer: str) -> str:
+    """Return where a trainer tells a robot alone how its training goes; ``ANYONE`` builds a filter."""
+    return f"{PREFIX}/robot/{robot}/cloud-metrics/{trainer}"
 
 
 def exit_topic(fleet: str, place: str) -> str:
@@ -73,15 +83,28 @@ def sender(role: Role, name: str) -> str:
     return f"{PREFIX}/{role}/{name}"
 
 
+def split(text: str) -> tuple[str, str]:
+    """Return what `sender` says of a topic, and its channel, without looking at either."""
+    levels = text.split("/", 5)
+    return "/".join(levels[:4]), "".join(levels[4:5])
+
+
 def parse(text: str) -> Topic:
     """Take a topic apart. Raises MalformedMessage where it is none of ours."""
     if found := FLEET.fullmatch(text):
         return Topic("fleet", found[1], found[2] or found[3])  # type: ignore[arg-type]
+    if found := CLOUD_METRICS.fullmatch(text):
+        return Topic("robot", found[1], "cloud-metrics")
     role, name, channel = [*text.removeprefix(PREFIX + "/").split("/"), "", "", ""][:3]
     known = role in get_args(Role) and channel in get_args(Channel) and NAME.fullmatch(name)
     if not known or topic(role, name, channel) != text:  # type: ignore[arg-type]
         raise MalformedMessage(f"topic {text[:200]!r} is not one of ours")
     return Topic(role, name, channel)  # type: ignore[arg-type]
+
+
+def trainer_of(text: str) -> str:
+    """Return which trainer speaks on a topic that `parse` has taken, where that says so."""
+    return text.rpartition("/")[2]
 
 
 def matches(topic_filter: str, topic: str) -> bool:

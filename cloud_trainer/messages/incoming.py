@@ -186,7 +186,7 @@ class Incoming:
     def _take_of_robot(
         self,
         name: str,
-        channel: topics.Channel | topics.FleetChannel,
+        channel: topics.AnyChannel,
         robot: Robot | None,
         delivery: Delivery,
         now: float,

@@ -112,8 +112,13 @@ class Outgoing:
         self._publish(no_metrics(robot, boot, reason))
 
     def _publish(self, metrics: TrainerMetrics) -> bool:
-        topic = topics.topic("trainer", self._trainer, "metrics")
-        return self._others.name_is_free(time.monotonic()) and self._link.publish(topic, pack(metrics))
+        if not self._others.name_is_free(time.monotonic()):
+            return False
+        payload = pack(metrics)
+        # To the robot alone; and for whoever watches them all, and for robots of before, who read nothing else.
+        return self._link.publish(topics.cloud_metrics_topic(metrics.robot, self._trainer), payload) and (
+            self._link.publish(topics.topic("trainer", self._trainer, "metrics"), payload)
+        )
 
     def say_what_is_missing(self) -> None:
         """Say in the log what the trainer waits for, once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -45,6 +46,8 @@ MESSAGES_OF_A_LINK_THAT_KEEPS_UP = 128
 SECONDS_OF_A_LINK_THAT_KEEPS_UP = 10.0
 # Between two lines about messages that were dropped unread.
 FLOOD_REPORT_SECONDS = 5.0
+# Behind a first receipt. A hundred robots that came together have each had a turn by then, and been told of it.
+UNTOLD_SECONDS = 120.0
 # Between two signs of life for a trainer whose payloads are sealed, while ours are not.
 NOTICE_SECONDS = 10.0
 
@@ -77,6 +80,8 @@ class Uplink:
         self.presence = Presence(link, robot, state, clock)
         self._batching = Batching(state.boot, state.split, names)
         self._quarantine = ""
+        self._reads_all_metrics = False
+        self._untold_since = math.inf  # when the first receipt came; -inf where there is nothing to say of that
         self._reasons: set[str] = set()
         self._garbage = SparseLog(log)
         self._floods = SparseLog(log)
@@ -86,7 +91,7 @@ class Uplink:
             topics.topic("robot", robot, "state"),
             topics.topic("robot", robot, "receipt"),
             topics.topic("robot", robot, "command"),
-            topics.topic("trainer", topics.ANYONE, "metrics"),
+            topics.cloud_metrics_topic(robot, topics.ANYONE),
             topics.topic("trainer", topics.ANYONE, "state"),
         ):
             link.subscribe(filter_)
@@ -131,6 +136,7 @@ class Uplink:
                 self._floods.warn(
                     f"{count:,} messages on {source} dropped unread: more than are read, too large, or badly sealed"
                 )
+        self._doubt_rights(now)
         self.presence.pass_time(now)
         may_send = not self.waits_for
         if self.presence.is_due(now):
@@ -205,6 +211,15 @@ class Uplink:
             probe = Probe(boot=self.state.boot, number=0, split=None, rest=b"")
             self.link.publish(topics.topic("robot", self._robot, "probe"), pack(probe))
 
+    def _doubt_rights(self, now: float) -> None:
+        """Say once what may be behind it that the trainer takes what we send and says nothing of it."""
+        if math.isfinite(self._untold_since) and now > self._untold_since + UNTOLD_SECONDS:
+            self._untold_since = -math.inf
+            log.warning(
+                "the trainer takes what this robot sends, and nothing comes of how its training goes: perhaps access "
+                "rules of an older version keep it back; `local-broker provision` with all names writes new ones"
+            )
+
     def _note_connection(self) -> None:
         if self.presence.is_new_connection() and self.pace.connection_ended():
             self._broker_limit.say_limit()
@@ -231,15 +246,25 @@ class Uplink:
             case "robot", "receipt":
                 self._read_receipt(unpack_as(Receipt, delivery.payload), delivery.arrived)
             case "trainer", "state":
-                if self.presence.hear_trainer(topic.name, unpack_as(TrainerState, delivery.payload)):
-                    self.pace.forget()
+                self._read_trainer(topic.name, unpack_as(TrainerState, delivery.payload))
+            case "robot", "cloud-metrics":
+                self._read_metrics(topics.trainer_of(delivery.topic), unpack_as(TrainerMetrics, delivery.payload))
             case "trainer", "metrics":
-                cloud_metrics = unpack_as(TrainerMetrics, delivery.payload)
-                if (cloud_metrics.robot, cloud_metrics.boot) == (self._robot, self.state.boot):
-                    self.presence.is_trained_by(topic.name)
-                    self._read_metrics(cloud_metrics)
+                self._read_metrics(topic.name, unpack_as(TrainerMetrics, delivery.payload))
 
-    def _read_metrics(self, cloud_metrics: TrainerMetrics) -> None:
+    def _read_trainer(self, name: str, trainer: TrainerState) -> None:
+        if trainer.online and not trainer.metrics_by_robot and not self._reads_all_metrics:
+            # A trainer of before says to all robots at once what is for one of them.
+            self._reads_all_metrics = True
+            self.link.subscribe(topics.topic("trainer", topics.ANYONE, "metrics"))
+        if self.presence.hear_trainer(name, trainer):
+            self.pace.forget()
+
+    def _read_metrics(self, trainer: str, cloud_metrics: TrainerMetrics) -> None:
+        if (cloud_metrics.robot, cloud_metrics.boot) != (self._robot, self.state.boot):
+            return
+        self._untold_since = -math.inf
+        self.presence.is_trained_by(trainer)
         self.cloud_metrics = cloud_metrics
         if cloud_metrics.quarantine and cloud_metrics.quarantine != self._quarantine:
             log.warning("the trainer takes nothing from this robot for now: %s", cloud_metrics.quarantine)
@@ -250,6 +275,7 @@ class Uplink:
         message = self.outbox.receipted(receipt.boot, receipt.sequence, "rejected" if rejected else "receipted")
         if message is None:
             return
+        self._untold_since = min(self._untold_since, self._clock())
         # A robot or a trainer that is busy with a step for seconds is no slow link.
         self.pace.arrived(message, arrived, held=receipt.held)
         if rejected and receipt.reason not in self._reasons and len(self._reasons) < MAX_REASONS:

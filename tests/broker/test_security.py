@@ -22,7 +22,7 @@ from broker.link.mqtt import MqttLink
 from broker.security.certificates import Signed, new_authority, new_client, new_server
 from broker.security.credentials import Credentials, load_credentials
 from broker.security.provision import provision
-from broker.wire.topics import ANYONE, MAX_WORKERS, topic, worker_name
+from broker.wire.topics import ANYONE, MAX_WORKERS, cloud_metrics_topic, topic, worker_name
 from tests.broker.secure_broker import TIMEOUT_S, SecureBroker, authority_in
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.slow]  # brokers of its own
@@ -298,11 +298,17 @@ def test_a_robot_cannot_write_receipts_nor_be_a_trainer(broker: SecureBroker, co
     r2 = connected(connect(broker.certificate_url, login(broker, "r2")))
     r2.subscribe(topic("robot", "r2", "receipt"))
     r2.subscribe(topic("trainer", ANYONE, "metrics"))
+    r2.subscribe(cloud_metrics_topic("r2", ANYONE))
     r1 = connected(connect(broker.certificate_url, login(broker, "r1")))
     r1.publish(topic("robot", "r2", "receipt"), b"forged", qos=1)
     r1.publish(topic("trainer", "t1", "metrics"), b"forged", qos=1)
+    r1.publish(cloud_metrics_topic("r2", "t1"), b"forged", qos=1)
     r1.publish(topic("robot", "r1", "metrics"), b"the last that r1 says", qos=1)
     trainer = connected(connect(broker.certificate_url, login(broker, "t1")))
+    trainer.publish(cloud_metrics_topic("r2", "t9"), b"under another trainer's name", qos=1)
+    for one in (cloud_metrics_topic("r2", "t1"), cloud_metrics_topic("r2", worker_name("t1", 3))):
+        trainer.publish(one, b"genuine", qos=1)
+        assert receive(r2) == Delivery(one, b"genuine", retained=False)
     trainer.publish(topic("robot", "r2", "receipt"), b"genuine", qos=1)
     assert receive(r2).payload == b"genuine"
 
@@ -313,17 +319,20 @@ def test_a_robot_cannot_read_what_is_for_another(broker: SecureBroker, connect: 
     r1 = connected(connect(broker.certificate_url, login(broker, "r1")))
     r1.subscribe("#")
     r1.subscribe(topic("robot", ANYONE, "receipt"))
+    r1.subscribe(cloud_metrics_topic(ANYONE, ANYONE))
     trainer = connected(connect(broker.certificate_url, login(broker, "t1")))
     r1.publish(topic("robot", "r1", "state"), b"all subscriptions are in force", qos=1)
     while receive(r1).payload != b"all subscriptions are in force":
         pass
     r2.publish(topic("robot", "r2", "activations"), b"for the trainer only", qos=1)
     for name in ("r2", "r1"):
+        trainer.publish(cloud_metrics_topic(name, "t1"), b"for " + name.encode(), qos=1)
         trainer.publish(topic("robot", name, "receipt"), b"for " + name.encode(), qos=1)
     seen = {receive(r1)}
-    while delivery := r1.receive(0.1):
+    while delivery := r1.receive(0.5):
         seen.add(delivery)
-    assert seen == {Delivery(topic("robot", "r1", "receipt"), b"for r1", retained=False)}
+    own = (topic("robot", "r1", "receipt"), cloud_metrics_topic("r1", "t1"))
+    assert seen == {Delivery(one, b"for r1", retained=False) for one in own}
 
 
 @pytest.mark.parametrize("how", ["credentials", "password"])

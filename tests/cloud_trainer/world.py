@@ -210,7 +210,7 @@ class Cloud:
         for filter_ in (
             topics.topic("robot", topics.ANYONE, "receipt"),
             topics.topic("trainer", "t1", "state"),
-            topics.topic("trainer", "t1", "metrics"),
+            topics.cloud_metrics_topic(topics.ANYONE, "t1"),
         ):
             self.robots.subscribe(filter_)
         self.link = MemoryLink(broker, self._wanted)

@@ -10,7 +10,7 @@ from broker.link import inbox as inbox_module
 from broker.link.inbox import LANE_LIMIT, MESSAGES_PER_SECOND, STRANGERS, Delivery, Inbox, everything, lane_of
 from broker.link.mailbox import FairMailbox, Lane
 from broker.wire import topics
-from broker.wire.topics import sender, topic
+from broker.wire.topics import cloud_metrics_topic, sender, topic
 
 
 class Clock:
@@ -108,6 +108,7 @@ def test_strangers_share_a_budget_and_do_not_displace_each_other_all() -> None:
         (topic("robot", "r1", "activations"), sender("robot", "r1")),
         (topic("robot", "r1", "receipt"), topic("robot", "r1", "receipt")),
         (topic("robot", "r1", "command"), topic("robot", "r1", "command")),
+        (cloud_metrics_topic("r1", "t1"), f"{sender('robot', 'r1')}/cloud-metrics"),
         (topic("trainer", "t1", "state"), topic("trainer", "t1", "state")),
         (topic("trainer", "t1", "metrics"), topic("trainer", "t1", "metrics")),
     ],

@@ -4,8 +4,19 @@ from typing import get_args
 
 import pytest
 
-from broker.security.access import acl_with, acl_without, grants, role_in_acl
-from broker.wire.topics import ANYONE, MAX_WORKERS, PREFIX, Channel, FleetChannel, Role, Topic, parse
+from broker.security.access import Grant, acl_with, acl_without, grants, role_in_acl
+from broker.wire.topics import (
+    ANYONE,
+    MAX_WORKERS,
+    PREFIX,
+    Channel,
+    FleetChannel,
+    Role,
+    Topic,
+    cloud_metrics_topic,
+    parse,
+    trainer_of,
+)
 
 
 def place(filter_: str, name: str) -> Topic:
@@ -42,6 +53,7 @@ def test_a_trainer_writes_what_is_for_robots_and_its_own() -> None:
     names = ["t1", *(f"t1-{number}" for number in range(MAX_WORKERS))]
     its_own = {f"{PREFIX}/trainer/{name}/{channel}" for name in names for channel in ("state", "metrics")}
     for_robots = {f"{PREFIX}/robot/+/{channel}" for channel in ("receipt", "answer", "probe-result")}
+    for_robots |= {f"{PREFIX}/robot/+/cloud-metrics/{name}" for name in names}
     assert written == its_own | for_robots | {f"{PREFIX}/fleet/+/+/{channel}" for channel in ("exit", "piece/+")}
 
 
@@ -55,6 +67,12 @@ def test_what_is_for_a_fleet_is_read_by_robots_and_written_by_trainers() -> None
         }
         reads_on = {("trainer", "read")} if channel == "exit" else set()
         assert rights == {("robot", "read"), ("trainer", "write"), *reads_on}
+
+
+def test_a_robots_metrics_are_for_that_robot_and_name_who_says_them() -> None:
+    assert Grant("read", cloud_metrics_topic("r1", ANYONE)) in grants("robot", "r1")
+    names = {trainer_of(one.topic) for one in grants("trainer", "t1") if "/cloud-metrics/" in one.topic}
+    assert names == {"t1", *(f"t1-{number}" for number in range(MAX_WORKERS))}
 
 
 def test_nobody_but_the_robot_says_what_it_sees() -> None:

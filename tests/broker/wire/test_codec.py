@@ -923,7 +923,14 @@ MESSAGES = st.one_of(
         seconds=st.floats(0, MAX_TEACH_SECONDS),
     ),
     st.builds(CommandResult, id=NAMES, ok=st.booleans(), done=st.booleans(), text=NAMES),
-    st.builds(TrainerState, boot=BOOTS, started=st.floats(0, 1e18), online=st.booleans(), trouble=NAMES),
+    st.builds(
+        TrainerState,
+        boot=BOOTS,
+        started=st.floats(0, 1e18),
+        online=st.booleans(),
+        trouble=NAMES,
+        metrics_by_robot=st.booleans(),
+    ),
     figures(RobotMetrics),
     figures(TrainerMetrics),
 )

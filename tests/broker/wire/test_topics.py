@@ -21,6 +21,7 @@ BAD_NAMES = ["", "a/b", "+", "#", "a b", "ä", "r1\n", "x" * 65, "../r1", "\0"]
 def test_as_written_in_the_protocol() -> None:
     assert topics.topic("robot", "r1", "activations") == "reflexarc/1/robot/r1/activations"
     assert topics.topic("trainer", topics.ANYONE, "state") == "reflexarc/1/trainer/+/state"
+    assert topics.cloud_metrics_topic("r1", topics.ANYONE) == "reflexarc/1/robot/r1/cloud-metrics/+"
     assert topics.exit_topic("dogs", "0123456789abcdef") == "reflexarc/1/fleet/dogs/0123456789abcdef/exit"
     assert topics.piece_topic("dogs", "0123456789abcdef", 3) == "reflexarc/1/fleet/dogs/0123456789abcdef/piece/3"
     assert topics.piece_topic("dogs", topics.ANYONE, topics.ANYONE) == "reflexarc/1/fleet/dogs/+/piece/+"
@@ -30,6 +31,14 @@ def test_as_written_in_the_protocol() -> None:
 def test_what_is_built_is_parsed(role: Role, name: str, channel: Channel) -> None:
     topics.check_name(name, "--robot")
     assert topics.parse(topics.topic(role, name, channel)) == (role, name, channel)
+
+
+@given(robot=NAMES, trainer=NAMES)
+def test_what_a_trainer_says_to_one_robot_is_parsed(robot: str, trainer: str) -> None:
+    topic = topics.cloud_metrics_topic(robot, trainer)
+    assert topics.parse(topic) == ("robot", robot, "cloud-metrics")
+    assert topics.trainer_of(topic) == trainer
+    assert topics.split(topic) == (topics.sender("robot", robot), "cloud-metrics")
 
 
 @given(fleet=NAMES, place=st.text("0123456789abcdef", min_size=16, max_size=16), number=st.integers(0, 127))
@@ -53,6 +62,10 @@ def test_what_is_said_to_a_fleet_is_parsed(fleet: str, place: str, number: int) 
         "/reflexarc/1/robot/r1/state",
         "robot/r1/state",
         *(f"reflexarc/1/robot/{name}/state" for name in BAD_NAMES),
+        *(f"reflexarc/1/robot/{name}/cloud-metrics/t1" for name in BAD_NAMES),
+        *(f"reflexarc/1/robot/r1/cloud-metrics/{name}" for name in BAD_NAMES),
+        "reflexarc/1/robot/r1/cloud-metrics",
+        "reflexarc/1/trainer/r1/cloud-metrics/t1",
         *(f"reflexarc/1/fleet/{name}/0123456789abcdef/exit" for name in BAD_NAMES),
         "reflexarc/1/fleet/dogs/exit",
         "reflexarc/1/fleet/dogs/0123456789ABCDEF/exit",
@@ -79,6 +92,8 @@ def test_any_text_is_a_topic_or_malformed(text: str) -> None:
     if found.role == "fleet":
         assert text.split("/")[2:4] == ["fleet", found.name]
         assert found.channel in text.split("/")[5:]
+    elif found.channel == "cloud-metrics":
+        assert topics.cloud_metrics_topic(found.name, topics.trainer_of(text)) == text
     else:
         assert topics.topic(*found) == text  # type: ignore[arg-type]
 

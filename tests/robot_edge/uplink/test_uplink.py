@@ -42,6 +42,7 @@ from robot_edge.uplink.uplink import (
     FLOOD_REPORT_SECONDS,
     MAX_REASONS,
     SECONDS_OF_A_LINK_THAT_KEEPS_UP,
+    UNTOLD_SECONDS,
     Uplink,
 )
 from tests.messages import robot_state, trainer_metrics
@@ -52,7 +53,7 @@ SPLIT = SplitSpec(backbone="resnet18", cut="layer1", image_size=16, bits=8, bott
 # 8,192 bytes a sample: at most 15 of them fit a message.
 LARGE = dataclasses.replace(SPLIT, shape=(128, 8, 8))
 STATE = robot_state(SPLIT, started=100.0)
-TRAINER = TrainerState(boot="1" * 16, started=50.0, online=True, trouble="")
+TRAINER = TrainerState(boot="1" * 16, started=50.0, online=True, trouble="", metrics_by_robot=True)
 TAKEOVER_SECONDS = 2.5 * HEARTBEAT_SECONDS
 
 
@@ -483,7 +484,7 @@ def test_what_cannot_be_read_is_passed_over(make: MakeWorld, caplog: pytest.LogC
         topics.topic("robot", "r1", "receipt"),
         topics.topic("robot", "r1", "state"),
         topics.topic("trainer", "t1", "state"),
-        topics.topic("trainer", "no name!", "metrics"),
+        topics.cloud_metrics_topic("r1", "no name!"),
     ):
         for payload in (b"", b"garbage", b"{}", pack(TRAINER)[:-1], pack(STATE)[:20]):
             world.cloud.publish(topic, payload)
@@ -499,13 +500,65 @@ def figures(robot: str, boot: str, images: int) -> TrainerMetrics:
     return trainer_metrics(boot, robot=robot, images=images, evaluated=8)
 
 
+def tell(world: World, trainer: str, metrics: TrainerMetrics) -> None:
+    world.cloud.publish(topics.cloud_metrics_topic("r1", trainer), pack(metrics))
+
+
 def test_only_figures_of_this_robot_and_boot_are_its_own(make: MakeWorld) -> None:
     world = make.joined()
     own = figures("r1", STATE.boot, 64)
     for one in (own, figures("r2", STATE.boot, 1), figures("r1", "c" * 16, 2)):
-        world.cloud.publish(topics.topic("trainer", "t1", "metrics"), pack(one))
+        tell(world, "t1", one)
     world.pump()
     assert world.uplink.cloud_metrics == own
+
+
+def test_figures_for_all_robots_are_read_where_a_trainer_of_before_is_there(make: MakeWorld) -> None:
+    """Of N robots each would get what is for all N, so nobody reads them for nothing."""
+    all_robots = topics.topic("trainer", "t1", "metrics")
+    world = make.joined()
+    first = figures("r1", STATE.boot, 64)
+    tell(world, "t1", first)
+    world.cloud.publish(all_robots, pack(dataclasses.replace(first, images=65)))
+    world.pump()
+    assert world.uplink.cloud_metrics == first
+    for boot in ("2", "3"):  # twice, and it is asked for once
+        world.trainer(dataclasses.replace(TRAINER, boot=boot * 16, metrics_by_robot=False))
+        world.pump()
+    own = figures("r1", STATE.boot, 96)
+    for one in (figures("r2", STATE.boot, 1), own):
+        world.cloud.publish(all_robots, pack(one))
+    world.pump()
+    assert world.uplink.cloud_metrics == own
+    assert [topics.matches(one, all_robots) for one in world.link._inbox.filters].count(True) == 1
+
+
+def test_a_trainer_that_takes_and_tells_nothing_is_wondered_at_once(
+    make: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = make.joined()
+    send(world, 2)
+    world.pump()
+    world.pump(after=2 * UNTOLD_SECONDS)
+    assert caplog.messages == [], "nothing was taken yet"
+    for sequence in (0, 1):
+        world.receipt(sequence)
+        world.pump()
+        world.pump(after=0.9 * UNTOLD_SECONDS)
+        assert len(caplog.messages) == sequence
+        world.pump(after=UNTOLD_SECONDS)
+        assert ["`local-broker provision`" in line for line in caplog.messages] == [True]
+
+
+def test_a_trainer_that_tells_something_is_not_wondered_at(make: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    world = make.joined()
+    send(world, 1)
+    world.pump()
+    world.receipt(0)
+    tell(world, "t1", figures("r1", STATE.boot, 64))
+    world.pump()
+    world.pump(after=2 * UNTOLD_SECONDS)
+    assert caplog.messages == []
 
 
 def slow_link(world: World, rate: float) -> None:
@@ -631,7 +684,7 @@ def test_of_several_trainers_the_one_that_trains_it_must_be_well(make: MakeWorld
     world.cloud.publish(topics.topic("trainer", "t2", "state"), troubled)
     send(world, 1)
     assert sequences(world.pump()) == [0], "it may be the other one's robot"
-    world.cloud.publish(topics.topic("trainer", "t2", "metrics"), pack(figures("r1", STATE.boot, 64)))
+    tell(world, "t2", figures("r1", STATE.boot, 64))
     world.pump()
     send(world, 1)
     assert world.pump() == []
@@ -647,7 +700,7 @@ def test_a_trainer_that_comes_beside_its_own_is_no_reason_to_send_again(make: Ma
     other = pack(dataclasses.replace(TRAINER, boot="2" * 16))
     world.cloud.publish(topics.topic("trainer", "t2", "state"), other)
     assert sequences(world.pump()) == [0], "t1 may not be its own"
-    world.cloud.publish(topics.topic("trainer", "t1", "metrics"), pack(figures("r1", STATE.boot, 64)))
+    tell(world, "t1", figures("r1", STATE.boot, 64))
     world.pump()
     world.cloud.publish(topics.topic("trainer", "t3", "state"), other)
     assert sequences(world.pump()) == []
@@ -659,7 +712,7 @@ def test_a_quarantine_is_said_once_and_shown(make: MakeWorld, caplog: pytest.Log
     world = make.joined()
     own = dataclasses.replace(figures("r1", STATE.boot, 64), quarantine="20 bad messages")
     for one in (own, dataclasses.replace(own, images=65), dataclasses.replace(own, robot="r2", quarantine="other")):
-        world.cloud.publish(topics.topic("trainer", "t1", "metrics"), pack(one))
+        tell(world, "t1", one)
     world.pump()
     assert world.uplink.quarantine == "20 bad messages"
     assert caplog.messages == ["the trainer takes nothing from this robot for now: 20 bad messages"]
@@ -864,7 +917,7 @@ class FloodedLink(ClockedLink):
         for channel in ("command", "receipt", "state", "probe-result"):
             for _ in range(2):
                 self.offer(Delivery(f"{topics.PREFIX}/robot/r1/{channel}", b"\xff garbage", retained=False))
-        self.offer(Delivery(f"{topics.PREFIX}/trainer/x/metrics", b"\xff garbage", retained=False))
+        self.offer(Delivery(f"{topics.PREFIX}/trainer/x/state", b"\xff garbage", retained=False))
         return super().receive(timeout)
 
 
