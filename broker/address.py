@@ -1,4 +1,4 @@
-"""Where a broker is: mqtt://HOST[:PORT], or mqtts:// for an encrypted connection."""
+"""Where a broker is: mqtt://HOST[:PORT], or mqtts:// for an encrypted connection; or where each of its nodes is."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ def parse_broker_url(url: str) -> BrokerAddress:
         raise ConfigError(f"broker {url!r}: expected mqtt://HOST:PORT or mqtts://HOST:PORT")
     tls = parts.scheme == "mqtts"
     return BrokerAddress(parts.hostname, port or (CERTIFICATE_PORT if tls else 1883), tls)
+
+
+def parse_broker_urls(urls: str) -> list[BrokerAddress]:
+    """Take apart the URLs of a broker's nodes, with commas between. Raises ConfigError."""
+    addresses = list(dict.fromkeys(parse_broker_url(url.strip()) for url in urls.split(",")))
+    if len({address.tls for address in addresses}) > 1:
+        raise ConfigError(f"broker {urls!r}: mqtt:// and mqtts:// do not go together, use one of them for all nodes")
+    return addresses
 
 
 def is_loopback(host: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from broker.address import parse_broker_url
+from broker.address import parse_broker_urls
 from broker.errors import ConfigError
 from broker.program.paths import typed_path, what_is_wrong
 from broker.wire.topics import MAX_WORKERS, check_name
@@ -33,7 +33,8 @@ class TrainerConfig:
     """Settings of `cloud-trainer run`."""
 
     broker: str = "mqtt://127.0.0.1:1883"
-    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT for an encrypted connection."""
+    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT for an encrypted connection. Several nodes of
+    a cluster have commas between: where one does not answer, the next is tried."""
     credentials: str = ""
     """TOML file with what the broker asks for: ca, certificate and key, or username and password (docs/security.md).
     Default: the environment variables REFLEXARC_MQTT_USERNAME, REFLEXARC_MQTT_PASSWORD and so on."""
@@ -86,7 +87,7 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         check_name(self.trainer, "--trainer")
-        parse_broker_url(self.broker)
+        parse_broker_urls(self.broker)
         if is_weights_file(self.weights) and (wrong := what_is_wrong(typed_path(self.weights))):
             raise ConfigError(f"--weights {typed_path(self.weights)} {wrong}")
         check_range("workers", self.workers, 1, MAX_WORKERS)

@@ -169,7 +169,7 @@ class Robot:
     robot: str = "robot"
     """The robot's name, as in `robot-edge run --robot`."""
     broker: str = "mqtt://127.0.0.1:1883"
-    """The broker that the robot is connected to."""
+    """The broker that the robot is connected to, as for `robot-edge run`."""
     credentials: str = ""
     """TOML file with what the broker asks for, as in `robot-edge run`: the robot's own will do."""
     names_key: str = ""

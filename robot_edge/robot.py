@@ -72,8 +72,8 @@ class Robot:
     def __init__(self, name: str = "robot", *, broker: str | None = None, **settings: Any) -> None:
         """Take the settings of `robot-edge run` by their names (``image_size=64``); nothing is opened yet.
 
-        broker: URL; None for a robot that learns alone. What would go up then waits in its outbox, and goes up when
-        the run is opened again with a broker. Raises ConfigError.
+        broker: URL, or those of a cluster's nodes with commas between; None for a robot that learns alone. What would
+        go up then waits in its outbox, and goes up when the run is opened again with a broker. Raises ConfigError.
         """
         if settings.get("source", PROGRAM) != PROGRAM:
             raise ConfigError(

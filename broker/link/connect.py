@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def connect(
-    url: str,
+    urls: str,
     name: str,
     *,
     will: tuple[str, bytes] | None = None,
@@ -25,13 +25,13 @@ def connect(
 ) -> Link:
     """Start connecting, as an MqttLink does. keys: what payloads are sealed with; None for not at all.
 
-    Raises ConfigError where the URL is none or the credentials do not fit it.
+    Raises ConfigError where a URL is none or the credentials do not fit it.
     """
     if keys is None:
-        return MqttLink(url, name, will=will, credentials=credentials, wanted=wanted)
+        return MqttLink(urls, name, will=will, credentials=credentials, wanted=wanted)
     from broker.link.sealed import SealedLink  # needs cryptography
     from broker.security.sealing import Sealing
 
     sealing = Sealing(keys)
     sealed_will = will and (will[0], sealing.seal_will(*will))
-    return SealedLink(MqttLink(url, name, will=sealed_will, credentials=credentials, wanted=wanted), sealing)
+    return SealedLink(MqttLink(urls, name, will=sealed_will, credentials=credentials, wanted=wanted), sealing)

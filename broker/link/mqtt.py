@@ -1,9 +1,8 @@
-"""The way to the broker over MQTT. No other file knows paho."""
+"""The way to the broker over MQTT. Only this file and paho_client.py know paho."""
 
 from __future__ import annotations
 
 import logging
-import secrets
 import socket
 import ssl
 import time
@@ -13,13 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from broker.address import is_loopback, parse_broker_url
+from broker.address import BrokerAddress, is_loopback, parse_broker_urls
 from broker.errors import AccessDenied
 from broker.link.echo import Echo
 from broker.link.inbox import MESSAGES_PER_SECOND, NOBODY, Delivery, Inbox, everything
 from broker.link.mailbox import FairMailbox
+from broker.link.paho_client import PahoClient
 from broker.link.problems import ends_soon, explain, refusal, silent_end
 from broker.link.subscriptions import Subscriptions
 from broker.security.credentials import Credentials
@@ -35,8 +34,6 @@ WILL_SECONDS = 1.0
 
 # So many connections in a row that ended within so long behind a message of ours: the broker may have a limit for them.
 SHORT_LIVED, SHORT_SECONDS = 3, 5.0
-# What is read of the socket at once: some hundred small messages, of which the first is not held up by the last.
-READ_BYTES = 32_768
 
 log = logging.getLogger("link")
 
@@ -51,7 +48,7 @@ class MqttLink:
 
     def __init__(
         self,
-        url: str,
+        urls: str,
         name: str,
         will: tuple[str, bytes] | None = None,
         credentials: Credentials | None = None,
@@ -59,22 +56,25 @@ class MqttLink:
     ) -> None:
         """Start connecting, and go on trying until closed.
 
+        urls: of the broker's nodes, with commas between. Behind each attempt the next one is tried.
         name: what the broker's log shows. A random part makes it a client id that nobody can guess: whoever connects
         under the same one ends our connection. Each connection has another one: a node of a cluster that died keeps
         what it knew of the id before.
         will: topic and payload of the retained message that the broker publishes when we are gone without a word.
         wanted: given the topic of what came in, whether it is to be delivered; called on the link's thread.
-        Raises ConfigError where the URL is none or the credentials do not fit it.
+        Raises ConfigError where a URL is none or the credentials do not fit it.
         """
-        self.address = parse_broker_url(url)
+        addresses = parse_broker_urls(urls)
         self._credentials = credentials or Credentials()
-        context = tls_context(self.address, self._credentials)
-        if self._credentials.password and not self.address.tls and not is_loopback(self.address.host):
-            log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", self.address)
+        context = tls_context(addresses[0], self._credentials)
+        for one in addresses if self._credentials.password else ():
+            if not one.tls and not is_loopback(one.host):
+                log.warning("the password goes to %s unencrypted: whoever listens can take it; use mqtts://", one)
         self._inbox = Inbox(wanted)
         self._connections = 0
         self._heard_at = time.monotonic()
-        self._problem = f"connecting to {self.address}"
+        self._problems: dict[BrokerAddress, str] = {}  # of each node, why there is no connection to it
+        self._reached: set[BrokerAddress] = set()
         self._came_up_at = 0.0
         self._short_lived = 0  # connections in a row that ended soon
         self._largest = 0  # bytes of the largest message on this connection
@@ -85,7 +85,7 @@ class MqttLink:
         self._said: bytes | None = None  # what we announced last on this connection
         self._next_repeat = 0.0
         self._echo = Echo()
-        self._client = _Client(name, self._connection_failed, self._ask_again)
+        self._client = PahoClient(name, addresses, self._connection_failed, self._ask_again)
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
         self._client.on_subscribe = self._on_subscribe
@@ -98,8 +98,13 @@ class MqttLink:
             self._client.tls_set_context(context)
         if will:
             self._client.will_set(will[0], will[1], qos=1, retain=True)
-        self._client.connect_async(self.address.host, self.address.port, KEEPALIVE_SECONDS)
+        self._client.connect_async(addresses[0].host, addresses[0].port, KEEPALIVE_SECONDS)
         self._client.loop_start()
+
+    @property
+    def address(self) -> BrokerAddress:
+        """The node that we are connected to, or that was tried last."""
+        return self._client.address
 
     @property
     def connected(self) -> bool:
@@ -111,7 +116,7 @@ class MqttLink:
 
     @property
     def problem(self) -> str:
-        return "" if self.connected else self._problem
+        return "" if self.connected else "; ".join(self._problems.values()) or f"connecting to {self.address}"
 
     @property
     def heard_at(self) -> float:
@@ -221,12 +226,15 @@ class MqttLink:
                 self._ask_for(topic_filter)
 
     def _connection_failed(self, error: OSError | UnicodeError) -> None:
-        self._problem = explain(error, self.address, lost=self._connections > 0)
+        self._note(explain(error, self.address, lost=self.address in self._reached))
+
+    def _note(self, problem: str) -> None:
+        self._problems = {**self._problems, self.address: problem}  # another one: other threads read it
 
     def _on_connect(self, _client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         self._greeted = True
         if reason.is_failure:
-            self._problem = refusal(str(reason), self.address, self._credentials)
+            self._note(refusal(str(reason), self.address, self._credentials))
             return
         self._subscriptions.begin()
         self._said = None
@@ -236,7 +244,8 @@ class MqttLink:
         self._heard_at = time.monotonic()
         self._connections += 1
         self._came_up_at, self._largest = self._heard_at, 0
-        self._problem = f"lost the broker at {self.address}"  # when this connection ends
+        self._reached.add(self.address)
+        self._problems = {self.address: f"lost the broker at {self.address}"}  # when this connection ends
 
     def _on_subscribe(
         self, _client: mqtt.Client, _data: Any, number: int, reasons: list[Any], _properties: Any
@@ -278,67 +287,9 @@ class MqttLink:
             is_short = self._largest and time.monotonic() < self._came_up_at + SHORT_SECONDS
             self._short_lived = self._short_lived + 1 if is_short else 0
             if self._short_lived >= SHORT_LIVED:
-                self._problem = ends_soon(self.address, self._largest)
+                self._note(ends_soon(self.address, self._largest))
             return
         if isinstance(sock, TlsSocket) and isinstance(sock.failure, ssl.SSLError):
-            self._problem = explain(sock.failure, self.address)
+            self._note(explain(sock.failure, self.address))
         else:
-            self._problem = silent_end(self.address)
-
-
-class _Client(mqtt.Client):
-    """A paho client that says why a connection failed: in a thread of its own, paho only tries again.
-
-    What was on the way when a connection broke is gone with it. paho would send all of it again with the next one,
-    before anything new; so does whoever wants it to arrive, and each connection lost would double what goes up.
-    """
-
-    def __init__(self, name: str, failed: Callable[[OSError | UnicodeError], None], turn: Callable[[], None]) -> None:
-        """failed: told why. turn: called on paho's thread, at least once a second while there is a connection."""
-        super().__init__(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv311, clean_session=True)
-        self._name = name
-        self._failed = failed
-        self._turn = turn
-        self.failure: BaseException | None = None  # what ended paho's thread
-        self._unread = memoryview(b"")
-
-    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
-        """Do what paho's thread does, and keep what ends it: paho would only leave a link that is silent for ever."""
-        try:
-            return super().loop_forever(timeout, retry_first_connection)
-        except BaseException as error:
-            log.exception("the link's thread has failed")
-            self.failure = error
-            return MQTTErrorCode.MQTT_ERR_UNKNOWN
-
-    def reconnect(self) -> MQTTErrorCode:
-        self.drop_out_messages()
-        self._unread = memoryview(b"")
-        self._client_id = f"{self._name}-{secrets.token_hex(8)}".encode()  # paho has no other way to change it
-        try:
-            return super().reconnect()
-        except UnicodeError as error:  # a name that no DNS could hold; it would end paho's thread
-            self._failed(error)
-            raise OSError(str(error)) from error
-        except OSError as error:
-            self._failed(error)
-            raise
-
-    def loop_misc(self) -> MQTTErrorCode:
-        self._turn()
-        return super().loop_misc()
-
-    def loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
-        """Handle all packets that have come. paho waits for the socket before each, though it has some read already."""
-        rc = super().loop_read(max_packets)
-        while rc == mqtt.MQTT_ERR_SUCCESS and self._unread and self._sock is not None:
-            rc = super().loop_read(max_packets)
-        return rc
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        # paho reads each packet with three or more system calls. With this a small message of a flood costs 19
-        # microseconds of this thread in place of 26.
-        if not self._unread:
-            self._unread = memoryview(super()._sock_recv(max(bufsize, READ_BYTES)))
-        part, self._unread = self._unread[:bufsize], self._unread[bufsize:]
-        return bytes(part)
+            self._note(silent_end(self.address))

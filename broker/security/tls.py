@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from broker.address import BrokerAddress, parse_broker_url
+from broker.address import BrokerAddress, parse_broker_urls
 from broker.errors import ConfigError
 from broker.security.credentials import Credentials, load_credentials
 
@@ -68,11 +68,11 @@ def tls_context(address: BrokerAddress, credentials: Credentials) -> ssl.SSLCont
     return context
 
 
-def credentials_for(url: str, file: str) -> Credentials:
-    """Load a credentials file, or the environment for an empty name, and see that it fits the broker's URL.
+def credentials_for(urls: str, file: str) -> Credentials:
+    """Load a credentials file, or the environment for an empty name, and see that it fits the broker's URLs.
 
     For programs to call before they start anything. Raises ConfigError.
     """
     credentials = load_credentials(file)
-    tls_context(parse_broker_url(url), credentials)
+    tls_context(parse_broker_urls(urls)[0], credentials)
     return credentials

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from broker.address import parse_broker_url
+from broker.address import parse_broker_urls
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from broker.wire.bounds import MAX_DEADLINE_SECONDS
@@ -149,7 +149,7 @@ class EvaluateConfig:
     checkpoint: str
     """Run folder of the robot whose segment is evaluated."""
     broker: str = ""
-    """The MQTT broker of the trainer to ask. Default: none, the exit alone."""
+    """The MQTT broker of the trainer to ask, as for `robot-edge run`. Default: none, the exit alone."""
     credentials: str = ""
     """TOML file with what the broker asks for, as for `robot-edge run`."""
     names_key: str = ""
@@ -185,7 +185,7 @@ class EvaluateConfig:
         if self.robot:
             check_name(self.robot, "--robot")
         if self.broker:
-            parse_broker_url(self.broker)
+            parse_broker_urls(self.broker)
         check_range("deadline", self.deadline, 0.01, MAX_DEADLINE_SECONDS)
         check_range("images", self.images, 0, 10**12)
         check_range("threads", self.threads, 0, 1024)

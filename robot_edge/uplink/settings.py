@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from broker.address import parse_broker_url
+from broker.address import parse_broker_urls
 from hierarchy.runtime.command_line import check_range
 from robot_edge.uplink.outbox import WhenFull
 
@@ -15,7 +15,8 @@ class UplinkSettings:
     """The broker, and what waits on the disk for the cloud."""
 
     broker: str = "mqtt://127.0.0.1:1883"
-    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT for an encrypted connection."""
+    """The MQTT broker, mqtt://HOST:PORT or mqtts://HOST:PORT for an encrypted connection. Several nodes of
+    a cluster have commas between: where one does not answer, the next is tried."""
     credentials: str = ""
     """TOML file with what the broker asks for: ca, certificate and key, or username and password (docs/security.md).
     Default: the environment variables REFLEXARC_MQTT_USERNAME, REFLEXARC_MQTT_PASSWORD and so on."""
@@ -37,5 +38,5 @@ class UplinkSettings:
 
     def __post_init__(self) -> None:
         if self.broker:
-            parse_broker_url(self.broker)
+            parse_broker_urls(self.broker)
         check_range("outbox-mb", self.outbox_mb, 1, 10**7)
