@@ -124,7 +124,7 @@ def test_a_robot_with_the_weights_of_a_private_one_is_private(tmp_path: Path) ->
     for privacy, may_send in (("auto", False), ("off", True)):
         with edge.Robot("r1", run_dir=str(tmp_path / privacy), privacy=privacy, **heirs) as heir:
             run = heir._thread.run
-            assert (run.config.network.privacy, run.config.network.bits) == ("off" if may_send else "medium", 1)
+            assert (run.config.network.privacy, run.config.network.bits) == ("off" if may_send else "medium", 2)
             assert run.state.may_send == may_send
 
 

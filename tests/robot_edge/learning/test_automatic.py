@@ -81,7 +81,7 @@ def test_settings_of_a_former_run_fill_what_is_open() -> None:
 def test_privacy_says_what_crosses_where_nobody_chose() -> None:
     assert (
         vars(from_scratch(NetworkSettings(privacy="medium"))).items()
-        >= {"pool": 2, "bottleneck": 16, "bits": 1}.items()
+        >= {"pool": 1, "bottleneck": 48, "bits": 2}.items()
     )
     chosen = from_scratch(NetworkSettings(privacy="high", pool=3, bottleneck=8))
     assert (chosen.pool, chosen.bottleneck, chosen.bits) == (3, 8, 1)
@@ -117,7 +117,7 @@ def test_what_was_private_stays_private_unless_somebody_says_otherwise() -> None
 def test_a_level_that_the_former_run_did_not_have_shapes_what_crosses_but_for_the_channels() -> None:
     openly = {**FROM_SCRATCH, "bottleneck": 8}
     private = begun_with(openly, privacy="medium")
-    assert (private.pool, private.bits, private.bottleneck) == (2, 1, 8)
+    assert (private.pool, private.bits, private.bottleneck) == (1, 2, 8)
     assert begun_with(openly, privacy="medium", pool=3, bits=2).pool == 3
     assert begun_with(openly, hide="people").bits == 1
     still = {**openly, "freeze": "all", "pool": 4, "bits": 4}
