@@ -3,6 +3,7 @@
     ReflexarcError
     ├── ConfigError          2   yours: a setting cannot work; the message says which one, and what would do
     │   ├── CutError             the network cannot be cut there
+    │   │   └── CrossingError        it can, but not for so many places or channels to cross
     │   ├── SourceError          the frames cannot be read from there
     │   ├── PayloadTooLarge      one sample makes a message that no broker would take
     │   ├── AccessDenied         the broker lets these credentials in, but not to our topics
@@ -45,6 +46,10 @@ class ConfigError(ReflexarcError):
 
 class CutError(ConfigError):
     """The network cannot be cut there; the message lists where it can."""
+
+
+class CrossingError(CutError):
+    """Places or channels that are to cross do not fit the cut; the message says which would."""
 
 
 class SourceError(ConfigError):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from broker.errors import CutError
+from broker.errors import CrossingError
 from hierarchy.backbone import SMALL_IMAGE, Weights
 from hierarchy.head import GrowingHead
 
@@ -27,7 +27,7 @@ WINDOWS = (nn.AvgPool2d, nn.MaxPool2d)
 def crossing_shape(shape: tuple[int, ...], channels: int, pool: int) -> tuple[int, ...]:
     """Return how a sample (C, ...) crosses. channels: 0 for all. pool: places a side that a map has at most, 0 for all.
 
-    Raises CutError where there is no map to pool.
+    Raises CrossingError where there is no map to pool.
     """
     return (channels or shape[0], *_places(shape, pool))
 
@@ -50,7 +50,7 @@ def bottleneck(shape: tuple[int, ...], channels: int, pool: int = 0, axes: Tenso
     is used.
 
     shape: one sample (C, ...). channels, pool: as in `crossing_shape`. axes: (C, channels), what the channels begin as,
-    not normalised. Raises CutError where they fit no such sample.
+    not normalised. Raises CrossingError where they fit no such sample.
     """
     layers: list[nn.Module] = []
     if _places(shape, pool) != shape[1:]:
@@ -70,7 +70,7 @@ def expansion(
 
     A rest that looks at each place by itself gets the few places that crossed: it takes less time, and is as good.
     Others get a map of the old size, interpolated. axes: (C, channels), as the bottleneck's. A pretrained rest wants
-    negative values, too: with axes nothing rectifies them. Raises CutError where that is no bottleneck.
+    negative values, too: with axes nothing rectifies them. Raises CrossingError where that is no bottleneck.
     """
     layers: list[nn.Module] = []
     if channels:
@@ -152,7 +152,7 @@ class EarlyExit(nn.Module):
 def _places(shape: tuple[int, ...], pool: int) -> tuple[int, ...]:
     """Return what a sample (C, ...) has behind its channels once it is pooled."""
     if pool and len(shape) != MAP_DIMENSIONS:
-        raise CutError(f"pool {pool}: what crosses at this cut is {shape}, no map; use 0")
+        raise CrossingError(f"pool {pool}: what crosses at this cut is {shape}, no map; use 0")
     return (pool, pool) if 0 < pool < max(shape[1:], default=0) else shape[1:]
 
 
@@ -176,7 +176,7 @@ def _has_parameters(layer: nn.Module) -> bool:
 
 def _check_narrower(shape: tuple[int, ...], channels: int) -> None:
     if not 0 < channels < shape[0]:
-        raise CutError(
+        raise CrossingError(
             f"a bottleneck of {channels} channels: the cut has {shape[0]}; use 1 to {shape[0] - 1}, or 0 for none"
         )
 

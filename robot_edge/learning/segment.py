@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, CrossingError
 from broker.wire.messages import SplitSpec, Weights
 from hierarchy.backbone import Weights as Initial
 from hierarchy.edge import EdgeSegment, build_edge_segment
@@ -21,17 +21,25 @@ def build_edge(network: NetworkSettings) -> tuple[EdgeSegment, SplitSpec, Weight
     network = resolved(network)
     assert network.exit != "auto"
     start, weights = _start_of(network)
-    segment, split = build_edge_segment(
-        network.backbone,
-        network.cut,
-        image_size=network.image_size,
-        bits=network.bits,
-        bottleneck_channels=network.bottleneck,
-        weights=weights,
-        freeze=network.frozen_layers,
-        exit_at=network.exit,
-        pool=network.pool,
-    )
+    try:
+        segment, split = build_edge_segment(
+            network.backbone,
+            network.cut,
+            image_size=network.image_size,
+            bits=network.bits,
+            bottleneck_channels=network.bottleneck,
+            weights=weights,
+            freeze=network.frozen_layers,
+            exit_at=network.exit,
+            pool=network.pool,
+        )
+    except CrossingError as error:
+        if network.privacy == "off":
+            raise
+        raise CrossingError(
+            f"{error}. --privacy {network.privacy} comes to --pool {network.pool} and --bottleneck "
+            f"{network.bottleneck} where nobody says: name the one that does not fit"
+        ) from error
     if network.former_run is None:
         return segment, split, start
     advice = "--weights takes none, default, a state dict (.pth, .safetensors), or the run folder of a former run"

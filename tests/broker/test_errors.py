@@ -11,6 +11,7 @@ from broker.errors import EXIT_BUG, ReflexarcError, exit_status
     [
         (errors.ConfigError, 2),
         (errors.CutError, 2),
+        (errors.CrossingError, 2),
         (errors.SourceError, 2),
         (errors.PayloadTooLarge, 2),
         (errors.AccessDenied, 2),

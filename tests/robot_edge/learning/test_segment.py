@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from broker.errors import ConfigError, CutError
+from broker.errors import ConfigError, CrossingError, CutError
 from broker.wire.messages import SplitSpec
 from hierarchy.backbone import build_backbone
 from hierarchy.device import Compute
 from hierarchy.edge import EdgeSegment, EdgeTrainer
 from hierarchy.exits import LENGTH, FeatureExit
 from hierarchy.runtime.checkpoint import save_checkpoint
+from robot_edge.learning.automatic import PRIVATE, from_scratch
 from robot_edge.learning.former_versions import NETWORK, SavedNetwork
 from robot_edge.learning.segment import build_edge
 from robot_edge.learning.settings import NetworkSettings
@@ -143,6 +144,48 @@ def test_settings_that_cannot_work_say_what_would(settings: dict[str, Any], mess
     with pytest.raises(ConfigError, match=message) as error:
         build_edge(network(**settings))
     assert isinstance(error.value, CutError) == ("backbone" not in settings)
+
+
+VIT = {"backbone": "vit_b_16", "cut": "encoder.layers.encoder_layer_0", "image_size": 32}
+REGNET = {"backbone": "regnet_y_400mf", "image_size": 32}
+SMALL = {"backbone": "mobilenet_v3_small", "cut": "features.3", "image_size": 32}
+
+
+MEDIUM, HIGH = PRIVATE["medium"]["bottleneck"], PRIVATE["high"]["bottleneck"]
+PLACES = (PRIVATE["medium"]["pool"],) * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "crosses"),
+    [
+        ({"privacy": "medium", **REGNET, "cut": "trunk_output.block2"}, (MEDIUM, *PLACES)),
+        ({"privacy": "high", **REGNET, "cut": "trunk_output.block4", "bits": 2}, (HIGH, 1, 1)),
+        ({"privacy": "medium", **REGNET, "cut": "trunk_output.block2", "pool": 3, "bottleneck": 8}, (8, 3, 3)),
+        ({"privacy": "high", **REGNET, "cut": "avgpool"}, (HIGH, 1, 1)),
+        ({"privacy": "medium", **VIT, "pool": 0}, (MEDIUM, 5)),
+        ({"privacy": "high", **SMALL, "bottleneck": 0}, (24, 1, 1)),
+        ({"privacy": "medium", "cut": "layer2", "pool": 9}, (MEDIUM, 8, 8)),
+    ],
+)
+def test_what_is_named_beside_a_privacy_has_the_last_word(settings: dict[str, Any], crosses: tuple[int, ...]) -> None:
+    asked = from_scratch(NetworkSettings(**settings))
+    assert build_edge(asked)[0].shape == crosses
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"privacy": "medium", **VIT},
+            rf"no map; use 0\. --privacy medium comes to --pool {PLACES[0]} and --bottleneck",
+        ),
+        ({"privacy": "high", **SMALL}, rf"the cut has 24; use 1 to 23, or 0 for none\. --privacy high .*neck {HIGH}"),
+        ({"privacy": "off", **VIT, "pool": 2}, "no map; use 0$"),
+    ],
+)
+def test_where_a_privacy_does_not_fit_a_cut_it_is_said_which_flag_would(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(CrossingError, match=message):
+        build_edge(from_scratch(NetworkSettings(**settings)))
 
 
 def save(segment: EdgeSegment, run: Path, classes: list[str]) -> dict[str, Tensor]:
