@@ -84,10 +84,16 @@ class HeldBack:
         self.since = self.tried = 0
         self.told: float | None = None
         self._frames: deque[_Held] = deque()
-        self._most = max(1, most_bytes // (3 * size**2))
+        self._frame_bytes = 3 * size**2
+        self._most = max(1, most_bytes // self._frame_bytes)
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    @property
+    def bytes_held(self) -> int:
+        """What they take of memory, and of a checkpoint."""
+        return len(self) * self._frame_bytes
 
     @property
     def waits(self) -> bool:

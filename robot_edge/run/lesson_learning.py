@@ -9,6 +9,10 @@ from robot_edge.run.config import RobotConfig
 from robot_edge.run.edge_learning import EdgeLearning
 from robot_edge.run.saving import Saving
 
+# Frames of a lesson that are held back are nowhere else, so each batch of them is saved at once: as long as no more
+# than this is held, a second's writing on a slow card. A robot whose line never holds would write 64 MB for each.
+SAVED_AT_ONCE_BYTES = 8_000_000
+
 
 class Lessons(Protocol):
     """What a live robot learns, bit by bit. Between two bits it listens.
@@ -38,6 +42,7 @@ class LessonLearning:
         self.saved_lesson = 0
         self._config = config
         self._teaching, self._practice, self._batcher = state.teaching, state.practice, state.batcher
+        self._held = state.held
         self._learning = learning
         self._saving = saving
 
@@ -60,7 +65,8 @@ class LessonLearning:
         self._practice.learned(fresh)
         # A lesson's frames cannot be shown again.
         is_over = not self._teaching.more_to_come and not self._batcher.filled
-        if batch.session > 0 and (is_over or batch.session != self.saved_lesson):
+        is_only_here = self._held is not None and 0 < self._held.bytes_held <= SAVED_AT_ONCE_BYTES
+        if batch.session > 0 and (is_over or is_only_here or batch.session != self.saved_lesson):
             self._saving.save()
             self.saved_lesson = batch.session
         return True
