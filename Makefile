@@ -47,8 +47,10 @@ docs: .venv/ready-docs  ## make the pages of results, build the site into build/
 bench: .venv/ready-test  ## measure speed, memory and accuracy
 	$(BIN)/python benchmarks/run_all.py
 
-soak: .venv/ready-test  ## kill, cut, stall and repeat, then count what was trained on; leave pages open; be hostile: 55 minutes
+soak: .venv/ready-test  ## kill, cut, stall and repeat, then count what was trained on; leave pages open; be hostile: an hour
 	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak.clusters --kind nats --kills 3
+	$(BIN)/python -m tests.soak.clusters --kind rabbitmq --kills 3
 	$(BIN)/python -m tests.cloud_trainer.fuzz 100000
 	$(BIN)/python -m tests.soak.open_page --hours 0.5
 	$(BIN)/python -m tests.soak.hostile --seconds 600

@@ -16,7 +16,7 @@ from broker.link.base import Link
 from broker.link.inbox import Delivery
 from broker.link.mqtt import MqttLink
 from tests.broker_nodes import Kind, Node, running
-from tests.soak.chaos import trained_on
+from tests.soak.run import trained_on
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher

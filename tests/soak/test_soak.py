@@ -6,7 +6,8 @@ from typing import Literal
 
 import pytest
 
-from tests.soak.chaos import Accounts, Chaos
+from tests.soak.chaos import Chaos
+from tests.soak.run import Accounts
 
 
 def check(accounts: Accounts) -> None:
