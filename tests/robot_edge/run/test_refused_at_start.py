@@ -51,7 +51,8 @@ def test_only_what_another_setting_mends_is_a_wrong_setting(
     def refuse(*_: object, **__: object) -> NoReturn:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    for write in ("write_text", "write_bytes"):
+        monkeypatch.setattr(Path, write, refuse)
     with pytest.raises(ReflexarcError) as caught:
         WRITERS[writer](tmp_path)
     assert type(caught.value) is kind
