@@ -29,7 +29,7 @@ LAST_RETRY_SECONDS, LAST_SAVE_SECONDS = 2.0, 30.0
 NOBODY_CAME = "No robot came, so nothing was learned"
 NOTHING_CAME = "No robot sent anything to learn from"
 
-log = logging.getLogger("cloud-trainer")
+logger = logging.getLogger("cloud-trainer")
 
 
 class TrainerNode:
@@ -62,7 +62,7 @@ class TrainerNode:
         self._incoming = Incoming(config, link, folder.path, store, training, self._others, self._outgoing)
         self._page_model = page_model
         self._rows = Rows(folder.checkpoint)
-        self._notice = Notice(log)
+        self._notice = Notice(logger)
         self._next_post = self._next_metrics = self._next_report = 0.0
 
     def turn(self, timeout: float) -> None:
@@ -118,7 +118,7 @@ class TrainerNode:
         self._save_last()
         self._outgoing.publish_metrics(now)
         if waiting := sum(robot.messages_waiting for robot in self._robots.values() if robot.training.session):
-            log.info("%s messages are stored and wait for training", f"{waiting:,}")
+            logger.info("%s messages are stored and wait for training", f"{waiting:,}")
         self._folder.finish(self._summary(now))
         self._folder.disk.missing |= self._fleet.disk.missing
         self.not_saved = self._folder.disk.error(
@@ -126,7 +126,11 @@ class TrainerNode:
         )
 
     def _summary(self, now: float) -> dict[str, Any]:
-        trained = {name: (robot, its) for name, robot in self._robots.items() if (its := robot.training.session)}
+        trained = {
+            name: (robot, its)
+            for name, robot in self._robots.items()
+            if (its := robot.training.session) and name in its.members
+        }
         return fleet_summary(
             {name: metrics for name, (robot, _) in trained.items() if (metrics := robot.trainer_metrics(now))},
             {name: robot.metrics for name, (robot, _) in trained.items() if robot.metrics},
@@ -139,12 +143,12 @@ class TrainerNode:
     def _save_last(self) -> None:
         """Write all checkpoints; those that the disk does not take are tried again for a while."""
         give_up = time.monotonic() + LAST_SAVE_SECONDS
-        left = [robot for robot in self._robots if not self._fleet.save(robot)]
+        left = [log for log in self._fleet.trainings if not self._fleet.save(log)]
         try:
             while left and time.monotonic() < give_up:
                 self._notice.say(f"trying again for {LAST_SAVE_SECONDS:.0f} s to write what is missing")
                 time.sleep(LAST_RETRY_SECONDS)
-                left = [robot for robot in left if not self._fleet.save(robot)]
+                left = [log for log in left if not self._fleet.save(log)]
         except KeyboardInterrupt:  # the second Ctrl-C: the rest is written all the same
             return
 

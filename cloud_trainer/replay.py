@@ -15,6 +15,7 @@ from broker.errors import ConfigError, NothingDone
 from broker.program.machine import refused
 from broker.program.plain_text import counted
 from cloud_trainer.config import TrainingSettings
+from cloud_trainer.logs import title
 from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_start import SessionStart, open_session
 from cloud_trainer.session.session_state import LAYOUT, SessionState
@@ -25,11 +26,11 @@ from hierarchy.runtime.command_line import DeviceName
 from hierarchy.runtime.console import PlainConsole
 from hierarchy.runtime.progress import RunProgress
 
-log = logging.getLogger("cloud-trainer")
+logger = logging.getLogger("cloud-trainer")
 
 
 def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
-    """Train every robot's network from the log. Return whether all equal the checkpoints beside the store.
+    """Train every network from its log. Return whether all equal the checkpoints beside the store.
 
     out: folder for the resulting checkpoints, or None. Raises ConfigError, NothingDone for a store without robots, and
     StorageError where the disk does not take a checkpoint.
@@ -39,52 +40,50 @@ def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
         set_threads(settings.threads)
         # Not the console's width: a file or a pipe should get a line in one piece.
         console, equal = PlainConsole(soft_wrap=True), True
-        robots = store.robots()
-        if not robots:
+        logs = store.logs()
+        if not store.robots():
             raise NothingDone(f"NOTHING WAS TRAINED: {path} holds nothing of any robot")
-        for robot in robots:
-            if not store.is_whole(robot):
+        for log in logs:
+            if not store.is_whole(log):
                 raise ConfigError(
-                    f"the oldest samples of robot {robot} were given up (--store-gb): no replay from the start"
+                    f"the oldest samples of {title(log)} were given up (--store-gb): no replay from the start"
                 )
-            checkpoint = path.parent / "checkpoint" / robot
+            checkpoint = path.parent / "checkpoint" / log
             advice = f"move {checkpoint} away to train from the log without comparing"
             saved = load_checkpoint(checkpoint, LAYOUT, advice) if (checkpoint / CHECKPOINT).exists() else None
-            session, comparison = _replay_robot(store, robot, settings, device, saved)
+            session, comparison = _replay_log(store, log, settings, device, saved)
             state = session.checkpoint()
             weights = digest(tensors_of(state.learner.weights, "weights"))[:16]
             comparison = comparison or "no checkpoint beside it"
             console.print(
-                f"robot {robot}: {counted(session.messages_trained, 'message')}, "
+                f"{title(log)}: {counted(session.messages_trained, 'message')}, "
                 f"{counted(session.images, 'image')}, "
                 f"{counted(session.trainer.steps, 'step')}, weights {weights}: {comparison}"
             )
             equal &= "differs" not in comparison
             if out:
-                _save(out / "checkpoint" / robot, state)
+                _save(out / "checkpoint" / log, state)
     return equal
 
 
-def _replay_robot(
-    store: Store, robot: str, settings: TrainingSettings, device: DeviceName, saved: SessionState | None
+def _replay_log(
+    store: Store, log: str, settings: TrainingSettings, device: DeviceName, saved: SessionState | None
 ) -> tuple[Session, str]:
     """Return the session at the end of the log, and how it compared when it was where the checkpoint is."""
     session: Session | None = None
     comparison, cursor, done = "", 0, 0
-    log.info("robot %s: training from the log", robot)
-    with RunProgress(
-        store.event_count(robot), f"events of robot {robot}", console=PlainConsole(stderr=True)
-    ) as progress:
-        while event := store.next_event(robot, cursor):
+    logger.info("%s: training from the log", title(log))
+    with RunProgress(store.event_count(log), f"events of {title(log)}", console=PlainConsole(stderr=True)) as progress:
+        while event := store.next_event(log, cursor):
             if saved and session and not comparison and event.id > saved.cursor:
                 comparison = _compared(session, saved)
             cursor = event.id
             if event.kind == "start":
                 start = SessionStart.unpack(event.payload)
-                session = open_session(robot, start, settings, choose_device(device), store.batch)
+                session = open_session(log, start, settings, choose_device(device), store.batch, robot=event.robot)
                 session.cursor = cursor
             elif session is None:
-                raise ConfigError(f"the log of robot {robot} does not begin with a start: is it another version's?")
+                raise ConfigError(f"the log of {title(log)} does not begin with a start: is it another version's?")
             else:
                 session.apply(event)
             done += 1

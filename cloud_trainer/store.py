@@ -18,16 +18,18 @@ from typing import Any, Literal
 from broker.errors import ConfigError, StorageError
 from broker.program.machine import refused
 from cloud_trainer.config import TrainingSettings
+from cloud_trainer.logs import is_shared
 from hierarchy.runtime.state import DatabaseLayout
 
 STORE = "store.db"
 
 # start: a new network, for a robot's state. rejoin: the robot has started again and goes on with the network it has.
+# join: a robot of a fleet has started, and others began the network, or itself before.
 # batch: an ActivationBatch as it came in. edit: a ClassEdit. flush: train on what waits, as nothing more is coming for
 # now. rehearse: take steps on stored samples alone, the first so many of those that are due. settle: the same, and
 # these are the last for now, so let the rate fall to its end.
 # forget: batches up to an event are about to go, as the store is full.
-Kind = Literal["start", "rejoin", "batch", "edit", "flush", "forget", "rehearse", "settle"]
+Kind = Literal["start", "rejoin", "join", "batch", "edit", "flush", "forget", "rehearse", "settle"]
 
 # Of sequences whose batches were given up. What waits at a robot leaves gaps between them, as messages do not come in
 # their order, but it has no more messages than its outbox holds: 65,000 in 256 MB. A peer that sends every second
@@ -43,13 +45,22 @@ BUSY_SECONDS = 60.0
 # The store alone is not to be moved away: checkpoints without their log are refused.
 AFTER_DAMAGE = "put a copy of it back, or choose another --run-dir to start anew"
 
-TABLES = """
+# fleet: the name of the log where several robots share it; empty in a robot's own. An event that is of no robot in
+# particular has no robot. logged: the events, each with the name of its log. wiped: logs of which something is gone.
+LOGS = """
+CREATE INDEX events_of_log ON events (CASE fleet WHEN '' THEN robot ELSE fleet END, id);
+CREATE INDEX states_of_robot ON events (robot, id) WHERE kind IN ('start', 'rejoin', 'join');
+CREATE VIEW logged AS SELECT CASE fleet WHEN '' THEN robot ELSE fleet END AS log, * FROM events;
+"""
+
+TABLES = f"""
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, robot TEXT NOT NULL, kind TEXT NOT NULL,
-    boot TEXT, sequence INTEGER, payload BLOB NOT NULL
+    id INTEGER PRIMARY KEY AUTOINCREMENT, robot TEXT NOT NULL, fleet TEXT NOT NULL DEFAULT '',
+    kind TEXT NOT NULL, boot TEXT, sequence INTEGER, payload BLOB NOT NULL
 );
 CREATE INDEX events_of_robot ON events (robot, id);
+{LOGS}
 CREATE UNIQUE INDEX events_once ON events (robot, boot, sequence) WHERE sequence IS NOT NULL;
 CREATE TABLE metrics (robot TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE wiped (robot TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -59,12 +70,30 @@ CREATE TABLE forgotten (
 ) WITHOUT ROWID;
 """
 
+# Version 6 knew robots' own logs only, and `wiped` was those of which samples of forgotten classes were overwritten.
+WITHOUT_FLEETS = """
+ALTER TABLE events ADD COLUMN fleet TEXT NOT NULL DEFAULT '';
+INSERT OR IGNORE INTO wiped SELECT DISTINCT robot FROM forgotten;
+"""
+AS_IF_FLEETS = """
+CREATE TEMP VIEW logged AS SELECT robot AS log, * FROM events;
+CREATE TEMP VIEW wiped AS SELECT robot FROM main.wiped UNION SELECT robot FROM main.forgotten;
+"""
+
 # "rflx". Version 5 did not say who wrote it.
-LAYOUT = DatabaseLayout(application=0x72666C78, version=6, tables=TABLES, migrations={5: ""})
+LAYOUT = DatabaseLayout(
+    application=0x72666C78,
+    version=7,
+    tables=TABLES,
+    migrations={5: "", 6: WITHOUT_FLEETS + LOGS},
+    views={5: AS_IF_FLEETS, 6: AS_IF_FLEETS},
+)
 
 # sqlite's header up to the number of the application, four bytes.
 SIGNED_BYTES = 72
 
+# Of messages: those of a robot that training learns from.
+Message = Literal["batch", "edit"]
 # Of sequences of a boot, from the first to the last.
 Range = tuple[str, int, int]
 
@@ -115,11 +144,11 @@ class Store:
             raise
 
     def append_message(
-        self, robot: str, boot: str, sequence: int, payload: bytes, kind: Literal["batch", "edit"] = "batch"
+        self, robot: str, boot: str, sequence: int, payload: bytes, kind: Message = "batch", log: str = ""
     ) -> int:
-        """Append a batch or an edit, and return its id; 0, and nothing appended, where it has come before.
+        """Append a batch or an edit of a robot, and return its id; 0, and nothing appended, where it has come before.
 
-        Raises StorageError.
+        log: that it belongs to, where that is not the robot's own. Raises StorageError.
         """
         with self._storage_errors():
             forgotten = self._database.execute(
@@ -130,17 +159,21 @@ class Store:
                 return 0
             self._begin()
             added = self._database.execute(
-                "INSERT OR IGNORE INTO events (robot, kind, boot, sequence, payload) VALUES (?, ?, ?, ?, ?)",
-                (robot, kind, boot, sequence, payload),
+                "INSERT OR IGNORE INTO events (robot, kind, boot, sequence, payload, fleet) VALUES (?, ?, ?, ?, ?, ?)",
+                (robot, kind, boot, sequence, payload, log if is_shared(log) else ""),
             )
             return (added.lastrowid or 0) if added.rowcount == 1 else 0
 
-    def append(self, robot: str, kind: Kind, payload: bytes = b"") -> int:
-        """Append an event other than a batch, and return its id. Raises StorageError."""
+    def append(self, log: str, kind: Kind, payload: bytes = b"", robot: str = "") -> int:
+        """Append an event other than a batch, and return its id. robot: that it is of, in a log that several share.
+
+        Raises StorageError.
+        """
         with self._storage_errors():
             self._begin()
             added = self._database.execute(
-                "INSERT INTO events (robot, kind, payload) VALUES (?, ?, ?)", (robot, kind, payload)
+                "INSERT INTO events (robot, kind, payload, fleet) VALUES (?, ?, ?, ?)",
+                (robot, kind, payload, log) if is_shared(log) else (log, kind, payload, ""),
             )
             return added.lastrowid or 0
 
@@ -163,53 +196,74 @@ class Store:
 
     def robots(self) -> list[str]:
         """Return the names of all robots with events, in the order in which they came."""
-        return [row[0] for row in self._database.execute("SELECT robot FROM events GROUP BY robot ORDER BY min(id)")]
+        names = self._database.execute("SELECT robot FROM events WHERE robot != '' GROUP BY robot ORDER BY min(id)")
+        return [row[0] for row in names]
 
-    def next_event(self, robot: str, cursor: int) -> Event | None:
-        """Return the robot's first event after the one with that id."""
-        row = self._database.execute(
-            "SELECT id, kind, payload FROM events WHERE robot = ? AND id > ? ORDER BY id LIMIT 1", (robot, cursor)
-        ).fetchone()
-        return Event(id=row[0], robot=robot, kind=row[1], payload=row[2]) if row else None
-
-    def has_events(self, robot: str, cursor: int) -> bool:
-        """Whether the robot has events after the one with that id."""
-        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM events WHERE robot = ? AND id > ?)", robot, cursor))
-
-    def states(self, robot: str) -> list[Event]:
-        """Return the robot's starts and rejoins; every log begins with a start."""
-        rows = self._database.execute(
-            "SELECT id, kind, payload FROM events WHERE robot = ? AND kind IN ('start', 'rejoin') ORDER BY id", (robot,)
+    def logs(self) -> list[str]:
+        """Return the names of all logs, in the order in which they began."""
+        names = self._database.execute(
+            "SELECT log FROM logged WHERE kind IN ('start', 'rejoin', 'join') GROUP BY log ORDER BY min(id)"
         )
-        return [Event(id=row[0], robot=robot, kind=row[1], payload=row[2]) for row in rows]
+        return [row[0] for row in names]
 
-    def batches_after(self, robot: str, cursor: int) -> Iterator[bytes]:
-        """Yield the robot's batches after the event with that id, one in memory at a time."""
-        while event := self.next_event(robot, cursor):
+    def next_event(self, log: str, cursor: int) -> Event | None:
+        """Return the log's first event after the one with that id."""
+        row = self._database.execute(
+            "SELECT id, robot, kind, payload FROM logged WHERE log = ? AND id > ? ORDER BY id LIMIT 1", (log, cursor)
+        ).fetchone()
+        return Event(id=row[0], robot=row[1], kind=row[2], payload=row[3]) if row else None
+
+    def has_events(self, log: str, cursor: int) -> bool:
+        """Whether the log has events after the one with that id."""
+        return bool(self._scalar("SELECT EXISTS (SELECT 1 FROM logged WHERE log = ? AND id > ?)", log, cursor))
+
+    def states(self, log: str) -> list[Event]:
+        """Return the log's starts, rejoins and joins; every log begins with a start."""
+        rows = self._database.execute(
+            "SELECT id, robot, kind, payload FROM logged "
+            "WHERE log = ? AND kind IN ('start', 'rejoin', 'join') ORDER BY id",
+            (log,),
+        )
+        return [Event(id=row[0], robot=row[1], kind=row[2], payload=row[3]) for row in rows]
+
+    def states_of(self, robot: str) -> list[tuple[str, Event]]:
+        """Return the same of a robot, in whichever logs, with their names."""
+        rows = self._database.execute(
+            "SELECT id, log, kind, payload FROM logged "
+            "WHERE robot = ? AND kind IN ('start', 'rejoin', 'join') ORDER BY id",
+            (robot,),
+        )
+        return [(row[1], Event(id=row[0], robot=robot, kind=row[2], payload=row[3])) for row in rows]
+
+    def batches_after(self, log: str, cursor: int) -> Iterator[Event]:
+        """Yield the log's batches after the event with that id, one in memory at a time."""
+        while event := self.next_event(log, cursor):
             cursor = event.id
             if event.kind == "batch":
-                yield event.payload
+                yield event
 
-    def batch_bytes(self, robot: str) -> int:
-        """Return what the robot's batches hold, in bytes."""
-        return int(
-            self._scalar(
-                "SELECT coalesce(sum(length(payload)), 0) FROM events WHERE robot = ? AND kind = 'batch'", robot
-            )
+    def batch_bytes(self, log: str) -> dict[str, int]:
+        """Return what the log's batches hold, in bytes, by robot."""
+        rows = self._database.execute(
+            "SELECT robot, sum(length(payload)) FROM logged WHERE log = ? AND kind = 'batch' GROUP BY robot", (log,)
         )
+        return dict(rows.fetchall())
 
-    def count_batches(self, robot: str, after: int, up_to: int) -> int:
-        """Return how many of the robot's batches are behind one event, up to another one."""
-        query = "SELECT count(*) FROM events WHERE robot = ? AND kind = 'batch' AND id > ? AND id <= ?"
-        return int(self._scalar(query, robot, after, up_to))
+    def count_batches(self, log: str, after: int, up_to: int) -> dict[str, int]:
+        """Return how many of the log's batches are behind one event, up to another one, by robot."""
+        rows = self._database.execute(
+            "SELECT robot, count(*) FROM logged WHERE log = ? AND kind = 'batch' AND id > ? AND id <= ? GROUP BY robot",
+            (log, after, up_to),
+        )
+        return dict(rows.fetchall())
 
-    def last_event(self, robot: str) -> int:
-        """Return the id of the robot's newest event, 0 where it has none."""
-        return int(self._scalar("SELECT coalesce(max(id), 0) FROM events WHERE robot = ?", robot))
+    def last_event(self, log: str) -> int:
+        """Return the id of the log's newest event, 0 where it has none."""
+        return int(self._scalar("SELECT coalesce(max(id), 0) FROM logged WHERE log = ?", log))
 
-    def event_count(self, robot: str) -> int:
-        """Return how many events of the robot there are."""
-        return int(self._scalar("SELECT count(*) FROM events WHERE robot = ?", robot))
+    def event_count(self, log: str) -> int:
+        """Return how many events the log has."""
+        return int(self._scalar("SELECT count(*) FROM logged WHERE log = ?", log))
 
     def batch(self, event: int) -> bytes:
         """Return the batch that is the event with that id. Raises ConfigError where it was forgotten."""
@@ -224,41 +278,43 @@ class Store:
         pages = self._scalar("PRAGMA page_count") - self._scalar("PRAGMA freelist_count")
         return int(pages * self._scalar("PRAGMA page_size"))
 
-    def is_whole(self, robot: str) -> bool:
-        """Whether nothing of the robot's log was forgotten or wiped, so that it can be replayed from its start."""
-        gone = "SELECT robot FROM forgotten UNION SELECT robot FROM wiped"
-        return not self._scalar(f"SELECT ? IN ({gone})", robot)
+    def is_whole(self, log: str) -> bool:
+        """Whether nothing of the log was forgotten or wiped, so that it can be replayed from its start."""
+        return not self._scalar("SELECT ? IN (SELECT robot FROM wiped)", log)
 
-    def oldest_batches(self, robot: str, before: int, total: int) -> int:
-        """Return the event up to which the robot's oldest batches hold ``total`` bytes; 0 for none.
+    def oldest_batches(self, log: str, robot: str, before: int, total: int) -> int:
+        """Return the event up to which the robot's oldest batches in a log hold ``total`` bytes; 0 for none.
 
         before: where that many do not lie before this event, it is the last batch up to it.
         """
         found, held = 0, 0
         for event, size in self._database.execute(
-            "SELECT id, length(payload) FROM events WHERE robot = ? AND kind = 'batch' AND id <= ? ORDER BY id",
-            (robot, before),
+            "SELECT id, length(payload) FROM logged "
+            "WHERE log = ? AND robot = ? AND kind = 'batch' AND id <= ? ORDER BY id",
+            (log, robot, before),
         ):
             if held >= total:
                 break
             found, held = event, held + size
         return found
 
-    def forget_some(self, robot: str, up_to: int) -> bool:
-        """Delete the robot's first batches up to the event with that id, in a part of a second; they count as come.
+    def forget_some(self, log: str, robot: str, up_to: int) -> bool:
+        """Delete a robot's first batches in a log up to the event with that id, in a part of a second.
 
-        Return whether any are left. Raises StorageError.
+        They count as come. Return whether any are left. Raises StorageError.
         """
         with self._storage_errors():
             self.commit()
             self._begin()
-            batches = "FROM events WHERE robot = ? AND kind = 'batch' AND id <= ?"
             gone = self._database.execute(
-                f"SELECT id, boot, sequence {batches} ORDER BY id LIMIT {TIDIED_AT_ONCE}", (robot, up_to)
+                "SELECT id, boot, sequence FROM logged "
+                "WHERE log = ? AND robot = ? AND kind = 'batch' AND id <= ? ORDER BY id LIMIT ?",
+                (log, robot, up_to, TIDIED_AT_ONCE),
             ).fetchall()
             if gone:
-                self._database.execute(f"DELETE {batches}", (robot, gone[-1][0]))
+                self._database.executemany("DELETE FROM events WHERE id = ?", [(event,) for event, _, _ in gone])
                 self._note_forgotten(robot, [(boot, one, one) for _, boot, one in gone])
+                self._database.execute("INSERT OR IGNORE INTO wiped VALUES (?)", (log,))
             self.commit()
         return len(gone) == TIDIED_AT_ONCE
 
@@ -269,27 +325,33 @@ class Store:
         self._database.executemany("INSERT INTO forgotten VALUES (?, ?, ?, ?)", [(robot, *one) for one in ranges])
 
     def wipe_some(
-        self, robot: str, cursor: int, up_to: int, others: Sequence[int], without: Callable[[bytes], bytes | None]
+        self,
+        log: str,
+        robot: str,
+        cursor: int,
+        up_to: int,
+        others: Sequence[int],
+        without: Callable[[bytes], bytes | None],
     ) -> int | None:
-        """Replace payloads of batches up to an event, and of those with the other ids; the disk keeps no trace.
+        """Replace payloads of a robot's batches in a log up to an event, and of those with the other ids.
 
-        Only of the first behind the event ``cursor``, in a part of a second. Return the event to go on behind; None
-        where all is done. Nobody may write to these batches meanwhile.
+        The disk keeps no trace. Only of the first behind the event ``cursor``, in a part of a second. Return the event
+        to go on behind; None where all is done. Nobody may write to these batches meanwhile.
         without: returns what to put in place of a payload, or None for one that stays. Raises StorageError.
         """
         last, wanted, seen = max([up_to, *others]), set(others), 0
         wiped: list[tuple[bytes, int]] = []
-        while (event := self.next_event(robot, cursor)) and event.id <= last and seen < TIDIED_BYTES:
+        while (event := self.next_event(log, cursor)) and event.id <= last and seen < TIDIED_BYTES:
             cursor = event.id
             seen += len(event.payload) + TIDIED_BYTES // TIDIED_AT_ONCE
-            if event.kind == "batch" and (cursor <= up_to or cursor in wanted):
+            if event.robot == robot and event.kind == "batch" and (cursor <= up_to or cursor in wanted):
                 payload = without(event.payload)
                 if payload is not None:
                     wiped.append((payload, cursor))
         with self._storage_errors():
             self.commit()
             self._begin()
-            self._database.execute("INSERT OR IGNORE INTO wiped VALUES (?)", (robot,))
+            self._database.execute("INSERT OR IGNORE INTO wiped VALUES (?)", (log,))
             self._database.executemany("UPDATE events SET payload = ? WHERE id = ?", wiped)
             self.commit()
             if seen >= TIDIED_BYTES:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,7 +40,7 @@ from hierarchy.learner import Learner, LearnerState
 from hierarchy.losses import logit_adjusted_cross_entropy
 from hierarchy.schedule import NO_WARM_UP, WARM_UP_STEPS
 from hierarchy.still import CrossingEncoder, StillEncoder, fastest_inference
-from hierarchy.weights_file import weights_digest
+from hierarchy.weights_file import tensors_digest, weights_digest
 
 # Stands for the first convolution and the normalisation behind it, whatever a backbone calls them.
 STEM = "stem"
@@ -162,6 +163,15 @@ def build_edge_segment(
         shape=segment.shape,
     )
     return segment, split
+
+
+def front_digest(weights: Mapping[str, Tensor], split: SplitSpec) -> str:
+    """Return 16 hexadecimal digits of what decides what crosses: front, bottleneck and split.
+
+    weights: of a segment, by the names that it has for them.
+    """
+    crossing = {name: one for name, one in weights.items() if name.startswith(("front.", "bottleneck."))}
+    return hashlib.sha256(f"{split.fingerprint} {tensors_digest(crossing)}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,10 +82,14 @@ class HeldOut:
         return sum(sum(row.values()) for row in self._confusion.values())
 
     @property
+    def right(self) -> int:
+        """How many of them were named right."""
+        return sum(row.get(name, 0) for name, row in self._confusion.items())
+
+    @property
     def accuracy(self) -> float | None:
         """The share that was right; None before the first frame."""
-        right = sum(row.get(name, 0) for name, row in self._confusion.items())
-        return right / self.count if self._confusion else None
+        return self.right / self.count if self._confusion else None
 
     @property
     def by_class(self) -> dict[str, float]:

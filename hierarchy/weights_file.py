@@ -122,8 +122,13 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], *, classifier: s
 
 def weights_digest(module: nn.Module) -> str:
     """Return 16 hexadecimal digits that tell a network's weights from others."""
+    return tensors_digest(module.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the same of a state dict."""
     digest = hashlib.sha256()
-    for name, one in sorted(module.state_dict().items()):
+    for name, one in sorted(tensors.items()):
         if not name.endswith(COUNTER):
             digest.update(name.encode())
             digest.update(one.detach().cpu().contiguous().numpy().tobytes())

@@ -69,6 +69,10 @@ def sizes(dimensions: int) -> Meta:
 
 Identifier = Annotated[str, hexadecimal("[0-9a-f]{16}")]
 IdentifierOrNone = Annotated[str, hexadecimal("([0-9a-f]{16})?")]
+# As part of a topic; empty for none.
+NameOrNone = Annotated[
+    str, Meta(pattern=r"\A[A-Za-z0-9_-]{0,64}\Z", description="is not up to 64 letters, digits, '-' and '_'")
+]
 # Control characters but tab and newline would reach terminals through logs; lone surrogates have no UTF-8.
 Text = Annotated[
     str,

@@ -31,6 +31,7 @@ from broker.wire.bounds import (
     Fraction,
     Identifier,
     IdentifierOrNone,
+    NameOrNone,
     Number,
     Piece,
     PieceNumber,
@@ -113,7 +114,9 @@ class RobotState:
     replay, 1 for a live camera). weights_digest: 16 hexadecimal digits of the pretrained weights that the robot's copy
     of the cloud's half began with, so that the trainer sees whether it began alike; empty for random ones. still:
     whether nothing that decides what crosses learns, so that a sample is never encoded otherwise. rest_weights: where
-    weights are a checkpoint whose front still is as it began, what it began with, and a new cloud's half should.
+    weights are a checkpoint whose front still is as it began, what it began with, and a new cloud's half should. fleet:
+    that the robot belongs to, empty for none. front: 16 hexadecimal digits of all that decides what crosses, where that
+    stands still: of robots of one fleet whose front is the same one half in the cloud learns from all.
     """
 
     boot: Identifier
@@ -128,6 +131,8 @@ class RobotState:
     weights_digest: IdentifierOrNone = field(default="", metadata=LATER)
     still: bool = field(default=False, metadata=LATER)
     rest_weights: Weights = field(default="none", metadata=LATER)
+    fleet: NameOrNone = field(default="", metadata=LATER)
+    front: IdentifierOrNone = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +273,9 @@ class TrainerMetrics:
     held-out frames; evaluated: how many of it are predicted so far; cloud_accuracy: of those. messages_waiting: stored,
     but not trained on yet. quarantine: why this robot's messages are not taken for now; empty while they are.
     began_alike: whether the segment began with the pretrained weights that the robot told of; None where it told of
-    none.
+    none. fleet: whose robots the segment learns from, empty where it is this robot's alone; fleet_robots: how many they
+    are; fleet_classes, fleet_images, fleet_accuracy: classes, images and accuracy as above, of all of them. apart: why
+    a robot of a fleet shares its segment with none of it, or not with all.
     """
 
     robot: Text
@@ -286,6 +293,12 @@ class TrainerMetrics:
     messages_rejected: Count
     quarantine: Text = field(metadata=MENTIONS_CLASSES)
     began_alike: bool | None = field(default=None, metadata=LATER)
+    fleet: NameOrNone = field(default="", metadata=LATER)
+    fleet_robots: Count = field(default=0, metadata=LATER)
+    fleet_classes: Count = field(default=0, metadata=LATER)
+    fleet_images: Count = field(default=0, metadata=LATER)
+    fleet_accuracy: Number | None = field(default=None, metadata=LATER)
+    apart: Text = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,12 @@ It predicts with copies of the segments, some seconds old at most, so it never w
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,7 +34,8 @@ from hierarchy.shadow import Shadow
 
 # A robot that has not asked for so long gives up its copy.
 IDLE_SECONDS = 30.0
-# Copies at the same time, for the robots that asked last; each takes twice a segment's weights, 90 MB for ResNet-18.
+# Copies at the same time, for the robots that asked last, or their fleets; each takes twice a segment's weights, 90 MB
+# for ResNet-18.
 MAX_COPIES = 8
 # How old a copy may get, in seconds. Taking one costs a few milliseconds of training.
 REFRESH_SECONDS = 2.0
@@ -98,7 +98,7 @@ class Asks:
 
 @dataclass(kw_only=True)
 class Copy:
-    """A robot's segment to answer with. boots: of the robot's processes whose front belongs to it."""
+    """A segment to answer a robot with. boots: of the robot's processes whose front belongs to it."""
 
     shadow: Shadow[CloudSegment]
     compute: Compute
@@ -118,7 +118,8 @@ class Answerer:
         self._link = link
         self._clock = clock
         self._mailbox = link.mailbox(topics.topic("robot", topics.ANYONE, "ask"), ROBOT_ASKS_PER_SECOND)
-        self._copies: dict[str, Copy] = {}
+        self._logs: dict[str, Copy] = {}
+        self._copies: dict[str, Copy] = {}  # by robot
         self._garbage = SparseLog(log)
         self._thread = LoudThread("answers", self._run, restarts=True)
 
@@ -134,35 +135,38 @@ class Answerer:
     # The training thread
 
     def update(self, find: Callable[[str], tuple[Session, frozenset[str]] | None]) -> None:
-        """Renew the copies that robots ask for, and let go of the others.
+        """Renew the copies that robots ask for, and let go of the others. Robots that share a network share a copy.
 
         find: given a robot, returns the session that may answer it now, and the boots whose front belongs to it.
         """
         now = self._clock()
-        found = ((robot, its) for robot in self.asks.robots(now) if (its := find(robot)) and its[0].trainer.classes)
-        wanted = dict(itertools.islice(found, MAX_COPIES))
-        for robot in [*self._copies]:
-            if robot not in wanted:
-                del self._copies[robot]
-        for robot, its in wanted.items():
-            self._renew(robot, *its, now)
+        wanted: dict[str, tuple[Session, frozenset[str]]] = {}
+        logs: dict[str, Copy] = {}
+        for robot in self.asks.robots(now):
+            its = find(robot)
+            if its and its[0].trainer.classes and (its[0].log in logs or len(logs) < MAX_COPIES):
+                wanted[robot] = its
+                if its[0].log not in logs:
+                    logs[its[0].log] = self._renewed(its[0], now)
+        self._logs = logs
+        self._copies = {robot: replace(logs[its.log], boots=boots) for robot, (its, boots) in wanted.items()}
 
-    def _renew(self, robot: str, session: Session, boots: frozenset[str], now: float) -> None:
-        trainer, copy = session.trainer, self._copies.get(robot)
+    def _renewed(self, session: Session, now: float) -> Copy:
+        """Return a copy of a session's segment that is new enough."""
+        trainer, copy = session.trainer, self._logs.get(session.log)
         if copy is None or copy.split != session.split or copy.steps > trainer.steps:
             shadow = Shadow(trainer.segment)
         elif copy.steps == trainer.steps or now < copy.taken_at + REFRESH_SECONDS:
-            copy.boots = boots
-            return
+            return copy
         else:
             shadow = copy.shadow
             if not shadow.refresh(trainer.segment):
-                return
-        self._copies[robot] = Copy(
+                return copy
+        return Copy(
             shadow=shadow,
             compute=trainer.learner.compute,
             split=session.split,
-            boots=boots,
+            boots=frozenset(),
             steps=trainer.steps,
             images=session.images,
             taken_at=now,

@@ -137,6 +137,7 @@ class Incoming:
     def look_again(self) -> None:
         """Ask once more for what robots wait for, and say what the link dropped unread."""
         self._new_states.update(name for name, robot in self._robots.items() if robot.waits)
+        self._fleet.tell_apart()
         for source, count in self._link.take_dropped().items():
             name = source.split("/")[3] if "/" in source else ""
             robot = self._robots.get(name)
@@ -259,7 +260,7 @@ class Incoming:
             f"robot {name} gives way to {newcomer}: it has sent nothing to train on in {now - since:.0f} s, and this "
             f"trainer has its {self._most_robots} robots (--most-robots)"
         )
-        del self._robots[name]
+        self._fleet.give_up(name)
         self._new_states.discard(name)
         return True
 
@@ -302,7 +303,7 @@ class Incoming:
     def _store_batch(self, robot: Robot, intake: Intake, batch: ActivationBatch, payload: bytes) -> bool:
         """Append a batch; whether it is new. Raises MalformedMessage, and StorageError."""
         inflated = intake.check(batch)
-        event = self._store.append_message(robot.name, batch.boot, batch.sequence, payload)
+        event = self._store.append_message(robot.name, batch.boot, batch.sequence, payload, log=robot.training.log)
         if event:
             self._added.append((robot, event, inflated))
         return bool(event)
@@ -312,7 +313,8 @@ class Incoming:
         if robot.training.knows_edit(robot.name, edit):
             return False
         intake.check_edit(edit)
-        return bool(self._store.append_message(robot.name, edit.boot, edit.sequence, payload, "edit"))
+        log_name = robot.training.log
+        return bool(self._store.append_message(robot.name, edit.boot, edit.sequence, payload, "edit", log_name))
 
     def _receipt(
         self, robot: Robot, message: ActivationBatch | ClassEdit, outcome: Outcome, arrived: float, reason: str = ""

@@ -11,15 +11,18 @@ import torch
 
 from broker.errors import ConfigError
 from broker.wire.codec import unpack_as
-from broker.wire.messages import ActivationBatch, RobotMetrics
+from broker.wire.messages import ActivationBatch, RobotMetrics, RobotState, SplitSpec
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
-from cloud_trainer.robots.entry import entered_state
+from cloud_trainer.logs import is_shared, title
+from cloud_trainer.robots.entry import entered_state, why_apart
+from cloud_trainer.robots.intake import Intake
 from cloud_trainer.robots.network_room import NetworkRoom
-from cloud_trainer.robots.network_training import NetworkTraining, Workplace
+from cloud_trainer.robots.network_training import NetworkTraining, Problem
 from cloud_trainer.robots.new_networks import Preparer
 from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.saved_network import FORMER, refuse_strange_checkpoints
+from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.batches import KeptBatches
 from cloud_trainer.store import Store
 from hierarchy.runtime.disk import DiskWatch
@@ -27,7 +30,7 @@ from hierarchy.runtime.disk import DiskWatch
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
 NEARLY_FULL, ROOM_MADE = 0.9, 0.8
 
-log = logging.getLogger("cloud-trainer")
+logger = logging.getLogger("cloud-trainer")
 
 
 def fair_share(sizes: Sequence[int], room: float) -> float:
@@ -43,8 +46,8 @@ def fair_share(sizes: Sequence[int], room: float) -> float:
 class Fleet:
     """The robots of one store.
 
-    preparer: of networks that robots are about to begin. meet() and enter() are for the thread that takes messages in,
-    all else is for the one that trains.
+    trainings: of all logs, by name. preparer: of networks that robots are about to begin. meet(), enter() and
+    tell_apart() are for the thread that takes messages in, all else is for the one that trains.
     """
 
     def __init__(self, config: TrainerConfig, store: Store, checkpoints: Path, device: torch.device) -> None:
@@ -53,7 +56,7 @@ class Fleet:
         Raises ConfigError where a checkpoint and the store do not belong together.
         """
         self.store = store
-        self.disk = DiskWatch(log, checkpoints.parent)
+        self.disk = DiskWatch(logger, checkpoints.parent)
         settings = TrainingSettings(**store.settings)
         self.room = NetworkRoom(config, settings.batch, device)
         self.batches = KeptBatches()
@@ -69,34 +72,73 @@ class Fleet:
             disk=self.disk,
         )
         self._last = ""
+        self.trainings: dict[str, NetworkTraining] = {}
         self.robots: dict[str, Robot] = {}
-        self.preparer = Preparer(self._workplace, self.robots)
-        refuse_strange_checkpoints(checkpoints, store.robots())
-        for name in store.robots():
-            self._resume(self.meet(name))
+        self.preparer = Preparer(self._workplace, self.robots, self.trainings)
+        self._intakes: dict[str, Intake] = {}  # of logs that several robots share
+        refuse_strange_checkpoints(checkpoints, store.logs())
+        self._resume()
 
     def meet(self, name: str, now: float = 0.0) -> Robot:
         """Return a new robot of that name. now: monotonic seconds."""
-        training = NetworkTraining(name, self._workplace)
-        self.robots[name] = Robot(name, training, most_classes=self._config.most_classes, since=now)
+        self._training(name)
+        self.robots[name] = Robot(name, self.trainings, since=now)
         return self.robots[name]
 
-    def _resume(self, robot: Robot) -> None:
-        """Let a robot go on from its log and its checkpoint."""
-        training, states = robot.training, self.store.states(robot.name)
-        training.resume()
+    def give_up(self, name: str) -> None:
+        """Know a robot no more that has sent nothing to train on."""
+        del self.robots[name]
+        self.trainings.pop(name, None)
+
+    def _training(self, log: str) -> NetworkTraining:
+        if log not in self.trainings:
+            self.trainings[log] = NetworkTraining(log, self._workplace)
+        return self.trainings[log]
+
+    def _intake(self, log: str, split: SplitSpec) -> Intake:
+        """Return what a log's messages are held against: in one that several share, by all of them together."""
+        shared = is_shared(log)
+        if shared and log in self._intakes:
+            return self._intakes[log]
+        intake = Intake(split, most_classes=self._config.most_classes, shared=shared)
+        return self._intakes.setdefault(log, intake) if shared else intake
+
+    def _resume(self) -> None:
+        """Let every robot go on from its log and the checkpoint of that."""
+        entries = {name: self.store.states_of(name) for name in self.store.robots()}
+        if lacking := [name for name, its in entries.items() if not its]:
+            raise ConfigError(f"the log of robot {lacking[0]} does not begin with a start: is it another version's?")
+        newest = {its[-1][0]: entered_state(its[-1][1]) for its in entries.values()}
+        logs = self.store.logs()
+        intakes = {
+            log: self._resume_log(log, newest.get(log)) for log in sorted(logs, key=lambda log: log not in newest)
+        }
+        for name, its in entries.items():
+            metrics = self.store.metrics(name)
+            robot, (log, _) = self.meet(name), its[-1]
+            robot.resume(
+                [entered_state(event) for _, event in its],
+                self.trainings[log],
+                intakes[log],
+                unpack_as(RobotMetrics, metrics) if metrics else None,
+            )
+
+    def _resume_log(self, log: str, newest: RobotState | None) -> Intake:
+        """Let training go on from a log. newest: state of a robot that belongs to it, None where none does."""
+        training, states = self._training(log), self.store.states(log)
+        training.resume(deserted=newest is None)
         if not states or states[0].kind != "start":
-            raise ConfigError(f"the log of robot {robot.name} does not begin with a start: is it another version's?")
-        metrics = self.store.metrics(robot.name)
-        robot.resume(
-            [entered_state(event) for event in states],
-            (unpack_as(ActivationBatch, one).classes for one in self.store.batches_after(robot.name, training.cursor)),
-            unpack_as(RobotMetrics, metrics) if metrics else None,
-        )
-        assert robot.entered
-        self.room.keep_if_any(robot.name, robot.entered)  # where there is none, that is said when the log comes to it
+            raise ConfigError(f"the log of {title(log)} does not begin with a start: is it another version's?")
+        intake = self._intake(log, entered_state(states[-1]).split)
+        intake.know(training.session.trainer.classes if training.session else ())
+        for event in self.store.batches_after(log, training.cursor):
+            intake.know(unpack_as(ActivationBatch, event.payload).classes)
+            training.stored[event.robot] += 1
+        if newest:
+            self.room.keep_if_any(log, newest)  # where there is none, that is said when the log comes to it
         training.note_standing()
         training.note_details()
+        return intake
 
     # Who is let in
 
@@ -109,61 +151,90 @@ class Fleet:
         robot = self.robots[name]
         if not robot.enters:
             return
-        if not robot.is_prepared:
-            log.info("robot %s is back, going on from its checkpoint", name)
+        assert robot.state
+        log, prepared = robot.log, robot.prepared if robot.is_prepared else None
+        shared = is_shared(log) and store.has_events(log, 0)
+        if not shared and prepared is None:
+            if is_shared(log):  # the disk did not take its start
+                self.trainings.pop(log, None)
+                return
+            logger.info("robot %s is back, going on from its checkpoint", name)
             robot.rejoin(store)
             return
-        assert robot.prepared
-        assert robot.prepared.cost
-        cost = robot.prepared.cost
-        try:  # again: what was prepared holds no room, and others may have come
-            self.room.beside(name, cost)
-        except TooCostly as error:
-            robot.refuse(str(error))
-            return
+        if prepared and prepared.cost and not (shared and prepared.start):  # else its room is kept already
+            try:  # again: what was prepared holds no room, and others may have come
+                self.room.beside(log, prepared.cost)
+            except TooCostly as error:
+                robot.refuse(str(error))
+                return
+            self.room.keep(log, prepared.cost)
         self._say_what_is_given_up(robot)
-        self.room.keep(name, cost)
-        robot.begin(store)
+        enter = robot.join if shared else robot.begin
+        enter(self._training(log), self._intake(log, robot.state.split), store)
 
     def _say_what_is_given_up(self, robot: Robot) -> None:
         state = robot.state
         assert state
+        if robot.training.log != robot.log:
+            if robot.entered:
+                logger.warning("robot %s leaves %s for %s", robot.name, title(robot.training.log), title(robot.log))
+            return
+        if is_shared(robot.log):
+            logger.info("robot %s is back, and shares what %s knows", robot.name, title(robot.log))
+            return
         if robot.entered:
-            log.warning(
+            logger.warning(
                 "robot %s begins %s: the network that it had until now learns no more, and is kept for --weights %s",
                 robot.name,
                 "its run anew" if robot.entered.run == state.run else "another run",
                 self._workplace.checkpoints.parent / FORMER,
             )
         if state.weights == "checkpoint" and self._workplace.settings.weights == "none":
-            log.warning(
+            logger.warning(
                 "robot %s goes on with a front that was trained before, and there is no network here that belongs to "
                 "it: its other half starts from %s; a trainer with --weights FOLDER starts from a former one",
                 robot.name,
                 "nothing" if state.rest_weights == "none" else "the pretrained weights that the robot once began with",
             )
 
+    def tell_apart(self) -> None:
+        """Find out which robots of a fleet share nothing with it, or not with all, and why; say what is new of that."""
+        there = {name: robot.state for name, robot in self.robots.items() if robot.online and robot.state}
+        for name, state in there.items():
+            robot, why = self.robots[name], why_apart(name, state, there)
+            if why and why != robot.apart:
+                logger.warning("robot %s: %s", name, why)
+            robot.apart = why
+
     # Turns
 
+    def fed(self) -> dict[str, float]:
+        """Return when anything to train on came last, monotonic seconds, by log, of those that robots belong to."""
+        fed: dict[str, float] = {}
+        for robot in dict(self.robots).values():  # another thread lets new ones in
+            log = robot.training.log
+            fed[log] = max(robot.fed, fed.get(log, -math.inf))
+        return fed
+
     def next_to_train(self) -> str:
-        """Return the robot whose turn it is: the next one, in a circle, with work to do; empty where there is none."""
-        robots = dict(self.robots)  # another thread lets new ones in
-        names = list(robots)
-        place = names.index(self._last) + 1 if self._last in robots else 0
-        return next((name for name in names[place:] + names[:place] if robots[name].training.has_work), "")
+        """Return the log whose turn it is: the next one, in a circle, with work to do; empty where there is none."""
+        trainings = dict(self.trainings)
+        names = list(trainings)
+        place = names.index(self._last) + 1 if self._last in trainings else 0
+        return next((name for name in names[place:] + names[:place] if trainings[name].has_work), "")
 
-    def train(self, name: str) -> str:
-        """Take a turn at what a robot's log asks for. Return what was wrong with it, empty where nothing was."""
-        self._last = name
-        return self.robots[name].training.turn()
+    def train(self, log: str) -> Problem | None:
+        """Take a turn at what a log asks for. Return what was wrong with it, None where nothing was."""
+        self._last = log
+        return self.trainings[log].turn()
 
-    def settle(self, name: str, seconds: float = math.inf) -> None:
-        """End a robot's idle rehearsal, where it is in the middle, in so many seconds."""
-        self.robots[name].training.settle(seconds)
+    def settle(self, log: str, seconds: float = math.inf) -> None:
+        """End idle rehearsal, where it is in the middle, in so many seconds."""
+        self.trainings[log].settle(seconds)
 
-    def save(self, name: str) -> bool:
-        """Write a robot's checkpoint, if anything has changed; False where the disk does not take it."""
-        return self.robots[name].training.save()
+    def save(self, log: str) -> bool:
+        """Write a network's checkpoint, if anything has changed; False where the disk does not take it."""
+        return self.trainings[log].save()
 
     def make_room(self) -> str:
         """Give up the oldest trained samples where the store is nearly full. Return why it takes no more, if so."""
@@ -171,13 +242,13 @@ class Fleet:
         used = self.store.bytes_used
         if used < NEARLY_FULL * limit:
             return ""
-        robots = dict(self.robots)
-        held = {name: self.store.batch_bytes(name) for name in robots}
+        trainings = dict(self.trainings)
+        held = {(log, robot): size for log in trainings for robot, size in self.store.batch_bytes(log).items()}
         # A batch takes more of the disk than it has bytes: the rest of a page, and its place in two indices.
         share = fair_share(list(held.values()), ROOM_MADE * limit * sum(held.values()) / used)
-        for name, robot in robots.items():
-            if held[name] > share:
-                robot.training.give_up_oldest(math.ceil(held[name] - share))
+        for (log, robot), size in held.items():
+            if size > share:
+                trainings[log].give_up_oldest(robot, math.ceil(size - share))
         return (
             f"the store is full (--store-gb {self._config.store_gb:g}): there is room again when its oldest samples "
             "are trained on and given up"

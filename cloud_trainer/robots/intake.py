@@ -9,10 +9,14 @@ from cloud_trainer.session.batches import InflatedBatch
 
 
 class Intake:
-    """Holds messages against what the robot's state has said of them."""
+    """Holds messages against what the robot's state has said of them.
 
-    def __init__(self, split: SplitSpec, *, most_classes: int) -> None:
+    shared: whether several robots' classes are counted together. Then a class that one gives up may be another's.
+    """
+
+    def __init__(self, split: SplitSpec, *, most_classes: int, shared: bool = False) -> None:
         self.split = split
+        self._shared = shared
         self._most_classes = most_classes
         self._classes: set[str] = set()
 
@@ -42,7 +46,8 @@ class Intake:
         if edit.change == "rename":
             check_class_name(edit.to)
         if edit.name in self._classes:
-            self._classes = self._classes - {edit.name} | ({edit.to} if edit.change == "rename" else set())
+            before = self._classes if self._shared else self._classes - {edit.name}
+            self._classes = before | ({edit.to} if edit.change == "rename" else set())
 
     def _with(self, classes: tuple[str, ...]) -> set[str]:
         for name in classes:

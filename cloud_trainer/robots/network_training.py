@@ -7,56 +7,45 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-
-import torch
 
 from broker.errors import ConfigError, MalformedMessage, PeerError, StorageError
 from broker.wire.messages import ClassEdit
-from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
+from cloud_trainer.logs import is_shared, title
 from cloud_trainer.robots.idle_rehearsal import TURN_SECONDS, IdleRehearsal
-from cloud_trainer.robots.network_room import NetworkRoom
 from cloud_trainer.robots.saved_network import SavedNetwork
 from cloud_trainer.robots.standing import Standing, detailed, standings
-from cloud_trainer.robots.store_cleanup import StoreCleanup
-from cloud_trainer.session.batches import KeptBatches
-from cloud_trainer.session.member import Member
+from cloud_trainer.robots.store_cleanup import StoreCleanups
+from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.session import Session, Work
 from cloud_trainer.session.session_start import SessionStart, open_session
-from cloud_trainer.store import STORE, Event, Store
-from hierarchy.runtime.disk import DiskWatch
+from cloud_trainer.store import STORE, Event
 
 log = logging.getLogger("cloud-trainer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """What the training of all networks shares. checkpoints: folder with one for each network that has any."""
+class Problem:
+    """Why a robot's samples could not be learned from."""
 
-    config: TrainerConfig
-    settings: TrainingSettings
-    store: Store
-    checkpoints: Path
-    device: torch.device
-    room: NetworkRoom
-    batches: KeptBatches
-    disk: DiskWatch
+    robot: str
+    reason: str
 
 
 class NetworkTraining:
     """Belongs to the thread that trains; other threads read what has no underscore, and call ``save_soon``.
 
-    robot: whose log it is. session: None before the first event, and where training is stuck. start: the event that the
+    log: its name. session: None before the first event, and where training rests or is stuck. start: the event that the
     session began with. standings: by robot, replaced as a whole. stored: batches in the log, by robot, which the thread
     counts that stores them. trained: those that the session has come to. stuck: why the log cannot be trained on any
     further, until this trainer is started again. too_costly: it is stuck as this trainer has no room for the network.
-    So another one may begin. saved: the last checkpoint.
+    So another one may begin. rests: no robot belongs to it any more, so its network is on the disk alone. saved: the
+    last checkpoint.
     """
 
-    def __init__(self, robot: str, workplace: Workplace) -> None:
-        self.robot = robot
+    def __init__(self, log: str, workplace: Workplace) -> None:
+        self.log = log
         self.session: Session | None = None
         self.start = b""
         self.standings: Mapping[str, Standing] = {}
@@ -64,11 +53,12 @@ class NetworkTraining:
         self.trained = Counter[str]()
         self.stuck = ""
         self.too_costly = False
-        self.saved = SavedNetwork(robot, workplace.checkpoints, workplace.store, workplace.disk)
+        self.rests = False
+        self.saved = SavedNetwork(log, workplace.checkpoints, workplace.store, workplace.disk)
         self._workplace = workplace
         self._store = workplace.store
         self._idle = IdleRehearsal(workplace.config.practice)
-        self._cleanup = StoreCleanup(robot, workplace.store, workplace.disk)
+        self._cleanups = StoreCleanups(log, workplace.store, workplace.disk)
         self._skipped = 0  # up to this event the log is not trained on: a start behind it begins another network
         self._save_when_idle = False  # a checkpoint is due once the session has caught up with the log
         self._event: Event | None = None  # at work on
@@ -91,14 +81,10 @@ class NetworkTraining:
         return self.stored.total() - self.trained.total()
 
     @property
-    def _member(self) -> Member | None:
-        return self.session.members.get(self.robot) if self.session else None
-
-    @property
     def has_work(self) -> bool:
         """Whether there is anything to do in a turn."""
-        at_work = self._work is not None or self._cleanup.is_due
-        return not self.stuck and (at_work or self._store.has_events(self.robot, self.cursor))
+        at_work = self._work is not None or self._cleanups.are_due
+        return not self.stuck and (at_work or self._store.has_events(self.log, self.cursor))
 
     def knows_edit(self, robot: str, edit: ClassEdit) -> bool:
         """Whether an edit need not be stored. One that is stored once more does nothing.
@@ -118,10 +104,10 @@ class NetworkTraining:
 
     # Turns
 
-    def turn(self) -> str:
+    def turn(self) -> Problem | None:
         """Take a turn at what the next event asks for, or at the rest of one.
 
-        Return what was wrong with the event, empty where nothing was or it is not done yet.
+        Return what was wrong with the event; None where nothing was or it is not done yet.
         """
         if self._work is None:
             self._work = self._next_work()
@@ -134,17 +120,18 @@ class NetworkTraining:
                     self._idle.step_seconds = now - before
                 before, steps = now, self.steps
                 if now >= begin + TURN_SECONDS:
-                    self.note_standing()
-                    return ""
+                    self.note_standing(self._event.robot if self._event else "")
+                    return None
         except TooCostly as error:
             assert self._event is not None
             self._skip(self._event.id, error)
         except (ConfigError, PeerError) as error:
-            log.error("robot %s: training cannot go on: %s", self.robot, error)
+            log.error("%s: training cannot go on: %s", title(self.log), error)
             self._get_stuck(error)
         event, self._event, self._work = self._event, None, None
-        self.note_standing()
-        return self.session.problem if event and self.session else ""
+        self.note_standing(event.robot if event else "")
+        session = self.session
+        return Problem(robot=session.blamed, reason=session.problem) if event and session and session.problem else None
 
     def finish_event(self) -> None:
         """Take turns until no event is in the middle, where nothing can be saved."""
@@ -152,9 +139,9 @@ class NetworkTraining:
             self.turn()
 
     def _next_work(self) -> Work:
-        if self._cleanup.is_due:
-            return self._cleanup.work(self._member)
-        self._event = self._store.next_event(self.robot, self.cursor)
+        if self._cleanups.are_due:
+            return self._cleanups.work(self.session)
+        self._event = self._store.next_event(self.log, self.cursor)
         assert self._event is not None
         return self._apply(self._event)
 
@@ -163,22 +150,25 @@ class NetworkTraining:
             if self.session and self.session.trainer.steps:
                 self.saved.keep_former(self.session)
             self.session = None  # two networks at once may be one too many for this machine
-            self.start, self.session = event.payload, self._open(event.payload)
+            self.start, self.session = event.payload, self._open(event.payload, event.robot)
             self.session.cursor = event.id
-            self.saved.steps = 0
+            self.saved.steps, self.rests = 0, False
             return
+        if self.rests:
+            self._wake()
         session = self.session
         if session is None:
             raise MalformedMessage(f"event {event.id} comes before any start")
-        yield from session.work(event, self._workplace.batches.take(self.robot, event.id))
+        yield from session.work(event, self._workplace.batches.take(event.robot, event.id))
         if event.kind == "batch":
             self.trained[event.robot] += 1
         elif event.kind == "edit":
             self._save_when_idle = True  # people want to see a class gone, on the disk too
         elif event.kind == "rehearse" and not self._idle.due(session):
-            log.info("robot %s: rehearsed while idle%s", self.robot, _tested(session, self.robot))
+            log.info("%s: rehearsed while idle%s", title(self.log), _tested(session))
         elif event.kind == "forget":
-            self._cleanup.up_to, self._cleanup.begun = int(event.payload), True
+            cleanup = self._cleanups.of(event.robot)
+            cleanup.up_to, cleanup.begun = int(event.payload), True
         if session.trainer.steps >= self.saved.steps + self._workplace.config.checkpoint_every:
             self._write_checkpoint()
 
@@ -188,42 +178,52 @@ class NetworkTraining:
         Training is a function of what is behind the last start, so nothing is lost that the new network would have.
         """
         self.session = None
-        starts = [one.id for one in self._store.states(self.robot) if one.kind == "start" and one.id > event]
+        starts = [one.id for one in self._store.states(self.log) if one.kind == "start" and one.id > event]
         if starts:
             self._skipped = starts[-1] - 1
-            self.trained[self.robot] += self._store.count_batches(self.robot, event, self._skipped)
+            self.trained.update(self._store.count_batches(self.log, event, self._skipped))
             return
-        self._workplace.room.give_up(self.robot)
-        log.error("robot %s: its network is not trained any further: %s", self.robot, error)
+        self._workplace.room.give_up(self.log)
+        log.error("%s: its network is not trained any further: %s", title(self.log), error)
         self._get_stuck(error)
         self.too_costly = True
 
     def _get_stuck(self, error: Exception) -> None:
-        self._workplace.batches.drop(self.robot)
+        for robot in self.stored:
+            self._workplace.batches.drop(robot)
         self.session, self.stuck = None, f"training cannot go on: {error}"[:400]
 
-    def _open(self, start: bytes, *, restored: bool = False) -> Session:
-        """Return a session at its beginning. Raises TooCostly, and ConfigError where there can be none."""
+    def _open(self, start: bytes, robot: str, *, restored: bool = False) -> Session:
+        """Return a session at its beginning. robot: whose start it is.
+
+        Raises TooCostly, and ConfigError where there can be none.
+        """
         its, began = self._workplace, SessionStart.unpack(start)
-        its.room.beside(self.robot, its.room.cost(began.state))
+        its.room.beside(self.log, its.room.cost(began.state))
         try:
-            return open_session(self.robot, began, its.settings, its.device, self._store.batch, restored=restored)
+            return open_session(
+                self.log, began, its.settings, its.device, self._store.batch, robot=robot, restored=restored
+            )
         except (RuntimeError, MemoryError) as error:  # it was built on trial, but there was more room then
             raise ConfigError(
-                f"the network of robot {self.robot} cannot be built: {str(error) or 'out of memory'}"
+                f"the network of {title(self.log)} cannot be built: {str(error) or 'out of memory'}"
             ) from error
 
     # Idle rehearsal
 
-    def finish_idle(self, is_idle: Callable[[], bool], *, silent: bool = True) -> None:
+    def finish_idle(self, is_idle: Callable[[], bool], *, silent: bool = True, deserted: bool = False) -> None:
         """Where a robot's log is done with, train on what is left over, save what is due, and rehearse.
 
         is_idle: whether no robot has anything to train on. That steps are taken depends on when nothing comes. So it is
         an event in the log, as all that training depends on.
-        silent: whether the robot is. One that is taught is rehearsed for at once: people show a thing for ten seconds.
+        silent: whether its robots are. One that is taught is rehearsed for at once: people show a thing for ten
+        seconds. deserted: whether no robot belongs to it.
         """
         session = self.session
         if session is None or self.has_work:
+            return
+        if deserted:
+            self.rest()
             return
         network = session.network
         if not (silent or session.is_taught or network.still):
@@ -251,7 +251,7 @@ class NetworkTraining:
             return
         self._catch_up()
         if self.session and (asked := self._idle.last(self.session, seconds)):
-            log.info("robot %s: a few last steps of idle rehearsal before its network is saved", self.robot)
+            log.info("%s: a few last steps of idle rehearsal before its network is saved", title(self.log))
             if self._append(asked.kind, asked.pack()):
                 self._catch_up()
 
@@ -267,8 +267,8 @@ class NetworkTraining:
         Return False where the disk does not take it.
         """
         saved = self._write_checkpoint()
-        if self._cleanup.is_due and self._event is None:
-            for _ in self._cleanup.work(self._member):
+        if self._cleanups.are_due and self._event is None:
+            for _ in self._cleanups.work(self.session):
                 pass
         return saved
 
@@ -278,32 +278,34 @@ class NetworkTraining:
         # Where an event was broken off the log has it still, and the former checkpoint is what it goes on from.
         if session is None or session.is_torn:
             return True
-        member = session.members[self.robot]
-        if session.cursor == self.saved.cursor and not self._cleanup.waits(member):
+        if session.cursor == self.saved.cursor and not self._cleanups.wait(session):
             return True
         if not self.saved.write(session, self.start):
             return False
-        self._cleanup.allow(member)
+        self._cleanups.allow(session)
         return True
 
     # Room in the store
 
-    def give_up_oldest(self, excess: int) -> None:
-        """Have the oldest samples that were trained on forgotten, so many bytes of them, unless some are already."""
-        if self.session is None:
+    def give_up_oldest(self, robot: str, excess: int) -> None:
+        """Have a robot's oldest samples that were trained on forgotten, so many bytes, unless some are already."""
+        if self.session is None or robot not in self.session.members:
             return
-        if self._cleanup.begun:
-            if self._cleanup.up_to:
+        cleanup = self._cleanups.of(robot)
+        if cleanup.begun:
+            if cleanup.up_to:
                 self._write_checkpoint()  # then what was given up before is deleted
             return
-        if up_to := self._store.oldest_batches(self.robot, self.session.oldest_needed - 1, excess):
-            log.info("the store is nearly full: robot %s gives up its oldest trained samples", self.robot)
-            self._cleanup.begun = self._append("forget", str(up_to).encode())
+        if up_to := self._store.oldest_batches(self.log, robot, self.session.oldest_needed - 1, excess):
+            log.info("the store is nearly full: robot %s gives up its oldest trained samples", robot)
+            cleanup.begun = self._append("forget", str(up_to).encode(), robot)
 
-    def _append(self, kind: Literal["flush", "forget", "rehearse", "settle"], payload: bytes = b"") -> bool:
+    def _append(
+        self, kind: Literal["flush", "forget", "rehearse", "settle"], payload: bytes = b"", robot: str = ""
+    ) -> bool:
         disk = self._workplace.disk
         try:
-            self._store.append(self.robot, kind, payload)
+            self._store.append(self.log, kind, payload, robot)
             self._store.commit()
         except StorageError as error:
             disk.failed(STORE, error)
@@ -313,40 +315,68 @@ class NetworkTraining:
 
     # What others are told
 
-    def note_standing(self) -> None:
-        """Say how training stands."""
-        self.standings = standings(self.session, self.standings) if self.session else {}
+    def note_standing(self, robot: str = "") -> None:
+        """Say how training on a robot's samples stands, or on those of all."""
+        self.standings = standings(self.session, self.standings, robot) if self.session else {}
 
     def note_details(self) -> None:
-        """Add how well classes are told apart."""
+        """Add how well classes are told apart, and what is new of robots that share the network."""
         if self.session and self.standings and self.session.cursor != self._detailed:
             self._detailed = self.session.cursor
+            self.note_standing()
             self.standings = detailed(self.session, self.standings)
+
+    # Rest
+
+    def rest(self) -> None:
+        """Let the network rest on the disk, as no robot belongs to it any more; until one comes back it takes no room.
+
+        To be called while there is nothing to do. Nothing happens where the disk does not take it.
+        """
+        session = self.session
+        if session is None or not self._write_checkpoint():
+            return
+        if not is_shared(self.log):
+            self.saved.keep_former(session)
+        log.info("%s: no robot belongs to it any more, its network rests", title(self.log))
+        self._skipped = session.cursor
+        self.session, self.standings, self.rests = None, {}, True
+        self._workplace.room.give_up(self.log)
+
+    def _wake(self) -> None:
+        """Go on from where it rests. Raises TooCostly, and ConfigError."""
+        saved = self.saved.load()
+        self.start = saved.start.encode()
+        self.session = self._open(self.start, saved.members[0].robot, restored=True)
+        self.saved.restore(self.session, saved)
+        self._workplace.room.keep(self.log, self._workplace.room.cost(saved.members[0].state))
+        self.rests = False
 
     # The start of the trainer
 
-    def resume(self) -> None:
-        """Go on from the checkpoint, where there is one.
+    def resume(self, *, deserted: bool = False) -> None:
+        """Go on from the checkpoint, where there is one. deserted: no robot belongs to it.
 
         Raises ConfigError where the checkpoint and the store do not belong together.
         """
         if self.saved.exists:
             saved = self.saved.load()
-            self.start = saved.start.encode()
+            if deserted and not self._store.has_events(self.log, saved.cursor):
+                self._skipped, self.rests = saved.cursor, True
+                return
             try:
-                self.session = self._open(self.start, restored=True)
-                self.saved.restore(self.session, saved)
-                member = self.session.members[self.robot]
-                self._workplace.room.keep(self.robot, self._workplace.room.cost(member.state))
-                self._save_when_idle = bool(member.wipes)  # a killed process may not have come to it
+                self._wake()
+                assert self.session
+                # A killed process may not have come to it.
+                self._save_when_idle = any(one.wipes for one in self.session.members.values())
             except TooCostly as error:
                 self._skip(saved.cursor, error)
-        elif not self._store.is_whole(self.robot):
+        elif not self._store.is_whole(self.log):
             log.warning(
-                "robot %s has no checkpoint, and its oldest samples were given up: starting from the rest", self.robot
+                "%s has no checkpoint, and its oldest samples were given up: starting from the rest", title(self.log)
             )
 
 
-def _tested(session: Session, robot: str) -> str:
-    accuracy = session.members[robot].rounds.newest.accuracy
-    return "" if accuracy is None else f", held-out accuracy {100 * accuracy:.1f} %"
+def _tested(session: Session) -> str:
+    right, tested = session.held_out
+    return f", held-out accuracy {100 * right / tested:.1f} %" if tested else ""

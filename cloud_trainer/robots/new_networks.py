@@ -8,21 +8,29 @@ from collections.abc import Mapping
 from broker.errors import ConfigError, PeerError
 from broker.wire.messages import RobotState
 from cloud_trainer.cost import check_time, machine_speed
+from cloud_trainer.logs import is_shared, log_of, title
 from cloud_trainer.robots.entry import Preparation
-from cloud_trainer.robots.network_training import Workplace
+from cloud_trainer.robots.network_training import NetworkTraining
 from cloud_trainer.robots.robot import Robot
+from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.session_start import SessionStart, begins_with, new_start
 from hierarchy.runtime.downloads import Downloads
 
-log = logging.getLogger("cloud-trainer")
+logger = logging.getLogger("cloud-trainer")
 
 
 class Preparer:
-    """Builds networks on trial. robots: all of the trainer, whose networks need not be measured once more."""
+    """Builds networks on trial.
 
-    def __init__(self, workplace: Workplace, robots: Mapping[str, Robot]) -> None:
+    robots: all of the trainer, whose networks need not be measured once more. trainings: by log.
+    """
+
+    def __init__(
+        self, workplace: Workplace, robots: Mapping[str, Robot], trainings: Mapping[str, NetworkTraining]
+    ) -> None:
         self._workplace = workplace
         self._robots = robots
+        self._trainings = trainings
         self._downloads = Downloads()
 
     def close(self) -> None:
@@ -31,23 +39,30 @@ class Preparer:
 
     def prepare(self, robot: str, state: RobotState) -> Preparation:
         """Return what came of a robot's state. Who takes messages in enters it: that is about the log."""
-        room = self._workplace.room
+        room, log = self._workplace.room, log_of(robot, state)
         try:
             cost = room.cost(state)
-            left = room.beside(robot, cost)
+            left = room.beside(log, cost)
+            if self._rests(log):
+                return Preparation(robot=robot, state=state, cost=cost)
             if begins_with(state) == "default" and (waits := self._downloads.waits_for(state.split.backbone)):
                 return Preparation(robot=robot, state=state, waits=waits)
             check_time(cost, machine_speed(self._workplace.device))
-            start = self._new_start(robot, state, left)
+            start = self._new_start(log, robot, state, left)
         # It is built from the robot's words, and a step of it taken: whatever comes of that is the robot's trouble.
         except (ConfigError, PeerError, RuntimeError, ValueError, MemoryError) as error:
             return Preparation(robot=robot, state=state, refused=(str(error) or type(error).__name__)[:400])
         return Preparation(robot=robot, state=state, start=start, cost=cost)
 
-    def _new_start(self, robot: str, state: RobotState, left: int) -> SessionStart:
+    def _rests(self, log: str) -> bool:
+        """Whether a fleet's network waits on the disk for a robot to come back."""
+        training = self._trainings.get(log)
+        return is_shared(log) and training is not None and training.rests
+
+    def _new_start(self, log: str, robot: str, state: RobotState, left: int) -> SessionStart:
         settings, device = self._workplace.settings, self._workplace.device
-        start = new_start(robot, state, settings, device, known=self._known_starts(robot), room=left)
-        log.info("robot %s: %s from %s on, %s", robot, state.split.backbone, state.split.cut, start.compute(device))
+        start = new_start(log, state, settings, device, known=self._known_starts(robot), room=left)
+        logger.info("%s: %s from %s on, %s", title(log), state.split.backbone, state.split.cut, start.compute(device))
         return start
 
     def _known_starts(self, robot: str) -> list[bytes]:

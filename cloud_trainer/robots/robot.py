@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +13,7 @@ from typing import Literal
 from broker.errors import MalformedMessage, StorageError
 from broker.wire.codec import pack
 from broker.wire.messages import RobotMetrics, RobotState, TrainerMetrics
+from cloud_trainer.logs import is_shared, log_of
 from cloud_trainer.robots.entry import Preparation, goes_on
 from cloud_trainer.robots.intake import Intake
 from cloud_trainer.robots.network_training import NetworkTraining
@@ -50,12 +51,14 @@ class Robot:
     against. prepared: how a session for ``state`` starts, which is not entered yet. start_entered: the last start that
     this process entered, which the session may not have come to. refused: why this state cannot be trained for. waits:
     what preparing waits for. since, heard, fed: monotonic time of the first message, of the last one, and of the last
-    one that had anything to train on. dropped: messages that were dropped unread. told: what others were.
+    one that had anything to train on. dropped: messages that were dropped unread. apart: as in `why_apart`. told: what
+    others were.
     """
 
-    def __init__(self, name: str, training: NetworkTraining, *, most_classes: int, since: float = 0.0) -> None:
+    def __init__(self, name: str, trainings: Mapping[str, NetworkTraining], since: float = 0.0) -> None:
+        """trainings: of all logs, by name, the robot's own among them."""
         self.name = name
-        self.training = training
+        self.training = trainings[name]
         self.state: RobotState | None = None
         self.online = False
         self.entered: RobotState | None = None
@@ -72,8 +75,9 @@ class Robot:
         self.fed = 0.0
         self.dropped = 0
         self.metrics: RobotMetrics | None = None
-        self._most_classes = most_classes
+        self.apart = ""
         self.told = Told()
+        self._trainings = trainings
 
     # What it says
 
@@ -89,7 +93,7 @@ class Robot:
         if self.state is None or self.state.boot != state.boot:
             self.say(state)
             return True
-        if self.state.split != state.split:
+        if (self.state.split, self.state.front) != (state.split, state.front):
             raise MalformedMessage("it changed its split while it ran")
         if self.entered != state:
             self.state = state  # more of its edits may have been taken meanwhile, by the trainer before this one
@@ -148,13 +152,25 @@ class Robot:
         return not self._goes_on and (self.prepared is None or self.prepared.state != self.state)
 
     @property
+    def log(self) -> str:
+        """The name of the log that its state belongs to."""
+        return log_of(self.name, self.state) if self.state else self.training.log
+
+    @property
     def _goes_on(self) -> bool:
-        return self.entered is not None and self.state is not None and goes_on(self.state, self.entered)
+        """Whether there is the network that its state belongs to, and it is at work."""
+        if self.state is None:
+            return False
+        if is_shared(self.log):
+            shared = self._trainings.get(self.log)
+            return shared is not None and not shared.rests
+        return self.entered is not None and self.training.log == self.name and goes_on(self.state, self.entered)
 
     @property
     def _may_enter(self) -> bool:
         """Whether its state may enter its log: not behind what cannot be trained on, unless it begins anew."""
-        return not self.training.stuck or (self.training.too_costly and not self._goes_on)
+        its = self._trainings.get(self.log)
+        return its is None or not its.stuck or (its.too_costly and not self._goes_on)
 
     @property
     def enters(self) -> bool:
@@ -163,7 +179,7 @@ class Robot:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether its state begins a network."""
+        """Whether its state begins a network, or wakes one."""
         return self.prepared is not None and self.prepared.state == self.state
 
     def note(self, prepared: Preparation) -> None:
@@ -173,7 +189,7 @@ class Robot:
         if prepared.refused:
             self.refuse(prepared.refused)
         else:
-            self.prepared, self.waits = prepared if prepared.start else None, prepared.waits
+            self.prepared, self.waits = prepared if prepared.cost else None, prepared.waits
 
     def refuse(self, reason: str) -> None:
         """Take nothing of it, in this state of it, for a reason."""
@@ -183,11 +199,11 @@ class Robot:
     @contextmanager
     def entering(self) -> Iterator[None]:
         """Stay at the former entry where the disk does not take a new one."""
-        before = self.entered, self.intake
+        before = self.entered, self.intake, self.training
         try:
             yield
         except StorageError:
-            self.entered, self.intake = before
+            self.entered, self.intake, self.training = before
             raise
         if self.entered:
             self.boots.add(self.entered.boot)
@@ -198,33 +214,35 @@ class Robot:
         store.append(self.name, "rejoin", pack(self.state))
         self.entered = self.state
 
-    def begin(self, store: Store) -> None:
+    def join(self, training: NetworkTraining, intake: Intake, store: Store) -> None:
+        """Enter that it shares a network that others began, or itself. Nothing is committed. Raises StorageError."""
+        assert self.state is not None
+        self.prepared = None
+        store.append(training.log, "join", pack(self.state), self.name)
+        self.training, self.entered, self.intake = training, self.state, intake
+
+    def begin(self, training: NetworkTraining, intake: Intake, store: Store) -> None:
         """Enter that it begins the network that is prepared. Nothing is committed. Raises StorageError."""
         assert self.state is not None
         assert self.prepared is not None
         assert self.prepared.start is not None
         self.start_entered = replace(self.prepared.start, state=self.state).pack()
         self.prepared = None
-        event = store.append(self.name, "start", self.start_entered)
-        if self.training.too_costly:  # until the event is committed there is nothing to train on
-            self.training.begin_behind(event - 1)
-            self.training.stored[self.name] = self.training.trained[self.name]
-        self.entered, self.intake = self.state, Intake(self.state.split, most_classes=self._most_classes)
+        event = store.append(training.log, "start", self.start_entered, self.name)
+        if training.too_costly:  # until the event is committed there is nothing to train on
+            training.begin_behind(event - 1)
+            training.stored[self.name] = training.trained[self.name]
+        self.training, self.entered, self.intake = training, self.state, intake
 
     def resume(
-        self, states: list[RobotState], batches: Iterator[tuple[str, ...]], metrics: RobotMetrics | None
+        self, states: list[RobotState], training: NetworkTraining, intake: Intake, metrics: RobotMetrics | None
     ) -> None:
         """Know what the store has of it.
 
-        states: entered. batches: classes of each that the session has not come to. metrics: that it said last.
+        states: entered. training, intake: of the log that the last one belongs to. metrics: that it said last.
         """
-        self.metrics = metrics
+        self.training, self.intake, self.metrics = training, intake, metrics
         self.entered, self.boots = states[-1], {state.boot for state in states}
-        self.intake = Intake(self.entered.split, most_classes=self._most_classes)
-        self.intake.know(self.training.session.trainer.classes if self.training.session else ())
-        for classes in batches:
-            self.intake.know(classes)
-            self.training.stored[self.name] += 1
 
     # What others are told
 
@@ -267,6 +285,7 @@ class Robot:
                 messages_waiting=self.messages_waiting,
                 messages_rejected=self.quarantine.rejected,
                 quarantine=problem,
+                apart=self.apart,
             )
         if not boot or not problem:
             return None

@@ -23,9 +23,9 @@ class Standing:
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
-def standings(session: Session, before: Mapping[str, Standing]) -> dict[str, Standing]:
-    """Return how each robot's training stands, with the details of before."""
-    return {
+def standings(session: Session, before: Mapping[str, Standing], only: str = "") -> dict[str, Standing]:
+    """Return how each robot's training stands, with the details of before. only: the one that has changed, if one."""
+    now = {
         robot: Standing(
             metrics=session.figures(robot, messages_waiting=0, rejected=0, quarantine=""),
             split=session.split,
@@ -33,8 +33,9 @@ def standings(session: Session, before: Mapping[str, Standing]) -> dict[str, Sta
             by_class=before[robot].by_class if robot in before else {},
             confusion=before[robot].confusion if robot in before else {},
         )
-        for robot in session.members
+        for robot in ([only] if only in session.members else session.members)
     }
+    return {**before, **now}
 
 
 def detailed(session: Session, before: Mapping[str, Standing]) -> dict[str, Standing]:

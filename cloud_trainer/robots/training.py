@@ -9,6 +9,7 @@ a whole. What this thread finds out goes back through two queues.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from broker.wire.messages import RobotState
 from cloud_trainer.answering.answers import Answerer
 from cloud_trainer.answering.probes import Probes
 from cloud_trainer.config import TrainerConfig
+from cloud_trainer.logs import is_shared
 from cloud_trainer.robots.entry import Preparation, goes_on
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.session.session import Session
@@ -66,6 +68,7 @@ class Training:
         self._more = threading.Event()
         self._threads = torch.get_num_threads()
         self._began: float | None = None  # the present turn
+        self._noted: dict[str, int] = {}  # images of each robot at the last line of metrics
         self._rest_until = self._next_look = self._next_details = 0.0
         for robot in fleet.robots.values():
             robot.feed(time.monotonic())  # time to come back before what waits is trained on
@@ -120,9 +123,9 @@ class Training:
         To be called when the thread has ended.
         """
         until = time.monotonic() + SETTLING_SECONDS
-        for robot in self.fleet.robots:
+        for name in self.fleet.trainings:
             if (left := until - time.monotonic()) > 0:
-                self.fleet.settle(robot, left)
+                self.fleet.settle(name, left)
 
     def save(self) -> None:
         """Have all robots' checkpoints written, behind what is being trained on, and wait for that.
@@ -155,12 +158,12 @@ class Training:
         self.answerer.update(self._who_may_be_answered)
         self._prepare()
         now = time.monotonic()
-        robots = dict(self.fleet.robots)
-        training = any(one.training.session and now < one.fed + SILENCE_SECONDS for one in robots.values())
+        trainings, fed = dict(self.fleet.trainings), self.fleet.fed()
+        training = any(trainings[name].session and now < at + SILENCE_SECONDS for name, at in fed.items())
         timed = self.probes.time_next(self.fleet.room.left, training=training, may_ask=self._may_ask)
-        for robot in robots.values():
-            silent = now > robot.fed + SILENCE_SECONDS
-            robot.training.finish_idle(lambda: not self.fleet.next_to_train(), silent=silent)
+        for name, one in trainings.items():
+            silent = now > fed.get(name, -math.inf) + SILENCE_SECONDS
+            one.finish_idle(lambda: not self.fleet.next_to_train(), silent=silent, deserted=name not in fed)
         if now >= self._next_look:
             self._next_look = now + ROOM_SECONDS
             self.full = self.fleet.make_room()
@@ -168,16 +171,16 @@ class Training:
             self._folder.disk.remind()
         if now >= self._next_details:
             self._next_details = now + DETAILS_SECONDS
-            for robot in robots.values():
-                robot.training.note_details()
+            for one in trainings.values():
+                one.note_details()
         self._began = None
         return timed or bool(self.fleet.next_to_train())
 
     def _save_if_asked(self) -> None:
         if not self._saves:
             return
-        for name, robot in dict(self.fleet.robots).items():
-            robot.training.finish_event()
+        for name, training in dict(self.fleet.trainings).items():
+            training.finish_event()
             self.fleet.save(name)
         while self._saves:
             self._saves.popleft().set()
@@ -200,35 +203,44 @@ class Training:
         due = self._wanted and time.monotonic() >= self._rest_until
         return bool(due or self.prepared or self.reports or self.fleet.next_to_train())
 
-    def _train(self, robot: str) -> None:
-        training = self.fleet.robots[robot].training
+    def _train(self, name: str) -> None:
+        training = self.fleet.trainings[name]
         steps = training.steps
-        if problem := self.fleet.train(robot):
-            self.reports.append((robot, problem))
+        if problem := self.fleet.train(name):
+            self.reports.append((problem.robot, problem.reason))
         if training.session and training.steps > steps:
-            self._note(robot, training.session)
+            self._note(training.session)
 
-    def _note(self, robot: str, session: Session) -> None:
-        its = session.members[robot].prequential
-        self._folder.add_metrics(
-            robot=robot,
-            images=its.count,
-            classes=len(session.trainer.classes),
-            cloud_loss=session.network.loss,
-            cloud_prequential=its.overall,
-            cloud_recent=its.recent,
-        )
+    def _note(self, session: Session) -> None:
+        """Write down how training on each robot's samples stands, where any were learned from."""
+        for robot, member in session.members.items():
+            its = member.prequential
+            if is_shared(session.log) and its.count == self._noted.get(robot):
+                continue
+            self._noted[robot] = its.count
+            self._folder.add_metrics(
+                robot=robot,
+                images=its.count,
+                classes=len(session.trainer.classes),
+                cloud_loss=session.network.loss,
+                cloud_prequential=its.overall,
+                cloud_recent=its.recent,
+            )
 
     def _who_may_be_answered(self, robot: str) -> tuple[Session, frozenset[str]] | None:
         """Return the session that answers a robot's asks, and the boots whose front belongs to it; None for neither."""
         its = self.fleet.robots.get(robot)
-        session = its.training.session if its else None
-        if its is None or session is None or its.state is None or its.is_shut_out(time.monotonic()):
+        if its is None or its.state is None or its.is_shut_out(time.monotonic()):
             return None
-        # A robot that only asks enters nothing into the log.
-        entered = session.members[robot].state
-        newest = {its.state.boot} if goes_on(its.state, entered) else set()
-        return session, frozenset({entered.boot, *newest})
+        # A robot that only asks enters nothing into a log.
+        shared = self.fleet.trainings.get(its.log) if is_shared(its.log) else None
+        session = (shared or its.training).session
+        if session is None:
+            return None
+        member = session.members.get(robot)
+        belongs = shared or (member and goes_on(its.state, member.state))
+        newest = {its.state.boot} if belongs else set()
+        return session, frozenset(newest | ({member.state.boot} if member else set()))
 
     def _may_ask(self, robot: str) -> bool:
         its = self.fleet.robots.get(robot)

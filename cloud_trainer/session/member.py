@@ -31,6 +31,7 @@ class MemberState:
     messages_trained: int
     progress: float | None
     began_at: int | None
+    taught: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Member:
 
     number: of the robot in its session, from 0. state: the last in the log. wipes: what of its log to overwrite.
     prequential, rounds: of its samples alone. progress: of its newest batch. began_at: the first version that came of
-    its present process.
+    its present process. taught: classes that it sent samples of to learn from, in order.
     """
 
     def __init__(self, robot: str, number: int, state: RobotState) -> None:
@@ -60,6 +61,7 @@ class Member:
         self.messages_trained = 0
         self.progress: float | None = None
         self.began_at: int | None = None
+        self.taught: dict[str, None] = {}
 
     def take(self, batch: InflatedBatch, event: int, version: int) -> Arrived:
         """Take in a batch that is an event, encoded by that version of the robot's segment."""
@@ -70,6 +72,7 @@ class Member:
         gone: set[int] = set()
         for row, (name, sample) in enumerate(zip(self.edits.names_now(message), message.samples.tolist(), strict=True)):
             if name:
+                self.taught[name] = None
                 ref = SampleRef(event, row, sample, message.session, version, self.number)
                 waiting.append(Waiting(name=name, ref=ref, activation=one_sample(batch.quantized, row)))
                 continue
@@ -77,6 +80,12 @@ class Member:
             if sample and not message.again:
                 gone.add(sample)
         return Arrived(waiting=waiting, gone=gone)
+
+    def rename(self, old: str, new: str) -> None:
+        """Have taught a class under another name, if at all."""
+        if old in self.taught:
+            del self.taught[old]
+            self.taught[new] = None
 
     def rejoin(self, state: RobotState) -> None:
         """Take in the state of another process of the robot, or of the same one that knows more of its edits."""
@@ -115,6 +124,7 @@ class Member:
             messages_trained=self.messages_trained,
             progress=self.progress,
             began_at=self.began_at,
+            taught=list(self.taught),
         )
 
     def restore(self, saved: MemberState) -> None:
@@ -123,3 +133,4 @@ class Member:
         self.edits.restore(saved.edits)
         self.rounds.restore(saved.rounds)
         self.messages_trained, self.progress, self.began_at = saved.messages_trained, saved.progress, saved.began_at
+        self.taught = dict.fromkeys(saved.taught)

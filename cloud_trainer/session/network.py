@@ -30,8 +30,8 @@ class Network:
     """Learns in steps of its own size.
 
     batch: samples in a step, fresh and rehearsed together. How many a message holds follows the link; how many a
-    step takes follows the optimizer. loss: of the last step. problem: why samples could not be learned from.
-    idle_steps: taken since the last fresh sample.
+    step takes follows the optimizer. loss: of the last step. problem: why samples could not be learned from; blamed:
+    the number of the robot whose they are. idle_steps: taken since the last fresh sample.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Network:
         self.batch = batch
         self.loss: float | None = None
         self.problem = ""
+        self.blamed = 0
         self.idle_steps = 0
         self.waiting = WaitingSamples()
         self.memory = SampleMemory(memory, seed)
@@ -99,7 +100,7 @@ class Network:
         """Leave re-encoded samples, the first so many, to idle rehearsal: no step is waiting for them."""
         for one in take(self.waiting.re_encoded, count):
             self.memory.add(one.name, one.ref)
-            self._owe(1)
+            self.owe(1)
             if self.still:
                 self.still.unfitted += 1
 
@@ -108,7 +109,8 @@ class Network:
         self.memory.forget(gone)
         self.waiting.give_up(gone)
 
-    def _owe(self, samples: int) -> None:
+    def owe(self, samples: int) -> None:
+        """Note that idle rehearsal is owed for so many samples more."""
         self._unrehearsed = min(self._unrehearsed + samples, MAX_UNREHEARSED)
 
     # Steps
@@ -130,13 +132,21 @@ class Network:
         samples = [one.activation for one in fresh + re_encoded] + self.stored.at([ref for _, ref in stored])
         step = self._learn(samples, names, fresh=len(fresh), progress=progress)
         if step is None:
+            self._put_back(fresh, re_encoded)
             return []
         self.loss = step.loss
         self.idle_steps = 0
-        self._owe(len(fresh))
+        self.owe(len(fresh))
         for one in fresh + re_encoded:
             self.memory.add(one.name, one.ref)
         return _learned(fresh, step.correct.tolist())
+
+    def _put_back(self, fresh: list[Waiting], re_encoded: list[Waiting]) -> None:
+        """Let samples that no step could learn from wait again, but for those of the robot whose values are largest."""
+        largest = max((*fresh, *re_encoded), key=lambda one: float(np.abs(dequantize(one.activation)).max()))
+        self.blamed = largest.ref.member
+        for queue, taken in ((self.waiting.fresh, fresh), (self.waiting.re_encoded, re_encoded)):
+            queue[:0] = [one for one in taken if one.ref.member != self.blamed]
 
     def rehearse(self, progress: float) -> bool:
         """Take one step on stored samples alone; False where there are none, or they would make weights infinite."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from bisect import insort
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -180,24 +180,31 @@ class SampleMemory:
         # Among equal classes their order decides which gives one up, so leave none without places.
         self._classes = {name: its for name, its in self._classes.items() if its.refs}
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a class another name, which may be that of another class."""
+    def rename(self, old: str, new: str, member: int = 0) -> None:
+        """Give a robot's samples of a class another name, which may be that of another class."""
         if old == new or old not in self._classes:
             return
-        both = [*self._classes.pop(old).in_order(), *self._classes.pop(new, _OneClass()).in_order()]
-        its = self._classes[new] = _OneClass()
-        for ref in sorted(both, key=lambda one: one.version):
-            its.add(ref)
+        former = self._classes[old].in_order()
+        moved = [one for one in former if one.member == member]
+        if former and not moved:
+            return
+        del self._classes[old]
+        if stay := [one for one in former if one.member != member]:
+            self._classes[old] = _filled(stay)
+        both = [*moved, *self._classes.pop(new, _OneClass()).in_order()]
+        self._classes[new] = _filled(sorted(both, key=lambda one: one.version))
+        for ref in moved:
             if ref.sample:
                 self._numbered[ref.name] = (new, ref)
 
-    def begin_run(self) -> None:
-        """Keep what is here beside what another run of the robot will send, which counts everything from 1 again."""
+    def begin_run(self, member: int = 0) -> None:
+        """Keep a robot's samples beside what another run of it will send, which counts everything from 1 again."""
         self.go_back(-1)
-        self._numbered.clear()
+        self._numbered = {name: its for name, its in self._numbered.items() if name[0] != member}
         for its in self._classes.values():
             for ref in its.refs:
-                ref.sample, ref.session = 0, 0
+                if ref.member == member:
+                    ref.sample, ref.session = 0, 0
 
     def go_back(self, version: int) -> None:
         """Let nothing count as newer than that: the robot was killed, and its segment has lost the steps behind it.
@@ -239,3 +246,11 @@ class SampleMemory:
         its.remove(ref)
         self._numbered.pop(ref.name, None)
         self._count -= 1
+
+
+def _filled(refs: Iterable[SampleRef]) -> _OneClass:
+    """Return a class with those places. refs: in the order of their versions."""
+    its = _OneClass()
+    for ref in refs:
+        its.add(ref)
+    return its

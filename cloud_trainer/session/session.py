@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 
+from broker.errors import MalformedMessage
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, RobotState, SplitSpec, TrainerMetrics
+from cloud_trainer.logs import fleet_of, is_shared
 from cloud_trainer.session.batches import InflatedBatch
 from cloud_trainer.session.member import Member
-from cloud_trainer.session.network import Network
+from cloud_trainer.session.network import MAX_UNREHEARSED, Network
 from cloud_trainer.session.rehearsal import Rehearsal
 from cloud_trainer.session.sample_memory import SampleRef
 from cloud_trainer.session.session_state import SessionState
@@ -23,26 +26,32 @@ Work = Iterator[None]
 class Session:
     """Trains on a log, event by event, and keeps the metrics.
 
-    network: that learns. members: robots whose samples it learns from, by name. cursor: the last event that was done.
+    log: its name. network: that learns. members: robots whose samples it learns from, by name, in the order in which
+    they came. cursor: the last event that was done.
 
     Everything in here follows from the log and the seed. What depends on the time or on chance enters as an event.
     """
 
     def __init__(
         self,
-        robot: str,
+        log: str,
         state: RobotState,
         trainer: CloudTrainer,
         *,
+        robot: str = "",
         batch: int,
         memory: int,
         seed: int,
         read: Callable[[int], bytes],
         still: bool = False,
     ) -> None:
-        """batch, memory, seed, read, still: as of `Network`."""
+        """state: of the robot whose start began the log; robot: its name, where several share the log.
+
+        batch, memory, seed, read, still: as of `Network`.
+        """
+        self.log = log
         self.network = Network(trainer, batch=batch, memory=memory, seed=seed, read=read, still=still)
-        self.members = {robot: Member(robot, 0, state)}
+        self.members = {robot or log: Member(robot or log, 0, state)}
         self.cursor = 0
         self.began_alike: bool | None = None  # with the pretrained weights that the robot told of
         self.is_torn = False  # an event was broken off: what is in here belongs to no place of the log
@@ -74,6 +83,17 @@ class Session:
         return self.network.problem
 
     @property
+    def blamed(self) -> str:
+        """The robot whose samples that was about."""
+        return list(self.members)[self.network.blamed]
+
+    @property
+    def held_out(self) -> tuple[int, int]:
+        """How many held-out samples of all robots' newest tests were named right, and how many there were."""
+        tests = [one.rounds.newest for one in self.members.values()]
+        return sum(one.right for one in tests), sum(one.count for one in tests)
+
+    @property
     def oldest_needed(self) -> int:
         """The id of the first event that training on the rest of the log still needs, apart from rehearsal."""
         return int(min(self.cursor + 1, self.network.waiting.oldest_event))
@@ -92,11 +112,13 @@ class Session:
         """
         self.network.problem = ""
         self.is_torn = True
-        member = self.members[event.robot]
+        member = self.members.get(event.robot)
+        if member:
+            self.network.blamed = member.number
         match event.kind:
-            case "batch":
+            case "batch" if member:
                 yield from self._take(member, batch or InflatedBatch.read(event.payload), event.id)
-            case "edit":
+            case "edit" if member:
                 for edit in member.edits.take(unpack_as(ClassEdit, event.payload)):
                     self._edit(member, edit)
                     if edit.change == "forget":
@@ -106,20 +128,22 @@ class Session:
                 yield from self._flush()
             case "rehearse" | "settle":
                 yield from self._rehearse(Rehearsal.unpack(event.kind, event.payload))
-            case "rejoin":
+            case "rejoin" | "join":
                 yield from self._flush()
-                self._rejoin(member, unpack_as(RobotState, event.payload))
-            case "forget":
+                self._join(event.robot, unpack_as(RobotState, event.payload))
+            case "forget" if member:
                 up_to = int(event.payload)
-                self.network.memory.forget(lambda _, ref: ref.event <= up_to)
+                self.network.memory.forget(lambda _, ref: member.owns(ref) and ref.event <= up_to)
                 member.rounds.forget(up_to)
+            case _:
+                raise MalformedMessage(f"event {event.id} ({event.kind}) is of robot {event.robot!r}, which never came")
         self.cursor = event.id
         self.is_torn = False
 
     def figures(self, robot: str, *, messages_waiting: int, rejected: int, quarantine: str) -> TrainerMetrics:
         """Return how the session is doing with a robot's samples. The parameters are what only its caller knows."""
         member = self.members[robot]
-        return TrainerMetrics(
+        its = TrainerMetrics(
             robot=robot,
             boot=member.state.boot,
             images=member.prequential.count,
@@ -135,6 +159,18 @@ class Session:
             messages_rejected=rejected,
             quarantine=quarantine,
             began_alike=self.began_alike,
+        )
+        if not is_shared(self.log):
+            return its
+        right, tested = self.held_out
+        return replace(
+            its,
+            classes=sum(name in member.taught for name in self.trainer.classes),
+            fleet=fleet_of(self.log),
+            fleet_robots=len(self.members),
+            fleet_classes=its.classes,
+            fleet_images=self.images,
+            fleet_accuracy=right / tested if tested else None,
         )
 
     def checkpoint(self) -> SessionState:
@@ -193,8 +229,11 @@ class Session:
     def _version_of(self, member: Member, batch: ActivationBatch) -> int:
         """Return the segment that encoded a batch, as the robot's present process counts its steps.
 
-        A killed robot goes on from its checkpoint, with fewer steps than its last messages before have told of.
+        A killed robot goes on from its checkpoint, with fewer steps than its last messages before have told of. Of
+        robots that share a network none has a segment that changes.
         """
+        if is_shared(self.log):
+            return 0
         began_at = member.began_at
         if batch.boot != member.state.boot:
             return batch.edge_version if began_at is None else min(batch.edge_version, began_at)
@@ -204,9 +243,10 @@ class Session:
             self.network.waiting.go_back(batch.edge_version)
         return batch.edge_version
 
-    def _rejoin(self, member: Member, state: RobotState) -> None:
+    def _join(self, robot: str, state: RobotState) -> None:
+        member = self.members.setdefault(robot, Member(robot, len(self.members), state))
         if state.run != member.state.run:
-            self.network.memory.begin_run()  # so lessons of the former run cannot be taken back any more
+            self.network.memory.begin_run(member.number)  # so lessons of the former run cannot be taken back any more
         member.rejoin(state)
 
     def _tidy(self) -> None:
@@ -223,8 +263,8 @@ class Session:
 
     @property
     def _progress(self) -> float | None:
-        """How much of the stream is over."""
-        return next(iter(self.members.values())).progress
+        """How much of the stream is over. That of a fleet has no end."""
+        return None if is_shared(self.log) else next(iter(self.members.values())).progress
 
     def _step(self) -> None:
         learned = self.network.step(self._rehearse_each, self._progress)
@@ -287,15 +327,12 @@ class Session:
     # Class edits
 
     def _edit(self, member: Member, edit: ClassEdit) -> None:
-        """Do to what is here already what `ClassEdits` does to what comes later."""
+        """Do to what is here already of a robot what `ClassEdits` does to what comes later."""
         network = self.network
         if network.still:
             network.idle_steps = 0  # the rest has to make up for what the class leaves behind
         if edit.change == "rename":
-            member.rounds.rename(edit.name, edit.to, merged=edit.to in self.trainer.classes)
-            self.trainer.learner.rename(edit.name, edit.to)
-            network.memory.rename(edit.name, edit.to)
-            network.waiting.rename(edit.name, edit.to)
+            self._rename(member, edit.name, edit.to)
             return
         if edit.change == "undo":
 
@@ -304,6 +341,22 @@ class Session:
 
             network.give_up(is_undone)
         if edit.name:
-            self.trainer.learner.remove(edit.name)
+            if not self._others_taught(member, edit.name):
+                self.trainer.learner.remove(edit.name)
+            member.taught.pop(edit.name, None)
             member.rounds.remove(edit.name)
-            network.give_up(lambda name, ref: name == edit.name)
+            network.give_up(lambda name, ref: name == edit.name and member.owns(ref))
+
+    def _rename(self, member: Member, old: str, new: str) -> None:
+        network, known = self.network, member.taught if is_shared(self.log) else self.trainer.classes
+        member.rounds.rename(old, new, merged=new in known)
+        if self._others_taught(member, old):  # the row stays theirs, and rehearsal makes one of the new name
+            network.owe(MAX_UNREHEARSED)
+        else:
+            self.trainer.learner.rename(old, new)
+        member.rename(old, new)
+        network.memory.rename(old, new, member.number)
+        network.waiting.rename(old, new, member.number)
+
+    def _others_taught(self, member: Member, name: str) -> bool:
+        return any(name in one.taught for one in self.members.values() if one is not member)

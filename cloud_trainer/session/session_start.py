@@ -16,6 +16,7 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
+from cloud_trainer.logs import is_shared, title
 from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.still_learning import most_kept
@@ -30,7 +31,7 @@ from hierarchy.runtime.settings import is_weights_file
 from hierarchy.schedule import NO_WARM_UP, WARM_UP_STEPS
 from hierarchy.weights_file import weights_digest
 
-log = logging.getLogger("cloud-trainer")
+logger = logging.getLogger("cloud-trainer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class SessionStart:
 
 
 def new_start(
-    robot: str,
+    log: str,
     state: RobotState,
     settings: TrainingSettings,
     device: torch.device,
@@ -75,21 +76,21 @@ def new_start(
     known: Iterable[bytes],
     room: int,
 ) -> SessionStart:
-    """Return what to enter for a robot that starts a network, which is built on trial.
+    """Return what to enter for a robot that starts a network, which is built on trial. log: that it begins with it.
 
     The fastest way to compute is measured, unless it is known from a start of the same network, or what measuring takes
     beside the network does not fit into room, in bytes. known: payloads of starts on this machine, of this robot or
     others, for whom the measurement would hold everything up. Raises ConfigError where the network cannot be trained.
     """
-    segment, run = _build(robot, state, settings, device)
-    alike = None if run else _began_alike(robot, state, segment)
+    segment, run = _build(log, state, settings, device)
+    alike = None if run else _began_alike(log, state, segment)
     # Behind a bottleneck of a small image the rest has to learn the expansion: both begin as random ones.
     whole = not state.split.bottleneck or state.split.image_size > SMALL_IMAGE
     still = state.still and whole and bool(alike or run)
-    if run and run not in {state.run, state.former}:
-        log.warning(
-            "robot %s: its network in --weights %s was trained behind another front than it has now",
-            robot,
+    if run and run not in {state.run, state.former} and not is_shared(log):
+        logger.warning(
+            "%s: its network in --weights %s was trained behind another front than it has now",
+            title(log),
             settings.weights,
         )
     for before in map(SessionStart.unpack, known):
@@ -103,38 +104,40 @@ def new_start(
     return SessionStart(state=state, **compute.settings, began_alike=alike, still=still)
 
 
-def _began_alike(robot: str, state: RobotState, segment: CloudSegment) -> bool | None:
+def _began_alike(log: str, state: RobotState, segment: CloudSegment) -> bool | None:
     """Say whether both ends begin with the same pretrained weights; None where the robot has none."""
     if not state.weights_digest:
         return None
     alike = weights_digest(segment.rest) == state.weights_digest
     if not alike:
-        log.warning(
-            "robot %s began with other pretrained weights than its network here: start this trainer with the file that "
+        logger.warning(
+            "%s began with other pretrained weights than its network here: start this trainer with the file that "
             "the robot has, --weights FILE, and the robot with a new --run-dir",
-            robot,
+            title(log),
         )
     return alike
 
 
 def open_session(
-    robot: str,
+    log: str,
     start: SessionStart,
     settings: TrainingSettings,
     device: torch.device,
     read: Callable[[int], bytes],
     *,
+    robot: str = "",
     restored: bool = False,
 ) -> Session:
     """Return a session at the beginning of its training.
 
+    robot: whose start it is, where several share the log.
     restored: a checkpoint's weights are about to replace those that the network began with, which may be gone by now.
     Raises ConfigError where it cannot be trained.
     """
     state, began, weights = start.state, start.state, settings
     if restored:
         began, weights = replace(began, weights="none", rest_weights="none"), replace(weights, weights="none")
-    segment, _ = _build(robot, began, weights, device)
+    segment, _ = _build(log, began, weights, device)
     segment.stands_still = start.still
     trainer = CloudTrainer(
         segment,
@@ -145,9 +148,10 @@ def open_session(
     )
     most = most_kept(segment.head.weight.shape[1]) if start.still else settings.rehearse_from
     session = Session(
-        robot,
+        log,
         state,
         trainer,
+        robot=robot,
         batch=settings.batch,
         memory=min(settings.rehearse_from, most),
         seed=settings.seed,
@@ -158,14 +162,14 @@ def open_session(
     return session
 
 
-def _build(robot: str, state: RobotState, settings: TrainingSettings, device: torch.device) -> tuple[CloudSegment, str]:
-    """Return a robot's network with the weights that it starts from, and the run whose they are, empty for none."""
+def _build(log: str, state: RobotState, settings: TrainingSettings, device: torch.device) -> tuple[CloudSegment, str]:
+    """Return a log's network with the weights that it starts from, and the run whose they are, empty for none."""
     run = ""
     with TorchRandom(settings.seed, device):
-        segment = CloudSegment(state.split, weights=_initial(robot, state, settings))
+        segment = CloudSegment(state.split, weights=_initial(log, state, settings))
         if settings.weights != "none" and not is_weights_file(settings.weights):
             saved = load_checkpoint(
-                _checkpoint_in(typed_path(settings.weights), robot),
+                _checkpoint_in(typed_path(settings.weights), log),
                 LAYOUT,
                 "--weights FOLDER needs one for each robot's name",
             )
@@ -177,17 +181,17 @@ def _build(robot: str, state: RobotState, settings: TrainingSettings, device: to
     return segment, run
 
 
-def _initial(robot: str, state: RobotState, settings: TrainingSettings) -> Weights:
+def _initial(log: str, state: RobotState, settings: TrainingSettings) -> Weights:
     """Return what the network begins with before a former run's weights replace it, if they do."""
     begins = begins_with(state)
     if begins != "file":
         return "default" if begins == "default" else "none"
     if is_weights_file(settings.weights):
         return typed_path(settings.weights)
-    log.warning(
-        "robot %s begins with weights of a file, and this trainer was not given one: its half begins with random "
+    logger.warning(
+        "%s begins with weights of a file, and this trainer was not given one: its half begins with random "
         "ones. Start the trainer with the same --weights FILE",
-        robot,
+        title(log),
     )
     return "none"
 
@@ -197,7 +201,7 @@ def begins_with(state: RobotState) -> str:
     return state.rest_weights if state.weights == "checkpoint" else state.weights
 
 
-def _checkpoint_in(run: Path, robot: str) -> Path:
-    """Return the folder of a robot's checkpoint in a trainer's run, whichever of its workers had the robot."""
-    places = [folder / "checkpoint" / robot for folder in (run, *worker_folders(run))]
+def _checkpoint_in(run: Path, log: str) -> Path:
+    """Return the folder of a log's checkpoint in a trainer's run, whichever of its workers had it."""
+    places = [folder / "checkpoint" / log for folder in (run, *worker_folders(run))]
     return next((place for place in places if (place / CHECKPOINT).exists()), places[0])

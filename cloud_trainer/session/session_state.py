@@ -87,4 +87,10 @@ def _one_member(old: dict[str, Any]) -> dict[str, Any]:
     return {**old, "members": [{"robot": "", **{name: old[name] for name in names}}]}
 
 
-LAYOUT = Layout(kind=SessionState, migrations=(_from_version_0, _one_member))
+def _taught_all(old: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 did not say what each robot taught; it had one, who taught all."""
+    classes = old["learner"]["classes"]
+    return {**old, "members": [{**one, "taught": classes} for one in old["members"]]}
+
+
+LAYOUT = Layout(kind=SessionState, migrations=(_from_version_0, _one_member, _taught_all))

@@ -6,6 +6,7 @@ restart, and the head is fitted to those of all samples at once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -96,8 +97,18 @@ class StillLearning:
         if len(self._kept) <= 2 * most_needed + SLACK:
             return
         needed = {(ref.event, ref.row) for ref in [*(ref for _, ref in self._memory.all()), *waiting]}
-        whole = set(tests)
+        whole = self._tested_again(tests)
         self._kept = {place: one for place, one in self._kept.items() if place in needed or place[0] in whole}
+
+    def _tested_again(self, tests: Sequence[int]) -> set[int]:
+        """Return the events of tests whose features are kept: of one robot all, of many as many samples at most."""
+        rows, whole, left = Counter(event for event, _ in self._kept), set[int](), MAX_TESTED_AGAIN
+        for event in tests:
+            if left <= 0:
+                break
+            whole.add(event)
+            left -= rows[event]
+        return whole
 
     def _of(self, refs: Sequence[SampleRef]) -> NDArray[np.float16]:
         # Behind a restart they are computed once more: here, as a large network takes minutes for all of them.

@@ -54,10 +54,14 @@ class WaitingSamples:
         for one in self.fresh + self.re_encoded:
             one.ref.version = min(one.ref.version, version)
 
-    def rename(self, old: str, new: str) -> None:
-        """Give a class another name."""
+    def rename(self, old: str, new: str, member: int = 0) -> None:
+        """Give a robot's samples of a class another name."""
+
+        def renamed(one: Waiting) -> Waiting:
+            return replace(one, name=new) if (one.name, one.ref.member) == (old, member) else one
+
         for queue in (self.fresh, self.re_encoded):
-            queue[:] = [replace(one, name=new) if one.name == old else one for one in queue]
+            queue[:] = [renamed(one) for one in queue]
 
     def give_up(self, gone: Callable[[str, SampleRef], bool]) -> None:
         """Let go of the samples that are gone, by their class names and places."""

@@ -82,13 +82,15 @@ class DatabaseLayout:
     """The versions of one kind of sqlite file.
 
     application: number that tells these files from those of other programs. tables: SQL that makes the newest version.
-    migrations: SQL that makes of a version the next, for each of the older ones that are taken up.
+    migrations: SQL that makes of a version the next, for each of the older ones that are taken up. views: SQL that
+    lets a version be read as the newest, where it must stay as it is.
     """
 
     application: int
     version: int
     tables: str
     migrations: Mapping[int, str] = field(default_factory=dict)
+    views: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def creation(self) -> str:
@@ -112,7 +114,9 @@ class DatabaseLayout:
             raise newer(path, _signed_by(database), version, self.version)
         if application != self.application or version not in {self.version, *self.migrations}:
             raise ConfigError(otherwise)
-        if version < self.version and not reading:
+        if reading:
+            database.executescript(self.views.get(version, ""))
+        elif version < self.version:
             steps = "".join(self.migrations[number] for number in range(version, self.version))
             database.executescript(f"BEGIN IMMEDIATE; {steps} {self._signature} COMMIT;")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +24,14 @@ from broker.security.tls import credentials_for
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.wire.quantize import Quantized, pack_activations
 from hierarchy.device import Compute, choose_device, set_threads
-from hierarchy.edge import EdgeSegment, still_encoder
+from hierarchy.edge import EdgeSegment, front_digest, still_encoder
 from hierarchy.evaluation import RECENT
 from hierarchy.runtime.checkpoint import write_json
 from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import can_draw
 from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
-from robot_edge.evaluation.saved_run import load_run, saved_settings
+from robot_edge.evaluation.saved_run import SavedRun, load_run, saved_settings
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.predictor import ExitPrediction, Predictor
 from robot_edge.learning.frame_memory import encodings_in
@@ -123,7 +124,7 @@ def name_frames(
             f"attack on it finds little enough for --privacy {run.network.privacy}. To ask the cloud would send what "
             "the front makes of these frames: leave out --broker, or let the run go on first"
         )
-    with _cloud(config, run, split, saved.edits, stop) as ask, RunProgress(source.length, "frames") as progress:
+    with _cloud(config, run, loaded, stop) as ask, RunProgress(source.length, "frames") as progress:
         while not stop.made and (frame := source.next()) is not None:
             taken_at = time.monotonic()
             says = predictor.predict(framing.input(frame.image))
@@ -223,9 +224,7 @@ def _result_of(label: str, says: ExitPrediction, answered: tuple[Answer, float] 
 
 
 @contextmanager
-def _cloud(
-    config: EvaluateConfig, run: RobotConfig, split: SplitSpec, edits: int, stop: StopRequest
-) -> Iterator[AskCloud | None]:
+def _cloud(config: EvaluateConfig, run: RobotConfig, loaded: SavedRun, stop: StopRequest) -> Iterator[AskCloud | None]:
     """Connect as the robot, where there is a broker, and return what asks the cloud. Raises ConfigError, NameTaken."""
     if not config.broker:
         yield None
@@ -242,19 +241,28 @@ def _cloud(
         boot=secrets.token_hex(8),
         run=identity.run,
         former=identity.former,
-        edits=edits,
+        edits=loaded.checkpoint.edits,
         started=time.time(),
         online=True,
-        split=split,
+        split=loaded.split,
         weights="checkpoint",  # so the trainer knows that its network for this run is meant
         rehearse=run.rehearsed_per_fresh,
+        **_of_fleet(run.fleet, loaded),
     )
     with tempfile.TemporaryDirectory() as folder, closing(open_outbox(run, Path(folder), state.boot)) as outbox:
         broker = connect(config.broker, run.robot, will=will(run.robot, state), credentials=credentials, keys=keys)
         link = named(broker, names)
         line = CloudLine(link, run.robot)
         with closing(Uplink(link, run.robot, state, outbox, names=names)) as uplink:
-            yield _Asker(uplink, line, split, state.boot, config, stop)
+            yield _Asker(uplink, line, loaded.split, state.boot, config, stop)
+
+
+def _of_fleet(fleet: str, loaded: SavedRun) -> dict[str, Any]:
+    """Return what tells the trainer which fleet's half answers, where the run has one."""
+    segment = loaded.segment
+    if not (fleet and segment.stands_still):
+        return {}
+    return {"fleet": fleet, "still": True, "front": front_digest(segment.state_dict(), loaded.split)}
 
 
 @dataclass(eq=False)

@@ -32,6 +32,10 @@ class RobotConfig:
 
     robot: str = "robot"
     """This robot's name; no other robot at the broker may have it."""
+    fleet: str = ""
+    """The fleet that this robot belongs to, 1 to 64 letters, digits, '-' and '_'. Robots of one fleet with one front
+    that stands still train one half of the network in the cloud: a class taught to one is known to all when they ask
+    (docs/how-to/teach-a-fleet.md). Default: none, the cloud's half is the robot's own."""
     run_dir: str = ""
     """Folder for outbox, checkpoint, metrics, curves and summary. A run in it that was stopped or killed goes on.
     Default: runs/ROBOT-DATE-TIME."""
@@ -52,6 +56,8 @@ class RobotConfig:
 
     def __post_init__(self) -> None:
         check_name(self.robot, "--robot")
+        if self.fleet:
+            check_name(self.fleet, "--fleet")
         check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, DRAWN, SEEDS - 1)
         if self.network.weights in {"auto", "none"} and not self._may_begin_pretrained:

@@ -23,6 +23,7 @@ FREE = {
     "names_key",  # a file that may have moved; which key it holds is in run.json
     "payload_key",
     "run_dir",
+    "fleet",
     "when_full",
     "outbox_mb",
     "durable",

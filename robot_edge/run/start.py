@@ -31,7 +31,7 @@ from broker.wire.activations import samples_per_message
 from broker.wire.messages import RobotState, SplitSpec, Weights
 from broker.wire.names import ClassNames
 from hierarchy.device import Compute, choose_device, set_threads
-from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute
+from hierarchy.edge import EdgeSegment, EdgeTrainer, fastest_compute, front_digest
 from hierarchy.hiding import Hiding
 from hierarchy.random_state import seed_torch
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
@@ -212,7 +212,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
         ready.files.write(folder.path)
         advice = without_checkpoint(folder.checkpoint)
         saved = load_checkpoint(folder.checkpoint, LAYOUT, advice) if ready.has_checkpoint else None
-        state = _introduction(ready, folder.path, outbox, boot, goes_on=saved is not None)
+        state = _introduction(ready, folder.path, outbox, boot, saved)
         link = _link(ready, state)
         with stop, closing(Uplink(link, config.robot, state, outbox, names=ready.names)) as uplink:
             page_model = PageModel(config.robot, uplink.commands) if page else None
@@ -263,9 +263,10 @@ def _link(ready: Ready, state: RobotState) -> Link:
     return link
 
 
-def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, *, goes_on: bool) -> RobotState:
-    """Return what the robot says of itself. goes_on: from a checkpoint."""
-    segment = ready.segment
+def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, saved: RobotCheckpoint | None) -> RobotState:
+    """Return what the robot says of itself. saved: the checkpoint that it goes on from."""
+    segment, fleet, goes_on = ready.segment, ready.config.fleet, saved is not None
+    weights = saved.trainer.learner.weights if saved else segment.state_dict()
     began = Beginning(ready.start, segment.rest_digest) if segment.stands_still else UNKNOWN
     identity = run_identity(folder, ready.config.network.weights, ready.names.fingerprint, began)
     if goes_on and outbox.is_new:
@@ -283,6 +284,8 @@ def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, *, goes
         weights_digest=segment.rest_digest or (identity.began.digest if segment.stands_still else ""),
         still=segment.stands_still,
         rest_weights=identity.began.weights if segment.stands_still else "none",
+        fleet=fleet,
+        front=front_digest(weights, ready.split) if fleet and segment.stands_still else "",
     )
 
 

@@ -67,7 +67,7 @@ def remembered(fleet: Fleet) -> dict[str, int]:
 
 
 def stored_names(fleet: Fleet) -> list[list[str]]:
-    return [unpack_as(ActivationBatch, payload).names for payload in fleet.store.batches_after("r1", 0)]
+    return [unpack_as(ActivationBatch, event.payload).names for event in fleet.store.batches_after("r1", 0)]
 
 
 def test_a_renamed_class_is_the_same_one(fleet: Fleet) -> None:

@@ -65,7 +65,7 @@ def test_a_checkpoint_from_before_the_end_is_compared_where_it_was_made(
     store = Store(run / STORE)
     store.append("r1", "flush")
     batch = batches(1, first=50)[0]
-    store.append_message("r1", batch.boot, batch.sequence, next(store.batches_after("r1", 0)))
+    store.append_message("r1", batch.boot, batch.sequence, next(store.batches_after("r1", 0)).payload)
     store.commit()
     store.close()
     assert replay(run / STORE, None, "cpu")
@@ -95,7 +95,8 @@ def test_another_figure_in_the_checkpoint_differs(run: Path) -> None:
 TWICE = """
 UPDATE events SET id = -(id + 1) WHERE id > 14;
 UPDATE events SET id = -id WHERE id < 0;
-INSERT INTO events SELECT 15, robot, kind, boot, 999, payload FROM events WHERE id = 14;
+INSERT INTO events (id, robot, kind, boot, sequence, payload)
+SELECT 15, robot, kind, boot, 999, payload FROM events WHERE id = 14;
 """
 
 

@@ -25,13 +25,16 @@ R1 = Path("checkpoint") / "r1"
 
 def test_nothing_is_lost_from_a_store(tmp_path: Path) -> None:
     path = golden_state("trainer", tmp_path) / STORE
-    queries = [f"SELECT * FROM {table}" for table in ("settings", "events", "metrics", "wiped", "forgotten")]
+    tables = dict.fromkeys(("settings", "metrics", "wiped", "forgotten"), "*")
+    tables["events"] = "id, robot, kind, boot, sequence, payload"  # its logs have names since
+    queries = [f"SELECT {columns} FROM {table}" for table, columns in tables.items()]
     file = sqlite3.connect(path)
     before = [file.execute(query).fetchall() for query in queries]
     file.close()
     only_read = Store(path)
     settings = TrainingSettings(**only_read.settings)
-    assert only_read.robots() == ["r1", "r2"]
+    assert only_read.robots() == only_read.logs() == ["r1", "r2"]
+    assert only_read.next_event("r2", 0) is not None, "it is read as it is"
     only_read.close()
     store = open_store(path, settings)
     assert [store._database.execute(query).fetchall() for query in queries] == before

@@ -149,7 +149,7 @@ def use_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget(store: Store, robot: str, up_to: int) -> None:
     """Delete a robot's batches up to an event."""
-    while store.forget_some(robot, up_to):
+    while store.forget_some(robot, robot, up_to):
         pass
 
 

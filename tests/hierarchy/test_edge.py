@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from broker.errors import Diverged
 from broker.wire.quantize import dequantize
 from hierarchy.device import Compute
-from hierarchy.edge import EdgeTrainer, fastest_compute, normalise
+from hierarchy.edge import EdgeTrainer, fastest_compute, front_digest, normalise
 from hierarchy.head import ROWS
 from hierarchy.input_spec import IMAGENET_DEVIATION, IMAGENET_MEAN
 from robot_edge.learning.segment import build_edge
@@ -271,3 +271,33 @@ def test_a_front_that_stands_still_stays_the_same_version(settings: dict[str, An
     edge.step(*batch(8, seed=1), fresh=8, progress=None)
     assert (edge.steps, edge.version) == (2, version)
     assert version or np.array_equal(encoded_by(edge), before)
+
+
+SMALL = {"backbone": "shufflenet_v2_x0_5", "cut": "stage3", "image_size": 32, "freeze": "all", "exit": "end"}
+
+
+def digest(seed: int = 0, **settings: Any) -> str:
+    torch.manual_seed(seed)
+    segment, split, _ = build_edge(RobotConfig.from_flags(source="sim:", **{**SMALL, **settings}).network)
+    whole = front_digest(segment.state_dict(), split)
+    with torch.no_grad():
+        segment.exit.head.grow(["cat"], None)
+        next(segment.exit.parameters()).add_(1)
+    assert front_digest(segment.state_dict(), split) == whole, (
+        "what stands behind the cut decides nothing of what crosses"
+    )
+    return whole
+
+
+def test_a_front_is_told_from_others_by_all_that_decides_what_crosses() -> None:
+    same = digest()
+    assert digest() == same
+    others = [digest(1), digest(bottleneck=8), digest(bits=2), digest(pool=2), digest(image_size=48)]
+    assert len({same, *others}) == 6
+    for name in ("front", "bottleneck"):
+        torch.manual_seed(0)
+        network = RobotConfig.from_flags(source="sim:", **SMALL, bottleneck=8).network
+        segment, split, _ = build_edge(network)
+        before = front_digest(segment.state_dict(), split)
+        next(one for one in getattr(segment, name).state_dict().values() if one.is_floating_point()).add_(1e-6)
+        assert front_digest(segment.state_dict(), split) != before, name

@@ -199,6 +199,24 @@ TABLE: list[tuple[Message, str]] = [
         ),
         "robot-state.json",
     ),
+    (
+        RobotState(
+            boot=BOOT,
+            run=RUN,
+            former="",
+            edits=0,
+            started=1767225600.5,
+            online=True,
+            split=replace(SPLIT, bottleneck=0),
+            weights="default",
+            rehearse=1.0,
+            weights_digest="00112233445566aa",
+            still=True,
+            fleet="lab",
+            front="8899aabbccddeeff",
+        ),
+        "robot-state-fleet.json",
+    ),
     (TrainerState(boot=BOOT, started=1767225600.5, online=False, trouble=""), "trainer-state.json"),
     (
         RobotMetrics(
@@ -237,6 +255,32 @@ TABLE: list[tuple[Message, str]] = [
             quarantine="",
         ),
         "trainer-metrics.json",
+    ),
+    (
+        TrainerMetrics(
+            robot="r1",
+            boot=BOOT,
+            images=6208,
+            classes=3,
+            cloud_loss=0.55,
+            cloud_prequential=0.75,
+            cloud_recent=0.8125,
+            cloud_accuracy=0.875,
+            evaluation=2,
+            evaluated=80,
+            messages_trained=97,
+            messages_waiting=12,
+            messages_rejected=0,
+            quarantine="",
+            began_alike=True,
+            fleet="lab",
+            fleet_robots=3,
+            fleet_classes=8,
+            fleet_images=9000,
+            fleet_accuracy=0.9375,
+            apart="r7 has another front",
+        ),
+        "trainer-metrics-fleet.json",
     ),
     (PREDICTION, "prediction.json"),
     (PROBE, "probe.bin"),
@@ -508,6 +552,9 @@ def test_every_field_of_activations_is_needed(missing: str) -> None:
     [
         ("robot-state.json", '"online":true', '"online":1', "'online' is int"),
         ("robot-state.json", '"none"', '"some"', "'weights' is 'some', not one of none, default, file, checkpoint"),
+        ("robot-state-fleet.json", '"lab"', '"the lab"', "'fleet' is not up to 64 letters, digits, '-' and '_'"),
+        ("robot-state-fleet.json", '"lab"', f'"{65 * "a"}"', "'fleet' is not up to 64"),
+        ("robot-state-fleet.json", '"8899', '"88', "'front' is not 16 hexadecimal digits"),
         ("robot-state.json", '"rehearse":1.0', '"rehearse":16.1', "'rehearse' is 16.1"),
         ("robot-state.json", '"rehearse":1.0', '"rehearse":NaN', "NaN is not a number"),
         ("robot-state.json", '"rehearse":1.0', '"rehearse":true', "'rehearse' is bool"),
@@ -768,6 +815,7 @@ def test_any_json_values(row: Message, data: st.DataObject) -> None:
 
 NAMES = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S"]), min_size=1, max_size=64)
 BOOTS = st.text("0123456789abcdef", min_size=16, max_size=16)
+FLEETS = st.text("abzAZ09_-", max_size=64)
 SEQUENCES = st.integers(0, MAX_COUNT)
 EDITS = st.integers(0, MAX_EDITS)
 FIGURES = st.floats(-1e18, 1e18)
@@ -785,6 +833,7 @@ SPLITS = st.builds(
 def figures(message: type[RobotMetrics | TrainerMetrics]) -> st.SearchStrategy[RobotMetrics | TrainerMetrics]:
     by_type = {
         "Text": NAMES,
+        "NameOrNone": FLEETS,
         "Count": SEQUENCES,
         "Number": FIGURES,
         "Number | None": st.none() | FIGURES,
@@ -893,6 +942,8 @@ MESSAGES = st.one_of(
         split=SPLITS,
         weights=st.sampled_from(["none", "default", "checkpoint"]),
         rehearse=st.floats(0, 16),
+        fleet=FLEETS,
+        front=st.just("") | BOOTS,
     ),
     st.builds(
         ClassEdit,

@@ -20,13 +20,14 @@ SCRIPTS = ["mug", "x", "köttur", "кошка", "猫と犬", "قطة", "🍎 app
 # Texts that hold no class names: whatever is added to a message belongs here, or has a mark.
 NAMELESS = {
     *(("robot-state", name) for name in ("weights", "rest_weights", "former", "boot", "run", "weights_digest")),
+    *(("robot-state", name) for name in ("fleet", "front")),
     *(("command", name) for name in ("id", "action", "region")),
     *(("class-edit", name) for name in ("boot", "change")),
     *(("activations", name) for name in ("boot", "split")),
     *(("ask", name) for name in ("boot", "split")),
     *(("receipt", name) for name in ("boot", "outcome")),
     *(("prediction", name) for name in ("boot", "by")),
-    *(("trainer-metrics", name) for name in ("robot", "boot")),
+    *(("trainer-metrics", name) for name in ("robot", "boot", "fleet", "apart")),
     *((kind, "boot") for kind in ("answer", "probe", "probe-result", "robot-metrics", "trainer-state")),
     *(("fleet-exit", name) for name in ("boot", "front", "split", "on")),
     ("command-result", "id"),
@@ -113,7 +114,7 @@ def test_tokens_within_words_are_read() -> None:
 
 
 def metrics(**said: Any) -> TrainerMetrics:
-    [found] = [one for one, _ in TABLE if isinstance(one, TrainerMetrics)]
+    found = next(one for one, _ in TABLE if isinstance(one, TrainerMetrics))
     return replace(found, **said)
 
 

@@ -100,7 +100,7 @@ def train(fleet: Fleet, events: int = 10**6) -> list[str]:
     turns: list[str] = []
     while len(turns) < events and (robot := fleet.next_to_train()):
         turns.append(robot)
-        assert fleet.train(robot) == ""
+        assert fleet.train(robot) is None
     return turns
 
 
@@ -230,7 +230,7 @@ def test_what_was_forgotten_is_overwritten_in_turns(tmp_path: Path, monkeypatch:
     finish_idle(fleet, "r1")  # writes a checkpoint
     send(fleet, "r2", 3)
     assert Counter(train(fleet)[:6]) == {"r1": 3, "r2": 3}
-    left = [unpack_as(ActivationBatch, one).classes for one in fleet.store.batches_after("r1", 0)]
+    left = [unpack_as(ActivationBatch, one.payload).classes for one in fleet.store.batches_after("r1", 0)]
     assert not any("cat" in classes for classes in left)
     close(fleet)
 
@@ -372,7 +372,7 @@ def test_killed_anywhere_it_ends_at_the_same_bits(data: st.DataObject) -> None:
 
 def test_the_logs_above_hold_what_makes_resuming_hard() -> None:
     kinds = Counter(kind for log in LOGS for _, kind, _, _ in log)
-    assert set(kinds) == set(get_args(Kind))
+    assert set(kinds) == set(get_args(Kind)) - {"join"}, "which robots of a fleet do: test_fleets.py"
     assert min(kinds.values()) >= 3
     batches = [unpack_as(ActivationBatch, payload) for log in LOGS for _, kind, payload, _ in log if kind == "batch"]
     assert sum(batch.again for batch in batches) > 3
@@ -965,8 +965,8 @@ def test_a_nearly_full_store_gives_up_its_oldest_trained_samples(tmp_path: Path,
     for _ in range(3):
         assert work_off(fleet) == ""
     assert fleet.store.bytes_used < NEARLY_FULL * limit
-    assert fleet.store.batch_bytes("r1") > 0.3 * limit, "an idle robot needs no half of the store"
-    assert all(not record.training._cleanup.up_to for record in fleet.robots.values())
+    assert fleet.store.batch_bytes("r1")["r1"] > 0.3 * limit, "an idle robot needs no half of the store"
+    assert all(not record.training._cleanups.of(robot).up_to for robot, record in fleet.robots.items())
     send(fleet, "r1", 3, first=sequence)
     train(fleet)
     before = state_of(fleet, "r1")

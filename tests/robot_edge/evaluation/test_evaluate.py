@@ -79,5 +79,5 @@ def test_what_a_run_has_sealed_is_asked_with_its_key_where_no_flag_names_one(mon
     monkeypatch.setattr(robot_edge.evaluation.evaluate, "payload_keys_for", keys_for)
     run = RobotConfig.from_flags(source="sim:", payload_key="r1/payload.key")
     nobody: Any = None
-    with pytest.raises(ConfigError, match="sealed with r1/payload"), _cloud(CONFIG, run, nobody, 0, nobody):
+    with pytest.raises(ConfigError, match="sealed with r1/payload"), _cloud(CONFIG, run, nobody, nobody):
         pytest.fail("it connects")

@@ -1,0 +1,28 @@
+"""What the training of all networks of a trainer shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cloud_trainer.config import TrainerConfig, TrainingSettings
+from cloud_trainer.robots.network_room import NetworkRoom
+from cloud_trainer.session.batches import KeptBatches
+from cloud_trainer.store import Store
+from hierarchy.runtime.disk import DiskWatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """store: of the thread that trains. checkpoints: folder with one for each log that has any."""
+
+    config: TrainerConfig
+    settings: TrainingSettings
+    store: Store
+    checkpoints: Path
+    device: torch.device
+    room: NetworkRoom
+    batches: KeptBatches
+    disk: DiskWatch
