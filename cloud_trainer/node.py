@@ -74,6 +74,7 @@ class TrainerNode:
         self._incoming.hear_training()
         self._incoming.take_in(timeout)
         self._incoming.have_next_prepared()
+        self._training.exits.listen()
         now = time.monotonic()
         self._outgoing.say_what_is_missing()
         self._outgoing.beat(now)

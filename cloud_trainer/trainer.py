@@ -143,7 +143,7 @@ class Trainer:
             opened.callback(self._link.close)
             page_model = PageModel(config.trainer) if page else None
             self._fleet = Fleet(config, training_store, folder.checkpoint, device)
-            self._training = Training(config, self._link, folder, self._fleet)
+            self._training = Training(config, self._link, folder, self._fleet, state.boot)
             self._node = TrainerNode(config, state, self._link, folder, store, self._training, page_model)
             folder.drop_summary()  # of a former process, and the run is not over yet
             if page and page_model:

@@ -14,7 +14,6 @@ from torch import Tensor
 from broker.errors import MalformedMessage
 from broker.wire.bounds import PIECE_BYTES
 from broker.wire.messages import ExitPiece
-from broker.wire.quantize import Quantized, dequantize
 from hierarchy.exits import MapStatistics, of_one_length
 from hierarchy.head import GrowingHead
 
@@ -38,6 +37,15 @@ class ExitRows:
         """Return logits (N, C) for features (N, F) of one length. On the cores that PyTorch has."""
         found: NDArray[np.float32] = F.linear(torch.from_numpy(features).float(), self.weight, self.bias).numpy()
         return found
+
+    def named(self, features: NDArray[np.float16]) -> list[str]:
+        """Return the most probable class for each of the features (N, F)."""
+        return [self.classes[place] for place in self.logits(features).argmax(1)]
+
+    def of(self, classes: Sequence[str]) -> ExitRows:
+        """Return the rows of some of the classes, in that order."""
+        places = [self.classes.index(name) for name in classes]
+        return ExitRows(classes=tuple(classes), weight=self.weight[places], bias=self.bias[places])
 
 
 def rows_of(head: GrowingHead) -> ExitRows:
@@ -77,12 +85,12 @@ def in_pieces(data: bytes) -> list[ExitPiece]:
     return [ExitPiece(data=data[start : start + PIECE_BYTES]) for start in range(0, len(data), PIECE_BYTES)]
 
 
-def crossing_features(quantized: Quantized) -> NDArray[np.float16]:
-    """Return what an exit on what crosses takes of it: float16 (N, F), each sample of one length.
+def crossing_features(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Return what an exit on what crosses takes of the values (N, C, ...) that codes stand for.
 
-    Both ends compute it of the same codes, so it is the same at both.
+    float16 (N, F), each sample of one length. Both ends compute it of the same codes, so it is the same at both.
     """
-    statistics = MapStatistics()(torch.from_numpy(dequantize(quantized)))
+    statistics = MapStatistics()(torch.from_numpy(values))
     found: NDArray[np.float16] = of_one_length(statistics).numpy().astype(np.float16)
     return found
 

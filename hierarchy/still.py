@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from broker.errors import Diverged
-from broker.wire.quantize import Quantized, dequantize
 from hierarchy.device import WORTH_CHANGING, Compute, ways_to_compute
 from hierarchy.encoding import Encoding, half, joined
 from hierarchy.exit_rows import crossing_features
@@ -100,16 +99,19 @@ class CrossingEncoder:
             compute.place(self._network)
 
     @torch.inference_mode()
-    def encode(self, quantized: Quantized) -> NDArray[np.float16]:
-        """Return float16 (N, features), each sample of one length. Raises Diverged where they are not finite."""
+    def encode(self, values: NDArray[np.float32]) -> NDArray[np.float16]:
+        """Return float16 (N, features), each sample of one length, for the values (N, C, ...) that codes stand for.
+
+        Raises Diverged where they are not finite.
+        """
         if self._network is None:
-            return crossing_features(quantized)
+            return crossing_features(values)
         with self._compute.autocast():
-            features = of_one_length(self._network(self._compute.tensor(dequantize(quantized))))
-        values: NDArray[np.float32] = features.float().cpu().numpy()
-        if not np.isfinite(values).all():
+            features = of_one_length(self._network(self._compute.tensor(values)))
+        found: NDArray[np.float32] = features.float().cpu().numpy()
+        if not np.isfinite(found).all():
             raise Diverged("the network makes infinities of a frame: begin with other --weights")
-        return values.astype(np.float16)
+        return found.astype(np.float16)
 
 
 def fastest_inference(

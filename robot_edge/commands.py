@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 from tyro.extras import SubcommandApp
@@ -229,6 +229,15 @@ def look(region: Annotated[str, tyro.conf.Positional], to: To) -> None:
     seen.
     """
     _command("look", to, region=region)
+
+
+@app.command(name="use")
+def use(exit_: Annotated[Literal["own", "fleet"], tyro.conf.Positional, tyro.conf.arg(name="exit")], to: To) -> None:
+    """Let a robot's own exit answer alone (own), or the exit of its fleet beside it (fleet), until told otherwise.
+
+    What the robot learns, and what it sends, is the same either way. The run keeps it across a restart.
+    """
+    _command("use-own" if exit_ == "own" else "use-fleet", to)
 
 
 @app.command(name="pause")

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from broker.link.base import Link
 from broker.wire.codec import pack
 from broker.wire.messages import ExitPiece, FleetExit
-from broker.wire.quantize import Quantized, dequantize, quantize
 from hierarchy.exit_rows import ExitRows, in_pieces, pack_rows
 from robot_edge.fleet.fetching import Place
 
@@ -48,12 +47,11 @@ def publish(link: Link, manifest: FleetExit, pieces: Sequence[ExitPiece], place:
     assert link.publish(place.topic, pack(manifest), qos=1, retain=True)
 
 
-def frames(*axes: int, noise: float = 0.0) -> Quantized:
+def frames(*axes: int) -> NDArray[np.float32]:
     """Return what crosses of frames whose largest feature is that one."""
-    values = np.eye(FEATURES, dtype=np.float32)[list(axes)]
-    return quantize(values + noise * np.random.default_rng(0).normal(size=values.shape).astype(np.float32), 8)
+    return np.eye(FEATURES, dtype=np.float32)[list(axes)]
 
 
-def encode(quantized: Quantized) -> NDArray[np.float16]:
+def encode(values: NDArray[np.float32]) -> NDArray[np.float16]:
     """Return what rows take of frames."""
-    return dequantize(quantized).astype(np.float16)
+    return values.astype(np.float16)

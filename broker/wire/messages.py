@@ -45,7 +45,9 @@ from broker.wire.quantize import PackedActivations
 Weights = Literal["none", "default", "file", "checkpoint"]
 
 # What people may ask a robot to do.
-Action = Literal["teach", "stop", "undo", "rename", "merge", "forget", "pause", "resume", "step", "look"]
+Action = Literal[
+    "teach", "stop", "undo", "rename", "merge", "forget", "pause", "resume", "step", "look", "use-own", "use-fleet"
+]
 
 # What changes about classes after samples of them were sent: a class gets another name, which may be that of another
 # one; a class is forgotten; what was taught in a session is taken back.
@@ -116,7 +118,8 @@ class RobotState:
     whether nothing that decides what crosses learns, so that a sample is never encoded otherwise. rest_weights: where
     weights are a checkpoint whose front still is as it began, what it began with, and a new cloud's half should. fleet:
     that the robot belongs to, empty for none. front: 16 hexadecimal digits of all that decides what crosses, where that
-    stands still: of robots of one fleet whose front is the same one half in the cloud learns from all.
+    stands still: of robots of one fleet whose front is the same one half in the cloud learns from all. exit: what an
+    exit that its fleet makes for it is to look at.
     """
 
     boot: Identifier
@@ -133,6 +136,7 @@ class RobotState:
     rest_weights: Weights = field(default="none", metadata=LATER)
     fleet: NameOrNone = field(default="", metadata=LATER)
     front: IdentifierOrNone = field(default="", metadata=LATER)
+    exit: ExitOn = field(default="cut", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +250,8 @@ class RobotMetrics:
     """How a robot is doing, for whoever listens. Accuracies are shares of 1; None where not known yet.
 
     images: trained on so far. queued: messages without a receipt; dropped: training samples that were never sent and
-    never will be, as the robot's disk had no room.
+    never will be, as the robot's disk had no room. exit_version: of the newest exit of its fleet that it has, 0 for
+    none. exit_refused: why that does not answer beside its own; empty where it does.
     """
 
     boot: Identifier
@@ -263,6 +268,8 @@ class RobotMetrics:
     messages_rejected: Count
     queued: Count
     dropped: Count
+    exit_version: Count = field(default=0, metadata=LATER)
+    exit_refused: Text = field(default="", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from broker.wire.messages import RobotState
 from cloud_trainer.answering.answers import Answerer
 from cloud_trainer.answering.probes import Probes
 from cloud_trainer.config import TrainerConfig
+from cloud_trainer.exits.publisher import ExitPublisher
 from cloud_trainer.logs import is_shared
 from cloud_trainer.robots.entry import Preparation, goes_on
 from cloud_trainer.robots.fleet import Fleet
@@ -52,8 +53,10 @@ class Training:
     robots may begin, or reasons why not, likewise. full: why the store takes no more, empty where it does.
     """
 
-    def __init__(self, config: TrainerConfig, link: Link, folder: RunFolder, fleet: Fleet) -> None:
+    def __init__(self, config: TrainerConfig, link: Link, folder: RunFolder, fleet: Fleet, boot: str) -> None:
+        """boot: of this trainer's process."""
         self.fleet = fleet
+        self.exits = ExitPublisher(link, boot)
         self.reports: deque[tuple[str, str]] = deque()
         self.prepared: deque[Preparation] = deque()
         self.full = ""
@@ -61,6 +64,7 @@ class Training:
         self.probes = Probes(link, config.batch, choose_device(config.device))
         self.thread = LoudThread("training", self._run, restarts=False)
         self._folder = folder
+        self._practice = config.practice
         self._wanted: dict[str, RobotState] = {}  # networks to prepare
         self._urgent: set[str] = set()  # robots that have sent what waits for theirs
         self._asked: dict[str, RobotState] = {}  # those, and the one at work, until it is taken; the node's
@@ -173,8 +177,24 @@ class Training:
             self._next_details = now + DETAILS_SECONDS
             for one in trainings.values():
                 one.note_details()
+        more = not self.fleet.next_to_train() and self.exits.turn(self._sessions(), self._exit_of)
         self._began = None
-        return timed or bool(self.fleet.next_to_train())
+        return timed or more or bool(self.fleet.next_to_train())
+
+    def _sessions(self) -> list[tuple[Session, bool]]:
+        """Return the sessions of robots that have a fleet, each with whether it has learned all that came."""
+        found = list[tuple[Session, bool]]()
+        for training in dict(self.fleet.trainings).values():
+            session = training.session
+            if session and any(member.state.fleet for member in session.members.values()):
+                is_behind = training.has_work or session.network.is_behind
+                found.append((session, not (is_behind or session.network.idle_steps_due(self._practice))))
+        return found
+
+    def _exit_of(self, robot: str) -> int:
+        """Return the version of its fleet's exit that a robot has said it has."""
+        its = self.fleet.robots.get(robot)
+        return its.metrics.exit_version if its and its.metrics else 0
 
     def _save_if_asked(self) -> None:
         if not self._saves:

@@ -82,14 +82,18 @@ class StillLearning:
         return max(0, SETTLING_FITS - taken) if len(self._memory) else 0
 
     def predict(self, event: int, quantized: Quantized) -> list[str]:
-        """Return what the samples of an event are taken for. Raises MalformedMessage where features are infinite.
+        """Return what the samples of an event are taken for. Raises MalformedMessage where features are infinite."""
+        return self._trainer.named(self.features(event, quantized)) if len(quantized.codes) else []
 
-        Their features are kept until `tidy` finds that nobody tests them again.
+    def features(self, event: int, quantized: Quantized) -> NDArray[np.float16]:
+        """Return the features (N, F) of the samples of an event, N > 0.
+
+        They are kept until `tidy` finds that nobody tests them again. Raises MalformedMessage where they are infinite.
         """
         places = [(event, row) for row in range(len(quantized.codes))]
         if not all(place in self._kept for place in places):
             self.take_in(event, quantized)
-        return self._trainer.named(np.stack([self._kept[place] for place in places])) if places else []
+        return np.stack([self._kept[place] for place in places])
 
     def tidy(self, waiting: Sequence[SampleRef], tests: Sequence[int], tested: int) -> None:
         """Let go of features that are of no sample that is stored, waits or is tested, where there are many."""

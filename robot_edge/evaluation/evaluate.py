@@ -33,7 +33,8 @@ from hierarchy.runtime.run_folder import can_draw
 from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
 from robot_edge.evaluation.saved_run import SavedRun, load_run, saved_settings
 from robot_edge.inference.cascade import CloudLine
-from robot_edge.inference.predictor import ExitPrediction, Predictor
+from robot_edge.inference.exit_prediction import ExitPrediction
+from robot_edge.inference.predictor import Predictor
 from robot_edge.learning.frame_memory import encodings_in
 from robot_edge.learning.framed import framing_for
 from robot_edge.learning.held_out import HELD_OUT_SEED

@@ -15,7 +15,6 @@ from broker.link.base import Deliveries, Link
 from broker.program.plain_text import counted
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ClassEdit, ExitPiece, FleetExit
-from broker.wire.quantize import Quantized
 from hierarchy.exit_rows import ExitRows, unpack_rows
 from hierarchy.runtime.command_line import SparseLog
 from robot_edge.fleet.class_changes import ClassChanges
@@ -31,10 +30,13 @@ log = logging.getLogger("robot-edge")
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutSays:
-    """Some of a robot's own held-out frames: what each shows, what crosses of it, and what its own exit says of it."""
+    """Some of a robot's own held-out frames: what each shows, and what its own exit says of it.
+
+    crossed: float32 (N, C, ...), what crosses of each where it is sent alone, as the values that its codes stand for.
+    """
 
     names: Sequence[str]
-    quantized: Quantized
+    crossed: NDArray[np.float32]
     own: Sequence[Says]
 
 
@@ -65,6 +67,8 @@ class FleetStatus:
         what = f"exit of fleet {self.fleet} version {self.version}"
         if self.refusal:
             return f"{what} refused: {self.refusal}{coming}"
+        if not self.classes:
+            return f"{what} waits for a lesson's end{coming}"
         taught = f", {self.elsewhere} taught elsewhere" if self.elsewhere else ""
         return f"{what}: {counted(self.classes, 'class')}{taught}{coming}"
 
@@ -78,7 +82,7 @@ class FleetExits:
         place: Place,
         kept: KeptExits,
         *,
-        encode: Callable[[Quantized], NDArray[np.float16]],
+        encode: Callable[[NDArray[np.float32]], NDArray[np.float16]],
         run: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -195,7 +199,7 @@ class FleetExits:
             return
         self._refusal = second.misfit
         if held_out is not None and not self._refusal:
-            logits = second.logits(held_out.quantized)
+            logits = second.logits(held_out.crossed)
             second = second.calibrated(logits, held_out.names)
             if len(own) >= MIN_CLASSES:
                 self._refusal = trial(held_out.own, second.judged(logits), held_out.names).refusal

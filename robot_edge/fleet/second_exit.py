@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.wire.messages import FleetExit
-from broker.wire.quantize import Quantized
 from hierarchy.calibration import MIN_FRAMES, Calibration, calibrate, softmax
 from hierarchy.exit_rows import ExitRows
 from robot_edge.fleet.class_changes import GONE, ClassChanges
 
-# A class's probability is how it compares with the others.
+# A class's probability is how it compares with the others. With one class it is 1 for everything that there is.
 MIN_CLASSES = 2
 # Held-out frames in one forward pass.
 TRIED_AT_ONCE = 64
@@ -60,11 +59,11 @@ class SecondExit:
         manifest: FleetExit,
         rows: ExitRows,
         *,
-        encode: Callable[[Quantized], NDArray[np.float16]],
+        encode: Callable[[NDArray[np.float32]], NDArray[np.float16]],
         changes: ClassChanges,
         own: Collection[str],
     ) -> None:
-        """rows: of the fleet's classes. encode: makes of what crosses (N, ...) what the rows take, (N, F).
+        """rows: of the fleet's classes. encode: makes of values that crossed (N, C, ...) what the rows take, (N, F).
 
         own: classes that the robot knows by itself. The calibration is the fleet's at first.
         """
@@ -82,15 +81,15 @@ class SecondExit:
         """Why it tells nothing here; empty where it does."""
         return "" if len(self.classes) >= MIN_CLASSES else "it tells fewer than two classes apart here"
 
-    def says(self, quantized: Quantized) -> Says:
-        """Return what it says of one frame, by what crosses of it. Raises Diverged."""
-        return self.judged(self.logits(quantized))[0]
+    def says(self, values: NDArray[np.float32]) -> Says:
+        """Return what it says of one frame, by what crosses of it (1, C, ...). Raises Diverged."""
+        return self.judged(self.logits(values))[0]
 
-    def logits(self, quantized: Quantized) -> NDArray[np.float32]:
-        """Return its logits (N, rows) for what crosses of frames, N > 0. Raises Diverged."""
-        parts = range(0, len(quantized), TRIED_AT_ONCE)
+    def logits(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return its logits (N, rows) for what crosses of frames (N, C, ...), N > 0. Raises Diverged."""
+        parts = range(0, len(values), TRIED_AT_ONCE)
         return np.concatenate(
-            [self._rows.logits(self._encode(quantized[start : start + TRIED_AT_ONCE])) for start in parts]
+            [self._rows.logits(self._encode(values[start : start + TRIED_AT_ONCE])) for start in parts]
         )
 
     def judged(self, logits: NDArray[np.float32]) -> list[Says]:

@@ -16,7 +16,8 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Answer, AnsweredBy, Ask
 from broker.wire.quantize import pack_activations
 from hierarchy.runtime.command_line import SparseLog
-from robot_edge.inference.predictor import MIN_CLASSES, ExitPrediction
+from robot_edge.fleet.second_exit import MIN_CLASSES
+from robot_edge.inference.exit_prediction import ExitPrediction
 
 # Frames that wait for the cloud at the same time. At 10 frames a second more would wait longer than the deadline.
 MAX_UNDER_WAY = 4

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from broker.wire.quantize import Quantized
+from broker.wire.quantize import Quantized, dequantize
 from hierarchy.calibration import Calibration, calibrate, softmax
 from hierarchy.device import Compute
 from hierarchy.edge import EdgeSegment, head_logits, run_segment
@@ -19,38 +18,14 @@ from hierarchy.encoding import Encoding
 from hierarchy.head import GrowingHead
 from hierarchy.novelty import Novelty, fit_novelty
 from hierarchy.shadow import Shadow
+from robot_edge.fleet.second_exit import MIN_CLASSES, Says, SecondExit
+from robot_edge.inference.exit_prediction import ExitPrediction, beside
 from robot_edge.sources.frames import Pixels
 
 # Processor time for copies: a copy takes a millisecond or so for each megabyte of weights.
 REFRESH_SECONDS = 0.5
-# A class's probability is how it compares with the others. With one class it is 1 for everything that there is.
-MIN_CLASSES = 2
 # Held-out frames in one forward pass.
 CALIBRATED_AT_ONCE = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExitPrediction:
-    """What the exit says of one frame.
-
-    name: the most probable class, whether it fits or not; empty while there is none. confidence: its calibrated
-    probability. With one class it is how familiar the frame is, or 0 where nobody can tell. unknown: none that was
-    taught fits, or nobody can tell. probabilities: float64 (classes,), calibrated. logits: float32 (classes,).
-    quantized: the activations, of one sample. seconds: that it took. encoding: of a network that stands still.
-    novelty: how unlike all remembered frames it is, which ``unknown`` is then judged by; None where the confidence is
-    all there is to judge by.
-    """
-
-    name: str
-    confidence: float
-    unknown: bool
-    classes: tuple[str, ...]
-    probabilities: NDArray[np.float64]
-    logits: NDArray[np.float32]
-    quantized: Quantized
-    seconds: float
-    encoding: Encoding | None = None
-    novelty: float | None = None
 
 
 class Predictor:
@@ -79,6 +54,7 @@ class Predictor:
         self._clock = clock
         self._refreshed_at = clock()
         self.calibration = Calibration()
+        self.second: SecondExit | None = None  # the fleet's exit, put in its place between two frames
         self._novelty: Novelty | None = None
 
     @staticmethod
@@ -153,7 +129,7 @@ class Predictor:
                 confidence = familiarity
             elif unknown:  # the classes are compared with each other, and none may fit
                 confidence = min(confidence, familiarity)
-        return ExitPrediction(
+        says = ExitPrediction(
             name=name,
             confidence=confidence,
             unknown=unknown,
@@ -165,6 +141,24 @@ class Predictor:
             encoding=seen.encoding,
             novelty=score,
         )
+        second = self.second
+        if second is None:
+            return says
+        return beside(says, second.says(dequantize(seen.quantized)), seconds=time.perf_counter() - begin)
+
+    def said_of(self, head: GrowingHead, encoding: Encoding) -> list[Says]:
+        """Return what the own exit says of frames that are encoded. Which of them are unknown is left out."""
+        logits, classes = head_logits(head, encoding).detach().cpu().numpy(), head.classes
+        return [
+            Says(
+                name=classes[int(one.argmax())],
+                confidence=float(one.max()),
+                unknown=False,
+                classes=classes,
+                probabilities=one,
+            )
+            for one in softmax(logits, self.calibration.temperature)
+        ]
 
 
 class _Seen(NamedTuple):

@@ -153,6 +153,7 @@ class _Page:
                     self._teaching()
                 with card("Classes", 12):
                     self._classes = ClassList(self._give, most_typed=MAX_TYPED)
+                    self._fleet()
             with card("Now", 12):
                 self._figures = Figures(
                     ["exit accuracy", "cloud accuracy", "frames learned", "images/s", "bytes/image", "link", "queued"]
@@ -167,6 +168,25 @@ class _Page:
         ui.timer(SLOW_SECONDS, self._slow)
         # After a cut in the network the picture would stand still, for the rest goes on with another connection.
         ui.context.client.on_connect(self._ask_for_view)
+
+    def _fleet(self) -> None:
+        with ui.element("div").classes("rb-lesson") as self._fleet_box:
+            self._fleet_text = ui.label("").mark("fleet")
+            self._fleet_button = ui.button("", on_click=self._use_other).props("flat dense")
+
+    def _use_other(self) -> None:
+        fleet = self._page_model.state.fleet
+        if fleet:
+            self._give("use-fleet" if fleet.use == "own" else "use-own")
+
+    def _show_fleet(self, state: PageState) -> None:
+        self._fleet_box.set_visibility(state.fleet is not None)
+        if state.fleet:
+            text = state.fleet.text
+            self._fleet_text.set_text(text[:1].upper() + text[1:])
+            self._fleet_button.set_text(
+                "Use the fleet's exit" if state.fleet.use == "own" else "Use its own exit alone"
+            )
 
     def _header(self) -> None:
         with ui.element("header").classes("rx-head"):
@@ -359,3 +379,4 @@ class _Page:
         self._losses.show(state.history, 0)
         self._accuracies.show(state.history, 2)
         self._classes.show(state.classes, self._page_model.thumbnails)
+        self._show_fleet(state)

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from broker.link.mailbox import Mailbox
 from broker.wire.messages import Action, Command, CommandResult
@@ -40,6 +41,14 @@ class LessonRow:
     name: str
     frames: int
     seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetRow:
+    """The exit of the robot's fleet. text: what people read of it. use: which exits answer."""
+
+    text: str
+    use: Literal["fleet", "own"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ class PageState:
     exit_accuracy: float | None = None
     cloud_accuracy: float | None = None
     framing: Framing | None = None
+    fleet: FleetRow | None = None
     history: tuple[Point, ...] = ()
 
 

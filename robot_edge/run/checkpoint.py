@@ -13,6 +13,7 @@ from broker.wire.messages import ClassEdit, SplitSpec
 from hierarchy.edge import EdgeTrainer, EdgeTrainerState
 from hierarchy.runtime.checkpoint import load_checkpoint
 from hierarchy.runtime.state import Layout
+from robot_edge.fleet.exits import FleetExits
 from robot_edge.learning.batcher import Batcher, BatcherState
 from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.former_versions import MIGRATIONS
@@ -36,7 +37,8 @@ class RunState:
     teaching, practice: of a live robot; None for a replay. phase: of the last batch. practised: steps of the practice
     behind a replay. settled: whether that practice is over and what it learned is sent. tested: steps that were taken
     at the last test. held: frames that wait for a front that tells less, and how much it tells; None where it may tell
-    what it likes.
+    what it likes. fleet: the exits that its fleet makes for it, which keep themselves what they are to know; None for
+    none.
     """
 
     trainer: EdgeTrainer
@@ -52,6 +54,7 @@ class RunState:
     settled: bool = False
     tested: int = -1
     held: HeldBack | None = None
+    fleet: FleetExits | None = None
 
     @property
     def may_send(self) -> bool:
@@ -69,6 +72,8 @@ class RunState:
             self.practice.class_changed()
         if self.held is not None:
             self.held.apply(edit)
+        if self.fleet:
+            self.fleet.apply(edit)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

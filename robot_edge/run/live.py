@@ -10,8 +10,8 @@ from contextlib import closing
 from broker.program.plain_text import counted
 from hierarchy.runtime.command_line import Notice
 from hierarchy.runtime.progress import duration
+from robot_edge.fleet.second_exit import MIN_CLASSES
 from robot_edge.inference.cascade import Decision
-from robot_edge.inference.predictor import MIN_CLASSES
 from robot_edge.inference.ros2_predictions import publishing
 from robot_edge.inference.seeing_thread import SeeingThread, View
 from robot_edge.run.replay import FRAMES_RE_ENCODED
@@ -74,6 +74,7 @@ def see_and_learn(run: RobotRun) -> None:
                 talk.obey()
                 if state.memory.edits != edits:
                     perception.take_over_classes(state)
+                perception.take_exit(state, busy=teaching.open is not None or lessons.busy)
                 sight.reachable = not uplink.waits_for and not uplink.quarantine and state.may_send
                 learned = lessons.learn() or lessons.practise()
                 talk.pump(0.0 if learned else IDLE_SECONDS)
@@ -112,9 +113,16 @@ def _test_what_was_taught(run: RobotRun) -> None:
 
 def _line(run: RobotRun, seeing: SeeingThread) -> list[str]:
     assert run.state.teaching
-    lesson, sees = run.state.teaching.open, said_of(seeing.view, run.state.memory.classes, time.monotonic())
+    lesson, sees = run.state.teaching.open, said_of(seeing.view, _classes(run), time.monotonic())
     taught = [f"TEACHING {lesson.name}: {counted(lesson.frames, 'frame')}"] if lesson else []
     return [sees, *taught, *run.talk.shown()]
+
+
+def _classes(run: RobotRun) -> tuple[str, ...]:
+    """Return the classes that the robot can name: its own, and those of its fleet's exit."""
+    second = run.perception.predictor.second if run.perception else None
+    own = run.state.memory.classes
+    return (*own, *(name for name in second.classes if name not in own)) if second else own
 
 
 def said_of(view: View | None, classes: Sequence[str], now: float) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from hierarchy.runtime.page.history import History
+from robot_edge.fleet.exits import FleetExits
 from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.framed import Viewfinder
-from robot_edge.page.page_model import ClassRow, LessonRow, PageModel, PageState, Thumbnail
+from robot_edge.page.page_model import ClassRow, FleetRow, LessonRow, PageModel, PageState, Thumbnail
 from robot_edge.run.run_metrics import RunMetrics
 from robot_edge.sources.frames import PacedSource
 from robot_edge.teaching.lessons import Teaching
@@ -32,6 +33,7 @@ class PagePublisher:
     source: PacedSource
     teaching: Teaching | None
     viewfinder: Viewfinder
+    fleet: FleetExits | None = None
     _history: History = field(default_factory=History)
     _next_post: float = -math.inf
     _next_figures: float = -math.inf
@@ -48,16 +50,17 @@ class PagePublisher:
         if now >= self._next_figures:
             self._next_figures = now + FIGURES_SECONDS
             self._base = self._figured(wall)
-        status = self.source.status
+        camera, status = self.source.status, self.fleet.status if self.fleet else None
         self.page_model.state = replace(
             self._base,
-            paused=status == "paused",
-            camera=status,
+            paused=camera == "paused",
+            camera=camera,
             lesson=self._lesson(),
             undoable=last.name if self.teaching and (last := self.teaching.open or self.teaching.last) else "",
             trainer_online=self.uplink.presence.trainer_online,
             link=self.uplink.waits_for,
             framing=self.viewfinder.framing,
+            fleet=FleetRow(text=status.text, use=status.use) if status else None,
         )
 
     def _lesson(self) -> LessonRow | None:

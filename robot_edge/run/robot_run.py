@@ -16,6 +16,7 @@ from broker.wire.messages import Change, ClassEdit
 from hierarchy.edge import EdgeTrainer
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
+from robot_edge.fleet.exits import FleetExits
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.class_edits import ClassMemory
 from robot_edge.learning.frame_memory import FrameMemory
@@ -31,7 +32,7 @@ from robot_edge.run.edge_learning import EdgeLearning, Learning
 from robot_edge.run.kept_look import framing_of, keep_look
 from robot_edge.run.lesson_learning import LessonLearning, Lessons
 from robot_edge.run.page_publisher import PagePublisher
-from robot_edge.run.perception import Perception, perceive
+from robot_edge.run.perception import Perception, fleet_exits, perceive
 from robot_edge.run.run_metrics import RunMetrics
 from robot_edge.run.saving import Saving
 from robot_edge.run.sending import Sending
@@ -103,7 +104,11 @@ def assemble(
         log.info("looks at %s of each frame", framing.region)
     viewfinder = Viewfinder(framing, partial(keep_look, folder, config.network))
     seen = Framed(source, framing.input)
-    state = _new_state(config, trainer, uplink, outbox, seen, set_apart=held_out is None)
+    fleet = fleet_exits(link, folder, trainer, uplink.state) if config.is_live else None
+    if fleet:
+        for one in edits_after(outbox, 0):  # it may be here for the first time
+            fleet.apply(one)
+    state = _new_state(config, trainer, uplink, outbox, seen, fleet, set_apart=held_out is None)
     take_up(state, saved, outbox, folder.path)
     _refuse_finished(config, folder, state)
     saving = Saving(config, state, outbox, folder, stop)
@@ -119,6 +124,7 @@ def assemble(
             source=source,
             teaching=state.teaching,
             viewfinder=viewfinder,
+            fleet=fleet,
         )
     commands = Commands(
         teaching=state.teaching,
@@ -128,6 +134,7 @@ def assemble(
         edit=edit,
         edits=lambda: outbox.edits,
         look=viewfinder.look if state.teaching else None,
+        use=fleet.use if fleet else None,
         check_name=uplink.names.check,
     )
     talk = Talk(
@@ -165,7 +172,7 @@ def assemble(
         edit=edit,
         goes_on=goes_on,
         page_model=page_model,
-        perception=perceive(link, config, trainer, uplink, state.teaching) if state.teaching else None,
+        perception=perceive(link, config, trainer, uplink, state.teaching, fleet) if state.teaching else None,
         lessons=lessons,
     )
 
@@ -187,12 +194,14 @@ def _new_state(
     uplink: Uplink,
     outbox: Outbox,
     seen: Framed,
+    fleet: FleetExits | None,
     *,
     set_apart: bool,
 ) -> RunState:
     """Return the state of a run that begins.
 
-    seen: the source as the network sees it. set_apart: whether frames of the source itself are held out.
+    seen: the source as the network sees it. fleet: exits of the robot's fleet. set_apart: whether frames of the source
+    itself are held out.
     """
     practice, teaching = None, None
     if config.is_live:
@@ -229,12 +238,13 @@ def _new_state(
         trainer=trainer,
         memory=ClassMemory(trainer, remembered, batcher.held_out),
         batcher=batcher,
-        metrics=RunMetrics(trainer, uplink, outbox, batcher, held),
+        metrics=RunMetrics(trainer, uplink, outbox, batcher, held, fleet),
         rate_control=RateControl(most=trainer.bits, least=min(config.network.least_bits, trainer.bits)),
         split=uplink.state.split,
         teaching=teaching,
         practice=practice,
         held=held,
+        fleet=fleet,
     )
 
 

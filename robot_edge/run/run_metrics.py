@@ -10,6 +10,7 @@ from broker.wire.messages import ClassEdit, RobotMetrics
 from hierarchy.continual import AccuracyRounds, Round
 from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.evaluation import HeldOut, Prequential
+from robot_edge.fleet.exits import FleetExits
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.held_back import HeldBack
 from robot_edge.uplink.outbox import Outbox
@@ -28,10 +29,20 @@ class FiguresState:
 
 
 class RunMetrics:
-    """The figures of one run. held: frames that wait for a front that tells less; None where none ever do."""
+    """The figures of one run.
+
+    held: frames that wait for a front that tells less; None where none ever do. fleet: the exits of the robot's fleet;
+    None for none.
+    """
 
     def __init__(
-        self, trainer: EdgeTrainer, uplink: Uplink, outbox: Outbox, batcher: Batcher, held: HeldBack | None = None
+        self,
+        trainer: EdgeTrainer,
+        uplink: Uplink,
+        outbox: Outbox,
+        batcher: Batcher,
+        held: HeldBack | None = None,
+        fleet: FleetExits | None = None,
     ) -> None:
         self.held_out = HeldOut()
         self.rounds = AccuracyRounds()  # of tests before this one
@@ -44,6 +55,7 @@ class RunMetrics:
         self._outbox = outbox
         self._batcher = batcher
         self._held = held
+        self._fleet = fleet
 
     @property
     def images(self) -> int:
@@ -140,6 +152,8 @@ class RunMetrics:
             messages_rejected=outbox.messages_rejected,
             queued=len(outbox),
             dropped=sum(each.dropped for each in counts),
+            exit_version=self._fleet.status.version if self._fleet else 0,
+            exit_refused=self._fleet.status.refusal if self._fleet else "",
         )
 
     def step_line(self) -> dict[str, Any]:
@@ -157,6 +171,7 @@ class RunMetrics:
             "cloud_recent": cloud.cloud_recent if cloud else None,
             "queued": len(self._outbox),
             "bits": self._trainer.bits,
+            **({"exit_version": self._fleet.status.version} if self._fleet else {}),
         }
 
     def live_line(self) -> list[str]:
@@ -190,6 +205,7 @@ class RunMetrics:
             f"{own.images_per_second:.0f}/s",
             f"loss {_loss(self._exit_loss)}, cloud {_loss(cloud_loss)}",
             f"{own.bytes_per_image or 0:.0f} B/image, {self._trainer.bits} bits",
+            *([self._fleet.status.text] if self._fleet else []),
         ]
 
     @property
@@ -200,7 +216,7 @@ class RunMetrics:
         """Return what summary.json holds; what the cloud did not say is None."""
         cloud = self._uplink.cloud_metrics
         values = dataclasses.asdict(self.message())
-        for name in ("boot", "exit_loss", "queued"):
+        for name in ("boot", "exit_loss", "queued", "exit_version", "exit_refused"):
             del values[name]
         return {
             **values,
@@ -225,6 +241,7 @@ class RunMetrics:
             "leak_line": self._held.line if self._held is not None else None,
             "frames_held_back": len(self._held) if self._held is not None else 0,
             "frames_never_sent": self._held.lost if self._held is not None else 0,
+            **({"fleet_exit": dataclasses.asdict(self._fleet.status)} if self._fleet else {}),
             "interrupted": interrupted,
         }
 

@@ -286,6 +286,7 @@ def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, saved: 
         rest_weights=identity.began.weights if segment.stands_still else "none",
         fleet=fleet,
         front=front_digest(weights, ready.split) if fleet and segment.stands_still else "",
+        exit=segment.exit_at if fleet else "cut",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from broker.errors import ConfigError, MalformedMessage
 from broker.program.plain_text import counted
@@ -28,6 +29,7 @@ class Commands:
     teaching: None for a robot that only replays. classes: returns the classes known. has_other: whether frames of a
     class are kept that another session taught. edit: carries out a class edit. edits: returns how many there were.
     look: looks at that region of each frame from now on, and returns it in percent; None where that cannot change.
+    use: lets the robot's own exit answer alone from now on, or its fleet's beside it; None where it has no fleet.
     check_name: raises MalformedMessage for what no class of this robot may be called.
     """
 
@@ -38,6 +40,7 @@ class Commands:
     edit: Edit
     edits: Callable[[], int]
     look: Callable[[Region], Region] | None = None
+    use: Callable[[Literal["own", "fleet"]], str] | None = None
     check_name: Callable[[str], object] = check_class_name
     _asked: dict[int, list[str]] = field(default_factory=dict)  # who asked for a lesson, by its number
 
@@ -98,6 +101,10 @@ class Commands:
                 return [_done(command, "one frame further, and paused: resume lets it go on")]
             case "look":
                 return [_done(command, self._look(parse_region(command.region)))]
+            case "use-own":
+                return [_done(command, self._use("own"))]
+            case "use-fleet":
+                return [_done(command, self._use("fleet"))]
 
     def _teach(self, id_: str, name: str, seconds: float) -> list[CommandResult]:
         teaching = self._must_teach()
@@ -131,6 +138,14 @@ class Commands:
         region = self.look(region)
         where = "the whole frame" if region == WHOLE else f"{region} of each frame"
         return f"looks at {where} from now on; what was taught before stays as it was seen"
+
+    def _use(self, which: Literal["own", "fleet"]) -> str:
+        if self.use is None:
+            raise ConfigError(
+                "this robot has its own exit alone: a fleet makes exits for live robots whose network stands still; "
+                "start it with --fleet NAME"
+            )
+        return self.use(which)
 
     def _reports(self, lesson: Lesson) -> list[CommandResult]:
         differ = "differs" if lesson.frames == 1 else "differ"

@@ -30,6 +30,7 @@ forget NAME
 rename NAME = NEW NAME
 merge NAME = OTHER NAME
 look LEFT,TOP,WIDTH,HEIGHT  of each frame, in pixels or percent (25%,10%,50%,80%); look whole for all of it
+use own, use fleet        answer with the robot's own exit alone, or with its fleet's beside it
 pause, resume, step       for a replay
 help, quit"""
 TEACH_SECONDS = 10.0
@@ -48,12 +49,14 @@ ALIKE_WITH_MORE = 0.8
 MAX_ENDS = 3
 
 _ALONE: dict[str, Action] = {"stop": "stop", "undo": "undo", "pause": "pause", "resume": "resume", "step": "step"}
+_USES: dict[str, Action] = {"own": "use-own", "fleet": "use-fleet"}
 _PAIRS: dict[str, Action] = {"rename": "rename", "merge": "merge"}
 USAGE = {
     "teach": "teach NAME, or teach NAME SECONDS",
     "forget": "forget NAME",
     "rename": "rename NAME = OTHER NAME",
     "merge": "merge NAME = OTHER NAME",
+    "use": "use own, or use fleet",
     "look": "look LEFT,TOP,WIDTH,HEIGHT, in pixels or percent, or look whole",
 }
 
@@ -81,6 +84,8 @@ def parse_line(line: str) -> Command | Literal["help", "quit"] | None:
         return _command("forget", name=rest)
     if word == "look" and rest:
         return _command("look", region=rest)
+    if word == "use" and rest.lower() in _USES:
+        return _command(_USES[rest.lower()])
     if word in _PAIRS and "=" in rest:
         return _pair(word, rest)
     if alone in _ALONE:

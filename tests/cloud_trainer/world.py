@@ -219,7 +219,7 @@ class Cloud:
         self.store = open_store(self.path / STORE, self.config.training(1))
         self.training_store = Store(self.path / STORE)
         fleet = Fleet(self.config, self.training_store, self.folder.checkpoint, CPU)
-        self.training = Training(self.config, self.link, self.folder, fleet)
+        self.training = Training(self.config, self.link, self.folder, fleet, "e" * 16)
         self.node = TrainerNode(self.config, TRAINER, self.link, self.folder, self.store, self.training)
         self._sent = 0
         self._open = True

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import MalformedMessage
-from broker.wire.quantize import quantize
 from hierarchy.exit_rows import HALF, ExitRows, crossing_features, crossing_width, pack_rows, rows_of, unpack_rows
 from hierarchy.exits import LENGTH
 from hierarchy.head import GrowingHead
@@ -94,7 +93,7 @@ def test_rows_are_finite(value: float) -> None:
 @pytest.mark.parametrize("shape", [(6,), (4, 5), (3, 4, 4)])
 def test_what_crosses_has_means_and_deviations_of_one_length(shape: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
-    features = crossing_features(quantize(values, 8))
+    features = crossing_features(values)
     assert features.shape == (5, crossing_width(shape))
     np.testing.assert_allclose(np.linalg.norm(features.astype(np.float64), axis=1), LENGTH, rtol=1e-2)
     flat = values.reshape(5, shape[0], -1)

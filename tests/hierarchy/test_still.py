@@ -95,11 +95,11 @@ def test_what_crossed_is_encoded_as_the_cloud_encodes_it(tmp_path: Path, bottlen
     cloud = CloudSegment(split, weights=weights).eval()
     cloud.stands_still = True
     images = np.random.default_rng(0).standard_normal((3, 3, 96, 96), np.float32)
-    crossed = encoder(made.eval(), PLAIN).encode(images).quantized(split.bits)
+    crossed = dequantize(encoder(made.eval(), PLAIN).encode(images).quantized(split.bits))
     there = crossing_encoder(made, PLAIN)
     assert there is not None
     with torch.inference_mode():
-        here = cloud.features(torch.from_numpy(dequantize(crossed))).numpy()
+        here = cloud.features(torch.from_numpy(crossed)).numpy()
     assert there.features == here.shape[1]
     np.testing.assert_allclose(there.encode(crossed), here, atol=0.02)
 
@@ -109,7 +109,7 @@ def test_an_exit_at_the_cut_looks_at_statistics_of_what_crosses() -> None:
         "mobilenet_v3_small", "features.3", image_size=SIZE, bits=4, bottleneck_channels=8, weights="none",
         freeze=("all",), exit_at="cut",
     )  # fmt: skip
-    crossed = encoder(made.eval(), PLAIN).encode(frames(3)).quantized(split.bits)
+    crossed = dequantize(encoder(made.eval(), PLAIN).encode(frames(3)).quantized(split.bits))
     there = crossing_encoder(made, PLAIN)
     assert there is not None
     assert there.encode(crossed).shape == (3, there.features)

@@ -30,6 +30,8 @@ NAMELESS = {
     *(("trainer-metrics", name) for name in ("robot", "boot", "fleet", "apart")),
     *((kind, "boot") for kind in ("answer", "probe", "probe-result", "robot-metrics", "trainer-state")),
     *(("fleet-exit", name) for name in ("boot", "front", "split", "on")),
+    ("robot-metrics", "exit_refused"),
+    ("robot-state", "exit"),
     ("command-result", "id"),
 }
 

@@ -226,7 +226,7 @@ def held_out(*shown: tuple[int, str]) -> HeldOutSays:
     """Return held-out frames, which the own exit names as they are. shown: feature and name of each."""
     classes = tuple(dict.fromkeys(name for _, name in shown))
     own = [Says(name=one, confidence=0.9, unknown=False, classes=classes, probabilities=None) for _, one in shown]  # type: ignore[arg-type]
-    return HeldOutSays(names=[name for _, name in shown], quantized=frames(*(axis for axis, _ in shown)), own=own)
+    return HeldOutSays(names=[name for _, name in shown], crossed=frames(*(axis for axis, _ in shown)), own=own)
 
 
 def test_an_exit_that_names_own_frames_wrong_is_refused_and_another_one_taken(world: World) -> None:

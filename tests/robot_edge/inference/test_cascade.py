@@ -13,7 +13,7 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import Answer, Ask
 from broker.wire.quantize import quantize, unpack_activations
 from robot_edge.inference.cascade import MAX_UNDER_WAY, MISSES, PAUSE_SECONDS, Cascade, CloudLine, Decision
-from robot_edge.inference.predictor import ExitPrediction
+from robot_edge.inference.exit_prediction import ExitPrediction
 
 BOOT, SPLIT = "b" * 16, "5" * 16
 QUANTIZED = quantize(np.random.default_rng(0).normal(size=(1, 2, 3, 3)).astype(np.float32), 4)

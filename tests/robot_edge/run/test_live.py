@@ -24,7 +24,7 @@ from broker.wire import topics
 from broker.wire.codec import pack, unpack, unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, Command, CommandResult, Prediction, Receipt
 from hierarchy.device import Compute
-from hierarchy.edge import EdgeStep, EdgeTrainer
+from hierarchy.edge import EdgeStep, EdgeTrainer, front_digest
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
@@ -121,8 +121,9 @@ class Robot:
 
     def __init__(self, path: Path, boot: str = "b" * 16, source: str = "sim:", **settings: Any) -> None:
         self.config = RobotConfig.from_flags(
-            source=source, live=True, robot="r1", cut="layer1", image_size=SIZE, bottleneck=2,
-            run_dir=str(path), held_out_every=4, predictions_per_second=1000.0, **{"batch": 16, **settings},
+            source=source, live=True, robot="r1", cut="layer1", image_size=SIZE,
+            run_dir=str(path), held_out_every=4, predictions_per_second=1000.0,
+            **{"batch": 16, "bottleneck": 2, **settings},
         )  # fmt: skip
         self.stage, self.link, self.stop = Stage(), World(), StopRequest()
         self._path, self._boot = path, boot
@@ -189,7 +190,9 @@ class Robot:
         self.outbox = open_outbox(self.config, self._path, self._boot)
         self.folder = RunFolder(self._path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
-        state = robot_state(split, boot=self._boot, weights=start, rehearse=1.0)
+        fleet = self.config.fleet
+        of_fleet = {"fleet": fleet, "still": True, "front": front_digest(segment.state_dict(), split)} if fleet else {}
+        state = robot_state(split, boot=self._boot, weights=start, rehearse=1.0, **of_fleet)
         self.run = assemble(
             self.config,
             link=self.link,

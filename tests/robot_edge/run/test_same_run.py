@@ -93,7 +93,7 @@ def test_a_run_whose_credentials_named_its_key_does_not_go_on_in_the_clear_eithe
     nobody: Any = None
     with (
         pytest.raises(ConfigError, match=r"--payload-key .*payload\.key"),
-        _cloud(evaluation, asked, nobody, 0, nobody),
+        _cloud(evaluation, asked, nobody, nobody),
     ):
         pytest.fail("it connects")
 

@@ -90,7 +90,7 @@ def _is_judged_by_what_it_remembers(run: Run) -> None:
     predictor = _predictor(run.trainer.segment, state.split, run.trainer.learner.compute, saved)
     live = Predictor(run.trainer.segment, bits=4, compute=run.trainer.learner.compute, encode=run.trainer.encode)
     parts: Any = (None, None, None)
-    Perception(predictor=live, sight=parts[0], saw=parts[1], tell=parts[2]).take_over(state)
+    Perception(predictor=live, sight=parts[0], fleet=None, saw=parts[1], tell=parts[2]).take_over(state)
     names, encoding = state.memory.rehearsal.encodings()
     assert set(names) == {"mug", "car", "star"}
     novelty = fit_novelty(encoding.features, names)

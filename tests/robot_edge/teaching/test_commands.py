@@ -25,6 +25,7 @@ class Robot:
         self.edited = 0
         self.edits: list[tuple[Change, str, str, int]] = []
         self.regions: list[Region] = []
+        self.uses: list[str] = []
         self.source = Paced(SimulatedCamera(frames=9))
         self.teaching = Teaching(lambda: self.now)
         self.commands = Commands(
@@ -35,6 +36,7 @@ class Robot:
             edit=self._edit,
             edits=lambda: self.edited,
             look=self._look if live else None,
+            use=self._use if live else None,
         )
 
     def obey(self, action: Action, name: str = "", to: str = "", *, seconds: float = 10.0) -> list[CommandResult]:
@@ -47,6 +49,10 @@ class Robot:
         for number in range(count):
             image = np.full((8, 8, 3), 20 * number, np.uint8)
             self.teaching.see(Frame(image=image, label=None, scene=0, time=0.0))
+
+    def _use(self, which: str) -> str:
+        self.uses.append(which)
+        return f"uses {which}"
 
     def _look(self, region: Region) -> Region:
         self.regions.append(region)
@@ -244,3 +250,13 @@ def test_a_replay_looks_where_it_looked_at_first() -> None:
     (result,) = Robot(live=False).look("whole")
     assert not result.ok
     assert "a replay is given --look when it starts" in result.text
+
+
+def test_a_robot_of_a_fleet_uses_the_exit_that_it_is_told_to() -> None:
+    robot = Robot()
+    assert said(robot.obey("use-own")) == [(True, True, "uses own")]
+    assert said(robot.obey("use-fleet")) == [(True, True, "uses fleet")]
+    assert robot.uses == ["own", "fleet"]
+    (result,) = Robot(live=False).obey("use-own")
+    assert not result.ok
+    assert "start it with --fleet NAME" in result.text

@@ -171,3 +171,16 @@ def test_what_is_typed_is_obeyed_while_it_listens() -> None:
         assert commands.take(0.0) is None
     assert asked_to_stop(stop)
     os.close(person)
+
+
+@pytest.mark.parametrize(("line", "action"), [("use own", "use-own"), ("USE Fleet", "use-fleet")])
+def test_a_line_says_which_exit_answers(line: str, action: str) -> None:
+    command = parse_line(line)
+    assert isinstance(command, Command)
+    assert command.action == action
+
+
+@pytest.mark.parametrize("line", ["use", "use both"])
+def test_what_begins_like_use_is_no_name(line: str) -> None:
+    with pytest.raises(ConfigError, match="use own, or use fleet"):
+        parse_line(line)
