@@ -193,6 +193,8 @@ class RunMetrics:
             troubles.append(f"QUARANTINE: {self._uplink.quarantine}")
         if cloud and cloud.began_alike is False:
             troubles.append("THE CLOUD BEGAN WITH OTHER WEIGHTS")
+        if cloud and cloud.apart:
+            troubles.append("APART FROM ITS FLEET" if cloud.fleet_robots < 2 else "PART OF THE FLEET IS APART")
         if self.held_back:
             troubles.append(f"PRIVACY: {self.held_back}")
         if own.dropped:

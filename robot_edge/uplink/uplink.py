@@ -80,6 +80,7 @@ class Uplink:
         self.presence = Presence(link, robot, state, clock)
         self._batching = Batching(state.boot, state.split, names)
         self._quarantine = ""
+        self._apart = ""
         self._reads_all_metrics = False
         self._untold_since = math.inf  # when the first receipt came; -inf where there is nothing to say of that
         self._reasons: set[str] = set()
@@ -269,6 +270,9 @@ class Uplink:
         if cloud_metrics.quarantine and cloud_metrics.quarantine != self._quarantine:
             log.warning("the trainer takes nothing from this robot for now: %s", cloud_metrics.quarantine)
         self._quarantine = cloud_metrics.quarantine
+        if cloud_metrics.apart and cloud_metrics.apart != self._apart:
+            log.warning("the cloud's half is not all of the fleet's: %s", cloud_metrics.apart)
+        self._apart = cloud_metrics.apart
 
     def _read_receipt(self, receipt: Receipt, arrived: float) -> None:
         rejected = receipt.outcome == "rejected"

@@ -55,7 +55,9 @@ def valid_messages() -> list[tuple[str, bytes]]:
     """Return messages worth spoiling, with the channel that each belongs to."""
     back = dataclasses.replace(STATE, boot="c" * 16, weights="checkpoint", rehearse=1.0)
     other = dataclasses.replace(STATE, boot="d" * 16, split=dataclasses.replace(SPLIT, bits=3))
-    states = [pack(one) for one in (STATE, STATE, back, back, other, dataclasses.replace(STATE, online=False))]
+    gone = dataclasses.replace(STATE, online=False)
+    of_fleet = dataclasses.replace(STATE, boot="e" * 16, still=True, fleet="lab", front="f" * 16)
+    states = [pack(one) for one in (STATE, STATE, back, back, other, of_fleet, of_fleet, gone)]
     sent: list[ActivationBatch | ClassEdit] = [
         *batches(10),
         *batches(6, first=19, boot="c" * 16),

@@ -276,7 +276,7 @@ def test_activations_that_overflow_put_one_robot_in_quarantine_and_leave_all_net
 
 
 # With these seeds some robots get as far as training, and some into quarantine.
-@pytest.mark.parametrize("seed", [4, 7])
+@pytest.mark.parametrize("seed", [4, 5])
 def test_garbage_of_all_kinds_does_no_harm(seed: int, start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
     cloud = start(**fuzz.SETTINGS)

@@ -718,6 +718,15 @@ def test_a_quarantine_is_said_once_and_shown(make: MakeWorld, caplog: pytest.Log
     assert caplog.messages == ["the trainer takes nothing from this robot for now: 20 bad messages"]
 
 
+def test_that_it_is_apart_from_its_fleet_is_said_once(make: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    world = make.joined()
+    own = dataclasses.replace(figures("r1", STATE.boot, 64), apart="r7 has another front")
+    for one in (own, dataclasses.replace(own, images=65), dataclasses.replace(own, images=66, apart="")):
+        tell(world, "t1", one)
+    world.pump()
+    assert caplog.messages == ["the cloud's half is not all of the fleet's: r7 has another front"]
+
+
 def test_a_link_that_is_silent_is_dialled_again(make: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
     world = make.joined()
     world.link.silent = True
