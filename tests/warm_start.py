@@ -1,8 +1,9 @@
 """Programs in processes of their own that need not import torch first.
 
 That import takes a program more processor time than all it does in a test, and the tests start dozens. So these are
-forked from a process that has imported everything and done nothing. From there on they are what `python -m` starts.
-What a test starts like this must not be about the start itself.
+forked from a process that has imported everything and done nothing. From there on they are what `python -m` starts,
+but for one thing: they do not measure for up to five seconds which way to compute is fastest. What a test starts like
+this must not be about the start itself.
 """
 
 from __future__ import annotations
@@ -51,10 +52,15 @@ class WarmStart:
     environment: variables beside those of the first test. missing: a package that it should not find.
     """
 
+    measures = False
+    """Whether these programs measure, as users' do; for all that are started from then on."""
+
     def __init__(
         self, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, missing: str = ""
     ) -> None:
-        self._process = _forks.Process(target=_run, args=(list(arguments), str(log), environment or {}, missing))
+        self._process = _forks.Process(
+            target=_run, args=(list(arguments), str(log), environment or {}, missing, self.measures)
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -87,7 +93,7 @@ def run_warm(arguments: Sequence[str], *, missing: str = "", timeout: float = 30
             process.kill()
 
 
-def _run(arguments: list[str], log: str, environment: Mapping[str, str], missing: str) -> None:
+def _run(arguments: list[str], log: str, environment: Mapping[str, str], missing: str, measures: bool) -> None:
     os.environ.update(environment)
     if missing:
         sys.modules[missing] = None  # type: ignore[assignment]
@@ -96,5 +102,9 @@ def _run(arguments: list[str], log: str, environment: Mapping[str, str], missing
     os.dup2(output, 2)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # as long as the process
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    if not measures:
+        import hierarchy.device  # this process has it already, and the tests' own may do without
+
+        hierarchy.device.MAX_SECONDS = 0.0
     sys.argv = arguments
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

@@ -15,6 +15,7 @@ import tyro
 
 from tests.soak.chaos import Chaos
 from tests.soak.test_soak import check
+from tests.warm_start import WarmStart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    WarmStart.measures = True
     with tempfile.TemporaryDirectory() as temporary:
         folder = settings.out or Path(temporary)
         begin = time.monotonic()

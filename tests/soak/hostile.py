@@ -458,6 +458,7 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
+    WarmStart.measures = True
     with tempfile.TemporaryDirectory() as temporary:
         account = run(settings.out or Path(temporary), seconds=settings.seconds, hostile=settings.hostile)
     figures = {
