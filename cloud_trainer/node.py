@@ -139,6 +139,7 @@ class TrainerNode:
             {name: session.members[name].rounds.newest.by_class for name, (_, session) in trained.items()},
             {name: session.members[name].rounds.accuracies() for name, (_, session) in trained.items()},
             self._incoming.strangers.rejected,
+            {name: robot.training.log for name, (robot, _) in trained.items()},
         )
 
     def _save_last(self) -> None:

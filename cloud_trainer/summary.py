@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.wire.messages import RobotMetrics, TrainerMetrics
+from cloud_trainer.logs import is_shared
 from hierarchy.continual import AccuracyRounds
 
 # Figures that add up over robots; the others are averaged, each robot weighing as many images as it sent.
@@ -29,12 +30,15 @@ def fleet_summary(
     by_class: Mapping[str, Mapping[str, float]],
     rounds: Mapping[str, AccuracyRounds],
     undecodable: int,
+    logs: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Join what the trainer knows of each robot with what the robot last said of itself.
 
     undecodable: messages that were rejected before they could be told to a session.
+    logs: that robots belong to where that is not their own; a fleet's figures are in ``fleets``, by log.
     """
     robots: dict[str, dict[str, Any]] = {}
+    fleets: dict[str, dict[str, Any]] = {}
     for robot, figures in trained.items():
         said = dataclasses.asdict(reported[robot]) if robot in reported else {}
         # What both count, the trainer knows first-hand; its images are those that arrived.
@@ -45,24 +49,32 @@ def fleet_summary(
             "cloud_accuracy_by_class": dict(by_class[robot]),
             **rounds[robot].figures("cloud"),
         }
-    return _with_totals(robots, undecodable)
+        if is_shared(log := (logs or {}).get(robot, robot)):
+            its = fleets.setdefault(log, {"robots": []})
+            its["robots"].append(robot)
+            its |= {"images": figures.fleet_images, "classes": list(classes[robot])}
+            its["cloud_accuracy"] = figures.fleet_accuracy
+    return _with_totals(robots, fleets, undecodable)
 
 
 def join_summaries(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one summary of those that workers have written, of which each has robots of its own."""
     robots = {robot: values for one in workers for robot, values in one["robots"].items()}
     of_robots = sum(values["messages_rejected"] for values in robots.values())
-    return _with_totals(robots, sum(one["messages_rejected"] for one in workers) - of_robots)
+    fleets = {name: values for one in workers for name, values in one.get("fleets", {}).items()}
+    return _with_totals(robots, fleets, sum(one["messages_rejected"] for one in workers) - of_robots)
 
 
-def _with_totals(robots: dict[str, dict[str, Any]], undecodable: int) -> dict[str, Any]:
+def _with_totals(
+    robots: dict[str, dict[str, Any]], fleets: dict[str, dict[str, Any]], undecodable: int
+) -> dict[str, Any]:
     total: dict[str, Any] = {"classes": sorted({name for values in robots.values() for name in values["classes"]})}
     for name in sorted(SUMS):
         total[name] = _sum([values[name] for values in robots.values()])
     total["messages_rejected"] += undecodable
     for name in sorted(MEANS):
         total[name] = _mean([(values[name], values["images"]) for values in robots.values()])
-    return {**total, "robots": robots}
+    return {**total, "robots": robots, **({"fleets": fleets} if fleets else {})}
 
 
 def _sum(values: list[float | None]) -> float | None:

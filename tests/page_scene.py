@@ -112,7 +112,7 @@ def robot(server: object) -> Change:
 def trainer(server: object) -> Change:
     """Serve a trainer's page without robots; any line brings two, of which r2 is away."""
     from cloud_trainer.page.app import build
-    from cloud_trainer.page.model import FleetState, PageModel, RobotRow
+    from cloud_trainer.page.model import FleetState, PageModel, RobotRow, SharedHalf
     from cloud_trainer.robots.robot import Rejection
     from hierarchy.runtime.page.server import PageServer
 
@@ -128,6 +128,7 @@ def trainer(server: object) -> Change:
             by_class=dict.fromkeys(NAMES, 0.5),
             confusion={one: dict.fromkeys(NAMES, 3) for one in NAMES},
             rejections=(Rejection(time=0.0, robot=name, reason=NAMES[0]),),
+            shared=SharedHalf(fleet="lab", front="f" * 16, robots=2, images=900, classes=3, accuracy=0.75),
             history=((0.0, (1.0, 1.0, 0.5, 0.5)), (9.0, (0.5, 0.5, 0.7, 0.7))),
         )
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Response
 from nicegui import ui
 
 from broker.wire.names import short
-from cloud_trainer.page.model import FleetState, PageModel, RobotRow, ago
+from cloud_trainer.page.model import FleetState, PageModel, RobotRow, SharedHalf, ago
 from cloud_trainer.page.prometheus import CONTENT_TYPE, exposition
 from hierarchy.runtime.page.look import (
     AXIS_COLOUR,
@@ -42,6 +42,9 @@ ROBOT_COLUMNS = [
     "waiting",
     "checkpoint",
 ]
+FLEET_COLUMNS = ["fleet", "front", "robots", "images", "classes", "cloud accuracy"]
+# Robots of a fleet that its row names.
+LISTED_ROBOTS = 12
 REFRESH_SECONDS = 1.0
 ENDS = ["exit, on the robot", "cloud"]
 NO_CURVE = "Nothing since this trainer was started: a curve begins when the robot sends something."
@@ -86,6 +89,8 @@ class _Page:
                 self._figures = Figures(FLEET_FIGURES)
             with card("Robots", 12):
                 self._robots = Table(ROBOT_COLUMNS, about="Robots", choose=self._choose)
+            with card("Fleets", 12) as self._fleet_card:
+                self._fleets = Table(FLEET_COLUMNS, about="Fleets")
             self._of_robot()
             with card("Rejected messages", 12):
                 self._rejected = Table(["when", "robot", "why"], about="Rejected messages")
@@ -141,6 +146,8 @@ class _Page:
             store_limit=size(state.store_limit),
         )
         self._robots.show([_cells(row) for row in state.robots], empty=NO_ROBOT)
+        self._fleet_card.set_visibility(bool(state.shared))
+        self._fleets.show([_shared_cells(half, state) for half in state.shared], empty="")
         entries = [(one, row.name) for row in state.robots for one in row.rejections]
         entries += [(one, one.robot) for one in state.strangers]
         newest = sorted(entries, key=lambda entry: -entry[0].time)[:MAX_REJECTIONS]
@@ -150,7 +157,7 @@ class _Page:
         self._name.set_text(row.name)
         away = "away: what is grey is the last that it said"
         self._presence.show("there" if row.online else away, "good" * row.online)
-        self._quarantine.show((row.problem or row.doubt)[:200], "bad")
+        self._quarantine.show((row.problem or row.doubt or row.apart)[:200], "bad")
         self._network.set_text(row.network)
         sent, jpeg = row.bytes_per_image, row.jpeg_bytes_per_image
         self._of_it.show(
@@ -184,6 +191,18 @@ def _cells(row: RobotRow) -> tuple[str, ...]:
         number(row.bytes_per_image),
         number(row.messages_waiting),
         ago(row.checkpoint.time) if row.checkpoint else "-",
+    )
+
+
+def _shared_cells(half: SharedHalf, state: FleetState) -> tuple[str, ...]:
+    its = [row.name for row in state.robots if row.shared and row.shared.log == half.log]
+    return (
+        half.fleet,
+        half.front,
+        ", ".join(its[:LISTED_ROBOTS]) + (", ..." if len(its) > LISTED_ROBOTS else ""),
+        number(half.images),
+        number(half.classes),
+        percent(half.accuracy),
     )
 
 

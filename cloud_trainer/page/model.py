@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.wire.messages import AWAY_SECONDS
+from broker.wire.messages import AWAY_SECONDS, TrainerMetrics
+from cloud_trainer.logs import AT
 from cloud_trainer.robots.robot import Rejection, Robot
 from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.page.history import History, Point
@@ -22,12 +23,33 @@ class CheckpointFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedHalf:
+    """A half that robots of a fleet share.
+
+    front: what tells it from others of the fleet. accuracy: on all held-out frames of theirs; None where not known.
+    """
+
+    fleet: str
+    front: str
+    robots: int
+    images: int
+    classes: int
+    accuracy: float | None
+
+    @property
+    def log(self) -> tuple[str, str]:
+        """What no other half has."""
+        return self.fleet, self.front
+
+
+@dataclass(frozen=True, kw_only=True)
 class RobotRow:
     """What a page shows of one robot at one moment. Shares are of 1; None where not known.
 
     online: whether it is there now. heard: seconds since its last message. network: backbone and cut. by_class,
     confusion: of held-out frames, as HeldOut's. problem: why its messages are not taken, empty where they are.
-    doubt: why they seem to teach nothing, empty where they do.
+    doubt: why they seem to teach nothing, empty where they do. shared: the half that it shares with its fleet; None
+    where that is its own. apart: why it shares nothing with all of its fleet, or a part, empty where it does.
     history: Unix times with exit loss, cloud loss, exit and cloud prequential accuracy.
     """
 
@@ -57,6 +79,8 @@ class RobotRow:
     by_class: Mapping[str, float] = field(default_factory=dict)
     confusion: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     checkpoint: CheckpointFile | None = None
+    shared: SharedHalf | None = None
+    apart: str = ""
     rejections: tuple[Rejection, ...] = ()
     history: tuple[Point, ...] = ()
 
@@ -76,6 +100,12 @@ class FleetState:
     strangers: tuple[Rejection, ...] = ()
     strangers_rejected: int = 0
     strangers_dropped: int = 0
+
+    @property
+    def shared(self) -> list[SharedHalf]:
+        """The halves that robots share, each once, by fleet and front."""
+        halves = {one.log: one for row in self.robots if (one := row.shared)}
+        return [halves[name] for name in sorted(halves)]
 
 
 @dataclass
@@ -131,17 +161,32 @@ class Rows:
             doubt=robot.doubt,
             by_class=standing.by_class if standing else {},
             confusion=standing.confusion if standing else {},
-            checkpoint=self._checkpoint(robot.name, robot.training.saved.cursor),
+            shared=_shared(robot.training.log, figures),
+            apart=robot.apart,
+            checkpoint=self._checkpoint(robot.training.log, robot.training.saved.cursor),
             rejections=tuple(robot.rejections),
             history=history.points(),
         )
 
-    def _checkpoint(self, robot: str, cursor: int) -> CheckpointFile | None:
-        """Return a robot's checkpoint, having looked again where there is another one."""
-        before = self._saved.get(robot)
+    def _checkpoint(self, log: str, cursor: int) -> CheckpointFile | None:
+        """Return a network's checkpoint, having looked again where there is another one."""
+        before = self._saved.get(log)
         if before is None or before[0] != cursor:
-            self._saved[robot] = cursor, checkpoint_file(self._checkpoints / robot)
-        return self._saved[robot][1]
+            self._saved[log] = cursor, checkpoint_file(self._checkpoints / log)
+        return self._saved[log][1]
+
+
+def _shared(log: str, figures: TrainerMetrics | None) -> SharedHalf | None:
+    if figures is None or not figures.fleet:
+        return None
+    return SharedHalf(
+        fleet=figures.fleet,
+        front=log.partition(AT)[2],
+        robots=figures.fleet_robots,
+        images=figures.fleet_images,
+        classes=figures.fleet_classes,
+        accuracy=figures.fleet_accuracy,
+    )
 
 
 def checkpoint_file(folder: Path) -> CheckpointFile | None:

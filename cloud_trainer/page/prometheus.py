@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cloud_trainer.page.model import FleetState, RobotRow
+from cloud_trainer.page.model import FleetState, RobotRow, SharedHalf
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -48,6 +48,15 @@ ROBOT_METRICS: list[tuple[str, str, str, Callable[[RobotRow], float | None]]] = 
 ]
 
 
+# The same of each half that robots of a fleet share.
+SHARED_METRICS: list[tuple[str, str, Callable[[SharedHalf], float | None]]] = [
+    ("fleet_robots", "Robots whose samples the shared half has learned from.", lambda half: half.robots),
+    ("fleet_images", "Images that the shared half has learned from.", lambda half: half.images),
+    ("fleet_classes", "Classes that the shared half knows.", lambda half: half.classes),
+    ("fleet_accuracy", "Share of all robots' held-out frames that the half names.", lambda half: half.accuracy),
+]
+
+
 def exposition(state: FleetState) -> str:
     """Return all figures as text."""
     lines: list[str] = []
@@ -60,14 +69,26 @@ def exposition(state: FleetState) -> str:
     ):
         lines += [*_head(name, kind, about), f"reflexarc_{name} {_number(value)}"]
     for name, kind, about, of in ROBOT_METRICS:
-        values = [(row.name, of(row)) for row in state.robots]
         lines += _head(name, kind, about)
-        lines += [
-            f'reflexarc_{name}{{robot="{_escaped(robot)}"}} {_number(value)}'
-            for robot, value in values
-            if value is not None
-        ]
+        lines += _values(name, [({"robot": row.name, **_fleet(row.shared)}, of(row)) for row in state.robots])
+    for name, about, of_half in SHARED_METRICS if state.shared else []:
+        lines += _head(name, "gauge", about)
+        lines += _values(name, [(_fleet(half), of_half(half)) for half in state.shared])
     return "\n".join(lines) + "\n"
+
+
+def _fleet(half: SharedHalf | None) -> dict[str, str]:
+    return {"fleet": half.fleet, "front": half.front} if half else {}
+
+
+def _values(name: str, values: list[tuple[dict[str, str], float | None]]) -> list[str]:
+    """Return the lines of what is known, with their labels."""
+    lines = []
+    for labels, value in values:
+        if value is not None:
+            listed = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+            lines.append(f"reflexarc_{name}{{{listed}}} {_number(value)}")
+    return lines
 
 
 def _head(name: str, kind: str, about: str) -> list[str]:

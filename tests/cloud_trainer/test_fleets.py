@@ -119,7 +119,12 @@ def test_robots_of_a_fleet_train_one_half_on_all_their_samples(start: Start, sta
         assert (figures.fleet, figures.fleet_robots, figures.fleet_classes, figures.fleet_images) == ("lab", 2, 3, 8)
         assert figures.fleet_accuracy == pytest.approx(together)
         assert figures.apart == ""
-    cloud.finish()
+    summary = cloud.finish()
+    assert list(summary["fleets"]) == [LOG]
+    its = summary["fleets"][LOG]
+    assert (its["robots"], its["images"], sorted(its["classes"])) == (["r1", "r2"], 8, ["ant", "cat", "dog"])
+    assert its["cloud_accuracy"] == pytest.approx(together)
+    assert summary["images"] == 8
     assert [path.name for path in (cloud.path / "checkpoint").iterdir()] == [LOG]
     assert replay(cloud.path / STORE, None, "cpu"), "the same bits"
 

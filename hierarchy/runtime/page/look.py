@@ -137,12 +137,12 @@ def mode_button() -> None:
 
 
 @contextmanager
-def card(title: str, columns: int) -> Iterator[None]:
+def card(title: str, columns: int) -> Iterator[Element]:
     """Lay out a card, so many of the grid's twelve columns wide; on a phone all of them."""
-    with ui.element("section").classes(f"rx-card rx-{columns}"):
+    with ui.element("section").classes(f"rx-card rx-{columns}") as box:
         if title:
             heading(title, 2)
-        yield
+        yield box
 
 
 def mark_old(element: Element, old: bool) -> None:

@@ -23,10 +23,12 @@ def test_names_are_text_rows_are_chosen_by_keys_and_what_is_old_is_grey(chromium
         assert page.title() == "t1 · Reflexarc"
         assert faults(page) == []
 
+        expect(page.get_by_label("Fleets")).to_be_hidden()
         trainer.tell("two robots")
         r2 = page.get_by_role("button", name="r2")
         expect(r2).to_be_visible(timeout=SLOW_MS)
         expect(page.locator(".rx-chart.rx-old")).to_have_count(0)
+        expect(page.get_by_label("Fleets").get_by_text("r1, r2")).to_be_visible(timeout=SLOW_MS)
         r2.focus()
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="r2")).to_be_visible(timeout=SLOW_MS)
