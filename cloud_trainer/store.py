@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,8 @@ from broker.errors import ConfigError, StorageError
 from broker.program.machine import refused
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.logs import is_shared
-from hierarchy.runtime.state import DatabaseLayout
+from cloud_trainer.sequences import Range, join_ranges
+from cloud_trainer.store_file import AFTER_DAMAGE, LAYOUT, connect
 
 STORE = "store.db"
 
@@ -39,63 +39,11 @@ MAX_RANGES = 100_000
 # Batches that are deleted, or looked at to be wiped, before others have a turn; and their bytes.
 TIDIED_AT_ONCE, TIDIED_BYTES = 64, 4_000_000
 
-# The trainer writes from two threads, each in transactions of a part of a second; a slow disk may take longer.
-BUSY_SECONDS = 60.0
-
-# The store alone is not to be moved away: checkpoints without their log are refused.
-AFTER_DAMAGE = "put a copy of it back, or choose another --run-dir to start anew"
-
-# fleet: the name of the log where several robots share it; empty in a robot's own. An event that is of no robot in
-# particular has no robot. logged: the events, each with the name of its log. wiped: logs of which something is gone.
-LOGS = """
-CREATE INDEX events_of_log ON events (CASE fleet WHEN '' THEN robot ELSE fleet END, id);
-CREATE INDEX states_of_robot ON events (robot, id) WHERE kind IN ('start', 'rejoin', 'join');
-CREATE VIEW logged AS SELECT CASE fleet WHEN '' THEN robot ELSE fleet END AS log, * FROM events;
-"""
-
-TABLES = f"""
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, robot TEXT NOT NULL, fleet TEXT NOT NULL DEFAULT '',
-    kind TEXT NOT NULL, boot TEXT, sequence INTEGER, payload BLOB NOT NULL
-);
-CREATE INDEX events_of_robot ON events (robot, id);
-{LOGS}
-CREATE UNIQUE INDEX events_once ON events (robot, boot, sequence) WHERE sequence IS NOT NULL;
-CREATE TABLE metrics (robot TEXT PRIMARY KEY, payload BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE wiped (robot TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE forgotten (
-    robot TEXT NOT NULL, boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
-    PRIMARY KEY (robot, boot, first)
-) WITHOUT ROWID;
-"""
-
-# Version 6 knew robots' own logs only, and `wiped` was those of which samples of forgotten classes were overwritten.
-WITHOUT_FLEETS = """
-ALTER TABLE events ADD COLUMN fleet TEXT NOT NULL DEFAULT '';
-INSERT OR IGNORE INTO wiped SELECT DISTINCT robot FROM forgotten;
-"""
-AS_IF_FLEETS = """
-CREATE TEMP VIEW logged AS SELECT robot AS log, * FROM events;
-CREATE TEMP VIEW wiped AS SELECT robot FROM main.wiped UNION SELECT robot FROM main.forgotten;
-"""
-
-# "rflx". Version 5 did not say who wrote it.
-LAYOUT = DatabaseLayout(
-    application=0x72666C78,
-    version=7,
-    tables=TABLES,
-    migrations={5: "", 6: WITHOUT_FLEETS + LOGS},
-    views={5: AS_IF_FLEETS, 6: AS_IF_FLEETS},
-)
-
 # sqlite's header up to the number of the application, four bytes.
 SIGNED_BYTES = 72
 
 # Of messages: those of a robot that training learns from.
 Message = Literal["batch", "edit"]
-# Of sequences of a boot, from the first to the last.
-Range = tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +67,7 @@ class Store:
         if settings is None and not path.exists():
             raise ConfigError(f"there is no store at {path}")
         try:
-            self._database = _connect(path, reading=settings is None)
+            self._database = connect(path, reading=settings is None)
         except sqlite3.OperationalError as error:
             said = f"{error}; see that you may read it"
             if path.is_dir():
@@ -392,33 +340,6 @@ class Store:
             raise StorageError(f"the store cannot be written: {error}") from error
 
 
-def _connect(path: Path, *, reading: bool) -> sqlite3.Connection:
-    """Connect to a database. Raises sqlite3.OperationalError, and ConfigError where its log cannot be read.
-
-    reading: nothing will be written, so the disk may be read-only. sqlite wants to write beside the file even then.
-    """
-    # Opened on one thread and used on another, never on two at a time.
-    database = sqlite3.connect(path, isolation_level=None, timeout=BUSY_SECONDS, check_same_thread=False)
-    try:
-        database.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
-        database.close()
-        if not reading:
-            raise
-    except sqlite3.DatabaseError:  # no database at all: whoever uses it will see
-        return database
-    else:
-        return database
-    # Taken for a file that nobody writes to, it is read as it is, without what only sqlite's own log holds.
-    own_log = path.with_name(path.name + "-wal")
-    if own_log.exists() and own_log.stat().st_size:
-        raise ConfigError(
-            f"the store {path} was not closed, and {own_log.name} beside it, which holds the newest of it, cannot be "
-            f"read in a folder that is read-only: copy {path.parent} to where you may write, and use it there"
-        )
-    return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
-
-
 def open_store(path: Path, settings: TrainingSettings) -> Store:
     """Open a run's store, or make one. Raises ConfigError where it was made with other settings."""
     store = Store(path, asdict(settings))
@@ -450,36 +371,3 @@ def _check_settings(store: Store, path: Path, settings: TrainingSettings) -> Non
                 f"{path} was made with --{name.replace('_', '-')} {value}, now it is {now.get(name)}: training must go "
                 "on as it began; use the same setting or another --run-dir"
             )
-
-
-@contextmanager
-def damage_explained(path: Path) -> Iterator[None]:
-    """Raise ConfigError where a store turns out to be damaged, or cannot be read, long after it was opened."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise ConfigError(f"the store {path} is damaged, or cannot be read: {error}; {AFTER_DAMAGE}") from error
-
-
-def join_ranges(ranges: list[Range], most: int) -> list[Range]:
-    """Join ranges (boot, first, last) that touch; where more than ``most`` are left, also the closest of one boot."""
-    joined: list[Range] = []
-    for boot, first, last in sorted(ranges):
-        if joined and joined[-1][0] == boot and first <= joined[-1][2] + 1:
-            joined[-1] = (boot, joined[-1][1], max(last, joined[-1][2]))
-        else:
-            joined.append((boot, first, last))
-    excess = len(joined) - most
-    if excess <= 0:
-        return joined
-    gaps = sorted(
-        (after[1] - before[2], index) for index, (before, after) in enumerate(pairwise(joined)) if before[0] == after[0]
-    )
-    closed = {index for _, index in gaps[:excess]}
-    bridged: list[Range] = []
-    for index, (boot, first, last) in enumerate(joined):
-        if index - 1 in closed:
-            bridged[-1] = (boot, bridged[-1][1], last)
-        else:
-            bridged.append((boot, first, last))
-    return bridged[-most:]  # a peer with that many boots is no robot

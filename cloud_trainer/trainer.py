@@ -30,7 +30,8 @@ from cloud_trainer.page.model import PageModel
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.robots.robot import Phase, Robot
 from cloud_trainer.robots.training import Training
-from cloud_trainer.store import STORE, Store, check_store, damage_explained, open_store
+from cloud_trainer.store import STORE, Store, check_store, open_store
+from cloud_trainer.store_file import damage_explained
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.command_line import StopRequest, end_at_once
 from hierarchy.runtime.page import page_server

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from broker.wire.messages import SplitSpec, TrainerMetrics
+from cloud_trainer.session.figures import figures
 from cloud_trainer.session.session import Session
 
 
@@ -27,7 +28,7 @@ def standings(session: Session, before: Mapping[str, Standing], only: str = "") 
     """Return how each robot's training stands, with the details of before. only: the one that has changed, if one."""
     now = {
         robot: Standing(
-            metrics=session.figures(robot, messages_waiting=0, rejected=0, quarantine=""),
+            metrics=figures(session, robot),
             split=session.split,
             classes=session.trainer.classes,
             by_class=before[robot].by_class if robot in before else {},

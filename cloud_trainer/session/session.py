@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 
 from broker.errors import MalformedMessage
 from broker.wire.codec import unpack_as
-from broker.wire.messages import ActivationBatch, ClassEdit, RobotState, SplitSpec, TrainerMetrics
-from cloud_trainer.logs import fleet_of, is_shared
+from broker.wire.messages import ActivationBatch, ClassEdit, RobotState, SplitSpec
+from cloud_trainer.logs import is_shared
 from cloud_trainer.session.batches import InflatedBatch
+from cloud_trainer.session.changed_classes import change_classes
 from cloud_trainer.session.member import Member
-from cloud_trainer.session.network import MAX_UNREHEARSED, Network
+from cloud_trainer.session.network import Network
 from cloud_trainer.session.rehearsal import Rehearsal
-from cloud_trainer.session.sample_memory import SampleRef
 from cloud_trainer.session.session_state import SessionState
 from cloud_trainer.store import Event
 from hierarchy.cloud import CloudTrainer
@@ -120,7 +119,7 @@ class Session:
                 yield from self._take(member, batch or InflatedBatch.read(event.payload), event.id)
             case "edit" if member:
                 for edit in member.edits.take(unpack_as(ClassEdit, event.payload)):
-                    self._edit(member, edit)
+                    change_classes(edit, member, self.members.values(), self.network, shared=is_shared(self.log))
                     if edit.change == "forget":
                         member.wipes.up_to = event.id
                     yield
@@ -139,39 +138,6 @@ class Session:
                 raise MalformedMessage(f"event {event.id} ({event.kind}) is of robot {event.robot!r}, which never came")
         self.cursor = event.id
         self.is_torn = False
-
-    def figures(self, robot: str, *, messages_waiting: int, rejected: int, quarantine: str) -> TrainerMetrics:
-        """Return how the session is doing with a robot's samples. The parameters are what only its caller knows."""
-        member = self.members[robot]
-        its = TrainerMetrics(
-            robot=robot,
-            boot=member.state.boot,
-            images=member.prequential.count,
-            classes=len(self.trainer.classes),
-            cloud_loss=self.network.loss,
-            cloud_prequential=member.prequential.overall,
-            cloud_recent=member.prequential.recent,
-            cloud_accuracy=member.rounds.newest.accuracy,
-            evaluation=member.rounds.number,
-            evaluated=member.rounds.evaluated,
-            messages_trained=member.messages_trained,
-            messages_waiting=messages_waiting,
-            messages_rejected=rejected,
-            quarantine=quarantine,
-            began_alike=self.began_alike,
-        )
-        if not is_shared(self.log):
-            return its
-        right, tested = self.held_out
-        return replace(
-            its,
-            classes=sum(name in member.taught for name in self.trainer.classes),
-            fleet=fleet_of(self.log),
-            fleet_robots=len(self.members),
-            fleet_classes=its.classes,
-            fleet_images=self.images,
-            fleet_accuracy=right / tested if tested else None,
-        )
 
     def checkpoint(self) -> SessionState:
         """Return all that training needs to go on behind the cursor."""
@@ -323,40 +289,3 @@ class Session:
         """Return what the samples that are not given up are called, and what they are taken for."""
         predicted = yield from self.network.predict(event, batch.quantized)
         return member.known(batch, predicted)
-
-    # Class edits
-
-    def _edit(self, member: Member, edit: ClassEdit) -> None:
-        """Do to what is here already of a robot what `ClassEdits` does to what comes later."""
-        network = self.network
-        if network.still:
-            network.idle_steps = 0  # the rest has to make up for what the class leaves behind
-        if edit.change == "rename":
-            self._rename(member, edit.name, edit.to)
-            return
-        if edit.change == "undo":
-
-            def is_undone(_: str, ref: SampleRef) -> bool:
-                return member.owns(ref) and member.edits.is_of_session(ref.session, ref.sample, edit.session)
-
-            network.give_up(is_undone)
-        if edit.name:
-            if not self._others_taught(member, edit.name):
-                self.trainer.learner.remove(edit.name)
-            member.taught.pop(edit.name, None)
-            member.rounds.remove(edit.name)
-            network.give_up(lambda name, ref: name == edit.name and member.owns(ref))
-
-    def _rename(self, member: Member, old: str, new: str) -> None:
-        network, known = self.network, member.taught if is_shared(self.log) else self.trainer.classes
-        member.rounds.rename(old, new, merged=new in known)
-        if self._others_taught(member, old):  # the row stays theirs, and rehearsal makes one of the new name
-            network.owe(MAX_UNREHEARSED)
-        else:
-            self.trainer.learner.rename(old, new)
-        member.rename(old, new)
-        network.memory.rename(old, new, member.number)
-        network.waiting.rename(old, new, member.number)
-
-    def _others_taught(self, member: Member, name: str) -> bool:
-        return any(name in one.taught for one in self.members.values() if one is not member)

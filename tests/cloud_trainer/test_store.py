@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 
 from broker.errors import ConfigError, MachineError, StorageError
 from cloud_trainer.config import TrainingSettings
-from cloud_trainer.store import LAYOUT, Range, Store, join_ranges, open_store
+from cloud_trainer.sequences import Range, join_ranges
+from cloud_trainer.store import Store, open_store
+from cloud_trainer.store_file import LAYOUT
 from tests.cloud_trainer.world import forget, limit_pages
 
 SETTINGS = TrainingSettings(batch=4, learning_rate=0.1, rehearse_from=10, weights="none", seed=0, threads=1)
