@@ -59,7 +59,8 @@ class TrainerConfig:
     """Peak learning rate of SGD, one-cycle where the length of the robot's run is known. Lower than the robot's: what
     the cloud learns from moves while the robot learns."""
     rehearse_from: int = 50_000
-    """Samples of each robot to rehearse from, in equal shares of its classes. They stay in the store, on disk."""
+    """Samples of each robot, or of each fleet, to rehearse from, in equal shares of its classes. They stay in the
+    store, on disk."""
     practice: float = 0.5
     """Training steps on stored samples alone that each new one is worth, for when nothing arrives; 0 for none. However
     many came, the last 200 count: that lets the network settle, and more made it worse."""
@@ -75,7 +76,7 @@ class TrainerConfig:
     step of the largest, as one trains at a time. It is computed before a network is built, and one that does not fit is
     refused (docs/costs.md). Leave the machine 2 GB beside it."""
     most_classes: int = 1000
-    """Classes of one robot; messages with further ones are rejected."""
+    """Classes of one robot, or of one fleet; messages with further ones are rejected."""
     device: DeviceName = "auto"
     """Where to compute."""
     threads: int = 0

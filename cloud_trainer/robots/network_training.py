@@ -289,6 +289,8 @@ class NetworkTraining:
 
     def give_up_oldest(self, robot: str, excess: int) -> None:
         """Have a robot's oldest samples that were trained on forgotten, so many bytes, unless some are already."""
+        if self.rests and not is_shared(self.log):  # a robot that comes back to its own log begins another network
+            self._give_up_at_rest(robot, excess)
         if self.session is None or robot not in self.session.members:
             return
         cleanup = self._cleanups.of(robot)
@@ -299,6 +301,16 @@ class NetworkTraining:
         if up_to := self._store.oldest_batches(self.log, robot, self.session.oldest_needed - 1, excess):
             log.info("the store is nearly full: robot %s gives up its oldest trained samples", robot)
             cleanup.begun = self._append("forget", str(up_to).encode(), robot)
+
+    def _give_up_at_rest(self, robot: str, excess: int) -> None:
+        """Delete batches that no network will ask for any more, for as long as a turn takes."""
+        last, until = self._store.last_event(self.log), time.perf_counter() + TURN_SECONDS
+        up_to = self._store.oldest_batches(self.log, robot, last, excess)
+        try:
+            while self._store.forget_some(self.log, robot, up_to) and time.perf_counter() < until:
+                pass
+        except StorageError as error:
+            self._workplace.disk.failed(STORE, error)
 
     def _append(
         self, kind: Literal["flush", "forget", "rehearse", "settle"], payload: bytes = b"", robot: str = ""

@@ -278,6 +278,25 @@ def test_a_robot_that_leaves_begins_its_own_and_the_fleets_half_rests_when_all_h
     assert replay(cloud.path / STORE, None, "cpu")
 
 
+def test_what_a_network_of_before_the_fleet_learned_from_gives_room(start: Start) -> None:
+    cloud = start()
+    alone = Member(cloud, "r1", state_of("r1", fleet="", front=""))
+    for _ in range(4):
+        alone.teach("cat", "dog")
+    alone.come_back("a" * 16, fleet="lab", front=FRONT)
+    alone.teach("cat", "dog", samples=[8, 9])
+    cloud.work(SILENCE_SECONDS + 0.1)
+    training = cloud.training.fleet.trainings["r1"]
+    assert training.rests
+    held = cloud.store.batch_bytes("r1")["r1"]
+    training.give_up_oldest("r1", held // 2)
+    assert cloud.store.batch_bytes("r1")["r1"] == held // 2
+    assert len([*cloud.store.batches_after(LOG, 0)]) == 1
+    cloud.finish()
+    cloud.start()
+    assert samples(cloud.session("r1")) == {("r1", "cat"): 1, ("r1", "dog"): 1}
+
+
 def test_another_run_with_the_same_front_stays_in_the_fleet(start: Start) -> None:
     cloud = start()
     (r1,) = fleet_of(cloud, ["r1"])
