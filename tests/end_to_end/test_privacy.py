@@ -22,6 +22,9 @@ from tests.conftest import SEED
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import MainJob
 
+# What robot and trainer say is the same at either broker, and amqtt is always there.
+pytestmark = pytest.mark.parametrize("main_job", ["amqtt"], indirect=True, scope="module")
+
 # A piece of a frame this long is no accident in noisy pictures: 21 pixels, or 4 rows of one colour.
 WINDOW = 64
 SIGNATURES = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n")

@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.mosquitto
 
 
-@pytest.fixture(name="launcher", scope="module")
-def _launcher(launcher: Launcher) -> Launcher:
-    """Start programs as a user does, with a command line that others can see."""
-    launcher.cold = True
-    return launcher
-
-
 @pytest.fixture(name="broker", scope="module")
 def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
     folder = tmp_path_factory.mktemp("fleet")
@@ -38,7 +31,9 @@ def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
 def test_a_fleet_with_credentials(broker: SecureBroker, launcher: Launcher, pictures: Path) -> None:
     by_password = broker.folder / "t1" / "password.toml"
     source = f"folder:{pictures}/few"
+    launcher.cold = True  # whoever has a password has a command line that others can see
     trainer = launcher.trainer(broker.password_url, "--trainer", "t1", "--credentials", str(by_password))
+    launcher.cold = False
     login = ("--credentials", str(broker.folder / "r1" / "credentials.toml"))
     robot = launcher.robot(broker.certificate_url, "r1", source, *login)
     impostor = launcher.robot(broker.certificate_url, "r2", source, *login)
