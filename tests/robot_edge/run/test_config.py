@@ -24,6 +24,7 @@ def config(**settings: Any) -> RobotConfig:
 
 BOUNDS: list[tuple[str, list[Any], list[Any]]] = [
     ("robot", ["a" * 64, "R-1_b"], ["", "a" * 65, "two words", "a/b", "+", "é"]),
+    ("fleet", ["", "lab", "Hall_2-b", "x" * 64], ["the lab", "a/b", "x" * 65, "ö"]),
     ("broker", ["mqtts://host", "mqtt://[::1]:1884"], ["host:1883", "http://host", "mqtt://", "mqtt://host:x"]),
     ("bits", [1, 8], [-1, 9]),
     ("bottleneck", [0, 8192], [-2, 8193]),
