@@ -170,7 +170,7 @@ class _Page:
         ui.context.client.on_connect(self._ask_for_view)
 
     def _fleet(self) -> None:
-        with ui.element("div").classes("rb-lesson") as self._fleet_box:
+        with ui.element("div").classes("rb-fleet") as self._fleet_box:
             self._fleet_text = ui.label("").mark("fleet")
             self._fleet_button = ui.button("", on_click=self._use_other).props("flat dense")
 

@@ -15,7 +15,7 @@ CSS = """
 .rb-what { display: grid; grid-template-columns: 1fr auto; gap: 12px; width: 100%; }
 .rb-how { display: grid; grid-template-columns: 1fr 1fr; gap: 12px; width: 100%; }
 .rb-how .q-btn { min-height: 44px; }
-.rb-lesson { border: 1px solid var(--main); border-radius: 8px; padding: 8px 12px; width: 100%; }
+.rb-lesson, .rb-fleet { border: 1px solid var(--main); border-radius: 8px; padding: 8px 12px; width: 100%; }
 .rb-thumb { width: 44px; height: 44px; border-radius: 6px; object-fit: cover; background: var(--fill); flex: none; }
 .rb-classes { display: flex; flex-direction: column; width: 100%; max-height: 300px; overflow-y: auto; }
 .rb-one { display: flex; align-items: center; gap: 12px; padding: 8px 0; border-top: 1px solid var(--line);
