@@ -282,6 +282,8 @@ def test_a_robot_cannot_speak_for_another(broker: SecureBroker, connect: Connect
     trainer = connected(connect(broker.certificate_url, login(broker, "t1")))
     trainer.subscribe(topic("robot", ANYONE, "activations"))
     trainer.subscribe(topic("robot", ANYONE, "metrics"))
+    granted = trainer._subscriptions.is_granted
+    wait_until("subscription", lambda: granted(topic("robot", ANYONE, "metrics")), trainer)
     r1 = connected(connect(broker.certificate_url, login(broker, "r1")))
     for name in ("r2", "r1"):
         r1.publish(topic("robot", name, "metrics"), f"written by r1 as {name}".encode(), qos=1)
