@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from broker.errors import ConfigError, MalformedMessage
 from broker.link.base import Deliveries, Link
 from broker.program.plain_text import counted
-from broker.wire.bounds import MAX_EXIT_CLASSES, MAX_PIECES, SEND_LIMIT_BYTES
+from broker.wire.bounds import MAX_COUNT, MAX_EXIT_CLASSES, MAX_PIECES, SEND_LIMIT_BYTES
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ExitOn, ExitPiece, FleetExit, exit_place
 from broker.wire.topics import exit_topic, piece_topic
 from cloud_trainer.exits.making import MadeExit, Making
 from cloud_trainer.session.session import Session
 from hierarchy.exit_rows import ExitRows, in_pieces, pack_rows
+from hierarchy.runtime.command_line import SparseLog
 
 # The least time between two exits for one front: each costs every robot of it some tens of kilobytes.
 EVERY_SECONDS = 10.0
@@ -34,6 +35,8 @@ READ_SECONDS = 2.0
 SLICE_SECONDS, REST = 0.1, 4.0
 # Fronts that exits are made for; fleets and fronts cost nothing to invent.
 MAX_PLACES = 256
+# Versions that a robot may claim to have. A higher one would leave no later version, which robots could take.
+MAX_REPORTED = MAX_COUNT // 2
 
 log = logging.getLogger("cloud-trainer")
 
@@ -94,6 +97,7 @@ class ExitPublisher:
         self._lock = threading.Lock()  # of what follows
         self._places: dict[tuple[str, str], _Place] = {}
         self._job: _Job | None = None
+        self._garbage = SparseLog(log)
         self._rest_until = 0.0
 
     def listen(self) -> None:
@@ -151,7 +155,7 @@ class ExitPublisher:
             try:
                 manifest = unpack_as(FleetExit, delivery.payload)
             except MalformedMessage as error:
-                log.warning("ignoring an exit of fleet %s: %s", place.fleet, error)
+                self._garbage.warn(f"ignoring an exit of fleet {place.fleet}: {error}")
                 continue
             if place.newest is None or manifest.version > place.newest.version:
                 place.newest = manifest
@@ -185,7 +189,8 @@ class ExitPublisher:
             return
         self._job, place.made_at, place.next_at = None, job.cursor, self._clock() + EVERY_SECONDS
         if made := job.making.found:
-            self._offer(place, made, max([0, *(reported(robot) for robot in job.session.members)]))
+            said = map(reported, job.session.members)
+            self._offer(place, made, max((one for one in said if one <= MAX_REPORTED), default=0))
 
     def _offer(self, place: _Place, made: MadeExit, seen: int) -> None:
         """Publish an exit, if it is worth it. seen: the highest version that a robot has said it has."""

@@ -114,8 +114,9 @@ class FleetExits:
                 self._garbage.warn(f"ignoring an exit of the fleet: {error}")
                 continue
             if self._is_wanted(manifest):
-                self._expect(Fetching(manifest, self._coming.pieces if self._coming else ()))
-                self._kept.begin(self._coming or Fetching(manifest))
+                coming = Fetching(manifest, self._coming.pieces if self._coming else ())
+                self._expect(coming)
+                self._kept.begin(coming)
         self._take_pieces()
 
     def _is_wanted(self, manifest: FleetExit) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from broker.link.memory import MemoryBroker, MemoryLink
+from broker.wire.bounds import MAX_COUNT
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ClassEdit, ExitOn, ExitPiece, FleetExit, exit_place
 from broker.wire.quantize import dequantize, unpack_activations
@@ -218,6 +219,16 @@ def test_a_robot_that_has_a_later_version_gets_one_that_is_later_still() -> None
     manifest = world.work()
     assert manifest is not None
     assert manifest.version == 8
+
+
+def test_a_version_that_would_leave_no_later_one_is_not_believed() -> None:
+    world = World()
+    world.robot.lesson(1, "cat")
+    world.robot.lesson(2, "dog")
+    world.reported = MAX_COUNT
+    manifest = world.work()
+    assert manifest is not None
+    assert manifest.version == 1
 
 
 def test_nothing_is_kept_while_the_link_is_down() -> None:
