@@ -279,13 +279,14 @@ class Store:
         cursor: int,
         up_to: int,
         others: Sequence[int],
-        without: Callable[[bytes], bytes | None],
+        without: Callable[[bytes, int], bytes | None],
     ) -> int | None:
         """Replace payloads of a robot's batches in a log up to an event, and of those with the other ids.
 
         The disk keeps no trace. Only of the first behind the event ``cursor``, in a part of a second. Return the event
         to go on behind; None where all is done. Nobody may write to these batches meanwhile.
-        without: returns what to put in place of a payload, or None for one that stays. Raises StorageError.
+        without: returns what to put in place of the payload of an event, or None for one that stays. Raises
+        StorageError.
         """
         last, wanted, seen = max([up_to, *others]), set(others), 0
         wiped: list[tuple[bytes, int]] = []
@@ -293,7 +294,7 @@ class Store:
             cursor = event.id
             seen += len(event.payload) + TIDIED_BYTES // TIDIED_AT_ONCE
             if event.robot == robot and event.kind == "batch" and (cursor <= up_to or cursor in wanted):
-                payload = without(event.payload)
+                payload = without(event.payload, event.id)
                 if payload is not None:
                     wiped.append((payload, cursor))
         with self._storage_errors():

@@ -216,9 +216,19 @@ def merge(name: Name, into: Name, to: To) -> None:
 
 
 @app.command(name="forget")
-def forget(name: Name, to: To) -> None:
-    """Let a running robot, and its cloud, forget a class: the network, rehearsal memories, and what is stored of it."""
-    _command("forget", to, name=name)
+def forget(
+    name: Name,
+    to: To,
+    everywhere: Annotated[
+        bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help="For all robots of its fleet.")
+    ] = False,
+) -> None:
+    """Let a running robot, and its cloud, forget a class: the network, rehearsal memories, and what is stored of it.
+
+    In a fleet that is about what this robot taught. With --everywhere it is about all that was taught of the class so
+    far; robots that were taught it themselves are told, and know it until it is forgotten there.
+    """
+    _command("forget-everywhere" if everywhere else "forget", to, name=name)
 
 
 @app.command(name="look")

@@ -232,9 +232,12 @@ class Robot:
         """Make one class of two. Raises ConfigError where there are no such classes."""
         self._command("merge", name, into)
 
-    def forget(self, name: str) -> None:
-        """Forget a class and all its frames, on both ends. Raises ConfigError where there is no such class."""
-        self._command("forget", name)
+    def forget(self, name: str, *, everywhere: bool = False) -> None:
+        """Forget a class and all its frames, on both ends. Raises ConfigError where there is no such class.
+
+        everywhere: whether to forget what other robots of the fleet taught of it, too.
+        """
+        self._command("forget-everywhere" if everywhere else "forget", name)
 
     def look(self, region: str) -> None:
         """See only that part of each frame from now on, as --look has it: "25%,10%,50%,80%", pixels, or "whole".

@@ -32,6 +32,8 @@ MAX_TEXT = 400
 MAX_IMAGE_SIZE = 4096
 # Classes in an answer: what a person would look at, and no more bytes than a receipt with its reason.
 MAX_ANSWERED_CLASSES = 5
+# Classes that a robot is told of as forgotten by its fleet: a person forgets a few a day.
+MAX_TOLD = 32
 # Nobody who waits for longer needs an answer now.
 MAX_DEADLINE_SECONDS = 60.0
 MAX_COUNT = 2**53  # the largest whole number that JSON readers keep exact

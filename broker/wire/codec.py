@@ -22,6 +22,7 @@ from broker.wire.bounds import (
     MAX_DIGITS,
     MAX_EXIT_CLASSES,
     MAX_PIECES,
+    MAX_TOLD,
     PIECE_BYTES,
     RECEIVE_LIMIT_BYTES,
     SEALED,
@@ -31,7 +32,6 @@ from broker.wire.bounds import (
     check_values,
 )
 from broker.wire.messages import (
-    LATER,
     ActivationBatch,
     Answer,
     Ask,
@@ -126,7 +126,7 @@ def unpack_as(expected: type[AnyMessage], data: bytes) -> AnyMessage:
 
 def _known_before(message: Message, fields: dict[str, Any]) -> dict[str, Any]:
     """Leave out what a peer of before a field would refuse, where the field says nothing."""
-    later = {one.name: one.default for one in dataclasses.fields(message) if one.metadata == LATER}
+    later = {one.name: one.default for one in dataclasses.fields(message) if one.metadata.get("later")}
     return {name: value for name, value in fields.items() if name not in later or value != later[name]}
 
 
@@ -144,6 +144,8 @@ def _check(message: Message) -> None:
             check_readable_name(name)
         case ClassEdit():
             _check_edit(message)
+        case TrainerMetrics():
+            check_class_names("forgotten", message.forgotten, most=MAX_TOLD)
         case Answer():
             _check_answer(message)
         case FleetExit():
@@ -157,6 +159,8 @@ def _check_edit(edit: ClassEdit) -> None:
         check_readable_name(edit.to)
     if edit.change == "undo" and not edit.session:
         raise MalformedMessage(f"field 'session' is 0, not in 1..{MAX_COUNT}")
+    if edit.everywhere and edit.change != "forget":
+        raise MalformedMessage(f"field 'everywhere' is of what forgets a class, and change is {edit.change!r}")
 
 
 def _check_answer(answer: Answer) -> None:

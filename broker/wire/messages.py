@@ -46,7 +46,19 @@ Weights = Literal["none", "default", "file", "checkpoint"]
 
 # What people may ask a robot to do.
 Action = Literal[
-    "teach", "stop", "undo", "rename", "merge", "forget", "pause", "resume", "step", "look", "use-own", "use-fleet"
+    "teach",
+    "stop",
+    "undo",
+    "rename",
+    "merge",
+    "forget",
+    "forget-everywhere",
+    "pause",
+    "resume",
+    "step",
+    "look",
+    "use-own",
+    "use-fleet",
 ]
 
 # What changes about classes after samples of them were sent: a class gets another name, which may be that of another
@@ -193,7 +205,8 @@ class ClassEdit:
 
     boot, sequence: name the message, as an ActivationBatch's. number: of the edit in its run, from 1. name: the class;
     of an undo the one that began with the session, empty where it was known before. to: its new name, for a rename.
-    session: the one taken back, for an undo; else 0.
+    session: the one taken back, for an undo; else 0. everywhere: whether a class is forgotten for all robots that share
+    the half that the robot's samples train, and not for this robot alone.
     """
 
     boot: Identifier
@@ -203,6 +216,7 @@ class ClassEdit:
     name: Text = field(metadata=NAMES_CLASSES)
     to: Text = field(metadata=NAMES_CLASSES)
     session: Count
+    everywhere: bool = field(default=False, metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +296,8 @@ class TrainerMetrics:
     began_alike: whether the segment began with the pretrained weights that the robot told of; None where it told of
     none. fleet: whose robots the segment learns from, empty where it is this robot's alone; fleet_robots: how many they
     are; fleet_classes, fleet_images, fleet_accuracy: classes, images and accuracy as above, of all of them. apart: why
-    a robot of a fleet shares its segment with none of it, or not with all.
+    a robot of a fleet shares its segment with none of it, or not with all. forgotten: classes that this robot taught
+    and another one had forgotten everywhere, unless it taught them again; MAX_TOLD of them at most.
     """
 
     robot: Text
@@ -306,6 +321,7 @@ class TrainerMetrics:
     fleet_images: Count = field(default=0, metadata=LATER)
     fleet_accuracy: Number | None = field(default=None, metadata=LATER)
     apart: Text = field(default="", metadata=LATER)
+    forgotten: tuple[str, ...] = field(default=(), metadata=LATER | NAMES_CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,7 +169,12 @@ def _translated(message: AnyMessage, name: Callable[[str], str], text: Callable[
 
 def _marked(kind: type[Message]) -> list[tuple[str, dict[str, str]]]:
     marks = (NAMES_CLASSES, MENTIONS_CLASSES)
-    return [(one.name, mark) for one in dataclasses.fields(kind) for mark in marks if one.metadata == mark]
+    return [
+        (one.name, mark)
+        for one in dataclasses.fields(kind)
+        for mark in marks
+        if one.metadata.get("holds") == mark["holds"]
+    ]
 
 
 # The fields that hold names, or words about them, by kind of message.

@@ -66,7 +66,7 @@ class Making:
         for member in self._session.members.values():
             for event in list(member.rounds.events):
                 batch = network.stored.batch(event)
-                names = member.edits.names_now(batch.message)
+                names = member.edits.names_now(batch.message, event)
                 kept = [row for row, name in enumerate(names) if name in places]
                 if kept:
                     features = self._features(network, event, batch.quantized)[kept]

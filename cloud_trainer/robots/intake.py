@@ -46,7 +46,8 @@ class Intake:
         if edit.change == "rename":
             check_class_name(edit.to)
         if edit.name in self._classes:
-            before = self._classes if self._shared else self._classes - {edit.name}
+            stays = self._shared and not edit.everywhere
+            before = self._classes if stays else self._classes - {edit.name}
             self._classes = before | ({edit.to} if edit.change == "rename" else set())
 
     def _with(self, classes: tuple[str, ...]) -> set[str]:

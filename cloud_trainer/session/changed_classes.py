@@ -11,12 +11,12 @@ from cloud_trainer.session.sample_memory import SampleRef
 
 
 def change_classes(
-    edit: ClassEdit, member: Member, members: Iterable[Member], network: Network, *, shared: bool
+    edit: ClassEdit, event: int, member: Member, members: Iterable[Member], network: Network, *, shared: bool
 ) -> None:
     """Do to what is here of a robot what its `ClassEdits` does to what comes later.
 
-    members: all whose samples the network learns from. shared: whether they may be several. A class that another one
-    taught stays.
+    event: at which. members: all whose samples the network learns from. shared: whether they may be several. A class
+    that another one taught stays, unless it is forgotten everywhere.
     """
     others = [one for one in members if one is not member]
     if network.still:
@@ -30,12 +30,14 @@ def change_classes(
             return member.owns(ref) and member.edits.is_of_session(ref.session, ref.sample, edit.session)
 
         network.give_up(is_undone)
+    if edit.everywhere:
+        for one in others:
+            one.forget_elsewhere(edit.name, event)
     if edit.name:
         if not _taught(edit.name, others):
             network.trainer.learner.remove(edit.name)
-        member.taught.pop(edit.name, None)
-        member.rounds.remove(edit.name)
-        network.give_up(lambda name, ref: name == edit.name and member.owns(ref))
+        member.forget(edit.name)
+        network.give_up(lambda name, ref: name == edit.name and (edit.everywhere or member.owns(ref)))
 
 
 def _rename(old: str, new: str, member: Member, others: list[Member], network: Network, *, shared: bool) -> None:

@@ -6,12 +6,13 @@ number apply to it, whenever they come.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from broker.wire.bounds import FORGOTTEN
+from broker.wire.bounds import FORGOTTEN, MAX_EDITS
 from broker.wire.messages import ActivationBatch, ClassEdit
 from broker.wire.quantize import pack_activations, unpack_activations
 
@@ -38,6 +39,21 @@ class Wipes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """A class that another robot of the fleet had forgotten everywhere.
+
+    event: at which. What comes behind it in the log is taught later, so it stays. highest: the number of the robot's
+    last sample before it. Up to that, what comes once more is old. behind: how many of the robot's own edits were made
+    before.
+    """
+
+    name: str
+    event: int
+    highest: int
+    behind: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class EditsState:
     """As in `ClassEdits`. sessions: of each the run, its number, and the first and last number of its samples."""
 
@@ -45,6 +61,8 @@ class EditsState:
     run: int
     runs: dict[str, int]
     edits: list[ClassEdit]
+    elsewhere: list[Elsewhere]
+    highest: int
     sessions: list[tuple[int, int, int, int]]
     early: list[ClassEdit]
 
@@ -61,6 +79,8 @@ class ClassEdits:
         self._run = 0  # how many runs were before this one
         self._runs: dict[str, int] = {}  # whose each boot was, of those that sent anything
         self._edits: list[ClassEdit] = []
+        self._elsewhere: list[Elsewhere] = []  # in the order of the log
+        self._highest = 0  # number of a sample that came, of this run
         self._sessions: dict[tuple[int, int], tuple[int, int]] = {}  # first and last number of each one's samples
         self._early: dict[int, ClassEdit] = {}  # which came before one with a lower number
 
@@ -88,11 +108,20 @@ class ClassEdits:
         self._run += 1
         self._last = before
         self._early.clear()
+        self._highest = 0
+        self._elsewhere = [replace(one, highest=0) for one in self._elsewhere]
+
+    def forget_elsewhere(self, name: str, event: int) -> None:
+        """Take in that another robot had a class forgotten everywhere, at an event."""
+        one = Elsewhere(name=name, event=event, highest=self._highest, behind=len(self._edits))
+        self._elsewhere = [*self._elsewhere, one][-MAX_EDITS:]
 
     def note(self, batch: ActivationBatch) -> None:
         """Remember whose run a batch is of, which came just now, and which samples its session has."""
         run = self._run_of(batch.boot)
         numbers = batch.samples.tolist()
+        if run == self._run:
+            self._highest = max(self._highest, *numbers)
         if batch.session and all(numbers):
             first, last = self._sessions.get((run, batch.session), (numbers[0], numbers[0]))
             self._sessions[run, batch.session] = min(first, *numbers), max(last, *numbers)
@@ -110,13 +139,24 @@ class ClassEdits:
         first, last = self._sessions.get((self._run, session), (1, 0))
         return its == session or first <= sample <= last
 
-    def names_now(self, batch: ActivationBatch) -> list[str]:
-        """Return what each sample of the batch is called now; empty names for those that are no more."""
+    def names_now(self, batch: ActivationBatch, event: int) -> list[str]:
+        """Return what each sample of the batch is called now; empty names for those that are no more.
+
+        event: that the batch is.
+        """
         # Which of the batch's classes each name stands for by now: an edit costs the same however many there are.
         meant = {name: [name] for name in batch.classes if name != FORGOTTEN}
         gone = np.zeros(len(batch.labels), bool)  # samples whose session was undone
         run = self._runs.get(batch.boot, self._run)
-        for edit in self._edits:
+        elsewhere = iter(self._elsewhere)
+        other = next(elsewhere, None)
+        for place in range(len(self._edits) + 1):
+            while other and other.behind <= place:
+                gone |= _given_up(batch, event, meant.get(other.name, ()), other)
+                other = next(elsewhere, None)
+            if place == len(self._edits):
+                break
+            edit = self._edits[place]
             its = self._runs.get(edit.boot, self._run)
             if (its, edit.number) <= (run, batch.edits):
                 continue
@@ -135,12 +175,12 @@ class ClassEdits:
         within: NDArray[np.bool_] = (first <= batch.samples) & (batch.samples <= last)
         return within
 
-    def wipe(self, batch: ActivationBatch) -> ActivationBatch | None:
+    def wipe(self, batch: ActivationBatch, event: int) -> ActivationBatch | None:
         """Return the batch with nothing left of the samples that are no more; None where it has none of those.
 
-        The rest keeps its place: the rehearsal memory refers to it.
+        The rest keeps its place: the rehearsal memory refers to it. event: that the batch is.
         """
-        now = self.names_now(batch)
+        now = self.names_now(batch, event)
         before = batch.names
         gone = [row for row, name in enumerate(now) if not name and before[row] != FORGOTTEN]
         if not gone:
@@ -162,6 +202,8 @@ class ClassEdits:
             run=self._run,
             runs=self._runs,
             edits=self._edits,
+            elsewhere=self._elsewhere,
+            highest=self._highest,
             sessions=[(*of, *numbers) for of, numbers in self._sessions.items()],
             early=list(self._early.values()),
         )
@@ -172,4 +214,14 @@ class ClassEdits:
         self._run, self._runs = state.run, dict(state.runs)
         self._sessions = {(run, session): (first, last) for run, session, first, last in state.sessions}
         self._edits = list(state.edits)
+        self._elsewhere, self._highest = list(state.elsewhere), state.highest
         self._early = {edit.number: edit for edit in state.early}
+
+
+def _given_up(batch: ActivationBatch, event: int, classes: Collection[str], by: Elsewhere) -> NDArray[np.bool_]:
+    """Return which samples another robot's edit gave up. classes: the batch's, as they were called when it was made."""
+    labels = [index for index, name in enumerate(batch.classes) if name in classes]
+    found: NDArray[np.bool_] = np.isin(batch.labels, labels)
+    if event > by.event:
+        found &= batch.again & (batch.samples > 0) & (batch.samples <= by.highest)
+    return found

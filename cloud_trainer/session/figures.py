@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from broker.wire.bounds import MAX_TOLD
 from broker.wire.messages import TrainerMetrics
 from cloud_trainer.logs import fleet_of, is_shared
 from cloud_trainer.session.session import Session
@@ -40,4 +41,5 @@ def figures(session: Session, robot: str) -> TrainerMetrics:
         fleet_classes=its.classes,
         fleet_images=session.images,
         fleet_accuracy=right / tested if tested else None,
+        forgotten=tuple(member.forgotten)[-MAX_TOLD:],
     )

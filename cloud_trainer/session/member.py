@@ -32,6 +32,7 @@ class MemberState:
     progress: float | None
     began_at: int | None
     taught: list[str]
+    forgotten: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ class Member:
 
     number: of the robot in its session, from 0. state: the last in the log. wipes: what of its log to overwrite.
     prequential, rounds: of its samples alone. progress: of its newest batch. began_at: the first version that came of
-    its present process. taught: classes that it sent samples of to learn from, in order.
+    its present process. taught: classes that it sent samples of to learn from, in order. forgotten: of these, those
+    that another robot had forgotten everywhere, and it has not taught again or forgotten since.
     """
 
     def __init__(self, robot: str, number: int, state: RobotState) -> None:
@@ -62,6 +64,7 @@ class Member:
         self.progress: float | None = None
         self.began_at: int | None = None
         self.taught: dict[str, None] = {}
+        self.forgotten: dict[str, None] = {}
 
     def take(self, batch: InflatedBatch, event: int, version: int) -> Arrived:
         """Take in a batch that is an event, encoded by that version of the robot's segment."""
@@ -70,9 +73,12 @@ class Member:
         self.progress = message.progress
         waiting: list[Waiting] = []
         gone: set[int] = set()
-        for row, (name, sample) in enumerate(zip(self.edits.names_now(message), message.samples.tolist(), strict=True)):
+        for row, (name, sample) in enumerate(
+            zip(self.edits.names_now(message, event), message.samples.tolist(), strict=True)
+        ):
             if name:
                 self.taught[name] = None
+                self.forgotten.pop(name, None)
                 ref = SampleRef(event, row, sample, message.session, version, self.number)
                 waiting.append(Waiting(name=name, ref=ref, activation=one_sample(batch.quantized, row)))
                 continue
@@ -83,9 +89,25 @@ class Member:
 
     def rename(self, old: str, new: str) -> None:
         """Have taught a class under another name, if at all."""
+        self.forgotten.pop(old, None)
         if old in self.taught:
             del self.taught[old]
             self.taught[new] = None
+
+    def forget(self, name: str) -> None:
+        """Have taught a class no more, as the robot itself said."""
+        self.taught.pop(name, None)
+        self.forgotten.pop(name, None)
+        self.rounds.remove(name)
+
+    def forget_elsewhere(self, name: str, event: int) -> None:
+        """Have taught a class no more, as another robot had it forgotten everywhere, at an event."""
+        self.edits.forget_elsewhere(name, event)
+        was_taught = name in self.taught
+        self.forget(name)
+        self.wipes.up_to = event
+        if was_taught:
+            self.forgotten[name] = None
 
     def rejoin(self, state: RobotState) -> None:
         """Take in the state of another process of the robot, or of the same one that knows more of its edits."""
@@ -97,18 +119,21 @@ class Member:
             self.rounds.expect_repeats()
         self.state = state
 
-    def without_forgotten(self, payload: bytes) -> bytes | None:
-        """Return a batch of the log without samples that are no more; None where it has none of those."""
-        wiped = self.edits.wipe(unpack_as(ActivationBatch, payload))
+    def without_forgotten(self, payload: bytes, event: int) -> bytes | None:
+        """Return a batch of the log without samples that are no more; None where it has none of those.
+
+        event: that the batch is.
+        """
+        wiped = self.edits.wipe(unpack_as(ActivationBatch, payload), event)
         return pack(wiped) if wiped else None
 
     def owns(self, ref: SampleRef) -> bool:
         """Whether a sample is the robot's."""
         return ref.member == self.number
 
-    def known(self, batch: InflatedBatch, predicted: Sequence[str]) -> tuple[list[str], list[str]]:
+    def known(self, batch: InflatedBatch, event: int, predicted: Sequence[str]) -> tuple[list[str], list[str]]:
         """Return what the samples that are not given up are called, and what they are taken for."""
-        names = self.edits.names_now(batch.message)
+        names = self.edits.names_now(batch.message, event)
         known = [(name, guess) for name, guess in zip(names, predicted, strict=True) if name]
         return [name for name, _ in known], [guess for _, guess in known]
 
@@ -125,6 +150,7 @@ class Member:
             progress=self.progress,
             began_at=self.began_at,
             taught=list(self.taught),
+            forgotten=list(self.forgotten),
         )
 
     def restore(self, saved: MemberState) -> None:
@@ -133,4 +159,4 @@ class Member:
         self.edits.restore(saved.edits)
         self.rounds.restore(saved.rounds)
         self.messages_trained, self.progress, self.began_at = saved.messages_trained, saved.progress, saved.began_at
-        self.taught = dict.fromkeys(saved.taught)
+        self.taught, self.forgotten = dict.fromkeys(saved.taught), dict.fromkeys(saved.forgotten)

@@ -119,7 +119,9 @@ class Session:
                 yield from self._take(member, batch or InflatedBatch.read(event.payload), event.id)
             case "edit" if member:
                 for edit in member.edits.take(unpack_as(ClassEdit, event.payload)):
-                    change_classes(edit, member, self.members.values(), self.network, shared=is_shared(self.log))
+                    change_classes(
+                        edit, event.id, member, self.members.values(), self.network, shared=is_shared(self.log)
+                    )
                     if edit.change == "forget":
                         member.wipes.up_to = event.id
                     yield
@@ -288,4 +290,4 @@ class Session:
     ) -> Generator[None, None, tuple[list[str], list[str]]]:
         """Return what the samples that are not given up are called, and what they are taken for."""
         predicted = yield from self.network.predict(event, batch.quantized)
-        return member.known(batch, predicted)
+        return member.known(batch, event, predicted)

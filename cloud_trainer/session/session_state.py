@@ -93,4 +93,13 @@ def _taught_all(old: dict[str, Any]) -> dict[str, Any]:
     return {**old, "members": [{**one, "taught": classes} for one in old["members"]]}
 
 
-LAYOUT = Layout(kind=SessionState, migrations=(_from_version_0, _one_member, _taught_all))
+def _nothing_elsewhere(old: dict[str, Any]) -> dict[str, Any]:
+    """In version 3 no robot had a class forgotten everywhere."""
+
+    def now(one: dict[str, Any]) -> dict[str, Any]:
+        return {**one, "forgotten": [], "edits": {**one["edits"], "elsewhere": [], "highest": 0}}
+
+    return {**old, "members": [now(one) for one in old["members"]]}
+
+
+LAYOUT = Layout(kind=SessionState, migrations=(_from_version_0, _one_member, _taught_all, _nothing_elsewhere))

@@ -17,7 +17,7 @@ from broker.wire.codec import unpack_as
 from broker.wire.messages import ClassEdit, ExitPiece, FleetExit
 from hierarchy.exit_rows import ExitRows, unpack_rows
 from hierarchy.runtime.command_line import SparseLog
-from robot_edge.fleet.class_changes import ClassChanges
+from robot_edge.fleet.class_changes import GONE, ClassChanges
 from robot_edge.fleet.fetching import Fetching, Place
 from robot_edge.fleet.kept_exits import KeptExits, Use
 from robot_edge.fleet.second_exit import MIN_CLASSES, Says, SecondExit, trial
@@ -253,6 +253,14 @@ class FleetExits:
     @property
     def _version(self) -> int:
         return self._rows[0].version if self._rows else 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of the exit that is here, as they are called here."""
+        if self._rows is None:
+            return ()
+        called = map(self._choices.changes.called, self._rows[1].classes)
+        return tuple(dict.fromkeys(name for name in called if name != GONE))
 
     @property
     def status(self) -> FleetStatus:

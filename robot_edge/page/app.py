@@ -378,5 +378,5 @@ class _Page:
         self._figures.mark_old([] if state.trainer_online and not state.link else ["cloud accuracy"])
         self._losses.show(state.history, 0)
         self._accuracies.show(state.history, 2)
-        self._classes.show(state.classes, self._page_model.thumbnails)
+        self._classes.show(state.classes, self._page_model.thumbnails, state.fleet)
         self._show_fleet(state)

@@ -10,7 +10,7 @@ from nicegui import ui
 from broker.program.plain_text import counted
 from broker.wire.messages import Action
 from hierarchy.runtime.page.look import percent
-from robot_edge.page.page_model import ClassRow, Thumbnail
+from robot_edge.page.page_model import ClassRow, FleetRow, Thumbnail
 
 # A page lists so many classes; more would be more than anybody scrolls through on a phone.
 MAX_CLASSES = 200
@@ -31,13 +31,17 @@ class ClassList:
         self._most_typed = most_typed
         self._rows: dict[str, _Row] = {}
         self._names: list[str] = []
+        self._fleet: FleetRow | None = None
         self._count = ui.label("").classes("rx-soft")
         self._box = ui.element("div").classes("rb-classes").props('tabindex=0 role=region aria-label="Classes"')
         # Not within the rows: what a menu holds goes when the menu closes, and what a row holds when its class does.
         self._dialogs = ui.element("div")
 
-    def show(self, classes: tuple[ClassRow, ...], thumbnails: Mapping[str, Thumbnail]) -> None:
-        """Show the classes as they are now."""
+    def show(
+        self, classes: tuple[ClassRow, ...], thumbnails: Mapping[str, Thumbnail], fleet: FleetRow | None = None
+    ) -> None:
+        """Show the classes as they are now. fleet: that the robot shares them with."""
+        self._fleet = fleet
         kept = sum(one.frames for one in classes)
         self._count.set_text(
             f"{counted(len(classes), 'class')}, {counted(kept, 'frame')} of them on the robot"
@@ -52,7 +56,8 @@ class ClassList:
             if one.name not in self._rows:
                 self._rows[one.name] = self._row(one.name)
             thumbnail = thumbnails.get(one.name)
-            self._rows[one.name].show(one, thumbnail.mark if thumbnail else "")
+            here_alone = fleet is not None and one.name in fleet.forgotten
+            self._rows[one.name].show(one, thumbnail.mark if thumbnail else "", here_alone=here_alone)
         if names != self._names:
             for place, name in enumerate(names):
                 self._rows[name].element.move(self._box, place)
@@ -96,14 +101,24 @@ class ClassList:
     def _ask_whether(self, name: str) -> None:
         with self._dialogs, ui.dialog() as dialog, ui.card().classes("rx-card").style("max-width: min(400px, 88vw)"):
             ui.label(f"Forget {name!r}?").style("font-weight: 600; overflow-wrap: anywhere")
-            ui.label("The robot and the cloud give up what they know of it. It cannot be undone.").classes("rx-soft")
+            what = "The robot and the cloud give up what they know of it. It cannot be undone."
+            if self._fleet:
+                what = (
+                    "Here: what this robot taught of it is given up. Everywhere: what all robots of its fleet taught "
+                    "of it, too; they are told. It cannot be undone."
+                )
+            ui.label(what).classes("rx-soft")
 
-            def forget() -> None:
+            def forget(action: Action) -> None:
                 dialog.close()
-                self._give("forget", name=name)
+                self._give(action, name=name)
 
             with ui.element("div").classes("rx-row"):
-                ui.button("Forget", on_click=forget, color="negative").props("unelevated")
+                here = "Forget here" if self._fleet else "Forget"
+                ui.button(here, on_click=lambda: forget("forget"), color="negative").props("unelevated")
+                if self._fleet:
+                    everywhere = ui.button("Forget everywhere", on_click=lambda: forget("forget-everywhere"))
+                    everywhere.props("outline color=negative")
                 ui.button("Cancel", on_click=dialog.close).props("flat")
         _open(dialog)
 
@@ -124,9 +139,10 @@ class _Row:
                 ui.menu_item("Rename or merge", rename)
                 ui.menu_item("Forget", forget)
 
-    def show(self, one: ClassRow, mark: str) -> None:
+    def show(self, one: ClassRow, mark: str, *, here_alone: bool = False) -> None:
         tested = "" if one.accuracy is None else f" · {percent(one.accuracy)} right"
-        self._about.set_text(f"{counted(one.frames, 'frame')}{tested}")
+        forgotten = " · forgotten by the fleet" if here_alone else ""
+        self._about.set_text(f"{counted(one.frames, 'frame')}{tested}{forgotten}")
         if mark and mark != self._mark:
             self._mark = mark
             self._picture.props(f'src="/thumbnail/{mark}"')

@@ -45,10 +45,14 @@ class LessonRow:
 
 @dataclass(frozen=True, kw_only=True)
 class FleetRow:
-    """The exit of the robot's fleet. text: what people read of it. use: which exits answer."""
+    """The exit of the robot's fleet. text: what people read of it. use: which exits answer.
+
+    forgotten: classes that the fleet has forgotten and that are known here.
+    """
 
     text: str
     use: Literal["fleet", "own"]
+    forgotten: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

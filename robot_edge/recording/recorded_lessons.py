@@ -81,10 +81,17 @@ class RecordedLessons:
         taught = f"TEACHING {lesson.name}: {counted(lesson.frames, 'frame')}, " if lesson else ""
         return f"{taught}{counted(self._kept.total(), 'sample')}"
 
-    def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
+    def _edit(self, change: Change, name: str, to: str, session: int, *, everywhere: bool = False) -> ClassEdit:
         self._edits += 1
         edit = ClassEdit(
-            boot=NO_BOOT, sequence=self._edits, number=self._edits, change=change, name=name, to=to, session=session
+            boot=NO_BOOT,
+            sequence=self._edits,
+            number=self._edits,
+            change=change,
+            name=name,
+            to=to,
+            session=session,
+            everywhere=everywhere,
         )
         self._teaching.apply(edit)
         kept, self._kept = self._kept, Counter()

@@ -60,8 +60,13 @@ class PagePublisher:
             trainer_online=self.uplink.presence.trainer_online,
             link=self.uplink.waits_for,
             framing=self.viewfinder.framing,
-            fleet=FleetRow(text=status.text, use=status.use) if status else None,
+            fleet=FleetRow(text=status.text, use=status.use, forgotten=self._forgotten) if status else None,
         )
+
+    @property
+    def _forgotten(self) -> tuple[str, ...]:
+        said = self.uplink.cloud_metrics.forgotten if self.uplink.cloud_metrics else ()
+        return tuple(name for name in said if name in self.memory.classes)
 
     def _lesson(self) -> LessonRow | None:
         teaching = self.teaching

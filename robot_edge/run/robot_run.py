@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -41,7 +40,7 @@ from robot_edge.run.still_lessons import StillLessons
 from robot_edge.run.talk import Talk
 from robot_edge.run.testing import Testing
 from robot_edge.sources.frames import PacedSource
-from robot_edge.teaching.commands import Commands
+from robot_edge.teaching.commands import Commands, Edit
 from robot_edge.teaching.lessons import TaughtFrames, Teaching
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.rate_control import RateControl
@@ -71,7 +70,7 @@ class RobotRun:
     testing: Testing
     saving: Saving
     talk: Talk
-    edit: Callable[[Change, str, str, int], ClassEdit]
+    edit: Edit
     goes_on: bool
     page_model: PageModel | None
     perception: Perception | None
@@ -135,6 +134,7 @@ def assemble(
         edits=lambda: outbox.edits,
         look=viewfinder.look if state.teaching else None,
         use=fleet.use if fleet else None,
+        fleet_classes=(lambda: fleet.classes if fleet else ()) if uplink.state.front else None,
         check_name=uplink.names.check,
     )
     talk = Talk(
@@ -249,10 +249,18 @@ def _new_state(
 
 
 def _edit(
-    uplink: Uplink, state: RunState, saving: Saving, change: Change, name: str, to: str, session: int
+    uplink: Uplink,
+    state: RunState,
+    saving: Saving,
+    change: Change,
+    name: str,
+    to: str,
+    session: int,
+    *,
+    everywhere: bool = False,
 ) -> ClassEdit:
     """Make a class edit known to the cloud and to all parts of the run, and save what comes of it."""
-    edit = uplink.send_edit(change, name, to=to, session=session)
+    edit = uplink.send_edit(change, name, to=to, session=session, everywhere=everywhere)
     state.apply(edit)
     saving.save()
     return edit

@@ -38,9 +38,9 @@ class Sending:
 
     @property
     def cloud_classes(self) -> int:
-        """How many classes the cloud knows, as far as it has said."""
+        """How many classes the cloud knows, or a fleet had forgotten on purpose, as far as it has said."""
         said = self._uplink.cloud_metrics
-        return said.classes if said else 0
+        return said.classes + len(said.forgotten) if said else 0
 
     @property
     def cloud_images(self) -> int:

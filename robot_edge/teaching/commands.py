@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from broker.errors import ConfigError, MalformedMessage
 from broker.program.plain_text import counted
@@ -16,10 +16,13 @@ from robot_edge.sources.frames import PacedSource
 from robot_edge.teaching.lessons import Lesson, Teaching
 
 # What changes classes that there are.
-EDITING: frozenset[Action] = frozenset({"undo", "rename", "merge", "forget"})
+EDITING: frozenset[Action] = frozenset({"undo", "rename", "merge", "forget", "forget-everywhere"})
 
-# Makes a class edit known to everybody who has to do with the class, and to the cloud.
-Edit = Callable[[Change, str, str, int], ClassEdit]
+
+class Edit(Protocol):
+    """Makes a class edit known to everybody who has to do with the class, and to the cloud."""
+
+    def __call__(self, change: Change, name: str, to: str, session: int, *, everywhere: bool = False) -> ClassEdit: ...
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,6 +33,7 @@ class Commands:
     class are kept that another session taught. edit: carries out a class edit. edits: returns how many there were.
     look: looks at that region of each frame from now on, and returns it in percent; None where that cannot change.
     use: lets the robot's own exit answer alone from now on, or its fleet's beside it; None where it has no fleet.
+    fleet_classes: returns the classes of its fleet's exit, as far as it is here; None where it shares nothing with one.
     check_name: raises MalformedMessage for what no class of this robot may be called.
     """
 
@@ -41,6 +45,7 @@ class Commands:
     edits: Callable[[], int]
     look: Callable[[Region], Region] | None = None
     use: Callable[[Literal["own", "fleet"]], str] | None = None
+    fleet_classes: Callable[[], tuple[str, ...]] | None = None
     check_name: Callable[[str], object] = check_class_name
     _asked: dict[int, list[str]] = field(default_factory=dict)  # who asked for a lesson, by its number
 
@@ -86,10 +91,14 @@ class Commands:
                 return [_done(command, f"what was {name!r} is {to!r} now")]
             case "forget":
                 self._must_know(name)
-                lesson = self.teaching.end(name) if self.teaching else None
-                self.edit("forget", name, "", 0)
-                reports = self._refusals(lesson, f"{name!r} was forgotten meanwhile") if lesson else []
-                return [*reports, _done(command, f"{name!r} is forgotten")]
+                return self._forget(command, name)
+            case "forget-everywhere":
+                if self.fleet_classes is None:
+                    raise ConfigError(
+                        "this robot shares what it knows with no fleet: forget the class without --everywhere"
+                    )
+                self._must_know(name, self.fleet_classes())
+                return self._forget(command, name, everywhere=True)
             case "pause":
                 self.source.pause()
                 return [_done(command, "paused")]
@@ -129,6 +138,13 @@ class Commands:
         text = f"took back {counted(lesson.frames, 'frame')} of {lesson.name!r}"
         return [*self._refusals(lesson, "taken back"), _done(command, text)]
 
+    def _forget(self, command: Command, name: str, *, everywhere: bool = False) -> list[CommandResult]:
+        lesson = self.teaching.end(name) if self.teaching else None
+        self.edit("forget", name, "", 0, everywhere=everywhere)
+        reports = self._refusals(lesson, f"{name!r} was forgotten meanwhile") if lesson else []
+        where = ", here and in the fleet's half; robots that were taught it themselves are told" if everywhere else ""
+        return [*reports, _done(command, f"{name!r} is forgotten{where}")]
+
     def _look(self, region: Region) -> str:
         if self.look is None:
             raise ConfigError(
@@ -165,9 +181,9 @@ class Commands:
             raise ConfigError("this robot replays a recording, which has its own labels: start it with --live to teach")
         return self.teaching
 
-    def _must_know(self, name: str) -> None:
-        if name not in self.classes():
-            known = ", ".join(sorted(self.classes())) or "none so far"
+    def _must_know(self, name: str, others: Sequence[str] = ()) -> None:
+        if name not in (*self.classes(), *others):
+            known = ", ".join(sorted({*self.classes(), *others})) or "none so far"
             raise ConfigError(f"there is no class {name!r}; there are: {known}")
 
     def _must_be_free(self, name: str) -> None:

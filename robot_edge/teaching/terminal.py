@@ -26,7 +26,7 @@ HELP = """\
 type a name and Enter to teach what the camera shows for 10 s; or
 teach NAME SECONDS        for another time; teach quit is for a class of that name
 stop, undo                end the lesson; take the last one back
-forget NAME
+forget NAME               on this robot; forget-everywhere NAME for its whole fleet
 rename NAME = NEW NAME
 merge NAME = OTHER NAME
 look LEFT,TOP,WIDTH,HEIGHT  of each frame, in pixels or percent (25%,10%,50%,80%); look whole for all of it
@@ -50,10 +50,12 @@ MAX_ENDS = 3
 
 _ALONE: dict[str, Action] = {"stop": "stop", "undo": "undo", "pause": "pause", "resume": "resume", "step": "step"}
 _USES: dict[str, Action] = {"own": "use-own", "fleet": "use-fleet"}
+_FORGETS: dict[str, Action] = {"forget": "forget", "forget-everywhere": "forget-everywhere"}
 _PAIRS: dict[str, Action] = {"rename": "rename", "merge": "merge"}
 USAGE = {
     "teach": "teach NAME, or teach NAME SECONDS",
     "forget": "forget NAME",
+    "forget-everywhere": "forget-everywhere NAME",
     "rename": "rename NAME = OTHER NAME",
     "merge": "merge NAME = OTHER NAME",
     "use": "use own, or use fleet",
@@ -80,8 +82,8 @@ def parse_line(line: str) -> Command | Literal["help", "quit"] | None:
     if word == "teach" and rest:
         name, seconds = _with_seconds(rest)
         return _command("teach", name=name, seconds=seconds)
-    if word == "forget" and rest:
-        return _command("forget", name=rest)
+    if word in _FORGETS and rest:
+        return _command(_FORGETS[word], name=rest)
     if word == "look" and rest:
         return _command("look", region=rest)
     if word == "use" and rest.lower() in _USES:

@@ -73,7 +73,9 @@ class Batching:
         metadata = Metadata(**{name: getattr(batch, name) for name in Metadata.__annotations__})  # type: ignore[typeddict-item]
         return list(self.parts(metadata, unpack_activations(batch.activations), batch.names, batch.samples, limit))
 
-    def edit(self, number: int, change: Change, name: str, *, to: str, session: int) -> ClassEdit:
+    def edit(
+        self, number: int, change: Change, name: str, *, to: str, session: int, everywhere: bool = False
+    ) -> ClassEdit:
         """Return a class edit. number: of all edits of the run, from 1."""
         return ClassEdit(
             boot=self._boot,
@@ -83,6 +85,7 @@ class Batching:
             name=name,
             to=to,
             session=session,
+            everywhere=everywhere,
         )
 
     def _next_sequence(self) -> int:

@@ -81,6 +81,7 @@ class Uplink:
         self._batching = Batching(state.boot, state.split, names)
         self._quarantine = ""
         self._apart = ""
+        self._forgotten: set[str] = set()
         self._reads_all_metrics = False
         self._untold_since = math.inf  # when the first receipt came; -inf where there is nothing to say of that
         self._reasons: set[str] = set()
@@ -186,9 +187,12 @@ class Uplink:
                 part.sequence, part.payload, part.samples, again=again, position=position, evaluation=evaluation
             )
 
-    def send_edit(self, change: Change, name: str, *, to: str = "", session: int = 0) -> ClassEdit:
+    def send_edit(
+        self, change: Change, name: str, *, to: str = "", session: int = 0, everywhere: bool = False
+    ) -> ClassEdit:
         """Put a class edit into the outbox, and return it. It applies to what was sent before, whenever it arrives."""
-        edit = self._batching.edit(self.outbox.edits + 1, change, name, to=to, session=session)
+        number = self.outbox.edits + 1
+        edit = self._batching.edit(number, change, name, to=to, session=session, everywhere=everywhere)
         self.outbox.put_edit(edit.sequence, pack(edit))
         return edit
 
@@ -273,6 +277,13 @@ class Uplink:
         if cloud_metrics.apart and cloud_metrics.apart != self._apart:
             log.warning("the cloud's half is not all of the fleet's: %s", cloud_metrics.apart)
         self._apart = cloud_metrics.apart
+        for name in sorted({*cloud_metrics.forgotten} - self._forgotten):
+            log.warning(
+                "the fleet has forgotten %r, and what this robot taught of it: it is known here alone until it is "
+                "forgotten here, too, or taught again",
+                name,
+            )
+        self._forgotten = {*cloud_metrics.forgotten}
 
     def _read_receipt(self, receipt: Receipt, arrived: float) -> None:
         rejected = receipt.outcome == "rejected"

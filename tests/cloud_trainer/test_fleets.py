@@ -18,6 +18,7 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, Answer, Ask, Change, ClassEdit, RobotState
 from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.replay import replay
+from cloud_trainer.robots.store_cleanup import StoreCleanup
 from cloud_trainer.robots.training import SILENCE_SECONDS
 from cloud_trainer.session.session import Session
 from cloud_trainer.store import STORE, Store
@@ -68,11 +69,19 @@ class Member:
     def test(self, *names: str, number: int) -> None:
         self.teach(*names, evaluation=number)
 
-    def edit(self, change: Change, name: str, to: str = "", session: int = 0) -> None:
+    def edit(self, change: Change, name: str, to: str = "", session: int = 0, *, everywhere: bool = False) -> None:
         self.sent += 1
         self.edits += 1
-        number, boot = self.edits, self.state.boot
-        its = ClassEdit(boot=boot, sequence=self.sent, number=number, change=change, name=name, to=to, session=session)
+        its = ClassEdit(
+            boot=self.state.boot,
+            sequence=self.sent,
+            number=self.edits,
+            change=change,
+            name=name,
+            to=to,
+            session=session,
+            everywhere=everywhere,
+        )
         assert outcomes(self.cloud.say(self.name, its)) == ["accepted"]
         self.cloud.work(SILENCE_SECONDS + 0.1)
 
@@ -178,6 +187,36 @@ def test_a_class_edit_is_about_the_samples_of_its_robot(start: Start) -> None:
 
 def stored(payload: bytes) -> list[str]:
     return unpack_as(ActivationBatch, payload).names
+
+
+def test_a_class_is_forgotten_everywhere_whoever_taught_it_and_its_other_teachers_are_told(start: Start) -> None:
+    cloud = start()
+    r1, r2, r3 = fleet_of(cloud, ("r1", "r2", "r3"))
+    r1.teach("cat", "dog")
+    r2.teach("cat", "ant")
+    r3.teach("ant", "dog")
+    r2.test("cat", "ant", number=1)
+    apart = Member(cloud, "r4", state_of("r4", front=OTHER_FRONT))
+    apart.teach("cat", "dog")
+    apart.edit("forget", "dog", everywhere=True)
+    session = cloud.session()
+    assert samples(session)["r1", "dog"] == 1, "of its own half alone"
+    r1.edit("forget", "cat", everywhere=True)
+    assert samples(session) == {("r1", "dog"): 1, ("r2", "ant"): 1, ("r3", "ant"): 1, ("r3", "dog"): 1}
+    assert set(session.trainer.classes) == {"dog", "ant"}
+    assert session.members["r2"].rounds.newest.count == 1
+    assert not any("cat" in stored(event.payload) for event in cloud.store.batches_after(LOG, 0)), "overwritten"
+    assert [cloud.figures(name).forgotten for name in ("r1", "r2", "r3", "r4")] == [(), ("cat",), (), ()]
+    again = r2.batch(["cat", "ant"], samples=[1001, 1002], again=True)
+    assert outcomes(cloud.say("r2", again)) == ["accepted"]
+    cloud.work(SILENCE_SECONDS + 0.1)
+    assert "cat" not in session.trainer.classes, "what it remembers of it is what was forgotten"
+    cloud.kill()
+    cloud.start()
+    assert cloud.figures("r2").forgotten == ("cat",)
+    r2.teach("cat")
+    assert samples(cloud.session())["r2", "cat"] == 1, "taught again it is a class again"
+    assert cloud.figures("r2").forgotten == ()
 
 
 @pytest.mark.parametrize("state", [state_of, as_a_whole], ids=["still", "as a whole"])
@@ -376,6 +415,7 @@ def scripted(cloud: Cloud, seed: int, state: Callable[..., RobotState]) -> list[
                 name=rng.choice(CLASSES),
                 to="fox" if change == "rename" else "",
                 session=1 + number // 9 if change == "undo" else 0,
+                everywhere=change == "forget" and number % 2 == 0,
             )
             sent.append((its.name, edit))
         elif what == "back":
@@ -397,8 +437,10 @@ def scripted(cloud: Cloud, seed: int, state: Callable[..., RobotState]) -> list[
 @pytest.mark.parametrize("begins", [state_of, as_a_whole], ids=["still", "as a whole"])
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_again_and_again_it_ends_where_its_log_leads(
-    start: Start, seed: int, begins: Callable[..., RobotState], tmp_path: Path
+    start: Start, seed: int, begins: Callable[..., RobotState], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if seed:  # so that what was forgotten stays in the log, for a straight run
+        monkeypatch.setattr(StoreCleanup, "waits", lambda *_: False)
     cloud, rng = start(practice=0.5, checkpoint_every=3), random.Random(seed)
     messages = scripted(cloud, seed, begins)
     batches = {(name, one.boot, one.sequence) for name, one in messages if isinstance(one, ActivationBatch)}

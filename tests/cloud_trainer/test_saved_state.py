@@ -6,6 +6,7 @@ import dataclasses
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -46,8 +47,9 @@ def figures(state: SessionState) -> dict[str, object]:
     """Return all that does not follow from how a processor rounds: whether a prediction was right does."""
     (member,) = state.members
     packed = LAYOUT.pack(dataclasses.replace(state, loss=None, members=[]), lambda _: "")
-    its: dict[str, object] = msgspec.to_builtins(dataclasses.replace(member, robot=""))  # version 0 did not say whose
+    its: dict[str, Any] = msgspec.to_builtins(dataclasses.replace(member, robot=""))  # version 0 did not say whose
     its["state"] = dataclasses.asdict(member.state)  # with the fields that came later
+    its["edits"] |= {"highest": 0}  # nobody counted then
     return packed | {name: value for name, value in its.items() if name not in {"prequential", "rounds"}}
 
 

@@ -301,8 +301,10 @@ class Hostile:
         its = state()
         self._join("evil-edits", its, [f"k{number}" for number in range(900)])
         for number in range(1, 1301):
-            names = {"name": f"z{number % 2}", "to": f"z{(number + 1) % 2}"}
-            edit = ClassEdit(boot=its.boot, sequence=number, number=number, change="rename", session=0, **names)
+            name, to = f"z{number % 2}", f"z{(number + 1) % 2}"
+            edit = ClassEdit(
+                boot=its.boot, sequence=number, number=number, change="rename", name=name, to=to, session=0
+            )
             self._client.publish("evil-edits", "activations", pack(edit))
             self.sent["edits"] += 1
             yield

@@ -29,8 +29,8 @@ def test_edits_apply_to_what_was_made_before_them(made_after: int, expected: lis
     edits = ClassEdits()
     for one in CHAIN:
         edits.take(one)
-    assert edits.names_now(make_batch(["mug", "car"], edits=made_after)) == expected
-    assert edits.names_now(make_batch(["cup", "bowl"], edits=1)) == ["", ""]
+    assert edits.names_now(make_batch(["mug", "car"], edits=made_after), 1) == expected
+    assert edits.names_now(make_batch(["cup", "bowl"], edits=1), 1) == ["", ""]
 
 
 def test_edits_that_overtake_one_another_are_done_in_their_order() -> None:
@@ -50,16 +50,38 @@ def test_edits_before_the_network_began_are_not_waited_for() -> None:
 def test_an_undone_session_is_gone_and_no_other() -> None:
     edits = ClassEdits()
     edits.take(edit(1, "undo", "", session=4))
-    assert edits.names_now(make_batch(["mug"], session=4)) == [""]
-    assert edits.names_now(make_batch(["mug"], session=3)) == ["mug"]
-    assert edits.names_now(make_batch(["mug"], session=4, edits=1)) == ["mug"]
+    assert edits.names_now(make_batch(["mug"], session=4), 1) == [""]
+    assert edits.names_now(make_batch(["mug"], session=3), 1) == ["mug"]
+    assert edits.names_now(make_batch(["mug"], session=4, edits=1), 1) == ["mug"]
 
 
 def test_a_class_that_an_undo_names_is_gone_whatever_session_its_samples_are_of() -> None:
     edits = ClassEdits()
     edits.take(edit(1, "undo", "mug", session=4))
-    assert edits.names_now(make_batch(["mug", "car"], evaluation=1)) == ["", "car"]
-    assert edits.names_now(make_batch(["mug"], edits=1)) == ["mug"], "it is taught anew"
+    assert edits.names_now(make_batch(["mug", "car"], evaluation=1), 1) == ["", "car"]
+    assert edits.names_now(make_batch(["mug"], edits=1), 1) == ["mug"], "it is taught anew"
+
+
+def test_what_another_robot_had_forgotten_everywhere_is_gone_up_to_that_place_of_the_log() -> None:
+    edits = ClassEdits()
+    edits.note(make_batch(["mug", "cup"], samples=[1, 2]))
+    edits.take(edit(1, "rename", "cup", "mug"))
+    edits.forget_elsewhere("mug", 7)
+    assert edits.names_now(make_batch(["mug", "cup", "car"]), 6) == ["", "", "car"], "as they were called by then"
+    assert edits.names_now(make_batch(["mug"], evaluation=1, edits=1), 6) == [""]
+    assert edits.names_now(make_batch(["mug", "mug"], samples=[2, 3], edits=1), 8) == ["mug", "mug"], "taught later"
+    once_more = make_batch(["mug", "mug", "car"], samples=[2, 3, 1], edits=1, again=True)
+    assert edits.names_now(once_more, 8) == ["", "mug", "car"], "no more than it was before"
+    edits.take(edit(2, "rename", "car", "mug"))
+    assert edits.names_now(make_batch(["mug", "car"], edits=1), 6) == ["", "mug"]
+    again = ClassEdits()
+    again.restore(read_again(edits.state()))
+    assert again.names_now(once_more, 8) == ["", "mug", "mug"]
+    again.begin_run(0)
+    assert again.names_now(once_more, 8) == ["mug", "mug", "mug"], "another run has other numbers"
+    wiped = again.wipe(make_batch(["mug", "pot"]), 6)
+    assert wiped is not None
+    assert wiped.names == [FORGOTTEN, "pot"]
 
 
 def test_its_state_goes_through_json() -> None:
@@ -69,7 +91,7 @@ def test_its_state_goes_through_json() -> None:
     again = ClassEdits()
     again.restore(read_again(edits.state()))
     assert again.take(CHAIN[1]) == [CHAIN[1], CHAIN[2]]
-    assert again.names_now(make_batch(["mug"])) == [""]
+    assert again.names_now(make_batch(["mug"]), 1) == [""]
 
 
 def test_nothing_is_left_of_a_wiped_sample_and_the_others_stay_where_they_are() -> None:
@@ -77,7 +99,7 @@ def test_nothing_is_left_of_a_wiped_sample_and_the_others_stay_where_they_are() 
     edits.take(edit(1, "forget", "mug"))
     names = random.Random(0).choices(["mug", "car", "star"], k=20)
     batch = make_batch(names)
-    wiped = edits.wipe(batch)
+    wiped = edits.wipe(batch, 1)
     assert wiped is not None
     assert wiped.names == [FORGOTTEN if name == "mug" else name for name in names]
     assert "mug" not in wiped.classes
@@ -85,9 +107,9 @@ def test_nothing_is_left_of_a_wiped_sample_and_the_others_stay_where_they_are() 
     for row, name in enumerate(names):
         assert np.array_equal(after[row], before[row]) == (name != "mug")
         assert name != "mug" or not after[row].any()
-    assert edits.wipe(wiped) is None, "there is no more to wipe"
-    assert edits.wipe(make_batch(["car"])) is None
-    assert edits.names_now(wiped) == ["" if name == "mug" else name for name in names]
+    assert edits.wipe(wiped, 1) is None, "there is no more to wipe"
+    assert edits.wipe(make_batch(["car"]), 1) is None
+    assert edits.names_now(wiped, 1) == ["" if name == "mug" else name for name in names]
 
 
 def test_edits_that_would_change_nothing_are_known() -> None:

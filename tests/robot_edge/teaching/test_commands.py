@@ -24,6 +24,7 @@ class Robot:
         self.others: set[tuple[str, int]] = set()
         self.edited = 0
         self.edits: list[tuple[Change, str, str, int]] = []
+        self.everywhere: list[bool] = []
         self.regions: list[Region] = []
         self.uses: list[str] = []
         self.source = Paced(SimulatedCamera(frames=9))
@@ -58,8 +59,9 @@ class Robot:
         self.regions.append(region)
         return region
 
-    def _edit(self, change: Change, name: str, to: str, session: int) -> ClassEdit:
+    def _edit(self, change: Change, name: str, to: str, session: int, *, everywhere: bool = False) -> ClassEdit:
         self.edits.append((change, name, to, session))
+        self.everywhere.append(everywhere)
         edit = ClassEdit(boot="0" * 16, sequence=0, number=1, change=change, name=name, to=to, session=session)
         self.teaching.apply(edit)
         return edit
@@ -132,6 +134,20 @@ def test_who_teaches_hears_that_the_class_was_forgotten_meanwhile() -> None:
     results = robot.obey("forget", "mug")
     assert said(results) == [(False, True, "'mug' was forgotten meanwhile"), (True, True, "'mug' is forgotten")]
     assert (robot.teaching.open, robot.teaching.last, robot.teaching.waiting) == (None, None, 0)
+
+
+def test_a_class_is_forgotten_everywhere_also_where_the_fleet_alone_knows_it() -> None:
+    robot = Robot()
+    assert "shares what it knows with no fleet" in robot.obey("forget-everywhere", "mug")[0].text
+    robot.commands.fleet_classes = lambda: ("mug", "cup")
+    assert "no class 'pot'; there are: car, cup, mug" in robot.obey("forget-everywhere", "pot")[0].text
+    for name in ("mug", "cup"):
+        (result,) = robot.obey("forget-everywhere", name)
+        assert result.ok
+        assert "here and in the fleet's half" in result.text
+    robot.obey("forget", "car")
+    assert robot.edits == [("forget", "mug", "", 0), ("forget", "cup", "", 0), ("forget", "car", "", 0)]
+    assert robot.everywhere == [True, True, False]
 
 
 @pytest.mark.parametrize(("action", "to"), [("rename", "cup"), ("merge", "car")])

@@ -28,6 +28,7 @@ from robot_edge.teaching.terminal import listening, parse_line
         ("undo", "undo", "", "", 0.0),
         ("stop", "stop", "", "", 0.0),
         ("forget my mug", "forget", "my mug", "", 0.0),
+        ("forget-everywhere my mug", "forget-everywhere", "my mug", "", 0.0),
         ("rename mug = tea cup", "rename", "mug", "tea cup", 0.0),
         ("merge mug=cup", "merge", "mug", "cup", 0.0),
         ("teach quit", "teach", "quit", "", 10.0),
