@@ -12,7 +12,7 @@ from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch, RobotState
 from broker.wire.quantize import Quantized, pack_activations
 from cloud_trainer.session.session import Session
-from cloud_trainer.store import Event, Kind
+from cloud_trainer.store.log import Event, Kind
 from hierarchy import DividedNetwork, HeldOut
 from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.cloud import fastest_compute as fastest_cloud

@@ -26,7 +26,7 @@ from broker.wire.messages import ActivationBatch, RobotState, SplitSpec
 from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.session.sample_memory import SampleRef
 from cloud_trainer.session.session import Session
-from cloud_trainer.store import Store
+from cloud_trainer.store.sqlite import SqliteStore
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.device import set_threads
 
@@ -83,7 +83,7 @@ class Stored:
     def __init__(self, path: Path, count: int) -> None:
         """Fill them with so many samples."""
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.store = Store(path, {})
+        self.store = SqliteStore(path, {})
         self.store.append("bench", "start")
         self.rng = np.random.default_rng(0)
         self.messages = 0

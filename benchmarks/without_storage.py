@@ -16,7 +16,7 @@ from typing import Any
 
 import cloud_trainer.trainer
 import robot_edge.run.start
-from cloud_trainer.store import Event
+from cloud_trainer.store.log import Event
 from robot_edge.uplink.ledger import ClassCounts
 from robot_edge.uplink.outbox import Outgoing
 
@@ -82,7 +82,7 @@ class ListOutbox:
 
 
 class ListStore:
-    """Stands in for cloud_trainer.store.Store."""
+    """Stands in for a store."""
 
     bytes_used = 0
 

@@ -15,9 +15,11 @@
     │   │   └── Unopened             a sealed one that is refused, or one that should be sealed and is not
     │   ├── BrokerUnavailable    no broker could be reached
     │   ├── DownloadFailed       what is to be downloaded cannot be reached
+    │   ├── NotEntered           a robot sends what belongs to no state of it that this end knows
     │   └── NoAnswer             the other end is there, and does not answer
     ├── MachineError         1   this machine's: a right, a port or a handle is missing
-    │   ├── StorageError         the disk takes no more
+    │   ├── StorageError         the disk takes no more, or the database is away
+    │   ├── Superseded           another process does this one's work by now
     │   ├── OutOfMemory          the memory takes no more
     │   └── Diverged             training came to values that are none
     ├── NothingDone          3   a run came to its end and learned, or tested, nothing
@@ -100,6 +102,10 @@ class DownloadFailed(PeerError):
     """What is to be downloaded cannot be reached. Says where to get it."""
 
 
+class NotEntered(PeerError):
+    """A robot's message belongs to a log that no state of the robot has entered: without a receipt it comes again."""
+
+
 class NoAnswer(PeerError):
     """The other end is online and answers nothing. Says what is known of it."""
 
@@ -109,7 +115,11 @@ class MachineError(ReflexarcError):
 
 
 class StorageError(MachineError):
-    """The disk is full or fails. What was to be written is not on it; what was there before still is."""
+    """The disk is full or fails, or the database is away. What was to be written is not on it; what was there is."""
+
+
+class Superseded(MachineError):
+    """Another process trains on a log by now. This one ends its work on it; what it has not written is in the log."""
 
 
 class OutOfMemory(MachineError):

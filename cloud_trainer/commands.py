@@ -49,7 +49,7 @@ def replay(store: Path, run_dir: Path | None = None, device: DeviceName = "auto"
 
     """
     from cloud_trainer.replay import replay
-    from cloud_trainer.store_file import damage_explained
+    from cloud_trainer.store.sqlite_file import damage_explained
 
     store = typed_path(store)
     with damage_explained(store):

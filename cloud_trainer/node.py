@@ -15,7 +15,8 @@ from cloud_trainer.messages.other_trainers import OtherTrainers
 from cloud_trainer.messages.outgoing import Outgoing
 from cloud_trainer.page.model import FleetState, PageModel, Rows
 from cloud_trainer.robots.training import Training
-from cloud_trainer.store import STORE, Store
+from cloud_trainer.store.log import Store
+from cloud_trainer.store.opening import STORE
 from cloud_trainer.summary import fleet_summary
 from hierarchy.runtime.command_line import Notice
 from hierarchy.runtime.run_folder import RunFolder

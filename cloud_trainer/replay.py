@@ -19,7 +19,8 @@ from cloud_trainer.logs import title
 from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_start import SessionStart, open_session
 from cloud_trainer.session.session_state import LAYOUT, SessionState
-from cloud_trainer.store import Store
+from cloud_trainer.store.log import Store
+from cloud_trainer.store.opening import Place, open_again
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
 from hierarchy.runtime.command_line import DeviceName
@@ -29,26 +30,26 @@ from hierarchy.runtime.progress import RunProgress
 logger = logging.getLogger("cloud-trainer")
 
 
-def replay(path: Path, out: Path | None, device: DeviceName) -> bool:
+def replay(place: Place, out: Path | None, device: DeviceName) -> bool:
     """Train every network from its log. Return whether all equal the checkpoints beside the store.
 
     out: folder for the resulting checkpoints, or None. Raises ConfigError, NothingDone for a store without robots, and
     StorageError where the disk does not take a checkpoint.
     """
-    with closing(Store(path)) as store:
+    with closing(open_again(place)) as store:
         settings = TrainingSettings(**store.settings)
         set_threads(settings.threads)
         # Not the console's width: a file or a pipe should get a line in one piece.
         console, equal = PlainConsole(soft_wrap=True), True
         logs = store.logs()
         if not store.robots():
-            raise NothingDone(f"NOTHING WAS TRAINED: {path} holds nothing of any robot")
+            raise NothingDone(f"NOTHING WAS TRAINED: {place} holds nothing of any robot")
         for log in logs:
             if not store.is_whole(log):
                 raise ConfigError(
                     f"the oldest samples of {title(log)} were given up (--store-gb): no replay from the start"
                 )
-            checkpoint = path.parent / "checkpoint" / log
+            checkpoint = Path(place).parent / "checkpoint" / log
             advice = f"move {checkpoint} away to train from the log without comparing"
             saved = load_checkpoint(checkpoint, LAYOUT, advice) if (checkpoint / CHECKPOINT).exists() else None
             session, comparison = _replay_log(store, log, settings, device, saved)

@@ -30,8 +30,8 @@ from cloud_trainer.page.model import PageModel
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.robots.robot import Phase, Robot
 from cloud_trainer.robots.training import Training
-from cloud_trainer.store import STORE, Store, check_store, open_store
-from cloud_trainer.store_file import damage_explained
+from cloud_trainer.store.opening import STORE, check_store, open_again, open_store
+from cloud_trainer.store.sqlite_file import damage_explained
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.command_line import StopRequest, end_at_once
 from hierarchy.runtime.page import page_server
@@ -132,7 +132,7 @@ class Trainer:
             check_store(self._store_path, settings)  # what is refused keeps its config.toml
             folder = opened.enter_context(closing(RunFolder(self.run_dir, config.as_toml())))
             store = opened.enter_context(closing(open_store(self._store_path, settings)))
-            training_store = opened.enter_context(closing(Store(self._store_path)))
+            training_store = opened.enter_context(closing(open_again(self._store_path, beside=store, waits=True)))
             self._link = connect(
                 config.broker,
                 config.trainer,

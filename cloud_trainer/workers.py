@@ -26,7 +26,7 @@ from broker.program.machine import refused
 from broker.program.startup import prepare_pytorch
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.shard import Shard, worker_folder, worker_folders
-from cloud_trainer.store import STORE
+from cloud_trainer.store.opening import STORE
 from cloud_trainer.summary import join_summaries
 from hierarchy.runtime.command_line import STOP_SIGNALS, StopRequest, start_log
 

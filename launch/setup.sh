@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs this project into it: launch/setup.sh demo|docs|photos|test
-# For tests it also installs Debian packages where they are missing and where it may: mosquitto, RabbitMQ and NATS, ffmpeg
-# and GStreamer as cameras, and Chromium.
+# For tests it also installs Debian packages where they are missing and where it may: mosquitto, RabbitMQ and NATS,
+# PostgreSQL, ffmpeg and GStreamer as cameras, and Chromium.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -47,6 +47,7 @@ install_tools() {
     local missing=()
     has mosquitto || missing+=(mosquitto)
     has rabbitmq-server || missing+=(rabbitmq-server)
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || has initdb || missing+=(postgresql)
     has nats-server || missing+=(nats-server)
     has ffmpeg || missing+=(ffmpeg)
     has chromium || has chromium-browser || has google-chrome || missing+=(chromium)
@@ -61,7 +62,7 @@ install_tools() {
         return
     fi
     # Tests start their own. The service that came with mosquitto would keep port 1883 from `local-broker`.
-    as_root systemctl disable --now mosquitto rabbitmq-server nats-server >/dev/null 2>&1 || true
+    as_root systemctl disable --now mosquitto rabbitmq-server nats-server postgresql >/dev/null 2>&1 || true
 }
 
 make_venv

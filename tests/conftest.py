@@ -6,6 +6,7 @@ There is one broker of each kind for a session.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -19,6 +20,7 @@ from broker.program.startup import prepare_pytorch
 from robot_edge.run import secret_seed
 from tests.broker_nodes import find_nats, find_rabbitmq
 from tests.crashes import pytest_configure, pytest_exception_interact, pytest_testnodedown
+from tests.postgres import PostgresServer, find_postgres, postgres_server
 
 # pytest looks for hooks in this file.
 __all__ = ["pytest_configure", "pytest_exception_interact", "pytest_testnodedown"]
@@ -81,6 +83,19 @@ def amqtt_url() -> Iterator[str]:
         yield broker.url
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Return the session's PostgreSQL. A test has a schema of its own there."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> str:
+    """URL of an empty schema."""
+    return postgres.make(f"test_{secrets.token_hex(4)}")
+
+
 @pytest.fixture(params=[pytest.param("mosquitto", marks=pytest.mark.mosquitto), "amqtt"])
 def broker_url(request: pytest.FixtureRequest) -> str:
     """URL of a broker; the test runs once against mosquitto and once against amqtt."""
@@ -95,6 +110,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "mosquitto_url" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.mosquitto)
+        if "postgres" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.postgres)
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.chromium)
         if is_slow(item):
@@ -129,6 +146,8 @@ def missing() -> dict[str, tuple[str, str]]:
     lacking = {}
     if find_mosquitto() is None:
         lacking["mosquitto"] = "mosquitto", "sudo apt-get install mosquitto"
+    if find_postgres() is None:
+        lacking["postgres"] = "PostgreSQL", "sudo apt-get install postgresql"
     if find_rabbitmq() is None:
         lacking["rabbitmq"] = "RabbitMQ", "sudo apt-get install rabbitmq-server"
     if find_nats() is None:

@@ -32,7 +32,7 @@ from cloud_trainer.robots.intake import Intake
 from cloud_trainer.robots.robot import MAX_REJECTIONS, Rejection, Robot
 from cloud_trainer.robots.training import SILENCE_SECONDS, Training
 from cloud_trainer.session.batches import InflatedBatch
-from cloud_trainer.store import Store
+from cloud_trainer.store.log import Store
 from hierarchy.runtime.command_line import SparseLog
 
 # Messages stored with one flush of the disk. A flush takes milliseconds; a receipt should not wait for more of them.

@@ -10,7 +10,7 @@ from broker.wire.messages import RobotState
 from cloud_trainer.cost import Cost
 from cloud_trainer.logs import log_of
 from cloud_trainer.session.session_start import SessionStart
-from cloud_trainer.store import Event
+from cloud_trainer.store.log import Event
 
 # Robots that are named where there may be many.
 LISTED = 3

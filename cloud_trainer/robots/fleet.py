@@ -24,7 +24,7 @@ from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.saved_network import FORMER, refuse_strange_checkpoints
 from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.batches import KeptBatches
-from cloud_trainer.store import Store
+from cloud_trainer.store.log import Store
 from hierarchy.runtime.disk import DiskWatch
 
 # The store gives up its oldest trained samples when it is this full, and goes down to this.

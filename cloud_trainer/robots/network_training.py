@@ -20,7 +20,8 @@ from cloud_trainer.robots.store_cleanup import StoreCleanups
 from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.session import Session, Work
 from cloud_trainer.session.session_start import SessionStart, open_session
-from cloud_trainer.store import STORE, Event
+from cloud_trainer.store.log import Event
+from cloud_trainer.store.opening import STORE
 
 log = logging.getLogger("cloud-trainer")
 

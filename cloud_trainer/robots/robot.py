@@ -20,7 +20,7 @@ from cloud_trainer.robots.network_training import NetworkTraining
 from cloud_trainer.robots.quarantine import Quarantine, doubt
 from cloud_trainer.robots.standing import Standing
 from cloud_trainer.robots.told import Told, no_metrics
-from cloud_trainer.store import Store
+from cloud_trainer.store.log import Store
 
 # Rejected messages of a robot that are remembered, with reasons, for people to see.
 MAX_REJECTIONS = 20

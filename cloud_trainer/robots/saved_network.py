@@ -10,7 +10,7 @@ from broker.errors import ConfigError
 from cloud_trainer.logs import title
 from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import LAYOUT, SessionState
-from cloud_trainer.store import Store
+from cloud_trainer.store.log import Store
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from hierarchy.runtime.disk import DiskWatch
 

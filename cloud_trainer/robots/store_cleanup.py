@@ -8,7 +8,7 @@ from broker.errors import StorageError
 from cloud_trainer.session.class_edits import Wipes
 from cloud_trainer.session.member import Member
 from cloud_trainer.session.session import Session, Work
-from cloud_trainer.store import Store
+from cloud_trainer.store.log import Store
 from hierarchy.runtime.disk import DiskWatch
 
 FORGETTING = "that samples of the store are forgotten"

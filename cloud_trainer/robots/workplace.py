@@ -10,7 +10,7 @@ import torch
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.robots.network_room import NetworkRoom
 from cloud_trainer.session.batches import KeptBatches
-from cloud_trainer.store import Store
+from cloud_trainer.store.log import Store
 from hierarchy.runtime.disk import DiskWatch
 
 

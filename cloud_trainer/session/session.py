@@ -14,7 +14,7 @@ from cloud_trainer.session.member import Member
 from cloud_trainer.session.network import Network
 from cloud_trainer.session.rehearsal import Rehearsal
 from cloud_trainer.session.session_state import SessionState
-from cloud_trainer.store import Event
+from cloud_trainer.store.log import Event
 from hierarchy.cloud import CloudTrainer
 from hierarchy.schedule import settling
 

@@ -121,7 +121,7 @@ class DatabaseLayout:
             database.executescript(f"BEGIN IMMEDIATE; {steps} {self._signature} COMMIT;")
 
 
-def newer(where: Path, program: str, layout: int, newest: int) -> ConfigError:
+def newer(where: Path | str, program: str, layout: int, newest: int) -> ConfigError:
     """Return the error of what a newer version of the program wrote. newest: layout that this one reads."""
     return ConfigError(
         f"{where} was written by {program}. This is {program_version()}, which reads up to layout {newest}; the file "

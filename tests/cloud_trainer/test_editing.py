@@ -14,7 +14,7 @@ from broker.wire.messages import ActivationBatch, Change, ClassEdit
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.session.class_edits import ClassEdits
 from cloud_trainer.session.session import Session
-from cloud_trainer.store import STORE
+from cloud_trainer.store.opening import STORE
 from tests.cloud_trainer.robots.test_fleet import close, enter, open_fleet, train
 from tests.cloud_trainer.world import STATE, Cloud, finish_idle, make_batch, outcomes
 

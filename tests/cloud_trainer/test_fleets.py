@@ -21,7 +21,8 @@ from cloud_trainer.replay import replay
 from cloud_trainer.robots.store_cleanup import StoreCleanup
 from cloud_trainer.robots.training import SILENCE_SECONDS
 from cloud_trainer.session.session import Session
-from cloud_trainer.store import STORE, Store
+from cloud_trainer.store.opening import STORE
+from cloud_trainer.store.sqlite import SqliteStore
 from hierarchy.random_state import TorchRandom
 from hierarchy.weights_file import weights_digest
 from tests.cloud_trainer.test_hostile import Explosive
@@ -460,7 +461,7 @@ def test_killed_again_and_again_it_ends_where_its_log_leads(
         not one.evaluation for _, one in messages if isinstance(one, ActivationBatch)
     ), "sent = trained"
     cloud.finish()
-    store = Store(cloud.path / STORE)
+    store = SqliteStore(cloud.path / STORE)
     assert len([*store.batches_after(LOG, 0)]) == len(batches)
     whole = store.is_whole(LOG)
     store.close()

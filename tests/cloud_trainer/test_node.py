@@ -32,7 +32,7 @@ from cloud_trainer.robots.quarantine import FIRST_SECONDS
 from cloud_trainer.robots.training import SETTLING_SECONDS, SILENCE_SECONDS
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.still_learning import MAX_FEATURE_BYTES
-from cloud_trainer.store import STORE
+from cloud_trainer.store.opening import STORE
 from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.checkpoint import load_checkpoint
 from hierarchy.runtime.command_line import SparseLog
@@ -46,6 +46,7 @@ from tests.cloud_trainer.world import (
     Cloud,
     TinySegment,
     batches,
+    database,
     finish_idle,
     limit_pages,
     make_batch,
@@ -96,7 +97,7 @@ def test_no_receipt_goes_out_before_the_batch_is_on_the_disk(cloud: Cloud, monke
     commit, publish = cloud.store.commit, cloud.link.publish
 
     def note_commit() -> None:
-        order.append("commit" if cloud.store._database.in_transaction else "nothing")
+        order.append("commit" if database(cloud.store).in_transaction else "nothing")
         commit()
 
     def note_publish(topic: str, payload: bytes, **how: Any) -> bool:

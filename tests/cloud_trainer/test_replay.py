@@ -11,7 +11,8 @@ from broker.errors import ConfigError, NothingDone
 from cloud_trainer.commands import app
 from cloud_trainer.replay import replay
 from cloud_trainer.session.session_state import LAYOUT
-from cloud_trainer.store import STORE, Store
+from cloud_trainer.store.opening import STORE
+from cloud_trainer.store.sqlite import SqliteStore
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
 from tests.cloud_trainer.world import STATE, Cloud, batches, forget, is_finite, make_batch
 
@@ -62,7 +63,7 @@ def test_it_changes_nothing(run: Path) -> None:
 def test_a_checkpoint_from_before_the_end_is_compared_where_it_was_made(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = Store(run / STORE)
+    store = SqliteStore(run / STORE)
     store.append("r1", "flush")
     batch = batches(1, first=50)[0]
     store.append_message("r1", batch.boot, batch.sequence, next(store.batches_after("r1", 0)).payload)
@@ -121,7 +122,7 @@ def test_another_log_differs(run: Path, change: str, robot: str, capsys: pytest.
 
 
 def test_a_log_that_was_partly_given_up_cannot_be_replayed(run: Path) -> None:
-    store = Store(run / STORE)
+    store = SqliteStore(run / STORE)
     forget(store, "r1", 3)
     store.close()
     with pytest.raises(ConfigError, match=r"oldest samples of robot r1 were given up \(--store-gb\): no replay"):

@@ -16,9 +16,10 @@ from broker.errors import ConfigError
 from broker.program.version import program_version
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.session.session_state import LAYOUT, SessionState
-from cloud_trainer.store import STORE, Store, open_store
+from cloud_trainer.store.opening import STORE, open_store
+from cloud_trainer.store.sqlite import SqliteStore
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
-from tests.cloud_trainer.world import STATE, Cloud, batches
+from tests.cloud_trainer.world import STATE, Cloud, batches, database, scalar
 from tests.saved_state import golden_state
 
 R1 = Path("checkpoint") / "r1"
@@ -32,14 +33,14 @@ def test_nothing_is_lost_from_a_store(tmp_path: Path) -> None:
     file = sqlite3.connect(path)
     before = [file.execute(query).fetchall() for query in queries]
     file.close()
-    only_read = Store(path)
+    only_read = SqliteStore(path)
     settings = TrainingSettings(**only_read.settings)
     assert only_read.robots() == only_read.logs() == ["r1", "r2"]
     assert only_read.next_event("r2", 0) is not None, "it is read as it is"
     only_read.close()
     store = open_store(path, settings)
-    assert [store._database.execute(query).fetchall() for query in queries] == before
-    assert store._scalar("SELECT program FROM written_by") == program_version()
+    assert [database(store).execute(query).fetchall() for query in queries] == before
+    assert scalar(store, "SELECT program FROM written_by") == program_version()
     store.close()
 
 

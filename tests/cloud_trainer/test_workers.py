@@ -14,7 +14,7 @@ from cloud_trainer import workers
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.session import session_start
 from cloud_trainer.shard import worker_folder
-from cloud_trainer.store import STORE
+from cloud_trainer.store.opening import STORE
 from cloud_trainer.workers import check_folder, worker_configs
 from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.page.options import PageOptions

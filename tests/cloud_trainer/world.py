@@ -6,6 +6,7 @@ A trainer in here reads the time from a clock that stands still until a test mov
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,7 +51,9 @@ from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.training import Training
 from cloud_trainer.session.session import Session
-from cloud_trainer.store import STORE, Store, open_store
+from cloud_trainer.store.log import Store
+from cloud_trainer.store.opening import STORE, open_again, open_store
+from cloud_trainer.store.sqlite import SqliteStore
 from hierarchy.device import Compute
 from hierarchy.exits import LENGTH
 from hierarchy.head import GrowingHead
@@ -217,7 +220,7 @@ class Cloud:
         (self.path / "metrics.jsonl").unlink(missing_ok=True)
         self.folder = RunFolder(self.path, {})
         self.store = open_store(self.path / STORE, self.config.training(1))
-        self.training_store = Store(self.path / STORE)
+        self.training_store = open_again(self.path / STORE, beside=self.store, waits=True)
         fleet = Fleet(self.config, self.training_store, self.folder.checkpoint, CPU)
         self.training = Training(self.config, self.link, self.folder, fleet, "e" * 16)
         self.node = TrainerNode(self.config, TRAINER, self.link, self.folder, self.store, self.training)
@@ -321,7 +324,18 @@ def is_finite(session: Session) -> bool:
     return all(bool(torch.isfinite(one.float()).all()) for one in tensors)
 
 
+def database(store: Store) -> sqlite3.Connection:
+    """Return what a store in a file is made of."""
+    assert isinstance(store, SqliteStore)
+    return store._database
+
+
+def scalar(store: Store, query: str) -> Any:
+    """Return what a store in a file says to a question of one answer."""
+    return database(store).execute(query).fetchone()[0]
+
+
 def limit_pages(store: Store, more: int) -> None:
     """Let the store's file grow by so many pages at most, as a full disk would; a negative number lifts the limit."""
-    pages = store._scalar("PRAGMA page_count")
-    store._scalar(f"PRAGMA max_page_count = {pages + more if more >= 0 else 2**30}")
+    pages = scalar(store, "PRAGMA page_count")
+    scalar(store, f"PRAGMA max_page_count = {pages + more if more >= 0 else 2**30}")

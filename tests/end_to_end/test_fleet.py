@@ -16,7 +16,7 @@ from broker.wire.codec import pack
 from broker.wire.messages import Answer, Ask, RobotState, TrainerMetrics
 from broker.wire.quantize import pack_activations
 from cloud_trainer.replay import replay
-from cloud_trainer.store import STORE
+from cloud_trainer.store.opening import STORE
 from hierarchy.device import Compute
 from hierarchy.edge import front_digest, still_encoder
 from robot_edge.learning.segment import build_edge

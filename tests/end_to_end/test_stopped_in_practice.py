@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from broker.errors import EXIT_INTERRUPTED
 from cloud_trainer.replay import replay
-from cloud_trainer.store import STORE, Event, Store
+from cloud_trainer.store.log import Event
+from cloud_trainer.store.opening import STORE, open_again
 
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program
 
 
 def _log(trainer: Program, robot: str) -> Iterator[Event]:
-    with closing(Store(trainer.run_dir / STORE)) as store:
+    with closing(open_again(trainer.run_dir / STORE)) as store:
         cursor = 0
         while event := store.next_event(robot, cursor):
             cursor = event.id

@@ -24,7 +24,8 @@ from cloud_trainer.robots.fleet import NEARLY_FULL, Fleet, fair_share
 from cloud_trainer.robots.robot import Robot
 from cloud_trainer.session.session_start import SessionStart
 from cloud_trainer.session.session_state import LAYOUT
-from cloud_trainer.store import STORE, Kind, Store, open_store
+from cloud_trainer.store.log import Kind, Store
+from cloud_trainer.store.opening import STORE, open_store
 from hierarchy.device import Compute
 from hierarchy.learner import Learner
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, tensors_of
@@ -37,6 +38,7 @@ from tests.cloud_trainer.world import (
     finish_idle,
     forget,
     make_batch,
+    scalar,
     use_tiny_networks,
 )
 
@@ -218,7 +220,7 @@ def test_thousands_of_edits_that_waited_for_one_are_made_in_turns(fleet: Fleet) 
 
 @pytest.mark.usefixtures("shortest_turns")
 def test_what_was_forgotten_is_overwritten_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_trainer.store.TIDIED_AT_ONCE", 2)
+    monkeypatch.setattr("cloud_trainer.store.log.TIDIED_AT_ONCE", 2)
     fleet = open_fleet(tmp_path, practice=0)
     for robot in ("r1", "r2"):
         enter(fleet, robot, STATE)
@@ -955,7 +957,7 @@ def test_a_nearly_full_store_gives_up_its_oldest_trained_samples(tmp_path: Path,
     enter(fleet, "idle", STATE)
     enter(fleet, "r1", REHEARSING)
     sequence = 0
-    while fleet.store._scalar("SELECT count(*) FROM events WHERE kind = 'forget'") < 3:
+    while scalar(fleet.store, "SELECT count(*) FROM events WHERE kind = 'forget'") < 3:
         assert sequence < 1000, "nothing was given up"
         send(fleet, "r1", 2, first=sequence)
         send(fleet, "r1", 18, first=sequence + 2, size=size, evaluation=1)

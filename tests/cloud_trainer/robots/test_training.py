@@ -14,7 +14,7 @@ from broker.wire.codec import pack
 from broker.wire.messages import HEARTBEAT_SECONDS, Receipt, TrainerMetrics, TrainerState
 from cloud_trainer.replay import replay
 from cloud_trainer.robots.training import HELD_UP_SECONDS
-from cloud_trainer.store import STORE
+from cloud_trainer.store.opening import STORE
 from hierarchy.cloud import CloudStep, CloudTrainer
 from tests.cloud_trainer.world import STATE, Cloud, batches, make_batch, of, outcomes
 

@@ -13,7 +13,7 @@ from broker.wire.quantize import unpack_activations
 from cloud_trainer.replay import digest
 from cloud_trainer.session.batches import InflatedBatch, KeptBatches
 from hierarchy.runtime.checkpoint import tensors_of
-from tests.cloud_trainer.world import STATE, Cloud, batches, make_batch, outcomes
+from tests.cloud_trainer.world import STATE, Cloud, batches, database, make_batch, outcomes
 
 ONE = InflatedBatch.of(make_batch(["cat", "dog"]))
 
@@ -62,8 +62,8 @@ def test_what_the_disk_did_not_take_is_not_handed_over_under_another_events_numb
     cloud.say("r1", STATE, *batches(1))
 
     def full() -> None:
-        if cloud.store._database.in_transaction:
-            cloud.store._database.execute("ROLLBACK")
+        if database(cloud.store).in_transaction:
+            database(cloud.store).execute("ROLLBACK")
             raise StorageError("the store cannot be written: disk full")
 
     with monkeypatch.context() as on_full_disk:

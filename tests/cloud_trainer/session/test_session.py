@@ -16,7 +16,7 @@ from broker.wire.quantize import dequantize, quantize
 from cloud_trainer.session.figures import figures
 from cloud_trainer.session.network import MAX_UNREHEARSED
 from cloud_trainer.session.session import Session
-from cloud_trainer.store import Event, Kind
+from cloud_trainer.store.log import Event, Kind
 from hierarchy.cloud import CloudSegment, CloudStep, CloudTrainer
 from hierarchy.device import Compute
 from hierarchy.schedule import learning_rate

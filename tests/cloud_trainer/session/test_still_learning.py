@@ -17,7 +17,7 @@ from cloud_trainer.session import evaluation_rounds, still_learning
 from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import SessionState
 from cloud_trainer.session.still_learning import SETTLING_FITS, most_kept
-from cloud_trainer.store import Event, Kind
+from cloud_trainer.store.log import Event, Kind
 from hierarchy.cloud import CloudSegment, CloudTrainer
 from hierarchy.device import Compute
 from tests.cloud_trainer.world import CPU, STATE, TinySegment, make_batch

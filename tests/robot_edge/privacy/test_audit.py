@@ -19,7 +19,7 @@ from broker.errors import ConfigError, SourceError, TooMuchLeaks
 from broker.wire.codec import pack
 from broker.wire.messages import ActivationBatch
 from broker.wire.quantize import pack_activations, quantize
-from cloud_trainer.store import Store
+from cloud_trainer.store.sqlite import SqliteStore
 from hierarchy.device import Compute
 from hierarchy.runtime.command_line import StopRequest
 from robot_edge.evaluation.saved_run import load_run, saved_settings
@@ -161,7 +161,7 @@ def test_what_a_trainer_stored_is_attacked_as_it_was_sent(run: Path, source: str
         again=True,
         activations=pack_activations(quantize(crossed, 4)),
     )
-    store = Store(tmp_path / "store.db", {})
+    store = SqliteStore(tmp_path / "store.db", {})
     store.append_message("r1", batch.boot, 0, pack(batch))
     store.append_message("r1", batch.boot, 1, b"no message")
     store.commit()

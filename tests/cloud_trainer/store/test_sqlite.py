@@ -11,19 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from broker.errors import ConfigError, MachineError, StorageError
 from cloud_trainer.config import TrainingSettings
-from cloud_trainer.sequences import Range, join_ranges
-from cloud_trainer.store import Store, open_store
-from cloud_trainer.store_file import LAYOUT
-from tests.cloud_trainer.world import forget, limit_pages
+from cloud_trainer.store.log import Store
+from cloud_trainer.store.opening import open_store
+from cloud_trainer.store.sqlite import SqliteStore
+from cloud_trainer.store.sqlite_file import LAYOUT
+from tests.cloud_trainer.world import database, forget, limit_pages, scalar
 
 SETTINGS = TrainingSettings(batch=4, learning_rate=0.1, rehearse_from=10, weights="none", seed=0, threads=1)
 BOOT, OTHER = "a" * 16, "b" * 16
@@ -52,77 +50,15 @@ def sequences(store: Store, robot: str = "r1") -> list[int]:
     return [int.from_bytes(event.payload[:4], "big") for event in store.batches_after(robot, 0)]
 
 
-def test_a_batch_is_stored_once_for_a_robot_and_boot(store: Store) -> None:
-    said = [
-        bool(store.append_message(robot, boot, sequence, f"{robot} {boot} {sequence}".encode()))
-        for robot, boot, sequence in [
-            ("r1", BOOT, 0),
-            ("r1", BOOT, 1),
-            ("r1", BOOT, 0),
-            ("r1", OTHER, 0),
-            ("r2", BOOT, 0),
-        ]
-    ]
-    store.commit()
-    assert said == [True, True, False, True, True]
-    assert not store.append_message("r1", BOOT, 1, b"another")
-    assert [one.payload for one in store.batches_after("r1", 0)] == [
-        f"r1 {boot}".encode() for boot in (f"{BOOT} 0", f"{BOOT} 1", f"{OTHER} 0")
-    ]
-    assert store.robots() == ["r1", "r2"]
-
-
-def test_events_come_back_in_their_order(store: Store, path: Path) -> None:
-    store.append("r1", "start", b"s")
-    store.append("r2", "start")
-    fill(store, 1)
-    store.append("r1", "flush")
-    store.append("r1", "rejoin", b"j")
-    store.commit()
-    store.close()
-    again = open_store(path, SETTINGS)
-    events, cursor = [], 0
-    while event := again.next_event("r1", cursor):
-        assert again.has_events("r1", cursor)
-        events.append((event.kind, event.payload[4:] if event.kind == "batch" else event.payload))
-        cursor = event.id
-    assert events == [("start", b"s"), ("batch", b"x" * 6), ("flush", b""), ("rejoin", b"j")]
-    assert cursor == again.last_event("r1")
-    assert not again.has_events("r1", cursor)
-    assert [(event.kind, event.payload) for event in again.states("r1")] == [("start", b"s"), ("rejoin", b"j")]
-    again.close()
-
-
-def test_nothing_is_there_before_the_commit(store: Store, path: Path) -> None:
-    reader = Store(path)
-    store.append("r1", "start")
-    store.append_message("r1", BOOT, 0, b"x")
-    assert reader.robots() == []
-    store.commit()
-    assert reader.robots() == ["r1"]
-    assert [one.payload for one in reader.batches_after("r1", 0)] == [b"x"]
-    reader.close()
-
-
-def test_what_was_not_committed_is_gone(store: Store, path: Path) -> None:
-    fill(store, 2)
-    store.append_message("r1", BOOT, 2, b"0002")
-    store.close()
-    again = open_store(path, SETTINGS)
-    assert sequences(again) == [0, 1]
-    assert again.append_message("r1", BOOT, 2, b"0002"), "it counts as come, although it is gone"
-    again.close()
-
-
 def test_a_commit_waits_for_the_disk(store: Store) -> None:
     """What a power cut would leave cannot be tried here."""
-    assert (store._scalar("PRAGMA synchronous"), store._scalar("PRAGMA journal_mode")) == (2, "wal")
+    assert (scalar(store, "PRAGMA synchronous"), scalar(store, "PRAGMA journal_mode")) == (2, "wal")
 
 
 def test_a_failure_takes_back_all_since_the_last_commit(store: Store) -> None:
     fill(store, 2)
     store.append_message("r1", BOOT, 2, b"0002")
-    store._database.execute("ALTER TABLE events RENAME TO elsewhere")  # until it is rolled back
+    database(store).execute("ALTER TABLE events RENAME TO elsewhere")  # until it is rolled back
     with pytest.raises(StorageError):
         store.append_message("r1", BOOT, 3, b"0003")
     assert sequences(store) == [0, 1]
@@ -133,8 +69,8 @@ def test_a_failure_takes_back_all_since_the_last_commit(store: Store) -> None:
 APPENDS = """
 import sys
 from pathlib import Path
-from cloud_trainer.store import Store
-store = Store(Path(sys.argv[1]), {})
+from cloud_trainer.store.sqlite import SqliteStore
+store = SqliteStore(Path(sys.argv[1]), {})
 sequence = int(sys.argv[2])
 while True:
     for sequence in range(sequence, sequence + 3):
@@ -156,8 +92,8 @@ def test_a_kill_leaves_what_was_committed_and_an_intact_file(path: Path) -> None
         said = max([said, *map(int, process.stdout.read().split())])
         process.stdout.close()
         process.wait()
-        store = Store(path)
-        assert store._scalar("PRAGMA integrity_check") == "ok"
+        store = SqliteStore(path)
+        assert scalar(store, "PRAGMA integrity_check") == "ok"
         there = sequences(store)
         assert there == list(range(len(there))), "a part of a commit, or a gap"
         assert said <= len(there) <= said + 3, "not what was said to be committed"
@@ -170,39 +106,13 @@ def test_a_kill_leaves_what_was_committed_and_an_intact_file(path: Path) -> None
 # Forgetting
 
 
-def test_what_is_forgotten_counts_as_come(store: Store) -> None:
-    fill(store, 10)
-    third = next(event for event in range(1, 99) if store.batch(event)[:4] == (2).to_bytes(4, "big"))
-    assert store.is_whole("r1")
-    forget(store, "r1", third)
-    assert sequences(store) == list(range(3, 10))
-    assert not any(store.append_message("r1", BOOT, sequence, b"again") for sequence in range(10))
-    assert store.append_message("r1", OTHER, 0, b"another boot")
-    assert store.append_message("r2", BOOT, 0, b"another robot")
-    store.commit()
-    assert not store.is_whole("r1")
-    assert store.is_whole("r2")
-    with pytest.raises(ConfigError, match="lacks event"):
-        store.batch(third)
-
-
 def test_forgetting_twice_joins_what_is_next_to_each_other(store: Store) -> None:
     fill(store, 3)
     fill(store, 3, first=5)
     for up_to in (2, 4, 6):
         forget(store, "r1", up_to)
-    assert store._database.execute("SELECT boot, first, last FROM forgotten").fetchall() == [(BOOT, 0, 2), (BOOT, 5, 7)]
+    assert database(store).execute("SELECT boot, first, last FROM forgotten").fetchall() == [(BOOT, 0, 2), (BOOT, 5, 7)]
     assert store.append_message("r1", BOOT, 3, b"a gap stays open")
-
-
-def test_events_other_than_batches_stay(store: Store) -> None:
-    store.append("r1", "start", b"s")
-    fill(store, 2)
-    store.append("r1", "flush")
-    store.commit()
-    forget(store, "r1", store.last_event("r1"))
-    assert [event.kind for cursor in (0, 1) if (event := store.next_event("r1", cursor))] == ["start", "flush"]
-    assert store.robots() == ["r1"]
 
 
 def test_room_that_was_forgotten_is_used_again(store: Store) -> None:
@@ -214,56 +124,7 @@ def test_room_that_was_forgotten_is_used_again(store: Store) -> None:
     assert store.bytes_used < 0.6 * used
     fill(store, 50, first=100, size=5000)
     assert store.bytes_used < 1.02 * used
-    assert store._scalar("PRAGMA page_count") * store._scalar("PRAGMA page_size") < 1.05 * used
-
-
-@pytest.mark.parametrize(
-    ("before", "total", "found"), [(9, 1, 1), (9, 10, 1), (9, 11, 2), (9, 25, 3), (9, 10**9, 9), (2, 25, 2), (0, 5, 0)]
-)
-def test_the_oldest_batches_of_so_many_bytes(store: Store, before: int, total: int, found: int) -> None:
-    fill(store, 12)
-    assert store.oldest_batches("r1", "r1", before, total) == found
-
-
-ranges = st.lists(
-    st.builds(
-        lambda boot, first, length: (boot, first, first + length),
-        st.sampled_from("ab"),
-        st.integers(0, 60),
-        st.integers(0, 8),
-    ),
-    max_size=30,
-)
-
-
-def covered(some: list[Range]) -> set[tuple[str, int]]:
-    return {(boot, one) for boot, first, last in some for one in range(first, last + 1)}
-
-
-@given(ranges)
-def test_joined_ranges_hold_the_same_and_are_as_few_as_can_be(some: list[Range]) -> None:
-    joined = join_ranges(some, 1000)
-    assert covered(joined) == covered(some)
-    assert joined == sorted(joined)
-    for (boot, _, last), (its_boot, first, _) in pairwise(joined):
-        assert boot != its_boot or first > last + 1
-
-
-@given(ranges, st.integers(2, 6))
-def test_ranges_are_bounded_and_what_came_still_counts_as_come(some: list[Range], most: int) -> None:
-    joined = join_ranges(some, most)
-    assert len(joined) <= most
-    assert covered(joined) >= covered(some)
-    assert len(joined) >= min(most, len(join_ranges(some, 1000))), "more is joined than must be"
-
-
-def test_the_smallest_gaps_are_closed_first() -> None:
-    some = [("a", 0, 1), ("a", 9, 9), ("a", 11, 12), ("a", 20, 20)]
-    assert join_ranges(some, 3) == [("a", 0, 1), ("a", 9, 12), ("a", 20, 20)]
-
-
-def test_of_too_many_boots_the_last_are_kept() -> None:
-    assert join_ranges([(boot, 0, 0) for boot in "abc"], 2) == [("b", 0, 0), ("c", 0, 0)]
+    assert scalar(store, "PRAGMA page_count") * scalar(store, "PRAGMA page_size") < 1.05 * used
 
 
 # Wrong files
@@ -325,22 +186,22 @@ def test_other_settings_are_refused_by_name(path: Path) -> None:
 
 def test_a_store_that_is_only_read_is_not_made(path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no store at"):
-        Store(path)
+        SqliteStore(path)
     assert not path.exists()
     path.touch()
     with pytest.raises(ConfigError, match="is no store"):
-        Store(path)
+        SqliteStore(path)
     assert path.read_bytes() == b""
 
 
 def test_a_store_is_made_whole_or_not_at_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloud_trainer.store.json.dumps", lambda _value: 1 / 0)
+    monkeypatch.setattr("cloud_trainer.store.sqlite.json.dumps", lambda _value: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         open_store(path, SETTINGS)
     monkeypatch.undo()
     store = open_store(path, SETTINGS)
     assert store.settings["batch"] == 4
-    assert store._scalar("PRAGMA application_id") == LAYOUT.application
+    assert scalar(store, "PRAGMA application_id") == LAYOUT.application
     store.close()
 
 
@@ -360,13 +221,13 @@ def check_full(store: Store, size: int, make_room: Callable[[], object]) -> None
     assert there == list(range(len(there)))
     assert len(there) >= 3
     assert len(there) % 3 == 0, "a part of a commit is there"
-    assert store._scalar("PRAGMA integrity_check") == "ok"
+    assert scalar(store, "PRAGMA integrity_check") == "ok"
     with pytest.raises(StorageError):
         fill(store, 3, first=len(there), size=size)
     make_room()
     fill(store, 3, first=len(there), size=size)
     assert sequences(store) == list(range(len(there) + 3))
-    assert store._scalar("PRAGMA integrity_check") == "ok"
+    assert scalar(store, "PRAGMA integrity_check") == "ok"
 
 
 def test_a_full_file_takes_nothing_or_all_and_goes_on_when_there_is_room(store: Store) -> None:
@@ -397,8 +258,8 @@ def test_a_full_disk_takes_nothing_or_all_and_goes_on_when_there_is_room(tmp_pat
 
 def test_reading_a_long_log_holds_one_event_at_a_time(store: Store) -> None:
     count = 20_000
-    store._database.execute("BEGIN")
-    store._database.executemany(
+    database(store).execute("BEGIN")
+    database(store).executemany(
         "INSERT INTO events (robot, kind, boot, sequence, payload) VALUES ('r1', 'batch', ?, ?, ?)",
         ((BOOT, sequence, b"x" * 100) for sequence in range(count)),
     )
@@ -456,17 +317,17 @@ def leave_open(path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from tests.cloud_trainer.test_store import Store, fill
-store = Store(Path({str(path)!r}))
+from tests.cloud_trainer.store.test_sqlite import SqliteStore, fill
+store = SqliteStore(Path({str(path)!r}))
 fill(store, 3, first=3)
 os._exit(0)
 """
-    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)
 
 
 def test_a_store_is_read_where_nothing_can_be_written(archive: Path) -> None:
     with read_only(archive):
-        store = Store(archive)
+        store = SqliteStore(archive)
         assert sequences(store) == [0, 1, 2]
         with pytest.raises(StorageError):
             store.append("r1", "flush")
@@ -477,14 +338,14 @@ def test_a_store_is_read_where_nothing_can_be_written(archive: Path) -> None:
 def test_what_a_killed_trainer_left_is_read_there_too_or_missed(archive: Path) -> None:
     leave_open(archive)
     with read_only(archive):
-        store = Store(archive)
+        store = SqliteStore(archive)
         assert sequences(store) == [0, 1, 2, 3, 4, 5]
         store.close()
     archive.with_name("store.db-shm").unlink()  # as where only the others were copied
     advice = rf"store.db-wal beside it.* cannot be read.*: copy {archive.parent} to where you may write"
     with read_only(archive), pytest.raises(ConfigError, match=advice):
-        Store(archive)
-    store = Store(archive)
+        SqliteStore(archive)
+    store = SqliteStore(archive)
     assert sequences(store) == [0, 1, 2, 3, 4, 5], "somewhere else it is all there"
     store.close()
 
@@ -492,4 +353,4 @@ def test_what_a_killed_trainer_left_is_read_there_too_or_missed(archive: Path) -
 def test_a_store_that_may_not_be_read_is_named(archive: Path) -> None:
     archive.chmod(0o000)
     with ordinary_user(), pytest.raises(MachineError, match=r"cannot be opened: .*; see that you may read it"):
-        Store(archive)
+        SqliteStore(archive)

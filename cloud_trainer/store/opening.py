@@ -1,0 +1,102 @@
+"""Where a trainer's store is: a path, or the URL of a PostgreSQL database. Opens either."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from broker.errors import ConfigError
+from cloud_trainer.config import TrainingSettings
+from cloud_trainer.store.log import Store
+from cloud_trainer.store.sqlite import SqliteStore
+from cloud_trainer.store.sqlite_file import LAYOUT
+
+# In a run's folder.
+STORE = "store.db"
+
+SCHEMES = ("postgresql://", "postgres://")
+
+# sqlite's header up to the number of the application, four bytes.
+SIGNED_BYTES = 72
+
+# Of a store: a file, or the URL of a database.
+Place = Path | str
+
+
+def store_place(text: str) -> Place:
+    """Return where a store is that somebody named. Raises ConfigError for a URL with a password."""
+    if not text.startswith(SCHEMES):
+        return Path(text).expanduser()
+    if urlsplit(text).password:
+        raise ConfigError(
+            "the store's URL holds a password, which config.toml and every process list would show: put it into "
+            "~/.pgpass or the environment variable PGPASSWORD"
+        )
+    return text
+
+
+def open_store(place: Place, settings: TrainingSettings) -> Store:
+    """Open a run's store, or make one.
+
+    Raises ConfigError where it was made with other settings, and StorageError where its server is away.
+    """
+    store = _open(place, asdict(settings))
+    try:
+        _check_settings(store, place, settings)
+    except ConfigError:
+        store.close()
+        raise
+    return store
+
+
+def open_again(place: Place, beside: Store | None = None, *, waits: bool = False) -> Store:
+    """Open a store that is there, for one more thread, or to look into it.
+
+    beside: a store of this process, whose claims it shares. waits: where the server is away, reading waits for it,
+    until `Store.give_up`. Raises ConfigError where there is none, and StorageError.
+    """
+    store = _open(place, None, waits=waits)
+    if beside:
+        store.claims = beside.claims
+    return store
+
+
+def check_store(place: Place, settings: TrainingSettings) -> None:
+    """Raise ConfigError where a store that is there was made with other settings. Nothing is written."""
+    if isinstance(place, Path) and not _is_store(place):
+        return  # `open_store` says what is wrong
+    if isinstance(place, str):
+        return  # nothing is made before a run is refused: `open_store` compares
+    with closing(open_again(place)) as store:
+        _check_settings(store, place, settings)
+
+
+def _is_store(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            application = file.read(SIGNED_BYTES)[-4:]
+    except OSError:
+        return False
+    return int.from_bytes(application, "big") == LAYOUT.application
+
+
+def _open(place: Place, settings: dict[str, object] | None, *, waits: bool = False) -> Store:
+    if isinstance(place, Path):
+        return SqliteStore(place, settings)
+    try:
+        from cloud_trainer.store.postgres import PostgresStore
+    except ImportError as error:
+        raise ConfigError(f"{place}: {error}: pip install 'reflexarc[cluster]'") from error
+    return PostgresStore(place, settings, waits=waits)
+
+
+def _check_settings(store: Store, place: Place, settings: TrainingSettings) -> None:
+    now = asdict(settings)
+    for name, value in store.settings.items():
+        if now.get(name) != value:
+            raise ConfigError(
+                f"{place} was made with --{name.replace('_', '-')} {value}, now it is {now.get(name)}: training must "
+                "go on as it began; use the same setting or another --run-dir"
+            )
