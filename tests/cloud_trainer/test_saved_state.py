@@ -49,8 +49,8 @@ def figures(state: SessionState) -> dict[str, object]:
     (member,) = state.members
     packed = LAYOUT.pack(dataclasses.replace(state, loss=None, members=[]), lambda _: "")
     its: dict[str, Any] = msgspec.to_builtins(dataclasses.replace(member, robot=""))  # version 0 did not say whose
-    its["state"] = dataclasses.asdict(member.state)  # with the fields that came later
-    its["edits"] |= {"highest": 0}  # nobody counted then
+    # With the fields that came later, and without what nobody counted then.
+    its["state"], its["edits"] = dataclasses.asdict(member.state), dataclasses.asdict(member.edits) | {"highest": 0}
     return packed | {name: value for name, value in its.items() if name not in {"prequential", "rounds"}}
 
 
