@@ -2,23 +2,22 @@
 
 import json
 import sys
-from itertools import count
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-seen = count(1)
 
-
-def show(client: Client, _: object, message: MQTTMessage) -> None:
+def show(client: Client, seen: list[str], message: MQTTMessage) -> None:
     metrics = json.loads(message.payload)  # docs/protocol.md lists the fields
     robot = metrics.get("robot") or message.topic.split("/")[3]  # reflexarc/1/robot/NAME/metrics
     print(f"{metrics['kind']} of {robot}: {metrics['images']:,} images, {metrics['classes']} classes")
-    if next(seen) == 10:
+    seen.append(robot)
+    if len(seen) == 10:
+        client.on_message = None  # more may be here already
         client.disconnect()
 
 
-client = Client(CallbackAPIVersion.VERSION2)
+client = Client(CallbackAPIVersion.VERSION2, userdata=[])
 client.on_connect = lambda client, *_: client.subscribe("reflexarc/1/+/+/metrics")
 client.on_message = show
 client.connect(sys.argv[1], int(sys.argv[2]))
