@@ -27,13 +27,11 @@ test: .venv/ready-test  ## check everything: format, lint, types, import floors,
 	$(BIN)/ruff format --check
 	$(call heading,lint)
 	$(BIN)/ruff check
-	$(call heading,types)
-	$(BIN)/mypy
 	$(call heading,import floors)
 	$(BIN)/lint-imports
-	$(call heading,site and links)
-	$(BIN)/python docs/site/build.py
-	$(BIN)/python docs/site/browse.py
+	$(call heading,types; meanwhile site and links)
+	$(BIN)/mypy & types=$$!; $(BIN)/python docs/site/build.py && $(BIN)/python docs/site/browse.py; site=$$?; \
+		wait $$types && exit $$site
 	$(call heading,tests)
 	$(PYTEST)
 
