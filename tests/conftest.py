@@ -53,7 +53,7 @@ def _torch() -> None:
     """
     if torch := sys.modules.get("torch"):  # its import takes seconds: a test that needs it has imported it
         torch.set_num_threads(1)
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed() formats a stack each time, for GPUs to come
 
 
 @pytest.fixture(scope="session", autouse=True)

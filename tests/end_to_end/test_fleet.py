@@ -26,7 +26,7 @@ from tests.end_to_end.conftest import COLOURS
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program, Recorder
 
-BACKBONE, CUT, SIDE = "resnet18", "layer3", 96
+BACKBONE, CUT, SIDE = "resnet18", "layer3", 48
 TAUGHT = {"f1": ("red", "green"), "f2": ("blue", "yellow"), "f3": ("red", "blue")}
 OF_EACH, ASKED_OF_EACH = 40, 10
 
