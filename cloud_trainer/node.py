@@ -119,7 +119,7 @@ class TrainerNode:
         now = time.monotonic()
         self._save_last()
         self._outgoing.publish_metrics(now)
-        if waiting := sum(robot.messages_waiting for robot in self._robots.values() if robot.training.session):
+        if waiting := sum(robot.messages_waiting for name, robot in self._robots.items() if self._trains(name)):
             logger.info("%s messages are stored and wait for training", f"{waiting:,}")
         self._folder.finish(self._summary(now))
         self._folder.disk.missing |= self._fleet.disk.missing
@@ -131,7 +131,7 @@ class TrainerNode:
         trained = {
             name: (robot, its)
             for name, robot in self._robots.items()
-            if (its := robot.training.session) and name in its.members
+            if (its := self._fleet.training_of(name).session) and name in its.members
         }
         return fleet_summary(
             {name: metrics for name, (robot, _) in trained.items() if (metrics := robot.trainer_metrics(now))},
@@ -142,6 +142,9 @@ class TrainerNode:
             self._incoming.strangers.rejected,
             {name: robot.training.log for name, (robot, _) in trained.items()},
         )
+
+    def _trains(self, robot: str) -> bool:
+        return self._fleet.training_of(robot).session is not None
 
     def _save_last(self) -> None:
         """Write all checkpoints; those that the disk does not take are tried again for a while."""

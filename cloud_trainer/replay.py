@@ -17,8 +17,9 @@ from broker.program.plain_text import counted
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.logs import title
 from cloud_trainer.session.session import Session
-from cloud_trainer.session.session_start import SessionStart, open_session
+from cloud_trainer.session.session_start import open_session
 from cloud_trainer.session.session_state import LAYOUT, SessionState
+from cloud_trainer.session.start import SessionStart
 from cloud_trainer.store.log import Store
 from cloud_trainer.store.opening import Place, open_again
 from hierarchy.device import choose_device, set_threads

@@ -12,6 +12,8 @@ ROOMS = ["broker", "robot_edge/sources", "robot_edge/teaching", "robot_edge/upli
 NEED_TORCH = ["robot_edge/sources/test_torchvision_set.py", "robot_edge/teaching/test_remote.py"]
 # Of these the tests run, too: topics, rights, and what people type.
 RUN = "topics or access or commands or terminal or lessons"
+# What takes robots' messages in, checks and stores them: a process of its own in a cluster.
+INGEST = ["cloud_trainer.messages.incoming", "cloud_trainer.messages.outgoing", "cloud_trainer.store.postgres"]
 BLOCKED = "import sys, pytest; sys.modules['torch'] = None; sys.exit(pytest.main(sys.argv[1:]))"
 
 
@@ -21,3 +23,11 @@ def test_rooms_without_networks_need_no_torch() -> None:
     done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
+
+
+def test_what_takes_messages_in_needs_no_torch() -> None:
+    imported = (
+        f"import sys, {', '.join(INGEST)}; print([one for one in ('torch', 'torchvision') if one in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", imported], cwd=TESTS.parent, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stdout + done.stderr

@@ -28,9 +28,10 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.messages.held_messages import Held
 from cloud_trainer.messages.other_trainers import OtherTrainers
 from cloud_trainer.messages.outgoing import Outgoing
+from cloud_trainer.messages.training_side import TrainingSide
 from cloud_trainer.robots.intake import Intake
+from cloud_trainer.robots.log_training import LogTraining
 from cloud_trainer.robots.robot import MAX_REJECTIONS, Rejection, Robot
-from cloud_trainer.robots.training import SILENCE_SECONDS, Training
 from cloud_trainer.session.batches import InflatedBatch
 from cloud_trainer.store.log import Store
 from hierarchy.runtime.command_line import SparseLog
@@ -69,7 +70,7 @@ class Incoming:
         link: Link,
         folder: Path,
         store: Store,
-        training: Training,
+        training: TrainingSide,
         others: OtherTrainers,
         outgoing: Outgoing,
     ) -> None:
@@ -88,6 +89,7 @@ class Incoming:
         # Not in the store yet: receipts to send once it is, and when what they are about came; and batches.
         self._receipts: list[tuple[str, Receipt, float]] = []
         self._added: list[tuple[Robot, int, InflatedBatch]] = []
+        self._grown: list[tuple[LogTraining, int]] = []  # logs with their new events, of any kind
         self._new_states: set[str] = set()  # robots that said one since they were last looked at
         self._held = Held()  # messages of robots whose networks are being prepared
         self._ready: deque[Delivery] = deque()  # of those, what can be taken now
@@ -115,6 +117,7 @@ class Incoming:
             for robot, _, _ in self._added:
                 self._fleet.batches.drop(robot.name)  # the ids of their events are given out once more
             self._added.clear()
+            self._grown.clear()
             self._outgoing.pause(str(error), f"; {room(self._folder)}")
 
     def hear_training(self) -> None:
@@ -154,6 +157,8 @@ class Incoming:
         self._store.commit()
         for robot, _, _ in self._added:
             robot.training.stored[robot.name] += 1
+        for training, event in self._grown:
+            training.note_grown(event)
         self._training.look()
         if self._added:  # not before something was stored: to try is not to succeed
             self._outgoing.note_stored()
@@ -161,6 +166,7 @@ class Incoming:
             receipt = dataclasses.replace(receipt, held=time.monotonic() - arrived)
             self._link.publish(topics.topic("robot", name, "receipt"), pack(receipt), qos=1)
         self._added.clear()
+        self._grown.clear()
         self._receipts.clear()
 
     def _take(self, delivery: Delivery) -> None:
@@ -229,7 +235,7 @@ class Incoming:
         if not state.online:
             if robot and robot.state and robot.state.boot == state.boot:
                 log.info("robot %s has gone", name)
-                robot.leave(fed=now - SILENCE_SECONDS)  # nothing more is coming
+                robot.leave(now)
             return
         if robot is None:
             if len(self._robots) >= self._most_robots and not self._make_place(name, now):
@@ -306,6 +312,7 @@ class Incoming:
         event = self._store.append_message(robot.name, batch.boot, batch.sequence, payload, log=robot.training.log)
         if event:
             self._added.append((robot, event, inflated))
+            self._grown.append((robot.training, event))
         return bool(event)
 
     def _store_edit(self, robot: Robot, intake: Intake, edit: ClassEdit, payload: bytes) -> bool:
@@ -314,7 +321,10 @@ class Incoming:
             return False
         intake.check_edit(edit)
         log_name = robot.training.log
-        return bool(self._store.append_message(robot.name, edit.boot, edit.sequence, payload, "edit", log_name))
+        event = self._store.append_message(robot.name, edit.boot, edit.sequence, payload, "edit", log_name)
+        if event:
+            self._grown.append((robot.training, event))
+        return bool(event)
 
     def _receipt(
         self, robot: Robot, message: ActivationBatch | ClassEdit, outcome: Outcome, arrived: float, reason: str = ""
@@ -325,7 +335,8 @@ class Incoming:
 
     def _enter(self, robot: Robot) -> None:
         with robot.entering():
-            self._fleet.enter(robot.name, self._store)
+            if event := self._fleet.enter(robot.name, self._store):
+                self._grown.append((robot.training, event))
             self._commit()  # what was entered must not be lost with what comes behind it
         if robot.entered:
             self._tell_apart()

@@ -163,7 +163,7 @@ class Rows:
             confusion=standing.confusion if standing else {},
             shared=_shared(robot.training.log, figures),
             apart=robot.apart,
-            checkpoint=self._checkpoint(robot.training.log, robot.training.saved.cursor),
+            checkpoint=self._checkpoint(robot.training.log, robot.training.saved_at),
             rejections=tuple(robot.rejections),
             history=history.points(),
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from broker.wire.codec import unpack_as
 from broker.wire.messages import RobotState
-from cloud_trainer.cost import Cost
 from cloud_trainer.logs import log_of
-from cloud_trainer.session.session_start import SessionStart
+from cloud_trainer.session.start import SessionStart
 from cloud_trainer.store.log import Event
+
+if TYPE_CHECKING:
+    from cloud_trainer.cost import Cost  # which imports torch
 
 # Robots that are named where there may be many.
 LISTED = 3

@@ -90,6 +90,10 @@ class Fleet:
         del self.robots[name]
         self.trainings.pop(name, None)
 
+    def training_of(self, robot: str) -> NetworkTraining:
+        """Return the training of the network that a robot belongs to."""
+        return self.trainings[self.robots[robot].training.log]
+
     def _training(self, log: str) -> NetworkTraining:
         if log not in self.trainings:
             self.trainings[log] = NetworkTraining(log, self._workplace)
@@ -142,35 +146,34 @@ class Fleet:
 
     # Who is let in
 
-    def enter(self, name: str, store: Store) -> None:
+    def enter(self, name: str, store: Store) -> int:
         """Enter a robot's new state into its log: it starts a network, or goes on with the one it has.
 
-        Nothing is committed, and nothing done where a network must be prepared first. Raises StorageError.
-        store: of the thread that calls this.
+        Return the event, which is not committed; 0 where nothing is done, as where a network must be prepared first.
+        Raises StorageError. store: of the thread that calls this.
         """
         robot = self.robots[name]
         if not robot.enters:
-            return
+            return 0
         assert robot.state
         log, prepared = robot.log, robot.prepared if robot.is_prepared else None
         shared = is_shared(log) and store.has_events(log, 0)
         if not shared and prepared is None:
             if is_shared(log):  # the disk did not take its start
                 self.trainings.pop(log, None)
-                return
+                return 0
             logger.info("robot %s is back, going on from its checkpoint", name)
-            robot.rejoin(store)
-            return
+            return robot.rejoin(store)
         if prepared and prepared.cost and not (shared and prepared.start):  # else its room is kept already
             try:  # again: what was prepared holds no room, and others may have come
                 self.room.beside(log, prepared.cost)
             except TooCostly as error:
                 robot.refuse(str(error))
-                return
+                return 0
             self.room.keep(log, prepared.cost)
         self._say_what_is_given_up(robot)
         enter = robot.join if shared else robot.begin
-        enter(self._training(log), self._intake(log, robot.state.split), store)
+        return enter(self._training(log), self._intake(log, robot.state.split), store)
 
     def _say_what_is_given_up(self, robot: Robot) -> None:
         state = robot.state

@@ -19,7 +19,8 @@ from cloud_trainer.robots.standing import Standing, detailed, standings
 from cloud_trainer.robots.store_cleanup import StoreCleanups
 from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.session import Session, Work
-from cloud_trainer.session.session_start import SessionStart, open_session
+from cloud_trainer.session.session_start import open_session
+from cloud_trainer.session.start import SessionStart
 from cloud_trainer.store.log import Event
 from cloud_trainer.store.opening import STORE
 
@@ -58,6 +59,7 @@ class NetworkTraining:
         self.saved = SavedNetwork(log, workplace.checkpoints, workplace.store, workplace.disk)
         self._workplace = workplace
         self._store = workplace.store
+        self._stored_up_to = self._appended_up_to = 0  # newest events: of who takes messages in, and of this thread
         self._idle = IdleRehearsal(workplace.config.practice)
         self._cleanups = StoreCleanups(log, workplace.store, workplace.disk)
         self._skipped = 0  # up to this event the log is not trained on: a start behind it begins another network
@@ -82,10 +84,24 @@ class NetworkTraining:
         return self.stored.total() - self.trained.total()
 
     @property
+    def saved_at(self) -> int:
+        """The event behind which the last checkpoint goes on."""
+        return self.saved.cursor
+
+    @property
     def has_work(self) -> bool:
         """Whether there is anything to do in a turn."""
         at_work = self._work is not None or self._cleanups.are_due
-        return not self.stuck and (at_work or self._store.has_events(self.log, self.cursor))
+        return not self.stuck and (at_work or self._newest > self.cursor)
+
+    @property
+    def _newest(self) -> int:
+        """The newest event that is known of: whoever appends one says so, as to ask costs more than to train."""
+        return max(self._stored_up_to, self._appended_up_to)
+
+    def note_grown(self, event: int) -> None:
+        """Note that the log has an event, which is committed. For the thread that takes messages in."""
+        self._stored_up_to = max(self._stored_up_to, event)
 
     def knows_edit(self, robot: str, edit: ClassEdit) -> bool:
         """Whether an edit need not be stored. One that is stored once more does nothing.
@@ -318,11 +334,12 @@ class NetworkTraining:
     ) -> bool:
         disk = self._workplace.disk
         try:
-            self._store.append(self.log, kind, payload, robot)
+            event = self._store.append(self.log, kind, payload, robot)
             self._store.commit()
         except StorageError as error:
             disk.failed(STORE, error)
             return False
+        self._appended_up_to = event
         disk.written(STORE)
         return True
 
@@ -372,6 +389,7 @@ class NetworkTraining:
 
         Raises ConfigError where the checkpoint and the store do not belong together.
         """
+        self._appended_up_to = self._store.last_event(self.log)
         if self.saved.exists:
             saved = self.saved.load()
             if deserted and not self._store.has_events(self.log, saved.cursor):

@@ -13,7 +13,8 @@ from cloud_trainer.robots.entry import Preparation
 from cloud_trainer.robots.network_training import NetworkTraining
 from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.workplace import Workplace
-from cloud_trainer.session.session_start import SessionStart, begins_with, new_start
+from cloud_trainer.session.session_start import begins_with, new_start
+from cloud_trainer.session.start import SessionStart
 from hierarchy.runtime.downloads import Downloads
 
 logger = logging.getLogger("cloud-trainer")

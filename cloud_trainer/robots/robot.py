@@ -16,7 +16,7 @@ from broker.wire.messages import RobotMetrics, RobotState, TrainerMetrics
 from cloud_trainer.logs import is_shared, log_of
 from cloud_trainer.robots.entry import Preparation, goes_on
 from cloud_trainer.robots.intake import Intake
-from cloud_trainer.robots.network_training import NetworkTraining
+from cloud_trainer.robots.log_training import LogTraining
 from cloud_trainer.robots.quarantine import Quarantine, doubt
 from cloud_trainer.robots.standing import Standing
 from cloud_trainer.robots.told import Told, no_metrics
@@ -24,6 +24,9 @@ from cloud_trainer.store.log import Store
 
 # Rejected messages of a robot that are remembered, with reasons, for people to see.
 MAX_REJECTIONS = 20
+
+# Samples that wait for a full step are trained on when a robot has been silent for this long.
+SILENCE_SECONDS = 3.0
 
 # known: from the store only, it has said nothing to this process. preparing: its network is, or it waits for what that
 # takes. waiting: it is let in, or would be, and nothing of it was trained on. refused, stuck, too costly, quarantined:
@@ -55,7 +58,7 @@ class Robot:
     others were.
     """
 
-    def __init__(self, name: str, trainings: Mapping[str, NetworkTraining], since: float = 0.0) -> None:
+    def __init__(self, name: str, trainings: Mapping[str, LogTraining], since: float = 0.0) -> None:
         """trainings: of all logs, by name, the robot's own among them."""
         self.name = name
         self.training = trainings[name]
@@ -99,9 +102,9 @@ class Robot:
             self.state = state  # more of its edits may have been taken meanwhile, by the trainer before this one
         return False
 
-    def leave(self, fed: float) -> None:
-        """Note that it has gone. fed: when anything to train on is to be taken for come last."""
-        self.online, self.fed = False, fed
+    def leave(self, now: float) -> None:
+        """Note that it has gone, so that nothing more to train on is coming."""
+        self.online, self.fed = False, now - SILENCE_SECONDS
         self.training.save_soon()
 
     def feed(self, now: float) -> None:
@@ -141,8 +144,8 @@ class Robot:
 
     @property
     def has_trained(self) -> bool:
-        """Whether it has a network, or anything in the store."""
-        return self.training.session is not None or self.entered is not None
+        """Whether it has anything in the store."""
+        return self.entered is not None
 
     @property
     def must_prepare(self) -> bool:
@@ -208,21 +211,32 @@ class Robot:
         if self.entered:
             self.boots.add(self.entered.boot)
 
-    def rejoin(self, store: Store) -> None:
-        """Enter that it goes on with the network that it has. Nothing is committed. Raises StorageError."""
-        assert self.state is not None
-        store.append(self.name, "rejoin", pack(self.state))
-        self.entered = self.state
+    def rejoin(self, store: Store) -> int:
+        """Enter that it goes on with the network that it has; return the event. Nothing is committed.
 
-    def join(self, training: NetworkTraining, intake: Intake, store: Store) -> None:
-        """Enter that it shares a network that others began, or itself. Nothing is committed. Raises StorageError."""
+        Raises StorageError.
+        """
+        assert self.state is not None
+        event = store.append(self.name, "rejoin", pack(self.state))
+        self.entered = self.state
+        return event
+
+    def join(self, training: LogTraining, intake: Intake, store: Store) -> int:
+        """Enter that it shares a network that others began, or itself; return the event. Nothing is committed.
+
+        Raises StorageError.
+        """
         assert self.state is not None
         self.prepared = None
-        store.append(training.log, "join", pack(self.state), self.name)
+        event = store.append(training.log, "join", pack(self.state), self.name)
         self.training, self.entered, self.intake = training, self.state, intake
+        return event
 
-    def begin(self, training: NetworkTraining, intake: Intake, store: Store) -> None:
-        """Enter that it begins the network that is prepared. Nothing is committed. Raises StorageError."""
+    def begin(self, training: LogTraining, intake: Intake, store: Store) -> int:
+        """Enter that it begins the network that is prepared; return the event. Nothing is committed.
+
+        Raises StorageError.
+        """
         assert self.state is not None
         assert self.prepared is not None
         assert self.prepared.start is not None
@@ -233,9 +247,10 @@ class Robot:
             training.begin_behind(event - 1)
             training.stored[self.name] = training.trained[self.name]
         self.training, self.entered, self.intake = training, self.state, intake
+        return event
 
     def resume(
-        self, states: list[RobotState], training: NetworkTraining, intake: Intake, metrics: RobotMetrics | None
+        self, states: list[RobotState], training: LogTraining, intake: Intake, metrics: RobotMetrics | None
     ) -> None:
         """Know what the store has of it.
 

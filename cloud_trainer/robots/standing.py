@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from broker.wire.messages import SplitSpec, TrainerMetrics
 from cloud_trainer.session.figures import figures
-from cloud_trainer.session.session import Session
+
+if TYPE_CHECKING:
+    from cloud_trainer.session.session import Session  # which imports torch
 
 
 @dataclass(frozen=True, kw_only=True)

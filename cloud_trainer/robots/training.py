@@ -26,12 +26,11 @@ from cloud_trainer.exits.publisher import ExitPublisher
 from cloud_trainer.logs import is_shared
 from cloud_trainer.robots.entry import Preparation, goes_on
 from cloud_trainer.robots.fleet import Fleet
+from cloud_trainer.robots.robot import SILENCE_SECONDS
 from cloud_trainer.session.session import Session
 from hierarchy.device import choose_device
 from hierarchy.runtime.run_folder import RunFolder
 
-# Samples that wait for a full step are trained on when a robot has been silent for this long.
-SILENCE_SECONDS = 3.0
 # After Ctrl-C, no robot's idle rehearsal is brought to an end later than this: people wait, and checkpoints take time.
 SETTLING_SECONDS = 10.0
 # How often it is seen to that the store has room.
@@ -254,7 +253,7 @@ class Training:
             return None
         # A robot that only asks enters nothing into a log.
         shared = self.fleet.trainings.get(its.log) if is_shared(its.log) else None
-        session = (shared or its.training).session
+        session = (shared or self.fleet.training_of(robot)).session
         if session is None:
             return None
         member = session.members.get(robot)

@@ -6,11 +6,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch
 from broker.wire.quantize import Quantized, unpack_activations
-from cloud_trainer.session.sample_memory import SampleRef
+
+if TYPE_CHECKING:
+    from cloud_trainer.session.sample_memory import SampleRef
 
 # Of inflated batches that wait to be trained on, of all robots together. What does not fit is inflated once more.
 KEPT_BYTES = 64_000_000

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from broker.wire.bounds import MAX_TOLD
 from broker.wire.messages import TrainerMetrics
 from cloud_trainer.logs import fleet_of, is_shared
-from cloud_trainer.session.session import Session
+
+if TYPE_CHECKING:
+    from cloud_trainer.session.session import Session  # which imports torch
 
 
 def figures(session: Session, robot: str) -> TrainerMetrics:

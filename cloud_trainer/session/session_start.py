@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
-from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.logs import is_shared, title
 from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import LAYOUT
+from cloud_trainer.session.start import SessionStart
 from cloud_trainer.session.still_learning import most_kept
 from cloud_trainer.shard import worker_folders
 from hierarchy.backbone import SMALL_IMAGE, Weights
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
-from hierarchy.device import Compute
 from hierarchy.learner import restore_weights
 from hierarchy.random_state import TorchRandom
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
@@ -32,39 +30,6 @@ from hierarchy.schedule import NO_WARM_UP, WARM_UP_STEPS
 from hierarchy.weights_file import weights_digest
 
 logger = logging.getLogger("cloud-trainer")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SessionStart:
-    """What the event that starts a session says: the robot's state, and how this machine computes its network.
-
-    The way to compute was measured, so a replay must be told it: other kernels round differently.
-    began_alike: whether the network begins with the pretrained weights that the robot told of; None where it told of
-    none. still: whether the network stands still but for its head, as the robot's half does.
-    """
-
-    state: RobotState
-    dtype: str = "float32"
-    channels_last: bool = False
-    small_maps: bool = False
-    began_alike: bool | None = None
-    still: bool = False
-
-    def pack(self) -> bytes:
-        """Return the event's payload."""
-        state = json.loads(pack(self.state))
-        return json.dumps({**vars(self), "state": state}).encode()
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> SessionStart:
-        """Return what a payload says."""
-        fields = json.loads(payload)
-        state = unpack_as(RobotState, json.dumps(fields["state"]).encode())
-        return cls(**{**fields, "state": state})
-
-    def compute(self, device: torch.device) -> Compute:
-        """Return the way to compute on a device."""
-        return Compute.from_settings(device, vars(self))
 
 
 def new_start(

@@ -144,9 +144,10 @@ def check(cloud: Cloud, number: int) -> None:
     back = dataclasses.replace(STATE, boot=f"{number:016x}", weights="checkpoint")
     assert outcomes(cloud.say("good", back, *batches(2, boot=back.boot))) == ["accepted"] * 2
     assert cloud.session("good").images == before + 8
-    for record in cloud.known.values():
+    for name, record in cloud.known.items():
         assert not record.training.stuck, "something that cannot be trained on was let into the log"
-        assert record.training.session is None or is_finite(record.training.session)
+        session = cloud.training.fleet.training_of(name).session
+        assert session is None or is_finite(session)
 
 
 if __name__ == "__main__":

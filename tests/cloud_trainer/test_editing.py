@@ -57,7 +57,7 @@ def edit(
 
 
 def session_of(fleet: Fleet) -> Session:
-    session = fleet.robots["r1"].training.session
+    session = fleet.training_of("r1").session
     assert session is not None
     return session
 

@@ -18,8 +18,8 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, Answer, Ask, Change, ClassEdit, RobotState
 from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.replay import replay
+from cloud_trainer.robots.robot import SILENCE_SECONDS
 from cloud_trainer.robots.store_cleanup import StoreCleanup
-from cloud_trainer.robots.training import SILENCE_SECONDS
 from cloud_trainer.session.session import Session
 from cloud_trainer.store.opening import STORE
 from cloud_trainer.store.sqlite import SqliteStore

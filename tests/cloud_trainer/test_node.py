@@ -29,7 +29,8 @@ from cloud_trainer.robots import quarantine
 from cloud_trainer.robots.entry import Preparation
 from cloud_trainer.robots.idle_rehearsal import IDLE_STEPS_AT_ONCE, SETTLING_STEPS
 from cloud_trainer.robots.quarantine import FIRST_SECONDS
-from cloud_trainer.robots.training import SETTLING_SECONDS, SILENCE_SECONDS
+from cloud_trainer.robots.robot import SILENCE_SECONDS
+from cloud_trainer.robots.training import SETTLING_SECONDS
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.still_learning import MAX_FEATURE_BYTES
 from cloud_trainer.store.opening import STORE
@@ -419,7 +420,7 @@ def test_a_network_that_is_not_what_its_robot_has_learns_as_a_whole(start: Start
 def test_a_robot_waits_for_one_step_of_idle_rehearsal_where_steps_are_slow(start: Start) -> None:
     cloud = start()
     cloud.say("r1", STATE, *batches(20))
-    cloud.robot().training._idle.step_seconds = 40.0
+    cloud.training.fleet.training_of("r1")._idle.step_seconds = 40.0
     cloud.clock.now += SILENCE_SECONDS + 0.1
     finish_idle(cloud.training.fleet, "r1")
     event = cloud.store.next_event("r1", cloud.session().cursor)

@@ -158,7 +158,13 @@ def forget(store: Store, robot: str, up_to: int) -> None:
 
 def finish_idle(fleet: Fleet, robot: str) -> None:
     """Do what the training thread does for a silent robot."""
-    fleet.robots[robot].training.finish_idle(lambda: not fleet.next_to_train())
+    fleet.training_of(robot).finish_idle(lambda: not fleet.next_to_train())
+
+
+def note_grown(fleet: Fleet) -> None:
+    """Do what whoever takes messages in does once they are committed."""
+    for log, training in fleet.trainings.items():
+        training.note_grown(fleet.store.last_event(log))
 
 
 class Clock:
@@ -274,7 +280,7 @@ class Cloud:
         return self.known[name]
 
     def session(self, robot: str = "r1") -> Session:
-        session = self.robot(robot).training.session
+        session = self.training.fleet.training_of(robot).session
         assert session is not None
         return session
 

@@ -22,8 +22,8 @@ from cloud_trainer.cost import cost_of
 from cloud_trainer.replay import digest
 from cloud_trainer.robots.fleet import NEARLY_FULL, Fleet, fair_share
 from cloud_trainer.robots.robot import Robot
-from cloud_trainer.session.session_start import SessionStart
 from cloud_trainer.session.session_state import LAYOUT
+from cloud_trainer.session.start import SessionStart
 from cloud_trainer.store.log import Kind, Store
 from cloud_trainer.store.opening import STORE, open_store
 from hierarchy.device import Compute
@@ -38,6 +38,7 @@ from tests.cloud_trainer.world import (
     finish_idle,
     forget,
     make_batch,
+    note_grown,
     scalar,
     use_tiny_networks,
 )
@@ -99,6 +100,7 @@ def send(fleet: Fleet, robot: str, count: int, *, first: int = 0, **settings: An
 
 def train(fleet: Fleet, events: int = 10**6) -> list[str]:
     """Train on so many events, or on all; return whose they were."""
+    note_grown(fleet)
     turns: list[str] = []
     while len(turns) < events and (robot := fleet.next_to_train()):
         turns.append(robot)
@@ -108,7 +110,7 @@ def train(fleet: Fleet, events: int = 10**6) -> list[str]:
 
 def state_of(fleet: Fleet, robot: str) -> tuple[str, dict[str, Any]]:
     """Return all that a robot's training has come to."""
-    session = fleet.robots[robot].training.session
+    session = fleet.training_of(robot).session
     assert session is not None
     state = session.checkpoint()
     return digest(tensors_of(state)), LAYOUT.pack(state, lambda _: "")
@@ -429,7 +431,7 @@ def test_a_resumed_fleet_knows_what_it_knew(tmp_path: Path) -> None:
     assert record.boots == {STATE.boot, "c" * 16}
     assert again.room.costs.get("r1") == its_room
     assert its_room
-    assert record.training.cursor <= before.training.cursor
+    assert again.training_of("r1").cursor <= fleet.training_of("r1").cursor
     assert record.messages_waiting >= before.messages_waiting
     assert record.state is None, "it has said nothing yet"
     assert record.intake
@@ -542,7 +544,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_and_the_last_one_stays(
     assert (path / "checkpoint" / "r1" / CHECKPOINT).read_bytes() == before
     monkeypatch.undo()
     fleet.save("r1")
-    assert load_checkpoint(path / "checkpoint" / "r1", LAYOUT).cursor == fleet.robots["r1"].training.cursor
+    assert load_checkpoint(path / "checkpoint" / "r1", LAYOUT).cursor == fleet.training_of("r1").cursor
     close(fleet)
 
 
@@ -914,9 +916,9 @@ def test_a_stop_settles_a_network_in_the_time_there_is(tmp_path: Path, step: flo
     fleet = rehearsing(tmp_path, "r1")
     finish_idle(fleet, "r1")
     train(fleet)
-    fleet.robots["r1"].training._idle.step_seconds = step
+    fleet.training_of("r1")._idle.step_seconds = step
     fleet.settle("r1", seconds)
-    last = fleet.store.next_event("r1", fleet.robots["r1"].training.cursor - 1)
+    last = fleet.store.next_event("r1", fleet.training_of("r1").cursor - 1)
     assert last
     assert (last.kind, last.payload.decode()) == ("settle", event)
     close(fleet)
@@ -968,7 +970,7 @@ def test_a_nearly_full_store_gives_up_its_oldest_trained_samples(tmp_path: Path,
         assert work_off(fleet) == ""
     assert fleet.store.bytes_used < NEARLY_FULL * limit
     assert fleet.store.batch_bytes("r1")["r1"] > 0.3 * limit, "an idle robot needs no half of the store"
-    assert all(not record.training._cleanups.of(robot).up_to for robot, record in fleet.robots.items())
+    assert all(not fleet.training_of(robot)._cleanups.of(robot).up_to for robot in fleet.robots)
     send(fleet, "r1", 3, first=sequence)
     train(fleet)
     before = state_of(fleet, "r1")

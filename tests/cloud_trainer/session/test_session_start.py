@@ -11,12 +11,9 @@ import cloud_trainer.session.session_start
 from broker.errors import ConfigError
 from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainerConfig, TrainingSettings
-from cloud_trainer.session.session_start import (
-    SessionStart,
-    new_start,
-    open_session,
-)
+from cloud_trainer.session.session_start import new_start, open_session
 from cloud_trainer.session.session_state import LAYOUT
+from cloud_trainer.session.start import SessionStart
 from hierarchy.device import Compute
 from hierarchy.runtime.checkpoint import save_checkpoint
 from tests.cloud_trainer.world import CPU, SPLIT, STATE
