@@ -125,6 +125,7 @@ class Incoming:
         while prepared := self._training.take_prepared():
             if robot := self._robots.get(prepared.robot):
                 robot.note(prepared)
+                self._tell_apart()
             if not prepared.waits:  # else it is asked for again after a while
                 self._have_prepared(prepared.robot)  # where it has said another state meanwhile
             self._ready.extend(self._held.release(prepared.robot))
@@ -154,6 +155,8 @@ class Incoming:
         """Put what came on the disk, and only then say so to the robots."""
         for robot, event, batch in self._added:  # first, or training might have read it from the store by then
             self._fleet.batches.keep(robot.name, event, batch)
+        if self._grown:
+            self._training.expect({training.log for training, _ in self._grown})
         self._store.commit()
         for robot, _, _ in self._added:
             robot.training.stored[robot.name] += 1

@@ -59,5 +59,8 @@ class TrainingSide(Protocol):
     def take_prepared(self) -> Preparation | None:
         """Return what came of the oldest state that is prepared, once; None where there is none."""
 
+    def expect(self, logs: set[str]) -> None:
+        """Note that something is about to be committed to those logs. Raises StorageError."""
+
     def look(self) -> None:
         """Look into the log at once: something was committed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.saved_network import FORMER, refuse_strange_checkpoints
 from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.batches import KeptBatches
-from cloud_trainer.store.log import Store
+from cloud_trainer.store.log import Event, Store
 from hierarchy.runtime.disk import DiskWatch
 
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
@@ -50,15 +50,23 @@ class Fleet:
     tell_apart() are for the thread that takes messages in, all else is for the one that trains.
     """
 
-    def __init__(self, config: TrainerConfig, store: Store, checkpoints: Path, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: TrainerConfig,
+        store: Store,
+        checkpoints: Path,
+        device: torch.device,
+        room: Callable[[TrainerConfig, int, torch.device], NetworkRoom] | None = None,
+    ) -> None:
         """Take up the training of every robot in the store. checkpoints: folder with one for each robot that has any.
 
+        room: given, nothing is taken up but what `take_up` is asked for, and the networks have this room.
         Raises ConfigError where a checkpoint and the store do not belong together.
         """
         self.store = store
         self.disk = DiskWatch(logger, checkpoints.parent)
         settings = TrainingSettings(**store.settings)
-        self.room = NetworkRoom(config, settings.batch, device)
+        self.room = (room or NetworkRoom)(config, settings.batch, device)
         self.batches = KeptBatches()
         self._config = config
         self._workplace = Workplace(
@@ -76,8 +84,9 @@ class Fleet:
         self.robots: dict[str, Robot] = {}
         self.preparer = Preparer(self._workplace, self.robots, self.trainings)
         self._intakes: dict[str, Intake] = {}  # of logs that several robots share
-        refuse_strange_checkpoints(checkpoints, store.logs())
-        self._resume()
+        if room is None:
+            refuse_strange_checkpoints(checkpoints, store.logs())
+            self._resume()
 
     def meet(self, name: str, now: float = 0.0) -> Robot:
         """Return a new robot of that name. now: monotonic seconds."""
@@ -118,14 +127,53 @@ class Fleet:
             log: self._resume_log(log, newest.get(log)) for log in sorted(logs, key=lambda log: log not in newest)
         }
         for name, its in entries.items():
-            metrics = self.store.metrics(name)
-            robot, (log, _) = self.meet(name), its[-1]
-            robot.resume(
-                [entered_state(event) for _, event in its],
-                self.trainings[log],
-                intakes[log],
-                unpack_as(RobotMetrics, metrics) if metrics else None,
-            )
+            self._resume_robot(name, its, self.trainings[its[-1][0]], intakes[its[-1][0]])
+
+    def _resume_robot(
+        self, name: str, its: Sequence[tuple[str, Event]], training: NetworkTraining, intake: Intake
+    ) -> Robot:
+        """Return a robot with what the store has of it. its: its states, with the logs that they entered."""
+        robot, metrics = self.meet(name), self.store.metrics(name)
+        states = [entered_state(event) for _, event in its]
+        robot.resume(states, training, intake, unpack_as(RobotMetrics, metrics) if metrics else None)
+        return robot
+
+    # One log after the other, where others train on the rest
+
+    def take_up(self, log: str) -> None:
+        """Let training go on from a log, and know the robots that belong to it. Raises as the constructor does."""
+        self.drop(log)
+        names = list(dict.fromkeys(event.robot or log for event in self.store.states(log)))
+        entries = {name: self.store.states_of(name) for name in names}
+        belong = {name: its for name, its in entries.items() if its[-1][0] == log}
+        newest = [entered_state(its[-1][1]) for its in belong.values()]
+        if not names:
+            self._training(log)
+            return
+        intake = self._resume_log(log, newest[-1] if newest else entered_state(self.store.states(log)[-1]))
+        for name, its in belong.items():
+            self._resume_robot(name, its, self.trainings[log], intake)
+
+    def know(self, name: str, now: float) -> Robot:
+        """Return a robot that has said something, with what the store has of it."""
+        if name in self.robots:
+            return self.robots[name]
+        its = self.store.states_of(name)
+        if not its:
+            return self.meet(name, now)
+        log, state = its[-1][0], entered_state(its[-1][1])
+        training = self.trainings.get(log) or NetworkTraining(log, self._workplace)  # which others train
+        return self._resume_robot(name, its, training, self._intake(log, state.split))
+
+    def drop(self, log: str) -> None:
+        """Know a log no more, nor the robots that belong to it. Nothing is saved."""
+        for name in [name for name, robot in self.robots.items() if robot.training.log == log]:
+            self.batches.drop(name)
+            del self.robots[name]
+        if training := self.trainings.pop(log, None):
+            training.session = None  # whoever still has it trains no more
+        self._intakes.pop(log, None)
+        self.room.give_up(log)
 
     def _resume_log(self, log: str, newest: RobotState | None) -> Intake:
         """Let training go on from a log. newest: state of a robot that belongs to it, None where none does."""

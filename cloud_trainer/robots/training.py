@@ -110,6 +110,9 @@ class Training:
             del self._asked[prepared.robot]
         return prepared
 
+    def expect(self, logs: set[str]) -> None:
+        """Nothing: ``look`` follows."""
+
     def look(self) -> None:
         """Look into the log at once: something was committed."""
         self._more.set()

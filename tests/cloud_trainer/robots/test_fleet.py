@@ -74,6 +74,7 @@ def enter(fleet: Fleet, robot: str, state: RobotState) -> None:
     prepare(fleet, robot)
     fleet.enter(robot, fleet.store)
     fleet.store.commit()
+    note_grown(fleet)
 
 
 def meet(fleet: Fleet, robot: str, state: RobotState) -> Robot:
@@ -96,6 +97,7 @@ def send(fleet: Fleet, robot: str, count: int, *, first: int = 0, **settings: An
         assert fleet.store.append_message(robot, batch.boot, batch.sequence, pack(batch))
         fleet.robots[robot].training.stored[robot] += 1
     fleet.store.commit()
+    note_grown(fleet)
 
 
 def train(fleet: Fleet, events: int = 10**6) -> list[str]:
