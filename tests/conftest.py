@@ -35,7 +35,7 @@ SLOW_FIXTURES = frozenset({"amqtt_url", "broker_url", "chromium", "mosquitto_url
 # `timeout` of pyproject.toml.
 SLOW_TIMEOUT = 420
 # Their tests mostly wait for programs, so their files are handed out first; whatever is quick then fills the gaps.
-LONGEST = ("end_to_end", "soak")
+LONGEST = ("end_to_end", "soak", "tests")
 # A worker and its programs take a few GB.
 MAX_WORKERS = 8
 # The secret seed of every run in here that was given none.

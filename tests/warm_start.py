@@ -28,6 +28,8 @@ _forks.set_forkserver_preload(
         "cloud_trainer.trainer",
         "cloud_trainer.replay",
         "matplotlib.backends.backend_agg",
+        "hierarchy.timm_networks",
+        "timm",
     ]
 )
 

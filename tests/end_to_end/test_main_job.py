@@ -38,7 +38,7 @@ from robot_edge.run.config import RobotConfig
 from robot_edge.sources.opening import open_source
 
 if TYPE_CHECKING:
-    from tests.end_to_end.conftest import Launcher, MainJob, Program
+    from tests.end_to_end.conftest import MainJob, Program
 
 IMAGES, HELD_OUT = 480, 200
 CLASSES = {"red", "green", "blue", "yellow"}
@@ -61,13 +61,6 @@ FIGURES = {
 CPU = Compute(device=torch.device("cpu"))
 # Of 200 held-out pictures. A run may differ from another by its dtype, which is chosen by measurement.
 TOLERANCE = 0.1
-
-
-@pytest.fixture(name="launcher", scope="module")
-def _launcher(launcher: Launcher) -> Launcher:
-    """Start programs as a user does."""
-    launcher.cold = True
-    return launcher
 
 
 @pytest.fixture(name="config")

@@ -92,8 +92,7 @@ def test_a_will_is_published_and_kept(node: Node) -> None:
 def test_a_run_outlives_its_broker_and_its_trainer(node: Node, launcher: Launcher, pictures: Path) -> None:
     """Each end comes when the other is there already, and neither needs what a broker has retained to notice."""
     name, few = f"lasting-{node.port}", f"folder:{pictures}/few"
-    network = ["--backbone", "shufflenet_v2_x0_5", "--cut", "stage2", "--epochs", str(EPOCHS)]
-    robot = launcher.robot(node.url, name, few, "--held-out", few, *network)
+    robot = launcher.robot(node.url, name, few, "--held-out", few, "--epochs", str(EPOCHS))
     robot.until_it_says("waiting for a cloud trainer")
     first = launcher.trainer(node.url, "--practice", "0")
     robot.until(lambda: robot.images() >= 160, "it has learned from 160 images")

@@ -409,7 +409,7 @@ def test_the_cloud_page_shows_robots_behind_a_password(
     row.click()  # others may have been at this broker before
     for colour in ("red", "green", "blue", "yellow"):
         expect(visit.page.locator("tr", has_text=colour)).to_contain_text("%")
-    expect(visit.page.get_by_text("resnet18, cut after")).to_be_visible()
+    expect(visit.page.get_by_text("timm:test_resnet, cut after")).to_be_visible()
     assert visit.page.title() == "trainer · Reflexarc"
     assert faults(visit.page) == []
     visit.end()
