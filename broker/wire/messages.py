@@ -68,6 +68,10 @@ Change = Literal["rename", "forget", "undo"]
 # Which end named a frame: the robot's early exit, or the cloud's segment.
 AnsweredBy = Literal["exit", "cloud"]
 
+# What becomes of a fleet's robot's samples: the fleet's half learns from them; a half of the robot's own does, and the
+# robot is sent its fleet's exits all the same; and those that were shared before are taken out, too.
+Share = Literal["yes", "no", "withdraw"]
+
 # What an exit of a fleet looks at: what crosses the cut, or what the rest of the backbone makes of that.
 ExitOn = Literal["cut", "end"]
 
@@ -131,7 +135,7 @@ class RobotState:
     weights are a checkpoint whose front still is as it began, what it began with, and a new cloud's half should. fleet:
     that the robot belongs to, empty for none. front: 16 hexadecimal digits of all that decides what crosses, where that
     stands still: of robots of one fleet whose front is the same one half in the cloud learns from all. exit: what an
-    exit that its fleet makes for it is to look at.
+    exit that its fleet makes for it is to look at. share: what becomes of its samples.
     """
 
     boot: Identifier
@@ -149,6 +153,7 @@ class RobotState:
     fleet: NameOrNone = field(default="", metadata=LATER)
     front: IdentifierOrNone = field(default="", metadata=LATER)
     exit: ExitOn = field(default="cut", metadata=LATER)
+    share: Share = field(default="yes", metadata=LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from broker.wire.messages import (
     TrainerState,
 )
 from cloud_trainer.config import TrainerConfig
+from cloud_trainer.logs import title
 from cloud_trainer.messages.held_messages import Held
 from cloud_trainer.messages.other_trainers import OtherTrainers
 from cloud_trainer.messages.outgoing import Outgoing
@@ -141,6 +142,9 @@ class Incoming:
     def look_again(self) -> None:
         """Ask once more for what robots wait for, and say what the link dropped unread."""
         self._new_states.update(name for name, robot in self._robots.items() if robot.waits)
+        for one in list(self._robots.values()):
+            for log_name in one.wants_back:
+                self._take_out(one, log_name)
         self._fleet.tell_apart()
         for source, count in self._link.take_dropped().items():
             name = source.split("/")[3] if "/" in source else ""
@@ -343,3 +347,21 @@ class Incoming:
             self._commit()  # what was entered must not be lost with what comes behind it
         if robot.entered:
             self._tell_apart()
+
+    def _take_out(self, robot: Robot, log_name: str, why: str = "") -> None:
+        """Enter that what a robot shared is taken out of a log. why: where it did not ask for it.
+
+        Where the disk does not take it, that is tried again.
+        """
+        try:
+            with robot.entering():
+                event = robot.take_out(log_name, self._store, why)
+                if training := robot.training_of(log_name):  # else others train on it
+                    self._grown.append((training, event))
+                self._commit()
+        except StorageError as error:
+            self._grown.clear()
+            self._outgoing.pause(str(error), f"; {room(self._folder)}")
+            return
+        whose = title(log_name)
+        log.warning("robot %s: its samples are taken out of %s: %s", robot.name, whose, why or "it asked for it")

@@ -48,7 +48,7 @@ def why_apart(robot: str, state: RobotState, others: Mapping[str, RobotState]) -
 
     others: states of robots that are there.
     """
-    if not state.fleet:
+    if not state.fleet or state.share != "yes":
         return ""
     if not (state.still and state.front):
         why = "what it sends changes its meaning while its front learns" if not state.still else "it says no front"
@@ -58,7 +58,9 @@ def why_apart(robot: str, state: RobotState, others: Mapping[str, RobotState]) -
         )
     shares = log_of(robot, state)
     apart = sorted(
-        name for name, one in others.items() if one.fleet == state.fleet and one.front and log_of(name, one) != shares
+        name
+        for name, one in others.items()
+        if one.fleet == state.fleet and one.share == "yes" and one.front and log_of(name, one) != shares
     )
     if not apart:
         return ""

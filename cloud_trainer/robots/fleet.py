@@ -14,7 +14,7 @@ from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch, RobotMetrics, RobotState, SplitSpec
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
-from cloud_trainer.logs import is_shared, title
+from cloud_trainer.logs import belongs_to, is_shared, title
 from cloud_trainer.robots.entry import entered_state, why_apart
 from cloud_trainer.robots.intake import Intake
 from cloud_trainer.robots.network_room import NetworkRoom
@@ -24,7 +24,7 @@ from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.saved_network import FORMER, refuse_strange_checkpoints
 from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.batches import KeptBatches
-from cloud_trainer.store.log import Event, Store
+from cloud_trainer.store.log import Store
 from hierarchy.runtime.disk import DiskWatch
 
 # The store gives up its oldest trained samples when it is this full, and goes down to this.
@@ -118,24 +118,32 @@ class Fleet:
 
     def _resume(self) -> None:
         """Let every robot go on from its log and the checkpoint of that."""
-        entries = {name: self.store.states_of(name) for name in self.store.robots()}
+        entries = {name: self._states_of(name) for name in self.store.robots()}
         if lacking := [name for name, its in entries.items() if not its]:
             raise ConfigError(f"the log of robot {lacking[0]} does not begin with a start: is it another version's?")
-        newest = {its[-1][0]: entered_state(its[-1][1]) for its in entries.values()}
+        newest = dict(filter(None, map(belongs_to, entries.values())))
         logs = self.store.logs()
         intakes = {
             log: self._resume_log(log, newest.get(log)) for log in sorted(logs, key=lambda log: log not in newest)
         }
         for name, its in entries.items():
-            self._resume_robot(name, its, self.trainings[its[-1][0]], intakes[its[-1][0]])
+            belongs = belongs_to(its)
+            log = belongs[0] if belongs else name
+            self._resume_robot(name, its, self._training(log), intakes.get(log) if belongs else None)
+
+    def _states_of(self, robot: str) -> list[tuple[str, RobotState]]:
+        """Return a robot's states, with the logs that they entered."""
+        return [(log, entered_state(event)) for log, event in self.store.states_of(robot)]
 
     def _resume_robot(
-        self, name: str, its: Sequence[tuple[str, Event]], training: NetworkTraining, intake: Intake
+        self, name: str, its: Sequence[tuple[str, RobotState]], training: NetworkTraining, intake: Intake | None
     ) -> Robot:
-        """Return a robot with what the store has of it. its: its states, with the logs that they entered."""
+        """Return a robot with what the store has of it.
+
+        its: its states, with the logs that they entered. training, intake: of the log that it belongs to.
+        """
         robot, metrics = self.meet(name), self.store.metrics(name)
-        states = [entered_state(event) for _, event in its]
-        robot.resume(states, training, intake, unpack_as(RobotMetrics, metrics) if metrics else None)
+        robot.resume(its, training, intake, unpack_as(RobotMetrics, metrics) if metrics else None)
         return robot
 
     # One log after the other, where others train on the rest
@@ -144,26 +152,28 @@ class Fleet:
         """Let training go on from a log, and know the robots that belong to it. Raises as the constructor does."""
         self.drop(log)
         names = list(dict.fromkeys(event.robot or log for event in self.store.states(log)))
-        entries = {name: self.store.states_of(name) for name in names}
-        belong = {name: its for name, its in entries.items() if its[-1][0] == log}
-        newest = [entered_state(its[-1][1]) for its in belong.values()]
+        entries = {name: self._states_of(name) for name in names}
+        entered = {name: belongs_to(its) for name, its in entries.items()}
+        newest = [one[1] for one in entered.values() if one and one[0] == log]
         if not names:
             self._training(log)
             return
         intake = self._resume_log(log, newest[-1] if newest else entered_state(self.store.states(log)[-1]))
-        for name, its in belong.items():
-            self._resume_robot(name, its, self.trainings[log], intake)
+        for name, one in entered.items():
+            if one is None or one[0] == log:
+                self._resume_robot(name, entries[name], self._training(log if one else name), intake if one else None)
 
     def know(self, name: str, now: float) -> Robot:
         """Return a robot that has said something, with what the store has of it."""
         if name in self.robots:
             return self.robots[name]
-        its = self.store.states_of(name)
+        its = self._states_of(name)
         if not its:
             return self.meet(name, now)
-        log, state = its[-1][0], entered_state(its[-1][1])
+        belongs = belongs_to(its)
+        log, state = belongs or (name, its[-1][1])
         training = self.trainings.get(log) or NetworkTraining(log, self._workplace)  # which others train
-        return self._resume_robot(name, its, training, self._intake(log, state.split))
+        return self._resume_robot(name, its, training, self._intake(log, state.split) if belongs else None)
 
     def drop(self, log: str) -> None:
         """Know a log no more, nor the robots that belong to it. Nothing is saved."""
@@ -252,7 +262,8 @@ class Fleet:
         """Find out which robots of a fleet share nothing with it, or not with all, and why; say what is new of that."""
         there = {name: robot.state for name, robot in self.robots.items() if robot.online and robot.state}
         for name, state in there.items():
-            robot, why = self.robots[name], why_apart(name, state, there)
+            robot = self.robots[name]
+            why = robot.taken_out or why_apart(name, state, there)
             if why and why != robot.apart:
                 logger.warning("robot %s: %s", name, why)
             robot.apart = why

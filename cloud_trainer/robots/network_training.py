@@ -179,8 +179,8 @@ class NetworkTraining:
         yield from session.work(event, self._workplace.batches.take(event.robot, event.id))
         if event.kind == "batch":
             self.trained[event.robot] += 1
-        elif event.kind == "edit":
-            self._save_when_idle = True  # people want to see a class gone, on the disk too
+        elif event.kind in ("edit", "join"):
+            self._save_when_idle = True  # people want to see a class gone, or what a robot takes back, on the disk too
         elif event.kind == "rehearse" and not self._idle.due(session):
             log.info("%s: rehearsed while idle%s", title(self.log), _tested(session))
         elif event.kind == "forget":
@@ -364,7 +364,7 @@ class NetworkTraining:
         To be called while there is nothing to do. Nothing happens where the disk does not take it.
         """
         session = self.session
-        if session is None or not self._write_checkpoint():
+        if session is None or not self._write_checkpoint() or self._cleanups.are_due:
             return
         if not is_shared(self.log):
             self.saved.keep_former(session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 from broker.errors import MalformedMessage, StorageError
 from broker.wire.codec import pack
 from broker.wire.messages import RobotMetrics, RobotState, TrainerMetrics
-from cloud_trainer.logs import is_shared, log_of
+from cloud_trainer.logs import belongs_to, is_shared, is_taken_out, log_of
 from cloud_trainer.robots.entry import Preparation, goes_on
 from cloud_trainer.robots.intake import Intake
 from cloud_trainer.robots.log_training import LogTraining
@@ -55,7 +55,8 @@ class Robot:
     this process entered, which the session may not have come to. refused: why this state cannot be trained for. waits:
     what preparing waits for. since, heard, fed: monotonic time of the first message, of the last one, and of the last
     one that had anything to train on. dropped: messages that were dropped unread. apart: as in `why_apart`. told: what
-    others were.
+    others were. joined: the last state in each log that it shared, until its samples were taken out; out: the run in
+    which they were, by log. why_out: what a person reads of that, empty where it asked for it itself.
     """
 
     def __init__(self, name: str, trainings: Mapping[str, LogTraining], since: float = 0.0) -> None:
@@ -80,6 +81,9 @@ class Robot:
         self.metrics: RobotMetrics | None = None
         self.apart = ""
         self.told = Told()
+        self.joined: dict[str, RobotState] = {}
+        self.out: dict[str, str] = {}
+        self.why_out = ""
         self._trainings = trainings
 
     # What it says
@@ -156,8 +160,28 @@ class Robot:
 
     @property
     def log(self) -> str:
-        """The name of the log that its state belongs to."""
-        return log_of(self.name, self.state) if self.state else self.training.log
+        """The name of the log that its state belongs to: its own where its samples were taken out in the same run."""
+        log = log_of(self.name, self.state) if self.state else self.training.log
+        return self.name if self.state and self.out.get(log) == self.state.run else log
+
+    @property
+    def taken_out(self) -> str:
+        """Why it has a half of its own though it wants to share; empty where its samples were not taken out."""
+        if not self.state or self.state.run != self.out.get(log_of(self.name, self.state)):
+            return ""
+        return (
+            f"{self.why_out or f'what it taught was taken out of fleet {self.state.fleet}'}; it has a half of its own "
+            "until it begins another run (another --run-dir)"
+        )
+
+    def training_of(self, log: str) -> LogTraining | None:
+        """Return a log's training, where that is known here."""
+        return self._trainings.get(log)
+
+    @property
+    def wants_back(self) -> list[str]:
+        """The logs that it shared, where it wants its samples taken out."""
+        return list(self.joined) if self.state and self.state.share == "withdraw" else []
 
     @property
     def _goes_on(self) -> bool:
@@ -202,11 +226,11 @@ class Robot:
     @contextmanager
     def entering(self) -> Iterator[None]:
         """Stay at the former entry where the disk does not take a new one."""
-        before = self.entered, self.intake, self.training
+        before = self.entered, self.intake, self.training, dict(self.joined), dict(self.out)
         try:
             yield
         except StorageError:
-            self.entered, self.intake, self.training = before
+            self.entered, self.intake, self.training, self.joined, self.out = before
             raise
         if self.entered:
             self.boots.add(self.entered.boot)
@@ -230,7 +254,28 @@ class Robot:
         self.prepared = None
         event = store.append(training.log, "join", pack(self.state), self.name)
         self.training, self.entered, self.intake = training, self.state, intake
+        self._note_entered(training.log, self.state)
         return event
+
+    def take_out(self, log: str, store: Store, why: str = "") -> int:
+        """Enter into a log that it shared that its samples are taken out; return the event. Nothing is committed.
+
+        why: where it did not ask for it. Raises StorageError.
+        """
+        state: RobotState = replace(self.joined[log], share="withdraw")
+        event = store.append(log, "join", pack(state), self.name)
+        self._note_entered(log, state)
+        if self.training.log == log:  # what comes next begins a network of its own
+            self.training, self.entered, self.intake, self.why_out = self._trainings[self.name], None, None, why
+        return event
+
+    def _note_entered(self, log: str, state: RobotState) -> None:
+        if is_taken_out(log, state):
+            self.joined.pop(log, None)
+            self.out[log] = state.run
+        elif is_shared(log):
+            self.joined[log] = state
+            self.out.pop(log, None)
 
     def begin(self, training: LogTraining, intake: Intake, store: Store) -> int:
         """Enter that it begins the network that is prepared; return the event. Nothing is committed.
@@ -247,17 +292,26 @@ class Robot:
             training.begin_behind(event - 1)
             training.stored[self.name] = training.trained[self.name]
         self.training, self.entered, self.intake = training, self.state, intake
+        self._note_entered(training.log, self.state)
         return event
 
     def resume(
-        self, states: list[RobotState], training: LogTraining, intake: Intake, metrics: RobotMetrics | None
+        self,
+        states: Sequence[tuple[str, RobotState]],
+        training: LogTraining,
+        intake: Intake | None,
+        metrics: RobotMetrics | None,
     ) -> None:
         """Know what the store has of it.
 
-        states: entered. training, intake: of the log that the last one belongs to. metrics: that it said last.
+        states: entered, and in which logs. training, intake: of the log that it belongs to; its own training, and None,
+        where its samples were taken out and it has not entered another one. metrics: that it said last.
         """
         self.training, self.intake, self.metrics = training, intake, metrics
-        self.entered, self.boots = states[-1], {state.boot for state in states}
+        for log, state in states:
+            self._note_entered(log, state)
+        belongs = belongs_to(states)
+        self.entered, self.boots = belongs[1] if belongs else None, {state.boot for _, state in states}
 
     # What others are told
 
@@ -302,6 +356,7 @@ class Robot:
                 quarantine=problem,
                 apart=self.apart,
             )
-        if not boot or not problem:
+        if not boot or not (problem or self.apart):
             return None
-        return no_metrics(self.name, boot, problem, waiting=self.messages_waiting, rejected=self.quarantine.rejected)
+        its = no_metrics(self.name, boot, problem, waiting=self.messages_waiting, rejected=self.quarantine.rejected)
+        return replace(its, apart=self.apart)

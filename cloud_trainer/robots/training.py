@@ -184,11 +184,11 @@ class Training:
         return timed or more or bool(self.fleet.next_to_train())
 
     def _sessions(self) -> list[tuple[Session, bool]]:
-        """Return the sessions of robots that have a fleet, each with whether it has learned all that came."""
+        """Return the sessions that robots of a fleet share, each with whether it has learned all that came."""
         found = list[tuple[Session, bool]]()
         for training in dict(self.fleet.trainings).values():
             session = training.session
-            if session and any(member.state.fleet for member in session.members.values()):
+            if session and is_shared(session.log):
                 is_behind = training.has_work or session.network.is_behind
                 found.append((session, not (is_behind or session.network.idle_steps_due(self._practice))))
         return found

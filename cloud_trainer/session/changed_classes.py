@@ -40,6 +40,21 @@ def change_classes(
         network.give_up(lambda name, ref: name == edit.name and (edit.everywhere or member.owns(ref)))
 
 
+def take_out(member: Member, event: int, members: Iterable[Member], network: Network) -> None:
+    """Let a network that several share have learned nothing of one of them, as far as what is left can mend it.
+
+    event: at which. members: all whose samples the network learns from.
+    """
+    others = [one for one in members if one is not member]
+    for name in member.taught:
+        if not _taught(name, others):
+            network.trainer.learner.remove(name)
+    network.give_up(lambda _, ref: member.owns(ref))
+    member.leave(event)
+    network.idle_steps = 0
+    network.owe(MAX_UNREHEARSED)
+
+
 def _rename(old: str, new: str, member: Member, others: list[Member], network: Network, *, shared: bool) -> None:
     known = member.taught if shared else network.trainer.classes
     member.rounds.rename(old, new, merged=new in known)

@@ -61,6 +61,7 @@ class EditsState:
     run: int
     runs: dict[str, int]
     edits: list[ClassEdit]
+    left: int
     elsewhere: list[Elsewhere]
     highest: int
     sessions: list[tuple[int, int, int, int]]
@@ -81,6 +82,7 @@ class ClassEdits:
         self._edits: list[ClassEdit] = []
         self._elsewhere: list[Elsewhere] = []  # in the order of the log
         self._highest = 0  # number of a sample that came, of this run
+        self._left = 0  # samples up to this event were taken out
         self._sessions: dict[tuple[int, int], tuple[int, int]] = {}  # first and last number of each one's samples
         self._early: dict[int, ClassEdit] = {}  # which came before one with a lower number
 
@@ -116,6 +118,10 @@ class ClassEdits:
         one = Elsewhere(name=name, event=event, highest=self._highest, behind=len(self._edits))
         self._elsewhere = [*self._elsewhere, one][-MAX_EDITS:]
 
+    def leave(self, event: int) -> None:
+        """Take in that all samples up to an event were taken out."""
+        self._left, self._elsewhere = event, []
+
     def note(self, batch: ActivationBatch) -> None:
         """Remember whose run a batch is of, which came just now, and which samples its session has."""
         run = self._run_of(batch.boot)
@@ -144,6 +150,8 @@ class ClassEdits:
 
         event: that the batch is.
         """
+        if event <= self._left:
+            return [""] * len(batch.labels)
         # Which of the batch's classes each name stands for by now: an edit costs the same however many there are.
         meant = {name: [name] for name in batch.classes if name != FORGOTTEN}
         gone = np.zeros(len(batch.labels), bool)  # samples whose session was undone
@@ -202,6 +210,7 @@ class ClassEdits:
             run=self._run,
             runs=self._runs,
             edits=self._edits,
+            left=self._left,
             elsewhere=self._elsewhere,
             highest=self._highest,
             sessions=[(*of, *numbers) for of, numbers in self._sessions.items()],
@@ -214,7 +223,7 @@ class ClassEdits:
         self._run, self._runs = state.run, dict(state.runs)
         self._sessions = {(run, session): (first, last) for run, session, first, last in state.sessions}
         self._edits = list(state.edits)
-        self._elsewhere, self._highest = list(state.elsewhere), state.highest
+        self._left, self._elsewhere, self._highest = state.left, list(state.elsewhere), state.highest
         self._early = {edit.number: edit for edit in state.early}
 
 

@@ -40,7 +40,7 @@ def figures(session: Session, robot: str) -> TrainerMetrics:
         its,
         classes=sum(name in member.taught for name in session.trainer.classes),
         fleet=fleet_of(session.log),
-        fleet_robots=len(session.members),
+        fleet_robots=sum(not one.is_out for one in session.members.values()),
         fleet_classes=its.classes,
         fleet_images=session.images,
         fleet_accuracy=right / tested if tested else None,

@@ -109,6 +109,19 @@ class Member:
         if was_taught:
             self.forgotten[name] = None
 
+    def leave(self, event: int) -> None:
+        """Have taught nothing: its samples were taken out, at an event."""
+        self.edits.leave(event)
+        self.wipes.up_to = event
+        self.taught.clear()
+        self.forgotten.clear()
+        self.rounds = Rounds()
+
+    @property
+    def is_out(self) -> bool:
+        """Whether its samples were taken out, and it has not come back since."""
+        return self.state.share == "withdraw"
+
     def rejoin(self, state: RobotState) -> None:
         """Take in the state of another process of the robot, or of the same one that knows more of its edits."""
         if state.run != self.state.run:  # the network goes on for another run, whose edits and rounds count from 1

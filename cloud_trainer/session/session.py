@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator, Iterator
 from broker.errors import MalformedMessage
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, RobotState, SplitSpec
-from cloud_trainer.logs import is_shared
+from cloud_trainer.logs import is_shared, is_taken_out
 from cloud_trainer.session.batches import InflatedBatch
-from cloud_trainer.session.changed_classes import change_classes
+from cloud_trainer.session.changed_classes import change_classes, take_out
 from cloud_trainer.session.member import Member
 from cloud_trainer.session.network import Network
 from cloud_trainer.session.rehearsal import Rehearsal
@@ -131,7 +131,7 @@ class Session:
                 yield from self._rehearse(Rehearsal.unpack(event.kind, event.payload))
             case "rejoin" | "join":
                 yield from self._flush()
-                self._join(event.robot, unpack_as(RobotState, event.payload))
+                self._join(event.robot, unpack_as(RobotState, event.payload), event.id)
             case "forget" if member:
                 up_to = int(event.payload)
                 self.network.memory.forget(lambda _, ref: member.owns(ref) and ref.event <= up_to)
@@ -211,11 +211,13 @@ class Session:
             self.network.waiting.go_back(batch.edge_version)
         return batch.edge_version
 
-    def _join(self, robot: str, state: RobotState) -> None:
+    def _join(self, robot: str, state: RobotState, event: int) -> None:
         member = self.members.setdefault(robot, Member(robot, len(self.members), state))
         if state.run != member.state.run:
             self.network.memory.begin_run(member.number)  # so lessons of the former run cannot be taken back any more
         member.rejoin(state)
+        if is_taken_out(self.log, state):
+            take_out(member, event, self.members.values(), self.network)
 
     def _tidy(self) -> None:
         rounds = [one.rounds for one in self.members.values()]

@@ -102,4 +102,10 @@ def _nothing_elsewhere(old: dict[str, Any]) -> dict[str, Any]:
     return {**old, "members": [now(one) for one in old["members"]]}
 
 
-LAYOUT = Layout(kind=SessionState, migrations=(_from_version_0, _one_member, _taught_all, _nothing_elsewhere))
+def _nobody_left(old: dict[str, Any]) -> dict[str, Any]:
+    """In version 4 no robot's samples were taken out."""
+    return {**old, "members": [{**one, "edits": {**one["edits"], "left": 0}} for one in old["members"]]}
+
+
+MIGRATIONS = (_from_version_0, _one_member, _taught_all, _nothing_elsewhere, _nobody_left)
+LAYOUT = Layout(kind=SessionState, migrations=MIGRATIONS)

@@ -53,12 +53,13 @@ class Cascade:
 
     threshold: calibrated confidence from which the exit answers alone. deadline: seconds to wait for an answer.
     answered, late, missed: asks that were answered in time, too late, and not at all by the deadline (the late ones
-    are among them).
+    are among them). asks_fleet: whether the cloud's half that answers is the fleet's.
     """
 
     def __init__(self, *, boot: str, split: str, threshold: float, deadline: float) -> None:
         self.threshold = threshold
         self.deadline = deadline
+        self.asks_fleet = False
         self.answered = self.late = self.missed = 0
         self._boot = boot
         self._split = split
@@ -77,6 +78,8 @@ class Cascade:
         sure = sure or len(exit_says.classes) < MIN_CLASSES
         # Nor does it remember any frame that is like this one, and it may be sure of the wrong class.
         sure = sure or (exit_says.unknown and exit_says.novelty is not None)
+        # A half of the robot's own has never heard of what others taught.
+        sure = sure or (exit_says.elsewhere and not self.asks_fleet)
         if sure or not reachable or not self._may_ask(now):
             return _by_exit(exit_says, taken_at, now)
         self._number += 1

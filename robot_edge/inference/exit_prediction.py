@@ -21,7 +21,7 @@ class ExitPrediction:
     taught fits, or nobody can tell. probabilities: float64 (classes,), calibrated. logits: float32 (classes,).
     quantized: the activations, of one sample. seconds: that it took. encoding: of a network that stands still.
     novelty: how unlike all remembered frames it is, which ``unknown`` is then judged by; None where the confidence is
-    all there is to judge by.
+    all there is to judge by. elsewhere: the fleet's exit named it, and this robot was not taught that class.
     """
 
     name: str
@@ -34,6 +34,7 @@ class ExitPrediction:
     seconds: float
     encoding: Encoding | None = None
     novelty: float | None = None
+    elsewhere: bool = False
 
 
 def beside(own: ExitPrediction, second: Says, *, seconds: float) -> ExitPrediction:
@@ -58,6 +59,7 @@ def beside(own: ExitPrediction, second: Says, *, seconds: float) -> ExitPredicti
         logits=np.log(np.maximum(second.probabilities, np.finfo(np.float32).tiny)).astype(np.float32),
         seconds=seconds,
         novelty=novelty,
+        elsewhere=second.name not in own.classes,
     )
 
 

@@ -12,6 +12,7 @@ from broker.address import parse_broker_urls
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from broker.wire.bounds import MAX_DEADLINE_SECONDS
+from broker.wire.messages import Share
 from broker.wire.topics import check_name
 from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
@@ -36,6 +37,10 @@ class RobotConfig:
     """The fleet that this robot belongs to, 1 to 64 letters, digits, '-' and '_'. Robots of one fleet with one front
     that stands still train one half of the network in the cloud: a class taught to one is known to all when they ask
     (docs/how-to/teach-a-fleet.md). Default: none, the cloud's half is the robot's own."""
+    share: Share = "yes"
+    """What becomes of what a robot of a fleet is taught, from its next start on. yes: the fleet's half learns it. no: a
+    half of the robot's own does, and the robot is sent its fleet's exit all the same. withdraw: as no, and what it
+    shared before is taken out of the fleet's half."""
     run_dir: str = ""
     """Folder for outbox, checkpoint, metrics, curves and summary. A run in it that was stopped or killed goes on.
     Default: runs/ROBOT-DATE-TIME."""

@@ -76,6 +76,7 @@ def see_and_learn(run: RobotRun) -> None:
                     perception.take_over_classes(state)
                 perception.take_exit(state, busy=teaching.open is not None or lessons.busy)
                 sight.reachable = not uplink.waits_for and not uplink.quarantine and state.may_send
+                sight.cascade.asks_fleet = bool(uplink.cloud_metrics and uplink.cloud_metrics.fleet)
                 learned = lessons.learn() or lessons.practise()
                 talk.pump(0.0 if learned else IDLE_SECONDS)
                 state.metrics.seconds = time.monotonic() - begin

@@ -125,6 +125,7 @@ def assemble(
             viewfinder=viewfinder,
             fleet=fleet,
         )
+    shares = uplink.state.front and uplink.state.share == "yes"
     commands = Commands(
         teaching=state.teaching,
         source=source,
@@ -134,7 +135,7 @@ def assemble(
         edits=lambda: outbox.edits,
         look=viewfinder.look if state.teaching else None,
         use=fleet.use if fleet else None,
-        fleet_classes=(lambda: fleet.classes if fleet else ()) if uplink.state.front else None,
+        fleet_classes=(lambda: fleet.classes if fleet else ()) if shares else None,
         check_name=uplink.names.check,
     )
     talk = Talk(

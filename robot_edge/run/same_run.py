@@ -24,6 +24,7 @@ FREE = {
     "payload_key",
     "run_dir",
     "fleet",
+    "share",
     "when_full",
     "outbox_mb",
     "durable",

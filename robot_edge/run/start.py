@@ -287,6 +287,7 @@ def _introduction(ready: Ready, folder: Path, outbox: Outbox, boot: str, saved: 
         fleet=fleet,
         front=front_digest(weights, ready.split) if fleet and segment.stands_still else "",
         exit=segment.exit_at if fleet else "cut",
+        share=ready.config.share if fleet else "yes",
     )
 
 

@@ -393,6 +393,90 @@ def test_a_full_store_gives_up_the_oldest_of_the_robot_that_has_most(start: Star
     assert not cloud.store.is_whole(LOG)
 
 
+# Consent
+
+
+def test_a_robot_that_does_not_share_has_a_half_of_its_own_and_is_not_reproached_for_it(start: Start) -> None:
+    cloud = start()
+    r1, r2, r3 = Member(cloud, "r1"), Member(cloud, "r2", state_of("r2", share="no")), Member(cloud, "r3")
+    for member in (r1, r2, r3):
+        assert member.teach("cat", "dog") == ["accepted"]
+    cloud.work(6.0)
+    assert cloud.session("r1") is cloud.session("r3")
+    assert cloud.session("r2") is not cloud.session("r1")
+    assert sorted(cloud.session("r1").members) == ["r1", "r3"]
+    assert {cloud.figures(name).apart for name in ("r1", "r2", "r3")} == {""}
+    assert [session.log for session, _ in cloud.training._sessions()] == [LOG], "exits are made of what is shared"
+    r3.come_back("a" * 16, share="no")
+    r3.teach("ant", "dog", samples=[8, 9])
+    assert "ant" not in cloud.session("r1").trainer.classes
+    assert samples(cloud.session("r1"))["r3", "cat"] == 1, "what it shared stays"
+
+
+@pytest.mark.parametrize("wipes", [True, False], ids=["wiped", "replayed"])
+@pytest.mark.parametrize("state", [state_of, as_a_whole], ids=["still", "as a whole"])
+def test_what_was_shared_is_taken_out_on_request_once_and_for_all(
+    start: Start, state: Callable[..., RobotState], wipes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not wipes:  # so that it stays in the log, for a straight run
+        monkeypatch.setattr(StoreCleanup, "waits", lambda *_: False)
+    cloud = start(practice=0.5)
+    r1, r2 = fleet_of(cloud, state=state)
+    r1.teach("cat", "dog", "cat", "dog")
+    r2.teach("ant", "dog", "ant")
+    r1.test("cat", "dog", number=1)
+    cloud.work(SILENCE_SECONDS + 0.1)
+    r1.come_back("a" * 16, share="withdraw")
+    cloud.say("r1", r1.state)
+    cloud.work(6.0)
+    cloud.kill()
+    cloud.start()
+    cloud.say("r1", r1.state)
+    cloud.say("r2", r2.state)
+    cloud.work(6.0)
+    session = cloud.training.fleet.trainings[LOG].session
+    assert session
+    assert samples(session) == {("r2", "ant"): 2, ("r2", "dog"): 1}
+    assert set(session.trainer.classes) == {"ant", "dog"}
+    assert len([one for one in cloud.store.states(LOG) if one.robot == "r1"]) == 2, "once"
+    assert cloud.figures("r2").fleet_robots == 1
+    r1.teach("cat", "dog", samples=[8, 9])
+    assert samples(cloud.session("r1")) == {("r1", "cat"): 1, ("r1", "dog"): 1}, "of its own half"
+    if wipes:
+        cloud.work(SILENCE_SECONDS + 0.1)
+        kept = {event.robot for event in cloud.store.batches_after(LOG, 0) if set(stored(event.payload)) != {"?"}}
+        assert kept == {"r2"}
+    r1.edits = 0
+    r1.come_back("b" * 16, share="yes")
+    cloud.say("r1", r1.state)
+    cloud.work(6.0)
+    assert "taken out of fleet lab; it has a half of its own until it begins another run" in cloud.figures("r1").apart
+    r1.come_back("c" * 16, run="d" * 16)
+    r1.teach("cat", "fox", samples=[1, 2])
+    assert samples(cloud.session("r2")) == {("r1", "cat"): 1, ("r1", "fox"): 1, ("r2", "ant"): 2, ("r2", "dog"): 1}
+    cloud.work(6.0)
+    assert cloud.figures("r1").apart == ""
+    cloud.finish()
+    if not wipes:
+        assert replay(cloud.path / STORE, None, "cpu")
+
+
+def test_what_is_taken_out_of_a_half_that_rests_is_overwritten_and_it_rests_again(start: Start) -> None:
+    cloud = start()
+    (r1,) = fleet_of(cloud, ["r1"])
+    r1.teach("cat", "dog")
+    r1.come_back("a" * 16, share="withdraw")
+    r1.teach("cat", "dog", samples=[8, 9])
+    for _ in range(3):
+        cloud.work(6.0)
+    assert cloud.training.fleet.trainings[LOG].rests
+    assert [stored(event.payload) for event in cloud.store.batches_after(LOG, 0)] == [["?", "?"]]
+    cloud.finish()
+    cloud.start()
+    assert cloud.training.fleet.trainings[LOG].rests
+    assert samples(cloud.session("r1")) == {("r1", "cat"): 1, ("r1", "dog"): 1}
+
+
 # Killed
 
 

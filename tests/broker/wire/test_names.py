@@ -20,7 +20,7 @@ SCRIPTS = ["mug", "x", "köttur", "кошка", "猫と犬", "قطة", "🍎 app
 # Texts that hold no class names: whatever is added to a message belongs here, or has a mark.
 NAMELESS = {
     *(("robot-state", name) for name in ("weights", "rest_weights", "former", "boot", "run", "weights_digest")),
-    *(("robot-state", name) for name in ("fleet", "front")),
+    *(("robot-state", name) for name in ("fleet", "front", "share")),
     *(("command", name) for name in ("id", "action", "region")),
     *(("class-edit", name) for name in ("boot", "change")),
     *(("activations", name) for name in ("boot", "split")),

@@ -40,6 +40,13 @@ def test_what_no_remembered_frame_is_like_is_not_asked_about(cascade: Cascade) -
     ask(cascade, 7.0, replace(exit_says(confidence=0.3), novelty=0.0))
 
 
+def test_a_half_of_the_robots_own_is_not_asked_what_others_taught(cascade: Cascade) -> None:
+    elsewhere = replace(exit_says(), elsewhere=True)
+    assert by_exit(cascade, 5.0, elsewhere).name == "cat"
+    cascade.asks_fleet = True
+    ask(cascade, 6.0, elsewhere)
+
+
 def answer(number: int, name: str = "dog", confidence: float = 0.9, boot: str = BOOT) -> Answer:
     return Answer(boot=boot, number=number, classes=(name,), probabilities=(confidence,), images=100)
 

@@ -36,6 +36,7 @@ def test_what_was_taught_elsewhere_is_judged_by_the_fleets_confidence(unknown: b
     found = beside(strange, fleet("dog", 0.6, unknown=unknown), seconds=0.2)
     assert (found.name, found.confidence, found.unknown, found.novelty) == ("dog", 0.6, unknown, None)
     assert (found.classes, found.seconds) == (("mug", "dog", "cat"), 0.2)
+    assert found.elsewhere
     assert found.probabilities.tolist() == [0.6, 0.4, 0.0]
     assert np.isfinite(found.logits).all()
 
@@ -44,3 +45,4 @@ def test_what_was_taught_elsewhere_is_judged_by_the_fleets_confidence(unknown: b
 def test_what_was_taught_here_is_judged_by_what_is_remembered_of_it(unknown: bool, confidence: float) -> None:
     found = beside(own("mug", 0.1, unknown=unknown, novelty=3.0), fleet("mug", 0.8), seconds=0.1)
     assert (found.name, found.confidence, found.unknown, found.novelty) == ("mug", confidence, unknown, 3.0)
+    assert not found.elsewhere
