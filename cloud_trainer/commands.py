@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.extras import SubcommandApp
 
+from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from cloud_trainer.config import TrainerConfig
 from hierarchy.runtime.command_line import DeviceName, run_program
@@ -37,25 +38,69 @@ def run(config: Annotated[TrainerConfig, tyro.conf.arg(name=""), tyro.conf.OmitA
 
 
 @app.command(name="replay")
-def replay(store: Path, run_dir: Path | None = None, device: DeviceName = "auto") -> None:
+def replay(store: str, run_dir: Path | None = None, device: DeviceName = "auto", checkpoints: str = "") -> None:
     """Train from a store's log, from its start, and compare with the checkpoints beside it, bit for bit.
 
     Use it where a run's outcome is in doubt. It changes nothing in the store. Exit status 1 where a checkpoint differs.
 
     Args:
-        store: The store of a run: RUN_DIR/store.db.
+        store: The store of a run: RUN_DIR/store.db, or postgresql://USER@HOST/DATABASE.
         run_dir: Folder for the resulting checkpoints; none keeps none.
         device: Where to compute. Another kind of device rounds differently.
+        checkpoints: Where the checkpoints of a store in PostgreSQL are: a run's folder, or a URL.
 
     """
+    from cloud_trainer.checkpoints import checkpoint_place
     from cloud_trainer.replay import replay
+    from cloud_trainer.store.opening import store_place
     from cloud_trainer.store.sqlite_file import damage_explained
 
-    store = typed_path(store)
+    place = store_place(store)
     with damage_explained(store):
-        equal = replay(store, typed_path(run_dir) if run_dir else None, device)
+        out = typed_path(run_dir) if run_dir else None
+        equal = replay(place, out, device, checkpoint_place(checkpoints) if checkpoints else None)
     if not equal:
         sys.exit(1)
+
+
+@app.command(name="store")
+def store(
+    what: Annotated[Literal["move"], tyro.conf.Positional],
+    source: Annotated[str, tyro.conf.Positional],
+    target: Annotated[str, tyro.conf.Positional],
+    source_checkpoints: str = "",
+    target_checkpoints: str = "",
+) -> None:
+    """Move a run from a file to a PostgreSQL database, or back: `cloud-trainer store move FROM TO`.
+
+    Nobody may have the run open. What was moved is left where it was, and marked as moved.
+
+    Args:
+        what: move
+        source: The run's store: RUN_DIR/store.db, or postgresql://USER@HOST/DATABASE.
+        target: Where it is to be, likewise. No run may be there.
+        source_checkpoints: Where its checkpoints are: a folder, or a URL. Default: the folder of a file.
+        target_checkpoints: Where they are to be. Default: the folder of a file.
+
+    """
+    from cloud_trainer.checkpoints import checkpoint_place
+    from cloud_trainer.moving import Run, move
+    from cloud_trainer.store.opening import store_place
+    from cloud_trainer.store.sqlite_file import damage_explained
+
+    runs = list[Run]()
+    for one, checkpoints in ((source, source_checkpoints), (target, target_checkpoints)):
+        place = store_place(one)
+        if isinstance(place, str) and not checkpoints:
+            raise ConfigError(
+                f"{one} has no folder that checkpoints could be in: say where, "
+                f"--{'source' if one == source else 'target'}-checkpoints FOLDER or URL"
+            )
+        beside = place.parent if isinstance(place, Path) else ""
+        runs.append(Run(store=place, checkpoints=checkpoint_place(checkpoints or beside)))
+    with damage_explained(source):
+        logs = move(*runs)
+    print(f"moved {len(logs)} logs to {target}")
 
 
 HELPS = {

@@ -15,6 +15,9 @@ from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened, is_weights_file
 
+# Of URLs of databases.
+SCHEMES = ("postgresql://", "postgres://")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -45,6 +48,12 @@ class TrainerConfig:
     """This trainer's name."""
     run_dir: str = ""
     """Folder for metrics, curves, summary and checkpoints. Default: runs/TRAINER-DATE-TIME."""
+    store: str = ""
+    """Where what robots sent is kept: a file, or a PostgreSQL database, postgresql://USER@HOST/DATABASE
+    (docs/how-to/keep-a-run-in-postgresql.md). Default: store.db in --run-dir."""
+    checkpoints: str = ""
+    """Where checkpoints are kept beside a store in PostgreSQL: a folder, or a URL of fsspec such as s3://BUCKET/RUN.
+    Default: --run-dir."""
     weights: str = "none"
     """Where robots start from: none, the run folder of a former run of this trainer, which has a checkpoint for each
     robot's name, or the state dict (.pth, .safetensors) that robots were given with --weights FILE. (Other pretrained
@@ -91,6 +100,10 @@ class TrainerConfig:
         parse_broker_urls(self.broker)
         if is_weights_file(self.weights) and (wrong := what_is_wrong(typed_path(self.weights))):
             raise ConfigError(f"--weights {typed_path(self.weights)} {wrong}")
+        if self.checkpoints and not self.store.startswith(SCHEMES):
+            raise ConfigError("--checkpoints is for a store in PostgreSQL: add --store postgresql://USER@HOST/DATABASE")
+        if self.workers > 1 and self.store:
+            raise ConfigError("--store is for one process: leave --workers away")
         check_range("workers", self.workers, 1, MAX_WORKERS)
         check_range("batch", self.batch, 2, 4096)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 from broker.errors import StorageError
@@ -62,8 +63,9 @@ class TrainerNode:
         self._outgoing = Outgoing(state, config.trainer, link, self._others, self._robots)
         self._incoming = Incoming(config, link, folder.path, store, training, self._others, self._outgoing)
         self._page_model = page_model
-        self._rows = Rows(folder.checkpoint)
+        self._rows = Rows(folder.path)
         self._notice = Notice(logger)
+        self._bytes_used = 0
         self._next_post = self._next_metrics = self._next_report = 0.0
 
     def turn(self, timeout: float) -> None:
@@ -102,7 +104,7 @@ class TrainerNode:
         wall, strangers = time.time(), self._incoming.strangers
         page_model.state = FleetState(
             robots=tuple(self._rows.row(robot, now, wall) for robot in self._robots.values()),
-            store_bytes=self._store.bytes_used,
+            store_bytes=self._store_bytes(),
             store_limit=self._config.store_gb * 1e9,
             link="" if self._link.connected else f"no broker: {self._link.problem}",
             problem=self._outgoing.problem,
@@ -110,6 +112,12 @@ class TrainerNode:
             strangers_rejected=strangers.rejected,
             strangers_dropped=strangers.dropped,
         )
+
+    def _store_bytes(self) -> int:
+        """Return what the store holds, or held when it could be asked last."""
+        with suppress(StorageError):
+            self._bytes_used = self._store.bytes_used
+        return self._bytes_used
 
     # The end
 

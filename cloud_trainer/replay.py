@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from broker.errors import ConfigError, NothingDone
+from broker.errors import ConfigError, NothingDone, StorageError
 from broker.program.machine import refused
 from broker.program.plain_text import counted
+from cloud_trainer.checkpoints import CheckpointFolder, CheckpointPlace, checkpoint_name
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.logs import title
 from cloud_trainer.session.session import Session
@@ -23,7 +24,7 @@ from cloud_trainer.session.start import SessionStart
 from cloud_trainer.store.log import Store
 from cloud_trainer.store.opening import Place, open_again
 from hierarchy.device import choose_device, set_threads
-from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint, tensors_of
+from hierarchy.runtime.checkpoint import save_checkpoint, tensors_of
 from hierarchy.runtime.command_line import DeviceName
 from hierarchy.runtime.console import PlainConsole
 from hierarchy.runtime.progress import RunProgress
@@ -31,15 +32,17 @@ from hierarchy.runtime.progress import RunProgress
 logger = logging.getLogger("cloud-trainer")
 
 
-def replay(place: Place, out: Path | None, device: DeviceName) -> bool:
-    """Train every network from its log. Return whether all equal the checkpoints beside the store.
+def replay(place: Place, out: Path | None, device: DeviceName, checkpoints: CheckpointPlace | None = None) -> bool:
+    """Train every network from its log. Return whether all equal the checkpoints.
 
-    out: folder for the resulting checkpoints, or None. Raises ConfigError, NothingDone for a store without robots, and
-    StorageError where the disk does not take a checkpoint.
+    checkpoints: where they are; beside a store in a file by default. out: folder for the resulting checkpoints, or
+    None. Raises ConfigError, NothingDone for a store without robots, and StorageError where the disk does not take a
+    checkpoint.
     """
     with closing(open_again(place)) as store:
         settings = TrainingSettings(**store.settings)
         set_threads(settings.threads)
+        checkpoints = checkpoints or (CheckpointFolder(place.parent) if isinstance(place, Path) else None)
         # Not the console's width: a file or a pipe should get a line in one piece.
         console, equal = PlainConsole(soft_wrap=True), True
         logs = store.logs()
@@ -50,9 +53,7 @@ def replay(place: Place, out: Path | None, device: DeviceName) -> bool:
                 raise ConfigError(
                     f"the oldest samples of {title(log)} were given up (--store-gb): no replay from the start"
                 )
-            checkpoint = Path(place).parent / "checkpoint" / log
-            advice = f"move {checkpoint} away to train from the log without comparing"
-            saved = load_checkpoint(checkpoint, LAYOUT, advice) if (checkpoint / CHECKPOINT).exists() else None
+            saved = _saved(log, store, checkpoints)
             session, comparison = _replay_log(store, log, settings, device, saved)
             state = session.checkpoint()
             weights = digest(tensors_of(state.learner.weights, "weights"))[:16]
@@ -66,6 +67,17 @@ def replay(place: Place, out: Path | None, device: DeviceName) -> bool:
             if out:
                 _save(out / "checkpoint" / log, state)
     return equal
+
+
+def _saved(log: str, store: Store, place: CheckpointPlace | None) -> SessionState | None:
+    """Return a log's checkpoint, None where there is none."""
+    name = checkpoint_name(log, store)
+    try:
+        if place is None or not name or not place.look(name):
+            return None
+    except OSError as error:
+        raise StorageError(f"the checkpoint at {place.where(name) if place else ''} cannot be read: {error}") from error
+    return place.load(name, f"move {place.where(name)} away to train from the log without comparing")
 
 
 def _replay_log(

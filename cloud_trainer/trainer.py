@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from broker.errors import EXIT_INTERRUPTED, ConfigError, NameTaken, NothingDone, NotOpen
+from broker.errors import EXIT_INTERRUPTED, ConfigError, NameTaken, NothingDone, NotOpen, StorageError
 from broker.link.connect import connect
 from broker.link.inbox import everything
 from broker.program.threads import LoudThread
@@ -24,13 +24,14 @@ from broker.security.tls import credentials_for
 from broker.wire import topics
 from broker.wire.codec import pack
 from broker.wire.messages import TrainerState
+from cloud_trainer.checkpoints import checkpoint_place
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.node import TrainerNode
 from cloud_trainer.page.model import PageModel
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.robots.robot import Phase, Robot
 from cloud_trainer.robots.training import Training
-from cloud_trainer.store.opening import STORE, check_store, open_again, open_store
+from cloud_trainer.store.opening import STORE, check_store, is_there, open_again, open_store, store_place
 from cloud_trainer.store.sqlite_file import damage_explained
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.command_line import StopRequest, end_at_once
@@ -119,20 +120,23 @@ class Trainer:
         topic = topics.topic("trainer", config.trainer, "state")
         self._farewell = (topic, pack(dataclasses.replace(state, online=False)))
         self.run_dir: Path = config.run_path
-        self._store_path = self.run_dir / STORE
-        if (self.run_dir / METRICS).exists() and not self._store_path.exists():
+        self._store_place = store_place(config.store) if config.store else self.run_dir / STORE
+        place = checkpoint_place(config.checkpoints or self.run_dir)
+        if (self.run_dir / METRICS).exists() and not is_there(self._store_place):
             raise ConfigError(
                 f"{self.run_dir} holds a run, but not a trainer's, or one whose {STORE} is gone: put that back, or "
                 "choose another --run-dir"
             )
         with ExitStack() as opened:
-            opened.enter_context(damage_explained(self._store_path))
+            opened.enter_context(damage_explained(self._store_place))
             page = opened.enter_context(page_server(config.page, config.trainer))
             settings = config.training(torch.get_num_threads())
-            check_store(self._store_path, settings)  # what is refused keeps its config.toml
+            check_store(self._store_place, settings)  # what is refused keeps its config.toml
             folder = opened.enter_context(closing(RunFolder(self.run_dir, config.as_toml())))
-            store = opened.enter_context(closing(open_store(self._store_path, settings)))
-            training_store = opened.enter_context(closing(open_again(self._store_path, beside=store, waits=True)))
+            store = opened.enter_context(closing(open_store(self._store_place, settings)))
+            self._training_store = opened.enter_context(
+                closing(open_again(self._store_place, beside=store, waits=True))
+            )
             self._link = connect(
                 config.broker,
                 config.trainer,
@@ -143,7 +147,7 @@ class Trainer:
             )
             opened.callback(self._link.close)
             page_model = PageModel(config.trainer) if page else None
-            self._fleet = Fleet(config, training_store, folder.checkpoint, device)
+            self._fleet = Fleet(config, self._training_store, self.run_dir, device, place)
             self._training = Training(config, self._link, folder, self._fleet, state.boot)
             self._node = TrainerNode(config, state, self._link, folder, store, self._training, page_model)
             folder.drop_summary()  # of a former process, and the run is not over yet
@@ -155,7 +159,7 @@ class Trainer:
         self._is_open = self._was_opened = True
 
     def _take_in(self, ending: threading.Event) -> None:
-        with damage_explained(self._store_path):
+        with damage_explained(self._store_place):
             while not ending.is_set():
                 self._node.turn(TURN_SECONDS)
 
@@ -173,12 +177,13 @@ class Trainer:
         whole = not at_once  # no step is broken off
         with self._opened as opened:
             try:
+                self._training_store.give_up()  # it goes on with the next start
                 self._thread.close()
                 self._thread.check()
                 if whole:
                     self._training.close()
                     self._training.thread.check()
-                    self._training.settle()
+                    self._settle()
             except NameTaken:
                 farewell = None  # the state at the broker is the other's
                 raise
@@ -195,6 +200,12 @@ class Trainer:
                     opened.pop_all()  # the step still uses it
         if self._node.not_saved:
             raise self._node.not_saved
+
+    def _settle(self) -> None:
+        try:
+            self._training.settle()
+        except StorageError as error:  # what is not settled is in the log, or was never asked for
+            log.warning("idle rehearsal is not brought to its end: %s", error)
 
     def __enter__(self) -> Trainer:
         self.open()

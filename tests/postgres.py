@@ -40,7 +40,7 @@ def find_postgres() -> Path | None:
 
 
 class PostgresServer:
-    """A server. port: where it listens."""
+    """A server. port: where it listens. folder: with all that it writes."""
 
     def __init__(self, folder: Path, *, safe: bool = False) -> None:
         """safe: what is committed survives a power cut, as it should; most tests are not about that."""
@@ -48,7 +48,7 @@ class PostgresServer:
         assert programs
         self.port = free_port()
         self._programs = programs
-        self._folder = folder
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         # It refuses to be root.
         self._user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -85,12 +85,12 @@ class PostgresServer:
         """Start it, and wait until it answers."""
         import psycopg
 
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._user, self._programs / "postgres", "-D", self._folder / "data"],
+                [*self._user, self._programs / "postgres", "-D", self.folder / "data"],
                 stdout=log,
                 stderr=log,
-                cwd=self._folder,
+                cwd=self.folder,
                 start_new_session=True,
             )
         give_up = time.monotonic() + START_SECONDS
@@ -98,7 +98,7 @@ class PostgresServer:
             try:
                 self.ask("SELECT 1")
             except psycopg.OperationalError:  # noqa: PERF203
-                assert time.monotonic() < give_up, (self._folder / "log").read_text()
+                assert time.monotonic() < give_up, (self.folder / "log").read_text()
                 time.sleep(POLL_SECONDS)
             else:
                 return
@@ -114,14 +114,23 @@ class PostgresServer:
     def _end(self, number: int) -> None:
         if self._process is None:
             return
-        main = psutil.Process(int((self._folder / "data" / "postmaster.pid").read_text().split()[0]))
+        main = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
         processes = [main, *main.children(recursive=True)]
         for process in processes if number == signal.SIGKILL else [main]:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
         self._process.wait()
         self._process = None
-        psutil.wait_procs(processes, timeout=START_SECONDS)
+        while any(is_alive(process) for process in processes):
+            time.sleep(POLL_SECONDS)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still holds what a server has. One that nobody has asked for its status does not."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class Incoming:
                 self._fleet.batches.drop(robot.name)  # the ids of their events are given out once more
             self._added.clear()
             self._grown.clear()
-            self._outgoing.pause(str(error), f"; {room(self._folder)}")
+            self._outgoing.pause(str(error), "" if self._store.is_remote else f"; {room(self._folder)}")
 
     def hear_training(self) -> None:
         """Take in what networks robots may begin, and what was wrong with what they sent."""

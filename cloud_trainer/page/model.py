@@ -8,18 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.wire.messages import AWAY_SECONDS, TrainerMetrics
+from cloud_trainer.checkpoints import CHECKPOINTS, CheckpointFile, CheckpointFolder
 from cloud_trainer.logs import AT
 from cloud_trainer.robots.robot import Rejection, Robot
-from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.page.history import History, Point
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointFile:
-    """A checkpoint on the disk. time: Unix seconds. size: bytes of all its files."""
-
-    time: float
-    size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +111,8 @@ class PageModel:
 class Rows:
     """Makes rows of robots, and keeps what they are made of over time: curves, and which checkpoint was looked at."""
 
-    def __init__(self, checkpoints: Path) -> None:
-        self._checkpoints = checkpoints
+    def __init__(self, run: Path) -> None:
+        self._checkpoints = CheckpointFolder(run)
         self._histories: dict[str, History] = {}
         self._saved: dict[str, tuple[int, CheckpointFile | None]] = {}
 
@@ -169,10 +161,14 @@ class Rows:
         )
 
     def _checkpoint(self, log: str, cursor: int) -> CheckpointFile | None:
-        """Return a network's checkpoint, having looked again where there is another one."""
+        """Return a network's checkpoint in the run's folder, having looked again where there is another one."""
         before = self._saved.get(log)
         if before is None or before[0] != cursor:
-            self._saved[log] = cursor, checkpoint_file(self._checkpoints / log)
+            try:
+                found = self._checkpoints.look(f"{CHECKPOINTS}/{log}")
+            except OSError:
+                found = None
+            self._saved[log] = cursor, found
         return self._saved[log][1]
 
 
@@ -187,15 +183,6 @@ def _shared(log: str, figures: TrainerMetrics | None) -> SharedHalf | None:
         classes=figures.fleet_classes,
         accuracy=figures.fleet_accuracy,
     )
-
-
-def checkpoint_file(folder: Path) -> CheckpointFile | None:
-    """Return when a checkpoint was written and what it takes; None where there is none."""
-    try:
-        files = [path.stat() for path in folder.iterdir() if path.is_file()]
-        return CheckpointFile(time=(folder / CHECKPOINT).stat().st_mtime, size=sum(one.st_size for one in files))
-    except OSError:
-        return None
 
 
 def ago(when: float, now: float | None = None) -> str:

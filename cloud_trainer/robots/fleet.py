@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, Superseded
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch, RobotMetrics, RobotState, SplitSpec
+from cloud_trainer.checkpoints import FORMER, CheckpointFolder, CheckpointPlace
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.cost import TooCostly
 from cloud_trainer.logs import belongs_to, is_shared, title
@@ -21,7 +24,7 @@ from cloud_trainer.robots.network_room import NetworkRoom
 from cloud_trainer.robots.network_training import NetworkTraining, Problem
 from cloud_trainer.robots.new_networks import Preparer
 from cloud_trainer.robots.robot import Robot
-from cloud_trainer.robots.saved_network import FORMER, refuse_strange_checkpoints
+from cloud_trainer.robots.saved_network import refuse_strange_checkpoints
 from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.batches import KeptBatches
 from cloud_trainer.store.log import Store
@@ -54,17 +57,21 @@ class Fleet:
         self,
         config: TrainerConfig,
         store: Store,
-        checkpoints: Path,
+        folder: Path,
         device: torch.device,
+        place: CheckpointPlace | None = None,
         room: Callable[[TrainerConfig, int, torch.device], NetworkRoom] | None = None,
     ) -> None:
-        """Take up the training of every robot in the store. checkpoints: folder with one for each robot that has any.
+        """Take up the training of every robot in the store, and become its owner.
 
+        folder: the run's. place: of the checkpoints; the run's folder by default.
         room: given, nothing is taken up but what `take_up` is asked for, and the networks have this room.
-        Raises ConfigError where a checkpoint and the store do not belong together.
+        Raises ConfigError where a checkpoint and the store do not belong together, and StorageError.
         """
         self.store = store
-        self.disk = DiskWatch(logger, checkpoints.parent)
+        self.disk = DiskWatch(logger, folder)
+        place = place or CheckpointFolder(folder)
+        self._owner = f"{config.trainer} on {socket.gethostname()}, process {os.getpid()}"
         settings = TrainingSettings(**store.settings)
         self.room = (room or NetworkRoom)(config, settings.batch, device)
         self.batches = KeptBatches()
@@ -73,7 +80,7 @@ class Fleet:
             config=config,
             settings=settings,
             store=store,
-            checkpoints=checkpoints,
+            place=place,
             device=device,
             room=self.room,
             batches=self.batches,
@@ -85,7 +92,7 @@ class Fleet:
         self.preparer = Preparer(self._workplace, self.robots, self.trainings)
         self._intakes: dict[str, Intake] = {}  # of logs that several robots share
         if room is None:
-            refuse_strange_checkpoints(checkpoints, store.logs())
+            refuse_strange_checkpoints(place, store.logs())
             self._resume()
 
     def meet(self, name: str, now: float = 0.0) -> Robot:
@@ -187,6 +194,7 @@ class Fleet:
 
     def _resume_log(self, log: str, newest: RobotState | None) -> Intake:
         """Let training go on from a log. newest: state of a robot that belongs to it, None where none does."""
+        self.store.claim(log, self._owner)
         training, states = self._training(log), self.store.states(log)
         training.resume(deserted=newest is None)
         if not states or states[0].kind != "start":
@@ -230,8 +238,14 @@ class Fleet:
                 return 0
             self.room.keep(log, prepared.cost)
         self._say_what_is_given_up(robot)
+        if log not in store.claims:
+            store.claim(log, self._owner)
         enter = robot.join if shared else robot.begin
-        return enter(self._training(log), self._intake(log, robot.state.split), store)
+        try:
+            return enter(self._training(log), self._intake(log, robot.state.split), store)
+        except Superseded as error:
+            robot.refuse(str(error))
+            return 0
 
     def _say_what_is_given_up(self, robot: Robot) -> None:
         state = robot.state
@@ -248,7 +262,7 @@ class Fleet:
                 "robot %s begins %s: the network that it had until now learns no more, and is kept for --weights %s",
                 robot.name,
                 "its run anew" if robot.entered.run == state.run else "another run",
-                self._workplace.checkpoints.parent / FORMER,
+                self._workplace.place.where(FORMER),
             )
         if state.weights == "checkpoint" and self._workplace.settings.weights == "none":
             logger.warning(

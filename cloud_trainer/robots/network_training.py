@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from broker.errors import ConfigError, MalformedMessage, PeerError, StorageError
+from broker.errors import ConfigError, MalformedMessage, PeerError, StorageError, Superseded
 from broker.wire.messages import ClassEdit
 from cloud_trainer.cost import TooCostly
 from cloud_trainer.logs import is_shared, title
@@ -23,6 +23,9 @@ from cloud_trainer.session.session_start import open_session
 from cloud_trainer.session.start import SessionStart
 from cloud_trainer.store.log import Event
 from cloud_trainer.store.opening import STORE
+
+# Between two attempts at what the store, or the place of checkpoints, does not give.
+PAUSE_SECONDS = 5.0
 
 log = logging.getLogger("cloud-trainer")
 
@@ -56,7 +59,7 @@ class NetworkTraining:
         self.stuck = ""
         self.too_costly = False
         self.rests = False
-        self.saved = SavedNetwork(log, workplace.checkpoints, workplace.store, workplace.disk)
+        self.saved = SavedNetwork(log, workplace.place, workplace.store, workplace.disk)
         self._workplace = workplace
         self._store = workplace.store
         self._stored_up_to = self._appended_up_to = 0  # newest events: of who takes messages in, and of this thread
@@ -67,6 +70,7 @@ class NetworkTraining:
         self._event: Event | None = None  # at work on
         self._work: Work | None = None  # what is left of it, or of tidying the store
         self._detailed = -1  # cursor at which details were noted
+        self._resumes_at = 0.0  # monotonic seconds
 
     @property
     def cursor(self) -> int:
@@ -81,7 +85,7 @@ class NetworkTraining:
     @property
     def messages_waiting(self) -> int:
         """How many batches in the log the session has not come to."""
-        return self.stored.total() - self.trained.total()
+        return (self.stored - self.trained).total()
 
     @property
     def saved_at(self) -> int:
@@ -91,8 +95,10 @@ class NetworkTraining:
     @property
     def has_work(self) -> bool:
         """Whether there is anything to do in a turn."""
+        if self.stuck or time.monotonic() < self._resumes_at:
+            return False
         at_work = self._work is not None or self._cleanups.are_due
-        return not self.stuck and (at_work or self._newest > self.cursor)
+        return at_work or self._newest > self.cursor
 
     @property
     def _newest(self) -> int:
@@ -142,6 +148,10 @@ class NetworkTraining:
         except TooCostly as error:
             assert self._event is not None
             self._skip(self._event.id, error)
+        except Superseded as error:
+            self._lose(error)
+        except StorageError as error:  # the event is in the log still
+            self._pause(error)
         except (ConfigError, PeerError) as error:
             log.error("%s: training cannot go on: %s", title(self.log), error)
             self._get_stuck(error)
@@ -209,6 +219,17 @@ class NetworkTraining:
         for robot in self.stored:
             self._workplace.batches.drop(robot)
         self.session, self.stuck = None, f"training cannot go on: {error}"[:400]
+
+    def _lose(self, error: Superseded) -> None:
+        """Train on the log no more, as another process does."""
+        log.warning("%s", error)
+        self._get_stuck(error)
+        self._workplace.room.give_up(self.log)
+
+    def _pause(self, error: StorageError) -> None:
+        """Try again after a while what the store, or the place of checkpoints, does not give now."""
+        self._workplace.disk.failed(f"training of {title(self.log)}", error, ", it goes on when that is back")
+        self._resumes_at = time.monotonic() + PAUSE_SECONDS
 
     def _open(self, start: bytes, robot: str, *, restored: bool = False) -> Session:
         """Return a session at its beginning. robot: whose start it is.
@@ -285,8 +306,11 @@ class NetworkTraining:
         """
         saved = self._write_checkpoint()
         if self._cleanups.are_due and self._event is None:
-            for _ in self._cleanups.work(self.session):
-                pass
+            try:
+                for _ in self._cleanups.work(self.session):
+                    pass
+            except Superseded as error:
+                self._lose(error)
         return saved
 
     def _write_checkpoint(self) -> bool:
@@ -297,8 +321,12 @@ class NetworkTraining:
             return True
         if session.cursor == self.saved.cursor and not self._cleanups.wait(session):
             return True
-        if not self.saved.write(session, self.start):
-            return False
+        try:
+            if not self.saved.write(session, self.start):
+                return False
+        except Superseded as error:
+            self._lose(error)
+            return True
         self._cleanups.allow(session)
         return True
 
@@ -328,6 +356,8 @@ class NetworkTraining:
                 pass
         except StorageError as error:
             self._workplace.disk.failed(STORE, error)
+        except Superseded as error:
+            self._lose(error)
 
     def _append(
         self, kind: Literal["flush", "forget", "rehearse", "settle"], payload: bytes = b"", robot: str = ""
@@ -338,6 +368,9 @@ class NetworkTraining:
             self._store.commit()
         except StorageError as error:
             disk.failed(STORE, error)
+            return False
+        except Superseded as error:
+            self._lose(error)
             return False
         self._appended_up_to = event
         disk.written(STORE)
@@ -364,7 +397,7 @@ class NetworkTraining:
         To be called while there is nothing to do. Nothing happens where the disk does not take it.
         """
         session = self.session
-        if session is None or not self._write_checkpoint() or self._cleanups.are_due:
+        if session is None or not self._write_checkpoint() or self.stuck or self._cleanups.are_due:
             return
         if not is_shared(self.log):
             self.saved.keep_former(session)
@@ -376,6 +409,7 @@ class NetworkTraining:
     def _wake(self) -> None:
         """Go on from where it rests. Raises TooCostly, and ConfigError."""
         saved = self.saved.load()
+        self._workplace.disk.written(f"training of {title(self.log)}")
         self.start = saved.start.encode()
         self.session = self._open(self.start, saved.members[0].robot, restored=True)
         self.saved.restore(self.session, saved)

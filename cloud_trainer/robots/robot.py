@@ -333,7 +333,7 @@ class Robot:
     @property
     def messages_waiting(self) -> int:
         """How many batches in the log the session has not come to. Each side of it is counted by one thread."""
-        return self.training.stored[self.name] - self.training.trained[self.name]
+        return max(0, self.training.stored[self.name] - self.training.trained[self.name])
 
     @property
     def doubt(self) -> str:

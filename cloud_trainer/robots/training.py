@@ -16,6 +16,7 @@ from collections import deque
 
 import torch
 
+from broker.errors import StorageError
 from broker.link.base import Link
 from broker.program.threads import LoudThread
 from broker.wire.messages import RobotState
@@ -152,8 +153,12 @@ class Training:
         torch.set_num_threads(self._threads)  # which counts for one thread only; weights depend on it
         while not ending.is_set():
             self._more.clear()
-            if not self.turn():
-                self._more.wait(IDLE_SECONDS)
+            try:
+                if self.turn():
+                    continue
+            except StorageError as error:  # as the store is away, and the trainer is about to end
+                log.warning("training does not go on: %s", error)
+            self._more.wait(IDLE_SECONDS)
 
     def turn(self) -> bool:
         """Do a second's worth of all that is due; whether there is more to do now."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from cloud_trainer.checkpoints import CheckpointPlace
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.robots.network_room import NetworkRoom
 from cloud_trainer.session.batches import KeptBatches
@@ -16,12 +16,12 @@ from hierarchy.runtime.disk import DiskWatch
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
-    """store: of the thread that trains. checkpoints: folder with one for each log that has any."""
+    """store: of the thread that trains. place: of the checkpoints."""
 
     config: TrainerConfig
     settings: TrainingSettings
     store: Store
-    checkpoints: Path
+    place: CheckpointPlace
     device: torch.device
     room: NetworkRoom
     batches: KeptBatches

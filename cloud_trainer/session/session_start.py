@@ -169,4 +169,6 @@ def begins_with(state: RobotState) -> str:
 def _checkpoint_in(run: Path, log: str) -> Path:
     """Return the folder of a log's checkpoint in a trainer's run, whichever of its workers had it."""
     places = [folder / "checkpoint" / log for folder in (run, *worker_folders(run))]
-    return next((place for place in places if (place / CHECKPOINT).exists()), places[0])
+    # Beside a store in a database it has a name of its own.
+    found = [file for place in places for file in (place / CHECKPOINT, *place.glob(f"*/{CHECKPOINT}")) if file.exists()]
+    return max(found, key=lambda file: file.stat().st_mtime).parent if found else places[0]

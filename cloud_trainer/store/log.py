@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from broker.errors import NotEntered
+
 # start: a new network, for a robot's state. rejoin: the robot has started again and goes on with the network it has.
 # join: a robot of a fleet has started, and others began the network, or itself before.
 # batch: an ActivationBatch as it came in. edit: a ClassEdit. flush: train on what waits, as nothing more is coming for
@@ -42,6 +44,23 @@ class Event:
     robot: str
     kind: Kind
     payload: bytes
+
+
+# What a store holds: events (id, log, robot, kind, boot, sequence, payload), what robots said last (robot, payload),
+# logs of which something is gone (log), and sequences whose batches were given up (robot, boot, first, last).
+Table = Literal["events", "metrics", "wiped", "forgotten"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewMessage:
+    """What `append_messages` takes, as `append_message` does."""
+
+    robot: str
+    boot: str
+    sequence: int
+    payload: bytes
+    kind: Message = "batch"
+    log: str = ""
 
 
 class Store(ABC):
@@ -82,6 +101,19 @@ class Store(ABC):
         log: that it belongs to, where that is not the robot's own. Raises StorageError, and NotEntered where others
         write to the store, too, and no state of the robot has entered that log.
         """
+
+    def append_messages(self, messages: Sequence[NewMessage]) -> list[int | None]:
+        """Append several, in their order: return the id of each, 0 where it has come before, None where not entered.
+
+        A database answers once for all of them. Raises StorageError.
+        """
+        return [self._append_if_entered(one) for one in messages]
+
+    def _append_if_entered(self, one: NewMessage) -> int | None:
+        try:
+            return self.append_message(one.robot, one.boot, one.sequence, one.payload, one.kind, one.log)
+        except NotEntered:
+            return None
 
     @abstractmethod
     def append(self, log: str, kind: Kind, payload: bytes = b"", robot: str = "") -> int:
@@ -228,9 +260,32 @@ class Store(ABC):
         raise NotImplementedError
 
     @property
-    def names_checkpoints(self) -> bool:
-        """Whether checkpoints have names of their own, as several processes may write one at the same time."""
+    def is_remote(self) -> bool:
+        """Whether processes of several machines may write to it. Then it names the checkpoint that holds."""
         return False
+
+    # Moving
+
+    @abstractmethod
+    def rows(self, table: Table) -> Iterator[tuple[Any, ...]]:
+        """Yield what the store holds, as `fill` takes it."""
+
+    @abstractmethod
+    def fill(self, source: Store, checkpoints: Mapping[str, str]) -> None:
+        """Take over all that another store holds, or nothing. This one holds nothing yet.
+
+        checkpoints: their names, by log, where this store names them. Raises StorageError.
+        """
+
+    def be_alone(self) -> None:  # noqa: B027  a file's folder has a lock
+        """See that nobody else has the store open, as long as this one is. Raises ConfigError where somebody has."""
+
+    @abstractmethod
+    def leave(self, other: str) -> None:
+        """Note that it has moved to another place, so that nobody goes on with it, and close it.
+
+        Raises StorageError.
+        """
 
     # The end
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from broker.errors import ConfigError
-from cloud_trainer.config import TrainingSettings
+from broker.program.paths import typed_path
+from cloud_trainer.config import SCHEMES, TrainingSettings
 from cloud_trainer.store.log import Store
 from cloud_trainer.store.sqlite import SqliteStore
 from cloud_trainer.store.sqlite_file import LAYOUT
 
 # In a run's folder.
 STORE = "store.db"
-
-SCHEMES = ("postgresql://", "postgres://")
 
 # sqlite's header up to the number of the application, four bytes.
 SIGNED_BYTES = 72
@@ -28,7 +27,7 @@ Place = Path | str
 def store_place(text: str) -> Place:
     """Return where a store is that somebody named. Raises ConfigError for a URL with a password."""
     if not text.startswith(SCHEMES):
-        return Path(text).expanduser()
+        return typed_path(text)
     if urlsplit(text).password:
         raise ConfigError(
             "the store's URL holds a password, which config.toml and every process list would show: put it into "
@@ -37,12 +36,17 @@ def store_place(text: str) -> Place:
     return text
 
 
-def open_store(place: Place, settings: TrainingSettings) -> Store:
-    """Open a run's store, or make one.
+def is_there(place: Place) -> bool:
+    """Whether there may be a store."""
+    return isinstance(place, str) or place.exists()
+
+
+def open_store(place: Place, settings: TrainingSettings, *, anew: bool = False) -> Store:
+    """Open a run's store, or make one. anew: also where one was that has moved away.
 
     Raises ConfigError where it was made with other settings, and StorageError where its server is away.
     """
-    store = _open(place, asdict(settings))
+    store = _open(place, asdict(settings), anew=anew)
     try:
         _check_settings(store, place, settings)
     except ConfigError:
@@ -82,14 +86,14 @@ def _is_store(path: Path) -> bool:
     return int.from_bytes(application, "big") == LAYOUT.application
 
 
-def _open(place: Place, settings: dict[str, object] | None, *, waits: bool = False) -> Store:
+def _open(place: Place, settings: dict[str, object] | None, *, waits: bool = False, anew: bool = False) -> Store:
     if isinstance(place, Path):
         return SqliteStore(place, settings)
     try:
         from cloud_trainer.store.postgres import PostgresStore
     except ImportError as error:
         raise ConfigError(f"{place}: {error}: pip install 'reflexarc[cluster]'") from error
-    return PostgresStore(place, settings, waits=waits)
+    return PostgresStore(place, settings, waits=waits, anew=anew)
 
 
 def _check_settings(store: Store, place: Place, settings: TrainingSettings) -> None:

@@ -20,15 +20,24 @@ from broker.errors import ConfigError, NotEntered, StorageError, Superseded
 from broker.program.version import program_version
 from cloud_trainer.logs import is_shared, title
 from cloud_trainer.sequences import Range, join_ranges
-from cloud_trainer.store.log import MAX_RANGES, STATES, TIDIED_AT_ONCE, Event, Kind, Message, Store
+from cloud_trainer.store.log import MAX_RANGES, STATES, TIDIED_AT_ONCE, Event, Kind, Message, NewMessage, Store, Table
 from cloud_trainer.store.postgres_connection import TROUBLE, Connection, said
-from cloud_trainer.store.postgres_tables import EVENT_BYTES, TABLES, VERSION, check_version
+from cloud_trainer.store.postgres_tables import (
+    ALONE,
+    DROP,
+    EVENT_BYTES,
+    HAS_MOVED,
+    INDEX,
+    LEAVE,
+    NUMBER,
+    OPEN,
+    TABLES,
+    VERSION,
+    check_version,
+)
 
 # Of what a process that receipts messages may enter, too: that a robot goes on with a network that is there.
 UNFENCED = ("rejoin", "join")
-
-# "rflx": held by whoever makes the tables.
-MAKING = 0x72666C78
 
 LOCK = "SELECT epoch, pg_current_xact_id()::text FROM logs WHERE name = %s FOR UPDATE"
 INSERT_MESSAGE = """
@@ -38,6 +47,28 @@ SELECT %s, %s, %s, %s, %s::bigint, %s WHERE NOT EXISTS (
 )
 ON CONFLICT (robot, boot, sequence) WHERE sequence IS NOT NULL DO NOTHING RETURNING id
 """
+LOCK_ALL = "SELECT name, epoch, pg_current_xact_id()::text FROM logs WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
+ENTERED = """
+SELECT log, robot FROM entered JOIN unnest(%s::text[], %s::text[]) AS asked (log, robot) USING (log, robot)
+"""
+INSERT_MESSAGES = """
+INSERT INTO events (log, robot, kind, boot, sequence, payload)
+SELECT log, robot, kind, boot, sequence, payload
+FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bytea[])
+    WITH ORDINALITY AS new (log, robot, kind, boot, sequence, payload, place)
+WHERE NOT EXISTS (
+    SELECT 1 FROM forgotten AS gone WHERE gone.robot = new.robot AND gone.boot = new.boot
+    AND gone.first <= new.sequence AND gone.last >= new.sequence
+)
+ORDER BY place
+ON CONFLICT (robot, boot, sequence) WHERE sequence IS NOT NULL DO NOTHING RETURNING id, robot, boot, sequence
+"""
+COUNT = """
+UPDATE logs SET bytes = bytes + added, last = greatest(last, newest)
+FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS done (log, added, newest) WHERE name = log
+"""
+# Columns of no message.
+NONE: list[object] = [[], [], [], [], [], []]
 # Events by what they say, with their ids.
 Appended = dict[tuple[str, Kind, bytes, str], int]
 
@@ -64,8 +95,11 @@ class PostgresStore(Store):
     committed first: so no two processes wait for each other.
     """
 
-    def __init__(self, place: str, settings: dict[str, Any] | None = None, *, waits: bool = False) -> None:
+    def __init__(
+        self, place: str, settings: dict[str, Any] | None = None, *, waits: bool = False, anew: bool = False
+    ) -> None:
         """Open a store, or make one where settings are given. waits: reading waits for a server that is away.
+        anew: where a store has moved away, make another one.
 
         Raises ConfigError where there is none, and StorageError.
         """
@@ -79,7 +113,7 @@ class PostgresStore(Store):
         self._there: Appended = {}  # of transactions that were taken for lost
         try:
             if settings is not None:
-                self._make(settings)
+                self._make(settings, anew=anew)
             self.settings = self._take_up()
         except psycopg.Error as error:
             self.close()
@@ -149,6 +183,33 @@ class PostgresStore(Store):
             )
             return self._note(log, added[0][0], payload) if added else 0
 
+    def append_messages(self, messages: Sequence[NewMessage]) -> list[int | None]:
+        if self._transaction.epochs:
+            self.commit()
+        logs = [one.log if is_shared(one.log) else one.robot for one in messages]
+        with self._storage_errors():
+            self._begin()
+            for log, epoch, transaction in self._connection.execute(LOCK_ALL, (sorted(set(logs)),)):
+                self._transaction.epochs[log], self._transaction.id = epoch, transaction
+            self._look_up(set(zip(logs, (one.robot for one in messages), strict=True)) - self._entered)
+            taken = [(log, one) for log, one in zip(logs, messages, strict=True) if (log, one.robot) in self._entered]
+            columns = [(log, one.robot, one.kind, one.boot, one.sequence, one.payload) for log, one in taken]
+            rows = self._connection.execute(INSERT_MESSAGES, [list(one) for one in zip(*columns, strict=True)] or NONE)
+        ids = {(robot, boot, sequence): event for event, robot, boot, sequence in rows}
+        found = list[int | None]()
+        for log, one in zip(logs, messages, strict=True):
+            event = ids.pop((one.robot, one.boot, one.sequence), 0)
+            found.append(event if (log, one.robot) in self._entered else None)
+            if event:
+                self._note(log, event, one.payload)
+        return found
+
+    def _look_up(self, pairs: set[tuple[str, str]]) -> None:
+        """Find out which robots have entered which logs. Raises psycopg.Error."""
+        if pairs:
+            logs, robots = (list(one) for one in zip(*pairs, strict=True))
+            self._entered |= {(log, robot) for log, robot in self._connection.execute(ENTERED, (logs, robots))}
+
     def append(self, log: str, kind: Kind, payload: bytes = b"", robot: str = "") -> int:
         robot = robot if is_shared(log) else log
         with self._storage_errors():
@@ -182,12 +243,9 @@ class PostgresStore(Store):
         with self._storage_errors():
             try:
                 self._begin()
-                for log in done.epochs:
-                    if log in done.added:
-                        self._connection.execute(
-                            "UPDATE logs SET bytes = bytes + %s, last = greatest(last, %s) WHERE name = %s",
-                            (done.added[log], done.last.get(log, 0), log),
-                        )
+                if done.added:
+                    added, newest = list(done.added.values()), [done.last.get(log, 0) for log in done.added]
+                    self._connection.execute(COUNT, (list(done.added), added, newest))
                 for robot in sorted(kept):
                     self._connection.execute(
                         "INSERT INTO metrics VALUES (%s, %s) "
@@ -371,7 +429,7 @@ class PostgresStore(Store):
     # Checkpoints
 
     @property
-    def names_checkpoints(self) -> bool:
+    def is_remote(self) -> bool:
         return True
 
     def checkpoint(self, log: str) -> str:
@@ -385,6 +443,57 @@ class PostgresStore(Store):
             self._connection.execute("UPDATE logs SET checkpoint = %s WHERE name = %s", (name, log))
         self.commit()
 
+    # Moving
+
+    def rows(self, table: Table) -> Iterator[tuple[Any, ...]]:
+        columns = {
+            "events": "id, log, robot, kind, boot, sequence, payload FROM events ORDER BY id",
+            "metrics": "robot, payload FROM metrics",
+            "wiped": "name FROM logs WHERE wiped",
+            "forgotten": "robot, boot, first, last FROM forgotten",
+        }
+        with self._storage_errors():
+            yield from self._connection.stream(f"SELECT {columns[table]}")
+
+    def fill(self, source: Store, checkpoints: Mapping[str, str]) -> None:
+        with self._storage_errors():
+            self._begin()
+            try:
+                self._take_over(source, checkpoints)
+            except BaseException:
+                self._undo()
+                raise
+        self.commit()
+
+    def _take_over(self, source: Store, checkpoints: Mapping[str, str]) -> None:
+        """Do it, but for the commit."""
+        into = {"events": "events (id, log, robot, kind, boot, sequence, payload)"}
+        tables: tuple[Table, ...] = ("events", "metrics", "forgotten")
+        for table in tables:
+            self._connection.copy_in(f"COPY {into.get(table, table)} FROM STDIN", source.rows(table))
+        for statement in INDEX.split(";"):
+            self._connection.execute(statement)
+        for (log,) in source.rows("wiped"):
+            self._connection.execute("UPDATE logs SET wiped = true WHERE name = %s", (log,))
+        for log, name in checkpoints.items():
+            self._connection.execute("UPDATE logs SET checkpoint = %s WHERE name = %s", (name, log))
+
+    def be_alone(self) -> None:
+        with self._storage_errors():
+            ((_, is_alone),) = self._connection.execute(ALONE)
+        if not is_alone:
+            raise ConfigError(f"other processes have the store {self._place} open: end them first")
+
+    def leave(self, other: str) -> None:
+        with self._storage_errors():
+            self._begin()
+            *first, last = LEAVE.split(";")
+            for statement in first:
+                self._connection.execute(statement)
+            self._connection.execute(last, (other,))
+        self.commit()
+        self.close()
+
     # Opening and closing
 
     def give_up(self) -> None:
@@ -393,14 +502,16 @@ class PostgresStore(Store):
     def close(self) -> None:
         self._connection.close()
 
-    def _make(self, settings: dict[str, Any]) -> None:
+    def _make(self, settings: dict[str, Any], *, anew: bool) -> None:
         """Make the tables where there are none, once, however many processes begin at the same time."""
         self._connection.begin()
-        self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (MAKING,))
+        self._connection.execute("SELECT pg_advisory_xact_lock(%s)", (NUMBER,))
+        if anew and self._has_tables and self._connection.execute(HAS_MOVED):
+            self._connection.execute(DROP)
         if not self._has_tables:
             for statement in filter(str.strip, TABLES.split(";")):
                 self._connection.execute(statement)
-            self._connection.execute("INSERT INTO reflexarc VALUES (%s, %s)", (VERSION, program_version()))
+            self._connection.execute("INSERT INTO reflexarc VALUES (%s, %s, '')", (VERSION, program_version()))
             for name, value in settings.items():
                 self._connection.execute("INSERT INTO settings VALUES (%s, %s)", (name, json.dumps(value)))
         self._connection.commit()
@@ -413,6 +524,9 @@ class PostgresStore(Store):
         """Return the settings. Raises ConfigError where there is no store, or another version's, and psycopg.Error."""
         if not self._has_tables:
             raise ConfigError(f"there is no store at {self._place}")
-        ((version, program),) = self._connection.execute("SELECT version, written_by FROM reflexarc")
-        check_version(self._place, version, program)
+        ((version, program, moved_to),) = self._connection.execute(
+            "SELECT version, written_by, moved_to FROM reflexarc"
+        )
+        check_version(self._place, version, program, moved_to)
+        self._connection.greet(OPEN)
         return {name: json.loads(value) for name, value in self._connection.execute("SELECT name, value FROM settings")}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -34,6 +34,9 @@ SELECT set_config('synchronous_commit', 'on', false), set_config('lock_timeout',
     set_config('idle_in_transaction_session_timeout', '30s', false), set_config('tcp_keepalives_idle', '10', false)
 """
 
+# Rows with payloads of up to a megabyte that are in memory at a time.
+AT_ONCE = 32
+
 # What a server that is away, full or in trouble makes psycopg raise.
 TROUBLE = (psycopg.OperationalError, psycopg.InternalError, psycopg.InterfaceError)
 
@@ -54,6 +57,7 @@ class Connection:
         self.in_transaction = False
         self._place = place
         self._waits = waits
+        self._greeting = ""
         self._given_up = threading.Event()
         try:
             self._connection = self._connect()
@@ -79,6 +83,27 @@ class Connection:
             self._connection = self._connect()
         cursor = self._connection.execute(query.encode(), values or None, binary=True)
         return cursor.fetchall() if cursor.description else []
+
+    def greet(self, query: str) -> None:
+        """Ask something now, and of each connection from now on before anything else. Raises psycopg.Error."""
+        self._greeting = query
+        self.execute(query)
+
+    def copy_in(self, query: str, rows: Iterable[Row]) -> None:
+        """Write rows into a table. Raises psycopg.Error."""
+        with self._connection.cursor() as cursor, cursor.copy(query.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def stream(self, query: str) -> Iterator[Row]:
+        """Yield the rows of an answer, some at a time, in a transaction of their own. Raises psycopg.Error."""
+        self.begin()
+        try:
+            with self._connection.cursor("rows", binary=True) as cursor:
+                cursor.itersize = AT_ONCE
+                yield from cursor.execute(query.encode())
+        finally:
+            self.roll_back()
 
     def begin(self) -> None:
         """Begin a transaction, over a new connection where the former one broke unnoticed. Raises psycopg.Error."""
@@ -137,6 +162,8 @@ class Connection:
         place = make_conninfo(self._place, application_name="cloud-trainer", **ALIVE)
         connection = psycopg.connect(place, autocommit=True)
         connection.execute(SETTINGS)
+        if self._greeting:
+            connection.execute(self._greeting.encode())
         return connection
 
 

@@ -8,6 +8,9 @@ from hierarchy.runtime.state import newer
 
 VERSION = 1
 
+# "rflx": of the locks of those who make a store, have it open, or move it.
+NUMBER = 0x72666C78
+
 # Beside its payload an event takes about that much, in the table and in three indices.
 EVENT_BYTES = 200
 
@@ -15,7 +18,7 @@ EVENT_BYTES = 200
 # room that its events take, whether anything of it is gone, and the checkpoint that holds. entered: robots whose states
 # entered a log, with the first event of each. Payloads are compressed already, or cannot be.
 TABLES = """
-CREATE TABLE reflexarc (version integer NOT NULL, written_by text NOT NULL);
+CREATE TABLE reflexarc (version integer NOT NULL, written_by text NOT NULL, moved_to text NOT NULL);
 CREATE TABLE settings (name text PRIMARY KEY, value text NOT NULL);
 CREATE TABLE logs (
     name text PRIMARY KEY, owner text NOT NULL DEFAULT '', epoch bigint NOT NULL DEFAULT 0,
@@ -41,8 +44,36 @@ CREATE TABLE forgotten (
 """
 
 
-def check_version(place: str, version: int, program: str) -> None:
-    """Raise ConfigError where another version of the program made the tables."""
+# Of everything, so that tables can be made anew.
+DROP = "DROP TABLE reflexarc, settings, logs, entered, events, metrics, forgotten"
+
+HAS_MOVED = "SELECT 1 FROM reflexarc WHERE moved_to != ''"
+
+# Of rows that came from elsewhere: what follows from the events.
+INDEX = f"""
+INSERT INTO logs (name, last, bytes)
+    SELECT log, max(id), sum(octet_length(payload) + {EVENT_BYTES}) FROM events GROUP BY log;
+INSERT INTO entered
+    SELECT log, robot, min(id) FROM events WHERE kind IN ('start', 'rejoin', 'join') GROUP BY log, robot;
+SELECT setval(pg_get_serial_sequence('events', 'id'), max(id)) FROM events
+"""  # noqa: S608
+
+# Who has a store open holds this lock with others, and who moves it, alone.
+OPEN = f"SELECT pg_advisory_lock_shared({NUMBER}, 'events'::regclass::oid::integer)"
+ALONE = f"SELECT pg_advisory_unlock_all(), pg_try_advisory_lock({NUMBER}, 'events'::regclass::oid::integer)"
+
+# Of a store that has moved: who comes back to it, over a connection that was broken meanwhile, writes nothing more.
+LEAVE = """
+DELETE FROM entered;
+UPDATE logs SET epoch = epoch + 1;
+UPDATE reflexarc SET moved_to = %s
+"""
+
+
+def check_version(place: str, version: int, program: str, moved_to: str) -> None:
+    """Raise ConfigError where another version of the program made the tables, or where the store has moved."""
+    if moved_to:
+        raise ConfigError(f"the store {place} was moved to {moved_to}: use that, or move it back")
     if version > VERSION:
         raise newer(place, program, version, VERSION)
     if version != VERSION:

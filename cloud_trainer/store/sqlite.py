@@ -13,7 +13,7 @@ from broker.errors import ConfigError, StorageError
 from broker.program.machine import refused
 from cloud_trainer.logs import is_shared
 from cloud_trainer.sequences import Range, join_ranges
-from cloud_trainer.store.log import MAX_RANGES, TIDIED_AT_ONCE, Event, Kind, Message, Store
+from cloud_trainer.store.log import MAX_RANGES, TIDIED_AT_ONCE, Event, Kind, Message, Store, Table
 from cloud_trainer.store.sqlite_file import AFTER_DAMAGE, LAYOUT, connect
 
 
@@ -22,6 +22,7 @@ class SqliteStore(Store):
 
     def __init__(self, path: Path, settings: dict[str, Any] | None = None) -> None:
         """Open a store, or make one where settings are given. Raises ConfigError where the file is no store."""
+        self._path = path
         if settings is None and not path.exists():
             raise ConfigError(f"there is no store at {path}")
         try:
@@ -214,6 +215,43 @@ class SqliteStore(Store):
             (in_use, *_) = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if in_use:
                 raise StorageError("the store's own log is in use, so what was forgotten is not overwritten in it yet")
+
+    def rows(self, table: Table) -> Iterator[tuple[Any, ...]]:
+        queries = {
+            "events": "SELECT id, log, robot, kind, boot, sequence, payload FROM logged ORDER BY id",
+            "metrics": "SELECT robot, payload FROM metrics",
+            "wiped": "SELECT robot FROM wiped",
+            "forgotten": "SELECT robot, boot, first, last FROM forgotten",
+        }
+        yield from self._database.execute(queries[table])
+
+    def fill(self, source: Store, checkpoints: Mapping[str, str]) -> None:
+        with self._storage_errors():
+            self._begin()
+            try:
+                self._take_over(source)
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+        self.commit()
+
+    def _take_over(self, source: Store) -> None:
+        """Do it, but for the commit."""
+        self._database.executemany(
+            "INSERT INTO events (id, fleet, robot, kind, boot, sequence, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ((event, log if is_shared(log) else "", *rest) for event, log, *rest in source.rows("events")),
+        )
+        self._database.executemany("INSERT INTO metrics VALUES (?, ?)", source.rows("metrics"))
+        self._database.executemany("INSERT INTO wiped VALUES (?)", source.rows("wiped"))
+        self._database.executemany("INSERT INTO forgotten VALUES (?, ?, ?, ?)", source.rows("forgotten"))
+
+    def leave(self, other: str) -> None:
+        """Do it: the file has another name from then on."""
+        self.close()
+        try:
+            self._path.rename(self._path.with_name(self._path.name + ".moved"))
+        except OSError as error:
+            raise StorageError(f"{self._path} was moved to {other}, and cannot be renamed: {error}") from error
 
     def close(self) -> None:
         """Close the file; what was not committed is gone."""

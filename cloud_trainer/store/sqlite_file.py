@@ -89,7 +89,7 @@ def connect(path: Path, *, reading: bool) -> sqlite3.Connection:
 
 
 @contextmanager
-def damage_explained(path: Path) -> Iterator[None]:
+def damage_explained(path: Path | str) -> Iterator[None]:
     """Raise ConfigError where a store turns out to be damaged, or cannot be read, long after it was opened."""
     try:
         yield

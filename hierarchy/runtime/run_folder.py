@@ -56,7 +56,7 @@ class RunFolder:
         self.disk = DiskWatch(log, path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(path)
+            self._lock = lock_folder(path)
             with ExitStack() as on_failure:
                 on_failure.callback(self._lock.close)
                 refuse_other_program(path, config)
@@ -171,7 +171,7 @@ def refuse_other_program(path: Path, config: dict[str, Any]) -> None:
         raise ConfigError(f"{path} holds a run of another program: choose another --run-dir")
 
 
-def _lock(path: Path) -> IO[str]:
+def lock_folder(path: Path) -> IO[str]:
     """Return an open file that keeps the folder ours until it is closed, or its process ends in any way."""
     file = (path / LOCK).open("w")
     try:

@@ -45,6 +45,7 @@ from broker.wire.messages import (
     TrainerState,
 )
 from broker.wire.quantize import pack_activations, quantize
+from cloud_trainer.checkpoints import checkpoint_place
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.node import TrainerNode
 from cloud_trainer.robots.fleet import Fleet
@@ -52,7 +53,7 @@ from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.training import Training
 from cloud_trainer.session.session import Session
 from cloud_trainer.store.log import Store
-from cloud_trainer.store.opening import STORE, open_again, open_store
+from cloud_trainer.store.opening import STORE, Place, open_again, open_store
 from cloud_trainer.store.sqlite import SqliteStore
 from hierarchy.device import Compute
 from hierarchy.exits import LENGTH
@@ -190,9 +191,13 @@ class Cloud:
         path: Path,
         monkeypatch: pytest.MonkeyPatch,
         wanted: Callable[[str], bool] = everything,
+        place: Place | None = None,
+        checkpoints: str = "",
         **settings: Any,
     ) -> None:
         self.path = path
+        self.place = place or path / STORE
+        self._checkpoints = checkpoints
         self._wanted = wanted
         clock = vars(cloud_trainer.node)["time"]
         self.clock = clock if isinstance(clock, Clock) else Clock()  # one for all trainers of a test
@@ -225,9 +230,11 @@ class Cloud:
         self.link = MemoryLink(broker, self._wanted)
         (self.path / "metrics.jsonl").unlink(missing_ok=True)
         self.folder = RunFolder(self.path, {})
-        self.store = open_store(self.path / STORE, self.config.training(1))
-        self.training_store = open_again(self.path / STORE, beside=self.store, waits=True)
-        fleet = Fleet(self.config, self.training_store, self.folder.checkpoint, CPU)
+        self.store = open_store(self.place, self.config.training(1))
+        self.training_store = open_again(self.place, beside=self.store, waits=True)
+        fleet = Fleet(
+            self.config, self.training_store, self.path, CPU, checkpoint_place(self._checkpoints or self.path)
+        )
         self.training = Training(self.config, self.link, self.folder, fleet, "e" * 16)
         self.node = TrainerNode(self.config, TRAINER, self.link, self.folder, self.store, self.training)
         self._sent = 0

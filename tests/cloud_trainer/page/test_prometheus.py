@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from cloud_trainer.page.model import CheckpointFile, FleetState, RobotRow, SharedHalf
+from cloud_trainer.checkpoints import CheckpointFile
+from cloud_trainer.page.model import FleetState, RobotRow, SharedHalf
 from cloud_trainer.page.prometheus import exposition
 
 ROW = RobotRow(

@@ -59,7 +59,7 @@ def open_fleet(folder: Path, **changes: Any) -> Fleet:
     its = config(**changes)
     store = open_store(folder / STORE, its.training(1))
     try:
-        return Fleet(its, store, folder / "checkpoint", CPU)
+        return Fleet(its, store, folder, CPU)
     except ConfigError:
         store.close()
         raise

@@ -11,7 +11,7 @@ import pytest
 
 from broker.errors import ConfigError
 from cloud_trainer.config import TrainingSettings
-from cloud_trainer.store.log import Store
+from cloud_trainer.store.log import NewMessage, Store
 from cloud_trainer.store.opening import Place, check_store, open_again, open_store
 from tests.cloud_trainer.store.test_sqlite import BOOT, OTHER, SETTINGS
 from tests.cloud_trainer.world import forget
@@ -89,6 +89,23 @@ def test_events_come_back_in_their_order(store: Store, place: Place) -> None:
     assert again.last_events(["r2", "r1", "r3"]) == {"r1": cursor, "r2": again.last_event("r2")}
     assert (again.metrics("r1"), again.metrics("r2"), again.last_event("r3")) == (b"m", None, 0)
     again.close()
+
+
+def test_several_messages_are_appended_in_their_order_each_once(store: Store) -> None:
+    fill(store, 1)
+    order = [("r1", 1), ("r2", 0), ("r1", 0), ("r1", 2), ("r1", 1), ("r2", 5)]
+    messages = [
+        NewMessage(robot=robot, boot=BOOT, sequence=one, payload=one.to_bytes(4, "big")) for robot, one in order
+    ]
+    ids = store.append_messages(messages)
+    assert [bool(one) for one in ids] == [True, True, False, True, False, True]
+    store.append("r1", "flush")
+    store.commit()
+    assert (sequences(store), sequences(store, "r2")) == ([0, 1, 2], [0, 5])
+    assert [event.id for event in store.batches_after("r2", 0)] == [ids[1], ids[5]]
+    assert store.last_events(["r1", "r2"]) == {"r1": store.last_event("r1"), "r2": ids[5]}
+    assert store.append_messages(messages) == [0] * len(messages)
+    assert store.append_messages([]) == []
 
 
 def test_robots_share_a_log_and_leave_it(store: Store) -> None:
