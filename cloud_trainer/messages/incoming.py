@@ -133,6 +133,11 @@ class Incoming:
         while self._training.reports:
             name, problem = self._training.reports.popleft()
             self._reject(name, problem, time.monotonic(), grave=True)
+        while self._training.verdicts:
+            verdict = self._training.verdicts.popleft()
+            robot = self._robots.get(verdict.robot)
+            if robot and verdict.log in robot.joined:
+                self._take_out(robot, verdict.log, verdict.why)
 
     def have_next_prepared(self) -> None:
         """Have a network prepared for a robot that has said a new state, for one at a time."""

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Protocol
 
 from broker.wire.messages import RobotState
-from cloud_trainer.robots.entry import Preparation
+from cloud_trainer.robots.entry import Preparation, Verdict
 from cloud_trainer.robots.robot import Robot
 from cloud_trainer.session.batches import InflatedBatch
 from cloud_trainer.store.log import Store
@@ -48,6 +48,7 @@ class TrainingSide(Protocol):
     """The members are described at `Training`."""
 
     reports: deque[tuple[str, str]]
+    verdicts: deque[Verdict]
 
     @property
     def fleet(self) -> Robots:

@@ -33,6 +33,7 @@ ROBOT_METRICS: list[tuple[str, str, str, Callable[[RobotRow], float | None]]] = 
         "Whether its images are named no better than by guessing.",
         lambda row: bool(row.doubt),
     ),
+    ("robot_apart", "gauge", "Whether it shares a half with fewer than it asks for.", lambda row: bool(row.apart)),
     (
         "robot_checkpoint_timestamp_seconds",
         "gauge",

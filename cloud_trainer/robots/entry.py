@@ -34,6 +34,15 @@ class Preparation:
     waits: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A robot whose samples are to be taken out of a log that it shares, and why."""
+
+    log: str
+    robot: str
+    why: str
+
+
 def goes_on(state: RobotState, entered: RobotState) -> bool:
     """Whether a robot in that state has the front of the network that was entered last for its name.
 

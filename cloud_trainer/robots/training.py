@@ -25,7 +25,8 @@ from cloud_trainer.answering.probes import Probes
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.exits.publisher import ExitPublisher
 from cloud_trainer.logs import is_shared
-from cloud_trainer.robots.entry import Preparation, goes_on
+from cloud_trainer.robots.contradictions import Contradictions
+from cloud_trainer.robots.entry import Preparation, Verdict, goes_on
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.robots.robot import SILENCE_SECONDS
 from cloud_trainer.session.session import Session
@@ -49,8 +50,9 @@ log = logging.getLogger("cloud-trainer")
 class Training:
     """All robots' training. ``turn`` is called by the thread that start() begins, all else by the node's.
 
-    reports: robots with what was wrong with an event of theirs, for the node to take out. prepared: networks that
-    robots may begin, or reasons why not, likewise. full: why the store takes no more, empty where it does.
+    reports: robots with what was wrong with an event of theirs, for the node to take out. verdicts: robots whose
+    samples contradict those of their fleet, likewise. prepared: networks that robots may begin, or reasons why not,
+    likewise. full: why the store takes no more, empty where it does.
     """
 
     def __init__(self, config: TrainerConfig, link: Link, folder: RunFolder, fleet: Fleet, boot: str) -> None:
@@ -58,11 +60,13 @@ class Training:
         self.fleet = fleet
         self.exits = ExitPublisher(link, boot)
         self.reports: deque[tuple[str, str]] = deque()
+        self.verdicts: deque[Verdict] = deque()
         self.prepared: deque[Preparation] = deque()
         self.full = ""
         self.answerer = Answerer(link)
         self.probes = Probes(link, config.batch, choose_device(config.device))
         self.thread = LoudThread("training", self._run, restarts=False)
+        self._contradictions = Contradictions()
         self._folder = folder
         self._practice = config.practice
         self._wanted: dict[str, RobotState] = {}  # networks to prepare
@@ -184,9 +188,12 @@ class Training:
             self._next_details = now + DETAILS_SECONDS
             for one in trainings.values():
                 one.note_details()
-        more = not self.fleet.next_to_train() and self.exits.turn(self._sessions(), self._exit_of)
+        shared = self._sessions()
+        if verdict := self._contradictions.turn(session for session, _ in shared):
+            self.verdicts.append(verdict)
+        more = not self.fleet.next_to_train() and self.exits.turn(shared, self._exit_of)
         self._began = None
-        return timed or more or bool(self.fleet.next_to_train())
+        return timed or more or self._contradictions.at_work or bool(self.fleet.next_to_train())
 
     def _sessions(self) -> list[tuple[Session, bool]]:
         """Return the sessions that robots of a fleet share, each with whether it has learned all that came."""
@@ -228,7 +235,14 @@ class Training:
     def waits(self) -> bool:
         """Whether there is anything to train on, to prepare now, or to tell."""
         due = self._wanted and time.monotonic() >= self._rest_until
-        return bool(due or self.prepared or self.reports or self.fleet.next_to_train())
+        return bool(
+            due
+            or self.prepared
+            or self.reports
+            or self.verdicts
+            or self._contradictions.at_work
+            or self.fleet.next_to_train()
+        )
 
     def _train(self, name: str) -> None:
         training = self.fleet.trainings[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage
 from broker.wire.quantize import Quantized, dequantize
@@ -14,6 +15,7 @@ from cloud_trainer.session.session_state import SessionState
 from cloud_trainer.session.still_learning import StillLearning
 from cloud_trainer.session.waiting_samples import Waiting, WaitingSamples, take
 from hierarchy.cloud import CloudStep, CloudTrainer
+from hierarchy.exit_rows import crossing_features
 
 # Samples that idle rehearsal may be owed for at most: it lets the network settle, and is no second training. With
 # --practice 0.5 that is 100 steps. With 300 more of a robot's samples were known by heart, and fewer others recognised:
@@ -90,6 +92,15 @@ class Network:
         except MalformedMessage as error:
             self.problem = str(error)
         return not self.problem
+
+    def features_of(self, refs: Sequence[SampleRef]) -> NDArray[np.float16]:
+        """Return what stored samples look like, N > 0: float16 (N, F) that mean the same for as long as the front does.
+
+        Raises ConfigError where the store lacks one, and MalformedMessage where they are infinite.
+        """
+        if self.still:
+            return self.still.of(refs)
+        return np.concatenate([crossing_features(dequantize(one)) for one in self.stored.at(refs)])
 
     def tidy(self, tests: Sequence[int], tested: int) -> None:
         """Let go of features that nobody needs. tests: events of samples that are tested again; tested: how many."""

@@ -58,7 +58,7 @@ class StillLearning:
 
     def learn(self, names: Sequence[str], refs: Sequence[SampleRef]) -> list[bool]:
         """Take in new samples; return which of them were named right before."""
-        named = self._trainer.named(self._of(refs))
+        named = self._trainer.named(self.of(refs))
         for name, ref in zip(names, refs, strict=True):
             self._memory.add(name, ref)
         self.unfitted += len(refs)
@@ -75,7 +75,7 @@ class StillLearning:
         known = self._memory.all()
         if not known:
             return None
-        return self._trainer.learner.fit(self._of([ref for _, ref in known]), [name for name, _ in known])
+        return self._trainer.learner.fit(self.of([ref for _, ref in known]), [name for name, _ in known])
 
     def fits_due(self, taken: int) -> int:
         """Return the fits that are left behind the last sample, of which so many were taken."""
@@ -114,7 +114,8 @@ class StillLearning:
             left -= rows[event]
         return whole
 
-    def _of(self, refs: Sequence[SampleRef]) -> NDArray[np.float16]:
+    def of(self, refs: Sequence[SampleRef]) -> NDArray[np.float16]:
+        """Return the features (N, F) of stored samples, N > 0. Raises ConfigError and MalformedMessage."""
         # Behind a restart they are computed once more: here, as a large network takes minutes for all of them.
         for event in sorted({ref.event for ref in refs if (ref.event, ref.row) not in self._kept}):
             self.take_in(event, self._stored.batch(event).quantized)

@@ -18,6 +18,7 @@ from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import ActivationBatch, Answer, Ask, Change, ClassEdit, RobotState
 from broker.wire.quantize import pack_activations, quantize
 from cloud_trainer.replay import replay
+from cloud_trainer.robots.contradictions import EVERY_SECONDS, Contradictions
 from cloud_trainer.robots.robot import SILENCE_SECONDS
 from cloud_trainer.robots.store_cleanup import StoreCleanup
 from cloud_trainer.session.session import Session
@@ -475,6 +476,73 @@ def test_what_is_taken_out_of_a_half_that_rests_is_overwritten_and_it_rests_agai
     cloud.start()
     assert cloud.training.fleet.trainings[LOG].rests
     assert samples(cloud.session("r1")) == {("r1", "cat"): 1, ("r1", "dog"): 1}
+
+
+# Nonsense
+
+
+def teach_all(member: Member, called: dict[str, str]) -> None:
+    """Show a robot what each class really is; called: by what name. Values are as their true class has them."""
+    rng = np.random.default_rng(ord(member.name[-1]))
+    for true, name in called.items():
+        look = np.random.default_rng(sum(true.encode())).standard_normal(SPLIT.shape)
+        values = look + 0.3 * rng.standard_normal((6, *SPLIT.shape))
+        assert member.teach(*[name] * 6, values=values.astype(np.float32)) == ["accepted"]
+
+
+TRUE = {name: name for name in ("ant", "bee", "cat", "dog")}
+FALSE = dict(zip(TRUE, [*list(TRUE)[1:], "ant"], strict=True))
+
+
+@pytest.mark.parametrize("state", [state_of, as_a_whole], ids=["still", "as a whole"])
+def test_a_robot_that_teaches_nonsense_is_set_apart_and_its_samples_are_taken_out(
+    start: Start, state: Callable[..., RobotState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StoreCleanup, "waits", lambda *_: False)  # so that it stays in the log, for a straight run
+    cloud = start(practice=0.5)
+    cloud.training._contradictions = Contradictions(cloud.clock.monotonic)
+    r1, r2, r3 = fleet_of(cloud, ("r1", "r2", "r3"), state)
+    for member in (r1, r2):
+        teach_all(member, TRUE)
+    teach_all(r3, {**FALSE, "elk": "elk"})
+    cloud.work(EVERY_SECONDS + 1)
+    cloud.work(6.0)
+    figures = cloud.figures("r3")
+    assert "it calls 4 by the name of another one; it has a half of its own until" in figures.apart
+    assert {cloud.figures(name).apart for name in ("r1", "r2")} == {""}
+    session = cloud.session("r1")
+    assert {robot for robot, _ in samples(session)} == {"r1", "r2"}
+    assert set(session.trainer.classes) == set(TRUE), "what it alone taught is gone, too"
+    assert cloud.figures("r1").fleet_robots == 2
+    r3.teach("cat", "dog", samples=[8, 9])
+    assert cloud.session("r3") is not cloud.session("r1")
+    cloud.kill()
+    cloud.start()
+    for member in (r1, r2, r3):
+        cloud.say(member.name, member.state)
+    cloud.work(6.0)
+    assert cloud.session("r3").log == "r3"
+    assert "it has a half of its own until it begins another run" in cloud.figures("r3").apart
+    r3.come_back("c" * 16, run="d" * 16)
+    teach_all(r3, {"ant": "ant"})
+    cloud.work(6.0)
+    assert samples(cloud.session("r1"))["r3", "ant"] == 6
+    assert cloud.figures("r3").apart == ""
+    cloud.finish()
+    assert replay(cloud.path / STORE, None, "cpu")
+
+
+def test_a_robot_whose_things_look_otherwise_or_are_new_is_not_set_apart(start: Start) -> None:
+    cloud = start()
+    cloud.training._contradictions = Contradictions(cloud.clock.monotonic)
+    r1, r2, r3 = fleet_of(cloud, ("r1", "r2", "r3"))
+    for member in (r1, r2):
+        teach_all(member, TRUE)
+    teach_all(r3, {"other cat": "cat", "other dog": "dog", "other ant": "ant", "elk": "elk"})
+    for _ in range(2):
+        cloud.work(EVERY_SECONDS + 1)
+    assert {cloud.figures(name).apart for name in ("r1", "r2", "r3")} == {""}
+    assert len(cloud.session().members) == cloud.figures().fleet_robots == 3
 
 
 # Killed
