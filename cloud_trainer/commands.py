@@ -13,7 +13,7 @@ from tyro.extras import SubcommandApp
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from cloud_trainer.config import TrainerConfig
-from hierarchy.runtime.command_line import DeviceName, run_program
+from hierarchy.runtime.command_line import DeviceName, run_program, with_config_file
 from hierarchy.runtime.help import CommandHelp, run_command
 
 app = SubcommandApp()
@@ -119,6 +119,11 @@ HELPS = {
 
 def main() -> None:
     def cli(arguments: Sequence[str]) -> None:
+        if arguments[:1] == ["cluster"]:
+            from cloud_trainer.cluster.commands import cli as cluster
+
+            cluster(with_config_file(arguments[1:]))
+            return
         run_command(app, "cloud-trainer", __doc__, HELPS, arguments)
 
     run_program("cloud-trainer", cli)
