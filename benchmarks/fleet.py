@@ -1,11 +1,10 @@
 """Many robots on one trainer: images a second, and how long receipts and training take, for fast robots and a slow one.
 
-    python benchmarks/fleet.py --workers 1 2
+    python benchmarks/fleet.py --robots 1 4 16
 
 A real trainer and a real broker; the robots only talk, in one process. One of several sends a message of made-up
 activations every few seconds, less than its share of the trainer; the others together send more than is trained on, so
-that work piles up. With several workers the slow robot shares one of them with fast ones. Its figures are in
-docs/results/fleet.md.
+that work piles up. Its figures are in docs/results/fleet.md.
 """
 
 from __future__ import annotations
@@ -45,10 +44,8 @@ class Settings:
     """Robots on one trainer."""
 
     robots: tuple[int, ...] = (1, 4, 16)
-    workers: tuple[int, ...] = (1,)
-    """Each number of robots is measured with each number of workers."""
     threads: int = 1
-    """Of each worker."""
+    """Of the trainer."""
     seconds: float = 60.0
     """How long each number of robots is measured, behind the start of their networks."""
     warm_up: float = 30.0
@@ -135,28 +132,26 @@ class TalkingRobot:
 def main(settings: Settings) -> None:
     table = Table(
         "Robots on one trainer",
-        *("robots", "workers", "images/s", "receipt, median, ms", "receipt, p99, ms", "slow robot: receipt, p99, ms"),
+        *("robots", "images/s", "receipt, median, ms", "receipt, p99, ms", "slow robot: receipt, p99, ms"),
         *("trained on after, median, s", "trained on after, at most, s", "images of the fast robots"),
-        *("memory of a worker, MB", "store, bytes an image"),
+        *("memory, MB", "store, bytes an image"),
     )
     for count in settings.robots:
-        for workers in settings.workers:
-            table.row(*measure(settings, count, workers))
+        table.row(*measure(settings, count))
     record(table)
 
 
-def measure(settings: Settings, count: int, workers: int) -> list[Cell]:
-    folder = settings.out / f"{count}-{workers}"
+def measure(settings: Settings, count: int) -> list[Cell]:
+    folder = settings.out / str(count)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with start_local_broker() as broker, (folder / "log").open("w") as log:
         command = ["taskset", "-c", settings.cores] if settings.cores else []
         command += [sys.executable, "-m", "cloud_trainer", "run", "--threads", str(settings.threads)]
         command += ["--broker", broker.url, "--run-dir", str(folder / "cloud"), "--practice", "0"]
-        command += ["--workers", str(workers)]
         trainer = subprocess.Popen(command, stderr=log)
         try:
-            _wait_for_trainers(broker.url, workers)
+            _wait_for_trainer(broker.url)
             fast = max(1, count - 1)
             intervals = [FAST_SECONDS * fast] * fast + [SLOW_SECONDS] * (count - fast)
             robots = [TalkingRobot(broker.url, f"r{number}", each) for number, each in enumerate(intervals)]
@@ -168,7 +163,7 @@ def measure(settings: Settings, count: int, workers: int) -> list[Cell]:
                 robot.counted_from = time.monotonic()  # what waited for another robot's start does not count
             talk(robots, until=lambda: False, seconds=settings.seconds)
             lines = list(trained(folder))
-            memory = memory_of_workers(trainer.pid)
+            memory = psutil.Process(trainer.pid).memory_full_info().uss
             for robot in robots:
                 robot.link.close()
         finally:
@@ -184,7 +179,6 @@ def measure(settings: Settings, count: int, workers: int) -> list[Cell]:
     )
     return [
         count,
-        workers,
         round(sum(learned.values()) / settings.seconds),
         round(1e3 * statistics.median(latencies)),
         round(1e3 * float(np.percentile(latencies, 99))),
@@ -201,13 +195,6 @@ def training_lags(robot: TalkingRobot, lines: list[tuple[str, int, float]], begi
     """Return how many seconds after it was sent each message was trained on, of those sent from a Unix time on."""
     trained_at = [(robot.sent_at[images // SAMPLES - 1], when) for name, images, when in lines if name == robot.name]
     return [when - sent for sent, when in trained_at if sent >= begin]
-
-
-def memory_of_workers(parent: int) -> float:
-    """Return the bytes that a worker holds for itself, on average."""
-    trainer = psutil.Process(parent)
-    workers = [one for one in trainer.children() if "--multiprocessing-fork" in one.cmdline()] or [trainer]
-    return statistics.mean(worker.memory_full_info().uss for worker in workers)
 
 
 def talk(robots: list[TalkingRobot], *, until: Callable[[], bool], seconds: float) -> None:
@@ -227,13 +214,11 @@ def trained(folder: Path) -> Iterator[tuple[str, int, float]]:
                 yield fields["robot"], fields["images"], fields["time"]
 
 
-def _wait_for_trainers(url: str, workers: int) -> None:
+def _wait_for_trainer(url: str) -> None:
     link = MqttLink(url, "bench")
     link.subscribe(topics.topic("trainer", topics.ANYONE, "state"))
-    there: set[str] = set()
-    while len(there) < workers:
-        if (delivery := link.receive(0.5)) and isinstance(unpack(delivery.payload), TrainerState):
-            there.add(delivery.topic)
+    while not ((delivery := link.receive(0.5)) and isinstance(unpack(delivery.payload), TrainerState)):
+        pass
     link.close()
 
 

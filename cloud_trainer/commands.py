@@ -26,15 +26,9 @@ def run(config: Annotated[TrainerConfig, tyro.conf.arg(name=""), tyro.conf.OmitA
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
     launch/cloud.toml); flags win over it. `robot-edge examples` has the files that help names.
     """
-    from cloud_trainer.workers import check_folder, run_workers
+    from cloud_trainer.trainer import run  # torch takes seconds to import: --help should not
 
-    check_folder(config.run_path, config.workers)
-    if config.workers > 1:
-        run_workers(config)
-    else:
-        from cloud_trainer.trainer import run  # torch takes seconds to import: --help should not
-
-        run(config)
+    run(config)
 
 
 @app.command(name="replay")
@@ -107,11 +101,11 @@ HELPS = {
     "run": CommandHelp(
         command=run,
         settings=TrainerConfig,
-        first="broker credentials trainer run_dir workers store_gb networks_gb page device threads",
+        first="broker credentials trainer run_dir store_gb networks_gb page device threads",
         examples="""
             cloud-trainer run --run-dir runs/cloud
             cloud-trainer run --broker mqtts://host:8883 --credentials t1/credentials.toml
-            cloud-trainer run --workers 4 --store-gb 100 --page 8080
+            cloud-trainer run --store-gb 100 --page 8080
         """,
     )
 }

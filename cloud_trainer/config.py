@@ -10,7 +10,7 @@ from typing import Any
 from broker.address import parse_broker_urls
 from broker.errors import ConfigError
 from broker.program.paths import typed_path, what_is_wrong
-from broker.wire.topics import MAX_WORKERS, check_name
+from broker.wire.topics import check_name
 from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened, is_weights_file
@@ -59,9 +59,6 @@ class TrainerConfig:
     robot's name, or the state dict (.pth, .safetensors) that robots were given with --weights FILE. (Other pretrained
     weights are the robot's choice.)"""
 
-    workers: int = 1
-    """Processes that robots are spread over, each robot on one of them. --store-gb, --networks-gb and the processor's
-    cores are shared out among them. A run keeps its number of workers (docs/scale.md)."""
     batch: int = 64
     """Samples in a training step, fresh and rehearsed together."""
     learning_rate: float = 0.02
@@ -79,7 +76,7 @@ class TrainerConfig:
     checkpoint_every: int = 200
     """Steps between two checkpoints of a robot's network. After a crash as many steps at most are taken again."""
     most_robots: int = 64
-    """Robots to train for, by each worker; further ones are told that there is no room."""
+    """Robots to train for; further ones are told that there is no room."""
     networks_gb: float = 8.0
     """Memory for all robots' networks, in gigabytes: weights, gradients and momentum of each, and the activations of a
     step of the largest, as one trains at a time. It is computed before a network is built, and one that does not fit is
@@ -89,7 +86,7 @@ class TrainerConfig:
     device: DeviceName = "auto"
     """Where to compute."""
     threads: int = 0
-    """Processor cores for PyTorch, in each worker; 0 leaves its own choice, all of them. Where a robot is on this
+    """Processor cores for PyTorch; 0 leaves its own choice, all of them. Where a robot is on this
     machine too, give each its share: with all cores for both, both are slower."""
     seed: int = 0
     """Seed of weights and rehearsal."""
@@ -102,9 +99,6 @@ class TrainerConfig:
             raise ConfigError(f"--weights {typed_path(self.weights)} {wrong}")
         if self.checkpoints and not self.store.startswith(SCHEMES):
             raise ConfigError("--checkpoints is for a store in PostgreSQL: add --store postgresql://USER@HOST/DATABASE")
-        if self.workers > 1 and self.store:
-            raise ConfigError("--store is for one process: leave --workers away")
-        check_range("workers", self.workers, 1, MAX_WORKERS)
         check_range("batch", self.batch, 2, 4096)
         check_range("learning-rate", self.learning_rate, 1e-7, 100)
         check_range("rehearse-from", self.rehearse_from, 0, 10**7)

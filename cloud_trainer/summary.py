@@ -57,14 +57,6 @@ def fleet_summary(
     return _with_totals(robots, fleets, undecodable)
 
 
-def join_summaries(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one summary of those that workers have written, of which each has robots of its own."""
-    robots = {robot: values for one in workers for robot, values in one["robots"].items()}
-    of_robots = sum(values["messages_rejected"] for values in robots.values())
-    fleets = {name: values for one in workers for name, values in one.get("fleets", {}).items()}
-    return _with_totals(robots, fleets, sum(one["messages_rejected"] for one in workers) - of_robots)
-
-
 def _with_totals(
     robots: dict[str, dict[str, Any]], fleets: dict[str, dict[str, Any]], undecodable: int
 ) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import torch
 
 from broker.errors import EXIT_INTERRUPTED, ConfigError, NameTaken, NothingDone, NotOpen, StorageError
 from broker.link.connect import connect
-from broker.link.inbox import everything
 from broker.program.threads import LoudThread
 from broker.security.credentials import payload_keys_for
 from broker.security.tls import credentials_for
@@ -80,25 +79,22 @@ class Trainer:
         with Trainer(broker="mqtt://localhost", run_dir="runs/cloud") as trainer:
             trainer.wait(until=lambda it: any(robot.samples > 1000 for robot in it.robots.values()))
 
-    The settings are the flags of `cloud-trainer run`, with underscores, apart from --workers and --config.
+    The settings are the flags of `cloud-trainer run`, with underscores, apart from --config.
     """
 
     def __init__(self, **settings: Any) -> None:
         """Take the settings; nothing is opened yet. Raises ConfigError for those that cannot work."""
-        self._set_up(from_flat(TrainerConfig, settings), everything)
+        self._set_up(from_flat(TrainerConfig, settings))
 
     @classmethod
-    def of(cls, config: TrainerConfig, wanted: Callable[[str], bool] = everything) -> Trainer:
-        """Return a trainer with those settings, for robots whose topics are ``wanted``."""
+    def of(cls, config: TrainerConfig) -> Trainer:
+        """Return a trainer with those settings."""
         trainer = cls.__new__(cls)
-        trainer._set_up(config, wanted)
+        trainer._set_up(config)
         return trainer
 
-    def _set_up(self, config: TrainerConfig, wanted: Callable[[str], bool]) -> None:
-        if config.workers > 1:
-            raise ConfigError("a Trainer is one process: start `cloud-trainer run --workers` for several")
+    def _set_up(self, config: TrainerConfig) -> None:
         self._config = config
-        self._wanted = wanted
         self._opened = ExitStack()
         self._thread = LoudThread("messages", self._take_in, restarts=False)
         self._is_open = self._was_opened = False
@@ -143,7 +139,6 @@ class Trainer:
                 will=self._farewell,
                 credentials=credentials,
                 keys=keys,
-                wanted=self._wanted,
             )
             opened.callback(self._link.close)
             page_model = PageModel(config.trainer) if page else None
@@ -303,14 +298,12 @@ def run(config: TrainerConfig) -> None:
     log.info("the run is in %s; the same --run-dir goes on from here%s", path, f". {missing}" if missing else "")
 
 
-def train(
-    config: TrainerConfig, stopped: Callable[[], bool], wanted: Callable[[str], bool] = everything
-) -> tuple[Path, str]:
-    """Do the same until ``stopped`` says so, for robots whose topics are ``wanted``.
+def train(config: TrainerConfig, stopped: Callable[[], bool]) -> tuple[Path, str]:
+    """Do the same until ``stopped`` says so.
 
     Return the run's folder, and why nothing was learned though nothing was wrong, empty where anything was.
     """
-    trainer = Trainer.of(config, wanted)
+    trainer = Trainer.of(config)
     try:
         with trainer:
             try:

@@ -11,14 +11,12 @@ from typing import Literal, NamedTuple
 
 from broker.wire.topics import (
     ANYONE,
-    MAX_WORKERS,
     Channel,
     Role,
     cloud_metrics_topic,
     exit_topic,
     piece_topic,
     topic,
-    worker_name,
 )
 
 
@@ -49,18 +47,13 @@ def grants(role: Role, name: str) -> list[Grant]:
             # What it says in there belongs to a front, which only robots of its fleet have.
             *(Grant("read", one) for one in exits),
         ]
-    itself_and_workers = (name, *(worker_name(name, number) for number in range(MAX_WORKERS)))
     return [
         *(Grant("read", topic("robot", ANYONE, channel)) for channel in said),
         *(Grant("write", topic("robot", ANYONE, channel)) for channel in ("receipt", "answer", "probe-result")),
         # Its own, as a robot does, and others: all of them train for every robot.
         Grant("read", topic("trainer", ANYONE, "state")),
-        *(Grant("write", cloud_metrics_topic(ANYONE, one)) for one in itself_and_workers),
-        *(
-            Grant("write", topic("trainer", one, channel))
-            for one in itself_and_workers
-            for channel in ("state", "metrics")
-        ),
+        Grant("write", cloud_metrics_topic(ANYONE, name)),
+        *(Grant("write", topic("trainer", name, channel)) for channel in ("state", "metrics")),
         # It reads what the trainer before it said, and goes on from there.
         Grant("read", exits[0]),
         *(Grant("write", one) for one in exits),

@@ -40,7 +40,7 @@ BOOT_BYTES, SEQUENCE_BYTES, TAG_BYTES, SIGNATURE_BYTES = 16, 8, 16, 64
 HEADER_BYTES = 2 + BOOT_BYTES + SEQUENCE_BYTES
 # Of a boot, in a list of those heard: nobody can choose one, and two that are alike are a chance of one in 2^64.
 NAMED_BYTES = 8
-# Three trainers of sixteen workers, and who speaks under a robot's own name.
+# Processes of all trainers that a robot hears, and who speaks under a robot's own name.
 MAX_NAMED, MAX_NAMED_OF_ROBOT = 64, 16
 LEAST_BYTES = HEADER_BYTES + 1 + TAG_BYTES
 # What sealing adds to a payload at most.

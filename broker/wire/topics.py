@@ -6,7 +6,6 @@
     reflexarc/1/trainer/<trainer>/state | metrics
     reflexarc/1/fleet/<fleet>/<place>/exit | piece/<number>
 
-A trainer's workers are trainers named <trainer>-0, <trainer>-1 and so on.
 The 1 is the protocol's version. AWS IoT Core allows seven slashes; these have six at most.
 """
 
@@ -40,9 +39,6 @@ AnyChannel: TypeAlias = Channel | TrainerChannel | FleetChannel
 
 PREFIX = "reflexarc/1"
 ANYONE = "+"
-
-# Processes that a trainer may be spread over. Access rules have no wildcard within a level, so they name each.
-MAX_WORKERS = 16
 
 # A name becomes a topic level, a folder and a client id, so it is kept to what all three allow.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -116,11 +112,6 @@ def matches(topic_filter: str, topic: str) -> bool:
     if wanted[-1] == "#":
         wanted, levels = wanted[:-1], levels[: len(wanted) - 1]
     return len(wanted) == len(levels) and all(one in (level, ANYONE) for one, level in zip(wanted, levels, strict=True))
-
-
-def worker_name(trainer: str, number: int) -> str:
-    """Return the name under which a trainer's worker speaks."""
-    return f"{trainer}-{number}"
 
 
 def check_name(name: str, what: str) -> None:

@@ -32,7 +32,7 @@ GONE_SECONDS = 60.0
 OBJECT_BYTES = 80_000_000
 # For processes to write everything down, at the end.
 END_SECONDS = 90.0
-# Of Ray's own: figures, usage and a page, which nobody asked for.
+# Of Ray's own: figures, usage and a page, which nobody asked for. By itself it lets its processes give way to all else.
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -40,6 +40,7 @@ QUIET = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_worker_niceness": "0",
 }
 
 log = logging.getLogger("cloud-trainer")

@@ -19,7 +19,6 @@ from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.start import SessionStart
 from cloud_trainer.session.still_learning import most_kept
-from cloud_trainer.shard import worker_folders
 from hierarchy.backbone import SMALL_IMAGE, Weights
 from hierarchy.cloud import CloudSegment, CloudTrainer, fastest_compute
 from hierarchy.learner import restore_weights
@@ -167,8 +166,11 @@ def begins_with(state: RobotState) -> str:
 
 
 def _checkpoint_in(run: Path, log: str) -> Path:
-    """Return the folder of a log's checkpoint in a trainer's run, whichever of its workers had it."""
-    places = [folder / "checkpoint" / log for folder in (run, *worker_folders(run))]
+    """Return the folder of a log's checkpoint in a trainer's run.
+
+    A run of before clusters may have been one of several processes, with a folder for each.
+    """
+    places = [folder / "checkpoint" / log for folder in (run, *sorted(run.glob("worker-*")))]
     # Beside a store in a database it has a name of its own.
     found = [file for place in places for file in (place / CHECKPOINT, *place.glob(f"*/{CHECKPOINT}")) if file.exists()]
     return max(found, key=lambda file: file.stat().st_mtime).parent if found else places[0]

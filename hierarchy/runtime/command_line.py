@@ -69,7 +69,9 @@ def start_log(speaker: str = "") -> None:
 # What former versions had, with what to do instead. "auto" asks for what is so without it, and is passed over.
 GONE = {
     "catch_up": "it went into --when-full: balanced sends the rarest classes first when the cloud is back, the others "
-    "the oldest"
+    "the oldest",
+    "workers": "`cloud-trainer cluster run` spreads robots over processes and machines (docs/scale.md); "
+    "`cloud-trainer run --weights` of such a run begins with its networks",
 }
 
 

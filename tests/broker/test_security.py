@@ -22,7 +22,7 @@ from broker.link.mqtt import MqttLink
 from broker.security.certificates import Signed, new_authority, new_client, new_server
 from broker.security.credentials import Credentials, load_credentials
 from broker.security.provision import provision
-from broker.wire.topics import ANYONE, MAX_WORKERS, cloud_metrics_topic, topic, worker_name
+from broker.wire.topics import ANYONE, cloud_metrics_topic, topic
 from tests.broker.secure_broker import TIMEOUT_S, SecureBroker, authority_in
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.slow]  # brokers of its own
@@ -120,14 +120,6 @@ def test_a_robot_and_its_trainer_understand_each_other(broker: SecureBroker, con
     trainer.publish(topic("robot", "r1", "receipt"), b"taken", qos=1)
     assert receive(robot).payload == b"taken"
     assert robot.receive(0) is None
-
-
-def test_a_worker_speaks_with_its_trainers_login(broker: SecureBroker, connect: Connect) -> None:
-    own = topic("trainer", worker_name("t1", MAX_WORKERS - 1), "state")
-    worker = connected(connect(broker.certificate_url, login(broker, "t1"), own=own))
-    worker.subscribe(own)
-    worker.publish(own, b"here", qos=1)
-    assert receive(worker) == Delivery(own, b"here", retained=False)
 
 
 def test_a_trainer_may_be_left_the_rights_to_some_robots(tmp_path: Path, connect: Connect) -> None:
@@ -308,9 +300,8 @@ def test_a_robot_cannot_write_receipts_nor_be_a_trainer(broker: SecureBroker, co
     r1.publish(topic("robot", "r1", "metrics"), b"the last that r1 says", qos=1)
     trainer = connected(connect(broker.certificate_url, login(broker, "t1")))
     trainer.publish(cloud_metrics_topic("r2", "t9"), b"under another trainer's name", qos=1)
-    for one in (cloud_metrics_topic("r2", "t1"), cloud_metrics_topic("r2", worker_name("t1", 3))):
-        trainer.publish(one, b"genuine", qos=1)
-        assert receive(r2) == Delivery(one, b"genuine", retained=False)
+    trainer.publish(cloud_metrics_topic("r2", "t1"), b"genuine", qos=1)
+    assert receive(r2) == Delivery(cloud_metrics_topic("r2", "t1"), b"genuine", retained=False)
     trainer.publish(topic("robot", "r2", "receipt"), b"genuine", qos=1)
     assert receive(r2).payload == b"genuine"
 

@@ -17,7 +17,6 @@ from hierarchy.runtime.command_line import with_config_file
     ("name", "value"),
     [
         *(("trainer", value) for value in ("", "two words", "a" * 65)),
-        *(("workers", value) for value in (0, 17)),
         *(("batch", value) for value in (1, 4097)),
         *(("learning_rate", value) for value in (0, 101, float("nan"))),
         *(("rehearse_from", value) for value in (-1, 10**8)),

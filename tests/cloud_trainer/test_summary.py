@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from broker.wire.messages import RobotMetrics, TrainerMetrics
-from cloud_trainer.summary import fleet_summary, join_summaries
+from cloud_trainer.summary import fleet_summary
 from hierarchy.continual import AccuracyRounds
 
 
@@ -72,19 +72,6 @@ def test_counts_add_up_and_shares_are_weighed_by_images() -> None:
     assert summary["jpeg_bytes_per_image"] is None
     assert summary["robots"]["r1"]["classes"] == ["cat", "dog"]
     assert summary["robots"]["r1"]["cloud_accuracy_by_class"] == {"cat": 1.0, "dog": 0.8}
-
-
-def test_summaries_of_workers_are_as_one_of_a_trainer_with_all_their_robots() -> None:
-    trainers = {"r1": trained("r1", images=300, cloud_accuracy=0.9), "r2": trained("r2", cloud_accuracy=0.5)}
-    robots = {"r1": reported(), "r2": reported(bytes_per_image=100.0)}
-    by_class: dict[str, dict[str, float]] = {"r1": {"cat": 1.0}, "r2": {}}
-    whole = fleet_summary(trainers, robots, CLASSES, by_class, ROUNDS, undecodable=5)
-    each = [
-        fleet_summary({name: trainers[name]}, robots, CLASSES, by_class, ROUNDS, undecodable)
-        for name, undecodable in (("r1", 3), ("r2", 2))
-    ]
-    nobody = fleet_summary({}, {}, {}, {}, {}, 0)
-    assert join_summaries([*each, nobody]) == whole
 
 
 def test_what_the_trainer_saw_itself_wins_over_what_a_robot_says() -> None:

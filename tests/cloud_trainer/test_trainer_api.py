@@ -153,8 +153,6 @@ def test_settings_that_cannot_work_are_said_before_anything_is_opened(tmp_path: 
         cloud.Trainer(brokr="mqtt://localhost")
     with pytest.raises(ConfigError, match="--page-host"):
         cloud.Trainer(page=8000, page_host="0.0.0.0", run_dir=str(tmp_path / "run"))
-    with pytest.raises(ConfigError, match="--workers"):
-        cloud.Trainer(workers=2)
     with pytest.raises(ConfigError, match="as a context manager"):
         cloud.Trainer(run_dir=str(tmp_path / "run")).wait(timeout=0)
     assert not (tmp_path / "run").exists()

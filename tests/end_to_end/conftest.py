@@ -23,7 +23,6 @@ from PIL import Image
 
 from broker.wire.codec import unpack
 from broker.wire.messages import Message
-from cloud_trainer.shard import worker_folder
 from tests.conftest import SEED  # a secret one, that nothing may tell
 from tests.warm_start import Process, WarmStart
 
@@ -53,10 +52,6 @@ class Program:
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def worker(self, number: int) -> Program:
-        """The same program, with the run of one of its workers."""
-        return Program(self._process, self._log, worker_folder(self.run_dir, number))
 
     @property
     def running(self) -> bool:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,18 @@ class Cluster:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def talk(self, robots: list[Talker], until: Callable[[], object], what: str) -> None:
+        """Let robots talk until a condition holds, as long as the program runs."""
+
+        def holds() -> object:
+            assert self.process.poll() is None, f"it ended before {what}:\n{self.printed}"
+            return until()
+
+        try:
+            talk(robots, holds, DEADLINE_S, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.printed}") from None
+
     def end(self) -> int:
         """Press Ctrl-C; return the exit status."""
         self.process.send_signal(signal.SIGINT)
@@ -102,26 +114,26 @@ def test_a_cluster_loses_nothing_whoever_is_killed(cluster: Cluster) -> None:
     first, second = (one.name for one in robots)
     for robot in robots:
         robot.send(3)
-    talk(robots, lambda: all(one.done for one in robots), DEADLINE_S, "both were trained on")
+    cluster.talk(robots, lambda: all(one.done for one in robots), "both were trained on")
     assert {actor_of(cluster, first), actor_of(cluster, second)} == {"clustered-0", "clustered-1"}, cluster.printed
 
     ingest = cluster.kill("clustered-ingest-0")
     for robot in robots:
         robot.send(5)
-    talk(robots, lambda: all(one.done for one in robots), DEADLINE_S, "a new ingest took them in")
+    cluster.talk(robots, lambda: all(one.done for one in robots), "a new ingest took them in")
     assert cluster.pid("clustered-ingest-0") != ingest
 
     for robot in robots:
         robot.send(20)
-    talk(robots, lambda: len(robots[0].receipted) > 12, DEADLINE_S, "some are in the log")
+    cluster.talk(robots, lambda: len(robots[0].receipted) > 12, "some are in the log")
     cluster.kill(actor_of(cluster, first))
-    talk(robots, lambda: all(one.done for one in robots), DEADLINE_S, "a new actor trained on the rest")
+    cluster.talk(robots, lambda: all(one.done for one in robots), "a new actor trained on the rest")
 
     # Another one claims a robot's log, as behind a partition: who has it in memory writes nothing more of it.
     with closing(open_again(cluster.store)) as store:
         epoch = store.claim(second, "somebody else")
         robots[1].send(1)
-        talk(robots, lambda: all(one.done for one in robots), DEADLINE_S, "its actor claimed the log anew")
+        cluster.talk(robots, lambda: all(one.done for one in robots), "its actor claimed the log anew")
         assert store.claim(second, "somebody else") > epoch + 1
     assert f"drops robot {second}" in cluster.printed
 
@@ -129,7 +141,7 @@ def test_a_cluster_loses_nothing_whoever_is_killed(cluster: Cluster) -> None:
     move = ["cluster", "move", first, other[before], "--store", cluster.store]
     subprocess.run([sys.executable, "-m", "cloud_trainer", *move], cwd=ROOT, check=True, capture_output=True)
     robots[0].send(4)
-    talk(robots, lambda: all(one.done for one in robots), DEADLINE_S, "the other actor went on")
+    cluster.talk(robots, lambda: all(one.done for one in robots), "the other actor went on")
     with closing(Board(cluster.store)) as board:
         assert first in board.held(other[before])
 

@@ -7,7 +7,6 @@ import pytest
 from broker.security.access import Grant, acl_with, acl_without, grants, role_in_acl
 from broker.wire.topics import (
     ANYONE,
-    MAX_WORKERS,
     PREFIX,
     Channel,
     FleetChannel,
@@ -50,10 +49,9 @@ def test_a_robot_writes_only_its_own_and_reads_no_other_robot() -> None:
 
 def test_a_trainer_writes_what_is_for_robots_and_its_own() -> None:
     written = {grant.topic for grant in grants("trainer", "t1") if grant.right == "write"}
-    names = ["t1", *(f"t1-{number}" for number in range(MAX_WORKERS))]
-    its_own = {f"{PREFIX}/trainer/{name}/{channel}" for name in names for channel in ("state", "metrics")}
+    its_own = {f"{PREFIX}/trainer/t1/{channel}" for channel in ("state", "metrics")}
     for_robots = {f"{PREFIX}/robot/+/{channel}" for channel in ("receipt", "answer", "probe-result")}
-    for_robots |= {f"{PREFIX}/robot/+/cloud-metrics/{name}" for name in names}
+    for_robots |= {f"{PREFIX}/robot/+/cloud-metrics/t1"}
     assert written == its_own | for_robots | {f"{PREFIX}/fleet/+/+/{channel}" for channel in ("exit", "piece/+")}
 
 
@@ -72,7 +70,7 @@ def test_what_is_for_a_fleet_is_read_by_robots_and_written_by_trainers() -> None
 def test_a_robots_metrics_are_for_that_robot_and_name_who_says_them() -> None:
     assert Grant("read", cloud_metrics_topic("r1", ANYONE)) in grants("robot", "r1")
     names = {trainer_of(one.topic) for one in grants("trainer", "t1") if "/cloud-metrics/" in one.topic}
-    assert names == {"t1", *(f"t1-{number}" for number in range(MAX_WORKERS))}
+    assert names == {"t1"}
 
 
 def test_nobody_but_the_robot_says_what_it_sees() -> None:

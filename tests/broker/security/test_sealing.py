@@ -306,14 +306,14 @@ def test_a_full_message_fits_every_bound() -> None:
     assert len(signed) - 1 <= MOST_ADDED_BYTES
 
 
-def test_sixteen_workers_are_all_named() -> None:
+def test_sixteen_trainers_are_all_named() -> None:
     one = robot()
-    workers = [trainer() for _ in range(16)]
-    for number, worker in enumerate(workers):
+    trainers = [trainer() for _ in range(16)]
+    for number, other in enumerate(trainers):
         place = topic("trainer", f"t-{number}", "state")
-        one.open(place, worker.seal(place, b"online"))
+        one.open(place, other.seal(place, b"online"))
     sealed = one.seal(STATE, b"here")
-    assert all(worker.open(STATE, sealed).fresh for worker in workers)
+    assert all(other.open(STATE, sealed).fresh for other in trainers)
 
 
 def test_who_was_heard_long_ago_is_named_no_more() -> None:

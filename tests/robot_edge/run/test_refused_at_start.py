@@ -11,8 +11,6 @@ from typing import Any, NoReturn
 import pytest
 
 from broker.errors import ConfigError, CutError, MachineError, ReflexarcError, StorageError, exit_status
-from cloud_trainer import workers
-from cloud_trainer.config import TrainerConfig
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.planning import planner
 from robot_edge.planning.config import PlanConfig
@@ -22,12 +20,10 @@ from robot_edge.run.source_files import SourceFiles
 from robot_edge.run.start import prepare
 from robot_edge.sources.pushed import PushedCamera
 
-CLOUD = TrainerConfig(workers=2)
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "run folder": lambda folder: RunFolder(folder, {}),
     "identity": lambda folder: run_identity(folder, "none"),
     "source files": lambda folder: SourceFiles(marks={"a": "1"}, numbers={"a": 0}).write(folder),
-    "workers": lambda folder: workers._make_folders(CLOUD, folder, workers.worker_configs(CLOUD, folder)),
     "plan": lambda folder: planner._write(PlanConfig.from_flags(source="sim:", out=str(folder / "plan.toml")), {}),
 }
 
