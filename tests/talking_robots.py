@@ -77,6 +77,10 @@ class Talker:
         its = self.metrics
         return not self.waiting and its is not None and its.messages_trained == len(self.receipted)
 
+    def come_back(self) -> None:
+        """Say that it is there."""
+        self._say("state", pack(self.state))
+
     def go(self) -> None:
         """Say that it has gone."""
         self._say("state", pack(replace(self.state, online=False)))

@@ -20,6 +20,7 @@ from broker.link.connect import connect
 from broker.program.threads import LoudThread
 from broker.security.credentials import payload_keys_for
 from broker.security.tls import credentials_for
+from cloud_trainer.checkpoints import checkpoint_place
 from cloud_trainer.cluster.board import Board, Said
 from cloud_trainer.cluster.config import ClusterConfig
 from cloud_trainer.cluster.ingest import here
@@ -64,8 +65,8 @@ class Held:
 class TrainingActor:
     """One of the processes. ``run`` is its loop; all but ``beat`` belongs to that thread."""
 
-    def __init__(self, config: ClusterConfig, number: int, run_dir: Path, checkpoints: Path) -> None:
-        """Connect to broker and store. checkpoints: folder with one for each log. Raises ConfigError, StorageError."""
+    def __init__(self, config: ClusterConfig, number: int, run_dir: Path) -> None:
+        """Connect to broker and store. Raises ConfigError and StorageError."""
         self.name = f"{config.trainer}-{number}"
         self.replaced = False  # another process has this one's name by now
         self._config = config
@@ -86,8 +87,9 @@ class TrainingActor:
             self._fleet = Fleet(
                 plain,
                 self._store,
-                checkpoints,
+                run_dir,
                 device,
+                checkpoint_place(config.checkpoints or run_dir),
                 room=lambda settings, batch, where: PagedRoom(settings, batch, where, self._make_room),
             )
             self.training = Training(plain, link, folder, self._fleet, self._boot)
@@ -138,7 +140,7 @@ class TrainingActor:
                 ending.wait(LOOK_SECONDS)
         except Superseded as error:
             log.warning("%s", error)
-            self._drop_lost()
+            self._drop([name for name in self._held if name not in self._board.held(self.name)])
         except StorageError as error:  # what was not committed comes once more
             log.warning("actor %s waits: %s", self.name, error)
             self._drop_torn()
@@ -148,6 +150,8 @@ class TrainingActor:
         """Look at what is new, and say what is, as far as that is due. Raises StorageError and Superseded."""
         self._link.receive(0.0)  # raises what is wrong with the link
         self.training.exits.listen()
+        if lost := [name for name in self._held if self._fleet.trainings[name].lost]:
+            self._drop(lost)
         self._take_prepared()
         now = time.monotonic()
         if now >= self._next_look:
@@ -176,6 +180,8 @@ class TrainingActor:
             if self._hold(one, now):
                 del self._due[one]
                 break  # the others wait for their turns: each takes half a second
+            if not self._board.is_of(one, self.name):
+                del self._due[one]
 
     def _watch(self, logs: dict[str, int]) -> None:
         until = time.monotonic() + WATCH_SECONDS
@@ -204,7 +210,6 @@ class TrainingActor:
         if not self._board.hold(name, self.name, self._boot):
             self._retry_at[name] = now + RETRY_SECONDS
             return False
-        self._store.claim(name, f"{self.name}/{self._boot}")
         try:
             self._fleet.take_up(name)
         except ConfigError as error:
@@ -231,6 +236,9 @@ class TrainingActor:
         training.finish_event()
         if not training.save():
             return False
+        if training.lost:
+            self._drop([name])
+            return True
         self._report()
         saved_at = training.saved.cursor if training.session else training.cursor
         self._saved_at[name] = saved_at
@@ -245,16 +253,19 @@ class TrainingActor:
         self._fleet.drop(name)
         self._store.claims.pop(name, None)
 
-    def _drop_lost(self) -> None:
-        """Drop what others train on by now: nothing of it is written."""
+    def _drop(self, names: list[str]) -> None:
+        """Drop logs that another process has claimed: nothing of them is written.
+
+        What is still its own is claimed anew. Where another process has this one's name, this one ends.
+        """
         if not self._board.beat(self.name, self._boot):
             self.replaced = True
             log.warning("actor %s: another process has its name: this one ends", self.name)
             return
-        own = self._board.held(self.name)
-        for name in [name for name in self._held if name not in own] or list(self._held):
+        for name in names:
             log.warning("actor %s drops %s", self.name, title(name))
             self._forget(name)
+            self._due[name] = None
 
     def _drop_torn(self) -> None:
         """Drop what is in the middle of an event: it goes on from its checkpoint."""

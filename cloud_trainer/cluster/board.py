@@ -261,6 +261,10 @@ class Board:
         """Take a log's network into memory; False where it is another's by now, or that one has not let go of it."""
         return bool(self._ask(HOLD, *(actor, log, actor, actor, boot, actor, DEAD_SECONDS)))
 
+    def is_of(self, log: str, actor: str) -> bool:
+        """Whether a log is an actor's."""
+        return bool(self._ask("SELECT 1 FROM cluster_logs WHERE name = %s AND actor = %s", log, actor))
+
     def let_go(self, log: str, actor: str, boot: str, saved_at: int) -> None:
         """Let a log's network rest behind a checkpoint."""
         self._ask(LET_GO, *(saved_at, log, actor, actor, boot))

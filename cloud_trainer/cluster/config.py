@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from broker.errors import ConfigError
-from cloud_trainer.config import TrainerConfig
-from cloud_trainer.store.opening import SCHEMES, store_place
+from cloud_trainer.config import SCHEMES, TrainerConfig
+from cloud_trainer.store.opening import store_place
 from hierarchy.runtime.command_line import check_range
 
 
@@ -14,12 +14,6 @@ from hierarchy.runtime.command_line import check_range
 class ClusterConfig(TrainerConfig):
     """Settings of `cloud-trainer cluster run`: those of `cloud-trainer run`, and what is spread out."""
 
-    store: str = ""
-    """URL of the PostgreSQL database with the log, postgresql://USER@HOST/DATABASE. The password is read from
-    ~/.pgpass or PGPASSWORD."""
-    checkpoints: str = ""
-    """Folder, or URL of fsspec, that all machines reach: s3://BUCKET/PREFIX, file:///mnt/shared. Default:
-    RUN_DIR/checkpoint, for one machine."""
     actors: int = 0
     """Processes that train; 0 for one for each core of the cluster, or for each GPU. Robots are shared out among them,
     and move where there are more or fewer of them."""

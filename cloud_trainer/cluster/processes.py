@@ -72,9 +72,9 @@ class IngestProcess(Process):
 class ActorProcess(Process):
     """An actor."""
 
-    def __init__(self, settings: dict[str, Any], number: int, run_dir: Path, checkpoints: Path) -> None:
+    def __init__(self, settings: dict[str, Any], number: int, run_dir: Path) -> None:
         start_log(f"actor {number}")
         prepare_pytorch()
         from cloud_trainer.cluster.actor import TrainingActor
 
-        super().__init__(TrainingActor(ClusterConfig(**settings), number, run_dir, checkpoints), f"actor {number}")
+        super().__init__(TrainingActor(ClusterConfig(**settings), number, run_dir), f"actor {number}")

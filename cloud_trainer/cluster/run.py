@@ -61,7 +61,6 @@ class Cluster:
             raise ConfigError(f"another `cloud-trainer cluster run` uses {config.store}: end that first")
         connect_ray(config)
         self._former = [one.name for one in self._board.members()]
-        checkpoints = Path(config.checkpoints or run_dir / "checkpoint")
         given = asdict(config)
         given["page"] = config.page
         self.ingest = {
@@ -69,9 +68,7 @@ class Cluster:
             for number in range(config.ingest)
         }
         self.actors = {
-            f"{config.trainer}-{number}": _start(
-                processes.ActorProcess, 1, given, number, run_dir, checkpoints, gpus=_gpus()
-            )
+            f"{config.trainer}-{number}": _start(processes.ActorProcess, 1, given, number, run_dir, gpus=_gpus())
             for number in range(config.actors or default_actors())
         }
         self._shared: tuple[str, ...] = ()

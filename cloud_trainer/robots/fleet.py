@@ -76,6 +76,7 @@ class Fleet:
         self.room = (room or NetworkRoom)(config, settings.batch, device)
         self.batches = KeptBatches()
         self._config = config
+        self._is_one_of_many = room is not None
         self._workplace = Workplace(
             config=config,
             settings=settings,
@@ -163,6 +164,7 @@ class Fleet:
         entered = {name: belongs_to(its) for name, its in entries.items()}
         newest = [one[1] for one in entered.values() if one and one[0] == log]
         if not names:
+            self.store.claim(log, self._owner)
             self._training(log)
             return
         intake = self._resume_log(log, newest[-1] if newest else entered_state(self.store.states(log)[-1]))
@@ -244,6 +246,8 @@ class Fleet:
         try:
             return enter(self._training(log), self._intake(log, robot.state.split), store)
         except Superseded as error:
+            if self._is_one_of_many:
+                raise
             robot.refuse(str(error))
             return 0
 

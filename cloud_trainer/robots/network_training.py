@@ -45,8 +45,8 @@ class NetworkTraining:
     session began with. standings: by robot, replaced as a whole. stored: batches in the log, by robot, which the thread
     counts that stores them. trained: those that the session has come to. stuck: why the log cannot be trained on any
     further, until this trainer is started again. too_costly: it is stuck as this trainer has no room for the network.
-    So another one may begin. rests: no robot belongs to it any more, so its network is on the disk alone. saved: the
-    last checkpoint.
+    So another one may begin. lost: it is stuck as another process trains on the log. rests: no robot belongs to it any
+    more, so its network is on the disk alone. saved: the last checkpoint.
     """
 
     def __init__(self, log: str, workplace: Workplace) -> None:
@@ -59,6 +59,7 @@ class NetworkTraining:
         self.stuck = ""
         self.too_costly = False
         self.rests = False
+        self.lost = False
         self.saved = SavedNetwork(log, workplace.place, workplace.store, workplace.disk)
         self._workplace = workplace
         self._store = workplace.store
@@ -223,6 +224,7 @@ class NetworkTraining:
     def _lose(self, error: Superseded) -> None:
         """Train on the log no more, as another process does."""
         log.warning("%s", error)
+        self.lost = True
         self._get_stuck(error)
         self._workplace.room.give_up(self.log)
 
