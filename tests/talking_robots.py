@@ -28,6 +28,7 @@ class Talker:
         self.receipted: set[int] = set()
         self.metrics: TrainerMetrics | None = None
         self.receipt_seconds: list[float] = []
+        self.trained_before = 0  # in a former process of the robot
         self._sent_at: dict[int, float] = {}
         self._resent: set[int] = set()
         self._said_at = 0.0
@@ -38,7 +39,7 @@ class Talker:
     def send(self, count: int, *, size: int = 4) -> None:
         """Send so many messages more."""
         first = len(self.receipted) + len(self.waiting)
-        for batch in batches(count, first=first, size=size, boot=self.boot):
+        for batch in batches(count, first=first, size=size, boot=self.boot, split=self.state.split):
             self.waiting[batch.sequence] = pack(batch)
 
     def turn(self) -> None:
@@ -75,7 +76,9 @@ class Talker:
     def done(self) -> bool:
         """Whether all that it has sent was trained on, as far as it was told."""
         its = self.metrics
-        return not self.waiting and its is not None and its.messages_trained == len(self.receipted)
+        return (
+            not self.waiting and its is not None and its.messages_trained == self.trained_before + len(self.receipted)
+        )
 
     def come_back(self) -> None:
         """Say that it is there."""
