@@ -332,6 +332,8 @@ class TrainingActor:
 
     def _go_on(self, robot: Robot, said: Said) -> None:
         """Have a robot's state entered, or its network prepared, or answer that it is."""
+        for name in robot.wants_back:
+            self._take_out(robot, name)
         if robot.state != said.state:
             self._answer(said, robot, refused=LATE)
         elif robot.refused or robot.waits or robot.entered == robot.state:
@@ -350,6 +352,11 @@ class TrainingActor:
             if robot and said:
                 robot.note(prepared)
                 self._go_on(robot, said)
+        while self.training.verdicts:
+            verdict = self.training.verdicts.popleft()
+            robot = self._fleet.robots.get(verdict.robot)
+            if robot and verdict.log in robot.joined:
+                self._take_out(robot, verdict.log, verdict.why)
         while self.training.reports:
             name, problem = self.training.reports.popleft()
             log.warning("robot %s: %s", name, problem)
@@ -362,6 +369,17 @@ class TrainingActor:
             robot.training.note_grown(event)
             held = self._held[robot.training.log]
             held.newest = max(held.newest, event)
+
+    def _take_out(self, robot: Robot, name: str, why: str = "") -> None:
+        """Enter that what a robot shared is taken out of a log. why: where it did not ask for it."""
+        with robot.entering():
+            event = robot.take_out(name, self._store, why)
+            self._board.wake([name])  # another actor may have it
+            self._store.commit()
+        if held := self._held.get(name):
+            held.newest = max(held.newest, event)
+            self._fleet.trainings[name].note_grown(event)
+        log.warning("robot %s: its samples are taken out of %s: %s", robot.name, title(name), why or "it asked for it")
 
     def _answer(self, said: Said, robot: Robot, refused: str = "") -> None:
         self._said.pop(said.robot, None)

@@ -13,7 +13,7 @@ from cloud_trainer.cluster.board import Board, News
 from cloud_trainer.cluster.reports import Report
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.logs import is_shared, log_of
-from cloud_trainer.robots.entry import Preparation, why_apart
+from cloud_trainer.robots.entry import Preparation, Verdict, why_apart
 from cloud_trainer.robots.intake import Intake
 from cloud_trainer.robots.robot import Robot
 from cloud_trainer.robots.standing import Standing
@@ -173,6 +173,7 @@ class ClusterSide:
         self.fleet = RemoteRobots(config, board, store)
         self._number = number
         self.reports: deque[tuple[str, str]] = deque()
+        self.verdicts: deque[Verdict] = deque()  # actors act on theirs themselves
         self._board = board
         self._prepared: deque[Preparation] = deque()
         self._asked: dict[str, RobotState] = {}
