@@ -63,7 +63,7 @@ class TrainerNode:
         self._outgoing = Outgoing(state, config.trainer, link, self._others, self._robots)
         self._incoming = Incoming(config, link, folder.path, store, training, self._others, self._outgoing)
         self._page_model = page_model
-        self._rows = Rows(folder.path)
+        self._rows = Rows(folder.path, training.exits.newest)
         self._notice = Notice(logger)
         self._bytes_used = 0
         self._next_post = self._next_metrics = self._next_report = 0.0

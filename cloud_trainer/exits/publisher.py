@@ -107,6 +107,12 @@ class ExitPublisher:
         for place in unopened:
             place.mailbox = self._link.mailbox(exit_topic(place.fleet, place.name))
 
+    def newest(self, fleet: str, front: str) -> FleetExit | None:
+        """Return the newest exit of a fleet's front that lies at the broker, for people; None where none does."""
+        with self._lock:
+            there = [one.newest for one in self._places.values() if (one.fleet, one.front) == (fleet, front)]
+        return max((one for one in there if one), key=lambda one: one.version, default=None)
+
     def turn(self, sessions: Iterable[tuple[Session, bool]], reported: Callable[[str], int]) -> bool:
         """Take a slice at an exit that is due; whether there is more to do at once.
 

@@ -42,7 +42,7 @@ ROBOT_COLUMNS = [
     "waiting",
     "checkpoint",
 ]
-FLEET_COLUMNS = ["fleet", "front", "robots", "images", "classes", "cloud accuracy"]
+FLEET_COLUMNS = ["fleet", "front", "robots", "images", "classes", "cloud accuracy", "exit", "exit accuracy"]
 # Robots of a fleet that its row names.
 LISTED_ROBOTS = 12
 REFRESH_SECONDS = 1.0
@@ -203,6 +203,8 @@ def _shared_cells(half: SharedHalf, state: FleetState) -> tuple[str, ...]:
         number(half.images),
         number(half.classes),
         percent(half.accuracy),
+        f"version {half.exit_version}" if half.exit_version else "-",
+        percent(half.exit_accuracy),
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.wire.messages import AWAY_SECONDS, TrainerMetrics
+from broker.wire.messages import AWAY_SECONDS, FleetExit, TrainerMetrics
 from cloud_trainer.checkpoints import CHECKPOINTS, CheckpointFile, CheckpointFolder
 from cloud_trainer.logs import AT
 from cloud_trainer.robots.robot import Rejection, Robot
@@ -19,6 +19,7 @@ class SharedHalf:
     """A half that robots of a fleet share.
 
     front: what tells it from others of the fleet. accuracy: on all held-out frames of theirs; None where not known.
+    exit_version, exit_accuracy: of the newest exit that its robots are sent, 0 for none.
     """
 
     fleet: str
@@ -27,6 +28,8 @@ class SharedHalf:
     images: int
     classes: int
     accuracy: float | None
+    exit_version: int = 0
+    exit_accuracy: float | None = None
 
     @property
     def log(self) -> tuple[str, str]:
@@ -111,7 +114,11 @@ class PageModel:
 class Rows:
     """Makes rows of robots, and keeps what they are made of over time: curves, and which checkpoint was looked at."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(
+        self, run: Path, newest_exit: Callable[[str, str], FleetExit | None] = lambda _fleet, _front: None
+    ) -> None:
+        """newest_exit: of a fleet and front."""
+        self._newest_exit = newest_exit
         self._checkpoints = CheckpointFolder(run)
         self._histories: dict[str, History] = {}
         self._saved: dict[str, tuple[int, CheckpointFile | None]] = {}
@@ -153,11 +160,27 @@ class Rows:
             doubt=robot.doubt,
             by_class=standing.by_class if standing else {},
             confusion=standing.confusion if standing else {},
-            shared=_shared(robot.training.log, figures),
+            shared=self._shared(robot.training.log, figures),
             apart=robot.apart,
             checkpoint=self._checkpoint(robot.training.log, robot.training.saved_at),
             rejections=tuple(robot.rejections),
             history=history.points(),
+        )
+
+    def _shared(self, log: str, figures: TrainerMetrics | None) -> SharedHalf | None:
+        if figures is None or not figures.fleet:
+            return None
+        front = log.partition(AT)[2]
+        newest = self._newest_exit(figures.fleet, front)
+        return SharedHalf(
+            fleet=figures.fleet,
+            front=front,
+            robots=figures.fleet_robots,
+            images=figures.fleet_images,
+            classes=figures.fleet_classes,
+            accuracy=figures.fleet_accuracy,
+            exit_version=newest.version if newest else 0,
+            exit_accuracy=newest.accuracy if newest else None,
         )
 
     def _checkpoint(self, log: str, cursor: int) -> CheckpointFile | None:
@@ -170,19 +193,6 @@ class Rows:
                 found = None
             self._saved[log] = cursor, found
         return self._saved[log][1]
-
-
-def _shared(log: str, figures: TrainerMetrics | None) -> SharedHalf | None:
-    if figures is None or not figures.fleet:
-        return None
-    return SharedHalf(
-        fleet=figures.fleet,
-        front=log.partition(AT)[2],
-        robots=figures.fleet_robots,
-        images=figures.fleet_images,
-        classes=figures.fleet_classes,
-        accuracy=figures.fleet_accuracy,
-    )
 
 
 def ago(when: float, now: float | None = None) -> str:

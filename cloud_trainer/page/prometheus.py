@@ -55,6 +55,8 @@ SHARED_METRICS: list[tuple[str, str, Callable[[SharedHalf], float | None]]] = [
     ("fleet_images", "Images that the shared half has learned from.", lambda half: half.images),
     ("fleet_classes", "Classes that the shared half knows.", lambda half: half.classes),
     ("fleet_accuracy", "Share of all robots' held-out frames that the half names.", lambda half: half.accuracy),
+    ("fleet_exit_version", "The newest exit that its robots are sent.", lambda half: half.exit_version or None),
+    ("fleet_exit_accuracy", "Share of held-out frames that this exit names.", lambda half: half.exit_accuracy),
 ]
 
 

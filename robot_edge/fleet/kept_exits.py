@@ -44,8 +44,9 @@ LAYOUT = Layout(kind=Choices, migrations=())
 class KeptExits:
     """The files of one run. A disk that takes nothing is said, and the robot goes on with what it has in memory."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self._path = folder.path / FLEET
+    def __init__(self, folder: RunFolder, former: Path | None = None) -> None:
+        """former: folder of the run that this one goes on from, whose choices count until there are others."""
+        self._path, self._former = folder.path / FLEET, former
         self._disk = folder.disk
 
     def whole(self) -> Fetching | None:
@@ -90,6 +91,8 @@ class KeptExits:
     def choices(self, run: str) -> Choices:
         """Return what was chosen, and which classes changed. run: the one that goes on here. Raises ConfigError."""
         path = self._path / CHOICES
+        if self._former and not path.exists():
+            path = self._former / FLEET / CHOICES
         try:
             kept = LAYOUT.read(path) if path.exists() else Choices("fleet", run, ClassChanges())
         except (OSError, ValueError, KeyError) as error:

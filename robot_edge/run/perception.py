@@ -14,7 +14,7 @@ from broker.wire.messages import RobotState
 from broker.wire.quantize import dequantize
 from hierarchy.edge import EdgeTrainer, crossing_encoder
 from hierarchy.encoding import joined
-from hierarchy.runtime.run_folder import RunFolder
+from hierarchy.runtime.run_folder import RunFolder, former_settings
 from robot_edge.fleet.exits import FleetExits, HeldOutSays
 from robot_edge.fleet.fetching import Place
 from robot_edge.fleet.kept_exits import KeptExits
@@ -111,10 +111,13 @@ class Perception:
         )
 
 
-def fleet_exits(link: Link, folder: RunFolder, trainer: EdgeTrainer, state: RobotState) -> FleetExits | None:
+def fleet_exits(
+    link: Link, folder: RunFolder, config: RobotConfig, trainer: EdgeTrainer, state: RobotState
+) -> FleetExits | None:
     """Return the exits that a robot's fleet makes for it; None where it has none, or where none would fit.
 
-    Raises ConfigError.
+    A run that begins with the weights of another one of the same fleet takes over which exits answer, and what was
+    forgotten there. Raises ConfigError.
     """
     if not (state.fleet and state.front):
         return None
@@ -129,7 +132,9 @@ def fleet_exits(link: Link, folder: RunFolder, trainer: EdgeTrainer, state: Robo
         on=trainer.segment.exit_at,
         features=encoder.features,
     )
-    return FleetExits(link, place, KeptExits(folder), encode=encoder.encode, run=state.run)
+    former = config.network.former_run
+    stays = former is not None and (former_settings(former) or {}).get("fleet") == state.fleet
+    return FleetExits(link, place, KeptExits(folder, former if stays else None), encode=encoder.encode, run=state.run)
 
 
 def perceive(

@@ -103,7 +103,7 @@ def assemble(
         log.info("looks at %s of each frame", framing.region)
     viewfinder = Viewfinder(framing, partial(keep_look, folder, config.network))
     seen = Framed(source, framing.input)
-    fleet = fleet_exits(link, folder, trainer, uplink.state) if config.is_live else None
+    fleet = fleet_exits(link, folder, config, trainer, uplink.state) if config.is_live else None
     if fleet:
         for one in edits_after(outbox, 0):  # it may be here for the first time
             fleet.apply(one)

@@ -19,7 +19,7 @@ ROW = RobotRow(
 )
 LABELS = r'\{(robot|fleet)="[A-Za-z0-9_-]+"(,[a-z]+="[A-Za-z0-9_-]+")*\}'
 LINE = re.compile(rf"reflexarc_[a-z_]+({LABELS})? -?[0-9.e+-]+")
-SHARED = SharedHalf(fleet="lab", front="f" * 16, robots=2, images=900, classes=3, accuracy=0.75)
+SHARED = SharedHalf(fleet="lab", front="f" * 16, robots=2, images=900, classes=3, accuracy=0.75, exit_version=4)
 
 
 def test_every_line_is_one_that_prometheus_reads() -> None:
@@ -49,6 +49,12 @@ def test_robots_of_a_fleet_are_found_by_it_and_their_half_is_there_once() -> Non
     text = exposition(FleetState(robots=rows))
     half = f'{{fleet="lab",front="{SHARED.front}"}}'
     assert f'reflexarc_robot_images{{robot="r1"}} 640\nreflexarc_robot_images{{robot="r2",{half[1:]} 640' in text
-    for name, value in {"robots": "2", "images": "900", "classes": "3", "accuracy": "0.75"}.items():
+    for name, value in {
+        "robots": "2",
+        "images": "900",
+        "classes": "3",
+        "accuracy": "0.75",
+        "exit_version": "4",
+    }.items():
         assert text.count(f"reflexarc_fleet_{name}{half} {value}\n") == 1
     assert "fleet" not in exposition(FleetState(robots=(ROW,)))

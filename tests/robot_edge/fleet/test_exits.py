@@ -42,13 +42,13 @@ class World:
         self.folder: RunFolder | None = None
         self.robot = self.start()
 
-    def start(self, place: Place = PLACE, run: str = RUN) -> FleetExits:
+    def start(self, place: Place = PLACE, run: str = RUN, former: Path | None = None) -> FleetExits:
         """Start the robot, in place of the one before."""
         if self.link and self.folder:
             self.link.close()
             self.folder.close()
         self.link, self.folder = MemoryLink(self.broker), RunFolder(self.path, {"robot": "r1"})
-        kept = KeptExits(self.folder)
+        kept = KeptExits(self.folder, former)
         self.robot = FleetExits(self.link, place, kept, encode=encode, run=run, clock=lambda: self.now)
         return self.robot
 
@@ -289,6 +289,24 @@ def test_what_was_forgotten_here_stays_so_over_restarts_and_versions_until_one_h
     world.publish(rows_of(NAMES), 10)
     world.adopt()
     assert named(world.robot, 2) == "class 2", "somebody has taught it again since"
+
+
+def test_a_run_with_the_weights_of_another_takes_over_what_was_chosen_there(world: World, tmp_path: Path) -> None:
+    world.publish(rows_of(NAMES))
+    world.adopt()
+    world.robot.use("own")
+    world.robot.apply(edit(1))
+    former, world.path = world.path, tmp_path / "next"
+    world.start(run="e" * 16, former=former)
+    assert world.adopt().startswith("own exit alone, as was asked for")
+    world.robot.use("fleet")
+    world.adopt()
+    assert (named(world.robot, 1), named(world.robot, 2)) == ("class 1", ""), "forgotten there is forgotten here"
+    world.robot.apply(edit(1, name="class 1"))
+    world.robot.call_anew(())
+    assert named(world.robot, 1) == "", "edits of this run count from 1"
+    world.start(run="e" * 16, former=former)
+    assert "own exit alone" not in world.adopt(), "what is chosen here counts from then on"
 
 
 def test_a_class_is_called_as_it_is_here(world: World) -> None:
