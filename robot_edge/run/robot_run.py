@@ -125,7 +125,6 @@ def assemble(
             viewfinder=viewfinder,
             fleet=fleet,
         )
-    shares = uplink.state.front and uplink.state.share == "yes"
     commands = Commands(
         teaching=state.teaching,
         source=source,
@@ -135,7 +134,7 @@ def assemble(
         edits=lambda: outbox.edits,
         look=viewfinder.look if state.teaching else None,
         use=fleet.use if fleet else None,
-        fleet_classes=(lambda: fleet.classes if fleet else ()) if shares else None,
+        fleet_classes=partial(_fleet_classes, uplink, fleet),
         check_name=uplink.names.check,
     )
     talk = Talk(
@@ -176,6 +175,14 @@ def assemble(
         perception=perceive(link, config, trainer, uplink, state.teaching, fleet) if state.teaching else None,
         lessons=lessons,
     )
+
+
+def _fleet_classes(uplink: Uplink, fleet: FleetExits | None) -> tuple[str, ...] | None:
+    """Return the classes of the fleet's exit that is here; None where the robot shares nothing, as far as it knows."""
+    state, said = uplink.state, uplink.cloud_metrics
+    if not state.front or state.share != "yes" or (said and said.apart and not said.fleet):
+        return None
+    return fleet.classes if fleet else ()
 
 
 def _learners(

@@ -45,7 +45,7 @@ class Commands:
     edits: Callable[[], int]
     look: Callable[[Region], Region] | None = None
     use: Callable[[Literal["own", "fleet"]], str] | None = None
-    fleet_classes: Callable[[], tuple[str, ...]] | None = None
+    fleet_classes: Callable[[], tuple[str, ...] | None] = lambda: None
     check_name: Callable[[str], object] = check_class_name
     _asked: dict[int, list[str]] = field(default_factory=dict)  # who asked for a lesson, by its number
 
@@ -93,11 +93,12 @@ class Commands:
                 self._must_know(name)
                 return self._forget(command, name)
             case "forget-everywhere":
-                if self.fleet_classes is None:
+                others = self.fleet_classes()
+                if others is None:
                     raise ConfigError(
-                        "this robot shares what it knows with no fleet: forget the class without --everywhere"
+                        "this robot shares what it knows with no fleet now: forget the class without --everywhere"
                     )
-                self._must_know(name, self.fleet_classes())
+                self._must_know(name, others)
                 return self._forget(command, name, everywhere=True)
             case "pause":
                 self.source.pause()
