@@ -39,7 +39,7 @@ from cloud_trainer.store.postgres_tables import (
 # Of what a process that receipts messages may enter, too: that a robot goes on with a network that is there.
 UNFENCED = ("rejoin", "join")
 
-LOCK = "SELECT epoch, pg_current_xact_id()::text FROM logs WHERE name = %s FOR UPDATE"
+LOCK = "SELECT epoch FROM logs WHERE name = %s FOR UPDATE"
 INSERT_MESSAGE = """
 INSERT INTO events (log, robot, kind, boot, sequence, payload)
 SELECT %s, %s, %s, %s, %s::bigint, %s WHERE NOT EXISTS (
@@ -47,7 +47,7 @@ SELECT %s, %s, %s, %s, %s::bigint, %s WHERE NOT EXISTS (
 )
 ON CONFLICT (robot, boot, sequence) WHERE sequence IS NOT NULL DO NOTHING RETURNING id
 """
-LOCK_ALL = "SELECT name, epoch, pg_current_xact_id()::text FROM logs WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
+LOCK_ALL = "SELECT name, epoch FROM logs WHERE name = ANY(%s) ORDER BY name FOR UPDATE"
 ENTERED = """
 SELECT log, robot FROM entered JOIN unnest(%s::text[], %s::text[]) AS asked (log, robot) USING (log, robot)
 """
@@ -70,6 +70,10 @@ FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS done (log, added, newest)
 """
 # Columns of no message.
 NONE: list[object] = [[], [], [], [], [], []]
+IS_THERE = """
+SELECT 1 FROM events WHERE id = %s AND log = %s AND robot = %s AND kind = %s
+AND boot IS NOT DISTINCT FROM %s AND sequence IS NOT DISTINCT FROM %s::bigint
+"""
 # Events by what they say, with their ids.
 Appended = dict[tuple[str, Kind, bytes, str], int]
 
@@ -78,15 +82,15 @@ Appended = dict[tuple[str, Kind, bytes, str], int]
 class Transaction:
     """What has been done since the last commit.
 
-    id: the server's. epochs: of the logs whose rows are held. added: bytes, by log. last: id of the newest event, by
-    log. appended: events other than messages.
+    epochs: of the logs whose rows are held. added: bytes, by log. last: id of the newest event, by log. appended:
+    events other than messages. witness: id, log, robot, kind, boot and sequence of an event: where it is there, all is.
     """
 
-    id: str = ""
     epochs: dict[str, int] = field(default_factory=dict)
     added: Counter[str] = field(default_factory=Counter)
     last: dict[str, int] = field(default_factory=dict)
     appended: Appended = field(default_factory=dict)
+    witness: tuple[int, str, str, Kind, str | None, int | None] | None = None
 
 
 class PostgresStore(Store):
@@ -155,7 +159,7 @@ class PostgresStore(Store):
             self._connection.execute("INSERT INTO logs (name) VALUES (%s) ON CONFLICT DO NOTHING", (log,))
             found = self._connection.execute(LOCK, (log,))
         if found:
-            self._transaction.epochs[log], self._transaction.id = found[0]
+            ((self._transaction.epochs[log],),) = found
 
     def _hold_as_owner(self, log: str, kind: Kind = "forget") -> None:
         """Take a log's row to do what only its owner may. Raises Superseded, and psycopg.Error."""
@@ -182,7 +186,7 @@ class PostgresStore(Store):
                 INSERT_MESSAGE,
                 (log, robot, kind, boot, sequence, payload, robot, boot, sequence, sequence),
             )
-            return self._note(log, added[0][0], payload) if added else 0
+            return self._note((added[0][0], log, robot, kind, boot, sequence), payload) if added else 0
 
     def append_messages(self, messages: Sequence[NewMessage]) -> list[int | None]:
         if self._transaction.epochs:
@@ -190,8 +194,7 @@ class PostgresStore(Store):
         logs = [one.log if is_shared(one.log) else one.robot for one in messages]
         with self._storage_errors():
             self._begin()
-            for log, epoch, transaction in self._connection.execute(LOCK_ALL, (sorted(set(logs)),)):
-                self._transaction.epochs[log], self._transaction.id = epoch, transaction
+            self._transaction.epochs |= dict(self._connection.execute(LOCK_ALL, (sorted(set(logs)),)))
             self._look_up(set(zip(logs, (one.robot for one in messages), strict=True)) - self._entered)
             taken = [(log, one) for log, one in zip(logs, messages, strict=True) if (log, one.robot) in self._entered]
             columns = [(log, one.robot, one.kind, one.boot, one.sequence, one.payload) for log, one in taken]
@@ -202,7 +205,7 @@ class PostgresStore(Store):
             event = ids.pop((one.robot, one.boot, one.sequence), 0)
             found.append(event if (log, one.robot) in self._entered else None)
             if event:
-                self._note(log, event, one.payload)
+                self._note((event, log, one.robot, one.kind, one.boot, one.sequence), one.payload)
         return found
 
     def _look_up(self, pairs: set[tuple[str, str]]) -> None:
@@ -226,9 +229,11 @@ class PostgresStore(Store):
                     "INSERT INTO entered VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", (log, robot, event)
                 )
             self._transaction.appended[what] = event
-            return self._note(log, event, payload)
+            return self._note((event, log, robot, kind, None, None), payload)
 
-    def _note(self, log: str, event: int, payload: bytes) -> int:
+    def _note(self, witness: tuple[int, str, str, Kind, str | None, int | None], payload: bytes) -> int:
+        event, log, *_ = witness
+        self._transaction.witness = witness
         self._transaction.added[log] += len(payload) + EVENT_BYTES
         self._transaction.last[log] = event
         return event
@@ -255,10 +260,10 @@ class PostgresStore(Store):
                     )
                 self._connection.commit()
             except TROUBLE:
-                if not (self._connection.broken and done.id):
+                if not (self._connection.broken and done.witness):
                     raise
                 self._connection.roll_back()
-                committed = self._connection.was_committed(done.id)
+                committed = self._was_committed(done)
                 if committed is None:
                     self._doubt = done
                 if not committed:
@@ -270,13 +275,29 @@ class PostgresStore(Store):
         if self._connection.in_transaction:
             return
         if self._doubt:
-            committed = self._connection.was_committed(self._doubt.id)
+            committed = self._was_committed(self._doubt)
             if committed is None:
                 raise psycopg.OperationalError("it is not known yet what became of the last commit")
             self._there |= self._doubt.appended if committed else {}
             self._doubt = None
         self._connection.begin()
         self._transaction = Transaction()
+
+    def _was_committed(self, done: Transaction) -> bool | None:
+        """Return what became of a transaction that the connection broke in; None where nobody can tell now.
+
+        The server may still be at work on it: then it holds the log's row. (The server's own numbers of transactions do
+        not tell: behind a crash it gives them out once more.)
+        """
+        assert done.witness
+        try:
+            self._connection.begin()
+            self._connection.execute(LOCK, (done.witness[1],))
+            return bool(self._connection.execute(IS_THERE, done.witness))
+        except TROUBLE:
+            return None
+        finally:
+            self._connection.roll_back()
 
     @contextmanager
     def _storage_errors(self) -> Iterator[None]:

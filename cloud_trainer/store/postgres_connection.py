@@ -1,4 +1,4 @@
-"""A connection to a PostgreSQL server that is made again where it broke, and what became of a commit that it broke in.
+"""A connection to a PostgreSQL server that is made again where it broke.
 
 Only this file and `postgres.py` know psycopg.
 """
@@ -6,7 +6,6 @@ Only this file and `postgres.py` know psycopg.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -24,8 +23,8 @@ ALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
-# While a server is away, and while a transaction that a connection broke in is still at work.
-RETRY_SECONDS, DOUBT_SECONDS = 0.5, 5.0
+# While a server is away.
+RETRY_SECONDS = 0.5
 
 # A receipt tells the robot to delete its copy: a commit has to be on the disk. A process that is cut off must not keep
 # a log's row for ever, nor wait for one.
@@ -133,22 +132,6 @@ class Connection:
     def broken(self) -> bool:
         """Whether the connection is gone."""
         return self._connection.closed
-
-    def was_committed(self, transaction: str) -> bool | None:
-        """Return what became of a transaction that a connection broke in; None where that cannot be told yet.
-
-        Never raises.
-        """
-        give_up = time.monotonic() + DOUBT_SECONDS
-        while time.monotonic() < give_up:
-            try:
-                ((status,),) = self.execute("SELECT pg_xact_status(%s::text::xid8)", (transaction,))
-            except TROUBLE:
-                return None
-            if status != "in progress":
-                return bool(status == "committed")
-            time.sleep(RETRY_SECONDS / 10)
-        return None
 
     def give_up(self) -> None:
         """Wait no more."""
