@@ -134,8 +134,9 @@ class _Audit:
 
     def _sent(self) -> _Setting:
         """Return what the robot sent, and frames of the source, all of them the attacker's own."""
-        attacked, now = sent_frames(Path(self.config.payloads), self.run.robot, self.saved, self.wire)
-        most = self.config.frames or self.config.effort.frames
+        effort, store = self.config.effort, Path(self.config.payloads)
+        attacked, now = sent_frames(store, self.run.robot, self.saved, self.wire, side=effort.side)
+        most = self.config.frames or effort.frames
         own = self._read(self.config.source, "--source", most=most, least=LEAST_OWN).pairs
         stranger = self._stranger_of_source()
         return _Setting(own=own, attacked=attacked, stranger=stranger, again=attacked.values, encoded=now)
@@ -181,7 +182,10 @@ class _Audit:
         )
         with closing(opened):
             name = f"{flag} {masked(source)}"
-            seen = read_frames(opened, self.wire, self.see, most=most, name=name, least=least, stop=self.stop)
+            side = self.config.effort.side
+            seen = read_frames(
+                opened, self.wire, self.see, most=most, side=side, name=name, least=least, stop=self.stop
+            )
         self._end_where_stopped()
         return seen
 

@@ -20,7 +20,7 @@ class Effort:
 
     frames, attacked: read in all, and of them attacked; the rest is the attacker's own. decoder_steps: of 64 pairs.
     other_steps: the same, of an attacker with frames of another kind. inverted, inversion_steps: frames that are looked
-    for through the front, and how long.
+    for through the front, and how long. side: of pictures that are painted, in pixels at most.
     """
 
     frames: int
@@ -29,12 +29,22 @@ class Effort:
     other_steps: int
     inverted: int
     inversion_steps: int
+    side: int
 
 
 THOROUGH = Effort(
-    frames=9_000, attacked=1_000, decoder_steps=3_000, other_steps=1_500, inverted=50, inversion_steps=300
+    frames=9_000,
+    attacked=1_000,
+    decoder_steps=3_000,
+    other_steps=1_500,
+    inverted=50,
+    inversion_steps=300,
+    side=64,
 )
-QUICK = Effort(frames=2_500, attacked=500, decoder_steps=500, other_steps=150, inverted=8, inversion_steps=80)
+# A decoder of half the side takes a quarter of the time.
+QUICK = Effort(
+    frames=2_500, attacked=500, decoder_steps=500, other_steps=150, inverted=8, inversion_steps=80, side=32
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,9 +56,19 @@ class Seen:
 
 
 def read_frames(
-    source: Frames, wire: Wire, see: Callable[[Pixels], Pixels], *, most: int, name: str, least: int, stop: StopRequest
+    source: Frames,
+    wire: Wire,
+    see: Callable[[Pixels], Pixels],
+    *,
+    most: int,
+    side: int,
+    name: str,
+    least: int,
+    stop: StopRequest,
 ) -> Seen:
-    """Return at most so many frames of a source. see: returns what the network sees of one. name: of the source's flag.
+    """Return at most so many frames of a source.
+
+    see: returns what the network sees of one. side: of pictures at most. name: of the source's flag.
 
     Raises SourceError where there are fewer than least, and Diverged; and what `see` raises.
     """
@@ -77,7 +87,7 @@ def read_frames(
         if len(again) * wire.batch < ENCODED_AGAIN:
             again.append(wire.crossed(images)[0])
         values.append(crossed)
-        pictures.append(shrunk(images))
+        pictures.append(shrunk(images, side))
         said.extend(wire.classes[index] for index in logits.argmax(1))
 
     total = min(most, source.length) if source.length is not None else most

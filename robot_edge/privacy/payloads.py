@@ -25,11 +25,11 @@ BATCHES = "SELECT payload FROM events WHERE robot = ? AND kind = 'batch' ORDER B
 MOST_FRAMES = 1000
 
 
-def sent_frames(store: Path, robot: str, run: SavedRun, wire: Wire) -> tuple[Pairs, Values]:
+def sent_frames(store: Path, robot: str, run: SavedRun, wire: Wire, *, side: int) -> tuple[Pairs, Values]:
     """Return what the robot sent of frames that it still remembers, and what the segment makes of these now.
 
     A frame was sent several times, in training also shifted and mirrored: the payload counts that is most like what the
-    frame is encoded to as it is. Raises ConfigError where fewer than LEAST_ATTACKED are there.
+    frame is encoded to as it is. side: of pictures at most. Raises ConfigError where fewer than LEAST_ATTACKED are there.
     """
     frames = {one.sample: one.image for one in frames_in(run.checkpoint.rehearsal) if one.sample}
     chosen = dict(list(frames.items())[-MOST_FRAMES:])
@@ -54,7 +54,7 @@ def sent_frames(store: Path, robot: str, run: SavedRun, wire: Wire) -> tuple[Pai
             f"--payloads {store} has activations of {len(nearest):,} frames that the run {robot!r} remembers at this "
             f"split; an audit needs {LEAST_ATTACKED}: name the store.db of the trainer that this run sent to"
         )
-    pictures = shrunk(np.stack([chosen[sample] for sample in nearest]))
+    pictures = shrunk(np.stack([chosen[sample] for sample in nearest]), side)
     sent = Pairs(values=np.stack([values for _, values in nearest.values()]), pictures=pictures)
     return sent, np.stack([now[sample] for sample in nearest])
 
