@@ -56,7 +56,7 @@ def bottleneck(shape: tuple[int, ...], channels: int, pool: int = 0, axes: Tenso
     if _places(shape, pool) != shape[1:]:
         layers.append(nn.AdaptiveAvgPool2d(pool))
     if channels:
-        _check_narrower(shape, channels)
+        _check_no_wider(shape, channels)
         spatial = len(shape) - 1
         convolution = _convolution(shape[0], channels, spatial, kernel=1)
         layers.append(Channels(convolution, NORMS[spatial](channels), begin=None if axes is None else axes.T))
@@ -74,7 +74,7 @@ def expansion(
     """
     layers: list[nn.Module] = []
     if channels:
-        _check_narrower(shape, channels)
+        _check_no_wider(shape, channels)
         spatial = len(shape) - 1
         convolution = _convolution(channels, shape[0], spatial, kernel=1)
         layers.append(Channels(convolution, NORMS[spatial](shape[0]), nn.ReLU(inplace=True), begin=axes))
@@ -174,10 +174,10 @@ def _has_parameters(layer: nn.Module) -> bool:
     return any(True for _ in layer.parameters(recurse=False))
 
 
-def _check_narrower(shape: tuple[int, ...], channels: int) -> None:
-    if not 0 < channels < shape[0]:
+def _check_no_wider(shape: tuple[int, ...], channels: int) -> None:
+    if not 0 < channels <= shape[0]:
         raise CrossingError(
-            f"a bottleneck of {channels} channels: the cut has {shape[0]}; use 1 to {shape[0] - 1}, or 0 for none"
+            f"a bottleneck of {channels} channels: the cut has {shape[0]}; use 1 to {shape[0]}, or 0 for none"
         )
 
 

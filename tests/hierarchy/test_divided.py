@@ -136,7 +136,7 @@ def test_what_crosses_is_counted_in_bytes_as_it_travels() -> None:
     ("settings", "error", "message"),
     [
         ({"bits": 9}, ConfigError, "bits 9: use 1 to 8"),
-        ({"bottleneck": 48}, CutError, "use 1 to 47"),
+        ({"bottleneck": 49}, CutError, "use 1 to 48"),
         ({"freeze": ["layer9"]}, ConfigError, "layer9"),
         ({"device": "tpu"}, ConfigError, "use auto, cuda, mps, cpu"),
         ({"bits": 2.5}, ConfigError, r"bits 2\.5: use 1 to 8"),

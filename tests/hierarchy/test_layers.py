@@ -27,15 +27,20 @@ def test_a_bottleneck_uses_every_quantization_level_alike() -> None:
     torch.testing.assert_close(narrow.std((0, 2, 3)), torch.ones(2), atol=1e-2, rtol=0)
 
 
+def test_a_bottleneck_may_be_as_wide_as_the_cut() -> None:
+    narrow = bottleneck((6, 4, 3), 6)(torch.randn(4, 6, 4, 3))
+    assert expansion((6, 4, 3), 6)(narrow).shape == narrow.shape == (4, 6, 4, 3)
+
+
 def test_no_bottleneck_changes_nothing() -> None:
     x = torch.randn(2, 6, 4, 3)
     assert torch.equal(expansion((6, 4, 3), 0)(bottleneck((6, 4, 3), 0)(x)), x)
 
 
-@pytest.mark.parametrize("channels", [-1, 6, 7])
+@pytest.mark.parametrize("channels", [-1, 7, 8])
 def test_a_bottleneck_that_is_none_is_refused(channels: int) -> None:
     for layer in (bottleneck, expansion):
-        with pytest.raises(CutError, match=f"bottleneck of {channels} channels: the cut has 6; use 1 to 5, or 0"):
+        with pytest.raises(CutError, match=f"bottleneck of {channels} channels: the cut has 6; use 1 to 6, or 0"):
             layer((6, 4, 3), channels)
 
 

@@ -81,7 +81,7 @@ def test_settings_of_a_former_run_fill_what_is_open() -> None:
 def test_privacy_says_what_crosses_where_nobody_chose() -> None:
     assert (
         vars(from_scratch(NetworkSettings(privacy="medium"))).items()
-        >= {"pool": 1, "bottleneck": 48, "bits": 2}.items()
+        >= {"pool": 1, "bottleneck": 64, "bits": 2}.items()
     )
     chosen = from_scratch(NetworkSettings(privacy="high", pool=3, bottleneck=8))
     assert (chosen.pool, chosen.bottleneck, chosen.bits) == (3, 8, 1)

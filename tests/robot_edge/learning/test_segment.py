@@ -137,7 +137,7 @@ def test_a_layer_that_the_robot_does_not_have_gets_those_it_has(name: str) -> No
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19'; did you mean .*resnet18"),
         ({"cut": "layer9"}, "cannot cut resnet18 at 'layer9'"),
         ({"cut": "layer1.0.bn2"}, "not exactly one tensor"),
-        ({"bottleneck": 128}, "use 1 to 127, or 0 for none"),
+        ({"bottleneck": 129}, "use 1 to 128, or 0 for none"),
     ],
 )
 def test_settings_that_cannot_work_say_what_would(settings: dict[str, Any], message: str) -> None:
@@ -179,7 +179,7 @@ def test_what_is_named_beside_a_privacy_has_the_last_word(settings: dict[str, An
             {"privacy": "medium", **VIT},
             rf"no map; use 0\. --privacy medium comes to --pool {PLACES[0]} and --bottleneck",
         ),
-        ({"privacy": "high", **SMALL}, rf"the cut has 24; use 1 to 23, or 0 for none\. --privacy high .*neck {HIGH}"),
+        ({"privacy": "high", **SMALL}, rf"the cut has 24; use 1 to 24, or 0 for none\. --privacy high .*neck {HIGH}"),
         ({"privacy": "off", **VIT, "pool": 2}, "no map; use 0$"),
     ],
 )
