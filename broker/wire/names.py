@@ -112,6 +112,9 @@ class KeyedNames:
 
     def check(self, name: str) -> None:
         check_class_name(name)
+        if TOKEN.fullmatch(name):
+            whose = ", and this --names-key did not make it" if self.name_of(name) is None else ""
+            raise MalformedMessage(f"class name {name!r} is no name but the token of one{whose}")
         size, most = len(name.encode()), self._cipher.most_bytes
         if size > most:
             raise MalformedMessage(

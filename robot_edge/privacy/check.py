@@ -8,6 +8,7 @@ from broker.errors import ConfigError, SourceError
 from robot_edge.privacy.config import PrivacyConfig
 from robot_edge.run.given_paths import check_files, check_folder_to_write, check_former_run
 from robot_edge.sources.kinds import check_source
+from robot_edge.sources.listing import list_pictures
 
 
 def check_privacy(config: PrivacyConfig) -> None:
@@ -17,10 +18,15 @@ def check_privacy(config: PrivacyConfig) -> None:
     if config.attacker_source:
         check_source(config.attacker_source, "--attacker-source")
     if config.attribute:
-        try:
-            check_source(f"folder:{config.attribute}")
-        except SourceError as error:
-            raise ConfigError(f"--attribute: {error}") from error
+        _check_attribute(Path(config.attribute))
     check_files(payloads=config.payloads, labels=config.options.labels)
-    if config.out:
-        check_folder_to_write(Path(config.out), "--out")
+    check_folder_to_write(Path(config.out or config.checkpoint), "--out")
+
+
+def _check_attribute(path: Path) -> None:
+    try:
+        values = {value for _, value in list_pictures(path).pictures}
+    except SourceError as error:
+        raise ConfigError(f"--attribute: {error}") from error
+    if len(values) < 2:
+        raise ConfigError(f"--attribute {path} has one sub-folder: give one for each of two values")

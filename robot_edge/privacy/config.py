@@ -42,9 +42,7 @@ THOROUGH = Effort(
     side=64,
 )
 # A decoder of half the side takes a quarter of the time.
-QUICK = Effort(
-    frames=2_500, attacked=500, decoder_steps=500, other_steps=150, inverted=8, inversion_steps=80, side=32
-)
+QUICK = Effort(frames=2_500, attacked=500, decoder_steps=500, other_steps=150, inverted=8, inversion_steps=80, side=32)
 
 
 @dataclass(frozen=True, kw_only=True)

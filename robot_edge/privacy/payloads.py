@@ -29,13 +29,19 @@ def sent_frames(store: Path, robot: str, run: SavedRun, wire: Wire, *, side: int
     """Return what the robot sent of frames that it still remembers, and what the segment makes of these now.
 
     A frame was sent several times, in training also shifted and mirrored: the payload counts that is most like what the
-    frame is encoded to as it is. side: of pictures at most. Raises ConfigError where fewer than LEAST_ATTACKED are there.
+    frame is encoded to as it is. side: of pictures at most. Raises ConfigError where fewer than LEAST_ATTACKED are
+    there.
     """
     frames = {one.sample: one.image for one in frames_in(run.checkpoint.rehearsal) if one.sample}
+    if not frames:
+        raise ConfigError(
+            f"--payloads tells sent frames by those that a run remembers, and the run {robot!r} remembers none: a "
+            "shuffled folder is learned without rehearsal. Begin the next run with --rehearse 1"
+        )
     chosen = dict(list(frames.items())[-MOST_FRAMES:])
-    images = np.stack(list(chosen.values())) if chosen else np.zeros((0, 1, 1, 3), np.uint8)
+    images = np.stack(list(chosen.values()))
     parts = [wire.crossed(images[start : start + wire.batch])[0] for start in range(0, len(images), wire.batch)]
-    now = dict(zip(chosen, np.concatenate(parts), strict=True)) if parts else {}
+    now = dict(zip(chosen, np.concatenate(parts), strict=True))
     nearest: dict[int, tuple[float, Values]] = {}
     for batch in _batches(store, robot):
         if batch.split != run.split.fingerprint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from hierarchy.device import Compute
 from hierarchy.runtime.command_line import StopRequest
 from robot_edge.evaluation.saved_run import load_run, saved_settings
 from robot_edge.learning.frame_memory import frames_in
-from robot_edge.privacy import audit
+from robot_edge.privacy import audit, payloads
 from robot_edge.privacy.audit import privacy
 from robot_edge.privacy.check import check_privacy
 from robot_edge.privacy.config import Effort, PrivacyConfig
@@ -34,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 SIZE = 16
 NAMES = "warm", "cold"
-EFFORT = Effort(frames=420, attacked=120, decoder_steps=30, other_steps=10, inverted=8, inversion_steps=10)
+EFFORT = Effort(frames=420, attacked=120, decoder_steps=30, other_steps=10, inverted=8, inversion_steps=10, side=64)
 
 
 def pictures(name: str, count: int, seed: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
@@ -178,6 +179,14 @@ def test_what_a_trainer_stored_is_attacked_as_it_was_sent(run: Path, source: str
         privacy(PrivacyConfig(checkpoint=str(run), source=source, payloads=str(tmp_path / "other.db")))
 
 
+def test_a_run_that_remembers_nothing_is_said_to_have_nothing_to_tell_sent_frames_by(
+    run: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payloads, "frames_in", lambda _: [])
+    with pytest.raises(ConfigError, match=r"the run 'r1' remembers none: .* --rehearse 1"):
+        privacy(PrivacyConfig(checkpoint=str(run), source=source, payloads="store.db"))
+
+
 def test_too_few_frames_are_refused_with_how_many_it_takes(run: Path, source: str, tmp_path: Path) -> None:
     few = folder_of(tmp_path / "few", 20)
     with pytest.raises(SourceError, match=r"--source folder:.*few has 40 frames .* needs 250 at least"):
@@ -187,8 +196,9 @@ def test_too_few_frames_are_refused_with_how_many_it_takes(run: Path, source: st
 
 
 def test_ctrl_c_ends_it_and_nothing_is_written(
-    run: Path, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     asked: list[StopRequest] = []
 
     class Asked(StopRequest):
@@ -210,6 +220,7 @@ def test_ctrl_c_ends_it_and_nothing_is_written(
         privacy(PrivacyConfig(checkpoint=str(run), source=source, out=str(tmp_path / "out")))
     assert end.value.code == 130
     assert not (tmp_path / "out").exists()
+    assert "nothing is written" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -218,12 +229,16 @@ def test_ctrl_c_ends_it_and_nothing_is_written(
         ({"checkpoint": "{empty}"}, "there is no run with a checkpoint"),
         ({"payloads": "{empty}/store.db"}, "--payloads .* does not exist"),
         ({"attribute": "{empty}/rooms"}, "--attribute"),
+        ({"attribute": "{empty}/one"}, "--attribute .*one has one sub-folder"),
+        ({"out": "{empty}/one/value/0000.png"}, "--out .* is no folder"),
         ({"attacker_source": "pictures"}, "--attacker-source"),
     ],
 )
 def test_what_is_not_there_is_said_at_once(
     run: Path, source: str, tmp_path: Path, settings: dict[str, str], says: str
 ) -> None:
+    (tmp_path / "one" / "value").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "one" / "value" / "0000.png")
     given: dict[str, Any] = {name: text.format(empty=tmp_path) for name, text in settings.items()}
     with pytest.raises(ConfigError, match=says):
         check_privacy(PrivacyConfig(**{"checkpoint": str(run), "source": source, **given}))
