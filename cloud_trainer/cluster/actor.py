@@ -79,7 +79,7 @@ class TrainingActor:
             self._store = opened.enter_context(closing(open_again(config.store, waits=True)))
             self._board = opened.enter_context(closing(Board(config.store)))
             self._beats = opened.enter_context(closing(Board(config.store)))
-            folder = opened.enter_context(closing(RunFolder(run_dir / self.name, {"trainer": self.name})))
+            folder = opened.enter_context(closing(self._folder(run_dir)))
             link = connect(config.broker, config.trainer, credentials=credentials, keys=keys)
             opened.callback(link.close)
             self._link = link
@@ -104,6 +104,14 @@ class TrainingActor:
         self._reported: dict[str, str] = {}
         self._next_look = self._next_report = 0.0
         self._beating = LoudThread("beats", self._beat, restarts=True)
+
+    def _folder(self, run_dir: Path) -> RunFolder:
+        """Return where this actor's metrics go. One that was given up for dead may still have the folder of its name."""
+        about = {"trainer": self.name}
+        try:
+            return RunFolder(run_dir / self.name, about)
+        except ConfigError:
+            return RunFolder(run_dir / f"{self.name}-{self._boot}", about)
 
     # The loop
 
