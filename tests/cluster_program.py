@@ -20,7 +20,8 @@ from tests.talking_robots import Talker, talk
 ROOT = Path(__file__).parents[1]
 # Only a failure takes this long.
 DEADLINE_S = 240.0
-SETTINGS = ["--batch", "4", "--rehearse-from", "100", "--practice", "0", "--actors", "2"]
+TRAINING = ["--batch", "4", "--rehearse-from", "100", "--practice", "0"]
+SETTINGS = [*TRAINING, "--actors", "2"]
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Cluster:
     run_dir: Path
     broker: str
     ray: str = "local"
+    process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, with the run that it had before."""
@@ -71,6 +73,7 @@ class Cluster:
         """Let robots talk until a condition holds, as long as the program runs."""
 
         def holds() -> object:
+            assert self.process
             assert self.process.poll() is None, f"it ended before {what}:\n{self.printed}"
             return until()
 
@@ -81,6 +84,7 @@ class Cluster:
 
     def end(self) -> int:
         """Press Ctrl-C; return the exit status."""
+        assert self.process
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(DEADLINE_S)
 

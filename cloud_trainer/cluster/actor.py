@@ -106,7 +106,7 @@ class TrainingActor:
         self._beating = LoudThread("beats", self._beat, restarts=True)
 
     def _folder(self, run_dir: Path) -> RunFolder:
-        """Return where this actor's metrics go. One that was given up for dead may still have the folder of its name."""
+        """Return where this actor's metrics go. One that is taken for dead may still have the folder of its name."""
         about = {"trainer": self.name}
         try:
             return RunFolder(run_dir / self.name, about)

@@ -318,6 +318,7 @@ class Board:
         """Let logs have actors that have none, as those of a run that another trainer began."""
         for log in logs:
             self._own(log)
+        self.wake(logs)
 
     def shares(self) -> list[tuple[str, str, bool]]:
         """Return all logs with their actors, and whether their networks are in memory."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from broker.errors import ConfigError, PeerError
-from broker.wire.messages import RobotState
+from broker.wire.messages import RobotState, SplitSpec
 from cloud_trainer.cost import check_time, machine_speed
 from cloud_trainer.logs import is_shared, log_of, title
 from cloud_trainer.robots.entry import Preparation
@@ -16,6 +18,9 @@ from cloud_trainer.robots.workplace import Workplace
 from cloud_trainer.session.session_start import begins_with, new_start
 from cloud_trainer.session.start import SessionStart
 from hierarchy.runtime.downloads import Downloads
+
+# Starts whose measurements are remembered: networks of different splits are few.
+MAX_REMEMBERED = 16
 
 logger = logging.getLogger("cloud-trainer")
 
@@ -33,6 +38,7 @@ class Preparer:
         self._robots = robots
         self._trainings = trainings
         self._downloads = Downloads()
+        self._recent: OrderedDict[SplitSpec, bytes] = OrderedDict()  # starts, also of robots that have gone
 
     def close(self) -> None:
         """End what is being downloaded."""
@@ -62,7 +68,11 @@ class Preparer:
 
     def _new_start(self, log: str, robot: str, state: RobotState, left: int) -> SessionStart:
         settings, device = self._workplace.settings, self._workplace.device
-        start = new_start(log, state, settings, device, known=self._known_starts(robot), room=left)
+        known = [*self._known_starts(robot), *self._recent.values()]
+        start = new_start(log, state, settings, device, known=known, room=left)
+        self._recent[replace(state.split, bits=1)] = start.pack()
+        if len(self._recent) > MAX_REMEMBERED:
+            self._recent.popitem(last=False)
         logger.info("%s: %s from %s on, %s", title(log), state.split.backbone, state.split.cut, start.compute(device))
         return start
 

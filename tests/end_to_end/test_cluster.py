@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from cloud_trainer.cluster.board import Board
+from cloud_trainer.replay import replay
 from cloud_trainer.store.opening import open_again
-from tests.cluster_program import ROOT, Cluster, actor_of, check_log
-from tests.talking_robots import Talker
+from tests.cluster_program import DEADLINE_S, ROOT, TRAINING, Cluster, actor_of, check_log
+from tests.talking_robots import Talker, talk
+from tests.warm_start import WarmStart
 
 pytestmark = pytest.mark.slow
 
@@ -24,17 +26,39 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(name="cluster")
 def _cluster(database_url: str, mosquitto_url: str, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(database_url, tmp_path / "cluster", mosquitto_url)
-    cluster.start()
     yield cluster
-    if cluster.process.poll() is None:
+    if cluster.process and cluster.process.poll() is None:
         os.killpg(cluster.process.pid, signal.SIGKILL)
         cluster.process.wait()
+
+
+def train_alone(cluster: Cluster, robots: list[Talker], run_dir: Path) -> None:
+    """Let one process train on what robots send, and end it."""
+    its = ["--run-dir", str(run_dir), "--broker", cluster.broker, "--trainer", "clustered", "--threads", "1"]
+    log = run_dir.with_suffix(".log")
+    trainer = WarmStart(["cloud_trainer", "run", *its, *TRAINING], log)
+    try:
+        talk(robots, lambda: all(one.done for one in robots), DEADLINE_S, "one process trained on it")
+    finally:
+        trainer.send_signal(signal.SIGINT)
+        assert trainer.wait(DEADLINE_S) == 0, log.read_text()
+
+
+def move_store(*arguments: str) -> None:
+    command = [sys.executable, "-m", "cloud_trainer", "store", "move", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.timeout(600)
 def test_a_cluster_loses_nothing_whoever_is_killed(cluster: Cluster) -> None:
     robots = [Talker(cluster.broker, f"clustered-{number}", "clustered") for number in range(2)]
     first, second = (one.name for one in robots)
+    alone = cluster.run_dir.with_name("alone")
+    robots[0].send(3)
+    train_alone(cluster, robots[:1], alone)
+    move_store(f"{alone}/store.db", cluster.store, "--target-checkpoints", str(cluster.run_dir))
+    cluster.start()
     for robot in robots:
         robot.send(3)
     cluster.talk(robots, lambda: all(one.done for one in robots), "both were trained on")
@@ -73,5 +97,11 @@ def test_a_cluster_loses_nothing_whoever_is_killed(cluster: Cluster) -> None:
     assert cluster.end() == 0, cluster.printed
     assert not re.search("Traceback", cluster.printed), cluster.printed
     check_log(cluster, robots)
+    back = cluster.run_dir.with_name("back")
+    back.mkdir()
+    move_store(cluster.store, f"{back}/store.db", "--source-checkpoints", str(cluster.run_dir))
+    robots[0].send(2)
+    train_alone(cluster, robots[:1], back)
+    assert replay(back / "store.db", None, "cpu"), "the weights are those of a replay, bit for bit"
     for robot in robots:
         robot.link.close()

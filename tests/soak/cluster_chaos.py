@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,8 @@ from tests.talking_robots import Talker, talk
 
 Victim = Literal["actor", "ingest", "raylet", "coordinator", "postgres", "broker"]
 
+# Only a failure takes this long.
+START_SECONDS = 120.0
 # Messages of each robot behind a kill.
 MESSAGES = 10
 # Beside the ports that Ray takes by itself, several nodes on one machine must not share one.
@@ -48,8 +51,20 @@ class RayNodes:
         self.address = f"127.0.0.1:{self._port}"
         self._environment = {**os.environ, **QUIET}
         self._head = self._start("--head", f"--port={self._port}", "--num-cpus=0", "--include-dashboard=false")
-        time.sleep(10)
+        self._wait()
         self._nodes = [self._start(f"--address={self.address}", "--num-cpus=2") for _ in range(2)]
+
+    def _wait(self) -> None:
+        """Wait until the head can be reached."""
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self._port), 1.0).close()
+            except OSError:  # noqa: PERF203
+                assert time.monotonic() < end, "Ray's head never began"
+                time.sleep(0.5)
+            else:
+                return
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -108,7 +123,7 @@ class ClusterChaos:
             check_log(self._cluster, self._robots)
             return sum(len(one.receipted) for one in self._robots)
         finally:
-            if self._cluster.process.poll() is None:
+            if self._cluster.process and self._cluster.process.poll() is None:
                 os.killpg(self._cluster.process.pid, signal.SIGKILL)
             self._nodes.end()
             self._broker.stop()
@@ -132,6 +147,7 @@ class ClusterChaos:
             case "raylet":
                 self._nodes.kill_one(number)
             case "coordinator":
+                assert self._cluster.process
                 self._cluster.process.kill()
                 self._cluster.process.wait()
                 self._cluster.start()
