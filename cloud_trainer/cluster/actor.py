@@ -144,15 +144,22 @@ class TrainingActor:
     def _once(self, ending: threading.Event) -> None:
         try:
             self.turn()
-            if not self.training.turn():
-                ending.wait(LOOK_SECONDS)
+            self._train(ending)
         except Superseded as error:
             log.warning("%s", error)
-            self._drop([name for name in self._held if name not in self._board.held(self.name)])
+            own = self._board.held(self.name)
+            self._drop([name for name in self._held if name not in own])
         except StorageError as error:  # what was not committed comes once more
             log.warning("actor %s waits: %s", self.name, error)
-            self._drop_torn()
             ending.wait(RETRY_SECONDS)
+
+    def _train(self, ending: threading.Event) -> None:
+        try:
+            if not self.training.turn():
+                ending.wait(LOOK_SECONDS)
+        except StorageError:
+            self._drop_torn()
+            raise
 
     def turn(self) -> None:
         """Look at what is new, and say what is, as far as that is due. Raises StorageError and Superseded."""
@@ -258,6 +265,7 @@ class TrainingActor:
         self._held.pop(name, None)
         for robot in self._robots_of(name):
             self._reported.pop(robot.name, None)
+        self._said = {robot: said for robot, said in self._said.items() if self._of(said) != name}  # heard once more
         self._fleet.drop(name)
         self._store.claims.pop(name, None)
 
@@ -342,9 +350,11 @@ class TrainingActor:
         """Have a robot's state entered, or its network prepared, or answer that it is."""
         for name in robot.wants_back:
             self._take_out(robot, name)
-        if robot.state != said.state:
+        if robot.entered == said.state:
+            self._answer(said, robot)
+        elif robot.state != said.state:
             self._answer(said, robot, refused=LATE)
-        elif robot.refused or robot.waits or robot.entered == robot.state:
+        elif robot.refused or robot.waits:
             self._answer(said, robot)
         elif robot.must_prepare:
             self.training.prepare(robot.name, said.state, urgent=True)

@@ -77,6 +77,8 @@ def test_a_cluster_loses_nothing_whoever_is_killed(cluster: Cluster) -> None:
     cluster.talk(robots, lambda: all(one.done for one in robots), "a new actor trained on the rest")
 
     # Another one claims a robot's log, as behind a partition: who has it in memory writes nothing more of it.
+    robots[1].send(1)
+    cluster.talk(robots, lambda: all(one.done for one in robots), "its network is in memory")
     with closing(open_again(cluster.store)) as store:
         store.claim(second, "somebody else")
     robots[1].send(1)
