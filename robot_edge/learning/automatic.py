@@ -30,7 +30,7 @@ PRIVATE: dict[Privacy, dict[str, Any]] = {
     "off": {},
     "low": {"pool": 2, "bottleneck": 16, "bits": 4},
     "medium": {"pool": 1, "bottleneck": 64, "bits": 2},
-    "high": {"pool": 1, "bottleneck": 64, "bits": 1},
+    "high": {"pool": 1, "bottleneck": 48, "bits": 1},
 }
 # With more, what a front learned to hide is found by whoever looks anew.
 HIDING_BITS = 1

@@ -59,7 +59,7 @@ class NetworkSettings:
     privacy: Privacy = "auto"
     """How little what crosses tells of a frame (docs/how-to/tell-less.md). It says what --pool, --bottleneck and --bits
     come to where they are left open: low 2 x 2 averages of 16 channels at four bits, medium one average of 64 channels
-    at two bits, high the same at one bit; of a network that stands still, fewer bits. And nothing is sent before an
+    at two bits, high of 48 at one bit; of a network that stands still, fewer bits. And nothing is sent before an
     attack on the robot's own frames has found the front to hold that line: they are held back, and encoded anew. auto:
     off, but with --weights of a former run as it was there."""
     hide: str = "auto"
