@@ -85,6 +85,8 @@ WAYS = (
     replace(OFF, name="1 bit", bits=1),
     replace(OFF, name="4 channels", bottleneck=4),
     *(Way(name=level, **PRIVATE[level]) for level in ("low", "medium", "high")),
+    Way(name="all channels, 2 bits", bottleneck=0, pool=1, bits=2),
+    Way(name="all channels, 1 bit", bottleneck=0, pool=1, bits=1),
     Way(name="high, 4 bits", **{**PRIVATE["high"], "bits": 4}),
 )
 
@@ -297,7 +299,7 @@ def draw(tables: list[Table], path: Path) -> None:
     for axes, table in zip(places[0], tables, strict=True):
         accuracy = "cloud, %" if "cloud, %" in table.columns else "probe behind it, %"
         x, y, ssim = (table.columns.index(name) for name in (FOUND, accuracy, "SSIM"))
-        for row in table.rows:
+        for number, row in enumerate(table.rows):
             if row[y] is None:  # the mean picture
                 axes.axvline(max(float(row[x] or 0), 0.1), color="grey", linestyle=":", linewidth=1)
                 continue
@@ -306,7 +308,7 @@ def draw(tables: list[Table], path: Path) -> None:
                 f"{row[0] or row[1]}\nSSIM {row[ssim]}",
                 (row[x], row[y]),
                 fontsize=7,
-                xytext=(4, 4),
+                xytext=(4, 4) if number % 2 == 0 else (4, -18),  # beside each other they would be written over
                 textcoords="offset points",
             )
         axes.axvline(10, color="green", linestyle="--", linewidth=1)
