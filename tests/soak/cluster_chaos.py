@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -183,6 +184,7 @@ def folder_for(out: Path | None) -> Iterator[Path]:
 
 
 def main(settings: Settings) -> None:
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # of all nodes
     with folder_for(settings.out) as folder, postgres_server(safe=True) as server:
         begin = time.monotonic()
         chaos = ClusterChaos(folder, server, settings.seed, settings.robots)
