@@ -67,12 +67,13 @@ class Settings:
 
 
 def main(settings: Settings) -> None:
-    with postgres_server(safe=True) as server, start_local_broker() as broker:
+    with postgres_server(safe=True) as server:
         tables = []
         if settings.robots:
-            tables.append(many_robots(settings, server, broker.url))
+            with start_local_broker() as broker:
+                tables.append(many_robots(settings, server, broker.url))
         if settings.senders:
-            tables.append(rates(settings, server, broker.url))
+            tables.append(rates(settings, server))
         record(*tables)
 
 
@@ -187,16 +188,18 @@ class Work:
         return robot
 
 
-def rates(settings: Settings, server: PostgresServer, broker: str) -> Table:
+def rates(settings: Settings, server: PostgresServer) -> Table:
     found: dict[str, list[float]] = {"one process": [], "cluster": []}
     for turn in range(settings.turns):
         for kind, its in found.items():
-            with tempfile.TemporaryDirectory() as folder:
-                arguments = ["run", "--run-dir", folder, "--broker", broker, "--practice", "0", "--threads", "2"]
+            # A broker of its own: robots of the turn before are retained there, and would be made ready again.
+            with tempfile.TemporaryDirectory() as folder, start_local_broker() as broker:
+                url = broker.url
+                arguments = ["run", "--run-dir", folder, "--broker", url, "--practice", "0", "--threads", "2"]
                 if kind == "cluster":
-                    arguments = cluster(server.make(f"rate_{turn}"), broker, folder, 2)
+                    arguments = cluster(server.make(f"rate_{turn}"), url, folder, 2)
                 with program(arguments, settings.cores) as process:
-                    its.append(rate(settings, Path(folder), broker, process, f"{kind[0]}{turn}"))
+                    its.append(rate(settings, Path(folder), url, process, f"{kind[0]}{turn}"))
             print(kind, its, flush=True)
     table = Table(
         "A cluster of two actors beside one process, on two cores", "robots", "kind", "images/s", "share of one process"

@@ -101,7 +101,7 @@ HELPS = {
     "run": CommandHelp(
         command=run,
         settings=TrainerConfig,
-        first="broker credentials trainer run_dir store_gb networks_gb page device threads",
+        first="broker credentials trainer run_dir store store_gb networks_gb page device threads",
         examples="""
             cloud-trainer run --run-dir runs/cloud
             cloud-trainer run --broker mqtts://host:8883 --credentials t1/credentials.toml

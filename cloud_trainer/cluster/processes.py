@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from broker.errors import EXIT_MACHINE, ReflexarcError
 from broker.program.startup import prepare_pytorch
+from broker.program.threads import LoudThread
 from cloud_trainer.cluster.config import ClusterConfig
 from hierarchy.runtime.command_line import start_log
 
@@ -32,22 +33,20 @@ class Process:
 
     def __init__(self, loop: Loop, name: str) -> None:
         self._name = name
-        self._ending = threading.Event()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(loop,), name=name, daemon=True)
+        self._loop = loop
+        self._thread = LoudThread("loop", self._run, restarts=False)
         self._thread.start()
 
-    def _run(self, loop: Loop) -> None:
+    def _run(self, ending: threading.Event) -> None:
         try:
-            loop.run(self._ending)
+            self._loop.run(ending)
         except ReflexarcError as error:
             log.error("%s ends: %s", self._name, error)
         except BaseException:
             log.exception("%s ends", self._name)
-        if not self._ending.is_set():
+        if not ending.is_set():
             time.sleep(PAUSE_SECONDS)
             os._exit(EXIT_MACHINE)
-        self._ended.set()
 
     def ready(self) -> int:
         """Return the number of the process."""
@@ -55,8 +54,7 @@ class Process:
 
     def finish(self) -> None:
         """Write everything down."""
-        self._ending.set()
-        self._ended.wait()
+        self._thread.close()
 
 
 class IngestProcess(Process):

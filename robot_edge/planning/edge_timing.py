@@ -113,7 +113,7 @@ def _as_default(config: RobotConfig, cut: str, shape: tuple[int, ...]) -> SplitC
 def _as_private(config: RobotConfig, cut: str, shape: tuple[int, ...]) -> SplitCandidate:
     """Return what a network that learns lets cross there for its --privacy."""
     network = config.network
-    channels = network.bottleneck if network.bottleneck < shape[0] else 0
+    channels = network.bottleneck if network.bottleneck <= shape[0] else 0
     return SplitCandidate(cut, shape[0], channels, network.pool, network.bits)
 
 

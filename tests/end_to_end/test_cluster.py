@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.local.server import start_local_broker
 from cloud_trainer.cluster.board import Board
 from cloud_trainer.replay import replay
 from cloud_trainer.store.opening import open_again
@@ -24,12 +25,13 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(name="cluster")
-def _cluster(database_url: str, mosquitto_url: str, tmp_path: Path) -> Iterator[Cluster]:
-    cluster = Cluster(database_url, tmp_path / "cluster", mosquitto_url)
-    yield cluster
-    if cluster.process and cluster.process.poll() is None:
-        os.killpg(cluster.process.pid, signal.SIGKILL)
-        cluster.process.wait()
+def _cluster(database_url: str, tmp_path: Path) -> Iterator[Cluster]:
+    with start_local_broker(backend="mosquitto") as broker:  # its robots are never seen to go
+        cluster = Cluster(database_url, tmp_path / "cluster", broker.url)
+        yield cluster
+        if cluster.process and cluster.process.poll() is None:
+            os.killpg(cluster.process.pid, signal.SIGKILL)
+            cluster.process.wait()
 
 
 def train_alone(cluster: Cluster, robots: list[Talker], run_dir: Path) -> None:

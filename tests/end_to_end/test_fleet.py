@@ -26,7 +26,8 @@ from tests.end_to_end.conftest import COLOURS
 if TYPE_CHECKING:
     from tests.end_to_end.conftest import Launcher, Program, Recorder
 
-BACKBONE, CUT, SIDE = "resnet18", "layer3", 48
+# Above 64 pixels a pretrained network stands still.
+BACKBONE, CUT, SIDE = "resnet18", "layer3", 72
 TAUGHT = {"f1": ("red", "green"), "f2": ("blue", "yellow"), "f3": ("red", "blue")}
 OF_EACH, ASKED_OF_EACH = 40, 10
 

@@ -49,7 +49,7 @@ def test_a_seed_repeats_the_weights() -> None:
         ({"shape": (48, 5, 5)}, r"says that \(48, 5, 5\) crosses, stage2.* gives \(48, 4, 4\)"),
         ({"shape": (48,)}, r"says that \(48,\) crosses"),
         ({"bottleneck": 6}, r"says that \(48, 4, 4\) crosses, stage2.* gives \(6, 4, 4\)"),
-        ({"bottleneck": 48, "shape": (48, 4, 4)}, "bottleneck of 48 channels: the cut has 48"),
+        ({"bottleneck": 49, "shape": (49, 4, 4)}, "bottleneck of 49 channels: the cut has 48"),
         ({"bottleneck": 8192, "shape": (8192, 4, 4)}, "bottleneck of 8192 channels"),
         ({"image_size": 8}, r"says that \(48, 4, 4\) crosses, stage2.* gives \(48, 2, 2\)"),
         ({"backbone": "vit_b_16", "image_size": 15}, "patches of 16 pixels and cannot take 15"),

@@ -35,8 +35,8 @@ def test_the_last_cut_of_each_size_is_looked_at_with_a_bottleneck_and_without() 
 def test_where_little_may_cross_that_is_looked_at_behind_each_cut() -> None:
     private = RobotConfig.from_flags(source="sim:", image_size=16, batch=8, privacy="medium")
     assert candidates(private, ("layer1", "layer2")) == [
-        SplitCandidate("layer1", 64, 48, 1, 2),
-        SplitCandidate("layer2", 128, 48, 1, 2),
+        SplitCandidate("layer1", 64, 64, 1, 2),
+        SplitCandidate("layer2", 128, 64, 1, 2),
     ]
     bits = {}
     for privacy in ("off", "medium", "high"):
