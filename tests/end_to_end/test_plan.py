@@ -78,13 +78,13 @@ def test_what_leaks_too_much_is_no_plan(world: str, tmp_path: Path) -> None:
     few = ["--broker", world, "--source", "sim:", "--mbit", "1", "--out", str(out), "--cuts", "layer1"]
     status, printed = plan(*few, "--privacy", "medium", "--most-leak", "0.01")
     assert status == 2, printed
-    assert re.search(r"leaks more than --most-leak 0.01: least do 48 channels at 2 bits .*--privacy high", printed)
-    assert re.search(r"│ layer1 .* 48, 1 x 1 .* 0.\d\d ! │", printed), "the figures are there all the same"
+    assert re.search(r"leaks more than --most-leak 0.01: least do 64 channels at 2 bits .*--privacy high", printed)
+    assert re.search(r"│ layer1 .* 64, 1 x 1 .* 0.\d\d ! │", printed), "the figures are there all the same"
     assert not out.exists()
     status, printed = plan(*few, "--privacy", "medium", "--most-leak", "0.99")
     assert status == 0, printed
     settings = tomllib.loads(out.read_text())
-    assert (settings["pool"], settings["bottleneck"], settings["privacy"]) == (1, 48, "medium")
+    assert (settings["pool"], settings["bottleneck"], settings["privacy"]) == (1, 64, "medium")
     assert "most_leak" not in settings
 
 

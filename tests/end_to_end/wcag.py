@@ -24,6 +24,7 @@ def faults(page: Page) -> list[str]:
             page.wait_for_function(
                 "mode => !window.Quasar || document.body.classList.contains('body--' + mode)", arg=mode
             )
+            page.wait_for_selector("h1, [role=heading][aria-level='1']")  # while it is drawn anew there is none
             page.wait_for_function("document.getAnimations().every(one => one.playState !== 'running')")
             found += [f"{mode}, {size['width']} wide: {one}" for one in _violations(page)]
             if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
