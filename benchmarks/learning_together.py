@@ -220,15 +220,11 @@ def cuts(settings: Settings, shown: Stream, tested: Stream) -> Table:
             for seed in settings.seeds
         ]
         mean = [statistics.mean(run[cut] for run in runs) for cut in CUTS]
-        table.row(
-            "layer4 and head shared" if shared else "apart", *map(percent, mean), percent(statistics.mean(mean))
-        )
+        table.row("layer4 and head shared" if shared else "apart", *map(percent, mean), percent(statistics.mean(mean)))
     return table
 
 
-def with_other_cuts(
-    settings: Settings, shown: Stream, tested: Stream, seed: int, *, shared: bool
-) -> dict[str, float]:
+def with_other_cuts(settings: Settings, shown: Stream, tested: Stream, seed: int, *, shared: bool) -> dict[str, float]:
     """Return the cloud's accuracy behind each cut."""
     networks = [divide("resnet18", cut, bottleneck=16, seed=seed, device="cpu") for cut in CUTS]
     if shared:
