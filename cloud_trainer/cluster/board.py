@@ -42,7 +42,6 @@ CREATE TABLE IF NOT EXISTS cluster_robots (
 ) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS cluster_said ON cluster_robots (log) WHERE said > answered;
 CREATE INDEX IF NOT EXISTS cluster_news ON cluster_robots (ingest) WHERE news;
-CREATE INDEX IF NOT EXISTS cluster_online ON cluster_robots (name) WHERE online;
 """
 
 # Of all actors the one with the fewest logs that it answers for.
@@ -126,10 +125,6 @@ class Board:
         """Return whether nobody else runs a cluster on this store; then nobody can until this connection ends."""
         return bool(self._ask("SELECT pg_try_advisory_lock(%s)", COORDINATING)[0][0])
 
-    def give_up(self) -> None:
-        """Wait no more for a server that is away."""
-        self._connection.give_up()
-
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
@@ -201,10 +196,6 @@ class Board:
     def wake(self, logs: Sequence[str]) -> None:
         """Have logs looked at for a while: something is about to be committed to them."""
         self._ask("UPDATE cluster_logs SET woken = woken + 1 WHERE name = ANY(%s)", sorted(logs))
-
-    def online(self) -> list[str]:
-        """Return the names of robots that were there when they said something last."""
-        return [str(row[0]) for row in self._ask("SELECT name FROM cluster_robots WHERE online")]
 
     def known(self, robot: str) -> News | None:
         """Return what is known of a robot."""
@@ -323,8 +314,3 @@ class Board:
     def shares(self) -> list[tuple[str, str, bool]]:
         """Return all logs with their actors, and whether their networks are in memory."""
         return self._ask("SELECT name, actor, holder <> '' FROM cluster_logs ORDER BY name")  # type: ignore[return-value]
-
-    def waiting(self) -> int:
-        """Return how many logs somebody wants looked at whom nobody has looked at yet."""
-        rows = self._ask("SELECT count(*) FROM cluster_logs WHERE woken > seen")
-        return int(rows[0][0])  # type: ignore[call-overload,no-any-return]

@@ -6,9 +6,10 @@ The program itself is the coordinator. It has no torch and no broker; what it kn
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from importlib import import_module
@@ -30,6 +31,8 @@ LOOK_SECONDS = 1.0
 GONE_SECONDS = 60.0
 # What Ray keeps for objects that processes hand each other; ours hand over none.
 OBJECT_BYTES = 80_000_000
+# Processes that have not begun by then are spoken of: Ray waits without an end for cores that it lacks.
+NOTICE_SECONDS = 60.0
 # For processes to write everything down, at the end.
 END_SECONDS = 90.0
 # Of Ray's own: figures, usage and a page, which nobody asked for. By itself it lets its processes give way to all else.
@@ -73,10 +76,16 @@ class Cluster:
         }
         self._shared: tuple[str, ...] = ()
 
-    def wait_until_ready(self) -> None:
-        """Wait until all processes have begun. Raises what kept one from it."""
-        for process in [*self.ingest.values(), *self.actors.values()]:
-            ray.get(process.ready.remote())
+    def wait_until_ready(self, stopped: Callable[[], bool]) -> None:
+        """Wait until all processes have begun, or ``stopped`` says so. Raises what kept one from it."""
+        waited_for = [process.ready.remote() for process in [*self.ingest.values(), *self.actors.values()]]
+        notice = time.monotonic() + NOTICE_SECONDS
+        while waited_for and not stopped():
+            ready, waited_for = ray.wait(waited_for, num_returns=len(waited_for), timeout=LOOK_SECONDS)
+            ray.get(ready)  # raises what ended one
+            if waited_for and time.monotonic() > notice:
+                notice = math.inf
+                log.warning("waiting for %d processes: Ray may lack cores for them (--actors)", len(waited_for))
         gone = [name for name in self._former if name not in {**self.ingest, **self.actors}]
         self._board.leave(gone)
         self._adopt()
@@ -105,7 +114,7 @@ class Cluster:
             ending = [process.finish.remote() for process in group.values()]
             _, left = ray.wait(ending, num_returns=len(ending), timeout=END_SECONDS)
             if left:
-                log.warning("%d processes have not ended within %.0f s: what is in the log is not lost", *_of(left))
+                log.warning("%d processes have not ended in time: what is in the log is not lost", len(left))
         self._board.leave([*self.ingest, *self.actors])
         self.close()
 
@@ -113,10 +122,6 @@ class Cluster:
         """Let go of Ray and of the board, without a word to anybody."""
         self._board.close()
         ray.shutdown()
-
-
-def _of(left: Sequence[object]) -> tuple[int, float]:
-    return len(left), END_SECONDS
 
 
 def connect_ray(config: ClusterConfig) -> None:
@@ -177,7 +182,7 @@ def run(config: ClusterConfig) -> None:
     cluster = Cluster(config, run_dir)
     with StopRequest() as stop:
         try:
-            cluster.wait_until_ready()
+            cluster.wait_until_ready(lambda: stop.made)
             log.info("%d ingest, %d actors; Ctrl-C ends all", len(cluster.ingest), len(cluster.actors))
             while not stop.made:
                 _turn(cluster)
