@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -26,7 +26,8 @@ from robot_edge.privacy.config import PrivacyConfig
 from robot_edge.recording.record import RecordConfig
 from robot_edge.recording.record import record as record_source_of
 from robot_edge.run.config import EvaluateConfig, RobotConfig
-from robot_edge.run.given_paths import check_evaluation, check_run
+from robot_edge.run.given_paths import check_evaluation, check_run, with_parts
+from robot_edge.sources.splits import part_to_test_on
 
 app = SubcommandApp()
 
@@ -42,6 +43,7 @@ def run(config: Settings[RobotConfig]) -> None:
     Broker, trainer and robots may start in any order. --config FILE reads settings from a TOML file (see
     launch/robot.toml); flags win over it. `robot-edge examples` has the files that help names.
     """
+    config = with_parts(config)
     check_run(config)
     from robot_edge.run.start import run  # torch takes seconds to import: --help should not
 
@@ -55,6 +57,7 @@ def plan(config: Settings[PlanConfig]) -> None:
     A trainer has to run: it times its half. Writes the settings that it finds as a TOML file for `robot-edge run`.
     Reads no --cut, --bits or --bottleneck.
     """
+    config = replace(config, run=with_parts(config.run))
     check_run(config.run)
     from robot_edge.planning.planner import plan
 
@@ -67,6 +70,7 @@ def evaluate(config: Settings[EvaluateConfig]) -> None:
 
     Nothing is learned, neither here nor in the cloud.
     """
+    config = replace(config, source=part_to_test_on(config.source))
     check_evaluation(config)
     from robot_edge.evaluation.evaluate import evaluate
 

@@ -22,7 +22,7 @@ from robot_edge.learning.automatic import as_before, from_scratch, is_untouched,
 from robot_edge.learning.settings import LearningSettings, NetworkSettings, region_of
 from robot_edge.run.secret_seed import DRAWN, SEEDS, derived_seed, shown_seed
 from robot_edge.sources.passwords import masked
-from robot_edge.sources.settings import SourceOptions, SourceSettings, is_live_source
+from robot_edge.sources.settings import SourceOptions, SourceSettings, is_live_source, is_mixed_source
 from robot_edge.uplink.outbox import WhenFull
 from robot_edge.uplink.settings import UplinkSettings
 
@@ -131,7 +131,7 @@ class RobotConfig:
         """Rehearsed frames for each fresh one. A shuffled folder is its own rehearsal, but not of a former run's."""
         if self.learning.rehearse >= 0:
             return self.learning.rehearse
-        is_shuffled = self.source.source.startswith(("folder:", "torchvision:")) and not self.source.phases
+        is_shuffled = is_mixed_source(self.source.source) and not self.source.phases
         return 0.0 if is_shuffled and self.network.former_run is None else 1.0
 
     @property

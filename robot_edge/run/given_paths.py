@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from broker.errors import ConfigError, MachineError
@@ -13,6 +14,7 @@ from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.sources.kinds import check_source
 from robot_edge.sources.passwords import unmasked
 from robot_edge.sources.recordings import is_same_recording
+from robot_edge.sources.splits import with_splits
 
 log = logging.getLogger("robot-edge")
 
@@ -47,6 +49,11 @@ def check_run(config: RobotConfig) -> None:
         )
     elif config.network.weights_file:
         check_files(weights=config.network.weights)
+
+
+def with_parts(config: RobotConfig) -> RobotConfig:
+    """Return the settings with the parts of a source that has some: to learn from, and to test on."""
+    return replace(config, source=with_splits(config.source))
 
 
 def check_evaluation(config: EvaluateConfig) -> None:

@@ -80,7 +80,10 @@ def files_of(config: RobotConfig) -> SourceFiles:
     path = typed_path(rest)
     marks: dict[str, str] = {}
     if kind == "folder":
-        marks = {place: _picture_mark(os.path.join(path, place)) for place, _ in list_pictures(path).pictures}
+        listing = list_pictures(path, config.source.options.label_field)
+        marks = {place: _picture_mark(os.path.join(path, place)) for place, _ in listing.pictures}
+        if listing.metadata:  # which may come to say another class
+            marks = {place: f"{marks[place]} {name}" for place, name in listing.pictures}
     elif kind == "video":
         marks = {path.name: _mark(path)}
     elif kind == "bag":

@@ -11,15 +11,16 @@ from broker.errors import SourceError
 from broker.program.paths import did_you_mean, like, typed_path
 from robot_edge.sources.bag import BagSource
 from robot_edge.sources.camera import open_camera, open_stream
-from robot_edge.sources.folder import FolderSource
+from robot_edge.sources.folder import read_folder
 from robot_edge.sources.frames import FrameSource, Numbering
 from robot_edge.sources.gstreamer import open_pipeline
+from robot_edge.sources.indexed import IndexedSource, Recording
 from robot_edge.sources.passwords import masked
 from robot_edge.sources.recordings import check_is_bag, check_is_folder, check_is_video, source_for
 from robot_edge.sources.ros2 import open_topic
 from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.sim import SimulatedCamera
-from robot_edge.sources.torchvision_set import TorchvisionSource
+from robot_edge.sources.torchvision_set import read_torchvision
 from robot_edge.sources.video import VideoSource
 
 # Frames that the simulated camera shows where nobody says how many.
@@ -49,20 +50,29 @@ class Request:
     numbering: Numbering | None
 
 
-def _folder(asked: Request) -> list[FrameSource]:
-    path = typed_path(asked.rest)
-    return [
-        FolderSource(path, classes=one, epochs=asked.epochs, seed=asked.seed + number, numbering=asked.numbering)
-        for number, one in enumerate(asked.shown)
-    ]
+def _read_folder(asked: Request) -> Recording:
+    return read_folder(typed_path(asked.rest), asked.options.label_field, asked.numbering)
 
 
-def _torchvision(asked: Request) -> list[FrameSource]:
-    root = typed_path(asked.options.data_dir) if asked.options.data_dir else None
-    return [
-        TorchvisionSource(asked.rest, root, classes=one, epochs=asked.epochs, seed=asked.seed + number)
-        for number, one in enumerate(asked.shown)
-    ]
+def _read_torchvision(asked: Request) -> Recording:
+    return read_torchvision(asked.rest, typed_path(asked.options.data_dir) if asked.options.data_dir else None)
+
+
+def _indexed(read: Callable[[Request], Recording]) -> Callable[[Request], list[FrameSource]]:
+    """Return what opens a recording once, and shows it in each phase."""
+
+    def parts(asked: Request) -> list[FrameSource]:
+        recording = read(asked)
+        try:
+            return [
+                IndexedSource(recording, classes=one, epochs=asked.epochs, seed=asked.seed + number)
+                for number, one in enumerate(asked.shown)
+            ]
+        except SourceError:
+            recording.close()
+            raise
+
+    return parts
 
 
 def _sim(asked: Request) -> list[FrameSource]:
@@ -101,7 +111,8 @@ def _stream(asked: Request) -> list[FrameSource]:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source. written: for people. parts: opens it, one part for each phase.
+    """A kind of source. written: for people. parts: opens it, one part for each phase. read: only reads what it has,
+    where its pictures can be read in any order.
 
     check: raises SourceError where a recording is not there. has_phases: and epochs. alone: may have nothing behind
     its name. begins: what is behind the colon, otherwise.
@@ -113,6 +124,7 @@ class Kind:
     has_phases: bool = False
     alone: bool = False
     begins: str = ""
+    read: Callable[[Request], Recording] | None = None
 
     def takes(self, rest: str) -> bool:
         """Whether that may stand behind its colon."""
@@ -130,8 +142,8 @@ KINDS = {
     "https": Kind([], _stream, begins="//"),
     "video": Kind(["video:FILE"], _video, check_is_video),
     "bag": Kind(["bag:PATH"], _bag, check_is_bag),
-    "folder": Kind(["folder:PATH"], _folder, check_is_folder, has_phases=True),
-    "torchvision": Kind(["torchvision:NAME"], _torchvision, has_phases=True),
+    "folder": Kind(["folder:PATH"], _indexed(_read_folder), check_is_folder, has_phases=True, read=_read_folder),
+    "torchvision": Kind(["torchvision:NAME"], _indexed(_read_torchvision), has_phases=True, read=_read_torchvision),
     "gst": Kind(["gst:PIPELINE"], lambda asked: [open_pipeline(asked.rest, asked.options)]),
     "ros2": Kind(["ros2:/TOPIC"], lambda asked: [open_topic(asked.rest, asked.options)]),
     "sim": Kind(["sim:"], _sim, has_phases=True, alone=True),

@@ -5,34 +5,23 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import MalformedMessage, SourceError
 from broker.program.paths import shown
 from broker.wire.bounds import check_class_name
 from robot_edge.sources.frames import LeftOut
+from robot_edge.sources.metadata_file import MetadataFile, find_metadata
 from robot_edge.sources.recordings import PICTURES, check_is_folder
+from robot_edge.sources.splits import TEST_SPLITS, TRAIN_SPLITS, are_splits
+from robot_edge.sources.tally import OTHERS, Tally, describe, is_litter
 
-# What file managers, cameras and archives leave behind, besides whatever begins with a dot.
-LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "lost+found", "$recycle.bin"}
-# What the parts of a data set are called, in the order in which they are offered to train and to test on.
-TRAIN_SPLITS = ("train", "training")
-TEST_SPLITS = ("test", "testing", "val", "valid", "validation", "dev", "eval")
-# Kinds of files that are told apart; a folder full of other things has as many as it has files.
-MAX_KINDS = 20
 LONGEST_SUFFIX = 8
 # Names that a line lists before it only counts.
 NAMES_LISTED = 5
-ADVICE = {
-    **dict.fromkeys((".heic", ".heif", ".jxl", ".jp2", ".svg", ".psd"), "convert them to JPEG or PNG"),
-    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw"), "convert them to JPEG or PNG"),
-    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"), "--source video:FILE shows them"),
-    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), "unpack them"),
-    ".avif": "they need Pillow 11.3 or newer",
-}
 HIDDEN, BESIDE, TWICE = "hidden files", "pictures that lie in no class's folder", "folders that were met before"
-BROKEN, SPECIAL, NO_SUFFIX, OTHERS = "broken links", "no regular files", "files without a suffix", "other files"
+BROKEN, SPECIAL, NO_SUFFIX = "broken links", "no regular files", "files without a suffix"
 CLOSED, EMPTY = "folders that cannot be read", "class folders without a picture"
 
 
@@ -45,22 +34,29 @@ class Listing:
     """A folder of pictures.
 
     pictures: path below the folder and class name of each, sorted by the parts of its path. A picture is of the class
-    whose folder it lies in, however deep. left_out: all else that is there. hints: what looks like a slip.
+    whose folder it lies in, however deep, or of the one that the file ``metadata`` says. left_out: all else that is
+    there. hints: what looks like a slip.
     """
 
     pictures: list[tuple[str, str]]
     left_out: tuple[LeftOut, ...]
     hints: tuple[str, ...]
+    metadata: str = ""
 
 
-def list_pictures(path: Path) -> Listing:
-    """Return what a folder has. Raises SourceError where that is no picture, or no classes."""
+def list_pictures(path: Path, label_field: str = "") -> Listing:
+    """Return what a folder has. Raises SourceError where that is no picture, or no classes.
+
+    label_field: of the file that names classes, where there is one; empty for a likely one.
+    """
     check_is_folder(path)
-    tally, found = _Tally(), dict[str, list[str]]()
+    if metadata := find_metadata(path, label_field):
+        return _list_named(path, metadata)
+    tally, found = Tally(), dict[str, list[str]]()
     entries = _entries(path, "", tally)
     others = {_identity(path), *(_identity(path / entry.name) for entry in entries)}
     for entry in entries:
-        if _is_litter(entry.name):
+        if is_litter(entry.name):
             tally.add(HIDDEN, entry.name)
         elif _is_folder(entry):
             found[entry.name] = _pictures_below(path, entry.name, tally, others - {_identity(path / entry.name)})
@@ -74,6 +70,25 @@ def list_pictures(path: Path) -> Listing:
     pictures = [(picture, named[name]) for name, below in classes.items() for picture in below]
     pictures.sort(key=lambda one: one[0].split(os.sep))
     return Listing(pictures=pictures, left_out=tally.all(), hints=_hints(classes, named))
+
+
+def _list_named(path: Path, metadata: MetadataFile) -> Listing:
+    """Return the pictures that a file names the classes of."""
+    tally = Tally()
+    named = metadata.read(tally)
+    there = set(_pictures_below(path, "", tally, set(), but=metadata.name))
+    for place in sorted(there - named.keys()):
+        tally.add(f"pictures of which {metadata.name} says nothing", place)
+    for place in sorted(named.keys() - there):
+        tally.add(f"pictures that {metadata.name} names and that are not there", place)
+    pictures = [(place, name) for place, name in named.items() if place in there and name is not None]
+    if not pictures:
+        found = "; ".join(map(describe, tally.all()))
+        raise SourceError(
+            f"folder {shown(path)} has no picture of which {metadata.name} says the class; it has {found}"
+        )
+    pictures.sort(key=lambda one: one[0].split(os.sep))
+    return Listing(pictures=pictures, left_out=tally.all(), hints=(), metadata=metadata.name)
 
 
 def class_of(place: str) -> str:
@@ -95,31 +110,7 @@ def class_name(path: Path, folder: str) -> str:
     return name
 
 
-def describe(left_out: LeftOut) -> str:
-    """Return in words what was left out."""
-    advice = ADVICE.get(left_out.kind, "")
-    first = f"{'' if left_out.count == 1 else 'first '}{shown(left_out.example)}"
-    return f"{left_out.count:,} {left_out.kind} ({first}{f': {advice}' if advice else ''})"
-
-
-@dataclass
-class _Tally:
-    """Counts what is left out by kind, with the first of each."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
-
-    def add(self, kind: str, example: str) -> None:
-        if kind not in self.counts and len(self.counts) >= MAX_KINDS:
-            kind = OTHERS
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        self.first.setdefault(kind, example)
-
-    def all(self) -> tuple[LeftOut, ...]:
-        return tuple(LeftOut(kind=kind, count=n, example=self.first[kind]) for kind, n in self.counts.items())
-
-
-def _entries(path: Path, below: str, tally: _Tally) -> list[os.DirEntry[str]]:
+def _entries(path: Path, below: str, tally: Tally) -> list[os.DirEntry[str]]:
     """Return what a folder below the path has, sorted; nothing where it cannot be read, which is counted."""
     try:
         with os.scandir(path / below) as entries:
@@ -131,10 +122,11 @@ def _entries(path: Path, below: str, tally: _Tally) -> list[os.DirEntry[str]]:
         return []
 
 
-def _pictures_below(path: Path, name: str, tally: _Tally, others: Set[Identity]) -> list[str]:
+def _pictures_below(path: Path, name: str, tally: Tally, others: Set[Identity], but: str = "") -> list[str]:
     """Return the paths of all pictures of a class. Links are followed, each folder once: they may lead in a circle.
 
-    others: what is not of this class, wherever a link leads: the whole folder, and the other classes.
+    others: what is not of this class, wherever a link leads: the whole folder, and the other classes. but: a file that
+    is no picture, and not left out either.
     """
     pictures, waiting, met = list[str](), [name], set(others)
     while waiting:
@@ -146,7 +138,9 @@ def _pictures_below(path: Path, name: str, tally: _Tally, others: Set[Identity])
         met.add(identity)
         for entry in _entries(path, below, tally):
             place = os.path.join(below, entry.name)
-            if _is_litter(entry.name):
+            if place == but:
+                continue
+            if is_litter(entry.name):
                 tally.add(HIDDEN, place)
             elif _is_folder(entry):
                 waiting.append(place)
@@ -171,7 +165,7 @@ def _identity(path: Path) -> Identity:
     return about.st_dev, about.st_ino
 
 
-def _count_file(entry: os.DirEntry[str], place: str, tally: _Tally, picture: str = "") -> bool:
+def _count_file(entry: os.DirEntry[str], place: str, tally: Tally, picture: str = "") -> bool:
     """Return whether it is a picture that can be shown; count what it is else. picture: why none here is shown."""
     suffix = shown(os.path.splitext(entry.name)[1].lower())
     try:
@@ -189,15 +183,11 @@ def _count_file(entry: os.DirEntry[str], place: str, tally: _Tally, picture: str
     return False
 
 
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in LITTER
-
-
-def _refuse_no_classes(path: Path, classes: Mapping[str, list[str]], tally: _Tally) -> None:
+def _refuse_no_classes(path: Path, classes: Mapping[str, list[str]], tally: Tally) -> None:
     """Raise SourceError where the folders have no pictures, or are no classes: parts of a data set, or one above."""
     expected = f"({shown(path)}/<class>/*.jpg, *.png and so on)"
     is_nested = {name: all(one.count(os.sep) > 1 for one in pictures) for name, pictures in classes.items()}
-    if len(classes) > 1 and {name.lower() for name in classes} <= {*TRAIN_SPLITS, *TEST_SPLITS}:
+    if len(classes) > 1 and are_splits(list(classes)):
         use = _use_of_splits(path, classes)
         raise SourceError(f"folder {shown(path)} has parts of a data set, {_some(classes)}, and no classes: use {use}")
     if len(classes) == 1 and all(is_nested.values()):

@@ -15,6 +15,9 @@ from robot_edge.sources.passwords import masked, unmasked
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.settings import CAMERAS, SourceOptions, is_live_source, parse_rate
 
+# What has cameras, and fields, by names.
+CAMERA_KINDS = ("tub", "hdf5", "webdataset")
+FIELD_KINDS = ("folder", "tub", "hdf5", "webdataset")
 # Frames a second of the simulated camera when it is watched live.
 SIM_RATE = "10"
 
@@ -53,7 +56,8 @@ def open_source(
     if needs_labels and name in CAMERAS:
         raise SourceError(f"{masked(text)} says nothing of what it shows: record and label it, and use the recording")
     if kind and not kind.has_phases and (phases or epochs > 1):
-        raise SourceError(f"{name}: has no --phases and no --epochs; those are for folder:, torchvision: and sim:")
+        phased = ", ".join(f"{one}:" for one, kind in KINDS.items() if kind.has_phases)
+        raise SourceError(f"{name}: has no --phases and no --epochs; those are for {phased}")
     if kind is None or not kind.takes(rest):
         raise unknown_kind(text)
     request = Request(
@@ -85,6 +89,8 @@ def _say_what_is_not_read(kind: str, options: SourceOptions) -> None:
         ("--labels", options.labels, ("video",)),
         ("--image-topic", options.image_topic, ("bag",)),
         ("--label-topic", options.label_topic, ("bag", "ros2")),
+        ("--camera", options.camera, CAMERA_KINDS),
+        ("--label-field", options.label_field, FIELD_KINDS),
     ):
         if value and kind not in kinds:
             log.warning("%s %s is not read: it is for %s, not for %s", flag, value, " and ".join(kinds), kind)

@@ -17,6 +17,8 @@ Rate = float | Literal["realtime", "max"]
 CAMERAS = {"camera", "rtsp", "rtsps", "http", "https", "gst"}
 # What shows what is there now; a ROS topic may say what that is on another one.
 LIVE_SOURCES = CAMERAS | {"ros2"}
+# Sets of pictures without an order, which are shown mixed: so they rehearse themselves.
+MIXED_SOURCES = {"folder", "torchvision", "coco", "yolo", "webdataset"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,11 @@ class SourceOptions:
     label_topic: str = ""
     """For bag and ros2: the topic of what is shown, std_msgs/String or vision_msgs/Detection2DArray. Default: /label
     where there is one."""
+    camera: str = ""
+    """For recordings of several cameras (tub, hdf5): the one to show. Default: the only one."""
+    label_field: str = ""
+    """For recordings whose fields have names (metadata.jsonl of a folder, tub, hdf5, webdataset): the field with the
+    class. Default: one that is called label, class or category; robot-edge sources PATH lists them."""
     data_dir: str = ""
     """For torchvision: where the data set is or goes. Default: ~/.cache/reflexarc."""
     width: int = 0
@@ -61,15 +68,17 @@ class SourceSettings:
     source: str = field(repr=False)  # its URL may have a password
     """Where frames come from (docs/sources.md): folder:PATH (one sub-folder of pictures for each class), camera:0,
     rtsp://..., http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC, video:FILE, bag:PATH, torchvision:CIFAR10, or sim: (a
-    simulated camera). For a password in a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
+    simulated camera); robot-edge sources PATH says which of them reads what is at a path. For a password in a URL write
+    *** and set REFLEXARC_CAMERA_PASSWORD."""
     epochs: int = 1
-    """How often a folder is shown, in each phase."""
+    """How often a folder, or another recording of pictures, is shown, in each phase."""
     images: int = 0
     """Frames to read at most; 0 for no bound (sim: then shows 12,000)."""
     phases: str = ""
     """Classes shown one phase after the other, as in "cat,dog|ship,truck"; empty shows all at once."""
     held_out: str = field(default="", repr=False)
-    """Source of frames to test on at the end, as for --source. Empty sets apart scenes of the source itself."""
+    """Source of frames to test on at the end, as for --source. Default: the test part of a --source that has parts, as
+    train and test folders; else scenes of the source itself are set apart."""
     held_out_labels: str = ""
     """For --held-out video: its CSV file of what is shown when, as --labels is that of --source."""
     held_out_image_topic: str = ""
@@ -105,6 +114,11 @@ class SourceSettings:
         if not self.phases:
             return []
         return [[name.strip() for name in phase.split(",")] for phase in self.phases.split("|")]
+
+
+def is_mixed_source(text: str) -> bool:
+    """Whether a source as written on the command line is shown mixed."""
+    return text.partition(":")[0] in MIXED_SOURCES
 
 
 def is_live_source(text: str) -> bool:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import numpy as np
-from numpy.typing import NDArray
 
 from broker.errors import DownloadFailed, MalformedMessage, ReflexarcError, SourceError
 from broker.program.machine import machine_error
 from broker.wire.bounds import check_class_name
-from robot_edge.sources.folder import ShuffledSource
+from robot_edge.sources.frames import Pixels
+from robot_edge.sources.indexed import Record, Recording
 
 DEFAULT_ROOT = Path("~/.cache/reflexarc")
 # Those that say what each picture shows without decoding it. What their training and test splits are called.
@@ -46,20 +45,19 @@ SETS: dict[str, dict[str, str]] = {
 log = logging.getLogger("robot-edge")
 
 
-class TorchvisionSource(ShuffledSource[int]):
-    """Replays NAME or NAME/test, downloaded where it is not there yet. Each picture is a scene of its own."""
+def read_torchvision(text: str, root: Path | None) -> Recording:
+    """Return NAME or NAME/test, downloaded where it is not in the folder. Each picture is a scene of its own.
 
-    def __init__(
-        self, text: str, root: Path | None, *, classes: Sequence[str] | None = None, epochs: int = 1, seed: int = 0
-    ) -> None:
-        """Open the data set in the folder; classes restricts it. Raises SourceError."""
-        name, _, split = text.partition("/")
-        self._data = _open(name, split or "train", (root or DEFAULT_ROOT).expanduser())
-        pictures = [(number, number, name) for number, name in _labelled(self._data, text)]
-        super().__init__(f"torchvision:{text}", pictures, classes=classes, epochs=epochs, seed=seed)
+    Raises SourceError, DownloadFailed and MachineError.
+    """
+    name, _, split = text.partition("/")
+    data = _open(name, split or "train", (root or DEFAULT_ROOT).expanduser())
 
-    def _read(self, item: int) -> NDArray[np.uint8]:
-        return np.asarray(self._data[item][0].convert("RGB"))
+    def read(number: int) -> Pixels:
+        return np.asarray(data[number][0].convert("RGB"))
+
+    records = [Record(number, number, label) for number, label in _labelled(data, text)]
+    return Recording(where=f"torchvision:{text}", records=records, read=read)
 
 
 @lru_cache(maxsize=1)  # the phases of a run share it: CIFAR takes 150 MB

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from broker.errors import ConfigError, MachineError
+from robot_edge import commands
+from robot_edge.planning.config import PlanConfig
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.given_paths import check_evaluation, check_run
 
@@ -121,3 +123,25 @@ def test_paths_are_looked_at_before_pytorch_is_imported() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=True, timeout=60)
+
+
+def test_the_commands_use_the_parts_of_a_data_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for part in ("train", "test"):
+        (home / "set" / part / "cup").mkdir(parents=True)
+    seen: list[Any] = []
+    monkeypatch.setattr("robot_edge.commands.check_run", lambda config: seen.append(config.source) or stop())
+    monkeypatch.setattr("robot_edge.commands.check_evaluation", lambda config: seen.append(config) or stop())
+
+    def stop() -> None:
+        raise ConfigError("looked at")
+
+    for command in (
+        lambda: commands.run(RobotConfig.from_flags(source="folder:set")),
+        lambda: commands.plan(PlanConfig.from_flags(source="folder:set")),
+        lambda: commands.evaluate(EvaluateConfig(source="folder:set", checkpoint="run")),
+    ):
+        with pytest.raises(ConfigError, match="looked at"):
+            command()
+    ran, planned, evaluated = seen
+    assert (ran.source, ran.held_out) == (planned.source, planned.held_out) == ("folder:set/train", "folder:set/test")
+    assert evaluated.source == "folder:set/test"

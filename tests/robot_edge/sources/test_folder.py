@@ -86,7 +86,7 @@ def test_a_picture_that_is_shown_again_cannot_be_changed(folder: Path) -> None:
 
 
 def test_no_more_pictures_are_kept_than_there_is_room_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robot_edge.sources.folder.MAX_KEPT_BYTES", 4 * 9 * 7 * 3 - 1)
+    monkeypatch.setattr("robot_edge.sources.indexed.MAX_KEPT_BYTES", 4 * 9 * 7 * 3 - 1)
     source = FolderSource(folder, epochs=2)
     first = scenes(source, 11)
     shutil.rmtree(folder)

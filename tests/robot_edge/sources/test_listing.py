@@ -13,8 +13,9 @@ from PIL import Image
 from broker.errors import SourceError
 from robot_edge.sources.folder import FolderSource
 from robot_edge.sources.frames import LeftOut
-from robot_edge.sources.listing import describe, list_pictures
+from robot_edge.sources.listing import list_pictures
 from robot_edge.sources.opening import open_source
+from robot_edge.sources.tally import describe
 
 
 def put(folder: Path, *places: str | bytes) -> Path:

@@ -1,0 +1,79 @@
+"""Recordings that are divided into a part to train on and one to test on: which they are."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.program.paths import shown, typed_path
+from robot_edge.sources.metadata_file import NAMES
+from robot_edge.sources.settings import SourceSettings
+from robot_edge.sources.tally import is_litter
+
+# What the parts of a data set are called, in the order in which they are offered to train and to test on.
+TRAIN_SPLITS = ("train", "training")
+TEST_SPLITS = ("test", "testing", "val", "valid", "validation", "dev", "eval")
+
+log = logging.getLogger("robot-edge")
+
+
+class Splits(NamedTuple):
+    """Two sources, as written on the command line."""
+
+    train: str
+    test: str
+
+
+def with_splits(settings: SourceSettings) -> SourceSettings:
+    """Return the settings with the part to train on as source, and the one to test on where nobody says another."""
+    source, held_out = settings.source, settings.held_out
+    if splits := splits_of(source):
+        source = splits.train
+        held_out = held_out or splits.test
+    if splits := splits_of(held_out):
+        held_out = splits.test
+    if (source, held_out) != (settings.source, settings.held_out):
+        log.info("learning from %s, and tested on %s", source, held_out)
+    return replace(settings, source=source, held_out=held_out)
+
+
+def part_to_test_on(source: str) -> str:
+    """Return the part of a source that is there to be tested on; the source itself where it has no parts."""
+    splits = splits_of(source)
+    return splits.test if splits else source
+
+
+def splits_of(source: str) -> Splits | None:
+    """Return the parts of a source; None where it has none, or is not there."""
+    kind, _, rest = source.partition(":")
+    try:
+        return SPLITTERS[kind](typed_path(rest)) if rest and kind in SPLITTERS else None
+    except (OSError, ValueError):
+        return None  # to open it will say why
+
+
+def _of_folder(path: Path) -> Splits | None:
+    with os.scandir(path) as entries:
+        names = [entry.name for entry in entries if not is_litter(entry.name) and entry.is_dir()]
+    if len(names) < 2 or not are_splits(names) or any((path / name).is_file() for name in NAMES):
+        return None
+    train, test = (first_of(names, order) for order in (TRAIN_SPLITS, TEST_SPLITS))
+    return Splits(f"folder:{shown(path / train)}", f"folder:{shown(path / test)}") if train and test else None
+
+
+def are_splits(names: list[str]) -> bool:
+    """Whether all names are what parts of a data set are called."""
+    return {name.lower() for name in names} <= {*TRAIN_SPLITS, *TEST_SPLITS}
+
+
+def first_of(names: list[str], order: tuple[str, ...]) -> str:
+    """Return the name that comes first in an order; empty where none is in it."""
+    there = [name for name in names if name.lower() in order]
+    return min(there, key=lambda name: order.index(name.lower()), default="")
+
+
+# By kind.
+SPLITTERS = {"folder": _of_folder}
