@@ -129,19 +129,19 @@ def test_the_commands_use_the_parts_of_a_data_set(home: Path, monkeypatch: pytes
     for part in ("train", "test"):
         (home / "set" / part / "cup").mkdir(parents=True)
     seen: list[Any] = []
-    monkeypatch.setattr("robot_edge.commands.check_run", lambda config: seen.append(config.source) or stop())
-    monkeypatch.setattr("robot_edge.commands.check_evaluation", lambda config: seen.append(config) or stop())
 
-    def stop() -> None:
+    def look(config: RobotConfig | EvaluateConfig) -> None:
+        seen.append(config.source)
         raise ConfigError("looked at")
 
-    for command in (
-        lambda: commands.run(RobotConfig.from_flags(source="folder:set")),
-        lambda: commands.plan(PlanConfig.from_flags(source="folder:set")),
-        lambda: commands.evaluate(EvaluateConfig(source="folder:set", checkpoint="run")),
-    ):
-        with pytest.raises(ConfigError, match="looked at"):
-            command()
+    monkeypatch.setattr("robot_edge.commands.check_run", look)
+    monkeypatch.setattr("robot_edge.commands.check_evaluation", look)
+    with pytest.raises(ConfigError, match="looked at"):
+        commands.run(RobotConfig.from_flags(source="folder:set"))
+    with pytest.raises(ConfigError, match="looked at"):
+        commands.plan(PlanConfig.from_flags(source="folder:set"))
+    with pytest.raises(ConfigError, match="looked at"):
+        commands.evaluate(EvaluateConfig(source="folder:set", checkpoint="run"))
     ran, planned, evaluated = seen
     assert (ran.source, ran.held_out) == (planned.source, planned.held_out) == ("folder:set/train", "folder:set/test")
-    assert evaluated.source == "folder:set/test"
+    assert evaluated == "folder:set/test"
