@@ -11,10 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from broker.link.base import Link
+from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire.codec import pack
-from broker.wire.messages import ExitPiece, FleetExit
+from broker.wire.messages import ExitPiece, FleetExit, SplitSpec
+from hierarchy.edge import EdgeSegment, front_digest
 from hierarchy.exit_rows import ExitRows, in_pieces, pack_rows
 from robot_edge.fleet.fetching import Place
+from robot_edge.run.robot_run import RobotRun
 
 FEATURES = 8
 PLACE = Place(fleet="dogs", front="f" * 16, split="5" * 16, on="cut", features=FEATURES)
@@ -55,3 +58,17 @@ def frames(*axes: int) -> NDArray[np.float32]:
 def encode(values: NDArray[np.float32]) -> NDArray[np.float16]:
     """Return what rows take of frames."""
     return values.astype(np.float16)
+
+
+def member_of(fleet: str, segment: EdgeSegment, split: SplitSpec) -> dict[str, Any]:
+    """Return what the state of a robot that stands still says of its fleet; nothing for none."""
+    return {"fleet": fleet, "still": True, "front": front_digest(segment.state_dict(), split)} if fleet else {}
+
+
+def publish_to(robot: RobotRun, broker: MemoryBroker, rows: ExitRows, version: int) -> None:
+    """Publish an exit as the trainer of a robot whose own exit is at the cut does."""
+    state, features = robot.uplink.state, rows.weight.shape[1]
+    split = state.split.fingerprint
+    place = Place(fleet=state.fleet, front=state.front, split=split, on="cut", features=features)
+    manifest, pieces = exit_of(rows, version, front=state.front, split=split, least_confidence=0.0)
+    publish(MemoryLink(broker), manifest, pieces, place)

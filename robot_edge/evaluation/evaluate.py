@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import can_draw
 from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
+from robot_edge.evaluation.kept_exit import take_kept_exit
 from robot_edge.evaluation.saved_run import SavedRun, load_run, saved_settings
+from robot_edge.fleet.exits import FleetStatus
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.exit_prediction import ExitPrediction
 from robot_edge.inference.predictor import Predictor
@@ -87,10 +89,10 @@ def source_to_test(config: EvaluateConfig, run: RobotConfig) -> FrameSource:
 
 def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> None:
     with StopRequest() as stop:
-        tested, predictor, classes = name_frames(config, run, source, stop)
-    if tested:
-        _conclude(config, tested, predictor, asked=bool(config.broker), stopped=stop.made)
-    nothing = _nothing_tested(config, tested, classes, source)
+        named = name_frames(config, run, source, stop)
+    if named.tested:
+        _conclude(config, named, stopped=stop.made)
+    nothing = _nothing_tested(config, named.tested, named.classes, source)
     if stop.made:
         if nothing:
             log.warning("%s", nothing)
@@ -99,10 +101,21 @@ def _evaluate(config: EvaluateConfig, run: RobotConfig, source: FrameSource) -> 
         raise NothingDone(nothing)
 
 
-def name_frames(
-    config: EvaluateConfig, run: RobotConfig, source: FrameSource, stop: StopRequest
-) -> tuple[list[FrameResult], Predictor, tuple[str, ...]]:
-    """Return what a run's exit, and its cloud, say of each labelled frame, what predicted, and the run's classes.
+@dataclass(frozen=True, kw_only=True)
+class NamedFrames:
+    """What was said of each labelled frame, and what said it.
+
+    classes: that the run knows, by itself or by its fleet's exit. fleet: what there is to say of that; None for none.
+    """
+
+    tested: list[FrameResult]
+    predictor: Predictor
+    classes: tuple[str, ...]
+    fleet: FleetStatus | None
+
+
+def name_frames(config: EvaluateConfig, run: RobotConfig, source: FrameSource, stop: StopRequest) -> NamedFrames:
+    """Return what a run's exit, and its cloud, say of each labelled frame.
 
     run: its settings. Raises ConfigError and NameTaken, and NoAnswer where no cloud answers.
     """
@@ -117,6 +130,8 @@ def name_frames(
         predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
     else:
         log.warning("not calibrated: the run set no frames apart")
+    fleet = take_kept_exit(Path(config.checkpoint), run.fleet, loaded, predictor, compute, config.use)
+    known = tuple(dict.fromkeys([*segment.exit.head.classes, *(predictor.second.classes if predictor.second else ())]))
     framing = framing_for(run.network) if config.look else framing_of(Path(config.checkpoint), run.network)
     tested: list[FrameResult] = []
     if config.broker and saved.held and not saved.held.released:
@@ -131,9 +146,9 @@ def name_frames(
             says = predictor.predict(framing.input(frame.image))
             answered = ask(says, taken_at) if ask else None
             if frame.label is not None:
-                tested.append(_result_of(frame.label, says, answered))
+                tested.append(_result_of(frame.label, says, answered, taught=frame.label in known))
             progress.show(source.position, _so_far(tested, asked=ask is not None))
-    return tested, predictor, tuple(segment.exit.head.classes)
+    return NamedFrames(tested=tested, predictor=predictor, classes=known, fleet=fleet)
 
 
 def _nothing_tested(
@@ -162,11 +177,12 @@ def _so_far(tested: list[FrameResult], *, asked: bool) -> list[str]:
     return [f"exit {exit_right:.1%}", *cloud]
 
 
-def _conclude(
-    config: EvaluateConfig, tested: list[FrameResult], predictor: Predictor, *, asked: bool, stopped: bool
-) -> None:
+def _conclude(config: EvaluateConfig, named: NamedFrames, *, stopped: bool) -> None:
+    tested, asked = named.tested, bool(config.broker)
     curve, threshold = threshold_points(tested, None if config.threshold == "auto" else float(config.threshold))
-    figures = report(tested, predictor.calibration, curve, threshold, deadline=config.deadline, asked=asked)
+    figures = report(tested, named.predictor.calibration, curve, threshold, deadline=config.deadline, asked=asked)
+    if named.fleet:
+        figures |= {"fleet_exit": asdict(named.fleet)}
     if stopped:  # what a whole evaluation found is worth more than the beginning of this one
         print_evaluation(figures, None)
         return
@@ -207,11 +223,11 @@ def _predictor(segment: EdgeSegment, split: SplitSpec, compute: Compute, saved: 
     return predictor
 
 
-def _result_of(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None) -> FrameResult:
+def _result_of(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None, *, taught: bool) -> FrameResult:
     answer, seconds = answered or (None, None)
     return FrameResult(
         label=label,
-        taught=label in says.classes,
+        taught=taught,
         exit_name=says.name,
         exit_confidence=says.confidence,
         exit_logits=says.logits,
@@ -248,7 +264,7 @@ def _cloud(config: EvaluateConfig, run: RobotConfig, loaded: SavedRun, stop: Sto
         split=loaded.split,
         weights="checkpoint",  # so the trainer knows that its network for this run is meant
         rehearse=run.rehearsed_per_fresh,
-        **_of_fleet(run.fleet, loaded),
+        **_of_fleet(run, loaded),
     )
     with tempfile.TemporaryDirectory() as folder, closing(open_outbox(run, Path(folder), state.boot)) as outbox:
         broker = connect(config.broker, run.robot, will=will(run.robot, state), credentials=credentials, keys=keys)
@@ -258,12 +274,13 @@ def _cloud(config: EvaluateConfig, run: RobotConfig, loaded: SavedRun, stop: Sto
             yield _Asker(uplink, line, loaded.split, state.boot, config, stop)
 
 
-def _of_fleet(fleet: str, loaded: SavedRun) -> dict[str, Any]:
-    """Return what tells the trainer which fleet's half answers, where the run has one."""
+def _of_fleet(run: RobotConfig, loaded: SavedRun) -> dict[str, Any]:
+    """Return what tells the trainer whose half answers, where the run is of a fleet."""
     segment = loaded.segment
-    if not (fleet and segment.stands_still):
+    if not (run.fleet and segment.stands_still):
         return {}
-    return {"fleet": fleet, "still": True, "front": front_digest(segment.state_dict(), loaded.split)}
+    front = front_digest(segment.state_dict(), loaded.split)
+    return {"fleet": run.fleet, "still": True, "front": front, "exit": segment.exit_at, "share": run.share}
 
 
 @dataclass(eq=False)

@@ -82,8 +82,7 @@ def report(
         for one, sure in zip(tested, alone, strict=True)
         if one.taught
     ]
-    logits = np.array([one.exit_logits for one in taught])
-    raw = softmax(logits).max(axis=1) if taught else np.zeros(0)
+    raw = np.array([softmax(one.exit_logits[None]).max() for one in taught])  # of two exits, each has its own classes
     confidence = np.array([one.exit_confidence for one in taught])
     cloud = [one for one in taught if one.cloud_name is not None]
     cloud_right = np.array([one.cloud_name == one.label for one in cloud], bool)

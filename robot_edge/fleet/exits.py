@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,29 +15,17 @@ from broker.link.base import Deliveries, Link
 from broker.program.plain_text import counted
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ClassEdit, ExitPiece, FleetExit
-from hierarchy.exit_rows import ExitRows, unpack_rows
+from hierarchy.exit_rows import ExitRows
 from hierarchy.runtime.command_line import SparseLog
 from robot_edge.fleet.class_changes import GONE, ClassChanges
-from robot_edge.fleet.fetching import Fetching, Place
+from robot_edge.fleet.fetching import Fetching, Place, unpacked
 from robot_edge.fleet.kept_exits import KeptExits, Use
-from robot_edge.fleet.second_exit import MIN_CLASSES, Says, SecondExit, trial
+from robot_edge.fleet.second_exit import HeldOutSays, SecondExit, tried_out
 
 # A piece that has not come by then was lost on the way, or dropped in a flood: the broker is asked for it again.
 ASK_AGAIN_SECONDS = 30.0
 
 log = logging.getLogger("robot-edge")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutSays:
-    """Some of a robot's own held-out frames: what each shows, and what its own exit says of it.
-
-    crossed: float32 (N, C, ...), what crosses of each where it is sent alone, as the values that its codes stand for.
-    """
-
-    names: Sequence[str]
-    crossed: NDArray[np.float32]
-    own: Sequence[Says]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +56,7 @@ class FleetStatus:
         if self.refusal:
             return f"{what} refused: {self.refusal}{coming}"
         if not self.classes:
-            return f"{what} waits for a lesson's end{coming}"
+            return f"{what} waits to be tried out{coming}"
         taught = f", {self.elsewhere} taught elsewhere" if self.elsewhere else ""
         return f"{what}: {counted(self.classes, 'class')}{taught}{coming}"
 
@@ -172,9 +160,7 @@ class FleetExits:
         """Take in an exit that is here as a whole, to be tried out."""
         manifest = whole.manifest
         try:
-            if misfit := self._place.misfit(manifest):
-                raise MalformedMessage(misfit)
-            rows = unpack_rows(whole.whole(), classes=manifest.classes, features=manifest.features)
+            rows = unpacked(whole, self._place)
         except MalformedMessage as error:
             log.warning("the fleet's exit version %s is not taken: %s", manifest.version, error)
             return
@@ -198,12 +184,7 @@ class FleetExits:
         second = self._second(own)
         if second is None:
             return
-        self._refusal = second.misfit
-        if held_out is not None and not self._refusal:
-            logits = second.logits(held_out.crossed)
-            second = second.calibrated(logits, held_out.names)
-            if len(own) >= MIN_CLASSES:
-                self._refusal = trial(held_out.own, second.judged(logits), held_out.names).refusal
+        second, self._refusal = tried_out(second, own, held_out)
         self.in_use = None if self._refusal else second
         if self.status != before:
             log.info("%s", self.status.text)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from broker.errors import MalformedMessage
 from broker.wire.messages import ExitOn, FleetExit, exit_place
 from broker.wire.topics import exit_topic, piece_topic
+from hierarchy.exit_rows import ExitRows, unpack_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +80,10 @@ class Fetching:
         if hashlib.sha256(data).digest() != self.manifest.digest or len(data) != self.manifest.size:
             raise MalformedMessage("its pieces are right, and all of them together are not what its digest says")
         return data
+
+
+def unpacked(whole: Fetching, place: Place) -> ExitRows:
+    """Return the rows of an exit that is here as a whole. Raises MalformedMessage where it is none for that place."""
+    if misfit := place.misfit(whole.manifest):
+        raise MalformedMessage(misfit)
+    return unpack_rows(whole.whole(), classes=whole.manifest.classes, features=whole.manifest.features)

@@ -14,7 +14,7 @@ from broker.errors import ConfigError, MalformedMessage
 from broker.wire.codec import pack, unpack_as
 from broker.wire.messages import FleetExit
 from hierarchy.runtime.checkpoint import write_bytes, write_json
-from hierarchy.runtime.run_folder import RunFolder
+from hierarchy.runtime.disk import DiskWatch
 from hierarchy.runtime.state import Layout
 from robot_edge.fleet.class_changes import ClassChanges
 from robot_edge.fleet.fetching import Fetching
@@ -44,10 +44,9 @@ LAYOUT = Layout(kind=Choices, migrations=())
 class KeptExits:
     """The files of one run. A disk that takes nothing is said, and the robot goes on with what it has in memory."""
 
-    def __init__(self, folder: RunFolder, former: Path | None = None) -> None:
-        """former: folder of the run that this one goes on from, whose choices count until there are others."""
-        self._path, self._former = folder.path / FLEET, former
-        self._disk = folder.disk
+    def __init__(self, run: Path, disk: DiskWatch, former: Path | None = None) -> None:
+        """run: its folder. former: that of the run which this one goes on from, whose choices it takes over."""
+        self._path, self._former, self._disk = run / FLEET, former, disk
 
     def whole(self) -> Fetching | None:
         """Return the exit that is here as a whole; None where there is none, or its file is damaged."""
@@ -91,7 +90,8 @@ class KeptExits:
     def choices(self, run: str) -> Choices:
         """Return what was chosen, and which classes changed. run: the one that goes on here. Raises ConfigError."""
         path = self._path / CHOICES
-        if self._former and not path.exists():
+        is_former = self._former is not None and not path.exists()
+        if self._former and is_former:
             path = self._former / FLEET / CHOICES
         try:
             kept = LAYOUT.read(path) if path.exists() else Choices("fleet", run, ClassChanges())
@@ -100,7 +100,11 @@ class KeptExits:
                 f"{path} is damaged ({error}): remove it, and the fleet's exit answers, classes that were forgotten "
                 "here among it"
             ) from error
-        return kept if kept.run == run else replace(kept, run=run, changes=replace(kept.changes, edits=0))
+        if kept.run != run:
+            kept = replace(kept, run=run, changes=replace(kept.changes, edits=0))
+        if is_former and path.exists():
+            self.keep_choices(kept)  # the former run's folder may go
+        return kept
 
     def keep_choices(self, choices: Choices) -> None:
         """Have them after a restart, too."""

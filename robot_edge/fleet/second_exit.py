@@ -37,6 +37,18 @@ class Says:
     probabilities: NDArray[np.float64]
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldOutSays:
+    """Some of a robot's own held-out frames: what each shows, and what its own exit says of it.
+
+    crossed: float32 (N, C, ...), what crosses of each where it is sent alone, as the values that its codes stand for.
+    """
+
+    names: Sequence[str]
+    crossed: NDArray[np.float32]
+    own: Sequence[Says]
+
+
 def second_is_believed(own: Says, second: Says) -> bool:
     """Whether the fleet's exit names a frame, and not the robot's own.
 
@@ -164,3 +176,17 @@ def trial(own: Sequence[Says], second: Sequence[Says], names: Sequence[str]) -> 
         both=sum(one.name == name for one, name in zip(both, names, strict=True)),
         frames=len(names),
     )
+
+
+def tried_out(second: SecondExit, own: Collection[str], held_out: HeldOutSays | None) -> tuple[SecondExit, str]:
+    """Return the fleet's exit as this robot's frames calibrate it, and why it is refused; empty where it is used.
+
+    own: classes that the robot knows. held_out: N > 0 frames of these; None where it has none.
+    """
+    if held_out is None or second.misfit:
+        return second, second.misfit
+    logits = second.logits(held_out.crossed)
+    second = second.calibrated(logits, held_out.names)
+    if len(own) < MIN_CLASSES:
+        return second, ""
+    return second, trial(held_out.own, second.judged(logits), held_out.names).refusal

@@ -86,4 +86,4 @@ def _test(run_dir: str, album: Album, config: PhotosConfig, broker: str, stop: S
         deadline=ANSWER_SECONDS,
     )
     with closing(album.judged()) as source:
-        return name_frames(evaluation, settings_of_run(evaluation), source, stop)[0]
+        return name_frames(evaluation, settings_of_run(evaluation), source, stop).tested

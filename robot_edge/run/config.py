@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from broker.address import parse_broker_urls
 from broker.errors import ConfigError
@@ -151,6 +151,10 @@ class RobotConfig:
         return {**settings, **{name: masked(settings[name]) for name in ("source", "held_out") if name in settings}}
 
 
+# Which exit answers: the robot's own alone, its fleet's beside it, or what the run chose (`robot-edge use`).
+WhichExit = Literal["chosen", "own", "fleet"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Settings of `robot-edge evaluate`. Labelled frames of the source count for accuracy."""
@@ -169,6 +173,9 @@ class EvaluateConfig:
     """File with the keys that payloads are sealed with. Default: the file that the run was started with."""
     robot: str = ""
     """The robot's name, which must not be online. Default: the run's own."""
+    use: WhichExit = "chosen"
+    """Which exit answers, of a run with --fleet: its own alone, the fleet's beside it, or as the run has chosen
+    (robot-edge use)."""
     threshold: str = "auto"
     """Confidence from which the exit answers alone, 0 to 1; auto takes the one that asks least of those within half a
     percentage point of the best accuracy."""

@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from broker.link.base import Link
-from broker.wire.messages import RobotState
-from broker.wire.quantize import dequantize
-from hierarchy.edge import EdgeTrainer, crossing_encoder
-from hierarchy.encoding import joined
+from broker.wire.messages import RobotState, SplitSpec
+from hierarchy.device import Compute
+from hierarchy.edge import EdgeSegment, EdgeTrainer, crossing_encoder
 from hierarchy.runtime.run_folder import RunFolder, former_settings
-from robot_edge.fleet.exits import FleetExits, HeldOutSays
+from hierarchy.still import CrossingEncoder
+from robot_edge.fleet.exits import FleetExits
 from robot_edge.fleet.fetching import Place
 from robot_edge.fleet.kept_exits import KeptExits
+from robot_edge.fleet.second_exit import HeldOutSays
 from robot_edge.inference.cascade import Cascade, CloudLine, Decision
 from robot_edge.inference.frame_path import FramePath
+from robot_edge.inference.held_out_says import held_out_says
 from robot_edge.inference.predictions import PredictionPublisher
 from robot_edge.inference.predictor import Predictor
 from robot_edge.run.checkpoint import RunState
@@ -30,8 +32,6 @@ from robot_edge.uplink.uplink import Uplink
 
 # Held-out frames that confidences are measured on.
 CALIBRATED_FRAMES = 300
-# Of them, those that a fleet's exit is tried on: behind a cut far from the end each takes nearly a frame's time.
-TRIED_FRAMES = 100
 
 log = logging.getLogger("robot-edge")
 
@@ -76,39 +76,28 @@ class Perception:
             self.predictor.second = self.fleet.in_use
 
     def take_exit(self, state: RunState, *, busy: bool) -> None:
-        """Take in what comes of the fleet's exit, and let it answer from the next frame on, unless that is to wait.
+        """Let an exit of the fleet that has come answer from the next frame on, unless that is to wait.
 
         busy: whether a lesson is given, or learned: what it shows is the robot's own exit's to learn.
         """
         if self.fleet:
-            self.fleet.turn()
             if self.fleet.is_new and not busy:
                 self._try_out(state)
             self.predictor.second = self.fleet.in_use
 
     def _try_out(self, state: RunState) -> None:
         if self.fleet:
-            self.fleet.try_out(state.trainer.classes, self._held_out(state))
+            self.fleet.try_out(state.trainer.classes, held_out_frames(state, self.predictor))
             self.predictor.second = self.fleet.in_use
 
-    def _held_out(self, state: RunState) -> HeldOutSays | None:
-        """Return held-out frames of classes that are known; they are not drawn, so what is drawn later stays the same.
 
-        None where there are none.
-        """
-        names, encoding = state.memory.held_out.encodings()
-        known = [row for row, name in enumerate(names) if name in state.trainer.classes]
-        rows = known[:: -(-len(known) // TRIED_FRAMES)] if known else []
-        if not rows:
-            return None
-        frames = [encoding[row : row + 1] for row in rows]
-        kept = joined(frames)
-        return HeldOutSays(
-            names=[names[row] for row in rows],
-            # Each by itself, as it is seen: frames that cross together share their ranges.
-            crossed=np.concatenate([dequantize(one.quantized(state.split.bits)) for one in frames]),
-            own=self.predictor.said_of(state.trainer.segment.exit.head, kept),
-        )
+def held_out_frames(state: RunState, predictor: Predictor) -> HeldOutSays | None:
+    """Return what an exit of the fleet is tried out on, of a network that stands still; None for nothing.
+
+    The frames are not drawn, so what is drawn later stays the same.
+    """
+    names, encoding = state.memory.held_out.encodings()
+    return held_out_says(predictor, state.trainer.segment.exit.head, names, encoding, bits=state.split.bits)
 
 
 def fleet_exits(
@@ -121,20 +110,26 @@ def fleet_exits(
     """
     if not (state.fleet and state.front):
         return None
-    encoder = crossing_encoder(trainer.segment, trainer.learner.compute)
-    if encoder is None:
+    fitting = exit_place(state.fleet, state.front, state.split, trainer.segment, trainer.learner.compute)
+    if fitting is None:
         log.info("takes no exit of fleet %s: the cloud's half learns its way out of the bottleneck", state.fleet)
         return None
-    place = Place(
-        fleet=state.fleet,
-        front=state.front,
-        split=state.split.fingerprint,
-        on=trainer.segment.exit_at,
-        features=encoder.features,
-    )
+    place, encoder = fitting
     former = config.network.former_run
     stays = former is not None and (former_settings(former) or {}).get("fleet") == state.fleet
-    return FleetExits(link, place, KeptExits(folder, former if stays else None), encode=encoder.encode, run=state.run)
+    kept = KeptExits(folder.path, folder.disk, former if stays else None)
+    return FleetExits(link, place, kept, encode=encoder.encode, run=state.run)
+
+
+def exit_place(
+    fleet: str, front: str, split: SplitSpec, segment: EdgeSegment, compute: Compute
+) -> tuple[Place, CrossingEncoder] | None:
+    """Return where a fleet's exits for a front lie, and what makes of a sample what they take; None where none fits."""
+    encoder = crossing_encoder(segment, compute)
+    if encoder is None:
+        return None
+    on, features = segment.exit_at, encoder.features
+    return Place(fleet=fleet, front=front, split=split.fingerprint, on=on, features=features), encoder
 
 
 def perceive(
@@ -146,12 +141,7 @@ def perceive(
     fleet: FleetExits | None = None,
 ) -> Perception:
     """Return what a robot of these settings sees by."""
-    predictor = Predictor(
-        trainer.segment,
-        bits=trainer.bits,
-        compute=trainer.learner.compute,
-        encode=trainer.encode if trainer.segment.stands_still else None,
-    )
+    predictor = _predictor(trainer)
     boot = uplink.state.boot
     cascade = Cascade(
         boot=boot,
@@ -170,3 +160,23 @@ def perceive(
         publisher.offer(decision, now=time.monotonic(), wall=time.time())
 
     return Perception(predictor=predictor, sight=sight, fleet=fleet, saw=saw, tell=tell)
+
+
+def try_out_for_nobody(state: RunState) -> None:
+    """Try out an exit of the fleet that came to a robot which names nothing: a replay says what it would be worth."""
+    fleet, trainer = state.fleet, state.trainer
+    if fleet is None or not fleet.is_new:
+        return
+    predictor = _predictor(trainer)
+    names, encoding = state.memory.held_out.encodings()
+    predictor.calibrate_encoded(trainer.segment.exit.head, encoding, names)
+    fleet.try_out(trainer.classes, held_out_frames(state, predictor))
+
+
+def _predictor(trainer: EdgeTrainer) -> Predictor:
+    return Predictor(
+        trainer.segment,
+        bits=trainer.bits,
+        compute=trainer.learner.compute,
+        encode=trainer.encode if trainer.segment.stands_still else None,
+    )

@@ -10,6 +10,7 @@ from hierarchy.edge import EdgeStep
 from hierarchy.runtime.command_line import Notice
 from hierarchy.schedule import settling
 from robot_edge.run.outcome import FRAMES_WITHOUT_LABEL, HOW_TO_LABEL
+from robot_edge.run.perception import try_out_for_nobody
 from robot_edge.run.robot_run import RobotRun
 
 # Remembered frames that go up once more when what was learned has settled: so many, or behind a replay this share of
@@ -31,6 +32,8 @@ def replay(run: RobotRun) -> None:
     settle(run)
     run.saving.save()  # a test takes time, and whoever stopped the run may not wait for its end
     run.testing.test_all()
+    if not run.stop.made:
+        try_out_for_nobody(run.state)
 
 
 def wait_for_trainer(run: RobotRun) -> None:

@@ -14,6 +14,7 @@ from broker.program.plain_text import counted
 from hierarchy.evaluation import RECENT
 from hierarchy.runtime.checkpoint import CHECKPOINT
 from hierarchy.runtime.console import PlainConsole
+from robot_edge.fleet.exits import FleetStatus
 from robot_edge.run.outcome import one_class
 
 # Classes that a line names at most.
@@ -76,6 +77,8 @@ def _samples(summary: dict[str, Any]) -> str:
 
 def _notes(summary: dict[str, Any]) -> list[str]:
     lines = [note] if (note := one_class(summary["classes"])) else []
+    if fleet := summary.get("fleet_exit"):
+        lines.append(f"Beside its own exit, which learned nothing of it: {FleetStatus(**fleet).text}.")
     if summary["cloud_accuracy"] is not None:
         lines.append(
             "The cloud's figures are of now. While it is idle it goes on rehearsing: its own summary.json tells how "
@@ -152,6 +155,8 @@ def print_evaluation(figures: dict[str, Any], folder: Path | None) -> None:
         f"Taken for unknown: {_percent(figures['taught_taken_for_unknown'])} of the frames of taught classes, "
         f"{_percent(figures['others_taken_for_unknown'])} of the {figures['frames_of_other_classes']:,} of others.",
     ]
+    if exit_ := figures.get("fleet_exit"):
+        lines.insert(0, f"Answered with: {FleetStatus(**exit_).text}.")
     if figures["cascade_latency"]:
         lines.append(
             f"From a confidence of {figures['threshold']:.2f} on the exit answers alone: "

@@ -103,7 +103,7 @@ def assemble(
         log.info("looks at %s of each frame", framing.region)
     viewfinder = Viewfinder(framing, partial(keep_look, folder, config.network))
     seen = Framed(source, framing.input)
-    fleet = fleet_exits(link, folder, config, trainer, uplink.state) if config.is_live else None
+    fleet = fleet_exits(link, folder, config, trainer, uplink.state)
     if fleet:
         for one in edits_after(outbox, 0):  # it may be here for the first time
             fleet.apply(one)
@@ -146,6 +146,7 @@ def assemble(
         commands=commands,
         page_model=page_model,
         publisher=publisher,
+        fleet=fleet,
         console=console,
     )
     learning, lessons = _learners(config, state, Sending(config, state, uplink, outbox), saving)

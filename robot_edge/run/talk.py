@@ -14,6 +14,7 @@ from broker.wire.messages import Command, CommandResult
 from hierarchy.runtime.command_line import Notice, StopRequest
 from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import RunFolder
+from robot_edge.fleet.exits import FleetExits
 from robot_edge.page.page_model import PageModel
 from robot_edge.run.page_publisher import PagePublisher
 from robot_edge.run.run_metrics import RunMetrics
@@ -33,7 +34,8 @@ log = logging.getLogger("robot-edge")
 class Talk:
     """Speaks for a run to the cloud, to pages and to the terminal.
 
-    console: where progress is shown; the terminal's for None. notice: what is said once. jobs: what other threads want
+    fleet: exits of the robot's fleet, which are fetched meanwhile; None for none. console: where progress is shown; the
+    terminal's for None. notice: what is said once. jobs: what other threads want
     done on this one, between two steps.
     """
 
@@ -45,6 +47,7 @@ class Talk:
     commands: Commands
     page_model: PageModel | None
     publisher: PagePublisher | None
+    fleet: FleetExits | None
     console: Console | None
     notice: Notice = field(default_factory=lambda: Notice(log))
     jobs: queue.SimpleQueue[Callable[[], object]] = field(default_factory=queue.SimpleQueue)
@@ -53,6 +56,8 @@ class Talk:
     def pump(self, timeout: float = 0.0) -> None:
         """Give the uplink its turn, waiting up to so many seconds for a message, and the page."""
         self.uplink.pump(timeout)
+        if self.fleet:
+            self.fleet.turn()
         if self.publisher:
             self.publisher.post(time.monotonic(), time.time())
 

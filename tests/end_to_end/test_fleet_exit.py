@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import models
 
 import hierarchy.runtime.curves
 import robot_edge as edge
 import robot_edge.run.start
 from hierarchy.device import Compute
+from robot_edge.evaluation.evaluate import evaluate
+from robot_edge.run.config import EvaluateConfig
 from tests.end_to_end.conftest import COLOURS, DEADLINE_S, ROOT
 
 if TYPE_CHECKING:
@@ -86,3 +91,23 @@ def test_a_robot_names_what_another_was_taught_when_the_trainer_is_gone(
         until(lambda: names(r2) == list(SHOWN), "the way back")
     with edge.Robot("r2", **{**second, "broker": None}) as alone:  # started again, and offline
         until(lambda: names(alone) == list(SHOWN), "what it kept")
+        alone.teach("red", frames("red", 10, seed=2))
+        assert alone.settle(DEADLINE_S)
+    is_evaluated_with_it(tmp_path)
+
+
+def is_evaluated_with_it(path: Path) -> None:
+    """Evaluate r2's run, which was taught one of three colours, on new pictures."""
+    for colour in SHOWN:
+        (path / "pictures" / colour).mkdir(parents=True)
+        for number, frame in enumerate(frames(colour, 3, seed=5)):
+            Image.fromarray(frame).save(path / "pictures" / colour / f"{number}.png")
+    config = EvaluateConfig(source=f"folder:{path / 'pictures'}", checkpoint=str(path / "r2"), threads=1)
+    evaluate(config)
+    figures = json.loads((path / "r2" / "evaluation.json").read_text())
+    assert (figures["frames"], figures["exit_accuracy"], figures["frames_of_other_classes"]) == (9, 1, 0)
+    assert (figures["fleet_exit"]["version"] > 0, figures["fleet_exit"]["elsewhere"]) == (True, 2)
+    evaluate(replace(config, use="own"))
+    figures = json.loads((path / "r2" / "evaluation.json").read_text())
+    assert (figures["frames"], figures["frames_of_other_classes"]) == (9, 6)
+    assert figures["fleet_exit"]["use"] == "own"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from hierarchy.calibration import Calibration
-from robot_edge.evaluation.evaluate import _conclude
+from robot_edge.evaluation.evaluate import NamedFrames, _conclude
 from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
+from robot_edge.fleet.exits import FleetStatus
 from robot_edge.run.config import EvaluateConfig
 
 
@@ -76,7 +78,8 @@ def test_the_best_threshold_is_found() -> None:
 
 
 def test_the_exit_alone() -> None:
-    tested = [one("cat", "cat", 0.9), one("cat", "dog", 0.4)]
+    of_the_fleet = np.zeros(3, np.float32)  # which tells more classes apart
+    tested = [one("cat", "cat", 0.9), one("cat", "dog", 0.4, exit_logits=of_the_fleet)]
     curve, threshold = threshold_points(tested, None)
     found = report(tested, Calibration(), curve, threshold, deadline=0.3, asked=False)
     assert found["exit_accuracy"] == 0.5
@@ -98,6 +101,11 @@ def test_an_evaluation_that_was_stopped_replaces_none(
     (tmp_path / "evaluation.json").write_text("a whole one")
     predictor: Any = SimpleNamespace(calibration=Calibration(temperature=2.0))
     config = EvaluateConfig(checkpoint=str(tmp_path), source="sim:")
-    _conclude(config, LOOKS, predictor, asked=True, stopped=stopped)
+    fleet = FleetStatus(fleet="lab", version=7, coming=0, classes=8, elsewhere=3, refusal="", use="fleet")
+    named = NamedFrames(tested=LOOKS, predictor=predictor, classes=("mug",), fleet=fleet)
+    _conclude(config, named, stopped=stopped)
     assert ((tmp_path / "evaluation.json").read_text() == "a whole one") is stopped
-    assert ("STOPPED" in capsys.readouterr().out) is stopped
+    printed = capsys.readouterr().out
+    assert ("STOPPED" in printed) is stopped
+    assert "Answered with: exit of fleet lab version 7: 8 classes, 3 taught elsewhere." in printed
+    assert stopped or json.loads((tmp_path / "evaluation.json").read_text())["fleet_exit"]["version"] == 7

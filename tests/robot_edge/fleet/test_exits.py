@@ -17,10 +17,10 @@ from broker.wire.messages import ClassEdit, ExitPiece, FleetExit
 from hierarchy.exit_rows import ExitRows
 from hierarchy.runtime.run_folder import RunFolder
 from robot_edge.fleet import exits as module
-from robot_edge.fleet.exits import FleetExits, HeldOutSays
+from robot_edge.fleet.exits import FleetExits
 from robot_edge.fleet.fetching import Fetching, Place
 from robot_edge.fleet.kept_exits import KeptExits
-from robot_edge.fleet.second_exit import Says
+from robot_edge.fleet.second_exit import HeldOutSays, Says
 from tests.fleet_exits import FEATURES, PLACE, encode, exit_of, frames, publish, rows_of
 
 RUN = "c" * 16
@@ -48,7 +48,7 @@ class World:
             self.link.close()
             self.folder.close()
         self.link, self.folder = MemoryLink(self.broker), RunFolder(self.path, {"robot": "r1"})
-        kept = KeptExits(self.folder, former)
+        kept = KeptExits(self.folder.path, self.folder.disk, former)
         self.robot = FleetExits(self.link, place, kept, encode=encode, run=run, clock=lambda: self.now)
         return self.robot
 

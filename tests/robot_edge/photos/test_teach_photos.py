@@ -56,9 +56,9 @@ def test_the_cloud_is_asked_as_it_was_taught(monkeypatch: pytest.MonkeyPatch) ->
     asked: list[EvaluateConfig] = []
     monkeypatch.setattr(robot_edge.photos.teach_photos, "settings_of_run", lambda _config: None)
 
-    def name_frames(one: EvaluateConfig, *_: object) -> list[list[object]]:
+    def name_frames(one: EvaluateConfig, *_: object) -> SimpleNamespace:
         asked.append(one)
-        return [[]]
+        return SimpleNamespace(tested=[])
 
     monkeypatch.setattr(robot_edge.photos.teach_photos, "name_frames", name_frames)
     keys = {"credentials": "r1/credentials.toml", "names_key": "fleet.key", "payload_key": "r1/payload.key"}

@@ -24,7 +24,7 @@ from broker.wire import topics
 from broker.wire.codec import pack, unpack, unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, Command, CommandResult, Prediction, Receipt
 from hierarchy.device import Compute
-from hierarchy.edge import EdgeStep, EdgeTrainer, front_digest
+from hierarchy.edge import EdgeStep, EdgeTrainer
 from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
@@ -42,6 +42,7 @@ from robot_edge.sources.frames import Frame, Header, Pixels
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.uplink.uplink import Uplink
+from tests.fleet_exits import member_of
 from tests.messages import robot_state
 from tests.robot_edge.inference.test_ros2_predictions import Ros
 
@@ -190,8 +191,7 @@ class Robot:
         self.outbox = open_outbox(self.config, self._path, self._boot)
         self.folder = RunFolder(self._path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
-        fleet = self.config.fleet
-        of_fleet = {"fleet": fleet, "still": True, "front": front_digest(segment.state_dict(), split)} if fleet else {}
+        of_fleet = member_of(self.config.fleet, segment, split)
         state = robot_state(split, boot=self._boot, weights=start, rehearse=1.0, **of_fleet)
         self.run = assemble(
             self.config,

@@ -9,17 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from broker.link.memory import MemoryLink
 from broker.wire.quantize import dequantize
 from hierarchy.exit_rows import ExitRows, crossing_features, rows_of
 from hierarchy.head import GrowingHead
 from hierarchy.head_fit import fit_rows
-from robot_edge.fleet.fetching import Place
 from robot_edge.sources.sim import SimulatedCamera
-from tests.fleet_exits import exit_of, publish
+from tests.fleet_exits import publish_to
 from tests.robot_edge.run.test_live import SIZE, Robot, share_named
 from tests.robot_edge.run.test_live import _no_picture as _no_picture
 from tests.robot_edge.run.test_live import start as start
+from tests.robot_edge.run.test_replay_fleet import evaluated
 
 pytestmark = pytest.mark.slow
 
@@ -46,18 +45,9 @@ def taught_elsewhere(robot: Robot, names: tuple[str, ...] = TOYS, toys: tuple[st
     return rows_of(head)
 
 
-def publish_exit(robot: Robot, rows: ExitRows, version: int) -> None:
-    """Publish an exit as the robot's trainer does."""
-    state = robot.run.uplink.state
-    split, features = state.split.fingerprint, rows.weight.shape[1]
-    place = Place(fleet=state.fleet, front=state.front, split=split, on="cut", features=features)
-    manifest, pieces = exit_of(rows, version, front=state.front, split=split, least_confidence=0.0)
-    publish(MemoryLink(robot.link._broker), manifest, pieces, place)
-
-
 def send(robot: Robot, rows: ExitRows, version: int) -> None:
     """Publish an exit, and wait until the robot has tried it out."""
-    publish_exit(robot, rows, version)
+    publish_to(robot.run, robot.link._broker, rows, version)
     tried = [f"version {version}: ", f"version {version} refused"]
     robot.wait_for(lambda: any(one in text(robot) for one in tried))
 
@@ -100,3 +90,8 @@ def test_an_exit_that_is_wrong_about_its_own_classes_is_refused(start: Callable[
     assert "refused: with it" in text(robot)
     assert share_named(robot, "star", "star") > 0.5
     assert robot.state.metrics.message().exit_refused.startswith("with it")
+    said = robot.state.fleet.status if robot.state.fleet else None
+    robot.end()
+    predictor, status = evaluated(robot.folder.path, robot.run)
+    assert status == said
+    assert predictor.second is None

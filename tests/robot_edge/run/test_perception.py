@@ -12,12 +12,9 @@ class Exits:
     """Of a fleet, as far as a perception sees them. tried: how often one was tried out."""
 
     def __init__(self) -> None:
-        self.turns = self.tried = 0
+        self.tried = 0
         self.is_new = True
         self.in_use = ""
-
-    def turn(self) -> None:
-        self.turns += 1
 
     def try_out(self, _own: object, _held_out: object) -> None:
         self.tried += 1
@@ -31,10 +28,14 @@ def test_no_exit_is_taken_in_the_middle_of_a_lesson() -> None:
     nothing: Any = None
     perception = Perception(predictor=predictor, sight=nothing, fleet=exits, saw=nothing, tell=nothing)
     held_out = SimpleNamespace(encodings=lambda: ([], nothing))
-    state: Any = SimpleNamespace(trainer=SimpleNamespace(classes=()), memory=SimpleNamespace(held_out=held_out))
+    segment = SimpleNamespace(exit=SimpleNamespace(head=SimpleNamespace(classes=())))
+    trainer = SimpleNamespace(classes=(), segment=segment)
+    state: Any = SimpleNamespace(
+        trainer=trainer, memory=SimpleNamespace(held_out=held_out), split=SimpleNamespace(bits=4)
+    )
     for _ in range(3):
         perception.take_exit(state, busy=True)
-    assert (exits.turns, exits.tried, predictor.second) == (3, 0, "version 6"), "it comes in, and waits"
+    assert (exits.tried, predictor.second) == (0, "version 6"), "it waits"
     perception.take_exit(state, busy=False)
     assert (exits.tried, predictor.second) == (1, "version 7")
     perception.take_exit(state, busy=False)

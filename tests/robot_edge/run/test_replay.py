@@ -53,6 +53,7 @@ from robot_edge.sources.opening import open_source
 from robot_edge.sources.paced import Paced
 from robot_edge.uplink.presence import Presence
 from robot_edge.uplink.uplink import Uplink
+from tests.fleet_exits import member_of
 from tests.messages import accepted, robot_state, trainer_metrics
 
 pytestmark = pytest.mark.slow
@@ -162,7 +163,8 @@ class Run:
         segment, split, start = build_edge(self.config.network)
         compute = Compute(device=torch.device("cpu"))
         self.trainer = WatchedTrainer(segment, bits=4, compute=compute, peak_learning_rate=0.05)
-        state = robot_state(split, boot=self.boot, weights=start, rehearse=1.0)
+        of_fleet = member_of(self.config.fleet, segment, split)
+        state = robot_state(split, boot=self.boot, weights=start, rehearse=1.0, **of_fleet)
         held_out = partial(self._held_out, 6) if self.config.source.held_out else None
         self.folder = RunFolder(self.path, {})
         has_checkpoint = (self.folder.checkpoint / CHECKPOINT).exists()
