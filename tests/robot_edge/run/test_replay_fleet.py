@@ -38,8 +38,8 @@ def evaluated(folder: Path, run: RobotRun, which: WhichExit = "chosen") -> tuple
     saved, segment, split = load_checkpoint(folder / "checkpoint", LAYOUT), run.state.trainer.segment, run.state.split
     compute = run.state.trainer.learner.compute
     predictor = _predictor(segment, split, compute, saved)
-    memory = run.state.memory.held_out
-    predictor.calibrate_encoded(segment.exit.head, *reversed(memory.encodings()))
+    names, encoding = run.state.memory.held_out.encodings()
+    predictor.calibrate_encoded(segment.exit.head, encoding, names)
     loaded = SavedRun(segment=segment, split=split, held_out=[], checkpoint=saved)
     return predictor, take_kept_exit(folder, run.config.fleet, loaded, predictor, compute, which)
 
@@ -60,7 +60,15 @@ def test_an_exit_that_comes_to_a_replay_changes_nothing_of_it_and_is_tried_out(t
     for name, value in alone.weights().items():
         assert torch.equal(value, beside.weights()[name]), name
     assert [pack(one) for one in alone.link.batches] == [pack(one) for one in beside.link.batches]
-    none = {"fleet": "dogs", "version": 0, "coming": 0, "classes": 0, "elsewhere": 0, "refusal": "", "use": "fleet"}
+    none: dict[str, Any] = {
+        "fleet": "dogs",
+        "version": 0,
+        "coming": 0,
+        "classes": 0,
+        "elsewhere": 0,
+        "refusal": "",
+        "use": "fleet",
+    }
     assert alone.summary()["fleet_exit"] == none
     assert beside.summary()["fleet_exit"] == none | {"version": 7, "classes": 2}
     assert [line["exit_version"] for line in beside.metrics()][-1] == 7
