@@ -27,6 +27,7 @@ from robot_edge.recording.record import RecordConfig
 from robot_edge.recording.record import record as record_source_of
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.given_paths import check_evaluation, check_run, with_parts
+from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.splits import part_to_test_on
 
 app = SubcommandApp()
@@ -121,6 +122,21 @@ def cameras() -> None:
         say(f"camera:{path}  {about}")
     if not list_cameras():
         print("no cameras here (no /dev/video*)")
+
+
+@app.command(name="sources")
+def sources(path: Annotated[str, tyro.conf.Positional], options: Settings[SourceOptions]) -> None:
+    """Say what is in a recording: cameras, labels, lengths, sizes, and a command line that would use it.
+
+    PATH is a file or a folder, or a source as --source takes it.
+    """
+    from robot_edge.sources.about import command_line, look_at, sources_at, told
+
+    found = [look_at(source, options) for source in sources_at(path)]
+    for about in found:
+        for line in told(about):
+            say(line)
+    say(f"to use it:\n  {command_line(found)}")
 
 
 @app.command(name="examples")

@@ -303,6 +303,12 @@ class BagSource(Replay):
             raise ValueError(f"no {connection.msgtype}: {error}") from error
 
 
+def picture_topics(path: Path) -> list[str]:
+    """Return the topics of a bag that have pictures. Raises SourceError."""
+    with contextlib.closing(_open(path)) as reader:
+        return sorted({one.topic for one in reader.connections if one.msgtype in (IMAGE, COMPRESSED_IMAGE)})
+
+
 def _at(entries: list[Any], times: list[int], time: int) -> Any:
     """Return the last entry that is not later; None where all are."""
     place = bisect_right(times, time)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from broker.errors import SourceError
 from broker.program.paths import did_you_mean, like, typed_path
-from robot_edge.sources.bag import BagSource
+from robot_edge.sources.bag import BagSource, picture_topics
 from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import read_folder
 from robot_edge.sources.frames import FrameSource, Numbering
@@ -112,7 +112,8 @@ def _stream(asked: Request) -> list[FrameSource]:
 @dataclass(frozen=True)
 class Kind:
     """A kind of source. written: for people. parts: opens it, one part for each phase. read: only reads what it has,
-    where its pictures can be read in any order.
+    where its pictures can be read in any order. cameras: returns the cameras of what is at a path, each as
+    ``camera_flag`` takes it.
 
     check: raises SourceError where a recording is not there. has_phases: and epochs. alone: may have nothing behind
     its name. begins: what is behind the colon, otherwise.
@@ -125,6 +126,8 @@ class Kind:
     alone: bool = False
     begins: str = ""
     read: Callable[[Request], Recording] | None = None
+    cameras: Callable[[Path], list[str]] | None = None
+    camera_flag: str = "--camera"
 
     def takes(self, rest: str) -> bool:
         """Whether that may stand behind its colon."""
@@ -141,7 +144,7 @@ KINDS = {
     "http": Kind(["http://... (MJPEG)"], _stream, begins="//"),
     "https": Kind([], _stream, begins="//"),
     "video": Kind(["video:FILE"], _video, check_is_video),
-    "bag": Kind(["bag:PATH"], _bag, check_is_bag),
+    "bag": Kind(["bag:PATH"], _bag, check_is_bag, cameras=picture_topics, camera_flag="--image-topic"),
     "folder": Kind(["folder:PATH"], _indexed(_read_folder), check_is_folder, has_phases=True, read=_read_folder),
     "torchvision": Kind(["torchvision:NAME"], _indexed(_read_torchvision), has_phases=True, read=_read_torchvision),
     "gst": Kind(["gst:PIPELINE"], lambda asked: [open_pipeline(asked.rest, asked.options)]),

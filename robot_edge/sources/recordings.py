@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from broker.errors import SourceError
@@ -9,6 +10,10 @@ from broker.program.paths import shown, typed_path, what_is_wrong
 from robot_edge.sources.encoded import SUFFIXES
 
 BAGS = (".bag", ".mcap", ".db3")
+# What a file of each kind is called, but for videos, which have too many names.
+FILES: dict[str, tuple[str, ...]] = {"bag": BAGS}
+# What the folder of each kind has in it, one of these.
+FOLDERS: dict[str, tuple[str, ...]] = {"bag": ("metadata.yaml",)}
 PICTURES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 
@@ -37,15 +42,23 @@ def check_is_bag(path: Path) -> None:
 
 def source_for(path: Path) -> str:
     """Return the source that shows what is at a path, by what it is and how it is called."""
-    suffix = path.suffix.lower()
     if path.is_dir():
-        is_bag = (path / "metadata.yaml").exists() or any(one.suffix in BAGS for one in path.iterdir())
-        return f"{'bag' if is_bag else 'folder'}:{shown(path)}"
+        return f"{_kind_of_folder(path)}:{shown(path)}"
     if path.is_char_device():
         return f"camera:{shown(path)}"
+    suffix = path.suffix.lower()
     if suffix in PICTURES:
         return f"folder:{shown(path.absolute().parents[min(1, len(path.absolute().parents) - 1)])}"
-    return f"{'bag' if suffix in BAGS else 'video'}:{shown(path)}"
+    return f"{next((kind for kind, suffixes in FILES.items() if suffix in suffixes), 'video')}:{shown(path)}"
+
+
+def _kind_of_folder(path: Path) -> str:
+    """Return the kind of what is in a folder: by the files that its kind always has, or else by most of its files."""
+    names = sorted(entry.name for entry in path.iterdir())
+    if kind := next((kind for kind, places in FOLDERS.items() if any((path / place).exists() for place in places)), ""):
+        return kind
+    suffixes = {os.path.splitext(name)[1].lower() for name in names}
+    return next((kind for kind, known in FILES.items() if suffixes & set(known)), "folder")
 
 
 def is_same_recording(source: str, other: str) -> bool:
