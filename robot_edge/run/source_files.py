@@ -20,7 +20,7 @@ from robot_edge.sources.encoded import SUFFIXES
 from robot_edge.sources.frames import Numbering
 from robot_edge.sources.listing import list_pictures
 from robot_edge.sources.passwords import masked
-from robot_edge.sources.recordings import BAGS
+from robot_edge.sources.recordings import INDEX_FILES, index_files
 
 FILE = "source.json"
 LABELS = "--labels"
@@ -84,11 +84,8 @@ def files_of(config: RobotConfig) -> SourceFiles:
         marks = {place: _picture_mark(os.path.join(path, place)) for place, _ in listing.pictures}
         if listing.metadata:  # which may come to say another class
             marks = {place: f"{marks[place]} {name}" for place, name in listing.pictures}
-    elif kind == "video":
-        marks = {path.name: _mark(path)}
-    elif kind == "bag":
-        below = sorted(path.iterdir()) if path.is_dir() else [path]
-        marks = {one.name: _mark(one) for one in below if one.suffix in BAGS or one.name == "metadata.yaml"}
+    elif kind in INDEX_FILES:
+        marks = {name: _mark(file) for name, file in index_files(kind, path).items()}
     if kind == "video" and config.source.options.labels:
         marks[LABELS] = _mark(typed_path(config.source.options.labels))
     return SourceFiles(marks=marks, numbers={place: number for number, place in enumerate(marks)})

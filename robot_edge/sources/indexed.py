@@ -40,17 +40,15 @@ class Recording:
     """What a reader of one format found, with all that is needed to show it.
 
     where: what has the pictures, for people. read: returns a record's picture, (height, width, 3), or raises one of
-    UNREADABLE. in_order: whether records are shown as they came, as a robot met them; mixed else. camera: the one that
-    is shown, of cameras; empty where these have no names. fields: those that may have the class. left_out: what is there
-    beside the records. unlabelled: what to say where no record has a label. close: lets go of files; may be called twice.
+    UNREADABLE. in_order: whether records are shown as they came, as a robot met them; mixed else. fields: those that
+    may have the class. left_out: what is there beside the records. unlabelled: what to say where no record has a label.
+    close: lets go of files; may be called twice.
     """
 
     where: str
     records: Sequence[Record]
     read: Callable[[Any], Pixels]
     in_order: bool = False
-    camera: str = ""
-    cameras: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     unlabelled: str = ""

@@ -16,11 +16,12 @@ from robot_edge.sources.frames import FrameSource, Numbering
 from robot_edge.sources.gstreamer import open_pipeline
 from robot_edge.sources.indexed import IndexedSource, Recording
 from robot_edge.sources.passwords import masked
-from robot_edge.sources.recordings import check_is_bag, check_is_folder, check_is_video, source_for
+from robot_edge.sources.recordings import check_is_bag, check_is_folder, check_is_recording, check_is_video, source_for
 from robot_edge.sources.ros2 import open_topic
 from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.torchvision_set import read_torchvision
+from robot_edge.sources.tub import read_manifest, read_tub
 from robot_edge.sources.video import VideoSource
 
 # Frames that the simulated camera shows where nobody says how many.
@@ -52,6 +53,10 @@ class Request:
 
 def _read_folder(asked: Request) -> Recording:
     return read_folder(typed_path(asked.rest), asked.options.label_field, asked.numbering)
+
+
+def _read_tub(asked: Request) -> Recording:
+    return read_tub(typed_path(asked.rest), asked.options.camera, asked.options.label_field)
 
 
 def _read_torchvision(asked: Request) -> Recording:
@@ -146,6 +151,14 @@ KINDS = {
     "video": Kind(["video:FILE"], _video, check_is_video),
     "bag": Kind(["bag:PATH"], _bag, check_is_bag, cameras=picture_topics, camera_flag="--image-topic"),
     "folder": Kind(["folder:PATH"], _indexed(_read_folder), check_is_folder, has_phases=True, read=_read_folder),
+    "tub": Kind(
+        ["tub:PATH"],
+        _indexed(_read_tub),
+        check_is_recording,
+        has_phases=True,
+        read=_read_tub,
+        cameras=lambda path: read_manifest(path).cameras,
+    ),
     "torchvision": Kind(["torchvision:NAME"], _indexed(_read_torchvision), has_phases=True, read=_read_torchvision),
     "gst": Kind(["gst:PIPELINE"], lambda asked: [open_pipeline(asked.rest, asked.options)]),
     "ros2": Kind(["ros2:/TOPIC"], lambda asked: [open_topic(asked.rest, asked.options)]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ from typing import Any
 
 from broker.errors import SourceError
 from broker.program.paths import shown
+from robot_edge.sources.json_lines import json_lines
 from robot_edge.sources.labels import NO_CLASS, class_named_by, label_field, listed
 from robot_edge.sources.tally import Tally
 
 NAMES = ("metadata.jsonl", "metadata.csv")
 FILE = "file_name"
-# A line names one picture; one that is longer is something else.
-MAX_LINE = 1_000_000
 MAX_LINES = 10_000_000
 # Of so many lines the fields are looked at, to find the class's.
 LINES_LOOKED_AT = 100
@@ -45,6 +43,8 @@ class MetadataFile:
         for number, row in _rows(self.path):
             where = f"line {number}"
             try:
+                if isinstance(row, str):
+                    raise ValueError(row)
                 place = _place(row)
             except ValueError as error:
                 tally.add(f"lines of {self.name} that name no picture", f"{where}: {error}")
@@ -68,7 +68,8 @@ def find_metadata(path: Path, asked: str) -> MetadataFile | None:
         file = path / name
         if not file.is_file():
             continue
-        fields = [field for _, row in islice(_rows(file), LINES_LOOKED_AT) for field in row if field != FILE]
+        rows = (row for _, row in islice(_rows(file), LINES_LOOKED_AT) if not isinstance(row, str))
+        fields = [field for row in rows for field in row if field != FILE]
         if field := label_field(fields, asked, shown(file)):
             return MetadataFile(path=file, field=field)
         if not _has_folders(path):
@@ -86,8 +87,6 @@ def _has_folders(path: Path) -> bool:
 
 def _place(row: dict[str, Any]) -> str:
     """Return the path of a line's picture below the folder. Raises ValueError."""
-    if "" in row:
-        raise ValueError(row[""])
     name = row.get(FILE)
     if not isinstance(name, str) or not name:
         raise ValueError(f"it has no {FILE}")
@@ -97,31 +96,22 @@ def _place(row: dict[str, Any]) -> str:
     return str(path)
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield number and fields of each line; of one that cannot be read, why, as the field "". Raises SourceError."""
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Yield number and fields of each line; in place of one that cannot be read, why. Raises SourceError."""
+    if file.suffix == ".jsonl":
+        yield from json_lines(file, MAX_LINES)
+        return
     try:
         with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-            rows = _json_rows(text) if file.suffix == ".jsonl" else _csv_rows(text)
-            yield from islice(rows, MAX_LINES)
+            yield from islice(_csv_rows(text), MAX_LINES)
     except OSError as error:
         raise SourceError(f"{shown(file)} cannot be read: {error.strerror}") from error
 
 
-def _json_rows(text: Any) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(iter(lambda: text.readline(MAX_LINE), ""), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            row = str(error)
-        yield number, row if isinstance(row, dict) else {"": f"no JSON object: {str(row)[:80]}"}
-
-
-def _csv_rows(text: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(text: Any) -> Iterator[tuple[int, dict[str, Any] | str]]:
     rows = csv.DictReader(text)
     try:
         for row in rows:
             yield rows.line_num, {str(name): value for name, value in row.items() if name is not None}
     except csv.Error as error:
-        yield rows.line_num, {"": str(error)}
+        yield rows.line_num, str(error)

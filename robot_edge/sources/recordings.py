@@ -10,10 +10,17 @@ from broker.program.paths import shown, typed_path, what_is_wrong
 from robot_edge.sources.encoded import SUFFIXES
 
 BAGS = (".bag", ".mcap", ".db3")
+# Kinds that are at a path, beside folders of pictures, and what of it says which frames there are: other contents of
+# these files are another recording.
+INDEX_FILES: dict[str, tuple[str, ...]] = {
+    "video": (),
+    "bag": (*(f"*{suffix}" for suffix in BAGS), "metadata.yaml"),
+    "tub": ("manifest.json", "*.catalog"),
+}
 # What a file of each kind is called, but for videos, which have too many names.
 FILES: dict[str, tuple[str, ...]] = {"bag": BAGS}
 # What the folder of each kind has in it, one of these.
-FOLDERS: dict[str, tuple[str, ...]] = {"bag": ("metadata.yaml",)}
+FOLDERS: dict[str, tuple[str, ...]] = {"bag": ("metadata.yaml",), "tub": ("manifest.json",)}
 PICTURES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 
@@ -40,6 +47,12 @@ def check_is_bag(path: Path) -> None:
         raise SourceError(f"bag {shown(path)} {wrong}")
 
 
+def check_is_recording(path: Path) -> None:
+    """Raise SourceError unless something is at the path; what it is its reader says."""
+    if wrong := what_is_wrong(path):
+        raise SourceError(f"{shown(path)} {wrong}")
+
+
 def source_for(path: Path) -> str:
     """Return the source that shows what is at a path, by what it is and how it is called."""
     if path.is_dir():
@@ -61,11 +74,19 @@ def _kind_of_folder(path: Path) -> str:
     return next((kind for kind, known in FILES.items() if suffixes & set(known)), "folder")
 
 
+def index_files(kind: str, path: Path) -> dict[str, Path]:
+    """Return the files that say which frames a recording has, by what they are called below it."""
+    if not path.is_dir():
+        return {path.name: path}
+    found = sorted({file for pattern in INDEX_FILES[kind] for file in path.glob(pattern)})
+    return {str(file.relative_to(path)): file for file in found}
+
+
 def is_same_recording(source: str, other: str) -> bool:
     """Whether two sources show the same file or folder."""
     kind, _, rest = source.partition(":")
     other_kind, _, other_rest = other.partition(":")
-    if kind != other_kind or kind not in ("folder", "video", "bag"):
+    if kind != other_kind or kind not in ("folder", *INDEX_FILES):
         return False
     path, other_path = typed_path(rest).resolve(), typed_path(other_rest).resolve()
     return path == other_path
