@@ -14,6 +14,7 @@ from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.folder import read_folder
 from robot_edge.sources.frames import FrameSource, Numbering
 from robot_edge.sources.gstreamer import open_pipeline
+from robot_edge.sources.hdf5 import cameras_in, check_is_hdf5, read_hdf5
 from robot_edge.sources.indexed import IndexedSource, Recording
 from robot_edge.sources.passwords import masked
 from robot_edge.sources.recordings import check_is_bag, check_is_folder, check_is_recording, check_is_video, source_for
@@ -57,6 +58,10 @@ def _read_folder(asked: Request) -> Recording:
 
 def _read_tub(asked: Request) -> Recording:
     return read_tub(typed_path(asked.rest), asked.options.camera, asked.options.label_field)
+
+
+def _read_hdf5(asked: Request) -> Recording:
+    return read_hdf5(typed_path(asked.rest), asked.options.camera, asked.options.label_field)
 
 
 def _read_torchvision(asked: Request) -> Recording:
@@ -158,6 +163,9 @@ KINDS = {
         has_phases=True,
         read=_read_tub,
         cameras=lambda path: read_manifest(path).cameras,
+    ),
+    "hdf5": Kind(
+        ["hdf5:FILE"], _indexed(_read_hdf5), check_is_hdf5, has_phases=True, read=_read_hdf5, cameras=cameras_in
     ),
     "torchvision": Kind(["torchvision:NAME"], _indexed(_read_torchvision), has_phases=True, read=_read_torchvision),
     "gst": Kind(["gst:PIPELINE"], lambda asked: [open_pipeline(asked.rest, asked.options)]),

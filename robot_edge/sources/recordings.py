@@ -16,9 +16,10 @@ INDEX_FILES: dict[str, tuple[str, ...]] = {
     "video": (),
     "bag": (*(f"*{suffix}" for suffix in BAGS), "metadata.yaml"),
     "tub": ("manifest.json", "*.catalog"),
+    "hdf5": ("*.hdf5", "*.h5"),
 }
 # What a file of each kind is called, but for videos, which have too many names.
-FILES: dict[str, tuple[str, ...]] = {"bag": BAGS}
+FILES: dict[str, tuple[str, ...]] = {"bag": BAGS, "hdf5": (".hdf5", ".h5")}
 # What the folder of each kind has in it, one of these.
 FOLDERS: dict[str, tuple[str, ...]] = {"bag": ("metadata.yaml",), "tub": ("manifest.json",)}
 PICTURES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
@@ -76,6 +77,8 @@ def _kind_of_folder(path: Path) -> str:
 
 def index_files(kind: str, path: Path) -> dict[str, Path]:
     """Return the files that say which frames a recording has, by what they are called below it."""
+    if not path.exists() and path.parent.is_file():  # a part of it
+        path = path.parent
     if not path.is_dir():
         return {path.name: path}
     found = sorted({file for pattern in INDEX_FILES[kind] for file in path.glob(pattern)})

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from broker.errors import SourceError
 from broker.program.paths import shown, typed_path
+from robot_edge.sources.hdf5 import masks_in
 from robot_edge.sources.metadata_file import NAMES
 from robot_edge.sources.settings import SourceSettings
 from robot_edge.sources.tally import is_litter
@@ -51,7 +53,7 @@ def splits_of(source: str) -> Splits | None:
     kind, _, rest = source.partition(":")
     try:
         return SPLITTERS[kind](typed_path(rest)) if rest and kind in SPLITTERS else None
-    except (OSError, ValueError):
+    except (OSError, ValueError, SourceError):
         return None  # to open it will say why
 
 
@@ -62,6 +64,12 @@ def _of_folder(path: Path) -> Splits | None:
         return None
     train, test = (first_of(names, order) for order in (TRAIN_SPLITS, TEST_SPLITS))
     return Splits(f"folder:{shown(path / train)}", f"folder:{shown(path / test)}") if train and test else None
+
+
+def _of_hdf5(path: Path) -> Splits | None:
+    masks = masks_in(path)
+    train, test = (first_of(masks, order) for order in (TRAIN_SPLITS, TEST_SPLITS))
+    return Splits(f"hdf5:{shown(path / train)}", f"hdf5:{shown(path / test)}") if train and test else None
 
 
 def are_splits(names: list[str]) -> bool:
@@ -76,4 +84,4 @@ def first_of(names: list[str], order: tuple[str, ...]) -> str:
 
 
 # By kind.
-SPLITTERS = {"folder": _of_folder}
+SPLITTERS = {"folder": _of_folder, "hdf5": _of_hdf5}
