@@ -82,7 +82,8 @@ class TrainerConfig:
     step of the largest, as one trains at a time. It is computed before a network is built, and one that does not fit is
     refused (docs/costs.md). Leave the machine 2 GB beside it."""
     most_classes: int = 1000
-    """Classes of one robot, or of one fleet; messages with further ones are rejected."""
+    """Classes of one robot, or of one fleet; messages with further ones are rejected. One robot of a fleet may have as
+    many to itself as it leaves free."""
     device: DeviceName = "auto"
     """Where to compute."""
     threads: int = 0

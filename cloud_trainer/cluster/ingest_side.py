@@ -124,6 +124,11 @@ class RemoteRobots:
             self._logs.pop(log, None)
             self._intakes.pop(log, None)
 
+    def give_up_classes(self, name: str, log: str) -> None:
+        """Let classes that a robot alone taught in a log make room: its samples were taken out."""
+        if log in self._intakes:
+            self._intakes[log].leave(name)
+
     def enter(self, _name: str, _store: Store) -> int:
         """Enter nothing: that is for the actor."""
         return 0

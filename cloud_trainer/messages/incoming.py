@@ -320,7 +320,7 @@ class Incoming:
 
     def _store_batch(self, robot: Robot, intake: Intake, batch: ActivationBatch, payload: bytes) -> bool:
         """Append a batch; whether it is new. Raises MalformedMessage, and StorageError."""
-        inflated = intake.check(batch)
+        inflated = intake.check(batch, robot.name)
         event = self._store.append_message(robot.name, batch.boot, batch.sequence, payload, log=robot.training.log)
         if event:
             self._added.append((robot, event, inflated))
@@ -331,7 +331,7 @@ class Incoming:
         """Append a class edit; whether it is new. Raises MalformedMessage, and StorageError."""
         if robot.training.knows_edit(robot.name, edit):
             return False
-        intake.check_edit(edit)
+        intake.check_edit(edit, robot.name)
         log_name = robot.training.log
         event = self._store.append_message(robot.name, edit.boot, edit.sequence, payload, "edit", log_name)
         if event:
@@ -368,5 +368,6 @@ class Incoming:
             self._grown.clear()
             self._outgoing.pause(str(error), f"; {room(self._folder)}")
             return
+        self._fleet.give_up_classes(robot.name, log_name)
         whose = title(log_name)
         log.warning("robot %s: its samples are taken out of %s: %s", robot.name, whose, why or "it asked for it")

@@ -37,6 +37,9 @@ class Robots(Protocol):
     def give_up(self, name: str) -> None:
         """Know a robot no more."""
 
+    def give_up_classes(self, name: str, log: str) -> None:
+        """Let classes that a robot alone taught in a log make room."""
+
     def enter(self, name: str, store: Store) -> int:
         """Enter a robot's new state into its log; return the event, 0 for none."""
 

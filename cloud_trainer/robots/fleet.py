@@ -107,6 +107,11 @@ class Fleet:
         del self.robots[name]
         self.trainings.pop(name, None)
 
+    def give_up_classes(self, name: str, log: str) -> None:
+        """Let classes that a robot alone taught in a log make room: its samples were taken out."""
+        if log in self._intakes:
+            self._intakes[log].leave(name)
+
     def training_of(self, robot: str) -> NetworkTraining:
         """Return the training of the network that a robot belongs to."""
         return self.trainings[self.robots[robot].training.log]
@@ -202,9 +207,12 @@ class Fleet:
         if not states or states[0].kind != "start":
             raise ConfigError(f"the log of {title(log)} does not begin with a start: is it another version's?")
         intake = self._intake(log, entered_state(states[-1]).split)
-        intake.know(training.session.trainer.classes if training.session else ())
+        if session := training.session:
+            intake.know(session.trainer.classes)
+            for name, member in session.members.items():
+                intake.know(member.taught, name)
         for event in self.store.batches_after(log, training.cursor):
-            intake.know(unpack_as(ActivationBatch, event.payload).classes)
+            intake.know(unpack_as(ActivationBatch, event.payload).classes, event.robot)
             training.stored[event.robot] += 1
         if newest:
             self.room.keep_if_any(log, newest)  # where there is none, that is said when the log comes to it

@@ -369,11 +369,44 @@ def test_who_sends_what_cannot_be_learned_is_blamed_alone(start: Start, monkeypa
 
 
 def test_classes_are_bounded_for_all_together(start: Start) -> None:
-    cloud = start(most_classes=3)
+    cloud = start(most_classes=4)
     r1, r2 = fleet_of(cloud)
     assert r1.teach("cat", "dog") == ["accepted"]
     assert r2.teach("cat", "ant") == ["accepted"]
-    assert r2.teach("fox") == ["rejected"]
+    assert r2.teach("fox", "bee") == ["rejected"]
+
+
+def test_one_robot_cannot_use_up_what_classes_its_fleet_may_have(start: Start) -> None:
+    cloud = start(most_classes=9)
+    r1, r2 = fleet_of(cloud)
+    r2.teach("cat", "dog")
+    assert r1.teach("cat", "ant", "bee") == ["accepted"]
+    assert r1.teach("eel") == ["accepted"]
+    (receipt,) = cloud.say("r1", r1.batch(["fox"]))
+    assert (receipt.outcome, receipt.reason) == (
+        "rejected",
+        "4 classes that no other robot of the fleet teaches, and 3 left for the others: one robot may have as many to "
+        "itself as it leaves free (--most-classes 9 of the trainer is for the whole fleet)",
+    )
+    assert r1.teach("dog", "eel") == ["accepted"], "what is known is welcome"
+    cloud.work(SILENCE_SECONDS + 0.1)
+    cloud.training.fleet.trainings[LOG].save()
+    cloud.kill()
+    cloud.start()
+    assert r1.teach("fox") == ["rejected"], "the checkpoint says who taught what"
+    assert r2.teach("eel") == ["accepted"]
+    assert r1.teach("fox") == ["accepted"], "the eel is not r1's alone any more"
+
+
+def test_what_a_robot_that_withdraws_taught_makes_room_for_others(start: Start) -> None:
+    cloud = start(most_classes=5)
+    r1, r2 = fleet_of(cloud)
+    assert r1.teach("cat", "dog") == ["accepted"]
+    assert r2.teach("ant", "bee") == ["rejected"]
+    r1.come_back("1" * 16, share="withdraw")
+    cloud.say("r1", r1.state)
+    cloud.work(6.0)
+    assert r2.teach("ant", "bee") == ["accepted"]
 
 
 def test_a_full_store_gives_up_the_oldest_of_the_robot_that_has_most(start: Start) -> None:

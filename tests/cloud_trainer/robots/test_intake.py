@@ -89,3 +89,34 @@ def test_a_class_that_is_gone_leaves_room_for_another(gone: dict[str, Any]) -> N
 def test_a_robot_whose_link_is_behind_may_send_fewer_bits() -> None:
     fewer = make_batch(["cat"], dataclasses.replace(SPLIT, bits=1))
     Intake(SPLIT, most_classes=9).check(dataclasses.replace(fewer, split=SPLIT.fingerprint))
+
+
+def is_taken(intake: Intake, robot: str, number: int) -> bool:
+    """Whether a robot may teach one more class."""
+    try:
+        intake.check(make_batch([f"{robot} {number}"], SPLIT), robot)
+    except MalformedMessage:
+        return False
+    return True
+
+
+def test_each_robot_of_a_fleet_leaves_as_many_classes_free_as_it_has_to_itself() -> None:
+    intake = Intake(SPLIT, most_classes=11, shared=True)
+    taught = {robot: sum(is_taken(intake, robot, number) for number in range(9)) for robot in ("r1", "r2", "r3")}
+    with pytest.raises(MalformedMessage, match=r"6 classes that no other robot of the fleet teaches, and 1 left"):
+        intake.check(make_batch(["r1 5"], SPLIT), "r1")
+    assert taught == {"r1": 5, "r2": 3, "r3": 1}
+    intake.check(make_batch(["r1 0", "r2 0"], SPLIT), "r3")
+
+
+def test_in_a_fleet_a_class_is_gone_where_its_only_teacher_forgets_it() -> None:
+    intake = Intake(SPLIT, most_classes=2, shared=True)
+    intake.know(["of before"])
+    intake.check(make_batch(["cat"], SPLIT), "r1")
+    forget = ClassEdit(boot="1" * 16, sequence=1, number=1, change="forget", name="cat", to="", session=0)
+    for edit in (forget, dataclasses.replace(forget, name="of before")):
+        intake.check_edit(edit, "r2")
+        with pytest.raises(MalformedMessage, match="3 classes, limit 2"):
+            intake.check(make_batch(["dog"], SPLIT), "r2")
+    intake.check_edit(forget, "r1")
+    intake.check(make_batch(["dog"], SPLIT), "r2")
