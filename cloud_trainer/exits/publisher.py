@@ -52,7 +52,10 @@ class _Published:
 
 @dataclass(kw_only=True)
 class _Place:
-    """Where exits for one front lie. newest: the manifest that lies there; ours: published last."""
+    """Where exits for one front lie. newest: the manifest that lies there; ours: published last.
+
+    contested: whether another trainer published the version that is ours, too, so that its pieces may lie there.
+    """
 
     fleet: str
     front: str
@@ -63,6 +66,7 @@ class _Place:
     newest: FleetExit | None = None
     ours: _Published | None = None
     connection: int = 0
+    contested: bool = False
     next_at: float = 0.0
     made_at: int = -1  # the session's cursor
     said: str = field(default="")
@@ -163,14 +167,20 @@ class ExitPublisher:
             except MalformedMessage as error:
                 self._garbage.warn(f"ignoring an exit of fleet {place.fleet}: {error}")
                 continue
-            if place.newest is None or manifest.version > place.newest.version:
-                place.newest = manifest
+            if place.newest is None or manifest.version >= place.newest.version:
+                place.newest = manifest  # of two with one version the later one stays at the broker
+                place.contested |= bool(
+                    place.ours and place.ours.manifest.version == manifest.version and manifest.boot != self._boot
+                )
 
     def _say_again(self, place: _Place) -> None:
-        """Publish once more behind another connection: the broker may have begun anew, and have lost it."""
-        ours = place.ours
-        if ours and ours.manifest == place.newest and self._link.connections != place.connection:
-            self._publish(place, ours)
+        """Publish once more behind another connection: the broker may have begun anew, and have lost it.
+
+        And where another trainer's pieces may lie under our manifest: no robot could put that version together.
+        """
+        ours, is_new = place.ours, self._link.connections != place.connection
+        if ours and ours.manifest == place.newest and (is_new or place.contested) and self._publish(place, ours):
+            place.contested = False
 
     def _next_job(self, wanted: list[tuple[_Place, Session, bool]], now: float) -> _Job | None:
         for place, session, is_idle in wanted:

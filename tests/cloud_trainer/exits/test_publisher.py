@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -38,10 +39,10 @@ class World:
         self.published: list[FleetExit] = []
         self.start()
 
-    def start(self) -> None:
+    def start(self, boot: str = "e" * 16) -> None:
         """Start the trainer, again where there was one."""
         self.link = MemoryLink(self.broker)
-        self.exits = ExitPublisher(self.link, "e" * 16, clock=lambda: self.now, wall=lambda: 7.0)
+        self.exits = ExitPublisher(self.link, boot, clock=lambda: self.now, wall=lambda: 7.0)
 
     def work(self, seconds: float = EVERY_SECONDS + READ_SECONDS) -> FleetExit | None:
         """Let so much time pass, and return the exit that lies at the broker then."""
@@ -209,6 +210,34 @@ def test_a_broker_that_lost_it_is_sent_it_again() -> None:
     assert world.work() == first
     assert first is not None
     assert world.pieces(first)
+
+
+def test_two_trainers_of_one_fleet_that_publish_one_version_at_once_leave_a_whole_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, other = World(), World()
+    other.broker = world.broker
+    other.start("d" * 16)
+    for one, shown in ((world, 12), (other, 20)):  # each learned something else under the same names
+        one.robot.lesson(1, "cat", shown)
+        one.robot.lesson(2, "dog", shown)
+    publish, others = world.link.publish, list[FleetExit | None]()
+
+    def interrupted(topic: str, payload: bytes, *, qos: int = 0, retain: bool = False) -> bool:
+        if topic == exit_topic("dogs", world.place) and not others:  # its pieces are there, what says so is not
+            others.append(None)
+            others[0] = other.work()
+        return publish(topic, payload, qos=qos, retain=retain)
+
+    monkeypatch.setattr(world.link, "publish", interrupted)
+    manifest = world.work()
+    (its,) = others
+    assert manifest
+    assert its
+    assert (its.version, manifest.version, its.boot == manifest.boot) == (1, 1, False)
+    assert its.digest != manifest.digest
+    assert hashlib.sha256(world.pieces(manifest)).digest() == manifest.digest
+    assert other.work() == world.work() == manifest, "that is all that they have to say"
 
 
 def test_a_robot_that_has_a_later_version_gets_one_that_is_later_still() -> None:

@@ -9,7 +9,9 @@ import pytest
 
 import robot_edge.evaluation.evaluate
 from broker.errors import ConfigError
-from robot_edge.evaluation.evaluate import _Asker, _cloud, _nothing_tested, _so_far
+from hierarchy.edge import front_digest
+from robot_edge.evaluation.evaluate import _Asker, _cloud, _nothing_tested, _of_fleet, _so_far
+from robot_edge.learning.segment import build_edge
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 
 CONFIG = EvaluateConfig(source="folder:pictures", checkpoint="runs/r1", broker="mqtt://127.0.0.1:1883")
@@ -81,3 +83,14 @@ def test_what_a_run_has_sealed_is_asked_with_its_key_where_no_flag_names_one(mon
     nobody: Any = None
     with pytest.raises(ConfigError, match="sealed with r1/payload"), _cloud(CONFIG, run, nobody, nobody):
         pytest.fail("it connects")
+
+
+@pytest.mark.parametrize("share", ["yes", "no"])
+def test_whoever_shares_nothing_shares_nothing_while_it_is_evaluated(share: str) -> None:
+    """Else the trainer would put the robot into its fleet's half."""
+    run = RobotConfig.from_flags(source="sim:", fleet="lab", share=share, cut="layer1", image_size=16, freeze="all")
+    segment, split, _ = build_edge(run.resolved().network)
+    loaded: Any = SimpleNamespace(segment=segment, split=split)
+    said = _of_fleet(run, loaded)
+    assert (said["fleet"], said["share"], said["front"]) == ("lab", share, front_digest(segment.state_dict(), split))
+    assert _of_fleet(RobotConfig.from_flags(source="sim:"), loaded) == {}

@@ -152,6 +152,21 @@ def test_a_version_that_is_gone_is_followed_by_the_one_behind_it(world: World) -
     assert world.adopt() == "exit of fleet dogs version 9: 5 classes, 5 taught elsewhere"
 
 
+def test_half_of_a_version_that_is_gone_when_the_robot_is_back_is_forgotten(world: World) -> None:
+    manifest, pieces = exit_of(rows_of(NAMES))
+    world.trainer.publish(PLACE.topic, pack(manifest), retain=True)
+    for number, piece in list(enumerate(pieces, manifest.first))[:3]:
+        world.trainer.publish(PLACE.topic_of(number), pack(piece), retain=True)
+    assert "version 7 is coming" in world.adopt()
+    assert len(list((world.path / "fleet").glob("*.piece"))) == 3
+    if world.link:
+        world.link.connected = False  # broken off; what comes meanwhile, it does not hear of
+    world.publish(rows_of(NAMES[:4]), 9)
+    world.start()
+    assert world.adopt() == "exit of fleet dogs version 9: 4 classes, 4 taught elsewhere"
+    assert [one.name for one in (world.path / "fleet").iterdir()] == ["exit.bin"]
+
+
 def test_no_earlier_version_takes_the_place_of_a_later_one(world: World) -> None:
     world.publish(rows_of(NAMES), 9)
     world.adopt()
