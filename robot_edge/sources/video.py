@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import logging
-import re
-import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from broker.errors import SourceError
-from robot_edge.sources.frames import NOMINAL_RATE, Frame, Pixels, check_size
+from robot_edge.sources.frames import NOMINAL_RATE, Frame, Pixels
 from robot_edge.sources.label_file import read_labels
 from robot_edge.sources.recordings import check_is_video
 from robot_edge.sources.replay import Replay
+from robot_edge.sources.video_file import SINGLE_PICTURE, advice, decoded, load_av, open_container, pixels, why_not
 
-if TYPE_CHECKING:
-    import av
-
-# FFmpeg's demuxers for files with pictures in them. Its others include playlists, which open further files and URLs.
-CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mjpeg,h264,hevc,m4v,ivf,mxf,gif"
-# What FFmpeg says of a file of another demuxer.
-NOT_READ = re.compile(r"\[([^\]]+)\] Format not on whitelist")
 # FFmpeg's clock of a whole file counts microseconds.
 FILE_CLOCK = 1e-6
-# Kinds of boxes that are looked at for an mp4's index: there are some ten.
-MAX_BOXES = 100
-# The first bytes of files that are given for videos, and what to do with them.
-PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*", b"BM")
-SINGLE_PICTURE = "it is a single picture: pictures lie in folders of their classes, for --source folder:"
 
 log = logging.getLogger("robot-edge")
 
@@ -50,7 +34,7 @@ class VideoSource(Replay):
 
         labels: a file for ``read_labels``; refused where it names nothing that the video shows.
         """
-        av = _av()
+        av = load_av()
         self._path = path
         self._intervals = read_labels(labels) if labels else []
         self._starts = [interval.start for interval in self._intervals]
@@ -58,21 +42,21 @@ class VideoSource(Replay):
         self.skipped = 0
         check_is_video(path)
         try:
-            self._container = self._open()
+            self._container = open_container(path)
             stream = self._container.streams.video[0]
             # A packet is a frame, unless an edit list hides it; some raw formats know no times.
             shown = (packet for packet in self._container.demux(stream) if packet.size and not packet.is_discard)
             packets = [packet.pts for packet in shown]
             self._container.close()
-            self._container = self._open()
+            self._container = open_container(path)
         except (av.error.FFmpegError, IndexError, ValueError) as error:
-            reason = "it has no pictures" if isinstance(error, IndexError) else _reason(error)
-            raise SourceError(f"video {path} cannot be read: {reason}; {_advice(path)}") from error
+            reason = "it has no pictures" if isinstance(error, IndexError) else why_not(error)
+            raise SourceError(f"video {path} cannot be read: {reason}; {advice(path)}") from error
         stream = self._container.streams.video[0]
         stream.thread_type = "AUTO"
         self.length = len(packets)
         if not packets:
-            raise SourceError(f"video {path} has no pictures; {_advice(path)}")
+            raise SourceError(f"video {path} has no pictures; {advice(path)}")
         if len(packets) == 1 and self._container.format.name == "mjpeg":
             raise SourceError(f"video {path}: {SINGLE_PICTURE}")
         times = [pts for pts in packets if pts is not None]
@@ -136,44 +120,15 @@ class VideoSource(Replay):
     def close(self) -> None:
         self._container.close()
 
-    def _open(self) -> av.container.InputContainer:
-        options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-        container: av.container.InputContainer = _av().open(str(self._path.resolve()), container_options=options)
-        try:
-            context = container.streams.video[0].codec_context
-            check_size(context.width, context.height)
-        except BaseException:
-            container.close()
-            raise
-        return container
-
     def _decode(self) -> Iterator[Any]:
-        """Yield the frames that can be decoded."""
-        av = _av()
-        packets = self._container.demux(self._container.streams.video[0])
-        while True:
-            try:
-                packet = next(packets, None)
-                if packet is None:
-                    return
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                continue  # counted when the next frame shows which ones are missing
-            except av.error.FFmpegError as error:
-                log.warning("video %s: %s", self._path, error)
-                return
-            # Those without a time have no place among the others.
-            yield from (
-                frame for frame in frames if not frame.is_corrupt and (frame.pts is not None or self._times is None)
-            )
+        """Yield the frames that can be decoded. Those without a time have no place among the others."""
+        return (one for one in decoded(self._container, self._path) if one.pts is not None or self._times is None)
 
     def _picture(self, frame: Any) -> Pixels:
         try:
-            check_size(frame.width, frame.height)
+            return pixels(frame)
         except ValueError as error:
             raise SourceError(f"video {self._path}: {error}") from error
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        return upright(frame.to_ndarray(format="rgb24"), np.frombuffer(bytes(matrix), np.int32) if matrix else None)
 
     def _first_moment(self) -> float:
         """Return the time in the file that a player calls 0 s, in seconds."""
@@ -208,65 +163,3 @@ class VideoSource(Replay):
                 "video %s ends at %.1f s: %d labels are of later times, the first %r at %g s; are they in seconds?",
                 *(self._path, last, len(behind), behind[0].name, behind[0].start),
             )
-
-
-def upright(image: Pixels, matrix: NDArray[np.int32] | None) -> Pixels:
-    """Return a picture as its display matrix shows it: turned by quarters, mirrored, or as it is where there is none.
-
-    matrix: the nine numbers of ISO/IEC 14496-12, by which x' = a x + c y and y' = b x + d y.
-    """
-    if matrix is None:
-        return image
-    (a, b, _), (c, d, _), _ = np.sign(matrix.reshape(3, 3)).tolist()
-    if a == d == 0 != b:
-        image, a, d = image.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(image[:: d or 1, :: a or 1])
-
-
-def _reason(error: Exception) -> str:
-    """Return what FFmpeg says, which is followed by its log and led by a number."""
-    text = str(error)
-    if found := NOT_READ.search(text):
-        return f"files of the kind {found[1]} are not read; read are {CONTAINERS.replace(',', ', ')}"
-    return re.sub(r"^\[Errno \d+\] ", "", text.partition(": '")[0].partition("; last error log")[0])
-
-
-def _advice(path: Path) -> str:
-    """Say what may be wrong with a file that is no video."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-            if head.startswith(PICTURES):
-                return SINGLE_PICTURE
-            if head[4:8] == b"ftyp" and b"moov" not in _boxes(file, path.stat().st_size):
-                return "its index (moov) is missing: the recording was cut off before its end"
-    except OSError as error:
-        return str(error)
-    return "is it a video, and was its recording ended?"
-
-
-def _boxes(file: BinaryIO, size: int) -> set[bytes]:
-    """Return the kinds of an mp4's outer boxes, as far as they can be followed."""
-    kinds: set[bytes] = set()
-    place = 0
-    while place + 8 <= size and len(kinds) < MAX_BOXES:
-        file.seek(place)
-        length, kind = struct.unpack(">I4s", file.read(8))
-        if length == 1:
-            length = int.from_bytes(file.read(8), "big")
-        kinds.add(kind)
-        if length < 8:
-            break
-        place += length
-    return kinds
-
-
-def _av() -> Any:
-    """Return PyAV. Raises SourceError where it is not installed."""
-    try:
-        import av
-        import av.logging
-    except ImportError:
-        raise SourceError("video: needs PyAV: pip install 'reflexarc[video]'") from None
-    av.logging.set_level(av.logging.PANIC)
-    return av

@@ -17,7 +17,8 @@ from broker.errors import SourceError
 from robot_edge.sources.frames import Frame
 from robot_edge.sources.opening import open_source
 from robot_edge.sources.settings import SourceOptions
-from robot_edge.sources.video import VideoSource, upright
+from robot_edge.sources.video import VideoSource
+from robot_edge.sources.video_file import upright
 from tests.robot_edge.sources.streams import needs_ffmpeg
 
 FRAMES, RATE = 50, 10
