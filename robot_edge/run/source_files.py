@@ -86,7 +86,7 @@ def files_of(config: RobotConfig) -> SourceFiles:
             marks = {place: f"{marks[place]} {name}" for place, name in listing.pictures}
     elif kind in INDEX_FILES:
         marks = {name: _mark(file) for name, file in index_files(kind, path).items()}
-    if kind == "video" and config.source.options.labels:
+    if kind in ("video", "lerobot") and config.source.options.labels:
         marks[LABELS] = _mark(typed_path(config.source.options.labels))
     return SourceFiles(marks=marks, numbers={place: number for number, place in enumerate(marks)})
 

@@ -16,6 +16,8 @@ from robot_edge.sources.frames import FrameSource, Numbering
 from robot_edge.sources.gstreamer import open_pipeline
 from robot_edge.sources.hdf5 import cameras_in, check_is_hdf5, read_hdf5
 from robot_edge.sources.indexed import IndexedSource, Recording
+from robot_edge.sources.lerobot.meta import read_info
+from robot_edge.sources.lerobot.source import LeRobotSource
 from robot_edge.sources.passwords import masked
 from robot_edge.sources.recordings import check_is_bag, check_is_folder, check_is_recording, check_is_video, source_for
 from robot_edge.sources.ros2 import open_topic
@@ -115,6 +117,13 @@ def _bag(asked: Request) -> list[FrameSource]:
     return [BagSource(typed_path(asked.rest), asked.options.image_topic, label_topic)]
 
 
+def _lerobot(asked: Request) -> list[FrameSource]:
+    options = asked.options
+    labels = typed_path(options.labels) if options.labels else None
+    field = None if asked.live else options.label_field
+    return [LeRobotSource(typed_path(asked.rest), camera=options.camera, label_field=field, labels=labels)]
+
+
 def _stream(asked: Request) -> list[FrameSource]:
     return [open_stream(asked.text)]
 
@@ -155,6 +164,7 @@ KINDS = {
     "https": Kind([], _stream, begins="//"),
     "video": Kind(["video:FILE"], _video, check_is_video),
     "bag": Kind(["bag:PATH"], _bag, check_is_bag, cameras=picture_topics, camera_flag="--image-topic"),
+    "lerobot": Kind(["lerobot:PATH"], _lerobot, check_is_recording, cameras=lambda path: read_info(path).cameras),
     "folder": Kind(["folder:PATH"], _indexed(_read_folder), check_is_folder, has_phases=True, read=_read_folder),
     "tub": Kind(
         ["tub:PATH"],

@@ -74,8 +74,7 @@ def read_labels(path: Path) -> list[Interval]:
     other orders of them where the first line names them. Raises SourceError, which names the line.
     """
     where = f"--labels {path}"
-    text = _text(_bytes(path, where), where)
-    rows, separator = _rows(text, where)
+    rows, separator = table_rows(read_text(path, where), where, len(COLUMNS))
     layout = _layout(rows, where)
     if not 0 < len(rows) <= MAX_INTERVALS:
         raise SourceError(f"{where}: {len(rows):,} lines with labels; use 1 to {MAX_INTERVALS:,}")
@@ -85,6 +84,11 @@ def read_labels(path: Path) -> list[Interval]:
         if other.start < one.end - ROUNDING_SECONDS:
             raise SourceError(f"{where}: lines {number} and {later} say what is shown at {other.start:g} s")
     return [interval for interval, _ in intervals]
+
+
+def read_text(path: Path, where: str) -> str:
+    """Return the text of a spreadsheet's file. Raises SourceError."""
+    return _text(_bytes(path, where), where)
 
 
 def _bytes(path: Path, where: str) -> bytes:
@@ -125,8 +129,11 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _rows(text: str, where: str) -> tuple[list[Row], str]:
-    """Return the lines with something in them, and the separator of their cells. Raises SourceError."""
+def table_rows(text: str, where: str, cells: int) -> tuple[list[Row], str]:
+    """Return the lines with something in them, and the separator of their cells, of which there should be so many.
+
+    Raises SourceError.
+    """
     first, _, rest = text.partition("\n")
     if re.fullmatch(r"sep=.", first.strip("\ufeff ")):  # Excel's own first line
         rows, separators = "\n" + rest, first.strip()[-1]
@@ -136,12 +143,12 @@ def _rows(text: str, where: str) -> tuple[list[Row], str]:
         tried = [(list(_split(rows, separator)), separator) for separator in separators]
     except csv.Error as error:
         raise SourceError(f"{where}: {error}") from error
-    # The first one that makes three cells of most lines, or else the most cells.
-    return max(tried, key=lambda one: (_whole(one[0]), sum(len(row) for _, row in one[0])))
+    # The first one that makes enough cells of most lines, or else the most cells.
+    return max(tried, key=lambda one: (_whole(one[0], cells), sum(len(row) for _, row in one[0])))
 
 
-def _whole(rows: list[Row]) -> int:
-    return sum(len(row) >= len(COLUMNS) for _, row in rows)
+def _whole(rows: list[Row], cells: int) -> int:
+    return sum(len(row) >= cells for _, row in rows)
 
 
 def _split(text: str, separator: str) -> Iterator[Row]:

@@ -16,8 +16,8 @@ from robot_edge.sources.replay import Replay
 from robot_edge.sources.settings import CAMERAS, SourceOptions, is_live_source, parse_rate
 
 # What has cameras, and fields, by names.
-CAMERA_KINDS = ("tub", "hdf5", "webdataset")
-FIELD_KINDS = ("folder", "tub", "hdf5", "webdataset")
+CAMERA_KINDS = ("lerobot", "tub", "hdf5", "webdataset")
+FIELD_KINDS = ("folder", "lerobot", "tub", "hdf5", "webdataset")
 # Frames a second of the simulated camera when it is watched live.
 SIM_RATE = "10"
 
@@ -86,7 +86,7 @@ def open_source(
 
 def _say_what_is_not_read(kind: str, options: SourceOptions) -> None:
     for flag, value, kinds in (
-        ("--labels", options.labels, ("video",)),
+        ("--labels", options.labels, ("video", "lerobot")),
         ("--image-topic", options.image_topic, ("bag",)),
         ("--label-topic", options.label_topic, ("bag", "ros2")),
         ("--camera", options.camera, CAMERA_KINDS),

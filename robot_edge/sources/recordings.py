@@ -17,11 +17,16 @@ INDEX_FILES: dict[str, tuple[str, ...]] = {
     "bag": (*(f"*{suffix}" for suffix in BAGS), "metadata.yaml"),
     "tub": ("manifest.json", "*.catalog"),
     "hdf5": ("*.hdf5", "*.h5"),
+    "lerobot": ("meta/*.json*", "meta/*.parquet", "meta/episodes/*/*.parquet"),
 }
 # What a file of each kind is called, but for videos, which have too many names.
 FILES: dict[str, tuple[str, ...]] = {"bag": BAGS, "hdf5": (".hdf5", ".h5")}
 # What the folder of each kind has in it, one of these.
-FOLDERS: dict[str, tuple[str, ...]] = {"bag": ("metadata.yaml",), "tub": ("manifest.json",)}
+FOLDERS: dict[str, tuple[str, ...]] = {
+    "bag": ("metadata.yaml",),
+    "tub": ("manifest.json",),
+    "lerobot": ("meta/info.json",),
+}
 PICTURES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
 

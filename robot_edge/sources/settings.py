@@ -29,17 +29,19 @@ class SourceOptions:
     """Pace of any source: max as fast as frames are learned from, realtime as fast as they were recorded, or so many
     frames a second."""
     labels: str = ""
-    """For video: CSV file of what is shown when, with the columns start, end (seconds) and class."""
+    """For video: CSV file of what is shown when, with the columns start, end (seconds) and class. For lerobot: CSV
+    file with the columns episode and class."""
     image_topic: str = ""
     """For bag: the topic of the pictures. Default: the only one with pictures."""
     label_topic: str = ""
     """For bag and ros2: the topic of what is shown, std_msgs/String or vision_msgs/Detection2DArray. Default: /label
     where there is one."""
     camera: str = ""
-    """For recordings of several cameras (tub, hdf5): the one to show. Default: the only one."""
+    """For recordings of several cameras (lerobot, tub, hdf5): the one to show. Default: the only one."""
     label_field: str = ""
-    """For recordings whose fields have names (metadata.jsonl of a folder, tub, hdf5, webdataset): the field with the
-    class. Default: one that is called label, class or category; robot-edge sources PATH lists them."""
+    """For recordings whose fields have names (metadata.jsonl of a folder, lerobot, tub, hdf5, webdataset): the field
+    with the class. Default: one that is called label, class or category; task of lerobot. robot-edge sources PATH lists
+    them."""
     data_dir: str = ""
     """For torchvision: where the data set is or goes. Default: ~/.cache/reflexarc."""
     width: int = 0
@@ -67,9 +69,9 @@ class SourceSettings:
 
     source: str = field(repr=False)  # its URL may have a password
     """Where frames come from (docs/sources.md): folder:PATH (one sub-folder of pictures for each class), camera:0,
-    rtsp://..., http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC, video:FILE, bag:PATH, torchvision:CIFAR10, or sim: (a
-    simulated camera); robot-edge sources PATH says which of them reads what is at a path. For a password in a URL write
-    *** and set REFLEXARC_CAMERA_PASSWORD."""
+    rtsp://..., http://... (MJPEG), gst:PIPELINE, ros2:/TOPIC, video:FILE, bag:PATH, lerobot:PATH, torchvision:CIFAR10,
+    or sim: (a simulated camera); robot-edge sources PATH says which of them reads what is at a path. For a password in
+    a URL write *** and set REFLEXARC_CAMERA_PASSWORD."""
     epochs: int = 1
     """How often a folder, or another recording of pictures, is shown, in each phase."""
     images: int = 0
@@ -80,7 +82,7 @@ class SourceSettings:
     """Source of frames to test on at the end, as for --source. Default: the test part of a --source that has parts, as
     train and test folders; else scenes of the source itself are set apart."""
     held_out_labels: str = ""
-    """For --held-out video: its CSV file of what is shown when, as --labels is that of --source."""
+    """For --held-out video: or lerobot: its CSV file of what is shown when, as --labels is that of --source."""
     held_out_image_topic: str = ""
     """For --held-out bag: the topic of its pictures. Default: --image-topic, or the only one."""
     held_out_label_topic: str = ""
@@ -99,8 +101,10 @@ class SourceSettings:
                 f"--held-out {self.held_out}: say with --held-out-labels FILE.csv what this video shows when; --labels "
                 "is of --source"
             )
-        if self.held_out_labels and not is_video:
-            raise ConfigError(f"--held-out-labels {self.held_out_labels}: is for --held-out video:FILE")
+        if self.held_out_labels and not self.held_out.startswith(("video:", "lerobot:")):
+            raise ConfigError(
+                f"--held-out-labels {self.held_out_labels}: is for --held-out video:FILE and --held-out lerobot:PATH"
+            )
         try:
             for phase in self.phase_classes:
                 for name in phase:

@@ -183,3 +183,15 @@ def test_pictures_that_all_have_one_size_are_told_from_each_other(tmp_path: Path
     shutil.move(tmp_path / "kept", folder / "cup" / f"2{suffix}")
     with pytest.raises(ConfigError, match="is not what it was"):
         go_on_with(before, files_of(config), config)
+
+
+def test_a_lerobot_set_to_which_episodes_came_is_refused(tmp_path: Path) -> None:
+    for name in ("meta/info.json", "meta/episodes/chunk-000/file-000.parquet"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_text(name)
+    config = config_of(tmp_path / "set", "lerobot")
+    before = written(files_of(config), config.run_path)
+    assert go_on_with(before, files_of(config), config) is None
+    (tmp_path / "set/meta/episodes/chunk-000/file-001.parquet").write_text("more")
+    with pytest.raises(ConfigError, match=r"is not what it was .* \(meta/episodes/chunk-000/file-001.parquet\)"):
+        go_on_with(before, files_of(config), config)
