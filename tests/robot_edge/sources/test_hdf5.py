@@ -164,7 +164,7 @@ def test_a_half_written_file_is_left_out_and_the_others_are_shown(aloha: Path) -
 def test_damaged_pictures_and_bad_labels_are_counted(aloha: Path) -> None:
     with h5py.File(aloha / "episode_2.hdf5", "r+") as file:
         file["observations/images/cam_high"][1] = 0
-        file["subtask"][0] = b"x" * 65
+        file["subtask"][0] = b"\xff"
         del file["compress_len"]
     with closing(open_source(f"hdf5:{aloha}", SourceOptions(camera="cam_high"))) as source:
         assert greys(list(iter(source.next, None))) == [20, 22, 23, 100, 101, 102, 103]
