@@ -14,7 +14,7 @@ from broker.wire.bounds import check_class_name
 from robot_edge.sources.frames import LeftOut
 from robot_edge.sources.metadata_file import MetadataFile, find_metadata
 from robot_edge.sources.recordings import PICTURES, check_is_folder
-from robot_edge.sources.splits import TEST_SPLITS, TRAIN_SPLITS, are_splits
+from robot_edge.sources.split_names import TEST_SPLITS, TRAIN_SPLITS, are_splits
 from robot_edge.sources.tally import OTHERS, Tally, describe, is_litter
 
 LONGEST_SUFFIX = 8

@@ -18,14 +18,24 @@ INDEX_FILES: dict[str, tuple[str, ...]] = {
     "tub": ("manifest.json", "*.catalog"),
     "hdf5": ("*.hdf5", "*.h5"),
     "lerobot": ("meta/*.json*", "meta/*.parquet", "meta/episodes/*/*.parquet"),
+    "coco": (),
+    "yolo": ("*.yaml", "*.yml", "**/*.txt"),
 }
 # What a file of each kind is called, but for videos, which have too many names.
-FILES: dict[str, tuple[str, ...]] = {"bag": BAGS, "hdf5": (".hdf5", ".h5")}
+FILES: dict[str, tuple[str, ...]] = {
+    "bag": BAGS,
+    "hdf5": (".hdf5", ".h5"),
+    "coco": (".json",),
+    "yolo": (".yaml", ".yml"),
+}
+# Kinds of which a folder may have many files, and nothing else.
+MANY_FILES = ("bag", "hdf5")
 # What the folder of each kind has in it, one of these.
 FOLDERS: dict[str, tuple[str, ...]] = {
     "bag": ("metadata.yaml",),
-    "tub": ("manifest.json",),
     "lerobot": ("meta/info.json",),
+    "tub": ("catalog_0.catalog",),
+    "yolo": ("data.yaml", "data.yml", "dataset.yaml", "labels/classes.txt"),
 }
 PICTURES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
@@ -72,17 +82,17 @@ def source_for(path: Path) -> str:
 
 
 def _kind_of_folder(path: Path) -> str:
-    """Return the kind of what is in a folder: by the files that its kind always has, or else by most of its files."""
-    names = sorted(entry.name for entry in path.iterdir())
+    """Return the kind of what is in a folder: by files that its kind always has, or by what its files are called."""
     if kind := next((kind for kind, places in FOLDERS.items() if any((path / place).exists() for place in places)), ""):
         return kind
-    suffixes = {os.path.splitext(name)[1].lower() for name in names}
-    return next((kind for kind, known in FILES.items() if suffixes & set(known)), "folder")
+    with os.scandir(path) as entries:
+        suffixes = {os.path.splitext(entry.name)[1].lower() for entry in entries if not entry.is_dir()}
+    return next((kind for kind in MANY_FILES if suffixes & set(FILES[kind])), "folder")
 
 
 def index_files(kind: str, path: Path) -> dict[str, Path]:
     """Return the files that say which frames a recording has, by what they are called below it."""
-    if not path.exists() and path.parent.is_file():  # a part of it
+    if not path.exists():  # a part of it
         path = path.parent
     if not path.is_dir():
         return {path.name: path}

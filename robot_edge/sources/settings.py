@@ -43,7 +43,8 @@ class SourceOptions:
     with the class. Default: one that is called label, class or category; task of lerobot. robot-edge sources PATH lists
     them."""
     data_dir: str = ""
-    """For torchvision: where the data set is or goes. Default: ~/.cache/reflexarc."""
+    """For torchvision: where the data set is or goes. Default: ~/.cache/reflexarc. For coco: where the pictures are.
+    Default: beside its file, or where COCO has them."""
     width: int = 0
     """For camera: width of its pictures in pixels; 0 leaves what it has. gst: has to know."""
     height: int = 0

@@ -13,11 +13,9 @@ from broker.program.paths import shown, typed_path
 from robot_edge.sources.hdf5 import masks_in
 from robot_edge.sources.metadata_file import NAMES
 from robot_edge.sources.settings import SourceSettings
+from robot_edge.sources.split_names import TEST_SPLITS, TRAIN_SPLITS, are_splits, first_of
 from robot_edge.sources.tally import is_litter
-
-# What the parts of a data set are called, in the order in which they are offered to train and to test on.
-TRAIN_SPLITS = ("train", "training")
-TEST_SPLITS = ("test", "testing", "val", "valid", "validation", "dev", "eval")
+from robot_edge.sources.yolo import read_set, set_and_part
 
 log = logging.getLogger("robot-edge")
 
@@ -72,16 +70,12 @@ def _of_hdf5(path: Path) -> Splits | None:
     return Splits(f"hdf5:{shown(path / train)}", f"hdf5:{shown(path / test)}") if train and test else None
 
 
-def are_splits(names: list[str]) -> bool:
-    """Whether all names are what parts of a data set are called."""
-    return {name.lower() for name in names} <= {*TRAIN_SPLITS, *TEST_SPLITS}
-
-
-def first_of(names: list[str], order: tuple[str, ...]) -> str:
-    """Return the name that comes first in an order; empty where none is in it."""
-    there = [name for name in names if name.lower() in order]
-    return min(there, key=lambda name: order.index(name.lower()), default="")
+def _of_yolo(path: Path) -> Splits | None:
+    folder, part = set_and_part(path)
+    parts = [] if part else list(read_set(folder).parts)
+    train, test = (first_of(parts, order) for order in (TRAIN_SPLITS, TEST_SPLITS))
+    return Splits(f"yolo:{shown(path / train)}", f"yolo:{shown(path / test)}") if train and test else None
 
 
 # By kind.
-SPLITTERS = {"folder": _of_folder, "hdf5": _of_hdf5}
+SPLITTERS = {"folder": _of_folder, "hdf5": _of_hdf5, "yolo": _of_yolo}
