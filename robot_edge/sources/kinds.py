@@ -9,13 +9,14 @@ from pathlib import Path
 
 from broker.errors import SourceError
 from broker.program.paths import did_you_mean, like, typed_path
+from robot_edge.sources import hdf5, webdataset
 from robot_edge.sources.bag import BagSource, picture_topics
 from robot_edge.sources.camera import open_camera, open_stream
 from robot_edge.sources.coco import check_is_coco, read_coco
 from robot_edge.sources.folder import read_folder
 from robot_edge.sources.frames import FrameSource, Numbering
 from robot_edge.sources.gstreamer import open_pipeline
-from robot_edge.sources.hdf5 import cameras_in, check_is_hdf5, read_hdf5
+from robot_edge.sources.hdf5 import check_is_hdf5, read_hdf5
 from robot_edge.sources.indexed import IndexedSource, Recording
 from robot_edge.sources.lerobot.meta import read_info
 from robot_edge.sources.lerobot.source import LeRobotSource
@@ -27,6 +28,7 @@ from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.torchvision_set import read_torchvision
 from robot_edge.sources.tub import read_manifest, read_tub
 from robot_edge.sources.video import VideoSource
+from robot_edge.sources.webdataset import check_is_webdataset, read_webdataset
 from robot_edge.sources.yolo import check_is_yolo, read_yolo
 
 # Frames that the simulated camera shows where nobody says how many.
@@ -74,6 +76,10 @@ def _read_coco(asked: Request) -> Recording:
 
 def _read_yolo(asked: Request) -> Recording:
     return read_yolo(typed_path(asked.rest))
+
+
+def _read_webdataset(asked: Request) -> Recording:
+    return read_webdataset(typed_path(asked.rest), asked.options.camera, asked.options.label_field)
 
 
 def _read_torchvision(asked: Request) -> Recording:
@@ -185,10 +191,18 @@ KINDS = {
         cameras=lambda path: read_manifest(path).cameras,
     ),
     "hdf5": Kind(
-        ["hdf5:FILE"], _indexed(_read_hdf5), check_is_hdf5, has_phases=True, read=_read_hdf5, cameras=cameras_in
+        ["hdf5:FILE"], _indexed(_read_hdf5), check_is_hdf5, has_phases=True, read=_read_hdf5, cameras=hdf5.cameras_in
     ),
     "coco": Kind(["coco:FILE"], _indexed(_read_coco), check_is_coco, has_phases=True, read=_read_coco),
     "yolo": Kind(["yolo:PATH"], _indexed(_read_yolo), check_is_yolo, has_phases=True, read=_read_yolo),
+    "webdataset": Kind(
+        ["webdataset:PATH"],
+        _indexed(_read_webdataset),
+        check_is_webdataset,
+        has_phases=True,
+        read=_read_webdataset,
+        cameras=webdataset.cameras_in,
+    ),
     "torchvision": Kind(["torchvision:NAME"], _indexed(_read_torchvision), has_phases=True, read=_read_torchvision),
     "gst": Kind(["gst:PIPELINE"], lambda asked: [open_pipeline(asked.rest, asked.options)]),
     "ros2": Kind(["ros2:/TOPIC"], lambda asked: [open_topic(asked.rest, asked.options)]),

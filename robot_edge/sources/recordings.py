@@ -19,6 +19,7 @@ INDEX_FILES: dict[str, tuple[str, ...]] = {
     "hdf5": ("*.hdf5", "*.h5"),
     "lerobot": ("meta/*.json*", "meta/*.parquet", "meta/episodes/*/*.parquet"),
     "coco": (),
+    "webdataset": ("*.tar",),
     "yolo": ("*.yaml", "*.yml", "**/*.txt"),
 }
 # What a file of each kind is called, but for videos, which have too many names.
@@ -27,9 +28,10 @@ FILES: dict[str, tuple[str, ...]] = {
     "hdf5": (".hdf5", ".h5"),
     "coco": (".json",),
     "yolo": (".yaml", ".yml"),
+    "webdataset": (".tar",),
 }
 # Kinds of which a folder may have many files, and nothing else.
-MANY_FILES = ("bag", "hdf5")
+MANY_FILES = ("bag", "hdf5", "webdataset")
 # What the folder of each kind has in it, one of these.
 FOLDERS: dict[str, tuple[str, ...]] = {
     "bag": ("metadata.yaml",),
@@ -86,7 +88,8 @@ def _kind_of_folder(path: Path) -> str:
     if kind := next((kind for kind, places in FOLDERS.items() if any((path / place).exists() for place in places)), ""):
         return kind
     with os.scandir(path) as entries:
-        suffixes = {os.path.splitext(entry.name)[1].lower() for entry in entries if not entry.is_dir()}
+        names = [entry.name for entry in entries if not entry.is_dir() and not entry.name.startswith(".")]
+    suffixes = {os.path.splitext(name)[1].lower() for name in names}
     return next((kind for kind in MANY_FILES if suffixes & set(FILES[kind])), "folder")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -77,5 +78,17 @@ def _of_yolo(path: Path) -> Splits | None:
     return Splits(f"yolo:{shown(path / train)}", f"yolo:{shown(path / test)}") if train and test else None
 
 
+def _of_webdataset(path: Path) -> Splits | None:
+    """Return patterns for the shards of two parts, as set-train-000.tar, where every shard is of a part."""
+    if not path.is_dir():
+        return None
+    shards = [one.name for one in path.iterdir() if one.suffix.lower() == ".tar"]
+    words = [next((word for word in re.split(r"[^A-Za-z]+", shard) if are_splits([word])), "") for shard in shards]
+    train, test = (first_of(words, order) for order in (TRAIN_SPLITS, TEST_SPLITS))
+    if not (train and test and all(words)):
+        return None
+    return Splits(f"webdataset:{shown(path)}/*{train}*.tar", f"webdataset:{shown(path)}/*{test}*.tar")
+
+
 # By kind.
-SPLITTERS = {"folder": _of_folder, "hdf5": _of_hdf5, "yolo": _of_yolo}
+SPLITTERS = {"folder": _of_folder, "hdf5": _of_hdf5, "yolo": _of_yolo, "webdataset": _of_webdataset}
