@@ -184,7 +184,7 @@ def _members(shard: str, tally: Tally) -> Iterator[tuple[str, Member]]:
         size = os.path.getsize(shard)
         with tarfile.open(shard, "r:") as tar:
             for one in tar:
-                tar.members = []  # it would keep them all
+                tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 member = Member(shard, one.name, one.offset_data, one.size)
                 if not one.isreg():
                     continue
