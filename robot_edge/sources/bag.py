@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from broker.errors import MalformedMessage, SourceError
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ClassEdit
+from robot_edge.sources.bag_file import open_bag
 from robot_edge.sources.bag_labels import DETECTION_NANOSECONDS, BagLabels
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.frames import Frame, Pixels, relabelled
-from robot_edge.sources.recordings import check_is_bag
+from robot_edge.sources.message_video import CODECS, MessageVideo
 from robot_edge.sources.replay import Replay
 from robot_edge.sources.ros_images import (
-    COMPRESSED_IMAGE,
     DETECTIONS,
-    IMAGE,
+    PICTURE_TYPES,
+    RAW_TYPES,
     STRING,
+    VIDEO,
     UnknownEncoding,
     crop,
     decode_compressed,
     decode_image,
     stamp_of,
 )
-
-if TYPE_CHECKING:
-    from rosbags.highlevel import AnyReader
 
 LABEL_TOPIC = "/label"
 # Written by `robot-edge record`: which frames are near-duplicates, and in which lesson they were taught, std_msgs/Int64
@@ -41,11 +39,6 @@ NUMBER, BYTES = "std_msgs/msg/Int64", "std_msgs/msg/UInt8MultiArray"
 LABELS = (STRING, DETECTIONS)
 # How far the stamps of pictures and detections may lie apart before they are said to be of two clocks.
 CLOCK_NANOSECONDS = 60_000_000_000
-# How files of bags begin; mcap ends likewise.
-MCAP_MAGIC, ROS1_MAGIC = b"\x89MCAP0\r\n", b"#ROSBAG V2.0\n"
-ROS2_FILES = (".mcap", ".db3")
-# Of what rosbags says about a bag: parsers quote all that they could not read.
-MAX_REASON = 200
 # Ten a second for a day.
 MAX_LABELS = 1_000_000
 NANOSECONDS = 1_000_000_000
@@ -73,9 +66,10 @@ class BagSource(Replay):
         self._why_skipped = ""
         self._labels = BagLabels()
         self._unlabelled = ""
-        self._reader = _open(path)
+        self._video: MessageVideo | None = None
+        self._reader = open_bag(path)
         try:
-            self._images = self._connections(image_topic, "--image-topic", (IMAGE, COMPRESSED_IMAGE))
+            self._images = self._connections(image_topic, "--image-topic", PICTURE_TYPES)
             self.length: int = sum(connection.msgcount for connection in self._images)
             if not self.length:
                 raise SourceError(f"bag {path} has no picture on {self._images[0].topic}: its topics: {self._there()}")
@@ -145,6 +139,7 @@ class BagSource(Replay):
                 raise SourceError(f"bag {self._path}, topic {connection.topic}: {error}") from error
             except UNREADABLE:
                 pass  # it is skipped when it is shown
+            self._video = None  # which begins anew
             return
 
     def _skip(self, error: Exception) -> None:
@@ -154,16 +149,29 @@ class BagSource(Replay):
             log.warning("bag %s: skipping a picture: %s", self._path, error)
 
     def seek(self, position: int) -> None:
-        """Go on behind so many pictures, without decoding them."""
-        while self.position < min(position, self.length) and next(self._frames, None) is not None:
+        """Go on behind so many pictures, without decoding them; those of a video, which need each other, are."""
+        while self.position < min(position, self.length) and (raw := next(self._frames, None)) is not None:
             self.position += 1
+            if raw[0].msgtype == VIDEO:
+                with contextlib.suppress(*UNREADABLE):
+                    self._picture(VIDEO, self._decode(raw[0], raw[2]))
 
     def close(self) -> None:
         self._frames.close()
         self._reader.close()
 
     def _picture(self, kind: str, message: Any) -> Pixels:
-        return decode_image(message) if kind == IMAGE else decode_compressed(message)
+        if kind == VIDEO:
+            return self._of_video(message)
+        return decode_image(message) if kind in RAW_TYPES else decode_compressed(message)
+
+    def _of_video(self, message: Any) -> Pixels:
+        name = str(message.format).strip().lower()
+        if name not in CODECS:
+            raise UnknownEncoding(f"format {name[:60]!r}: a video is one of {', '.join(CODECS)}")
+        if self._video is None or self._video.kind != name:
+            self._video = MessageVideo(name)
+        return self._video.picture(bytes(message.data))
 
     def _frame(self, kind: str, recorded: int, message: Any) -> Frame:
         image = self._picture(kind, message)
@@ -305,54 +313,11 @@ class BagSource(Replay):
 
 def picture_topics(path: Path) -> list[str]:
     """Return the topics of a bag that have pictures. Raises SourceError."""
-    with contextlib.closing(_open(path)) as reader:
-        return sorted({one.topic for one in reader.connections if one.msgtype in (IMAGE, COMPRESSED_IMAGE)})
+    with contextlib.closing(open_bag(path)) as reader:
+        return sorted({one.topic for one in reader.connections if one.msgtype in PICTURE_TYPES})
 
 
 def _at(entries: list[Any], times: list[int], time: int) -> Any:
     """Return the last entry that is not later; None where all are."""
     place = bisect_right(times, time)
     return entries[place - 1] if place else None
-
-
-def _advice(path: Path) -> str:
-    """Say what to do about a bag that cannot be opened."""
-    if path.is_dir():
-        files = sorted(one.name for one in path.iterdir() if one.suffix in ROS2_FILES)
-        if files and not (path / "metadata.yaml").exists():
-            return f"its recording was not ended: name a file in it, as {path / files[0]}, or mend it: ros2 bag reindex"
-    elif path.stat().st_size > len(MCAP_MAGIC):
-        with path.open("rb") as file:
-            head = file.read(len(ROS1_MAGIC))
-            file.seek(-len(MCAP_MAGIC), os.SEEK_END)
-            is_whole = file.read() == MCAP_MAGIC
-        if head.startswith(MCAP_MAGIC) and not is_whole:
-            return f"it was cut off, or its recording was not ended; mend it: mcap recover {path} -o mended.mcap"
-        if head == ROS1_MAGIC:
-            return f"it was cut off, or its recording was not ended; mend it: rosbag reindex {path}"
-        if head.startswith(MCAP_MAGIC):
-            return "its messages, or their types, are none of ROS"
-    return "expected a .bag, .mcap or .db3 file or the folder of a ROS 2 bag, whose recording was ended"
-
-
-def _open(path: Path) -> AnyReader:
-    """Open a bag. Raises SourceError."""
-    try:
-        from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError:
-        raise SourceError("bag: needs rosbags: pip install 'reflexarc[bag]'") from None
-    check_is_bag(path)
-    try:
-        # Old ROS 2 bags do not say what their types look like; those of Humble have not changed since Foxy.
-        types = get_typestore(Stores.ROS2_HUMBLE)
-        reader = AnyReader([path], default_typestore=types)
-        reader.open()
-        known = reader.typestore.fielddefs
-        if any(one.msgtype in types.fielddefs and one.msgtype not in known for one in reader.connections):
-            # And one may say it of some of its types only.
-            reader.typestore.register({name: kind for name, kind in types.fielddefs.items() if name not in known})
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON]
-        raise SourceError(f"bag {path} cannot be read: {reason}; {_advice(path)}") from error
-    return reader

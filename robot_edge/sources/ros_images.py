@@ -15,6 +15,11 @@ from robot_edge.sources.encoded import FORMATS, UNREADABLE, decode
 from robot_edge.sources.frames import Pixels, check_size
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+# Foxglove's, as ROS calls them (foxglove_msgs), by the names of their schemas.
+FOXGLOVE_TYPES = {name: f"foxglove_msgs/msg/{name}" for name in ("RawImage", "CompressedImage", "CompressedVideo")}
+RAW_TYPES = (IMAGE, FOXGLOVE_TYPES["RawImage"])
+VIDEO = FOXGLOVE_TYPES["CompressedVideo"]
+PICTURE_TYPES = (*RAW_TYPES, COMPRESSED_IMAGE, FOXGLOVE_TYPES["CompressedImage"], VIDEO)
 STRING, DETECTIONS = "std_msgs/msg/String", "vision_msgs/msg/Detection2DArray"
 
 # sensor_msgs/image_encodings.hpp, in lower case: which of a pixel's channels are red, green and blue, and their number.
@@ -77,7 +82,7 @@ def decode_image(message: Any) -> Pixels:
     height, width, step = int(message.height), int(message.width), int(message.step)
     encoding = str(message.encoding).strip().lower()
     check_size(width, height)
-    big = bool(message.is_bigendian)
+    big = bool(getattr(message, "is_bigendian", False))  # Foxglove's has no such field
     if encoding in _YUV:
         return _from_pairs(_lines(message, height, width, step, "u1", 2), *_YUV[encoding])
     if encoding in _PLANES:
@@ -157,7 +162,7 @@ def crop(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
 
 def stamp_of(message: Any) -> int:
     """Return a message's stamp in nanoseconds since 1970; 0 where it has none."""
-    stamp = getattr(getattr(message, "header", None), "stamp", None)
+    stamp = getattr(getattr(message, "header", None), "stamp", None) or getattr(message, "timestamp", None)
     if stamp is None:
         return 0
     seconds, nanoseconds = (stamp.sec, stamp.nanosec) if hasattr(stamp, "sec") else (stamp.secs, stamp.nsecs)

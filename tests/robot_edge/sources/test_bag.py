@@ -475,7 +475,7 @@ def test_a_folder_without_its_list_is_said(tmp_path: Path) -> None:
 def test_messages_of_other_programs_are_said_in_a_line(tmp_path: Path, whole: bytes, other: bytes) -> None:
     file = write_whole(tmp_path, "mcap")
     file.write_bytes(file.read_bytes().replace(whole, other))
-    with pytest.raises(SourceError, match="none of ROS") as error:
+    with pytest.raises(SourceError, match="neither of ROS nor of Foxglove") as error:
         BagSource(file)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
