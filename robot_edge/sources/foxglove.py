@@ -73,8 +73,8 @@ class FoxgloveReader:
             connection = self._by_channel[channel.id]
             yield connection, message.log_time, Payload(connection, message.data)
 
-    def deserialize(self, payload: Payload, _msgtype: str) -> Any:
-        """Return a message with the attributes of the ROS one."""
+    def deserialize(self, payload: Any, _msgtype: str) -> Any:
+        """Return the message of a Payload, with the attributes of the ROS one."""
         return payload.connection.decode(payload.data)
 
     def close(self) -> None:

@@ -127,7 +127,8 @@ def test_pictures_raw_and_compressed_are_read(tmp_path: Path) -> None:
         assert {frame.label for frame in shown} == {"cup"}
     with pytest.raises(SourceError, match=r"2 topics of type .*: set --image-topic; its topics: /jpeg"):
         frames(path)
-    text = "\n".join(told(look_at(*sources_at(str(path)), SourceOptions())))
+    (source,) = sources_at(str(path))
+    text = "\n".join(told(look_at(source, SourceOptions())))
     for line in ("4 frames", "32 x 16", "/jpeg, /raw; /jpeg is looked at", "cup: 4"):
         assert line in text
 
