@@ -53,7 +53,7 @@ def main(settings: Settings) -> None:
     answers = robot.mailbox(topics.topic("robot", "r1", "answer"))
     segment = CloudSegment(SPLIT, weights="none")
     trainer = CloudTrainer(segment, compute=Compute(device=torch.device("cpu")), peak_learning_rate=0.01)
-    session = Session("r1", STATE, trainer, batch=64, memory=0, seed=0, read=lambda _event: b"")
+    session = Session("r1", STATE, trainer, batch=64, memory=0, seed=0, read=lambda _events: [])
     rng = np.random.default_rng(0)
     activations = rng.standard_normal((settings.batch, *SPLIT.shape), np.float32)
     names = [str(index % 8) for index in range(settings.batch)]

@@ -26,6 +26,7 @@ from broker.wire.messages import ActivationBatch, RobotState
 from broker.wire.quantize import dequantize, pack_activations
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.exits.making import Making
+from cloud_trainer.session.batches import Reader
 from cloud_trainer.session.contradiction import LEAST_SAMPLES, contradicting
 from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_start import open_session
@@ -116,7 +117,7 @@ class Fleet:
         start = SessionStart(state=front.state, still=True, began_alike=True)
         self.sent = self.frames = 0
         self._front, self._log = front, list[bytes]()
-        read: Callable[[int], bytes] = lambda event: self._log[event - 1]  # noqa: E731
+        read: Reader = lambda events: [self._log[event - 1] for event in events]  # noqa: E731
         log = f"lab@{front.state.front}"
         self.session: Session = open_session(log, start, settings, CPU, read, robot=ROBOTS[0])
         for number, robot in enumerate(ROBOTS[1:], 2):

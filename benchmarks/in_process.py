@@ -150,8 +150,8 @@ class InProcess:
         self._log.append(payload)
         self._session.apply(Event(id=len(self._log), robot="bench", kind=kind, payload=payload))
 
-    def _read(self, event: int) -> bytes:
-        return self._log[event - 1]
+    def _read(self, events: Sequence[int]) -> list[bytes]:
+        return [self._log[event - 1] for event in events]
 
 
 def use_group_norm(module: nn.Module, channels: int) -> None:

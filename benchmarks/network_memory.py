@@ -70,7 +70,7 @@ def work(number: int) -> None:
     before = resident(peak=False)
     start = new_start("r1", state, settings, device, known=(), room=10**12)
     measured = resident(peak=True) - before
-    session = open_session("r1", start, settings, device, lambda _event: b"")
+    session = open_session("r1", start, settings, device, lambda _events: [])
     activations = np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
     names = [str(index % 2) for index in range(batch)]
     for _ in range(3):

@@ -90,7 +90,7 @@ class Stored:
         segment = CloudSegment(SPLIT, weights="none")
         compute = fastest_compute(segment, SPLIT.shape, 64, torch.device("cpu"))
         trainer = CloudTrainer(segment, compute=compute, peak_learning_rate=0.02)
-        self.session = Session("bench", STATE, trainer, batch=64, memory=2 * count, seed=0, read=self.store.batch)
+        self.session = Session("bench", STATE, trainer, batch=64, memory=2 * count, seed=0, read=self.store.batches)
         begin = time.monotonic()
         template = message(self.rng)
         while self.messages * PER_MESSAGE < count:

@@ -94,7 +94,7 @@ def _replay_log(
             cursor = event.id
             if event.kind == "start":
                 start = SessionStart.unpack(event.payload)
-                session = open_session(log, start, settings, choose_device(device), store.batch, robot=event.robot)
+                session = open_session(log, start, settings, choose_device(device), store.batches, robot=event.robot)
                 session.cursor = cursor
             elif session is None:
                 raise ConfigError(f"the log of {title(log)} does not begin with a start: is it another version's?")

@@ -30,6 +30,7 @@ from cloud_trainer.messages.held_messages import Held
 from cloud_trainer.messages.other_trainers import OtherTrainers
 from cloud_trainer.messages.outgoing import Outgoing
 from cloud_trainer.messages.training_side import TrainingSide
+from cloud_trainer.messages.unstored import Checked, Unstored
 from cloud_trainer.robots.intake import Intake
 from cloud_trainer.robots.log_training import LogTraining
 from cloud_trainer.robots.robot import MAX_REJECTIONS, Rejection, Robot
@@ -63,7 +64,10 @@ class Strangers:
 
 
 class Incoming:
-    """Takes in messages, as they come. Nothing of it is trained on before it is committed."""
+    """Takes in messages, as they come. Nothing of it is trained on before it is committed.
+
+    stored: how many were, as events.
+    """
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class Incoming:
     ) -> None:
         """folder: the run's, for how much room its disk has."""
         self.strangers = Strangers()
+        self.stored = 0
         self._most_robots = config.most_robots
         self._own_sender = topics.sender("trainer", config.trainer)
         self._link = link
@@ -87,7 +92,8 @@ class Incoming:
         self._robots = training.fleet.robots
         self._others = others
         self._outgoing = outgoing
-        # Not in the store yet: receipts to send once it is, and when what they are about came; and batches.
+        self._unstored = Unstored()
+        # Not committed yet: receipts to send once it is, and when what they are about came; and batches.
         self._receipts: list[tuple[str, Receipt, float]] = []
         self._added: list[tuple[Robot, int, InflatedBatch]] = []
         self._grown: list[tuple[LogTraining, int]] = []  # logs with their new events, of any kind
@@ -112,8 +118,11 @@ class Incoming:
                     break
                 self._take(delivery)
                 timeout = 0.0
+                if self._unstored.is_full:
+                    break
             self._commit()
         except StorageError as error:
+            self._unstored.drop()
             self._receipts.clear()  # the robots send it again
             for robot, _, _ in self._added:
                 self._fleet.batches.drop(robot.name)  # the ids of their events are given out once more
@@ -160,13 +169,26 @@ class Incoming:
                 f"{whose}: {count:,} messages dropped unread: more than are read, too large, or badly sealed"
             )
 
+    def _append(self) -> None:
+        """Append what was taken, and have it receipted once it is committed. Raises StorageError."""
+        for one, event in self._unstored.store(self._store):
+            if event is None:
+                continue  # no state of it has entered the log: it comes again
+            if event:
+                self._grown.append((one.training, event))
+                if one.batch:
+                    self._added.append((one.robot, event, one.batch))
+            self._receipt(one.robot, one.message, "accepted" if event else "duplicate", one.arrived)
+
     def _commit(self) -> None:
         """Put what came on the disk, and only then say so to the robots."""
+        self._append()
         for robot, event, batch in self._added:  # first, or training might have read it from the store by then
             self._fleet.batches.keep(robot.name, event, batch)
         if self._grown:
             self._training.expect({training.log for training, _ in self._grown})
         self._store.commit()
+        self.stored += len(self._grown)
         for robot, _, _ in self._added:
             robot.training.stored[robot.name] += 1
         for training, event in self._grown:
@@ -308,35 +330,32 @@ class Incoming:
         if robot.refused or robot.training.stuck or robot.intake is None or problem:
             return  # without a receipt: the robot keeps it
         try:
-            if isinstance(message, ActivationBatch):
-                is_new = self._store_batch(robot, robot.intake, message, delivery.payload)
-            else:
-                is_new = self._store_edit(robot, robot.intake, message, delivery.payload)
+            self._check(robot, robot.intake, message, delivery)
         except MalformedMessage as error:
             self._receipt(robot, message, "rejected", delivery.arrived, str(error)[:400])
             raise
         robot.quarantine.good(now)
-        self._receipt(robot, message, "accepted" if is_new else "duplicate", delivery.arrived)
 
-    def _store_batch(self, robot: Robot, intake: Intake, batch: ActivationBatch, payload: bytes) -> bool:
-        """Append a batch; whether it is new. Raises MalformedMessage, and StorageError."""
-        inflated = intake.check(batch, robot.name)
-        event = self._store.append_message(robot.name, batch.boot, batch.sequence, payload, log=robot.training.log)
-        if event:
-            self._added.append((robot, event, inflated))
-            self._grown.append((robot.training, event))
-        return bool(event)
-
-    def _store_edit(self, robot: Robot, intake: Intake, edit: ClassEdit, payload: bytes) -> bool:
-        """Append a class edit; whether it is new. Raises MalformedMessage, and StorageError."""
-        if robot.training.knows_edit(robot.name, edit):
-            return False
-        intake.check_edit(edit, robot.name)
-        log_name = robot.training.log
-        event = self._store.append_message(robot.name, edit.boot, edit.sequence, payload, "edit", log_name)
-        if event:
-            self._grown.append((robot.training, event))
-        return bool(event)
+    def _check(self, robot: Robot, intake: Intake, message: ActivationBatch | ClassEdit, delivery: Delivery) -> None:
+        """Have a message stored with the next commit. Raises MalformedMessage where it cannot be trained on."""
+        batch = None
+        if isinstance(message, ActivationBatch):
+            batch = intake.check(message, robot.name)
+        elif robot.training.knows_edit(robot.name, message):
+            self._receipt(robot, message, "duplicate", delivery.arrived)
+            return
+        else:
+            intake.check_edit(message, robot.name)
+        self._unstored.add(
+            Checked(
+                robot=robot,
+                training=robot.training,
+                message=message,
+                batch=batch,
+                payload=delivery.payload,
+                arrived=delivery.arrived,
+            )
+        )
 
     def _receipt(
         self, robot: Robot, message: ActivationBatch | ClassEdit, outcome: Outcome, arrived: float, reason: str = ""
@@ -346,6 +365,7 @@ class Incoming:
         self._receipts.append((robot.name, receipt, arrived))
 
     def _enter(self, robot: Robot) -> None:
+        self._append()  # it came before
         with robot.entering():
             if event := self._fleet.enter(robot.name, self._store):
                 self._grown.append((robot.training, event))

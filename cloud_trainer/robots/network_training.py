@@ -102,6 +102,11 @@ class NetworkTraining:
         return at_work or self._newest > self.cursor
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the log has any event."""
+        return self._newest > 0
+
+    @property
     def _newest(self) -> int:
         """The newest event that is known of: whoever appends one says so, as to ask costs more than to train."""
         return max(self._stored_up_to, self._appended_up_to)
@@ -242,7 +247,7 @@ class NetworkTraining:
         its.room.beside(self.log, its.room.cost(began.state))
         try:
             return open_session(
-                self.log, began, its.settings, its.device, self._store.batch, robot=robot, restored=restored
+                self.log, began, its.settings, its.device, self._store.batches, robot=robot, restored=restored
             )
         except (RuntimeError, MemoryError) as error:  # it was built on trial, but there was more room then
             raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,29 +78,34 @@ class KeptBatches:
             self._bytes -= sum(batch.size for _, batch in self._kept.pop(robot, ()))
 
 
-class StoredSamples:
-    """Reads samples out of the log. read: returns the batch that is the event with an id, as bytes."""
+# Yields the batches that are the events with those ids, as bytes: `Store.batches`.
+Reader = Callable[[Sequence[int]], Iterable[bytes]]
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+
+class StoredSamples:
+    """Reads samples out of the log."""
+
+    def __init__(self, read: Reader) -> None:
         self._read = read
 
     def batch(self, event: int) -> InflatedBatch:
         """Return the batch that is an event. Raises ConfigError where the store lacks it."""
-        return InflatedBatch.read(self._read(event))
+        (payload,) = self._read([event])
+        return InflatedBatch.read(payload)
 
     def check(self, event: int) -> None:
         """Raise ConfigError where the store lacks an event."""
-        self._read(event)
+        list(self._read([event]))
 
     def at(self, refs: Sequence[SampleRef]) -> list[Quantized]:
-        """Return stored samples. Each batch is read once, and none is held beside another: they may be large."""
+        """Return stored samples. Each batch is read once, and inflated by itself: they may be large."""
         rows: dict[int, set[int]] = {}
         for ref in refs:
             rows.setdefault(ref.event, set()).add(ref.row)
         found: dict[tuple[int, int], Quantized] = {}
-        for event, wanted in rows.items():
-            quantized = self.batch(event).quantized
-            found |= {(event, row): one_sample(quantized, row) for row in wanted}
+        for event, payload in zip(rows, self._read(list(rows)), strict=True):
+            quantized = InflatedBatch.read(payload).quantized
+            found |= {(event, row): one_sample(quantized, row) for row in rows[event]}
         return [found[ref.event, ref.row] for ref in refs]
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from broker.errors import MalformedMessage
 from broker.wire.quantize import Quantized, dequantize
-from cloud_trainer.session.batches import StoredSamples
+from cloud_trainer.session.batches import Reader, StoredSamples
 from cloud_trainer.session.sample_memory import SampleMemory, SampleRef
 from cloud_trainer.session.session_state import SessionState
 from cloud_trainer.session.still_learning import StillLearning
@@ -43,10 +43,10 @@ class Network:
         batch: int,
         memory: int,
         seed: int,
-        read: Callable[[int], bytes],
+        read: Reader,
         still: bool = False,
     ) -> None:
-        """memory: samples to rehearse from; they stay in the store. read: returns the batch with an id, as bytes.
+        """memory: samples to rehearse from; they stay in the store. read: from the store.
 
         still: whether the network stands still but for its head, which is then fitted to all samples at once.
         """

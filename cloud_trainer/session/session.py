@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 
 from broker.errors import MalformedMessage
 from broker.wire.codec import unpack_as
 from broker.wire.messages import ActivationBatch, ClassEdit, RobotState, SplitSpec
 from cloud_trainer.logs import is_shared, is_taken_out
-from cloud_trainer.session.batches import InflatedBatch
+from cloud_trainer.session.batches import InflatedBatch, Reader
 from cloud_trainer.session.changed_classes import change_classes, take_out
 from cloud_trainer.session.member import Member
 from cloud_trainer.session.network import Network
@@ -41,7 +41,7 @@ class Session:
         batch: int,
         memory: int,
         seed: int,
-        read: Callable[[int], bytes],
+        read: Reader,
         still: bool = False,
     ) -> None:
         """state: of the robot whose start began the log; robot: its name, where several share the log.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from broker.wire.messages import RobotState
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.cost import cost_of, timed_samples
 from cloud_trainer.logs import is_shared, title
+from cloud_trainer.session.batches import Reader
 from cloud_trainer.session.session import Session
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.start import SessionStart
@@ -87,7 +88,7 @@ def open_session(
     start: SessionStart,
     settings: TrainingSettings,
     device: torch.device,
-    read: Callable[[int], bytes],
+    read: Reader,
     *,
     robot: str = "",
     restored: bool = False,

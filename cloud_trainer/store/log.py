@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from broker.errors import NotEntered
+from broker.errors import ConfigError, NotEntered
 
 # start: a new network, for a robot's state. rejoin: the robot has started again and goes on with the network it has.
 # join: a robot of a fleet has started, and others began the network, or itself before.
@@ -61,6 +61,13 @@ class NewMessage:
     payload: bytes
     kind: Message = "batch"
     log: str = ""
+
+
+def is_there(event: int, payload: bytes | None) -> bytes:
+    """Return the payload of an event. Raises ConfigError where there is none."""
+    if payload is None:
+        raise ConfigError(f"the store lacks event {event}, which a checkpoint refers to: do they belong together?")
+    return payload
 
 
 class Store(ABC):
@@ -188,8 +195,11 @@ class Store(ABC):
         """Return how many events the log has."""
 
     @abstractmethod
-    def batch(self, event: int) -> bytes:
-        """Return the batch that is the event with that id. Raises ConfigError where it was forgotten."""
+    def batches(self, events: Sequence[int]) -> Iterator[bytes]:
+        """Yield the batches that are the events with those ids, some in memory at a time.
+
+        Raises ConfigError where one was forgotten. A database is asked for many at once.
+        """
 
     @property
     @abstractmethod

@@ -20,8 +20,19 @@ from broker.errors import ConfigError, NotEntered, StorageError, Superseded
 from broker.program.version import program_version
 from cloud_trainer.logs import is_shared, title
 from cloud_trainer.sequences import Range, join_ranges
-from cloud_trainer.store.log import MAX_RANGES, STATES, TIDIED_AT_ONCE, Event, Kind, Message, NewMessage, Store, Table
-from cloud_trainer.store.postgres_connection import TROUBLE, Connection, said
+from cloud_trainer.store.log import (
+    MAX_RANGES,
+    STATES,
+    TIDIED_AT_ONCE,
+    Event,
+    Kind,
+    Message,
+    NewMessage,
+    Store,
+    Table,
+    is_there,
+)
+from cloud_trainer.store.postgres_connection import AT_ONCE, TROUBLE, Connection, said
 from cloud_trainer.store.postgres_tables import (
     ALONE,
     DROP,
@@ -383,11 +394,12 @@ class PostgresStore(Store):
     def event_count(self, log: str) -> int:
         return int(self._scalar("SELECT count(*) FROM events WHERE log = %s", log))
 
-    def batch(self, event: int) -> bytes:
-        rows = self._read("SELECT payload FROM events WHERE id = %s", event)
-        if not rows:
-            raise ConfigError(f"the store lacks event {event}, which a checkpoint refers to: do they belong together?")
-        return bytes(rows[0][0])
+    def batches(self, events: Sequence[int]) -> Iterator[bytes]:
+        for start in range(0, len(events), AT_ONCE):
+            wanted = list(events[start : start + AT_ONCE])
+            found = dict(self._read("SELECT id, payload FROM events WHERE id = ANY(%s)", wanted))
+            for event in wanted:
+                yield bytes(is_there(event, found.get(event)))
 
     @property
     def bytes_used(self) -> int:

@@ -13,7 +13,7 @@ from broker.errors import ConfigError, StorageError
 from broker.program.machine import refused
 from cloud_trainer.logs import is_shared
 from cloud_trainer.sequences import Range, join_ranges
-from cloud_trainer.store.log import MAX_RANGES, TIDIED_AT_ONCE, Event, Kind, Message, Store, Table
+from cloud_trainer.store.log import MAX_RANGES, TIDIED_AT_ONCE, Event, Kind, Message, Store, Table, is_there
 from cloud_trainer.store.sqlite_file import AFTER_DAMAGE, LAYOUT, connect
 
 
@@ -151,11 +151,10 @@ class SqliteStore(Store):
     def event_count(self, log: str) -> int:
         return int(self._scalar("SELECT count(*) FROM logged WHERE log = ?", log))
 
-    def batch(self, event: int) -> bytes:
-        row = self._database.execute("SELECT payload FROM events WHERE id = ?", (event,)).fetchone()
-        if row is None:
-            raise ConfigError(f"the store lacks event {event}, which a checkpoint refers to: do they belong together?")
-        return bytes(row[0])
+    def batches(self, events: Sequence[int]) -> Iterator[bytes]:
+        for event in events:
+            row = self._database.execute("SELECT payload FROM events WHERE id = ?", (event,)).fetchone()
+            yield bytes(is_there(event, row and row[0]))
 
     @property
     def bytes_used(self) -> int:

@@ -81,7 +81,13 @@ class Robot:
         self.state = dataclasses.replace(STATE, split=SPLIT, rehearse=rehearse)
         self.log: list[bytes] = []
         self.session = Session(
-            "r1", self.state, self.trainer, batch=batch, memory=memory, seed=0, read=lambda event: self.log[event - 1]
+            "r1",
+            self.state,
+            self.trainer,
+            batch=batch,
+            memory=memory,
+            seed=0,
+            read=lambda events: [self.log[event - 1] for event in events],
         )
 
     def send(self, count: int, *, evaluation: int = 0, progress: float | None = None) -> str:
@@ -324,7 +330,9 @@ def tiny_session(log: list[bytes], **changes: Any) -> Session:
     state = dataclasses.replace(STATE, rehearse=1.0)
     segment = TinySegment(dataclasses.replace(state.split, **changes), weights="none")
     trainer = CloudTrainer(cast("CloudSegment", segment), compute=Compute(device=CPU), peak_learning_rate=0.02)
-    return Session("r1", state, trainer, batch=4, memory=9, seed=0, read=lambda event: log[event - 1])
+    return Session(
+        "r1", state, trainer, batch=4, memory=9, seed=0, read=lambda events: [log[event - 1] for event in events]
+    )
 
 
 def test_a_checkpoint_is_of_its_own_network_only() -> None:

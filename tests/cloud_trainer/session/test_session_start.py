@@ -29,7 +29,7 @@ def started(
 
 
 def weights(start: SessionStart, settings: TrainingSettings = SETTINGS) -> dict[str, torch.Tensor]:
-    session = open_session("r1", start, settings, CPU, lambda _event: b"")
+    session = open_session("r1", start, settings, CPU, lambda _events: [])
     return session.checkpoint().learner.weights
 
 
@@ -79,7 +79,7 @@ def test_the_fastest_way_is_measured_once_for_a_network(monkeypatch: pytest.Monk
 
 
 def test_a_former_run_is_gone_on_from(tmp_path: Path, tiny: None) -> None:
-    session = open_session("r1", SessionStart(state=STATE), replace(SETTINGS, seed=9), CPU, lambda _event: b"")
+    session = open_session("r1", SessionStart(state=STATE), replace(SETTINGS, seed=9), CPU, lambda _events: [])
     saved = session.checkpoint()
     save_checkpoint(tmp_path / "checkpoint" / "r1", LAYOUT, saved)
     later = replace(SETTINGS, weights=str(tmp_path))
@@ -87,7 +87,7 @@ def test_a_former_run_is_gone_on_from(tmp_path: Path, tiny: None) -> None:
 
 
 def test_weights_of_another_front_are_warned_of(tmp_path: Path, tiny: None, caplog: pytest.LogCaptureFixture) -> None:
-    session = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _event: b"")
+    session = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _events: [])
     save_checkpoint(tmp_path / "checkpoint" / "r1", LAYOUT, session.checkpoint())
     later = replace(SETTINGS, weights=str(tmp_path))
     started(replace(STATE, weights="checkpoint"), settings=later)
@@ -104,7 +104,7 @@ def test_weights_of_another_front_are_warned_of(tmp_path: Path, tiny: None, capl
 def test_a_former_run_without_this_robot_or_of_another_split_is_refused_before_it_is_entered(
     tmp_path: Path, tiny: None, robot: str, change: dict[str, Any], reason: str
 ) -> None:
-    session = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _event: b"")
+    session = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _events: [])
     save_checkpoint(tmp_path / "checkpoint" / "r1", LAYOUT, session.checkpoint())
     state, later = replace(STATE, split=replace(SPLIT, **change)), replace(SETTINGS, weights=str(tmp_path))
     with pytest.raises(ConfigError, match=reason):

@@ -53,7 +53,7 @@ class Robot:
             batch=8,
             memory=memory,
             seed=0,
-            read=lambda event: self.log[event - 1][1],
+            read=lambda events: [self.log[event - 1][1] for event in events],
             still=True,
         )
 
