@@ -14,7 +14,8 @@ from cloud_trainer.config import TrainerConfig
 from cloud_trainer.messages.incoming import Incoming
 from cloud_trainer.messages.other_trainers import OtherTrainers
 from cloud_trainer.messages.outgoing import Outgoing
-from cloud_trainer.page.model import FleetState, PageModel, Rows
+from cloud_trainer.page.model import FleetState, PageModel
+from cloud_trainer.page.rows import Rows
 from cloud_trainer.robots.training import Training
 from cloud_trainer.store.log import Store
 from cloud_trainer.store.opening import STORE

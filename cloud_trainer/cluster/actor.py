@@ -21,6 +21,7 @@ from broker.program.threads import LoudThread
 from broker.security.credentials import payload_keys_for
 from broker.security.tls import credentials_for
 from cloud_trainer.checkpoints import checkpoint_place
+from cloud_trainer.cluster.asked import AskedLogs
 from cloud_trainer.cluster.board import Board, Said
 from cloud_trainer.cluster.config import ClusterConfig
 from cloud_trainer.cluster.ingest import here
@@ -94,6 +95,7 @@ class TrainingActor:
             )
             self.training = Training(plain, link, folder, self._fleet, self._boot)
             self._opened = opened.pop_all()
+        self._asked = AskedLogs(self.training.answerer.asks, self._board, self.name)
         self._tells_costs = number == 0  # what networks would take: one answer is enough
         self._held: dict[str, Held] = {}
         self._watched: dict[str, float] = {}  # until when
@@ -191,6 +193,7 @@ class TrainingActor:
                     self._grow(one, held, event, now)
             elif event > self._saved_at.get(one, -1):
                 self._due[one] = None
+        self._due |= dict.fromkeys(self._asked.to_load(self._fleet.robots, now))
         for one in list(self._due):
             if self._hold(one, now):
                 del self._due[one]
@@ -239,6 +242,8 @@ class TrainingActor:
         self._held[name] = Held(newest=newest)
         for robot in self._robots_of(name):
             robot.feed(now)
+            if robot.entered:  # what it asks belongs to that, until it says another state
+                robot.say(robot.entered)
         self._retry_at.pop(name, None)
         return True
 
@@ -305,8 +310,7 @@ class TrainingActor:
         session = training.session
         if session is None:
             return not training.stuck
-        asked = set(self.training.answerer.asks.robots(time.monotonic()))
-        is_asked = any(robot.name in asked for robot in self._robots_of(name))
+        is_asked = name in self._asked.loaded(self._fleet.robots, time.monotonic())
         return not (is_asked or session.network.is_behind or session.network.idle_steps_due(self._config.practice))
 
     @staticmethod

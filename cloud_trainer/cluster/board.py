@@ -105,6 +105,21 @@ class Member:
     held: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What is known of a robot. log: that it belongs to, with its actor and epoch. metrics: that it said last."""
+
+    robot: str
+    log: str
+    actor: str
+    epoch: int
+    online: bool
+    refused: str
+    waits: str
+    report: str
+    metrics: bytes | None
+
+
 class Board:
     """The tables, for one thread. All questions raise StorageError, and may be asked twice where a connection broke."""
 
@@ -174,6 +189,19 @@ class Board:
         return [
             Member(name=n, role=r, place=p, silent=s, figures=f, logs=o, held=h)  # type: ignore[arg-type]
             for n, r, p, s, f, o, h in rows
+        ]
+
+    def robots(self) -> list[Listed]:
+        """Return all robots, by name: for people. It reads the store's tables, too."""
+        rows = self._ask(
+            "SELECT r.name, r.its, coalesce(l.actor, ''), coalesce(e.epoch, 0), r.online, r.refused, r.waits, "
+            "r.report, m.payload FROM (SELECT *, coalesce(nullif(entered_log, ''), log) AS its FROM cluster_robots) r "
+            "LEFT JOIN cluster_logs l ON l.name = r.its LEFT JOIN logs e ON e.name = r.its "
+            "LEFT JOIN metrics m ON m.robot = r.name ORDER BY r.name"
+        )
+        return [
+            Listed(robot=r, log=g, actor=a, epoch=e, online=o, refused=f, waits=w, report=p, metrics=m)  # type: ignore[arg-type]
+            for r, g, a, e, o, f, w, p, m in rows
         ]
 
     # Ingest
@@ -251,6 +279,15 @@ class Board:
     def hold(self, log: str, actor: str, boot: str) -> bool:
         """Take a log's network into memory; False where it is another's by now, or that one has not let go of it."""
         return bool(self._ask(HOLD, *(actor, log, actor, actor, boot, actor, DEAD_SECONDS)))
+
+    def logs_of(self, robots: Sequence[str], actor: str) -> list[str]:
+        """Return those of an actor's logs that any of those robots has entered last."""
+        rows = self._ask(
+            "SELECT DISTINCT l.name FROM cluster_robots r JOIN cluster_logs l ON l.name = r.entered_log "
+            "WHERE r.name = ANY(%s) AND r.entered IS NOT NULL AND l.actor = %s",
+            *(list(robots), actor),
+        )
+        return [str(row[0]) for row in rows]
 
     def is_of(self, log: str, actor: str) -> bool:
         """Whether a log is an actor's."""

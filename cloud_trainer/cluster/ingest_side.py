@@ -40,6 +40,7 @@ class RemoteLog:
         self.stuck = ""
         self.too_costly = False
         self.rests = False
+        self.has_begun = True
         self.steps = 0
         self.saved_at = 0
         self._since: dict[str, deque[int]] = {}  # batches stored from here that no report knows of yet

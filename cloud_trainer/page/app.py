@@ -136,7 +136,7 @@ class _Page:
 
     def _show_fleet(self, state: FleetState) -> None:
         there = sum(row.online for row in state.robots)
-        rejected = state.strangers_rejected + sum(row.messages_rejected for row in state.robots)
+        rejected = state.strangers_rejected + sum(row.messages_rejected or 0 for row in state.robots)
         self._figures.show(
             robots_there=f"{there} of {len(state.robots)}",
             images=number(sum(row.images for row in state.robots)),

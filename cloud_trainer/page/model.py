@@ -1,17 +1,19 @@
-"""What a trainer's loop tells its page: values, and how to make them of a robot. No frame is among them."""
+"""What a trainer's loop tells its page: values. No frame is among them, and no torch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from broker.wire.messages import AWAY_SECONDS, FleetExit, TrainerMetrics
-from cloud_trainer.checkpoints import CHECKPOINTS, CheckpointFile, CheckpointFolder
+from broker.wire.messages import FleetExit, TrainerMetrics
 from cloud_trainer.logs import AT
-from cloud_trainer.robots.robot import Rejection, Robot
-from hierarchy.runtime.page.history import History, Point
+from cloud_trainer.robots.robot import Rejection
+from hierarchy.runtime.page.history import Point
+
+if TYPE_CHECKING:
+    from cloud_trainer.checkpoints import CheckpointFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +39,34 @@ class SharedHalf:
         return self.fleet, self.front
 
 
+def shared_half(
+    log: str, figures: TrainerMetrics | None, newest_exit: Callable[[str, str], FleetExit | None]
+) -> SharedHalf | None:
+    """Return the half that a robot shares, of what it is told of its training; None for one of its own.
+
+    log: that it belongs to. newest_exit: of a fleet and front.
+    """
+    if figures is None or not figures.fleet:
+        return None
+    front = log.partition(AT)[2]
+    newest = newest_exit(figures.fleet, front)
+    return SharedHalf(
+        fleet=figures.fleet,
+        front=front,
+        robots=figures.fleet_robots,
+        images=figures.fleet_images,
+        classes=figures.fleet_classes,
+        accuracy=figures.fleet_accuracy,
+        exit_version=newest.version if newest else 0,
+        exit_accuracy=newest.accuracy if newest else None,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class RobotRow:
     """What a page shows of one robot at one moment. Shares are of 1; None where not known.
 
-    online: whether it is there now. heard: seconds since its last message. network: backbone and cut. by_class,
+    online: whether it is there now. network: backbone and cut. by_class,
     confusion: of held-out frames, as HeldOut's. problem: why its messages are not taken, empty where they are.
     doubt: why they seem to teach nothing, empty where they do. shared: the half that it shares with its fleet; None
     where that is its own. apart: why it shares nothing with all of its fleet, or a part, empty where it does.
@@ -50,7 +75,6 @@ class RobotRow:
 
     name: str
     online: bool
-    heard: float
     network: str = ""
     classes: tuple[str, ...] = ()
     images: int = 0
@@ -67,8 +91,8 @@ class RobotRow:
     dropped: int | None = None
     messages_trained: int = 0
     messages_waiting: int = 0
-    messages_rejected: int = 0
-    messages_dropped: int = 0
+    messages_rejected: int | None = 0
+    messages_dropped: int | None = 0
     problem: str = ""
     doubt: str = ""
     by_class: Mapping[str, float] = field(default_factory=dict)
@@ -109,90 +133,6 @@ class PageModel:
 
     trainer: str
     state: FleetState = field(default_factory=FleetState)
-
-
-class Rows:
-    """Makes rows of robots, and keeps what they are made of over time: curves, and which checkpoint was looked at."""
-
-    def __init__(
-        self, run: Path, newest_exit: Callable[[str, str], FleetExit | None] = lambda _fleet, _front: None
-    ) -> None:
-        """newest_exit: of a fleet and front."""
-        self._newest_exit = newest_exit
-        self._checkpoints = CheckpointFolder(run)
-        self._histories: dict[str, History] = {}
-        self._saved: dict[str, tuple[int, CheckpointFile | None]] = {}
-
-    def row(self, robot: Robot, now: float, wall: float) -> RobotRow:
-        """Return a robot's row. now: monotonic seconds; wall: Unix time."""
-        figures, said, standing = robot.trainer_metrics(now), robot.metrics, robot.standing
-        loss, recent = (figures.cloud_loss, figures.cloud_recent) if figures else (None, None)
-        exit_loss, exit_prequential = (said.exit_loss, said.exit_prequential) if said else (None, None)
-        silence = now - robot.heard
-        online = robot.online and silence <= AWAY_SECONDS
-        history = self._histories.setdefault(robot.name, History())
-        if online:  # what a robot said before it went away is no figure of now
-            history.add(wall, exit_loss, loss, exit_prequential, recent)
-        split = standing.split if standing else robot.state.split if robot.state else None
-        return RobotRow(
-            name=robot.name,
-            online=online,
-            heard=silence,
-            network=f"{split.backbone}, cut after {split.cut}" if split else "",
-            classes=standing.classes if standing else (),
-            images=figures.images if figures else 0,
-            exit_loss=exit_loss,
-            cloud_loss=loss,
-            exit_prequential=exit_prequential,
-            cloud_recent=recent,
-            exit_accuracy=said.exit_accuracy if said else None,
-            cloud_accuracy=figures.cloud_accuracy if figures else None,
-            bytes_per_image=said.bytes_per_image if said else None,
-            jpeg_bytes_per_image=said.jpeg_bytes_per_image if said else None,
-            images_per_second=said.images_per_second if said else None,
-            queued=said.queued if said else None,
-            dropped=said.dropped if said else None,
-            messages_trained=figures.messages_trained if figures else 0,
-            messages_waiting=robot.messages_waiting,
-            messages_rejected=robot.quarantine.rejected,
-            messages_dropped=robot.dropped,
-            problem=robot.problem(now),
-            doubt=robot.doubt,
-            by_class=standing.by_class if standing else {},
-            confusion=standing.confusion if standing else {},
-            shared=self._shared(robot.training.log, figures),
-            apart=robot.apart,
-            checkpoint=self._checkpoint(robot.training.log, robot.training.saved_at),
-            rejections=tuple(robot.rejections),
-            history=history.points(),
-        )
-
-    def _shared(self, log: str, figures: TrainerMetrics | None) -> SharedHalf | None:
-        if figures is None or not figures.fleet:
-            return None
-        front = log.partition(AT)[2]
-        newest = self._newest_exit(figures.fleet, front)
-        return SharedHalf(
-            fleet=figures.fleet,
-            front=front,
-            robots=figures.fleet_robots,
-            images=figures.fleet_images,
-            classes=figures.fleet_classes,
-            accuracy=figures.fleet_accuracy,
-            exit_version=newest.version if newest else 0,
-            exit_accuracy=newest.accuracy if newest else None,
-        )
-
-    def _checkpoint(self, log: str, cursor: int) -> CheckpointFile | None:
-        """Return a network's checkpoint in the run's folder, having looked again where there is another one."""
-        before = self._saved.get(log)
-        if before is None or before[0] != cursor:
-            try:
-                found = self._checkpoints.look(f"{CHECKPOINTS}/{log}")
-            except OSError:
-                found = None
-            self._saved[log] = cursor, found
-        return self._saved[log][1]
 
 
 def ago(when: float, now: float | None = None) -> str:

@@ -5,11 +5,15 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from cloud_trainer.page.model import FleetState, RobotRow, SharedHalf
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+STORE_BYTES = "What the store takes of the disk."
+STORE_LIMIT = "What the store may take."
+TAKING = "Whether activations are taken."
 
 # Of each robot: name, type, what it is, and where it comes from. None is left out: not known is not 0.
 ROBOT_METRICS: list[tuple[str, str, str, Callable[[RobotRow], float | None]]] = [
@@ -60,42 +64,54 @@ SHARED_METRICS: list[tuple[str, str, Callable[[SharedHalf], float | None]]] = [
 ]
 
 
+# With labels; None is not known.
+Values = Iterable[tuple[Mapping[str, str], float | None]]
+
+
 def exposition(state: FleetState) -> str:
-    """Return all figures as text."""
+    """Return all figures of a trainer as text."""
     lines: list[str] = []
     for name, kind, about, value in (
-        ("store_bytes", "gauge", "What the store takes of the disk.", state.store_bytes),
-        ("store_limit_bytes", "gauge", "What the store may take.", state.store_limit),
-        ("taking", "gauge", "Whether activations are taken.", not state.problem),
+        ("store_bytes", "gauge", STORE_BYTES, state.store_bytes),
+        ("store_limit_bytes", "gauge", STORE_LIMIT, state.store_limit),
+        ("taking", "gauge", TAKING, not state.problem),
         ("strangers_rejected_total", "counter", "Rejected messages of unknown robots.", state.strangers_rejected),
         ("strangers_dropped_total", "counter", "Messages of unknown robots dropped unread.", state.strangers_dropped),
     ):
-        lines += [*_head(name, kind, about), f"reflexarc_{name} {_number(value)}"]
+        lines += family(name, kind, about, [({}, value)])
+    return as_text([*lines, *of_robots(state)])
+
+
+def of_robots(state: FleetState) -> list[str]:
+    """Return the lines about robots, and about halves that they share."""
+    lines: list[str] = []
     for name, kind, about, of in ROBOT_METRICS:
-        lines += _head(name, kind, about)
-        lines += _values(name, [({"robot": row.name, **_fleet(row.shared)}, of(row)) for row in state.robots])
+        lines += family(
+            name, kind, about, [({"robot": row.name, **_fleet(row.shared)}, of(row)) for row in state.robots]
+        )
     for name, about, of_half in SHARED_METRICS if state.shared else []:
-        lines += _head(name, "gauge", about)
-        lines += _values(name, [(_fleet(half), of_half(half)) for half in state.shared])
+        lines += family(name, "gauge", about, [(_fleet(half), of_half(half)) for half in state.shared])
+    return lines
+
+
+def family(name: str, kind: str, about: str, values: Values) -> list[str]:
+    """Return the lines of one metric: what it is, and what is known of it."""
+    lines = [f"# HELP reflexarc_{name} {about}", f"# TYPE reflexarc_{name} {kind}"]
+    for labels, value in values:
+        if value is not None:
+            listed = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+            whose = f"{{{listed}}}" if listed else ""
+            lines.append(f"reflexarc_{name}{whose} {_number(value)}")
+    return lines
+
+
+def as_text(lines: Sequence[str]) -> str:
+    """Return lines as a scrape is answered."""
     return "\n".join(lines) + "\n"
 
 
 def _fleet(half: SharedHalf | None) -> dict[str, str]:
     return {"fleet": half.fleet, "front": half.front} if half else {}
-
-
-def _values(name: str, values: list[tuple[dict[str, str], float | None]]) -> list[str]:
-    """Return the lines of what is known, with their labels."""
-    lines = []
-    for labels, value in values:
-        if value is not None:
-            listed = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-            lines.append(f"reflexarc_{name}{{{listed}}} {_number(value)}")
-    return lines
-
-
-def _head(name: str, kind: str, about: str) -> list[str]:
-    return [f"# HELP reflexarc_{name} {about}", f"# TYPE reflexarc_{name} {kind}"]
 
 
 def _number(value: float) -> str:

@@ -235,9 +235,6 @@ class Fleet:
         log, prepared = robot.log, robot.prepared if robot.is_prepared else None
         shared = is_shared(log) and store.has_events(log, 0)
         if not shared and prepared is None:
-            if is_shared(log):  # the disk did not take its start
-                self.trainings.pop(log, None)
-                return 0
             logger.info("robot %s is back, going on from its checkpoint", name)
             return robot.rejoin(store)
         if prepared and prepared.cost and not (shared and prepared.start):  # else its room is kept already

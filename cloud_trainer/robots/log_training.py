@@ -26,6 +26,10 @@ class LogTraining(Protocol):
     rests: bool
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the log has any event."""
+
+    @property
     def steps(self) -> int:
         """How many steps the network has taken."""
 

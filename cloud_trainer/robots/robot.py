@@ -190,7 +190,7 @@ class Robot:
             return False
         if is_shared(self.log):
             shared = self._trainings.get(self.log)
-            return shared is not None and not shared.rests
+            return shared is not None and shared.has_begun and not shared.rests
         return self.entered is not None and self.training.log == self.name and goes_on(self.state, self.entered)
 
     @property

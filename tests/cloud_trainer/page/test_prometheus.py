@@ -10,7 +10,6 @@ from cloud_trainer.page.prometheus import exposition
 ROW = RobotRow(
     name="r1",
     online=True,
-    heard=1.0,
     classes=("cat", "dog"),
     images=640,
     cloud_loss=0.25,
@@ -36,7 +35,7 @@ def test_every_line_is_one_that_prometheus_reads() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    text = exposition(FleetState(robots=(ROW, RobotRow(name="r2", online=False, heard=100.0))))
+    text = exposition(FleetState(robots=(ROW, RobotRow(name="r2", online=False))))
     assert 'reflexarc_robot_cloud_loss{robot="r1"} 0.25' in text
     assert 'reflexarc_robot_cloud_loss{robot="r2"}' not in text
     assert 'reflexarc_robot_online{robot="r1"} 1\nreflexarc_robot_online{robot="r2"} 0' in text
