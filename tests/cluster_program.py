@@ -32,6 +32,7 @@ class Cluster:
     run_dir: Path
     broker: str
     ray: str = "local"
+    page: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -50,6 +51,7 @@ class Cluster:
             self.ray,
         ]
         command += ["--run-dir", str(self.run_dir), "--broker", self.broker, "--trainer", "clustered"]
+        command += ["--page", str(self.page)]
         with log:
             self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 

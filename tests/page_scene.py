@@ -52,7 +52,7 @@ def main() -> None:
     from hierarchy.runtime.page.options import PageOptions
     from hierarchy.runtime.page.server import PageServer
 
-    scenes = {"robot": robot, "trainer": trainer, "bare": bare}
+    scenes = {"robot": robot, "trainer": trainer, "cluster": cluster, "bare": bare}
     with closing(PageServer(PageOptions(page=0), title="r1")) as server:
         change = scenes[sys.argv[1]](server)
         print(server.urls[0], flush=True)
@@ -123,7 +123,6 @@ def trainer(server: object) -> Change:
         return RobotRow(
             name=name,
             online=online,
-            heard=1.0,
             classes=NAMES,
             by_class=dict.fromkeys(NAMES, 0.5),
             confusion={one: dict.fromkeys(NAMES, 3) for one in NAMES},
@@ -136,6 +135,30 @@ def trainer(server: object) -> Change:
         page_model.state = FleetState(robots=(row("r1", online=True), row("r2", online=False)))
 
     server.start(partial(build, page_model=page_model))
+    return change
+
+
+def cluster(server: object) -> Change:
+    """Serve a cluster's page without robots; any line brings an actor and more robots than it lists."""
+    from cloud_trainer.cluster.board import Member
+    from cloud_trainer.cluster.figures import ClusterState, Process
+    from cloud_trainer.cluster.page import LISTED_ROBOTS, ClusterModel, build
+    from cloud_trainer.page.model import FleetState, RobotRow
+    from hierarchy.runtime.page.server import PageServer
+
+    assert isinstance(server, PageServer)
+    model = ClusterModel(trainer="t1")
+
+    def change(_: str) -> None:
+        member = Member(name="t1-0", role="actor", place="m:1", silent=1.0, figures="", logs=2, held=1)
+        robots = tuple(RobotRow(name=f"r{number}", online=number == 7) for number in range(LISTED_ROBOTS + 3))
+        model.state = ClusterState(
+            fleet=FleetState(robots=(*robots, RobotRow(name=NAMES[0], online=True, messages_waiting=3))),
+            processes=(Process(member=member, figures={"waiting": 5}, robots=2, images_per_second=12.5),),
+            owners={"r7": ("t1-0", 4)},
+        )
+
+    server.start(partial(build, model=model))
     return change
 
 

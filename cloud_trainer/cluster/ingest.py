@@ -114,12 +114,20 @@ class Ingest:
             self._outgoing.publish_metrics(now)
         if now >= self._next_beat:
             self._next_beat = now + BEAT_SECONDS
-            self._board.beat(self._name, self._boot, json.dumps({"robots known": len(self.side.fleet.robots)}))
+            self._board.beat(self._name, self._boot, json.dumps(self._figures))
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             self._outgoing.report()
             self._incoming.look_again()
             self._mind_the_store(now)
+
+    @property
+    def _figures(self) -> dict[str, int]:
+        return {
+            "robots_known": len(self.side.fleet.robots),
+            "messages": self._incoming.stored,
+            "paused": int(bool(self._outgoing.problem)),
+        }
 
     def _mind_the_store(self, now: float) -> None:
         if self._store.bytes_used > self._config.store_gb * 1e9:

@@ -10,11 +10,11 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -24,6 +24,11 @@ from cloud_trainer.cluster.board import Board
 from cloud_trainer.cluster.config import ClusterConfig
 from cloud_trainer.store.opening import open_store
 from hierarchy.runtime.command_line import StopRequest
+from hierarchy.runtime.page import page_server
+
+if TYPE_CHECKING:
+    from cloud_trainer.cluster.page import ClusterPage
+    from hierarchy.runtime.page.server import PageServer
 
 # How often the coordinator looks.
 LOOK_SECONDS = 1.0
@@ -65,7 +70,7 @@ class Cluster:
         connect_ray(config)
         self._former = [one.name for one in self._board.members()]
         given = asdict(config)
-        given["page"] = config.page
+        del given["page"]  # which is this program's
         self.ingest = {
             f"{config.trainer}-ingest-{number}": _start(processes.IngestProcess, 0, given, number, run_dir)
             for number in range(config.ingest)
@@ -107,6 +112,12 @@ class Cluster:
         if moved:
             log.info("%d logs moved: actors are %s", len(moved), ", ".join(there))
         self._shared = there
+
+    def page(self, server: PageServer) -> ClusterPage:
+        """Let a server show it. Raises ConfigError and StorageError."""
+        from cloud_trainer.cluster.page import ClusterPage  # NiceGUI takes seconds to import
+
+        return ClusterPage(server, self._config, self._board)
 
     def end(self) -> None:
         """Have all processes write everything down: ingest first, so that nothing comes behind the last checkpoint."""
@@ -179,13 +190,21 @@ def run(config: ClusterConfig) -> None:
     """Train for every robot at the broker until Ctrl-C. Raises ConfigError, StorageError and MachineError."""
     run_dir = config.run_path.absolute()
     run_dir.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(config, run_dir)
-    with StopRequest() as stop:
+    with page_server(config.page, config.trainer) as server:
+        _run(Cluster(config, run_dir), server)
+    log.info("the log is in %s; the same --store goes on from here", config.store)
+
+
+def _run(cluster: Cluster, server: PageServer | None) -> None:
+    with StopRequest() as stop, ExitStack() as opened:
         try:
             cluster.wait_until_ready(lambda: stop.made)
+            page = opened.enter_context(closing(cluster.page(server))) if server else None
             log.info("%d ingest, %d actors; Ctrl-C ends all", len(cluster.ingest), len(cluster.actors))
             while not stop.made:
                 _turn(cluster)
+                if page:
+                    page.look(time.monotonic())
                 time.sleep(LOOK_SECONDS)
             log.info("all write everything down; a second Ctrl-C ends them at once")
             cluster.end()
@@ -195,7 +214,6 @@ def run(config: ClusterConfig) -> None:
         except BaseException:
             cluster.close()
             raise
-    log.info("the log is in %s; the same --store goes on from here", config.store)
 
 
 def _turn(cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -18,6 +19,7 @@ from cloud_trainer.cluster.board import Board
 from cloud_trainer.replay import replay
 from cloud_trainer.store.opening import open_again
 from tests.cluster_program import DEADLINE_S, ROOT, TRAINING, Cluster, actor_of, check_log
+from tests.ports import free_port
 from tests.talking_robots import Talker, talk
 from tests.warm_start import WarmStart
 
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(name="cluster")
 def _cluster(database_url: str, tmp_path: Path) -> Iterator[Cluster]:
     with start_local_broker(backend="mosquitto") as broker:  # its robots are never seen to go
-        cluster = Cluster(database_url, tmp_path / "cluster", broker.url)
+        cluster = Cluster(database_url, tmp_path / "cluster", broker.url, page=free_port())
         yield cluster
         if cluster.process and cluster.process.poll() is None:
             os.killpg(cluster.process.pid, signal.SIGKILL)
@@ -50,6 +52,11 @@ def move_store(*arguments: str) -> None:
     command = [sys.executable, "-m", "cloud_trainer", "store", "move", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def metrics(cluster: Cluster) -> str:
+    with urlopen(f"http://127.0.0.1:{cluster.page}/metrics", timeout=DEADLINE_S) as answer:
+        return str(answer.read().decode())
 
 
 @pytest.mark.timeout(600)
@@ -97,6 +104,9 @@ def test_a_cluster_loses_nothing_whoever_is_killed(cluster: Cluster) -> None:
     cluster.talk(robots, lambda: all(one.done for one in robots), "the other actor went on")
     with closing(Board(cluster.store)) as board:
         assert first in board.held(other[before])
+
+    wanted = f'reflexarc_robot_images{{robot="{first}"}} {4 * len(robots[0].receipted)}\n'
+    cluster.talk(robots, lambda: wanted in metrics(cluster), f"its page says {wanted}")
 
     assert cluster.end() == 0, cluster.printed
     assert not re.search("Traceback", cluster.printed), cluster.printed

@@ -42,6 +42,27 @@ def test_names_are_text_rows_are_chosen_by_keys_and_what_is_old_is_grey(chromium
         page.close()
 
 
+def test_a_cluster_lists_its_processes_and_robots_and_has_all_of_them_for_prometheus(chromium: Browser) -> None:
+    with scene("cluster") as cluster:
+        page = chromium.new_page()
+        page.set_default_timeout(SLOW_MS)
+        page.goto(cluster.url, wait_until="domcontentloaded")
+        expect(page.get_by_text("No robot yet. Start one").first).to_be_visible(timeout=SLOW_MS)
+        cluster.tell("robots")
+        robots = page.get_by_label("Robots").locator("tbody tr")
+        expect(robots).to_have_count(200, timeout=SLOW_MS)
+        expect(robots.nth(0)).to_contain_text(NAMES[0])
+        expect(robots.nth(1)).to_contain_text("r7")
+        expect(robots.nth(1)).to_contain_text("t1-0")
+        expect(page.get_by_label("Processes").get_by_text("12.5")).to_be_visible()
+        expect(page.get_by_text("4 more are in /metrics")).to_be_visible()
+        assert faults(page) == []
+        assert page.evaluate("window.hit") is None
+        answer = page.request.get(f"{cluster.url}/metrics")
+        assert answer.text().count("reflexarc_robot_online{") == 204
+        page.close()
+
+
 def test_a_number_in_the_matrix_can_be_read_on_every_colour() -> None:
     for colour in MATRIX_COLOURS:
         bright, dark = sorted(map(luminance, (colour, MATRIX_TEXT)), reverse=True)
