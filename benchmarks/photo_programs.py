@@ -89,8 +89,8 @@ def running(
     folder.mkdir(parents=True)
     with start_local_broker(log=folder / "broker.log") as broker:
         common = ["--broker", broker.url, *ONE_THREAD]
-        cloud = _start(["cloud_trainer", "run", *common, *trainer_flags], folder / "cloud", 1 if cores else None)
-        robot = _start(
+        cloud = start(["cloud_trainer", "run", *common, *trainer_flags], folder / "cloud", 1 if cores else None)
+        robot = start(
             ["robot_edge", "run", "--robot", ROBOT, *common, *robot_flags], folder / "robot", 0 if cores else None
         )
         try:
@@ -100,7 +100,8 @@ def running(
             cloud.stop()
 
 
-def _start(command: Sequence[str], folder: Path, core: int | None) -> Program:
+def start(command: Sequence[str], folder: Path, core: int | None) -> Program:
+    """Start a program, with that core alone or with all. folder: of its run; what it prints goes beside it."""
     pin = [] if core is None else ["taskset", "-c", str(core)]
     with folder.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(
