@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +132,7 @@ def linked(folder: Path, photos: Path, count: int) -> Path:
     return folder
 
 
-def wait(what: str, programs: Sequence[Program], holds: object) -> None:
-    assert callable(holds)
+def wait(what: str, programs: Sequence[Program], holds: Callable[[], bool]) -> None:
     give_up = time.monotonic() + PATIENCE
     while not holds():
         for one in programs:
@@ -189,8 +188,8 @@ def measure(settings: Settings, weights: Path, folder: Path, new: str, old: Sequ
         wait("an exit with the new class", [cloud, *robots], lambda: new in listener.classes)
         exit_after = time.time() - begin
         time.sleep(max(0.0, begin + settings.seconds - time.time()))
-        for one in robots:
-            one.stop()
+        for live_robot in robots:
+            live_robot.stop()
 
     command(
         *("evaluate", "--checkpoint", str(folder / f"{TEACHER}-live"), "--source", f"folder:{tested}", "--use", "own"),
