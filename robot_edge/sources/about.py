@@ -35,7 +35,8 @@ class About:
 
     frames: in all. looked_at: of how many of them labels are counted. labels: frames of each class, and of None. sizes:
     (width, height) of pictures that were read; unreadable: of how many not. seconds: from the first frame to the last;
-    0 without a clock. unlabelled: what to do where nothing has a label. fields: that --label-field may name.
+    0 without a clock. unlabelled: what to do where nothing has a label. fields: that --label-field may name. hints:
+    what looks like a slip.
     """
 
     source: str
@@ -51,6 +52,7 @@ class About:
     left_out: tuple[LeftOut, ...]
     unlabelled: str
     fields: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 def sources_at(text: str) -> list[str]:
@@ -112,6 +114,7 @@ def look_at(source: str, options: SourceOptions) -> About:
             left_out=recording.left_out,
             unlabelled=recording.unlabelled,
             fields=recording.fields,
+            hints=recording.hints,
         )
 
 
@@ -195,7 +198,8 @@ def told(about: About) -> list[str]:
         lines.append(f"            {about.unlabelled}")
     if about.fields:
         lines.append(f"  fields    {listed(about.fields)}")
-    return [*lines, *(f"  left out  {describe(one)}" for one in about.left_out)]
+    lines += [f"  left out  {describe(one)}" for one in about.left_out]
+    return [*lines, *(f"  note      {hint}" for hint in about.hints)]
 
 
 def _length(seconds: float) -> str:

@@ -14,7 +14,7 @@ from broker.program.paths import shown, what_is_wrong
 from robot_edge.sources.boxes import Box, crops_of, read_crop
 from robot_edge.sources.indexed import Recording
 from robot_edge.sources.labels import NO_CLASS, class_named_by, listed
-from robot_edge.sources.tally import Tally, say_left_out
+from robot_edge.sources.tally import Tally
 
 # COCO's own file of 860,000 boxes with outlines has 470 MB; to read it takes ten times that of memory.
 MAX_FILE_BYTES = 1_000_000_000
@@ -47,7 +47,6 @@ def read_coco(path: Path, pictures: Path | None = None) -> Recording:
     boxes = _boxes(content["annotations"], images, classes, tally)
     folder = pictures or _folder_of(path, list(images.values()), where)
     records = crops_of(((os.path.join(folder, place), place, boxes[number]) for number, place in images.items()), tally)
-    say_left_out(where, tally.all())
     if not records:
         raise SourceError(
             f"{where} has no box in a picture in {shown(folder)}: {listed(map(str, tally.counts.items()))}"

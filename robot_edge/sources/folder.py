@@ -11,7 +11,6 @@ from robot_edge.sources.encoded import MAX_BYTES, decode
 from robot_edge.sources.frames import Numbering, Pixels
 from robot_edge.sources.indexed import IndexedSource, Record, Recording
 from robot_edge.sources.listing import Listing, class_of, list_pictures
-from robot_edge.sources.tally import say_left_out
 
 
 class FolderSource(IndexedSource):
@@ -31,17 +30,21 @@ class FolderSource(IndexedSource):
 
 
 def read_folder(path: Path, label_field: str = "", numbering: Numbering | None = None) -> Recording:
-    """List the pictures of PATH/<class>/, or of PATH/metadata.jsonl. Says once what is left out. Raises SourceError.
+    """List the pictures of PATH/<class>/, or of PATH/metadata.jsonl. Raises SourceError.
 
     label_field: of metadata.jsonl. numbering: of the pictures, their scenes; None counts them in the order of their
     paths.
     """
     listing = list_pictures(path, label_field)
-    where = shown(path)
-    say_left_out(f"folder {where}", listing.left_out, listing.hints)
     # As text, which has its hash ready and is opened faster than a Path.
     records = [Record(scene, os.path.join(path, file), name) for scene, file, name in _numbered(listing, numbering)]
-    return Recording(where=where, records=records, read=read_picture, left_out=listing.left_out)
+    return Recording(
+        where=f"folder {shown(path)}",
+        records=records,
+        read=read_picture,
+        left_out=listing.left_out,
+        hints=listing.hints,
+    )
 
 
 def read_picture(path: str) -> Pixels:

@@ -20,7 +20,7 @@ from robot_edge.sources.encoded import MAX_BYTES, decode
 from robot_edge.sources.frames import NOMINAL_RATE, Pixels, check_size
 from robot_edge.sources.indexed import Record, Recording
 from robot_edge.sources.labels import LABEL_FIELDS, NO_CLASS, camera_of, class_named_by, label_field, listed
-from robot_edge.sources.tally import Tally, say_left_out
+from robot_edge.sources.tally import Tally
 
 SUFFIXES = (".hdf5", ".h5")
 # Groups of pictures that are JPEG or PNG each, and one in which robomimic has each observation once more, a step later.
@@ -94,7 +94,6 @@ def read_hdf5(path: Path, camera: str = "", label: str = "") -> Recording:
         fields = list(dict.fromkeys(name for one in episodes for name in one.values))
         label = label_field(fields, label, where, LIKELY)
         records = list(_records(episodes, camera, label, tally))
-        say_left_out(where, tally.all())
         if not records:
             raise SourceError(f"{where} has no picture of {camera}: {listed(tally.first.values())}")
         files = half_open.pop_all()

@@ -15,6 +15,7 @@ from hierarchy.runtime.command_line import SparseLog
 from robot_edge.sources.encoded import UNREADABLE
 from robot_edge.sources.frames import NOMINAL_RATE, Frame, LeftOut, Pixels
 from robot_edge.sources.replay import Replay
+from robot_edge.sources.tally import say_left_out
 
 # Decoded pictures that are kept for the next epoch: 20,000 of 32 pixels, 70 of 640 x 480.
 MAX_KEPT_BYTES = 64_000_000
@@ -41,8 +42,8 @@ class Recording:
 
     where: what has the pictures, for people. read: returns a record's picture, (height, width, 3), or raises one of
     UNREADABLE. in_order: whether records are shown as they came, as a robot met them; mixed else. fields: those that
-    may have the class. left_out: what is there beside the records. unlabelled: what to say where no record has a label.
-    close: lets go of files; may be called twice.
+    may have the class. left_out: what is there beside the records. hints: what looks like a slip. unlabelled: what to
+    say where no record has a label. close: lets go of files; may be called twice.
     """
 
     where: str
@@ -51,6 +52,7 @@ class Recording:
     in_order: bool = False
     fields: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    hints: tuple[str, ...] = ()
     unlabelled: str = ""
     close: Callable[[], object] = lambda: None
 
@@ -63,8 +65,10 @@ class IndexedSource(Replay):
     ) -> None:
         """Show all records, or those of some classes, in either of the two ways in which Unicode writes an accent.
 
-        seed: of the order, where records are mixed. Raises SourceError for a class that there is not.
+        Says once what the recording leaves out. seed: of the order, where records are mixed. Raises SourceError for a
+        class that there is not.
         """
+        say_left_out(recording.where, recording.left_out, recording.hints)
         self._recording = recording
         records = recording.records
         if classes is not None:

@@ -16,7 +16,7 @@ from robot_edge.sources.folder import read_picture
 from robot_edge.sources.indexed import Record, Recording
 from robot_edge.sources.json_lines import json_lines
 from robot_edge.sources.labels import LABEL_FIELDS, NO_CLASS, camera_of, class_named_by, label_field, listed
-from robot_edge.sources.tally import Tally, say_left_out
+from robot_edge.sources.tally import Tally
 
 MANIFEST, IMAGES = "manifest.json", "images"
 # Types of fields whose pictures are files of their own, and of those that may name a class.
@@ -58,7 +58,6 @@ def read_tub(path: Path, camera: str = "", field: str = "") -> Recording:
     field = label_field(manifest.fields, field, where, LIKELY)
     tally = Tally()
     records = list(_records(path, manifest, camera, field, tally))
-    say_left_out(where, tally.all())
     if not records:
         raise SourceError(f"{where} has no picture of {camera}")
     fields = listed(manifest.fields)

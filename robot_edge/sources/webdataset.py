@@ -19,7 +19,7 @@ from robot_edge.sources.frames import Pixels
 from robot_edge.sources.indexed import Record, Recording
 from robot_edge.sources.labels import LABEL_FIELDS, NO_CLASS, camera_of, class_named_by, label_field, listed
 from robot_edge.sources.recordings import PICTURES
-from robot_edge.sources.tally import Tally, say_left_out
+from robot_edge.sources.tally import Tally
 
 # A sample's key, and what kind of file this one of it is: all behind the first point of the file's own name.
 NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
@@ -102,7 +102,6 @@ def read_webdataset(path: Path, camera: str = "", field: str = "") -> Recording:
     field = label_field(fields, field, where, LIKELY)
     samples = (sample for shard in _shards(path) for sample in _samples(shard, tally))
     records = list(_records(samples, camera, field, tally))
-    say_left_out(where, tally.all())
     if not records:
         raise SourceError(f"{where} has no sample with a picture: {listed(tally.first.values())}")
     return Recording(

@@ -14,7 +14,7 @@ from robot_edge.sources.boxes import Box, crops_of, read_crop
 from robot_edge.sources.indexed import Recording
 from robot_edge.sources.labels import NO_CLASS, class_named_by, listed
 from robot_edge.sources.recordings import PICTURES
-from robot_edge.sources.tally import Tally, say_left_out
+from robot_edge.sources.tally import Tally
 
 # The file that names classes and parts, and files that only name classes, a line each.
 DATA_FILES = ("data.yaml", "dataset.yaml", "data.yml")
@@ -65,7 +65,6 @@ def read_yolo(path: Path) -> Recording:
     records = crops_of(
         ((str(one), one.name, list(_boxes(_labels_of(one), found.names, tally))) for one in pictures), tally
     )
-    say_left_out(where, tally.all())
     if not records:
         there = listed(f"{count:,} {kind} ({tally.first[kind]})" for kind, count in tally.counts.items())
         raise SourceError(f"{where} has no box in any of {len(pictures):,} pictures; {there}")
