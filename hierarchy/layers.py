@@ -141,11 +141,14 @@ class EarlyExit(nn.Module):
         )
         self.head = GrowingHead(EXIT_CHANNELS)
 
+    def features(self, activations: Tensor) -> Tensor:
+        """Return what the head takes, (N, EXIT_CHANNELS), for activations (N, C, ...)."""
+        mixed: Tensor = self.mix(activations)
+        return mixed.flatten(2).mean(2) if mixed.ndim > 2 else mixed
+
     def forward(self, activations: Tensor) -> Tensor:
         """Return logits (N, classes) for activations (N, C, ...)."""
-        mixed: Tensor = self.mix(activations)
-        pooled = mixed.flatten(2).mean(2) if mixed.ndim > 2 else mixed
-        logits: Tensor = self.head(pooled)
+        logits: Tensor = self.head(self.features(activations))
         return logits
 
 

@@ -45,17 +45,18 @@ class Novelty:
     """Scores frames. It never changes, so threads may share it.
 
     classes: that it was fitted to. limit: a frame with a higher score shows none of them. deviation: of scores.
+    measures, scale: what a score is made of.
     """
 
     classes: tuple[str, ...]
     limit: float
     deviation: float
-    _measures: _Measures
-    _scale: _Scale
+    measures: Measures
+    scale: Scale
 
     def score(self, features: Floats) -> NDArray[np.float64]:
         """Return float64 (M,), higher for what is less like all that was taught, for features (M, F)."""
-        return self._scale.scores(*self._measures.of(_units(features)))
+        return self.scale.scores(*self.measures.of(_units(features)))
 
     def familiarity(self, score: float) -> float:
         """Return 0 to 1, a half at the limit: how sure a robot that knows one class may be of it."""
@@ -79,18 +80,18 @@ def fit_novelty(features: Floats, names: Sequence[str]) -> Novelty | None:
     claims, distances = np.zeros(len(units), np.float32), np.zeros(len(units), np.float32)
     for fold in np.unique(folds[left_out]).tolist():
         rows = left_out & (folds == fold)
-        without = _Measures.fitted([one for part, one in enumerate(sums) if part != fold], units[folds != fold])
+        without = Measures.fitted([one for part, one in enumerate(sums) if part != fold], units[folds != fold])
         claims[rows], distances[rows] = without.of(units[rows])
     claims, distances = claims[left_out], distances[left_out]
-    scale = _Scale.of(claims, distances, several=len(classes) > 1)
+    scale = Scale.of(claims, distances, several=len(classes) > 1)
     scores = scale.scores(claims, distances)
     deviation = max(float(scores.std()), LEAST_SCORE)
     return Novelty(
         classes=classes,
         limit=float(scores.mean()) + DEVIATIONS * deviation,
         deviation=deviation,
-        _measures=_Measures.fitted(sums, units),
-        _scale=scale,
+        measures=Measures.fitted(sums, units),
+        scale=scale,
     )
 
 
@@ -109,7 +110,7 @@ class _Sums:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Measures:
+class Measures:
     """A linear discriminant of the classes, weight float32 (C, F) and bias (C,), and references: float32 (N, F)."""
 
     weight: Singles
@@ -117,7 +118,7 @@ class _Measures:
     references: Singles
 
     @staticmethod
-    def fitted(parts: Sequence[_Sums], references: Singles) -> _Measures:
+    def fitted(parts: Sequence[_Sums], references: Singles) -> Measures:
         """Return the measures of the frames in these parts. references: the same frames, unit vectors."""
         counts: Singles = np.sum([part.counts for part in parts], axis=0)
         present = counts > 0
@@ -132,7 +133,7 @@ class _Measures:
         weight = torch.linalg.solve(torch.from_numpy(within), torch.from_numpy((means - centre).T)).T.numpy()
         bias = -((means + centre) * weight).sum(1) / 2
         step = -(-len(references) // MAX_REFERENCES)
-        return _Measures(weight=weight, bias=bias, references=references[::step])
+        return Measures(weight=weight, bias=bias, references=references[::step])
 
     def of(self, units: Singles) -> tuple[Singles, Singles]:
         """Return, for unit vectors (M, F), the highest claim of a class (M,), and the nearest cosine distance (M,)."""
@@ -140,7 +141,7 @@ class _Measures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scale:
+class Scale:
     """What is usual. several: whether there is more than one class; one alone claims every frame alike.
 
     claim: the mean, and alike: the distance that most stay below; each with its deviation.
@@ -153,9 +154,9 @@ class _Scale:
     distance_deviation: float
 
     @staticmethod
-    def of(claims: Singles, distances: Singles, *, several: bool) -> _Scale:
+    def of(claims: Singles, distances: Singles, *, several: bool) -> Scale:
         claim = float(claims.mean())
-        return _Scale(
+        return Scale(
             several=several,
             claim=claim,
             claim_deviation=max(float(claims.std()), LEAST_CLAIM * abs(claim), 1e-9),

@@ -19,6 +19,7 @@ from broker.wire.messages import Action
 from broker.wire.names import KeyedNames
 from hierarchy.runtime.command_line import run_program
 from hierarchy.runtime.help import CommandHelp, run_command
+from robot_edge.export.config import ExportConfig
 from robot_edge.photos.config import PhotosConfig
 from robot_edge.planning.config import PlanConfig
 from robot_edge.privacy.check import check_privacy
@@ -76,6 +77,19 @@ def evaluate(config: Settings[EvaluateConfig]) -> None:
     from robot_edge.evaluation.evaluate import evaluate
 
     evaluate(config)
+
+
+@app.command(name="export")
+def export(config: Settings[ExportConfig]) -> None:
+    """Write a run's network as a file that ONNX Runtime runs, or PyTorch without Python, and compare it with the run.
+
+    Preprocessing, class names, temperature and the test for the unknown are inside. It is written where its answers are
+    the run's, but for one in a thousand; else the exit status is 1. `robot-edge export runs/r1`.
+    """
+    config.check_paths()
+    from robot_edge.export.export import export
+
+    export(config)
 
 
 @app.command(name="privacy")

@@ -187,10 +187,9 @@ def _inflate(data: bytes, size: int) -> bytes:
 def _channel_ranges(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return low and step, float32 (C,), of each channel of values (N, C, ...)."""
     by_channel = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
-    sample = by_channel[:, :: _stride(by_channel.shape[1])]
+    stride, tail = range_sample(by_channel.shape[1], bits)
+    sample = by_channel[:, ::stride]
     last = sample.shape[1] - 1
-    # Of a full sample one value at least: at 7 and 8 bits a single outlier would else take all the levels.
-    tail = max(round(CLIPPED_TAIL[bits] * last), sample.shape[1] // RANGE_SAMPLE)
     ordered = np.sort(sample, axis=1)  # vectorized, and so an eighth of the time that np.partition takes
     low, high = ordered[:, tail].copy(), ordered[:, last - tail].copy()
     # A channel that is nearly always the same (a rectified one, mostly zero) would lose its rare values with its tails.
@@ -200,6 +199,16 @@ def _channel_ranges(values: NDArray[np.float32], bits: int) -> tuple[NDArray[np.
     step = (high - low) / np.float32(2**bits - 1)
     step[step < SMALLEST_STEP] = 0
     return low.astype(np.float32), step.astype(np.float32)
+
+
+def range_sample(count: int, bits: int) -> tuple[int, int]:
+    """Return how a channel of so many values gets its range: the stride that reads some of them, and how many of these
+    are clipped at each end.
+    """
+    stride = _stride(count)
+    read = -(-count // stride)
+    # Of a full sample one value at least: at 7 and 8 bits a single outlier would else take all the levels.
+    return stride, max(round(CLIPPED_TAIL[bits] * (read - 1)), read // RANGE_SAMPLE)
 
 
 def _stride(count: int) -> int:

@@ -8,11 +8,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from broker.errors import EXIT_INTERRUPTED, ConfigError, NoAnswer, NothingDone
 from broker.link.connect import connect
@@ -24,7 +22,7 @@ from broker.security.tls import credentials_for
 from broker.wire.messages import ASKS_PER_SECOND, Answer, Ask, RobotState, SplitSpec
 from broker.wire.quantize import Quantized, pack_activations
 from hierarchy.device import Compute, choose_device, set_threads
-from hierarchy.edge import EdgeSegment, front_digest, still_encoder
+from hierarchy.edge import front_digest
 from hierarchy.evaluation import RECENT
 from hierarchy.runtime.checkpoint import write_json
 from hierarchy.runtime.command_line import Notice, StopRequest
@@ -32,15 +30,14 @@ from hierarchy.runtime.progress import RunProgress
 from hierarchy.runtime.run_folder import can_draw
 from robot_edge.evaluation.evaluation_report import FrameResult, report, threshold_points
 from robot_edge.evaluation.kept_exit import take_kept_exit
+from robot_edge.evaluation.saved_predictor import saved_predictor
 from robot_edge.evaluation.saved_run import SavedRun, load_run, saved_settings
 from robot_edge.fleet.exits import FleetStatus
 from robot_edge.inference.cascade import CloudLine
 from robot_edge.inference.exit_prediction import ExitPrediction
 from robot_edge.inference.predictor import Predictor
-from robot_edge.learning.frame_memory import encodings_in
 from robot_edge.learning.framed import framing_for
 from robot_edge.learning.held_out import HELD_OUT_SEED
-from robot_edge.run.checkpoint import RobotCheckpoint
 from robot_edge.run.config import EvaluateConfig, RobotConfig
 from robot_edge.run.identity import check_names_key, run_identity
 from robot_edge.run.kept_look import framing_of
@@ -121,15 +118,11 @@ def name_frames(config: EvaluateConfig, run: RobotConfig, source: FrameSource, s
     """
     set_threads(config.threads)
     loaded = load_run(run, Path(config.checkpoint))
-    segment, split, saved, held_out = loaded.segment, loaded.split, loaded.checkpoint, loaded.held_out
+    segment, saved = loaded.segment, loaded.checkpoint
     device = choose_device(config.device)
     compute = unpack_compute(saved.compute, device) or Compute(device=device)
     compute.place(segment)
-    predictor = _predictor(segment, split, compute, saved)
-    if held_out:
-        predictor.calibrate(segment, np.stack([one.image for one in held_out]), [one.name for one in held_out])
-    else:
-        log.warning("not calibrated: the run set no frames apart")
+    predictor = saved_predictor(loaded, compute)
     fleet = take_kept_exit(Path(config.checkpoint), run.fleet, loaded, predictor, compute, config.use)
     known = tuple(dict.fromkeys([*segment.exit.head.classes, *(predictor.second.classes if predictor.second else ())]))
     framing = framing_for(run.network) if config.look else framing_of(Path(config.checkpoint), run.network)
@@ -210,17 +203,6 @@ def settings_of_run(config: EvaluateConfig) -> RobotConfig:
         names_key=config.names_key,
         look=config.look,
     )
-
-
-def _predictor(segment: EdgeSegment, split: SplitSpec, compute: Compute, saved: RobotCheckpoint) -> Predictor:
-    """Return what predicts as the run does; where its network stands still, by what the run remembers, too."""
-    layout = segment.encoding
-    if layout is None:
-        return Predictor(segment, bits=split.bits, compute=compute)
-    predictor = Predictor(segment, bits=split.bits, compute=compute, encode=still_encoder(segment, compute))
-    names, encoding = encodings_in(saved.rehearsal, replace(layout, crossing=()))
-    predictor.remember(encoding, names)
-    return predictor
 
 
 def _result_of(label: str, says: ExitPrediction, answered: tuple[Answer, float] | None, *, taught: bool) -> FrameResult:

@@ -55,7 +55,7 @@ class Predictor:
         self._refreshed_at = clock()
         self.calibration = Calibration()
         self.second: SecondExit | None = None  # the fleet's exit, put in its place between two frames
-        self._novelty: Novelty | None = None
+        self.novelty: Novelty | None = None
 
     @staticmethod
     def claim_thread() -> None:
@@ -99,7 +99,7 @@ class Predictor:
 
         Call it between steps; it takes some tenths of a second.
         """
-        self._novelty = fit_novelty(encoding.features, names) if names else None
+        self.novelty = fit_novelty(encoding.features, names) if names else None
 
     def _calibrate(self, logits: NDArray[np.float32], labels: list[int]) -> None:
         self.calibration = calibrate(logits, np.array(labels))
@@ -119,7 +119,7 @@ class Predictor:
         comparable = len(classes) >= MIN_CLASSES
         confidence = float(probabilities[best]) if comparable else 0.0
         unknown = not comparable or confidence < calibration.least_confidence
-        novelty, score = self._novelty, None
+        novelty, score = self.novelty, None
         # A class whose lesson is not over has no remembered frames to be judged by yet.
         if novelty and seen.encoding and name in novelty.classes:
             score = float(novelty.score(seen.encoding.features)[0])

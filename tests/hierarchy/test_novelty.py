@@ -107,5 +107,5 @@ def test_length_does_not_count_and_the_same_frames_give_the_same_scores() -> Non
 def test_a_frame_is_compared_with_a_bounded_number() -> None:
     novelty = fit_novelty(*remembered(range(2), MAX_REFERENCES))
     assert novelty is not None
-    assert len(novelty._measures.references) <= MAX_REFERENCES
+    assert len(novelty.measures.references) <= MAX_REFERENCES
     assert (novelty.score(frames(1, 50, seed=1)) <= novelty.limit).mean() > 0.9
