@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,23 +104,22 @@ def _torchscript(network: nn.Module, frames: Tensor, metadata: str) -> bytes:
     with _quiet(), torch.inference_mode():  # what is to replace it needs a C compiler at the other end
         traced = torch.jit.trace(network, frames, check_trace=False)  # type: ignore[no-untyped-call]
         buffer = io.BytesIO()
-        torch.jit.save(traced, buffer, _extra_files={f"{METADATA}.json": metadata})  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer, _extra_files={f"{METADATA}.json": metadata})
     return buffer.getvalue()
 
 
 def _onnx(network: nn.Module, frames: Tensor, outputs: Sequence[str]) -> bytes:
     """Return an ONNX model by tracing; where that lacks an operator, by torch.export, which takes ten times as long."""
-    buffer, names = io.BytesIO(), {"input_names": [INPUT], "output_names": list(outputs)}
+    buffer, export = io.BytesIO(), partial(torch.onnx.export, network, input_names=[INPUT], output_names=list(outputs))
     with _quiet(), torch.no_grad():
         try:
             axes = {name: {0: "batch"} for name in (INPUT, *outputs)}
-            torch.onnx.export(network, (frames,), buffer, dynamo=False, dynamic_axes=axes, **names)  # type: ignore[arg-type]
+            export(args=(frames,), f=buffer, dynamo=False, dynamic_axes=axes)  # type: ignore[arg-type]  # it takes a stream
             return buffer.getvalue()
         except (torch.onnx.errors.UnsupportedOperatorError, torch.onnx.errors.SymbolicValueError):
             shapes = ({0: torch.export.Dim("batch")},)
-            program = torch.onnx.export(  # type: ignore[call-overload]
-                network, (frames,), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
-            )
+            program = export(args=(frames,), dynamo=True, dynamic_shapes=shapes, verbose=False)
+            assert program
             model: bytes = program.model_proto.SerializeToString()
             return model
 

@@ -12,8 +12,8 @@ import torch
 from broker.wire.codec import pack
 from hierarchy.exit_rows import ExitRows, rows_of
 from hierarchy.runtime.checkpoint import load_checkpoint
-from robot_edge.evaluation.evaluate import _predictor
 from robot_edge.evaluation.kept_exit import take_kept_exit
+from robot_edge.evaluation.saved_predictor import remembering_predictor
 from robot_edge.evaluation.saved_run import SavedRun
 from robot_edge.fleet.exits import FleetStatus
 from robot_edge.inference.predictor import Predictor
@@ -37,7 +37,7 @@ def evaluated(folder: Path, run: RobotRun, which: WhichExit = "chosen") -> tuple
     """Return what an evaluation of a run's folder predicts with, and what it says of the fleet's exit."""
     saved, segment, split = load_checkpoint(folder / "checkpoint", LAYOUT), run.state.trainer.segment, run.state.split
     compute = run.state.trainer.learner.compute
-    predictor = _predictor(segment, split, compute, saved)
+    predictor = remembering_predictor(segment, split, compute, saved)
     names, encoding = run.state.memory.held_out.encodings()
     predictor.calibrate_encoded(segment.exit.head, encoding, names)
     loaded = SavedRun(segment=segment, split=split, held_out=[], checkpoint=saved)

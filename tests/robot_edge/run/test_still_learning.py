@@ -22,7 +22,7 @@ from hierarchy.encoding import Encoding
 from hierarchy.exits import LENGTH
 from hierarchy.novelty import fit_novelty
 from hierarchy.runtime.checkpoint import load_checkpoint
-from robot_edge.evaluation.evaluate import _predictor
+from robot_edge.evaluation.saved_predictor import remembering_predictor
 from robot_edge.inference.predictor import Predictor
 from robot_edge.run.checkpoint import LAYOUT, inherit
 from robot_edge.run.perception import Perception
@@ -87,7 +87,7 @@ def _is_judged_by_what_it_remembers(run: Run) -> None:
     """What tests a run sees with its features, and its live robot would judge by the same remembered frames."""
     saved = load_checkpoint(run.folder.checkpoint, LAYOUT)
     state = run.robot.state
-    predictor = _predictor(run.trainer.segment, state.split, run.trainer.learner.compute, saved)
+    predictor = remembering_predictor(run.trainer.segment, state.split, run.trainer.learner.compute, saved)
     live = Predictor(run.trainer.segment, bits=4, compute=run.trainer.learner.compute, encode=run.trainer.encode)
     parts: Any = (None, None, None)
     Perception(predictor=live, sight=parts[0], fleet=None, saw=parts[1], tell=parts[2]).take_over(state)
