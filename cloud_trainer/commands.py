@@ -57,6 +57,34 @@ def replay(store: str, run_dir: Path | None = None, device: DeviceName = "auto",
         sys.exit(1)
 
 
+@app.command(name="export")
+def export(store: str, robot: str, out: Path, checkpoints: str = "") -> None:
+    """Write the cloud's half of a robot's network, which `robot-edge export RUN --part whole --rest OUT` joins.
+
+    Frames never leave the robot, so the whole network is put together, and compared with the run, where these are.
+
+    Args:
+        store: The store of a run: RUN_DIR/store.db, or postgresql://USER@HOST/DATABASE.
+        robot: The robot whose network it is; of a fleet's robot the fleet's.
+        out: Folder to write.
+        checkpoints: Where the checkpoints of a store in PostgreSQL are: a run's folder, or a URL.
+
+    """
+    from cloud_trainer.checkpoints import checkpoint_place
+    from cloud_trainer.export import export
+    from cloud_trainer.store.opening import store_place
+    from cloud_trainer.store.sqlite_file import damage_explained
+
+    place, folder = store_place(store), typed_path(out)
+    beside = place.parent if isinstance(place, Path) else ""
+    if not (checkpoints or beside):
+        raise ConfigError(f"{store} has no folder that checkpoints could be in: name it, --checkpoints FOLDER or URL")
+    with damage_explained(store):
+        half = export(place, checkpoint_place(checkpoints or beside), robot, folder)
+    print(f"{len(half.learner.classes)} classes behind {half.learner.steps:,} steps: in {folder}")
+    print(f"On the robot: robot-edge export RUN --part whole --rest {folder}")
+
+
 @app.command(name="store")
 def store(
     what: Annotated[Literal["move"], tyro.conf.Positional],

@@ -25,7 +25,10 @@ import robot_edge as edge
 import robot_edge.export.export
 import robot_edge.run.start
 from broker.errors import ConfigError, NothingDone, StorageError
+from hierarchy.cloud import CloudSegment
 from hierarchy.device import Compute
+from hierarchy.learner import LearnerState
+from hierarchy.rest_file import RestState, save_rest
 from robot_edge.evaluation.saved_predictor import saved_predictor
 from robot_edge.evaluation.saved_run import load_run, saved_settings
 from robot_edge.export.config import ExportConfig
@@ -184,6 +187,38 @@ def test_frames_of_a_source_of_their_own(run: Path, tmp_path: Path, capsys: pyte
             Image.fromarray(one).save(tmp_path / "frames" / name / f"{number}.png")
     export(ExportConfig(run=str(run), source=f"folder:{tmp_path / 'frames'}", out=str(tmp_path / "exit.onnx")))
     assert "Compared on 10 frames (folder:" in capsys.readouterr().out
+
+
+def rest_behind(run: Path, folder: Path, **others: Any) -> Path:
+    """Write a cloud's half behind a run's front, whose weights are random."""
+    split = load_run(saved_settings(run), run).split
+    cloud = CloudSegment(split, weights="none")
+    cloud.head.grow(NAMES, None)
+    learner = LearnerState(
+        classes=list(NAMES), steps=1, largest_step=1, weights=cloud.state_dict(), momentum={}, random={}
+    )
+    save_rest(folder, RestState(split=replace(split, **others), stands_still=False, learner=learner))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_the_whole_network_is_the_robots_front_and_the_clouds_half(
+    run: Path, kind: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = rest_behind(run, tmp_path / "rest")
+    export(ExportConfig(run=str(run), format=kind, part="whole", rest=str(rest), out=str(tmp_path / "whole")))
+    assert ": 0.00% of the answers differ from the run's" in capsys.readouterr().out
+    [about] = [json.loads(one.read_text()) for one in tmp_path.glob("whole*.json")]
+    assert (about["part"], about["classes"]) == ("whole", list(NAMES))
+    assert about["temperature"] != 1, "it is calibrated on what the run held out"
+
+
+def test_another_fronts_half_is_refused(run: Path, tmp_path: Path) -> None:
+    rest = rest_behind(run, tmp_path / "rest", bits=8)
+    with pytest.raises(ConfigError, match="belongs behind another front"):
+        export(ExportConfig(run=str(run), part="whole", rest=str(rest), out=str(tmp_path / "whole")))
+    with pytest.raises(ConfigError, match="name a folder that `cloud-trainer export` wrote"):
+        export(ExportConfig(run=str(run), part="whole", rest=str(tmp_path / "no"), out=str(tmp_path / "whole")))
 
 
 @contextmanager
