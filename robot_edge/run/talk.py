@@ -24,6 +24,9 @@ from robot_edge.uplink.uplink import Uplink
 
 # Between two metrics messages.
 METRICS_SECONDS = 1.0
+# A robot of a fleet that learns nothing tells them so seldom: a trainer whose broker lost the fleet's exit must know
+# which version is here, as robots take later ones only.
+VERSION_SECONDS = 30.0
 # How long to listen to the broker before looking whether there is still something to wait for.
 WAIT_SECONDS = 0.1
 
@@ -58,6 +61,8 @@ class Talk:
         self.uplink.pump(timeout)
         if self.fleet:
             self.fleet.turn()
+            if self.fleet.status.version and time.monotonic() >= self._next_metrics + VERSION_SECONDS:
+                self._tell_metrics()
         if self.publisher:
             self.publisher.post(time.monotonic(), time.time())
 
@@ -85,8 +90,11 @@ class Talk:
         if self.metrics.images >= self.folder.last_metrics.get("images", 0):
             self.folder.add_metrics(**self.metrics.step_line())
         if time.monotonic() >= self._next_metrics:
-            self._next_metrics = time.monotonic() + METRICS_SECONDS
-            self.uplink.publish_metrics(self.metrics.message())
+            self._tell_metrics()
+
+    def _tell_metrics(self) -> None:
+        self._next_metrics = time.monotonic() + METRICS_SECONDS
+        self.uplink.publish_metrics(self.metrics.message())
 
     def progress(self, total: int | None, unit: str = "images") -> RunProgress:
         """Return what shows how far something is."""

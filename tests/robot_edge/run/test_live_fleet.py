@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from broker.wire.messages import RobotMetrics
 from broker.wire.quantize import dequantize
 from hierarchy.exit_rows import ExitRows, crossing_features, rows_of
 from hierarchy.head import GrowingHead
@@ -57,14 +58,19 @@ def text(robot: Robot) -> str:
     return robot.state.fleet.status.text
 
 
-def test_what_others_taught_it_names_until_it_is_told_not_to(start: Callable[..., Robot]) -> None:
+def test_what_others_taught_it_names_until_it_is_told_not_to(
+    start: Callable[..., Robot], monkeypatch: pytest.MonkeyPatch
+) -> None:
     robot = start(**STILL)
     assert text(robot) == "no exit of fleet dogs so far"
+    told: list[RobotMetrics] = []
+    monkeypatch.setattr(robot.run.uplink, "publish_metrics", told.append)
     send(robot, taught_elsewhere(robot), 7)
     assert text(robot) == "exit of fleet dogs version 7: 3 classes, 3 taught elsewhere"
     assert min(share_named(robot, toy, toy) for toy in TOYS) > 0.5
     assert robot.classes() == (), "its own exit was taught nothing"
     assert robot.link.sent == []
+    robot.wait_for(lambda: told and told[-1].exit_version == 7)  # though it learns nothing
     result = robot.order("use-own")
     assert (result.ok, result.text) == (True, "own exit alone, as was asked for")
     assert share_named(robot, "ball", "") == 1
