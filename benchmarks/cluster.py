@@ -109,8 +109,7 @@ def many_robots(settings: Settings, server: PostgresServer, broker: str) -> Tabl
         work.do(names)
         first = time.monotonic() - begin
         idle = processor_share(process, 20.0)
-        known = work.states  # they go on with the network that they had
-        work.do(coming_back, known)
+        work.do(coming_back)
         with closing(open_again(store)) as log:
             sent = {name: settings.messages * (1 + (name in coming_back)) for name in names}
             stored = {name: sum(log.count_batches(name, 0, 2**62).values()) for name in names}
@@ -149,22 +148,25 @@ class Memory:
 
 
 class Work:
-    """Robots that come, so many at a time, send, and go. latencies: of receipts of messages that were sent once."""
+    """Robots that come, so many at a time, send, and go; who comes again goes on with the network that it had.
+
+    latencies: of receipts of messages that were sent once.
+    """
 
     def __init__(self, settings: Settings, broker: str, memory: Memory) -> None:
         self.latencies: list[float] = []
-        self.states: dict[str, Talker] = {}
+        self._were_there: dict[str, tuple[str, int]] = {}  # runs, and messages; a link that is kept keeps two sockets
         self._settings = settings
         self._broker = broker
         self._memory = memory
 
-    def do(self, names: Sequence[str], known: dict[str, Talker] | None = None) -> None:
+    def do(self, names: Sequence[str]) -> None:
         waiting, there, done = list(names), list[Talker](), 0
         give_up = time.monotonic() + DEADLINE_SECONDS
         while waiting or there:
             assert time.monotonic() < give_up, f"nobody came on: {[(one.name, one.metrics) for one in there]}"
             while waiting and len(there) < self._settings.active:
-                there.append(self._come(waiting.pop(0), known or {}))
+                there.append(self._come(waiting.pop(0)))
             for robot in there:
                 robot.turn()
             for robot in [one for one in there if one.done]:
@@ -172,18 +174,18 @@ class Work:
                 robot.link.close()
                 there.remove(robot)
                 self.latencies += robot.receipt_seconds
-                self.states[robot.name] = robot
+                self._were_there[robot.name] = robot.state.run, len(robot.receipted)
                 done, give_up = done + 1, time.monotonic() + DEADLINE_SECONDS
                 if done % 50 == 0:
                     print(f"{done} of {len(names)} robots, {self._memory.most / 1e6:.0f} MB", flush=True)
             self._memory.look()
             time.sleep(POLL_SECONDS)
 
-    def _come(self, name: str, known: dict[str, Talker]) -> Talker:
+    def _come(self, name: str) -> Talker:
         robot = Talker(self._broker, name, TRAINER)
-        if before := known.get(name):
-            robot.state = replace(robot.state, run=before.state.run, weights="checkpoint")
-            robot.trained_before = len(before.receipted)
+        if before := self._were_there.get(name):
+            run, robot.trained_before = before
+            robot.state = replace(robot.state, run=run, weights="checkpoint")
         robot.send(self._settings.messages, size=16)
         return robot
 

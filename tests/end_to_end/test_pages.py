@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, WebSocketRoute, expect
 
 from robot_edge.page.viewers import MAX_VIEWERS
+from tests.end_to_end.conftest import Launcher, Program
 from tests.end_to_end.wcag import faults
 from tests.ports import free_port
 from tests.warm_start import run_warm
@@ -99,16 +100,21 @@ class Visit:
         self.page.context.close()
 
 
-def visit_robot(robot: Any, browser: Browser, port: str, **context: Any) -> Visit:
+def visit_robot(robot: Program, browser: Browser, port: str, **context: Any) -> Visit:
     """Open a robot's page, and wait until it can be used."""
     robot.until_it_says("page at")
+    return visit_page(browser, port, **context)
+
+
+def visit_page(browser: Browser, port: str, **context: Any) -> Visit:
+    """Open the page of a robot that has one, and wait until it can be used."""
     visit = Visit(browser, f"http://127.0.0.1:{port}/", **context)
     visit.is_connected()
     return visit
 
 
 @pytest.fixture(autouse=True)
-def _nobody_stays(launcher: Any) -> Iterator[None]:
+def _nobody_stays(launcher: Launcher) -> Iterator[None]:
     """What a test that failed has started should not be seen by the next."""
     yield
     launcher.end()
@@ -116,7 +122,7 @@ def _nobody_stays(launcher: Any) -> Iterator[None]:
 
 
 def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back(
-    launcher: Any, mosquitto_url: str, chromium: Browser
+    launcher: Launcher, mosquitto_url: str, chromium: Browser
 ) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "pages", "sim:mug", "--live", "--practice", "2", "--page", port)
@@ -165,27 +171,9 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     visit.end()
 
 
-def test_a_page_takes_no_click_that_would_be_lost(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
-    port = str(free_port())
-    robot = launcher.robot(mosquitto_url, "early", "sim:mug", "--live", "--page", port)
-    robot.until_it_says("page at")
-    connections: list[WebSocketRoute] = []
-    page = chromium.new_page()
-    page.route_web_socket(re.compile("socket.io"), lambda connection: connections.append(connection))
-    page.goto(f"http://127.0.0.1:{port}/", wait_until="domcontentloaded")
-    content = page.locator(".nicegui-content")
-    expect(content).to_have_attribute("inert", "")
-    teach = page.get_by_text("Hold to teach")
-    with pytest.raises(Error, match="Timeout"):
-        teach.click(trial=True, timeout=1000)
-    connections[0].connect_to_server()
-    expect(content).not_to_have_attribute("inert", re.compile(""))
-    teach.click(trial=True)
-    page.close()
-    assert robot.interrupt() == 130
-
-
-def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
+def test_teaching_lasts_as_long_as_the_button_is_held(
+    launcher: Launcher, mosquitto_url: str, chromium: Browser
+) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "hold", "sim:mug", "--live", "--page", port)
     visit = visit_robot(robot, chromium, port)
@@ -207,7 +195,9 @@ def test_teaching_lasts_as_long_as_the_button_is_held(launcher: Any, mosquitto_u
     assert robot.wait() == 130
 
 
-def test_what_is_open_stays_open_while_figures_change(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
+def test_what_is_open_stays_open_while_figures_change(
+    launcher: Launcher, mosquitto_url: str, chromium: Browser
+) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "open", "sim:mug", "--live", "--page", port)
     visit = visit_robot(robot, chromium, port)
@@ -230,7 +220,7 @@ def test_what_is_open_stays_open_while_figures_change(launcher: Any, mosquitto_u
 
 
 def test_classes_are_renamed_merged_and_forgotten_from_their_menus(
-    launcher: Any, mosquitto_url: str, chromium: Browser
+    launcher: Launcher, mosquitto_url: str, chromium: Browser
 ) -> None:
     port = str(free_port())
     robot = launcher.robot(mosquitto_url, "menus", "sim:mug", "--live", "--practice", "2", "--page", port)
@@ -265,28 +255,8 @@ def test_classes_are_renamed_merged_and_forgotten_from_their_menus(
     assert robot.interrupt() == 130
 
 
-def test_the_camera_is_paused_stepped_and_let_go_on(launcher: Any, mosquitto_url: str, chromium: Browser) -> None:
-    port = str(free_port())
-    robot = launcher.robot(mosquitto_url, "paused", "sim:mug", "--live", "--page", port)
-    visit = visit_robot(robot, chromium, port)
-    expect(visit.page.get_by_role("button", name="Step")).to_be_hidden()
-    visit.page.get_by_role("button", name="Pause").click()
-    expect(visit.page.get_by_role("button", name="Go on")).to_be_visible()
-    visit.stands_still()
-    before = visit.page.evaluate(PICTURE)
-    visit.page.get_by_role("button", name="Step").click()
-    visit.page.wait_for_function(f"before => ({PICTURE})() !== before", arg=before)
-    visit.stands_still()
-    visit.page.get_by_role("button", name="Go on").click()
-    expect(visit.page.get_by_role("button", name="Pause")).to_be_visible()
-    for _ in range(3):
-        visit.sees_something_move()
-    visit.end()
-    assert robot.interrupt() == 130
-
-
 def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
-    launcher: Any, mosquitto_url: str, chromium: Browser
+    launcher: Launcher, mosquitto_url: str, chromium: Browser
 ) -> None:
     port = str(free_port())
     flags = ("sim:mug", "--live", "--page", port)
@@ -304,7 +274,7 @@ def test_a_page_left_open_says_that_its_robot_is_away_and_comes_back_with_it(
 
 
 def test_a_page_left_open_asks_for_the_password_when_its_robot_has_forgotten_the_login(
-    launcher: Any, mosquitto_url: str, chromium: Browser
+    launcher: Launcher, mosquitto_url: str, chromium: Browser
 ) -> None:
     port = str(free_port())
     flags = ("sim:mug", "--live", "--page", port)
@@ -324,58 +294,8 @@ def test_a_page_left_open_asks_for_the_password_when_its_robot_has_forgotten_the
     assert robot.interrupt() == 130
 
 
-@contextmanager
-def looking(port: str) -> Iterator[HTTPResponse]:
-    """Look at the live view as a program does."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/live.mjpeg", timeout=60) as view:
-        assert view.read(100)
-        yield view
-
-
-def test_pages_keep_their_picture_while_others_come_and_go_and_get_it_back(
-    launcher: Any, mosquitto_url: str, chromium: Browser
-) -> None:
-    port = str(free_port())
-    robot = launcher.robot(mosquitto_url, "crowd", "sim:mug", "--live", "--page", port)
-    visit = visit_robot(robot, chromium, port)
-    picture = visit.page.locator(".rb-view img")
-    asked = picture.get_attribute("src")
-    crowded = visit.page.get_by_text("others look at once")
-    for _ in range(2 * MAX_VIEWERS):
-        with looking(port):
-            """One more looks, and goes."""
-    with ExitStack() as all_of_them:
-        for _ in range(MAX_VIEWERS - 1):
-            all_of_them.enter_context(looking(port))
-        visit.sees_something_move()
-        assert picture.get_attribute("src") == asked
-        with looking(port):
-            expect(crowded).to_be_visible()
-        expect(crowded).to_be_hidden()
-    visit.sees_something_move()
-    visit.end()
-    assert robot.interrupt() == 130
-
-
-def test_of_more_viewers_than_may_look_the_first_gives_way(launcher: Any, mosquitto_url: str) -> None:
-    port = str(free_port())
-    robot = launcher.robot(mosquitto_url, "viewers", "sim:mug", "--live", "--page", port)
-    robot.until_it_says("page at")
-    with ExitStack() as open_views:
-        views = [
-            open_views.enter_context(urllib.request.urlopen(f"http://127.0.0.1:{port}/live.mjpeg", timeout=60))
-            for _ in range(MAX_VIEWERS + 1)
-        ]
-        first, *others = views
-        while first.read(65_536):
-            """What was on its way comes; then it ends, or the test does at the time-out."""
-        for view in others:
-            assert b"image/jpeg" in view.read(2000)
-    assert robot.interrupt() == 130
-
-
 def test_the_cloud_page_shows_robots_behind_a_password(
-    launcher: Any,
+    launcher: Launcher,
     mosquitto_url: str,
     pictures: Path,
     chromium: Browser,
@@ -433,6 +353,92 @@ def test_a_page_without_nicegui_says_how_to_get_it(end: str, tmp_path: Path) -> 
     assert "pip install 'reflexarc[page]'" in printed
     assert "Traceback" not in printed
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module", name="watched")
+def _watched(tmp_path_factory: pytest.TempPathFactory, mosquitto_url: str) -> Iterator[str]:
+    """Port of a robot that is only looked at, by one test after the other. They are the last, as it works on."""
+    launcher = Launcher(tmp_path_factory.mktemp("watched"))
+    port = str(free_port())
+    robot = launcher.robot(mosquitto_url, "watched", "sim:mug", "--live", "--page", port)
+    robot.until_it_says("page at")
+    yield port
+    assert robot.interrupt() == 130
+    launcher.end()
+
+
+def test_a_page_takes_no_click_that_would_be_lost(watched: str, chromium: Browser) -> None:
+    connections: list[WebSocketRoute] = []
+    page = chromium.new_page()
+    page.route_web_socket(re.compile("socket.io"), lambda connection: connections.append(connection))
+    page.goto(f"http://127.0.0.1:{watched}/", wait_until="domcontentloaded")
+    content = page.locator(".nicegui-content")
+    expect(content).to_have_attribute("inert", "")
+    teach = page.get_by_text("Hold to teach")
+    with pytest.raises(Error, match="Timeout"):
+        teach.click(trial=True, timeout=1000)
+    connections[0].connect_to_server()
+    expect(content).not_to_have_attribute("inert", re.compile(""))
+    teach.click(trial=True)
+    page.close()
+
+
+def test_the_camera_is_paused_stepped_and_let_go_on(watched: str, chromium: Browser) -> None:
+    visit = visit_page(chromium, watched)
+    expect(visit.page.get_by_role("button", name="Step")).to_be_hidden()
+    visit.page.get_by_role("button", name="Pause").click()
+    expect(visit.page.get_by_role("button", name="Go on")).to_be_visible()
+    visit.stands_still()
+    before = visit.page.evaluate(PICTURE)
+    visit.page.get_by_role("button", name="Step").click()
+    visit.page.wait_for_function(f"before => ({PICTURE})() !== before", arg=before)
+    visit.stands_still()
+    visit.page.get_by_role("button", name="Go on").click()
+    expect(visit.page.get_by_role("button", name="Pause")).to_be_visible()
+    for _ in range(3):
+        visit.sees_something_move()
+    visit.end()
+
+
+@contextmanager
+def looking(port: str) -> Iterator[HTTPResponse]:
+    """Look at the live view as a program does."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/live.mjpeg", timeout=60) as view:
+        assert view.read(100)
+        yield view
+
+
+def test_pages_keep_their_picture_while_others_come_and_go_and_get_it_back(watched: str, chromium: Browser) -> None:
+    visit = visit_page(chromium, watched)
+    picture = visit.page.locator(".rb-view img")
+    asked = picture.get_attribute("src")
+    crowded = visit.page.get_by_text("others look at once")
+    for _ in range(2 * MAX_VIEWERS):
+        with looking(watched):
+            """One more looks, and goes."""
+    with ExitStack() as all_of_them:
+        for _ in range(MAX_VIEWERS - 1):
+            all_of_them.enter_context(looking(watched))
+        visit.sees_something_move()
+        assert picture.get_attribute("src") == asked
+        with looking(watched):
+            expect(crowded).to_be_visible()
+        expect(crowded).to_be_hidden()
+    visit.sees_something_move()
+    visit.end()
+
+
+def test_of_more_viewers_than_may_look_the_first_gives_way(watched: str) -> None:
+    with ExitStack() as open_views:
+        views = [
+            open_views.enter_context(urllib.request.urlopen(f"http://127.0.0.1:{watched}/live.mjpeg", timeout=60))
+            for _ in range(MAX_VIEWERS + 1)
+        ]
+        first, *others = views
+        while first.read(65_536):
+            """What was on its way comes; then it ends, or the test does at the time-out."""
+        for view in others:
+            assert b"image/jpeg" in view.read(2000)
 
 
 def scrolls_sideways(page: Page) -> bool:
