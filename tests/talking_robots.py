@@ -18,7 +18,10 @@ POLL_SECONDS = 0.02
 
 
 class Talker:
-    """A robot. unsent: messages that are not on the way yet; waiting: those without a receipt, by number."""
+    """A robot. waiting: messages without a receipt, by number. resent: those that had none after some seconds.
+
+    receipt_seconds: of each receipt, from when its message was sent first.
+    """
 
     def __init__(self, url: str, name: str, trainer: str = "trainer", state: RobotState = STATE) -> None:
         self.name = name
@@ -29,8 +32,9 @@ class Talker:
         self.metrics: TrainerMetrics | None = None
         self.receipt_seconds: list[float] = []
         self.trained_before = 0  # in a former process of the robot
+        self.resent: set[int] = set()
+        self._first_at: dict[int, float] = {}
         self._sent_at: dict[int, float] = {}
-        self._resent: set[int] = set()
         self._said_at = 0.0
         self.link = MqttLink(url, name)
         self.link.subscribe(topics.topic("robot", name, "receipt"))
@@ -55,15 +59,15 @@ class Talker:
         for number, payload in self.waiting.items():
             before = self._sent_at.get(number)
             if before is None or now >= before + RESEND_SECONDS:
-                self._resent |= set() if before is None else {number}
+                self.resent |= set() if before is None else {number}
+                self._first_at.setdefault(number, now)
                 self._sent_at[number] = now
                 self._say("activations", payload)
 
     def _hear(self, message: object, now: float) -> None:
         if isinstance(message, Receipt) and message.boot == self.boot and message.sequence in self.waiting:
             assert message.outcome in {"accepted", "duplicate"}, message
-            if message.sequence not in self._resent:
-                self.receipt_seconds.append(now - self._sent_at[message.sequence])
+            self.receipt_seconds.append(now - self._first_at[message.sequence])
             del self.waiting[message.sequence]
             self.receipted.add(message.sequence)
         elif isinstance(message, TrainerMetrics) and message.boot == self.boot:
