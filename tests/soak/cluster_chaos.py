@@ -69,7 +69,7 @@ class RayNodes:
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*RAY, *arguments, "--object-store-memory=80000000"],
+            [*RAY, *arguments, "--node-ip-address=127.0.0.1", "--object-store-memory=80000000"],
             env=self._environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
