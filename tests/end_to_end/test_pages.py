@@ -319,17 +319,17 @@ def test_the_cloud_page_shows_robots_behind_a_password(
     visit.page.get_by_role("button", name="Log in").click()
 
     # Long enough for somebody to look while it is there.
-    flags = ["--backbone", "resnet18", "--held-out", f"folder:{pictures}/test", "--epochs", "10"]
+    flags = ["--held-out", f"folder:{pictures}/test", "--epochs", "2", "--rate", "40"]
     robot = launcher.robot(mosquitto_url, "shown", f"folder:{pictures}/few", *flags)
     row = visit.page.locator("tr", has_text="shown")
     expect(row).to_contain_text("there")
     assert robot.wait() == 0
     expect(row).to_contain_text("away")
-    expect(row).to_contain_text("1,600")
+    expect(row).to_contain_text("320")
     row.click()  # others may have been at this broker before
     for colour in ("red", "green", "blue", "yellow"):
         expect(visit.page.locator("tr", has_text=colour)).to_contain_text("%")
-    expect(visit.page.get_by_text("resnet18, cut after")).to_be_visible()
+    expect(visit.page.get_by_text("test_resnet, cut after")).to_be_visible()
     assert visit.page.title() == "trainer · Reflexarc"
     assert faults(visit.page) == []
     visit.end()
@@ -339,7 +339,7 @@ def test_the_cloud_page_shows_robots_behind_a_password(
     request = urllib.request.Request(f"{url}/metrics", headers={"Authorization": "Bearer correct horse"})
     with urllib.request.urlopen(request) as answer:
         text = answer.read().decode()
-    assert 'reflexarc_robot_images{robot="shown"} 1600' in text
+    assert 'reflexarc_robot_images{robot="shown"} 320' in text
     assert trainer.interrupt() == 0
 
 
