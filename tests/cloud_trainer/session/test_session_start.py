@@ -9,14 +9,14 @@ import torch
 
 import cloud_trainer.session.session_start
 from broker.errors import ConfigError
-from broker.wire.messages import RobotState
+from broker.wire.messages import RobotState, SplitSpec
 from cloud_trainer.config import TrainerConfig, TrainingSettings
 from cloud_trainer.session.session_start import new_start, open_session
 from cloud_trainer.session.session_state import LAYOUT
 from cloud_trainer.session.start import SessionStart
 from hierarchy.device import Compute
 from hierarchy.runtime.checkpoint import save_checkpoint
-from tests.cloud_trainer.world import CPU, SPLIT, STATE
+from tests.cloud_trainer.world import CPU, SPLIT, STATE, TinySegment, use_tiny_networks
 
 SETTINGS = TrainerConfig(batch=4).training(1)
 BFLOAT = Compute(device=CPU, dtype=torch.bfloat16, channels_last=True)
@@ -109,6 +109,32 @@ def test_a_former_run_without_this_robot_or_of_another_split_is_refused_before_i
     state, later = replace(STATE, split=replace(SPLIT, **change)), replace(SETTINGS, weights=str(tmp_path))
     with pytest.raises(ConfigError, match=reason):
         new_start(robot, state, later, CPU, known=(), room=10**9)
+
+
+def test_networks_that_go_on_are_built_once_for_a_kind_and_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = 0
+
+    class Counted(TinySegment):
+        def __init__(self, split: SplitSpec, *, weights: object) -> None:
+            nonlocal built
+            built += 1
+            super().__init__(split, weights=weights)
+
+    use_tiny_networks(monkeypatch)
+    monkeypatch.setattr(cloud_trainer.session.session_start, "CloudSegment", Counted)
+    saved = open_session("r1", SessionStart(state=STATE), SETTINGS, CPU, lambda _events: []).checkpoint()
+    first, second = (
+        open_session(name, SessionStart(state=STATE), SETTINGS, CPU, lambda _events: [], restored=True)
+        for name in ("r1", "r2")
+    )
+    assert built == 2, "the one that began, and one that is copied"
+    first.restore(saved)
+    second.restore(saved)
+    with torch.no_grad():
+        for parameter in first.trainer.segment.parameters():
+            parameter.add_(1.0)
+    weights = second.checkpoint().learner.weights
+    assert all(torch.equal(weights[name], saved.learner.weights[name]) for name in saved.learner.weights)
 
 
 def test_a_real_network_is_built_and_measured() -> None:
