@@ -42,7 +42,7 @@ REPORT_SECONDS = 0.5
 BEAT_SECONDS = 5.0
 # A log that somebody wanted looked at is asked about for so long. Ingest says it anew each 10 s.
 WATCH_SECONDS = 60.0
-# A network that has nothing to do is let go of after so long: to load it again takes half a second.
+# A network that has nothing to do is let go of after so long: to load it again takes a part of a second.
 RESIDENT_SECONDS = 30.0
 # A log that another actor has not let go of yet is tried again so often.
 RETRY_SECONDS = 1.0

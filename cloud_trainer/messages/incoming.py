@@ -109,15 +109,20 @@ class Incoming:
         for channel in ("state", "metrics", "activations"):
             link.subscribe(topics.topic("robot", topics.ANYONE, channel))
 
-    def take_in(self, timeout: float) -> None:
-        """Store what came, waiting up to timeout seconds for it, and receipt it."""
+    def take_in(self, timeout: float, *, gather: float = 0.0) -> None:
+        """Store what came, waiting up to timeout seconds for it, and receipt it.
+
+        gather: seconds to wait behind the first message for more, to be stored together with it.
+        """
+        until = 0.0
         try:
             for _ in range(TAKE_AT_ONCE):
                 delivery = self._ready.popleft() if self._ready else self._link.receive(timeout)
                 if delivery is None:
                     break
                 self._take(delivery)
-                timeout = 0.0
+                until = until or time.monotonic() + gather
+                timeout = max(0.0, until - time.monotonic())
                 if self._unstored.is_full:
                     break
             self._commit()
