@@ -29,6 +29,8 @@ LIKELY = (*LABEL_FIELDS, "subtask", "language_instruction", "language_raw", "env
 ENV_ARGS, ENV_NAME = "env_args", "env_name"
 # h5py unpacks a chunk whole to read one row of it.
 MAX_CHUNK_BYTES = 1_000_000_000
+# Of an episode: an hour has 108,000 at 30 a second. A damaged file may say any number.
+MAX_FRAMES = 1_000_000
 # Objects of an episode that are looked at.
 MAX_OBJECTS = 10_000
 # Of so many episodes the cameras are listed.
@@ -131,7 +133,9 @@ def _in_file(path: Path, mask: str, tally: Tally, files: ExitStack) -> Iterator[
         file = files.enter_context(h5py.File(path, "r"))
         for group in _groups(file, mask):
             yield _episode(h5py, f"{path.name}{group.name.rstrip('/')}", group, file, tally)
-    except (OSError, RuntimeError, KeyError) as error:  # h5py's own, for damaged files
+    except SourceError:
+        raise
+    except Exception as error:  # of h5py, which promises no type for damaged files
         reason = " ".join(str(error).split())
         advice = "; it was not closed by its writer, or cut off" if "truncated" in reason else ""
         tally.add("files that cannot be read", f"{path.name}: {reason}{advice}")
@@ -176,7 +180,7 @@ def _episode(h5py: Any, where: str, group: Any, file: Any, tally: Tally) -> Epis
         if _is_camera(name, one):
             short = name.rpartition("/")[2]
             cameras[name if short in cameras else short] = one
-        elif one.ndim <= 1 and (one.dtype.kind in "iubOS"):
+        elif one.ndim <= 1 and (one.dtype.kind in "iub" or h5py.check_string_dtype(one.dtype)):
             values[name] = one
     for source in (file, group.parent, group):
         values |= {name: value for name, value in source.attrs.items() if np.ndim(value) == 0}
@@ -213,6 +217,11 @@ def _records(episodes: Sequence[Episode], camera: str, label: str, tally: Tally)
         if pictures is None:
             tally.add(f"episodes without the camera {camera}", episode.where)
             continue
+        if len(pictures) > MAX_FRAMES:
+            tally.add(
+                "episodes that are too long", f"{episode.where}: {len(pictures):,} pictures, limit {MAX_FRAMES:,}"
+            )
+            continue
         if (size := _row_bytes(pictures)) > MAX_CHUNK_BYTES:
             tally.add("episodes that take too much memory", f"{episode.where}: {size:,} bytes for a picture")
             continue
@@ -234,9 +243,11 @@ def _labels(episode: Episode, label: str, length: int, tally: Tally) -> list[str
         return [None] * length
     if not hasattr(value, "chunks"):  # an attribute
         return [_label(value, episode.where, tally)] * length
-    if value.ndim == 0:
-        return [_label(value[()], episode.where, tally)] * length
-    values = list(value[:length])
+    try:
+        values = list(value[:length]) if value.ndim else [value[()]] * length
+    except Exception as error:  # as above
+        tally.add(f"episodes whose {label} cannot be read", f"{episode.where}: {error}")
+        return [None] * length
     named = {one: _label(one, episode.where, tally) for one in dict.fromkeys(values)}
     if len(values) < length:
         tally.add(f"frames behind the last {label}", f"{episode.where}, {length - len(values):,} of them")
@@ -267,5 +278,5 @@ def _picture(pictures: Any, row: int) -> Pixels:
 def _row(pictures: Any, row: int) -> Any:
     try:
         return pictures[row]
-    except (RuntimeError, KeyError) as error:
+    except Exception as error:  # as above
         raise ValueError(f"row {row} cannot be read: {error}") from error

@@ -187,3 +187,21 @@ def test_what_is_no_recording_is_said(tmp_path: Path) -> None:
         file["actions"] = np.zeros((4, 7))
     with pytest.raises(SourceError, match=r"has no cameras"):
         frames(tmp_path / "b.hdf5")
+
+
+def test_what_a_damaged_file_says_of_itself_is_bounded(aloha: Path) -> None:
+    with h5py.File(aloha / "episode_3.hdf5", "w") as file:
+        file.create_dataset("observations/images/cam_high", (2_000_000, 6, 8, 3), np.uint8, chunks=(1, 6, 8, 3))
+    with h5py.File(aloha / "episode_4.hdf5", "w") as file:
+        file.create_dataset(
+            "observations/images/cam_high", (400, 2**10, 2**10, 3), np.uint8, chunks=(400, 2**10, 2**10, 3)
+        )
+    with h5py.File(aloha / "episode_5.hdf5", "w") as file:
+        file.create_dataset(b"data/demo_\xff/obs/cam_high", data=pictures(0))
+    with closing(open_source(f"hdf5:{aloha}", SourceOptions(camera="cam_high"))) as source:
+        assert greys(list(iter(source.next, None))) == [20, 21, 22, 23, 100, 101, 102, 103]
+        assert [one.kind for one in source.left_out] == [
+            "files that cannot be read",
+            "episodes that are too long",
+            "episodes that take too much memory",
+        ]
