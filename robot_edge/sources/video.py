@@ -13,7 +13,7 @@ from robot_edge.sources.frames import NOMINAL_RATE, Frame, Pixels
 from robot_edge.sources.label_file import read_labels
 from robot_edge.sources.recordings import check_is_video
 from robot_edge.sources.replay import Replay
-from robot_edge.sources.video_file import SINGLE_PICTURE, advice, decoded, load_av, open_container, pixels, why_not
+from robot_edge.sources.video_file import SINGLE_PICTURE, PixelsOf, advice, decoded, load_av, open_container, why_not
 
 # FFmpeg's clock of a whole file counts microseconds.
 FILE_CLOCK = 1e-6
@@ -66,6 +66,7 @@ class VideoSource(Replay):
         self._rate = float(stream.average_rate or NOMINAL_RATE)
         self._begin = self._first_moment()
         self._seen = False
+        self._pixels = PixelsOf()
         self._frames = self._decode()
         if labels:
             self._check_labels(labels)
@@ -126,7 +127,7 @@ class VideoSource(Replay):
 
     def _picture(self, frame: Any) -> Pixels:
         try:
-            return pixels(frame)
+            return self._pixels(frame)
         except ValueError as error:
             raise SourceError(f"video {self._path}: {error}") from error
 

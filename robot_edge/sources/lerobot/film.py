@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_edge.sources.frames import Pixels
-from robot_edge.sources.video_file import decoded, load_av, open_container, pixels, why_not
+from robot_edge.sources.video_file import PixelsOf, decoded, load_av, open_container, why_not
 
 # Decoding on is cheaper than going back to a key frame where less is left out.
 FAR_SECONDS = 2.0
@@ -38,6 +38,7 @@ class Film:
         self.fps = float(stream.average_rate or 0)
         self._base = float(stream.time_base or 1)
         self._frames = decoded(self._container, path)
+        self._pixels = PixelsOf()
         self._frame: Any = None
         self._time = self._asked = 0.0  # of the frame above; and what was asked for last
 
@@ -56,7 +57,7 @@ class Film:
             else:
                 self._time = self._frame.pts * self._base
         try:
-            return pixels(self._frame) if self._time <= second + tolerance else None
+            return self._pixels(self._frame) if self._time <= second + tolerance else None
         except ValueError as error:  # a film may change to a size that is too large
             raise UnreadableFilm(f"{self.path}: {error}") from error
 
