@@ -1,4 +1,4 @@
-"""`robot-edge record`: frames and labels into a bag (mcap), which `bag:` replays sample for sample.
+"""`robot-edge record`: frames and labels into a bag (mcap) or a LeRobot data set, replayed sample for sample.
 
 A recording's labels are recorded as they are. What a camera shows is taught, by typing names, as to a live robot.
 """
@@ -26,6 +26,7 @@ from broker.wire.codec import pack
 from broker.wire.messages import ClassEdit
 from hierarchy.runtime.command_line import Notice, StopRequest, check_range
 from hierarchy.runtime.progress import RunProgress
+from robot_edge.recording.lerobot_recorder import LeRobotRecorder
 from robot_edge.recording.recorded_lessons import RecordedLessons
 from robot_edge.sources.bag import BYTES, EDIT_TOPIC, LABEL_TOPIC, LESSON_TOPIC, NANOSECONDS, NUMBER, SCENE_TOPIC
 from robot_edge.sources.frames import Frame, FrameSource
@@ -34,6 +35,8 @@ from robot_edge.sources.ros_images import COMPRESSED_IMAGE, IMAGE, STRING
 from robot_edge.sources.settings import SourceOptions, is_live_source
 from robot_edge.teaching.terminal import listening
 
+# What stands in front of the folder of a LeRobot data set.
+LEROBOT = "lerobot:"
 IMAGE_TOPIC = "/camera/image"
 # Level 1 takes a third of the time of Pillow's default, for files a tenth larger.
 PNG_LEVEL = 1
@@ -51,7 +54,7 @@ class RecordConfig:
     source: str = field(repr=False)  # its URL may have a password
     """Where frames come from, as for `robot-edge run`."""
     out: str
-    """The bag to write, as in session.mcap. It must not be there yet."""
+    """The bag to write, as in session.mcap, or a LeRobot data set, as in lerobot:FOLDER. It must not be there yet."""
     seconds: float = 0.0
     """How long to record; 0 until Ctrl-C or the source's end."""
     images: int = 0
@@ -68,7 +71,8 @@ class RecordConfig:
     options: SourceOptions = field(default_factory=SourceOptions)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "out", str(typed_path(self.out)))
+        kind = LEROBOT if self.out.startswith(LEROBOT) else ""
+        object.__setattr__(self, "out", f"{kind}{typed_path(self.out.removeprefix(kind))}")
         check_range("seconds", self.seconds, 0, 10**7)
         check_range("images", self.images, 0, 10**9)
         check_range("image-size", self.image_size, 8, 1024)
@@ -90,7 +94,7 @@ def record(config: RecordConfig) -> None:
         seed=config.seed,
         live=config.is_live,
     )
-    with closing(source), StopRequest() as stop, Recorder(Path(config.out), raw=config.raw) as recorder:
+    with closing(source), StopRequest() as stop, open_recorder(config) as recorder:
         if config.is_live:
             lessons = RecordedLessons(source, recorder.edit, trusts_source=not config.live)
             with listening(lessons.commands, stop):
@@ -100,18 +104,25 @@ def record(config: RecordConfig) -> None:
     if not recorder.labelled:
         log.warning("no frame of %s has a label: a replay can learn nothing from it%s", config.out, HOW_TO_TEACH)
     log.info(
-        "%s has %s, %d of them with a label; replay it with --source bag:%s%s",
+        "%s has %s, %d of them with a label; replay it with --source %s%s",
         config.out,
         counted(recorder.frames, "frame"),
         recorder.labelled,
-        config.out,
+        recorder.source,
         "" if recorder.labelled else " --live",
     )
 
 
+def open_recorder(config: RecordConfig) -> Recorder | LeRobotRecorder:
+    """Return what writes to --out. Raises ConfigError."""
+    if config.out.startswith(LEROBOT):
+        return LeRobotRecorder(Path(config.out.removeprefix(LEROBOT)), raw=config.raw)
+    return Recorder(Path(config.out), raw=config.raw)
+
+
 def record_source(
     source: FrameSource,
-    recorder: Recorder,
+    recorder: Recorder | LeRobotRecorder,
     stop: StopRequest,
     *,
     seconds: float = 0.0,
@@ -142,7 +153,8 @@ class Recorder:
     nothing that has a name; which frames are near-duplicates on SCENE_TOPIC; the lessons of labelled frames on
     LESSON_TOPIC; later edits on EDIT_TOPIC. Until it is closed, the file is in the folder PATH.part.
 
-    frames: how many were written. labelled: how many of them with a label. shown: the label of the last one.
+    frames: how many were written. labelled: how many of them with a label. shown: the label of the last one. source:
+    what replays it, as written on the command line.
     """
 
     def __init__(self, path: Path, *, raw: bool = False) -> None:
@@ -153,7 +165,8 @@ class Recorder:
         except ImportError:
             raise SourceError("recording needs rosbags: pip install 'reflexarc[bag]'") from None
         if path.suffix != ".mcap":
-            raise ConfigError(f"--out {path}: use a name that ends in .mcap")
+            raise ConfigError(f"--out {path}: use a name that ends in .mcap, or lerobot:FOLDER")
+        self.source = f"bag:{path}"
         self._path = path
         self._part = path.with_name(path.name + ".part")
         for one in (path, self._part):

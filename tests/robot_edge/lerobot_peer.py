@@ -1,6 +1,7 @@
 """Writes and reads data sets with the lerobot package, in an environment that has it: this file imports nothing else.
 
 python lerobot_peer.py write DIR CODEC   three episodes, two cameras, all kinds of labels; CODEC of a video, or `image`
+python lerobot_peer.py copy DIR COPY     writes what the package reads of a set into another one
 python lerobot_peer.py read DIR OUT.npz  what the package makes of a set: pictures, tasks and times of all frames
 """
 
@@ -79,13 +80,19 @@ def write(root: Path, codec: str) -> None:
         subtasks.to_parquet(root / "meta" / "subtasks.parquet")
 
 
+def pixels_of(image: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return what the package gives as (3, height, width) from 0 to 1."""
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] = (image * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    return pixels
+
+
 def read(root: Path, out: Path) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     data = LeRobotDataset("tests/small", root=root, video_backend="pyav")
     camera = data.meta.camera_keys[0]
     items = [data[place] for place in range(len(data))]
-    images = [(item[camera].numpy() * 255).round().astype(np.uint8).transpose(1, 2, 0) for item in items]
+    images = [pixels_of(item[camera].numpy()) for item in items]
     np.savez(
         out,
         **{f"image{place}": image for place, image in enumerate(images)},
@@ -95,10 +102,33 @@ def read(root: Path, out: Path) -> None:
     )
 
 
+def copy(root: Path, out: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import DEFAULT_FEATURES, LeRobotDataset
+
+    data = LeRobotDataset("tests/small", root=root)
+    features = {name: one for name, one in data.features.items() if name not in DEFAULT_FEATURES}
+    new = LeRobotDataset.create("tests/small", data.fps, features, root=out, use_videos=False)
+    episode = 0
+    for place in range(len(data)):
+        item = data[place]
+        if int(item["episode_index"]) != episode:
+            new.save_episode()
+            episode += 1
+        values: dict[str, Any] = {"task": item["task"]}
+        for name, feature in features.items():
+            is_image, value = feature["dtype"] == "image", item[name].numpy()
+            values[name] = pixels_of(value) if is_image else value.reshape(1).astype(feature["dtype"])
+        new.add_frame(values)
+    new.save_episode()
+    new.finalize()
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["write", root, codec]:
             write(Path(root), codec)
+        case ["copy", root, out]:
+            copy(Path(root), Path(out))
         case ["read", root, out]:
             read(Path(root), Path(out))
         case _:
