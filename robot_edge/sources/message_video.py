@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from robot_edge.sources.frames import Pixels
-from robot_edge.sources.video_file import load_av, pixels
+from robot_edge.sources.video_file import PixelsOf, load_av
 
 # What its format may say, and FFmpeg's names.
 CODECS = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "vp9": "vp9", "av1": "av1"}
@@ -21,6 +21,7 @@ class MessageVideo:
         self._context: Any = self._av.CodecContext.create(CODECS[kind], "r")
         self._context.thread_count = 1  # of several threads pictures would come some messages later
         self._number = 0
+        self._pixels = PixelsOf()
 
     def picture(self, data: bytes) -> Pixels:
         """Return the picture of the next message, (height, width, 3). Raises ValueError for one that has none."""
@@ -33,4 +34,4 @@ class MessageVideo:
             raise ValueError(f"{self.kind}: {str(error).partition('; last error log')[0]}") from error
         if not frames or frames[0].is_corrupt:
             raise ValueError(f"{self.kind}: no picture without the key frame before it")
-        return pixels(frames[0])
+        return self._pixels(frames[0])

@@ -82,8 +82,8 @@ class PixelsOf:
         """Return a frame as a player shows it. Raises ValueError for one that is too large."""
         check_size(frame.width, frame.height)
         matrix = frame.side_data.get("DISPLAYMATRIX")
-        image = self._reformatter.reformat(frame, format="rgb24", **self._options).to_ndarray()
-        return upright(image, np.frombuffer(bytes(matrix), np.int32) if matrix else None)
+        converted: Any = self._reformatter.reformat(frame, format="rgb24", **self._options)
+        return upright(converted.to_ndarray(), np.frombuffer(bytes(matrix), np.int32) if matrix else None)
 
 
 def upright(image: Pixels, matrix: NDArray[np.int32] | None) -> Pixels:

@@ -93,9 +93,10 @@ def read(root: Path, out: Path) -> None:
     camera = data.meta.camera_keys[0]
     items = [data[place] for place in range(len(data))]
     images = [pixels_of(item[camera].numpy()) for item in items]
+    arrays: dict[str, Any] = {f"image{place}": image for place, image in enumerate(images)}
     np.savez(
         out,
-        **{f"image{place}": image for place, image in enumerate(images)},
+        **arrays,
         tasks=np.array([item["task"] for item in items]),
         episodes=np.array([int(item["episode_index"]) for item in items]),
         times=np.array([float(item["timestamp"]) for item in items]),
