@@ -69,7 +69,10 @@ def list_pictures(path: Path, label_field: str = "") -> Listing:
     named = {name: class_name(path, name) for name in classes}
     pictures = [(picture, named[name]) for name, below in classes.items() for picture in below]
     pictures.sort(key=lambda one: one[0].split(os.sep))
-    return Listing(pictures=pictures, left_out=tally.all(), hints=_hints(classes, named))
+    hints = _hints(classes, named)
+    if label_field:
+        hints += (f"--label-field {label_field} is not read: no file names the classes, so its folders do",)
+    return Listing(pictures=pictures, left_out=tally.all(), hints=hints)
 
 
 def _list_named(path: Path, metadata: MetadataFile) -> Listing:

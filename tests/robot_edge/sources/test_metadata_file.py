@@ -89,10 +89,15 @@ def test_what_is_wrong_is_counted_and_the_rest_is_shown(tmp_path: Path) -> None:
     }
 
 
-def test_without_a_field_of_classes_the_folders_are_the_classes(tmp_path: Path) -> None:
+def test_without_a_field_of_classes_the_folders_are_the_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     put(tmp_path, "cup/0.png", "fork/1.png")
     say(tmp_path, [{"file_name": "cup/0.png", "caption": "a cup"}])
     assert {frame.label for frame in frames(tmp_path)} == {"cup", "fork"}
+    (tmp_path / "metadata.jsonl").unlink()
+    frames(tmp_path, label_field="caption")
+    assert "--label-field caption is not read: no file names the classes" in caplog.text
 
 
 def test_without_either_the_fields_are_listed(tmp_path: Path) -> None:
