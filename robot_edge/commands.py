@@ -27,7 +27,7 @@ from robot_edge.privacy.config import PrivacyConfig
 from robot_edge.recording.record import RecordConfig
 from robot_edge.recording.record import record as record_source_of
 from robot_edge.run.config import EvaluateConfig, RobotConfig
-from robot_edge.run.given_paths import check_evaluation, check_run, with_parts
+from robot_edge.run.given_paths import check_evaluation, check_former_run, check_run, with_parts
 from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.splits import part_to_test_on
 
@@ -90,6 +90,41 @@ def export(config: Settings[ExportConfig]) -> None:
     from robot_edge.export.export import export
 
     export(config)
+
+
+@app.command(name="fronts")
+def fronts(
+    what: Annotated[Literal["publish", "take", "list", "rollback"], tyro.conf.Positional],
+    run: Annotated[Path, tyro.conf.Positional],
+    front: Annotated[Path | None, tyro.conf.Positional] = None,
+    most_accuracy_lost: float = 1.0,
+) -> None:
+    """Keep versions of what a run learned, for its next run and for other robots, and go back to a former one.
+
+    publish RUN: what the run has learned becomes the next version. take RUN FRONT: another robot's does, from a copy of
+    its fronts/current. Both are judged by the frames that RUN held out. rollback RUN: the version before counts again.
+    A robot takes a front when a run begins, and never in one: --weights RUN/fronts/current --run-dir NEW.
+
+    Args:
+        what: publish, take, list or rollback.
+        run: Run folder of this robot.
+        front: For take: the folder of a version.
+        most_accuracy_lost: Percentage points by which a front may be worse than the one in use.
+
+    """
+    folder, other = typed_path(run), typed_path(front) if front else None
+    if (what == "take") != (other is not None):
+        raise ConfigError("robot-edge fronts take RUN FRONT names two folders; the others name one")
+    for path in (folder, *([other] if other else [])):
+        check_former_run(path, f"robot-edge fronts {what}", "the --run-dir of a robot, or a version of its front")
+    from robot_edge.fronts.fronts import let_in, print_versions
+    from robot_edge.fronts.registry import Registry
+
+    if what in {"publish", "take"}:
+        let_in(folder, other, most_accuracy_lost=most_accuracy_lost)
+    elif what == "rollback":
+        Registry(folder).roll_back()
+    print_versions(folder, Registry(folder).versions())
 
 
 @app.command(name="privacy")

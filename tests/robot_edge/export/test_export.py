@@ -16,17 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-import hierarchy.runtime.curves
-import robot_edge as edge
 import robot_edge.export.export
-import robot_edge.run.start
 from broker.errors import ConfigError, NothingDone, StorageError
 from hierarchy.cloud import CloudSegment
-from hierarchy.device import Compute
 from hierarchy.learner import LearnerState
 from hierarchy.rest_file import RestState, save_rest
 from robot_edge.evaluation.saved_predictor import saved_predictor
@@ -36,38 +31,16 @@ from robot_edge.export.export import export
 from robot_edge.export.formats import exported, runner
 from robot_edge.export.written import write_together
 from robot_edge.learning.framed import framing_for
+from tests.small_runs import CPU, NAMES, SIZE, learned, pictures, quick_start
 
 pytestmark = pytest.mark.slow
 
-SIZE, NAMES = 16, ("warm", "cold")
 PROGRAM = Path(__file__).parents[3] / "docs" / "examples" / "name_a_picture.py"
-CPU = Compute(device=torch.device("cpu"))
-
-Pictures = NDArray[np.uint8]
-
-
-def pictures(name: str, count: int, seed: int) -> Pictures:
-    """Return pictures, uint8 (count, SIZE, SIZE, 3), warm ones with more red."""
-    found = np.random.default_rng(seed).integers(0, 190, (count, SIZE, SIZE, 3), np.uint8)
-    found[..., 0 if name == "warm" else 2] += 60
-    return found
-
-
-def learned(folder: Path, **settings: Any) -> Path:
-    small = {"image_size": SIZE, "bottleneck": 4, "batch": 16, "held_out_every": 2, "seed": 0, **settings}
-    pairs = [(one, name) for name in NAMES for one in pictures(name, 70, seed=1)]
-    mixed = [pairs[place] for place in np.random.default_rng(0).permutation(len(pairs))]
-    with edge.Robot("r1", run_dir=str(folder), **small) as robot:
-        for _ in robot.train(mixed):
-            pass
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_start() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(robot_edge.run.start, "fastest_compute", lambda *_, **__: CPU)
-        patch.setattr(hierarchy.runtime.curves, "draw_curves", lambda *_: None)
+    with quick_start():
         yield
 
 
