@@ -21,9 +21,9 @@ from hierarchy.runtime.console import PlainConsole
 from hierarchy.runtime.run_folder import CONFIG
 from robot_edge.evaluation.saved_run import SavedRun, load_run, saved_settings
 from robot_edge.fronts.registry import CURRENT, Registry, Version, Versions
-from robot_edge.learning.automatic import AUTOMATIC
 from robot_edge.learning.frame_memory import FrameMemory, FramesState, KeptFrame
 from robot_edge.learning.framing import Framing
+from robot_edge.learning.settings import AUTOMATIC
 from robot_edge.run.checkpoint import LAYOUT, RobotCheckpoint
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.identity import RUN

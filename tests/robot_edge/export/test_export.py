@@ -51,7 +51,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def still_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = {"backbone": "timm:test_resnet", "cut": "layer2", "freeze": "all", "exit": "end", "pool": 2}
+    network: dict[str, Any] = {
+        "backbone": "timm:test_resnet",
+        "cut": "layer2",
+        "freeze": "all",
+        "exit": "end",
+        "pool": 2,
+    }
     return learned(tmp_path_factory.mktemp("still"), **network)
 
 

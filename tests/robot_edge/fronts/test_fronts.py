@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def _quick_start() -> Iterator[None]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run that learned next to nothing, and another robot's that learned more."""
     folder = tmp_path_factory.mktemp("runs")
-    network = {"backbone": "timm:test_resnet", "cut": "layer2"}
+    network: dict[str, Any] = {"backbone": "timm:test_resnet", "cut": "layer2"}
     return learned(folder / "little", each=40, learning_rate=1e-6, **network), learned(
         folder / "more", robot="r2", **network
     )
