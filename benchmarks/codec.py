@@ -158,7 +158,7 @@ def codecs() -> list[Codec]:
         Codec("in a row, zlib 1", lambda codes, bits: zlib.compress(in_a_row(codes, bits), 1)),
     ]
     try:
-        import zstandard  # type: ignore[import-not-found]
+        import zstandard  # type: ignore[import-not-found, unused-ignore]  # it comes with mcap
     except ImportError:
         return known
     squeeze = zstandard.ZstdCompressor(level=1)

@@ -117,7 +117,8 @@ def _protobuf(schema: Any) -> Decoder:
         raise SourceError(
             "bag: messages as protobuf need mcap-protobuf-support: pip install 'reflexarc[mcap]'"
         ) from None
-    decoder: Decoder = DecoderFactory().decoder_for(PROTOBUF, schema)
+    decoder: Decoder | None = DecoderFactory().decoder_for(PROTOBUF, schema)
+    assert decoder is not None, "it is there for this encoding"
     return decoder
 
 

@@ -148,7 +148,7 @@ def test_messages_in_json_are_read(tmp_path: Path) -> None:
             picture = {"timestamp": at, "frame_id": "", "format": "jpeg", "data": data if number != 1 else "no base64"}
             for channel, message in ((labels, {"label": "cup"}), (pictures, picture)):
                 writer.add_message(channel, time, json.dumps(message).encode(), time)
-        writer.finish()
+        writer.finish()  # type: ignore[no-untyped-call, unused-ignore]
     with closing(open_source(f"bag:{path}")) as source:
         shown = list(iter(source.next, None))
         assert source.skipped == 1
