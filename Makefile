@@ -49,6 +49,7 @@ soak: .venv/ready-test  ## kill, cut, stall and repeat, then count what was trai
 	$(BIN)/python -m tests.soak
 	$(BIN)/python -m tests.soak.clusters --kind nats --kills 3
 	$(BIN)/python -m tests.soak.clusters --kind rabbitmq --kills 3
+	$(BIN)/python -m tests.soak.cluster_chaos --kills 12
 	$(BIN)/python -m tests.cloud_trainer.fuzz 100000
 	$(BIN)/python -m tests.soak.open_page --hours 0.5
 	$(BIN)/python -m tests.soak.hostile --seconds 600
