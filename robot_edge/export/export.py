@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from broker.errors import EXIT_MACHINE, ConfigError, NothingDone
@@ -23,33 +18,17 @@ from robot_edge.evaluation.saved_run import SavedRun, load_run, saved_settings
 from robot_edge.export.compared import Answering, edge_answering, whole_answering
 from robot_edge.export.config import ExportConfig
 from robot_edge.export.formats import ANSWERS, CROSSING, INPUT, Runner, exported, int8, runner
+from robot_edge.export.frames import LabelledFrames, frames_to_compare_on, taught_frames, with_held_out_source
 from robot_edge.export.parity import MOST_DIFFERENT, Said, said_by, seconds_a_frame, share_different
 from robot_edge.export.table import Row, print_export
 from robot_edge.export.written import write_together
-from robot_edge.learning.frame_memory import frames_in
 from robot_edge.learning.framing import Framing
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.kept_look import framing_of
 from robot_edge.sources.frames import Pixels
-from robot_edge.sources.opening import open_source
-from robot_edge.sources.passwords import masked
-from robot_edge.sources.settings import SourceOptions
 
 # Layout of the metadata.
 VERSION = 1
-# Frames that int8's ranges are taken from.
-CALIBRATION_FRAMES = 200
-
-log = logging.getLogger("robot-edge")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledFrames:
-    """images: uint8 (N, size, size, 3), as the network sees them. origin: where they come from, for people."""
-
-    images: Pixels
-    labels: tuple[str, ...]
-    origin: str
 
 
 def export(config: ExportConfig) -> None:
@@ -61,17 +40,17 @@ def export(config: ExportConfig) -> None:
     folder = Path(config.run)
     set_threads(config.threads)
     settings = saved_settings(folder)
-    run = load_run(settings, folder)
+    run = with_held_out_source(load_run(settings, folder), settings, folder)
     if not run.segment.exit.head.classes:
         raise NothingDone(f"NOTHING WAS EXPORTED: the run in {folder} learned no class")
     framing = framing_of(folder, settings.network)
-    frames = _frames(config, run, framing)
+    frames = frames_to_compare_on(config, run, framing)
     answering = _answering(config, run)
     outputs = (*ANSWERS, CROSSING) if config.part == "edge" else ANSWERS
     metadata = _metadata(config, settings, run, answering, framing, outputs)
     model = exported(answering.network, config.format, frames.images[:2], outputs, json.dumps(metadata))
     if config.precision == "int8":
-        model = int8(model, _to_calibrate(run, frames), json.dumps(metadata))
+        model = int8(model, taught_frames(run, frames), json.dumps(metadata))
     runs = runner(config.format, model, config.threads)
     here, there = answering.say(frames.images), said_by(runs, frames.images, answering.classes)
     rows = _rows(config, answering, frames, model, runs, (here, there))
@@ -93,43 +72,6 @@ def _answering(config: ExportConfig, run: SavedRun) -> Answering:
     if config.rest:
         return whole_answering(run, compute, Path(config.rest))
     return edge_answering(run, compute, crossing=config.part == "edge")
-
-
-def _frames(config: ExportConfig, run: SavedRun, framing: Framing) -> LabelledFrames:
-    """Return the frames to compare on: of --source, or those that the run held out."""
-    most = config.images or None
-    if config.source:
-        found = _of_source(config, framing)
-        origin = masked(config.source)
-    else:
-        found = [(one.image, one.name) for one in islice(run.held_out, most)]
-        origin = "held out by the run"
-    if len(found) < 2:
-        raise NothingDone(
-            f"NOTHING WAS EXPORTED: there are {len(found)} frames to compare on ({origin}); name labelled ones that "
-            "the run was not taught, --source folder:PATH"
-        )
-    images, labels = zip(*found, strict=True)
-    return LabelledFrames(images=np.stack(images), labels=labels, origin=origin)
-
-
-def _of_source(config: ExportConfig, framing: Framing) -> list[tuple[Pixels, str]]:
-    found = list[tuple[Pixels, str]]()
-    options = SourceOptions(labels=config.labels)
-    source = open_source(
-        config.source, options, image_size=framing.size, images=config.images, seed=0, needs_labels=True
-    )
-    with closing(source):
-        while (frame := source.next()) is not None:
-            if frame.label is not None:
-                found.append((framing.input(frame.image), frame.label))
-    return found
-
-
-def _to_calibrate(run: SavedRun, frames: LabelledFrames) -> Pixels:
-    """Return frames that the run was taught; where it keeps none, those that it is compared on."""
-    taught = [one.image for one in islice(frames_in(run.checkpoint.rehearsal), CALIBRATION_FRAMES)]
-    return np.stack(taught) if taught else frames.images[:CALIBRATION_FRAMES]
 
 
 def _metadata(

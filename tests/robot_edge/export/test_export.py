@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,24 @@ def test_frames_of_a_source_of_their_own(run: Path, tmp_path: Path, capsys: pyte
             Image.fromarray(one).save(tmp_path / "frames" / name / f"{number}.png")
     export(ExportConfig(run=str(run), source=f"folder:{tmp_path / 'frames'}", out=str(tmp_path / "exit.onnx")))
     assert "Compared on 10 frames (folder:" in capsys.readouterr().out
+
+
+def test_a_run_with_held_out_of_its_own_is_calibrated_and_compared_on_that(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    for name in NAMES:
+        (tmp_path / "frames" / name).mkdir(parents=True)
+        for number, one in enumerate(pictures(name, 30, seed=6)):
+            Image.fromarray(one).save(tmp_path / "frames" / name / f"{number}.png")
+    settings = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(f'held_out = "folder:{tmp_path / "frames"}"\n{settings}')
+    loaded = replace(load_run(saved_settings(folder), folder), held_out=[])
+    monkeypatch.setattr(robot_edge.export.export, "load_run", lambda *_: loaded)
+    export(ExportConfig(run=str(folder)))
+    assert "Compared on 60 frames (held out by the run): 0.00%" in capsys.readouterr().out
+    about = json.loads((folder / "export" / "exit.onnx.json").read_text())
+    assert 0 < about["least_confidence"] < 1
 
 
 def rest_behind(run: Path, folder: Path, **others: Any) -> Path:
