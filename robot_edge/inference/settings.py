@@ -27,8 +27,8 @@ class LiveSettings:
     predictions_per_second: float = 5.0
     """When live: predictions published in a second while they stay the same; another one is at once."""
     prediction_topic: str = ""
-    """For ros2: the topic on which predictions are published, vision_msgs/Classification. Default:
-    /reflexarc/ROBOT/prediction."""
+    """The ROS 2 topic on which predictions are published, vision_msgs/Classification. Default: none, and of a ros2:
+    source /reflexarc/ROBOT/prediction."""
 
     def __post_init__(self) -> None:
         check_range("threshold", self.threshold, 0, 1)

@@ -115,7 +115,12 @@ class RobotConfig:
 
     @property
     def ros2_topic(self) -> str:
-        """Where predictions are published in ROS 2, where no name has a '-' and no part of one begins with a digit."""
+        """Where predictions are published in ROS 2, where no name has a '-' and no part of one begins with a digit.
+
+        Empty for nowhere: of other sources, nobody in ROS 2 has heard.
+        """
+        if not self.source.source.startswith("ros2:"):
+            return self.live.prediction_topic
         name = self.robot.replace("-", "_")
         return self.live.prediction_topic or f"/reflexarc/{f'robot_{name}' if name[0].isdigit() else name}/prediction"
 

@@ -55,7 +55,7 @@ def see_and_learn(run: RobotRun) -> None:
     camera = Notice(log)
     begin = time.monotonic() - state.metrics.seconds
     with (
-        publishing(config.source.source, config.ros2_topic) as publish,
+        publishing(config.ros2_topic) as publish,
         listening(uplink.commands, run.stop),
         talk.progress(None, "taught frames") as progress,
     ):

@@ -22,7 +22,7 @@ from robot_edge.sources.lerobot.meta import read_info
 from robot_edge.sources.lerobot.source import LeRobotSource
 from robot_edge.sources.passwords import masked
 from robot_edge.sources.recordings import check_is_bag, check_is_folder, check_is_recording, check_is_video, source_for
-from robot_edge.sources.ros2 import open_topic
+from robot_edge.sources.ros2.source import open_topic
 from robot_edge.sources.settings import SourceOptions
 from robot_edge.sources.sim import SimulatedCamera
 from robot_edge.sources.torchvision_set import read_torchvision

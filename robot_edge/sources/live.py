@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from broker.errors import SourceError
 from broker.program.threads import LoudThread
 from robot_edge.sources.frames import Frame, Header, LeftOut, check_size
 
@@ -30,6 +31,17 @@ class CameraLost(Exception):
     """No picture comes any more, for the reason in the message; trying again may help."""
 
 
+class UnreadablePicture(Exception):
+    """A picture came that cannot be read, for the reason in the message; the next one may be whole.
+
+    like_all: whether those that follow are probably like it, as their encoding is unknown.
+    """
+
+    def __init__(self, reason: str, *, like_all: bool = False) -> None:
+        super().__init__(reason)
+        self.like_all = like_all
+
+
 class Picture(NamedTuple):
     """image: (height, width, 3) in RGB. label: what it shows, if that is known. header: where it came with one."""
 
@@ -42,7 +54,7 @@ class Camera(Protocol):
     """An open camera."""
 
     def read(self) -> Picture:
-        """Wait for the next picture. Raises CameraLost, also where none comes for some seconds."""
+        """Wait for the next picture. Raises UnreadablePicture; CameraLost, also where none comes for some seconds."""
 
     def close(self) -> None:
         """Let go of the device."""
@@ -70,7 +82,7 @@ class LiveSource:
         self._bytes = 0
         self._error: BaseException | None = None
         self.position = 0
-        self.skipped = 0
+        self.skipped = 0  # pictures that came and could not be read
         self.reconnects = 0
         self.missed = 0  # frames that came faster than they were taken
         self.status = f"waiting for {name}"
@@ -128,7 +140,12 @@ class LiveSource:
             try:
                 camera = self._connect()
                 while not ending.is_set():
-                    self._put(camera.read())
+                    try:
+                        picture = camera.read()
+                    except UnreadablePicture as error:
+                        self._skip(error, seen=seen)
+                        continue
+                    self._put(picture)
                     if losses:
                         self.reconnects += seen
                         log.info("%s is %s", self._name, "back" if seen else "there")
@@ -141,6 +158,15 @@ class LiveSource:
                     camera.close()
             ending.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _skip(self, error: UnreadablePicture, *, seen: bool) -> None:
+        """Count a picture that is left out. Raises SourceError where none is to be expected that can be read."""
+        if error.like_all and not seen:
+            raise SourceError(f"{self._name}: {error}") from error
+        self.status = f"{self._name}: a picture cannot be read: {error}"
+        if not self.skipped:
+            log.warning("%s; it is skipped, and counted, as all others like it", self.status)
+        self.skipped += 1
 
     def _put(self, picture: Picture) -> None:
         image = picture.image

@@ -1,4 +1,4 @@
-"""Against a stand-in for rclpy: no ROS 2 comes from PyPI. What it stands in for is said in docs/sources.md."""
+"""Against a stand-in for rclpy, which comes with ROS 2 only (docs/sources.md). Real DDS is in test_ros2_dds.py."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class Ros:
         yield "rclpy.context", self._module(Context=lambda: SimpleNamespace(try_shutdown=lambda: None))
         yield "rclpy.executors", self._module(SingleThreadedExecutor=lambda context: self)
         yield "rclpy.qos", self._module(qos_profile_sensor_data="sensor data")
-        yield "rosidl_runtime_py", self._module()
-        yield "rosidl_runtime_py.utilities", self._module(get_message=lambda kind: kind)
+        for package, names in {"sensor_msgs": ["Image", "CompressedImage"], "std_msgs": ["String"]}.items():
+            yield package, self._module()
+            yield f"{package}.msg", self._module(**{name: f"{package}/msg/{name}" for name in names})
 
     def spin_once(self, timeout_sec: float) -> None:
         time.sleep(0.01)
@@ -97,7 +98,7 @@ def test_pictures_come_with_the_last_label(ros: Ros) -> None:
 
 
 def test_a_topic_that_nobody_publishes_is_waited_for(ros: Ros, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robot_edge.sources.ros2.DISCOVERY_SECONDS", 0.1)
+    monkeypatch.setattr("robot_edge.sources.ros2.source.DISCOVERY_SECONDS", 0.1)
     ros.topics = {"/other": "std_msgs/msg/String"}
     with closing(open_source(f"ros2:{IMAGES}", image_size=32)) as source:
         wait_for(lambda: "nobody publishes pictures on it; topics: /other" in source.status)
@@ -113,22 +114,29 @@ def test_an_encoding_that_is_not_known_ends_it(ros: Ros) -> None:
         frame_of(source)
 
 
-def test_pictures_of_which_none_can_be_read_are_said(ros: Ros, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robot_edge.sources.ros2.READ_SECONDS", 0.1)
+def test_pictures_that_cannot_be_read_are_counted(ros: Ros) -> None:
+    broken = picture(1)
+    broken.step = 1
+    shown = [picture(1), broken, picture(1, "bayer_xxxx8"), ValueError("no message"), picture(2)]
+    ros.topics = {IMAGES: "sensor_msgs/msg/Image"}
+    ros.publish = lambda: ros.callbacks[IMAGES](shown.pop(0)) if IMAGES in ros.callbacks and shown else None
+    with closing(open_source(f"ros2:{IMAGES}", image_size=32)) as source:
+        assert frame_of(source).image[0, 0, 0] == 1
+        assert frame_of(source).image[0, 0, 0] == 2
+        assert source.skipped == 3
+
+
+def test_what_keeps_a_picture_from_being_read_is_said(ros: Ros) -> None:
     broken = picture(1)
     broken.step = 1
     ros.topics = {IMAGES: "sensor_msgs/msg/Image"}
-
-    def publish_broken() -> None:
-        for _ in range(2 if IMAGES in ros.callbacks else 0):
-            ros.callbacks[IMAGES](broken)
-
-    ros.publish = publish_broken
+    ros.publish = lambda: ros.callbacks[IMAGES](broken) if IMAGES in ros.callbacks else None
     with closing(open_source(f"ros2:{IMAGES}", image_size=32)) as source:
-        wait_for(lambda: "its pictures cannot be read: 6 x 4 pixels as rgb8" in source.status)
+        wait_for(lambda: "a picture cannot be read: 6 x 4 pixels as rgb8" in source.status)
 
 
-def test_without_ros_it_says_what_to_source(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_anything_that_speaks_ros_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rclpy", None)
-    with pytest.raises(SourceError, match=r"source /opt/ros/DISTRO/setup\.bash"):
+    monkeypatch.setitem(sys.modules, "robot_edge.sources.ros2.dds_node", None)  # as where its own imports fail
+    with pytest.raises(SourceError, match=r"reflexarc\[ros2\].*source /opt/ros/DISTRO/setup\.bash"):
         open_source(f"ros2:{IMAGES}", image_size=32)
