@@ -5,10 +5,11 @@ In a process of its own, as NiceGUI has one app in each.
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -62,7 +63,8 @@ def main() -> None:
 
 def robot(server: object) -> Change:
     """Serve a robot's page. `stale` takes its camera away, `seen` brings it back; `obey` looks where it was told to,
-    and `holds TEXT` says TEXT of frames that are held back.
+    and `holds TEXT` says TEXT of frames that are held back. `ask` asks for the names of three frames and doubts two
+    taught ones; `decide` does what was chosen among pictures.
     """
     from dataclasses import replace
 
@@ -74,8 +76,11 @@ def robot(server: object) -> Change:
     from robot_edge.inference.seeing_thread import View
     from robot_edge.learning.framing import Framing, parse_region
     from robot_edge.page.app import build
-    from robot_edge.page.page_model import ClassRow, PageModel, PageState, Thumbnail
+    from robot_edge.page.page_model import ClassRow, DoubtRow, PageModel, PageState, Thumbnail
     from robot_edge.sources.frames import Frame
+    from robot_edge.teaching.choices import Choices
+    from robot_edge.teaching.lessons import Teaching
+    from robot_edge.teaching.questions import LOOK_SECONDS, Questions
 
     assert isinstance(server, PageServer)
     frame = Frame(image=np.zeros((48, 64, 3), np.uint8), label=None, scene=0, time=0.0)
@@ -91,7 +96,36 @@ def robot(server: object) -> Change:
     views = [View(frame, mug, 1, time.monotonic())]
     page_model.next_view = lambda number, timeout: views[-1] if views[-1].number > number else None
 
+    asked = Questions(itertools.count(step=LOOK_SECONDS).__next__)
+    page_model.questions = asked
+
+    def remove(numbers: Collection[int]) -> int:
+        page_model.doubts = tuple(one for one in page_model.doubts if one.number not in numbers)
+        return len(numbers)
+
+    choices = Choices(
+        teaching=Teaching(time.monotonic), questions=asked, classes=lambda: NAMES, remove=remove, keep=remove
+    )
+
+    def ask() -> None:
+        for shade in (40, 120, 200):
+            image = np.full((32, 32, 3), shade, np.uint8)
+            asked.offer(replace(frame, image=image), partial(np.copy, image), guess=NAMES[0], confidence=0.4)
+        why = f"4 of the 5 frames most like it are {NAMES[1]!r}"
+        page_model.doubts = tuple(
+            DoubtRow(number=number, name=NAMES[0], why=why, thumbnail=Thumbnail.of(frame.image + number))
+            for number in (1, 2)
+        )
+
     def change(line: str) -> None:
+        if line == "ask":
+            ask()
+            return
+        if line == "decide":
+            choice = page_model.choices.take(60.0)
+            assert choice
+            page_model.tell(choices.obey(choice))
+            return
         if line.startswith("holds"):
             page_model.state = replace(page_model.state, held_back=line[len("holds ") :])
             return

@@ -110,7 +110,26 @@ class Predictor:
         Raises Diverged where training has.
         """
         begin = time.perf_counter()
-        seen = self._copy.look(image[None])
+        return self._judged(self._copy.look(image[None]), begin)
+
+    @torch.inference_mode()
+    def predict_between_steps(
+        self, segment: EdgeSegment, image: Pixels, encoding: Encoding | None = None
+    ) -> ExitPrediction:
+        """Return the same on the thread that trains, by what it has learned. encoding: of a segment that stands still.
+
+        Raises Diverged where training has.
+        """
+        begin, head = time.perf_counter(), segment.exit.head
+        if encoding is not None:
+            logits, quantized = head_logits(head, encoding), encoding.quantized(self._bits)
+        else:
+            segment.eval()  # the next step sets it back
+            passed = run_segment(segment, image[None], bits=self._bits, compute=self._compute)
+            logits, quantized = passed.logits, passed.quantized
+        return self._judged(_Seen(quantized, logits.cpu().numpy(), head.classes, encoding), begin)
+
+    def _judged(self, seen: _Seen, begin: float) -> ExitPrediction:
         classes, logits = seen.classes, seen.logits
         calibration = self.calibration  # another thread may put a new one in its place
         probabilities = softmax(logits, calibration.temperature)[0] if classes else np.zeros(0)

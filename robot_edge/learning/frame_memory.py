@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -128,6 +128,14 @@ class FrameMemory:
         assert self._layout
         return [name for name, _ in chosen], self._layout.encoding(self._encodings[[slot for _, slot in chosen]])
 
+    def numbers(self) -> list[int]:
+        """Return the number of each frame, in the order of ``encodings``."""
+        return [int(self._columns[slot, SAMPLE]) for _, slot in self._slots.all()]
+
+    def numbered(self, numbers: Collection[int]) -> Iterator[KeptFrame]:
+        """Yield the frames of these numbers."""
+        return self._frames([one for one in self._slots.all() if self._columns[one[1], SAMPLE] in numbers])
+
     def counts(self) -> dict[str, int]:
         """Return how many frames there are of each class."""
         return self._slots.counts()
@@ -149,6 +157,10 @@ class FrameMemory:
     def forget_class(self, name: str) -> None:
         """Give up all frames of a class."""
         self._forget({slot for its, slot in self._slots.all() if its == name})
+
+    def forget_numbers(self, numbers: Collection[int]) -> None:
+        """Give up the frames of these numbers."""
+        self._forget({slot for _, slot in self._slots.all() if self._columns[slot, SAMPLE] in numbers})
 
     def _forget(self, slots: set[int]) -> None:
         self._slots.forget(lambda slot: slot in slots)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -191,6 +191,12 @@ class HeldBack:
         self._frames = deque(one._replace(name=name) for one, name in named if name is not None)
         if not self.stands_still:
             self.shown.apply(edit)
+
+    def forget(self, numbers: Collection[int], *, before: int) -> None:
+        """Hold frames of these numbers no more, and attack no front with them. before: numbers of former runs."""
+        self._frames = deque(one for one in self._frames if before + one.position not in numbers)
+        if not self.stands_still:
+            self.shown.forget_numbers(numbers)
 
     def state(self) -> HeldBackState:
         """Return what a checkpoint must hold."""

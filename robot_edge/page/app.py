@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -37,10 +37,12 @@ from hierarchy.runtime.page.server import PageServer
 from robot_edge.page.class_list import ClassList
 from robot_edge.page.page_model import OwnResults, PageModel, PageState, new_id
 from robot_edge.page.pictures import Encoder, jpeg
+from robot_edge.page.question_card import QuestionCard
 from robot_edge.page.region_box import CSS as BOX_CSS
 from robot_edge.page.region_box import DRAW, RegionBox
 from robot_edge.page.style import CSS, HOLD
 from robot_edge.page.viewers import MAX_VIEWERS, Viewers
+from robot_edge.teaching.choices import ChoiceAction
 
 # Of the live view.
 FRAMES_PER_SECOND = 15.0
@@ -81,10 +83,10 @@ def build(app: FastAPI, page_model: PageModel, server: PageServer) -> None:
 
     @app.get("/thumbnail/{mark}")
     async def thumbnail(mark: str) -> Response:
-        for one in page_model.thumbnails.values():
-            if one.mark == mark:
-                return Response(await asyncio.to_thread(jpeg, one.image, quality=90), media_type="image/jpeg")
-        return Response(status_code=404)
+        image = page_model.picture(mark)
+        if image is None:
+            return Response(status_code=404)
+        return Response(await asyncio.to_thread(jpeg, image, quality=90), media_type="image/jpeg")
 
     ui.page("/", title=page_title(page_model.robot))(functools.partial(_Page, page_model, viewers))
 
@@ -152,8 +154,10 @@ class _Page:
                 with card("Teach", 12):
                     self._teaching()
                 with card("Classes", 12):
-                    self._classes = ClassList(self._give, most_typed=MAX_TYPED)
+                    self._classes = ClassList(self._give, self._choose, most_typed=MAX_TYPED)
                     self._fleet()
+            with card("What is this?", 12) as asked:
+                self._questions = QuestionCard(asked, self._choose, most_typed=MAX_TYPED)
             with card("Now", 12):
                 self._figures = Figures(
                     ["exit accuracy", "cloud accuracy", "frames learned", "images/s", "bytes/image", "link", "queued"]
@@ -264,6 +268,13 @@ class _Page:
             if action == "teach":
                 self._taught = {given: name}
 
+    def _choose(self, action: ChoiceAction, numbers: Collection[int], *, name: str = "") -> str:
+        try:
+            self._results.expect(self._page_model.choose(action, numbers, name=name))
+        except MalformedMessage as error:
+            return str(error)
+        return ""
+
     def _teach(self) -> None:
         if name := self._named():
             self._give("teach", name=name, seconds=float(self._seconds.value))
@@ -319,6 +330,7 @@ class _Page:
         self._bar.style(f"width: {100 * (0.0 if stale else seen.get('confidence', 0.0)):.0f}%")
         self._show_region(state)
         self._show_lesson(state)
+        self._show_questions(state)
         self._undo.set_text(f"Undo {state.undoable!r}" if len(state.undoable) in range(1, 17) else "Undo")
         self._undo.set_enabled(bool(state.undoable))
         self._pause.set_text("Go on" if state.paused else "Pause")
@@ -356,6 +368,10 @@ class _Page:
             self._lesson.set_text(f"This is {lesson.name!r}: {counted(lesson.frames, 'frame')}")
             self._lesson_left.set_text(f"{lesson.seconds_left:.0f} s left")
 
+    def _show_questions(self, state: PageState) -> None:
+        asked = self._page_model.questions
+        self._questions.show(asked.open if asked else (), [one.name for one in state.classes])
+
     def _slow(self) -> None:
         state = self._page_model.state
         if self._page_model.next_view:
@@ -378,5 +394,5 @@ class _Page:
         self._figures.mark_old([] if state.trainer_online and not state.link else ["cloud accuracy"])
         self._losses.show(state.history, 0)
         self._accuracies.show(state.history, 2)
-        self._classes.show(state.classes, self._page_model.thumbnails, state.fleet)
+        self._classes.show(state.classes, self._page_model.thumbnails, state.fleet, self._page_model.doubts)
         self._show_fleet(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -10,7 +11,9 @@ from nicegui import ui
 from broker.program.plain_text import counted
 from broker.wire.messages import Action
 from hierarchy.runtime.page.look import percent
-from robot_edge.page.page_model import ClassRow, FleetRow, Thumbnail
+from robot_edge.page.doubt_dialog import ask_about
+from robot_edge.page.page_model import ClassRow, DoubtRow, FleetRow, Thumbnail
+from robot_edge.page.picture_choice import Choose
 
 # A page lists so many classes; more would be more than anybody scrolls through on a phone.
 MAX_CLASSES = 200
@@ -25,9 +28,11 @@ class Give(Protocol):
 class ClassList:
     """A row for each class: picture, name, frames, accuracy, and a menu to rename, merge or forget it."""
 
-    def __init__(self, give: Give, *, most_typed: int) -> None:
+    def __init__(self, give: Give, choose: Choose, *, most_typed: int) -> None:
         """Put the list where the page is being built. most_typed: characters that a field takes."""
         self._give = give
+        self._choose = choose
+        self._doubts: tuple[DoubtRow, ...] = ()
         self._most_typed = most_typed
         self._rows: dict[str, _Row] = {}
         self._names: list[str] = []
@@ -38,10 +43,15 @@ class ClassList:
         self._dialogs = ui.element("div")
 
     def show(
-        self, classes: tuple[ClassRow, ...], thumbnails: Mapping[str, Thumbnail], fleet: FleetRow | None = None
+        self,
+        classes: tuple[ClassRow, ...],
+        thumbnails: Mapping[str, Thumbnail],
+        fleet: FleetRow | None = None,
+        doubts: tuple[DoubtRow, ...] = (),
     ) -> None:
-        """Show the classes as they are now. fleet: that the robot shares them with."""
-        self._fleet = fleet
+        """Show the classes as they are now. fleet: that the robot shares them with. doubts: taught frames in doubt."""
+        self._fleet, self._doubts = fleet, doubts
+        in_doubt = Counter(one.name for one in doubts)
         kept = sum(one.frames for one in classes)
         self._count.set_text(
             f"{counted(len(classes), 'class')}, {counted(kept, 'frame')} of them on the robot"
@@ -57,7 +67,9 @@ class ClassList:
                 self._rows[one.name] = self._row(one.name)
             thumbnail = thumbnails.get(one.name)
             here_alone = fleet is not None and one.name in fleet.forgotten
-            self._rows[one.name].show(one, thumbnail.mark if thumbnail else "", here_alone=here_alone)
+            self._rows[one.name].show(
+                one, thumbnail.mark if thumbnail else "", here_alone=here_alone, in_doubt=in_doubt[one.name]
+            )
         if names != self._names:
             for place, name in enumerate(names):
                 self._rows[name].element.move(self._box, place)
@@ -65,7 +77,16 @@ class ClassList:
 
     def _row(self, name: str) -> _Row:
         with self._box:
-            return _Row(name, rename=lambda: self._ask_for_name(name), forget=lambda: self._ask_whether(name))
+            return _Row(
+                name,
+                rename=lambda: self._ask_for_name(name),
+                forget=lambda: self._ask_whether(name),
+                doubt=lambda: self._ask_about(name),
+            )
+
+    def _ask_about(self, name: str) -> None:
+        with self._dialogs:
+            _open(ask_about(name, [one for one in self._doubts if one.name == name], self._choose))
 
     def _ask_for_name(self, old: str) -> None:
         with self._dialogs, ui.dialog() as dialog, ui.card().classes("rx-card").style("min-width: min(340px, 84vw)"):
@@ -126,7 +147,9 @@ class ClassList:
 class _Row:
     """One class."""
 
-    def __init__(self, name: str, *, rename: Callable[[], None], forget: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, *, rename: Callable[[], None], forget: Callable[[], None], doubt: Callable[[], None]
+    ) -> None:
         self._mark = ""
         with ui.element("div").classes("rb-one") as self.element:
             self._picture = ui.element("img").classes("rb-thumb").props('alt="" loading="lazy"')
@@ -138,11 +161,14 @@ class _Row:
             with more, ui.menu():
                 ui.menu_item("Rename or merge", rename)
                 ui.menu_item("Forget", forget)
+                self._doubt = ui.menu_item("Frames in doubt", doubt)
 
-    def show(self, one: ClassRow, mark: str, *, here_alone: bool = False) -> None:
+    def show(self, one: ClassRow, mark: str, *, here_alone: bool = False, in_doubt: int = 0) -> None:
         tested = "" if one.accuracy is None else f" · {percent(one.accuracy)} right"
+        doubted = f" · {in_doubt} in doubt" if in_doubt else ""
         forgotten = " · forgotten by the fleet" if here_alone else ""
-        self._about.set_text(f"{counted(one.frames, 'frame')}{tested}{forgotten}")
+        self._about.set_text(f"{counted(one.frames, 'frame')}{tested}{doubted}{forgotten}")
+        self._doubt.set_visibility(in_doubt > 0)
         if mark and mark != self._mark:
             self._mark = mark
             self._picture.props(f'src="/thumbnail/{mark}"')

@@ -6,20 +6,25 @@ import hashlib
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from broker.link.mailbox import Mailbox
+from broker.wire.bounds import check_class_name
 from broker.wire.messages import Action, Command, CommandResult
 from hierarchy.runtime.page.history import Point
 from robot_edge.inference.seeing_thread import View
 from robot_edge.learning.framing import Framing
 from robot_edge.sources.frames import Pixels
+from robot_edge.teaching.choices import Choice, ChoiceAction
 from robot_edge.teaching.commands import new_command
+from robot_edge.teaching.questions import Questions
 
 # Results of the last commands, for pages that are slow to fetch them; people give one at a time.
 MAX_RESULTS = 200
+# Choices that wait for the loop, which looks for them between two steps.
+MAX_CHOICES = 100
 
 # Returns the newest view beyond a number, waiting up to so many seconds for one: as SeeingThread.wait.
 NextView = Callable[[int, float], View | None]
@@ -69,6 +74,16 @@ class Thumbnail:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoubtRow:
+    """A taught frame of the class of that name whose label is in doubt. number: of the frame. why: for people."""
+
+    number: int
+    name: str
+    why: str
+    thumbnail: Thumbnail
+
+
+@dataclass(frozen=True, kw_only=True)
 class PageState:
     """What a page shows of a robot at one moment. Shares are of 1; None where not known yet.
 
@@ -107,11 +122,16 @@ class PageModel:
     """Where the robot's loop pins up what is so, and where pages leave what they want done.
 
     robot: its name. commands: those that the loop obeys. state is replaced as a whole, so any thread may read it.
-    next_view: None for a robot that only replays. thumbnails: by class.
+    next_view: None for a robot that only replays. thumbnails: by class. choices: what is chosen among pictures.
+    questions: frames to be named; None for a robot that only replays. doubts: taught frames in doubt, replaced as a
+    whole.
     """
 
     robot: str
     commands: Mailbox[Command]
+    choices: Mailbox[Choice] = field(default_factory=lambda: Mailbox(MAX_CHOICES))
+    questions: Questions | None = None
+    doubts: tuple[DoubtRow, ...] = ()
     state: PageState = field(default_factory=PageState)
     next_view: NextView | None = None
     thumbnails: Mapping[str, Thumbnail] = field(default_factory=dict)
@@ -137,6 +157,26 @@ class PageModel:
         command = new_command(action, id_=id_ or new_id(), name=name, to=to, seconds=seconds, region=region)
         self.commands.put(command)
         return command.id
+
+    def choose(self, action: ChoiceAction, numbers: Collection[int], *, name: str = "") -> str:
+        """Have something done with pictures, and return the id of what comes of it.
+
+        numbers: of questions, or of taught frames. Raises MalformedMessage for a name that no class can have.
+        """
+        name = name.strip()
+        if action == "name":
+            check_class_name(name)
+        choice = Choice(id=new_id(), action=action, numbers=frozenset(numbers), name=name)
+        self.choices.put(choice)
+        return choice.id
+
+    def picture(self, mark: str) -> Pixels | None:
+        """Return the picture that a mark stands for, uint8 (H, W, 3); None where it is gone."""
+        for thumbnail in (*self.thumbnails.values(), *(one.thumbnail for one in self.doubts)):
+            if thumbnail.mark == mark:
+                return thumbnail.image
+        asked = self.questions.open if self.questions else ()
+        return next((one.picture for one in asked if one.mark == mark), None)
 
     def tell(self, result: CommandResult) -> None:
         """Let pages know what came of a command, whoever gave it."""

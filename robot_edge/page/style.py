@@ -22,6 +22,19 @@ CSS = """
   min-width: 0; }
 .rb-one .rb-about { flex: 1; min-width: 0; }
 .rb-one .rb-about div:first-child { font-weight: 500; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
+.rb-strip { display: flex; flex-wrap: wrap; gap: 8px; width: 100%; max-height: 260px; overflow-y: auto; padding: 4px; }
+.rb-pick { padding: 0; border: 0; border-radius: 8px; width: 76px; height: 76px; flex: none; cursor: pointer;
+  background: var(--fill); overflow: hidden; position: relative; }
+.rb-pick img { width: 100%; height: 100%; object-fit: cover; display: block; }
+.rb-pick[aria-pressed=true] { box-shadow: 0 0 0 4px var(--main); }
+.rb-pick[aria-pressed=true]::after { content: '\\2713'; position: absolute; right: 4px; bottom: 4px; width: 22px;
+  height: 22px; border-radius: 50%; background: var(--main); color: var(--card); line-height: 22px; font-size: 15px;
+  text-align: center; }
+.rb-pick.rb-said { width: 100%; height: auto; display: flex; align-items: center; gap: 12px; text-align: left;
+  color: var(--text); font-size: 14px; padding-right: 36px; overflow-wrap: anywhere; }
+.rb-said img { width: 76px; height: 76px; flex: none; }
+.rb-naming { display: flex; flex-direction: column; gap: 12px; width: 100%; max-width: 520px; }
+.rb-naming .q-btn { min-height: 40px; }
 .rb-hold { touch-action: none; user-select: none; -webkit-user-select: none; }
 .rb-hold.rb-held { box-shadow: 0 0 0 4px color-mix(in srgb, var(--main) 35%, transparent); }
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,14 @@ class RunState:
     def may_send(self) -> bool:
         """Whether what the front encodes may leave the robot."""
         return self.held is None or self.held.released
+
+    def forget_frames(self, numbers: Collection[int]) -> None:
+        """Give up remembered frames by their numbers, and practise without them. No checkpoint has them any more."""
+        self.memory.rehearsal.forget_numbers(numbers)
+        if self.held is not None:
+            self.held.forget(numbers, before=self.memory.inherited)
+        if self.practice:
+            self.practice.class_changed()
 
     def apply(self, edit: ClassEdit) -> None:
         """Do to every part what a class edit says."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from broker.program.plain_text import counted
@@ -12,6 +12,7 @@ from hierarchy.runtime.command_line import Notice
 from hierarchy.runtime.progress import duration
 from robot_edge.fleet.second_exit import MIN_CLASSES
 from robot_edge.inference.cascade import Decision
+from robot_edge.inference.predictor import Predictor
 from robot_edge.inference.ros2_predictions import publishing
 from robot_edge.inference.seeing_thread import SeeingThread, View
 from robot_edge.run.replay import FRAMES_RE_ENCODED
@@ -88,6 +89,8 @@ def see_and_learn(run: RobotRun) -> None:
                     _test_what_was_taught(run)
                     perception.take_over(state)
                     run.saving.save()
+                    for _ in _what_to_ask(run, predictor):
+                        talk.pump()
                 if not lessons.busy:
                     for _ in run.learning.teach_a_new_cloud():
                         talk.pump()
@@ -110,6 +113,14 @@ def _test_what_was_taught(run: RobotRun) -> None:
     for _ in run.learning.re_encode_memory(FRAMES_RE_ENCODED):
         run.talk.pump()
     run.testing.test_so_far(TESTED_FRAMES)
+
+
+def _what_to_ask(run: RobotRun, predictor: Predictor) -> Iterator[None]:
+    """Close the questions of people that what was learned answers, and look for taught frames that hurt."""
+    if run.asking and run.state.trainer.classes:
+        yield from run.asking.review(run.state, predictor)
+    if run.doubting:
+        yield from run.doubting.look()
 
 
 def _line(run: RobotRun, seeing: SeeingThread) -> list[str]:

@@ -24,6 +24,7 @@ from robot_edge.inference.frame_path import FramePath
 from robot_edge.inference.held_out_says import held_out_says
 from robot_edge.inference.predictions import PredictionPublisher
 from robot_edge.inference.predictor import Predictor
+from robot_edge.run.asking import Asking
 from robot_edge.run.checkpoint import RunState
 from robot_edge.run.config import RobotConfig
 from robot_edge.sources.frames import Frame, Pixels
@@ -139,8 +140,9 @@ def perceive(
     uplink: Uplink,
     teaching: Teaching,
     fleet: FleetExits | None = None,
+    asking: Asking | None = None,
 ) -> Perception:
-    """Return what a robot of these settings sees by."""
+    """Return what a robot of these settings sees by. asking: of a robot with a page, where people may name frames."""
     predictor = _predictor(trainer)
     boot = uplink.state.boot
     cascade = Cascade(
@@ -154,9 +156,14 @@ def perceive(
     sight = FramePath(predictor, cascade, CloudLine(link, config.robot))
 
     def saw(frame: Frame, image: Pixels) -> None:
-        teaching.see(replace(frame, image=image, encoding=sight.encoding))
+        seen = replace(frame, image=image, encoding=sight.encoding)
+        teaching.see(seen)
+        if asking:
+            asking.saw(frame, seen)
 
-    def tell(decision: Decision, _frame: Frame) -> None:
+    def tell(decision: Decision, frame: Frame) -> None:
+        if asking:
+            asking.decided(decision, frame)
         publisher.offer(decision, now=time.monotonic(), wall=time.time())
 
     return Perception(predictor=predictor, sight=sight, fleet=fleet, saw=saw, tell=tell)

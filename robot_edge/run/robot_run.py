@@ -25,8 +25,10 @@ from robot_edge.learning.held_back import HeldBack
 from robot_edge.learning.held_out import HeldOutFrames, OpenSource, held_out_memory
 from robot_edge.learning.practice import LivePractice
 from robot_edge.page.page_model import PageModel
+from robot_edge.run.asking import Asking
 from robot_edge.run.checkpoint import RobotCheckpoint, RunState, edits_after, take_up
 from robot_edge.run.config import RobotConfig
+from robot_edge.run.doubting import Doubting
 from robot_edge.run.edge_learning import EdgeLearning, Learning
 from robot_edge.run.kept_look import framing_of, keep_look
 from robot_edge.run.lesson_learning import LessonLearning, Lessons
@@ -40,8 +42,10 @@ from robot_edge.run.still_lessons import StillLessons
 from robot_edge.run.talk import Talk
 from robot_edge.run.testing import Testing
 from robot_edge.sources.frames import PacedSource
+from robot_edge.teaching.choices import Choices
 from robot_edge.teaching.commands import Commands, Edit
 from robot_edge.teaching.lessons import TaughtFrames, Teaching
+from robot_edge.teaching.questions import Questions
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.rate_control import RateControl
 from robot_edge.uplink.uplink import Uplink
@@ -55,7 +59,8 @@ class RobotRun:
 
     source: what the robot looks at; a live one learns those of its frames that were taught. viewfinder: what of them
     the network sees. edit: carries out a class
-    edit. goes_on: whether a process before this one began the run. perception, lessons: of a live robot.
+    edit. goes_on: whether a process before this one began the run. perception, lessons: of a live robot. asking,
+    doubting: of one with a page.
     """
 
     config: RobotConfig
@@ -74,6 +79,8 @@ class RobotRun:
     goes_on: bool
     page_model: PageModel | None
     perception: Perception | None
+    asking: Asking | None
+    doubting: Doubting | None
     lessons: Lessons | None
 
 
@@ -112,7 +119,23 @@ def assemble(
     _refuse_finished(config, folder, state)
     saving = Saving(config, state, outbox, folder, stop)
     edit = partial(_edit, uplink, state, saving)
-    publisher = None
+    publisher = asking = doubting = choices = None
+    if page_model and state.teaching:
+        page_model.questions = Questions(time.monotonic)
+        asking = Asking(
+            questions=page_model.questions,
+            teaching=state.teaching,
+            viewfinder=viewfinder,
+            threshold=config.live.threshold,
+        )
+        doubting = Doubting(state=state, saving=saving, page_model=page_model)
+        choices = Choices(
+            teaching=state.teaching,
+            questions=page_model.questions,
+            classes=lambda: state.memory.classes,
+            remove=doubting.remove,
+            keep=doubting.keep,
+        )
     if page_model:
         publisher = PagePublisher(
             page_model=page_model,
@@ -146,6 +169,7 @@ def assemble(
         commands=commands,
         page_model=page_model,
         publisher=publisher,
+        choices=choices,
         fleet=fleet,
         console=console,
     )
@@ -173,7 +197,9 @@ def assemble(
         edit=edit,
         goes_on=goes_on,
         page_model=page_model,
-        perception=perceive(link, config, trainer, uplink, state.teaching, fleet) if state.teaching else None,
+        perception=perceive(link, config, trainer, uplink, state.teaching, fleet, asking) if state.teaching else None,
+        asking=asking,
+        doubting=doubting,
         lessons=lessons,
     )
 

@@ -18,6 +18,7 @@ from robot_edge.fleet.exits import FleetExits
 from robot_edge.page.page_model import PageModel
 from robot_edge.run.page_publisher import PagePublisher
 from robot_edge.run.run_metrics import RunMetrics
+from robot_edge.teaching.choices import Choices
 from robot_edge.teaching.commands import Commands
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.uplink import Uplink
@@ -37,9 +38,9 @@ log = logging.getLogger("robot-edge")
 class Talk:
     """Speaks for a run to the cloud, to pages and to the terminal.
 
-    fleet: exits of the robot's fleet, which are fetched meanwhile; None for none. console: where progress is shown; the
-    terminal's for None. notice: what is said once. jobs: what other threads want
-    done on this one, between two steps.
+    choices: does what people choose on the page of a live robot; None for none. fleet: exits of the robot's fleet,
+    which are fetched meanwhile; None for none. console: where progress is shown; the terminal's for None. notice: what
+    is said once. jobs: what other threads want done on this one, between two steps.
     """
 
     stop: StopRequest
@@ -50,6 +51,7 @@ class Talk:
     commands: Commands
     page_model: PageModel | None
     publisher: PagePublisher | None
+    choices: Choices | None
     fleet: FleetExits | None
     console: Console | None
     notice: Notice = field(default_factory=lambda: Notice(log))
@@ -70,6 +72,8 @@ class Talk:
         """Do what people asked for since the last time."""
         while command := self.uplink.commands.take(0.0):
             self.give(command)
+        while self.choices and self.page_model and (choice := self.page_model.choices.take(0.0)):
+            self._answer([self.choices.obey(choice)])
         self._answer(self.commands.ended())
         for _ in range(self.jobs.qsize()):
             try:

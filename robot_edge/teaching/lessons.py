@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from broker.errors import ConfigError, MalformedMessage
@@ -22,7 +22,8 @@ from robot_edge.teaching.near_duplicates import NearDuplicateFilter
 MAX_WAITING = 1000
 # Lessons that can be taken back, the last one first.
 MAX_REMEMBERED = 100
-
+# A scene that is never held out: a frame that somebody named by itself is there to be learned from.
+LEARNED_SCENE = 1
 
 log = logging.getLogger("robot-edge")
 
@@ -112,19 +113,14 @@ class Teaching:
         known: whether there is a class of that name. Raises TeachingRefused where another lesson is open, or for a
         name that no class can have.
         """
-        try:
-            self._check_name(name)
-        except MalformedMessage as error:
-            raise TeachingRefused(str(error)) from error
+        self._check(name)
         if not 0 < seconds <= MAX_TEACH_SECONDS:
             raise TeachingRefused(f"teach for more than 0 and up to {MAX_TEACH_SECONDS} seconds, not {seconds:g}")
         with self._lock:
             now = self._clock()
             if self._open and now < self._ends:
                 if self._open.name != name:
-                    raise TeachingRefused(
-                        f"{self._open.name!r} is being taught for {self._ends - now:.0f} more seconds: wait, or stop it"
-                    )
+                    raise self._is_taught(now)
                 self._ends = max(self._ends, now + seconds)
                 return self._open
             self._close()
@@ -133,6 +129,26 @@ class Teaching:
             self._ends = now + seconds
             self._filter = NearDuplicateFilter()
             return self._open
+
+    def give(self, name: str, frames: Sequence[Frame], *, known: bool) -> Lesson:
+        """Teach frames that were seen before, in a lesson that is over at once.
+
+        frames: at least one, each with its encoding, and with the image as the network sees it; none is held out.
+        known: whether there is a class of that name. Raises TeachingRefused as ``begin`` does, and while another lesson
+        is open.
+        """
+        self._check(name)
+        with self._lock:
+            now = self._clock()
+            if self._open and now < self._ends:
+                raise self._is_taught(now)
+            self._close()
+            lesson = Lesson(number=self._next_number, name=name, frames=len(frames), began=not known)
+            self._next_number += 1
+            self._waiting += [replace(one, label=name, session=lesson.number, scene=LEARNED_SCENE) for one in frames]
+            self._open = lesson
+            self._close()
+            return lesson
 
     def end(self, name: str | None = None) -> Lesson | None:
         """Close the lesson, and return it with what it came to; None where none is open, or none of that class."""
@@ -207,6 +223,17 @@ class Teaching:
         with self._lock:
             self._next_number = state.next
             self._lessons = list(state.lessons)
+
+    def _check(self, name: str) -> None:
+        try:
+            self._check_name(name)
+        except MalformedMessage as error:
+            raise TeachingRefused(str(error)) from error
+
+    def _is_taught(self, now: float) -> TeachingRefused:
+        assert self._open
+        left = self._ends - now
+        return TeachingRefused(f"{self._open.name!r} is being taught for {left:.0f} more seconds: wait, or stop it")
 
     def _may_be_called(self, label: str | None) -> bool:
         """Whether a frame has a label, and one that a class may have; says where it may not."""

@@ -30,23 +30,25 @@ class NearDuplicateFilter:
     """Keeps what differs from all that it kept lately, in pixels and, of a network that stands still, in features."""
 
     def __init__(self) -> None:
-        self._kept: deque[_Look] = deque(maxlen=REMEMBERED)
+        self._kept: deque[Look] = deque(maxlen=REMEMBERED)
 
     def keep(self, image: NDArray[np.uint8], encoding: Encoding | None = None) -> bool:
         """Whether the image, uint8 (H, W, 3), differs; then it is what later ones are compared with.
 
         encoding: what a network that stands still makes of it.
         """
-        look = _look(image, encoding)
-        if any(_is_alike(look, other) for other in self._kept):
+        look = look_of(image, encoding)
+        if any(is_alike(look, other) for other in self._kept):
             return False
         self._kept.append(look)
         return True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Look:
-    """grey: float32 (SIDE, SIDE). shifted: the same of the picture at each shift, (shifts, SIDE, SIDE).
+class Look:
+    """What of an image is compared with others.
+
+    grey: float32 (SIDE, SIDE). shifted: the same of the picture at each shift, (shifts, SIDE, SIDE).
 
     direction: float32 (F,), of the features, of unit length; None where there are none.
     """
@@ -56,7 +58,8 @@ class _Look:
     direction: NDArray[np.float32] | None
 
 
-def _is_alike(one: _Look, other: _Look) -> bool:
+def is_alike(one: Look, other: Look) -> bool:
+    """Whether two images show nothing that differs."""
     has_features = one.direction is not None and other.direction is not None
     if has_features and 1 - float(np.dot(one.direction, other.direction)) < DIFFERENT_FEATURES:  # type: ignore[arg-type]
         return True
@@ -65,13 +68,14 @@ def _is_alike(one: _Look, other: _Look) -> bool:
     return bool((np.abs(other.shifted - one.grey).mean(axis=(1, 2)) < DIFFERENT).any())
 
 
-def _look(image: NDArray[np.uint8], encoding: Encoding | None) -> _Look:
+def look_of(image: NDArray[np.uint8], encoding: Encoding | None) -> Look:
+    """Return what of an image, uint8 (H, W, 3), is compared. encoding: by a network that stands still."""
     shifted = _greys(image)
     direction = None
     if encoding is not None:
         features = encoding.features[0].astype(np.float32)
         direction = features / max(float(np.linalg.norm(features)), 1e-6)
-    return _Look(grey=shifted[len(shifted) // 2], shifted=shifted, direction=direction)
+    return Look(grey=shifted[len(shifted) // 2], shifted=shifted, direction=direction)
 
 
 def _greys(image: NDArray[np.uint8]) -> NDArray[np.float32]:

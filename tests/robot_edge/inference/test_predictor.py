@@ -161,3 +161,18 @@ def test_a_class_whose_lesson_is_not_over_is_named_all_the_same() -> None:
     assert all(one.novelty is None and not one.unknown for one in named)
     predictor.remember(edge.encode(images[:1])[:0], [])
     assert predictor.predict(images[0]).novelty is None, "nothing is remembered, so the confidence has to do"
+
+
+def test_the_thread_that_trains_is_told_the_same_between_two_steps() -> None:
+    edge = trainer()
+    predictor = Predictor(edge.segment, bits=edge.bits, compute=FLOAT)
+    images, names = batch(12, seed=0)
+    edge.step(images, names, fresh=12, progress=None)
+    predictor.refresh(edge.segment, at_once=True)
+    seen, between = predictor.predict(images[0]), predictor.predict_between_steps(edge.segment, images[0])
+    np.testing.assert_allclose(between.probabilities, seen.probabilities)
+    still, edge = still_predictor(STRIPES)
+    encoded = edge.encode(images[:1])
+    seen, between = still.predict(images[0]), still.predict_between_steps(edge.segment, images[0], encoded)
+    np.testing.assert_allclose(between.probabilities, seen.probabilities)
+    assert (between.unknown, between.novelty) == (seen.unknown, seen.novelty)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from broker.errors import ConfigError
+from hierarchy.encoding import Encoding, EncodingLayout
 from hierarchy.rehearsal import BalancedMemory
 from robot_edge.learning.frame_codec import FrameCodec
 from robot_edge.learning.frame_memory import COLUMNS, FrameMemory, KeptFrame, frames_in
@@ -111,3 +112,18 @@ def test_neither_frames_nor_checkpoints_of_a_full_memory_take_more() -> None:
 def test_more_memory_than_there_is_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--rehearsal-mb 1e\+12: this machine has"):
         FrameMemory.limit_of(1e12, 32)
+
+
+def test_single_frames_are_found_and_forgotten_by_their_numbers_and_leave_nothing_behind() -> None:
+    memory = FrameMemory(LIMIT, SIZE, seed=0, encoding=EncodingLayout(features=2))
+    for number in range(1, 7):
+        features = np.full((1, 2), number, np.float16)
+        memory.add("ab"[number % 2], frame(number), sample=number, encoding=Encoding(features=features, crossing=None))
+    _, encoding = memory.encodings()
+    assert memory.numbers() == encoding.features[:, 0].tolist()
+    assert [one.name for one in memory.numbered({2, 3, 99})] == ["b", "a"]
+    before = np.count_nonzero(memory.state().tensors["encodings"].numpy())
+    memory.forget_numbers({2, 3, 99})
+    assert sorted(memory.numbers()) == [1, 4, 5, 6]
+    assert memory.counts() == {"a": 2, "b": 2}
+    assert np.count_nonzero(memory.state().tensors["encodings"].numpy()) == before - 2 * 2

@@ -128,3 +128,13 @@ def test_a_front_that_stands_still_holds_nothing_back_and_says_that_it_tells_too
     other = HeldBack(SIZE, "high", remembered=remembered)
     other.restore(read_again(held.state()))
     assert (other.told, other.waits, other.tells_too_much) == (0.4, False, True)
+
+
+def test_frames_that_were_forgotten_by_their_numbers_are_never_sent() -> None:
+    held = HeldBack(SIZE, "medium")
+    one = batch(1, 2, 3)
+    held.show(one, [11, 12, 13])
+    held.add(one)
+    held.forget({12}, before=10)
+    assert all_of(held)[0].positions == [1, 3]
+    assert sorted(held.shown.numbers()) == [11, 13]

@@ -15,6 +15,7 @@ from robot_edge.inference.seeing_thread import View
 from robot_edge.page.app import seen_now
 from robot_edge.page.page_model import PageModel
 from robot_edge.sources.frames import Frame
+from tests.end_to_end.wcag import faults
 from tests.page_scene import NAMES, scene
 
 pytestmark = pytest.mark.slow
@@ -125,3 +126,56 @@ def test_a_box_is_drawn_by_mouse_and_finger_written_and_cleared(chromium: Browse
         expect(box).to_have_count(0, timeout=SLOW_MS)
         expect(said).to_be_hidden()
         page.context.close()
+
+
+def test_frames_are_named_several_at_once_and_taught_ones_removed_by_hand_and_by_keys(chromium: Browser) -> None:
+    with scene("robot") as robot:
+        page = chromium.new_page()
+        page.set_default_timeout(SLOW_MS)
+        page.goto(robot.url, wait_until="domcontentloaded")
+        card, told = page.locator(".rx-card", has_text="What is this?"), page.locator(".q-notification")
+        expect(page.locator(".rb-one")).to_have_count(len(NAMES), timeout=SLOW_MS)
+        expect(card).to_be_hidden()
+        robot.tell("ask")
+        frames = card.get_by_role("group", name="Frames to name").get_by_role("button")
+        expect(frames).to_have_count(3, timeout=SLOW_MS)
+        expect(frames.first).to_have_accessible_name(f"Frame 1: perhaps {NAMES[0]}, 40.0 % sure")
+        page.wait_for_function("document.querySelectorAll('.rb-pick img')[2].naturalWidth == 32")
+
+        card.get_by_role("button", name="Name", exact=True).click()
+        expect(card.get_by_text("First tap the frames that show it.")).to_be_visible(timeout=SLOW_MS)
+        frames.nth(0).click()
+        frames.nth(1).press("Enter")
+        frames.nth(2).press("Space")
+        frames.nth(2).press("Space")
+        expect(frames.nth(1)).to_have_attribute("aria-pressed", "true", timeout=SLOW_MS)
+        expect(card.get_by_text("2 frames chosen")).to_be_visible(timeout=SLOW_MS)
+        field = card.get_by_label("Name of the chosen frames")
+        field.fill("x" * 65)
+        field.press("Enter")
+        expect(card.get_by_text("use 1 to 64 printable characters")).to_be_visible(timeout=SLOW_MS)
+        assert faults(page) == []
+        card.get_by_role("button", name=NAMES[2]).click()
+        robot.tell("decide")
+        expect(told.filter(has_text=f"learning 2 frames of {NAMES[2]!r}")).to_be_visible(timeout=SLOW_MS)
+        expect(frames).to_have_count(1, timeout=SLOW_MS)
+        frames.first.click()
+        card.get_by_role("button", name="Dismiss").click()
+        robot.tell("decide")
+        expect(card).to_be_hidden(timeout=SLOW_MS)
+
+        row = page.locator(".rb-one").first
+        expect(row).to_contain_text("2 in doubt", timeout=SLOW_MS)
+        row.get_by_label("More").click()
+        page.get_by_role("menu").get_by_text("Frames in doubt", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_role("button", name="Remove")).to_be_disabled(timeout=SLOW_MS)
+        dialog.get_by_role("button", name="most like it").first.press("Enter")
+        expect(dialog.get_by_role("button", name="Remove")).to_be_enabled(timeout=SLOW_MS)
+        # For buttons in a dialog axe takes what lies behind the dialog as their background.
+        assert [one for one in faults(page) if "color-contrast" not in one] == []
+        dialog.get_by_role("button", name="Remove").click()
+        robot.tell("decide")
+        expect(row).to_contain_text("1 in doubt", timeout=SLOW_MS)
+        assert page.evaluate("window.hit") is None
+        page.close()

@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import hierarchy.runtime.curves
 import robot_edge.uplink.presence
 from broker.errors import SourceError
 from broker.link.inbox import Delivery
+from broker.link.mailbox import Mailbox
 from broker.link.memory import MemoryBroker, MemoryLink
 from broker.wire import topics
 from broker.wire.codec import pack, unpack, unpack_as
@@ -29,9 +30,12 @@ from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
 from hierarchy.schedule import learning_rate
+from robot_edge.learning.frame_memory import frames_in
 from robot_edge.learning.framing import Region
 from robot_edge.learning.practice import SETTLING_STEPS
 from robot_edge.learning.segment import build_edge
+from robot_edge.page.page_model import PageModel
+from robot_edge.run.asking import PICTURE_PIXELS
 from robot_edge.run.checkpoint import LAYOUT
 from robot_edge.run.config import RobotConfig
 from robot_edge.run.ending import go_through
@@ -41,6 +45,7 @@ from robot_edge.run.start import open_outbox
 from robot_edge.sources.frames import Frame, Header, Pixels
 from robot_edge.sources.paced import Paced
 from robot_edge.sources.sim import SimulatedCamera
+from robot_edge.teaching.choices import ChoiceAction
 from robot_edge.uplink.uplink import Uplink
 from tests.fleet_exits import member_of
 from tests.messages import robot_state
@@ -120,14 +125,21 @@ class World(MemoryLink):
 class Robot:
     """A live robot in a thread of its own."""
 
-    def __init__(self, path: Path, boot: str = "b" * 16, source: str = "sim:", **settings: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        boot: str = "b" * 16,
+        source: str = "sim:",
+        page_model: PageModel | None = None,
+        **settings: Any,
+    ) -> None:
         self.config = RobotConfig.from_flags(
             source=source, live=True, robot="r1", cut="layer1", image_size=SIZE,
             run_dir=str(path), held_out_every=4, predictions_per_second=1000.0,
             **{"batch": 16, "bottleneck": 2, **settings},
         )  # fmt: skip
         self.stage, self.link, self.stop = Stage(), World(), StopRequest()
-        self._path, self._boot = path, boot
+        self._path, self._boot, self._page_model = path, boot, page_model
         self.error: BaseException | None = None
         self._ready = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -203,6 +215,7 @@ class Robot:
             folder=self.folder,
             stop=self.stop,
             saved=load_checkpoint(self.folder.checkpoint, LAYOUT) if has_checkpoint else None,
+            page_model=self._page_model,
         )
         assert self.run.lessons
         assert self.run.state.teaching
@@ -493,3 +506,37 @@ def test_an_undo_that_a_kill_kept_out_of_the_checkpoint_is_not_done_twice(
     second = start(boot="d" * 16)
     assert second.classes() == ("ball",)
     assert "'ball'" in second.order("undo").text
+
+
+def test_frames_that_nobody_is_sure_of_are_named_and_taught_ones_removed_for_good(start: Callable[..., Robot]) -> None:
+    page = PageModel("r1", Mailbox(8))
+    robot = start(page_model=page, practice=0.5)
+    questions, memory = page.questions, robot.state.memory.rehearsal
+    assert questions
+    robot.wait_for(lambda: len(questions.open) >= 3)
+    first, second, third = questions.open[:3]
+    assert first.frame.image.shape == (SIZE, SIZE, 3)
+    assert first.picture.shape == (PICTURE_PIXELS, PICTURE_PIXELS, 3)
+
+    def choose(action: ChoiceAction, numbers: Collection[int], name: str = "") -> CommandResult:
+        id_ = page.choose(action, numbers, name=name)
+        robot.wait_for(lambda: any(one.id == id_ for one in robot.link.results))
+        return next(one for one in robot.link.results if one.id == id_)
+
+    assert choose("name", [first.number, second.number, third.number], "ball").text == "learning 3 frames of 'ball'"
+    robot.wait_for(lambda: len(memory) == 3 and not robot.lessons.busy)
+    assert robot.classes() == ("ball",), "each is learned from, and none held out"
+    assert first.number not in {one.number for one in questions.open}
+
+    numbers = memory.numbers()
+    assert not choose("remove", numbers).ok, "a class without frames would be known by nothing"
+    steps = robot.state.trainer.steps
+    assert choose("remove", numbers[:2]).text == "2 taught frames forgotten on this robot"
+    saved = load_checkpoint(robot.folder.checkpoint, LAYOUT)
+    assert len(list(frames_in(saved.rehearsal))) == 1
+    robot.wait_for(lambda: robot.state.trainer.steps >= steps + SETTLING_STEPS and not robot.lessons.busy)
+    assert robot.order("undo").ok
+    assert robot.classes() == ()
+    robot.stage.shown = "star"
+    robot.wait_for(lambda: robot.teaching.open is None and len(questions.open) > 0)
+    assert choose("dismiss", [one.number for one in questions.open]).ok
