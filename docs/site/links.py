@@ -12,8 +12,8 @@ TOP = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG
 
 # What stands in fences is code.
 FENCED = re.compile(r"^(```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
-# A link or a picture, or code, in which none is looked for.
-LINK = re.compile(r"`[^`\n]+`|(?P<picture>!?)\[(?P<text>(?:`[^`]*`|[^\]`])*)\]\((?P<target>[^)\s]+)\)")
+# A link or a picture, or code, in which none is looked for, and which may go on in the next line.
+LINK = re.compile(r"`(?:[^`\n]|\n(?!\n))+`|(?P<picture>!?)\[(?P<text>(?:`[^`]*`|[^\]`])*)\]\((?P<target>[^)\s]+)\)")
 
 
 class BrokenLink(Exception):

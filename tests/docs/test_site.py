@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
         ("docs/results/codec.md", "[a](../../ARCHITECTURE.md)", "[a](../architecture.md)"),
         ("docs/pages.md", "![a](images/robot-dark.png)", "![a](images/robot-dark.png)"),
         ("docs/scale.md", "[`a`](../broker/wire/codec.py)", "`a`"),
+        ("README.md", "`a\nb` [c](docs/scale.md) `d`", "`a\nb` [c](scale.md) `d`"),
         ("docs/scale.md", "[a](#here) and [b](https://example.org/x)", "[a](#here) and [b](https://example.org/x)"),
         ("docs/scale.md", "`[a](gone.md)`", "`[a](gone.md)`"),
         ("docs/scale.md", "```\n[a](gone.md)\n```", "```\n[a](gone.md)\n```"),
