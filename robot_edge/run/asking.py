@@ -29,6 +29,7 @@ class Asking:
     viewfinder: Viewfinder
     threshold: float
     _undecided: OrderedDict[int, Frame] = field(default_factory=OrderedDict)  # as the network saw them, by id
+    _reviewed_at: int = 0
 
     def saw(self, frame: Frame, seen: Frame) -> None:
         """Take in a camera's frame, and the same as the network saw it. Call it on the thread that sees."""
@@ -46,7 +47,13 @@ class Asking:
             )
 
     def review(self, state: RunState, predictor: Predictor) -> Iterator[None]:
-        """Let go of the questions that the exit can answer by now. Yields before each; call it between steps."""
+        """Let go of the questions that the exit can answer by now, if it has learned anything since the last time.
+
+        Yields before each; call it between steps.
+        """
+        if self._reviewed_at == state.trainer.steps:
+            return
+        self._reviewed_at = state.trainer.steps
         for one in self.questions.open:
             yield
             says = predictor.predict_between_steps(state.trainer.segment, one.frame.image, one.frame.encoding)

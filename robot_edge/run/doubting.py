@@ -34,9 +34,16 @@ class Doubting:
     saving: Saving
     page_model: PageModel
     _right: dict[int, None] = field(default_factory=dict)  # numbers of frames that people know better
+    _looked_at: int = 0
 
     def look(self) -> Iterator[None]:
-        """Look for taught frames in doubt, and show them. Yields before each part of the work."""
+        """Look for taught frames in doubt, and show them, if anything was learned since the last time.
+
+        Yields before each part of the work.
+        """
+        if self._looked_at == self.state.trainer.steps:
+            return
+        self._looked_at = self.state.trainer.steps
         found: list[LabelDoubt] = []
         for part in self._doubts():
             found += [one for one in part if one.number not in self._right]
@@ -48,6 +55,12 @@ class Doubting:
             for number, one in shown.items()
             if number in frames and frames[number].name == one.name
         )
+
+    def classes_changed(self) -> None:
+        """Show no frame any more that a class edit has given up, or has called otherwise."""
+        doubts = self.page_model.doubts
+        kept = {(one.sample, one.name) for one in self.state.memory.rehearsal.numbered({row.number for row in doubts})}
+        self.page_model.doubts = tuple(row for row in doubts if (row.number, row.name) in kept)
 
     def remove(self, numbers: Collection[int]) -> int:
         """Forget taught frames, and return how many. Raises ConfigError where a class would have none left.

@@ -75,6 +75,7 @@ def see_and_learn(run: RobotRun) -> None:
                 talk.obey()
                 if state.memory.edits != edits:
                     perception.take_over_classes(state)
+                    _ask_of_these_classes(run)
                 perception.take_exit(state, busy=teaching.open is not None or lessons.busy)
                 sight.reachable = not uplink.waits_for and not uplink.quarantine and state.may_send
                 sight.cascade.asks_fleet = bool(uplink.cloud_metrics and uplink.cloud_metrics.fleet)
@@ -89,10 +90,10 @@ def see_and_learn(run: RobotRun) -> None:
                     _test_what_was_taught(run)
                     perception.take_over(state)
                     run.saving.save()
-                    for _ in _what_to_ask(run, predictor):
-                        talk.pump()
                 if not lessons.busy:
                     for _ in run.learning.teach_a_new_cloud():
+                        talk.pump()
+                    for _ in _look_what_to_ask(run, predictor):
                         talk.pump()
                 camera.say(run.source.status)
                 missing = uplink.waits_for
@@ -115,12 +116,18 @@ def _test_what_was_taught(run: RobotRun) -> None:
     run.testing.test_so_far(TESTED_FRAMES)
 
 
-def _what_to_ask(run: RobotRun, predictor: Predictor) -> Iterator[None]:
-    """Close the questions of people that what was learned answers, and look for taught frames that hurt."""
-    if run.asking and run.state.trainer.classes:
+def _look_what_to_ask(run: RobotRun, predictor: Predictor) -> Iterator[None]:
+    """Ask people no more what was learned meanwhile, and look for taught frames that hurt."""
+    if run.asking and run.doubting and run.state.trainer.classes:
         yield from run.asking.review(run.state, predictor)
-    if run.doubting:
         yield from run.doubting.look()
+
+
+def _ask_of_these_classes(run: RobotRun) -> None:
+    """Keep nothing for people to look at that a class edit has given up."""
+    if run.asking and run.doubting:
+        run.asking.questions.classes_changed(_classes(run))
+        run.doubting.classes_changed()
 
 
 def _line(run: RobotRun, seeing: SeeingThread) -> list[str]:

@@ -43,8 +43,9 @@ class Question:
 class Questions:
     """The questions that are open. One thread offers frames, others read, and one closes.
 
-    most: how many are open at the same time. A new one displaces one of those whose guess is the most common: the one
-    that the robot is surest of, and the oldest of those. So a thing that is seen all day leaves room for others.
+    most: how many are open at the same time. Beyond them one of those goes whose guess is the most common: the one that
+    the robot is surest of, and the newest of those. So a thing that is seen all day leaves room for others, and what
+    somebody looks at stays.
     """
 
     def __init__(self, clock: Callable[[], float], most: int = MAX_QUESTIONS) -> None:
@@ -107,6 +108,12 @@ class Questions:
             self._open = tuple(one for one in self.open if one.number not in numbers)
             return len(gone)
 
+    def classes_changed(self, known: Collection[str]) -> None:
+        """Keep nothing of what a class edit may have been about: frames taken for a class that is gone, and answers."""
+        with self._lock:
+            self._closed.clear()
+            self._open = tuple(one for one in self.open if not one.guess or one.guess in known)
+
     def drop(self, numbers: Collection[int]) -> None:
         """Let go of these, as the robot is sure of them by now. They may be asked again where it is not any more."""
         with self._lock:
@@ -117,4 +124,4 @@ def _least_telling(questions: Sequence[Question]) -> Question:
     counts = Counter(one.guess for one in questions)
     most = max(counts.values())
     common = [one for one in questions if counts[one.guess] == most]
-    return max(common, key=lambda one: (one.confidence, -one.asked_at))
+    return max(common, key=lambda one: (one.confidence, one.asked_at))

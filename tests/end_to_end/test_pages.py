@@ -121,7 +121,7 @@ def _nobody_stays(launcher: Launcher) -> Iterator[None]:
     launcher.environment = {}
 
 
-def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back(
+def test_a_class_is_taught_on_the_page_answered_without_a_trainer_taken_back_and_named_frame_by_frame(
     launcher: Launcher, mosquitto_url: str, chromium: Browser
 ) -> None:
     port = str(free_port())
@@ -163,6 +163,21 @@ def test_a_class_is_taught_on_the_page_answered_without_a_trainer_and_taken_back
     visit.page.get_by_role("button", name="Undo").click()
     visit.is_told("took back")
     visit.sees(".rb-class", "nothing it knows")
+    expect(visit.page.locator(".rb-one")).to_have_count(0)
+
+    asked = visit.page.get_by_role("group", name="Frames to name").get_by_role("button")
+    for place in range(2):
+        asked.nth(place).press("Space")
+        expect(asked.nth(place)).to_have_attribute("aria-pressed", "true")
+    visit.page.wait_for_function("document.querySelector('.rb-pick img').naturalWidth > 0")
+    assert faults(visit.page) == []
+    name = visit.page.get_by_label("Name of the chosen frames")
+    name.fill("mug")
+    name.press("Enter")
+    visit.is_told("learning 2 frames of 'mug'")
+    visit.sees(".rb-one .rb-about div:first-child", "mug")
+    visit.page.get_by_role("button", name="Undo").click()
+    visit.is_told("took back 2 frames of 'mug'")
     expect(visit.page.locator(".rb-one")).to_have_count(0)
 
     begin = time.monotonic()

@@ -86,9 +86,10 @@ def test_what_the_exit_has_learned_meanwhile_is_asked_no_more() -> None:
     sure = SimpleNamespace(confidence=0.9, unknown=False), SimpleNamespace(confidence=0.9, unknown=True)
     says = iter(sure)
     predictor: Any = SimpleNamespace(predict_between_steps=lambda *_: next(says))
-    state: Any = SimpleNamespace(trainer=SimpleNamespace(segment=None))
+    state: Any = SimpleNamespace(trainer=SimpleNamespace(segment=None, steps=9))
     assert len([*sight.asking.review(state, predictor)]) == 2
     assert sight.asked.shown == [2]
+    assert [*sight.asking.review(state, predictor)] == [], "nothing was learned since"
 
 
 class Taught:
@@ -103,14 +104,18 @@ class Taught:
             self.memory.add(name, noise(number), sample=number, encoding=encoding)
         self.saved = 0
         self.page = PageModel("r1", Mailbox(8))
+        self.trainer = SimpleNamespace(steps=0)
         state: Any = SimpleNamespace(
-            memory=SimpleNamespace(rehearsal=self.memory), trainer=None, forget_frames=self.memory.forget_numbers
+            memory=SimpleNamespace(rehearsal=self.memory),
+            trainer=self.trainer,
+            forget_frames=self.memory.forget_numbers,
         )
         saving: Any = SimpleNamespace(save=self._save)
         self.doubting = Doubting(state=state, saving=saving, page_model=self.page)
         self.look()
 
     def look(self) -> list[int]:
+        self.trainer.steps += 1
         for _ in self.doubting.look():
             pass
         return [one.number for one in self.page.doubts]
@@ -132,9 +137,12 @@ def test_taught_frames_in_doubt_are_shown_with_a_reason_and_forgotten_or_kept() 
     assert not {21, 22} & set(taught.memory.numbers())
     assert taught.doubting.keep([23]) == 1
     assert taught.look() == [24]
+    taught.memory.forget_class("mug")
+    taught.doubting.classes_changed()
+    assert taught.page.doubts == ()
     with pytest.raises(ConfigError, match="all frames that are left of 'car'"):
         taught.doubting.remove(range(49, 73))
-    assert taught.memory.counts() == {"mug": 22, "star": 24, "car": 24}
+    assert taught.memory.counts() == {"star": 24, "car": 24}
 
 
 def test_a_network_that_learns_doubts_what_its_exit_takes_for_another_class() -> None:
