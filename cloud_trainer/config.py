@@ -14,6 +14,7 @@ from broker.wire.topics import check_name
 from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened, is_weights_file
+from hierarchy.runtime.tracking.options import TrackOptions
 
 # Of URLs of databases.
 SCHEMES = ("postgresql://", "postgres://")
@@ -92,6 +93,7 @@ class TrainerConfig:
     seed: int = 0
     """Seed of weights and rehearsal."""
     page: PageOptions = field(default_factory=PageOptions)
+    track: TrackOptions = field(default_factory=TrackOptions)
 
     def __post_init__(self) -> None:
         check_name(self.trainer, "--trainer")

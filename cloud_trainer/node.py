@@ -16,12 +16,14 @@ from cloud_trainer.messages.other_trainers import OtherTrainers
 from cloud_trainer.messages.outgoing import Outgoing
 from cloud_trainer.page.model import FleetState, PageModel
 from cloud_trainer.page.rows import Rows
+from cloud_trainer.page.tracked import RobotsTracking
 from cloud_trainer.robots.training import Training
 from cloud_trainer.store.log import Store
 from cloud_trainer.store.opening import STORE
 from cloud_trainer.summary import fleet_summary
 from hierarchy.runtime.command_line import Notice
 from hierarchy.runtime.run_folder import RunFolder
+from hierarchy.runtime.tracking.trackers import Trackers
 
 METRICS_SECONDS = 0.5
 REPORT_SECONDS = 5.0
@@ -50,8 +52,9 @@ class TrainerNode:
         store: Store,
         training: Training,
         page_model: PageModel | None = None,
+        trackers: Trackers | None = None,
     ) -> None:
-        """page_model: where what the page shows is replaced."""
+        """page_model: where what the page shows is replaced. trackers: that are told each robot's figures."""
         self.not_saved: StorageError | None = None  # what to end with, where the disk did not take all at the end
         self._config = config
         self._link = link
@@ -64,6 +67,7 @@ class TrainerNode:
         self._outgoing = Outgoing(state, config.trainer, link, self._others, self._robots)
         self._incoming = Incoming(config, link, folder.path, store, training, self._others, self._outgoing)
         self._page_model = page_model
+        self._tracking = RobotsTracking(trackers=trackers) if trackers else None
         self._rows = Rows(folder.path, training.exits.newest)
         self._notice = Notice(logger)
         self._bytes_used = 0
@@ -88,6 +92,8 @@ class TrainerNode:
         if self._page_model and now >= self._next_post:
             self._next_post = now + PAGE_SECONDS
             self._post(self._page_model, now)
+        if self._tracking:
+            self._tracking.post(self._robots.values(), now)
         if now >= self._next_report:
             self._next_report = now + REPORT_SECONDS
             self._outgoing.report()
@@ -128,6 +134,8 @@ class TrainerNode:
         now = time.monotonic()
         self._save_last()
         self._outgoing.publish_metrics(now)
+        if self._tracking:
+            self._tracking.post(self._robots.values(), now, is_last=True)
         if waiting := sum(robot.messages_waiting for name, robot in self._robots.items() if self._trains(name)):
             logger.info("%s messages are stored and wait for training", f"{waiting:,}")
         self._folder.finish(self._summary(now))

@@ -37,6 +37,7 @@ from hierarchy.runtime.command_line import StopRequest, end_at_once
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import METRICS, RunFolder
 from hierarchy.runtime.settings import from_flat
+from hierarchy.runtime.tracking.trackers import Trackers
 
 if TYPE_CHECKING:
     from hierarchy.runtime.page.server import PageServer
@@ -108,6 +109,7 @@ class Trainer:
         config = self._config
         credentials = credentials_for(config.broker, config.credentials)
         keys = payload_keys_for(config.payload_key, credentials)
+        config.track.check_installed()
         set_threads(config.threads)
         device = choose_device(config.device)  # a missing one should be said before a folder is made
         state = TrainerState(
@@ -141,10 +143,12 @@ class Trainer:
                 keys=keys,
             )
             opened.callback(self._link.close)
+            trackers = Trackers(config.track, self.run_dir, name=config.trainer, settings=config.as_toml())
+            opened.callback(trackers.close)
             page_model = PageModel(config.trainer) if page else None
             self._fleet = Fleet(config, self._training_store, self.run_dir, device, place)
             self._training = Training(config, self._link, folder, self._fleet, state.boot)
-            self._node = TrainerNode(config, state, self._link, folder, store, self._training, page_model)
+            self._node = TrainerNode(config, state, self._link, folder, store, self._training, page_model, trackers)
             folder.drop_summary()  # of a former process, and the run is not over yet
             if page and page_model:
                 _show(page, page_model)

@@ -35,6 +35,8 @@ class ClusterConfig(TrainerConfig):
         if not self.store.startswith(SCHEMES):
             raise ConfigError("--store postgresql://USER@HOST/DATABASE is missing: a cluster's log is a database")
         store_place(self.store)
+        if self.track.trackers:
+            raise ConfigError("--track is for `cloud-trainer run`: a cluster has --page, with metrics for Prometheus")
         check_range("actors", self.actors, 0, 4096)
         check_range("ingest", self.ingest, 1, 64)
 

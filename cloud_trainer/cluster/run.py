@@ -70,7 +70,7 @@ class Cluster:
         connect_ray(config)
         self._former = [one.name for one in self._board.members()]
         given = asdict(config)
-        del given["page"]  # which is this program's
+        del given["page"], given["track"]  # which are this program's
         self.ingest = {
             f"{config.trainer}-ingest-{number}": _start(processes.IngestProcess, 0, given, number, run_dir)
             for number in range(config.ingest)

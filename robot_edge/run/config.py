@@ -17,6 +17,7 @@ from broker.wire.topics import check_name
 from hierarchy.runtime.command_line import DeviceName, check_range
 from hierarchy.runtime.page.options import PageOptions
 from hierarchy.runtime.settings import flattened, from_flat
+from hierarchy.runtime.tracking.options import TrackOptions
 from robot_edge.inference.settings import LiveSettings
 from robot_edge.learning.automatic import as_before, from_scratch, is_untouched, of_camera, resolved
 from robot_edge.learning.settings import LearningSettings, NetworkSettings, region_of
@@ -58,6 +59,7 @@ class RobotConfig:
     uplink: UplinkSettings = field(default_factory=UplinkSettings)
     live: LiveSettings = field(default_factory=LiveSettings)
     page: PageOptions = field(default_factory=PageOptions)
+    track: TrackOptions = field(default_factory=TrackOptions)
 
     def __post_init__(self) -> None:
         check_name(self.robot, "--robot")

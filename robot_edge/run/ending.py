@@ -43,6 +43,8 @@ def finish(run: RobotRun) -> dict[str, Any]:
     run.saving.save_last()
     summary = _summary(run)
     run.uplink.publish_metrics(run.state.metrics.message())
+    if run.talk.tracking:
+        run.talk.tracking.end()
     print_summary(summary, run.talk.console)
     run.folder.finish(summary)
     print_files(run.folder.path, run.talk.console)

@@ -64,6 +64,8 @@ def see_and_learn(run: RobotRun) -> None:
         def tell(decision: Decision, frame: Frame) -> None:
             perception.tell(decision, frame)
             publish(decision, frame)
+            if talk.tracking:
+                talk.tracking.see(decision, frame)
 
         with closing(
             SeeingThread(run.source, sight, viewfinder=run.viewfinder, saw=perception.saw, tell=tell)

@@ -15,6 +15,7 @@ from broker.wire.messages import Change, ClassEdit
 from hierarchy.edge import EdgeTrainer
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.run_folder import RunFolder
+from hierarchy.runtime.tracking.trackers import Trackers
 from robot_edge.fleet.exits import FleetExits
 from robot_edge.learning.batcher import Batcher
 from robot_edge.learning.class_edits import ClassMemory
@@ -41,6 +42,7 @@ from robot_edge.run.still_learning import StillLearning
 from robot_edge.run.still_lessons import StillLessons
 from robot_edge.run.talk import Talk
 from robot_edge.run.testing import Testing
+from robot_edge.run.tracked import RunTracking
 from robot_edge.sources.frames import PacedSource
 from robot_edge.teaching.choices import Choices
 from robot_edge.teaching.commands import Commands, Edit
@@ -97,12 +99,14 @@ def assemble(
     held_out: OpenSource | None = None,
     saved: RobotCheckpoint | None = None,
     page_model: PageModel | None = None,
+    trackers: Trackers | None = None,
     console: Console | None = None,
 ) -> RobotRun:
     """Put a run together, from its checkpoint where there is one.
 
     link: what the uplink speaks through. held_out: opens the source of frames to test on, each time anew; None where
-    they are set apart. page_model: of its page. console: where progress is shown; the terminal's for None.
+    they are set apart. page_model: of its page. trackers: that are told its figures. console: where progress is shown;
+    the terminal's for None.
     Raises ConfigError where the run cannot go on from its checkpoint, or is over.
     """
     framing = framing_of(folder.path, config.network)
@@ -170,6 +174,7 @@ def assemble(
         page_model=page_model,
         publisher=publisher,
         choices=choices,
+        tracking=RunTracking(trackers=trackers, metrics=state.metrics, uplink=uplink) if trackers else None,
         fleet=fleet,
         console=console,
     )

@@ -48,6 +48,7 @@ FREE = {
     "page",
     "page_host",
     "page_password_file",
+    "track",
 }
 # The source may also be shown for longer; with phases that would change which frame comes when.
 FREE_WITHOUT_PHASES = {"epochs", "images"}

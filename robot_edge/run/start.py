@@ -38,6 +38,7 @@ from hierarchy.runtime.checkpoint import CHECKPOINT, load_checkpoint
 from hierarchy.runtime.command_line import StopRequest
 from hierarchy.runtime.page import page_server
 from hierarchy.runtime.run_folder import RunFolder, former_settings
+from hierarchy.runtime.tracking.trackers import Trackers
 from robot_edge.learning.held_out import OpenSource, open_held_out
 from robot_edge.learning.hidden_frames import hiding_of
 from robot_edge.learning.segment import build_edge
@@ -127,6 +128,7 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
 
     camera: what is looked at in place of the source that the settings name. Raises ConfigError.
     """
+    config.track.check_installed()
     former = former_settings(config.run_path)
     begun_with = config.network.former_run
     asked = config.network
@@ -206,6 +208,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
         closing(ready.source),
         page_server(config.page, config.robot) as page,
         closing(RunFolder(config.run_path, config.as_toml())) as folder,
+        closing(_trackers(ready, folder)) as trackers,
         closing(open_outbox(config, folder.path, boot)) as outbox,
     ):
         keep_seed(folder.path, config.seed)
@@ -237,6 +240,7 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
                 held_out=ready.held_out,
                 saved=saved,
                 page_model=page_model,
+                trackers=trackers,
                 console=console,
             )
             if config.network.former_run and not saved:
@@ -244,6 +248,11 @@ def opened(ready: Ready, stop: StopRequest, console: Console | None = None) -> I
             if page and page_model:
                 _show(page, page_model)
             yield robot
+
+
+def _trackers(ready: Ready, folder: RunFolder) -> Trackers:
+    config, hides_names = ready.config, bool(ready.names.fingerprint)
+    return Trackers(config.track, folder.path, name=config.robot, settings=config.as_toml(), hides_names=hides_names)
 
 
 def _link(ready: Ready, state: RobotState) -> Link:

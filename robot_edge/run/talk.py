@@ -18,6 +18,7 @@ from robot_edge.fleet.exits import FleetExits
 from robot_edge.page.page_model import PageModel
 from robot_edge.run.page_publisher import PagePublisher
 from robot_edge.run.run_metrics import RunMetrics
+from robot_edge.run.tracked import RunTracking
 from robot_edge.teaching.choices import Choices
 from robot_edge.teaching.commands import Commands
 from robot_edge.uplink.outbox import Outbox
@@ -52,6 +53,7 @@ class Talk:
     page_model: PageModel | None
     publisher: PagePublisher | None
     choices: Choices | None
+    tracking: RunTracking | None
     fleet: FleetExits | None
     console: Console | None
     notice: Notice = field(default_factory=lambda: Notice(log))
@@ -59,7 +61,7 @@ class Talk:
     _next_metrics: float = 0.0
 
     def pump(self, timeout: float = 0.0) -> None:
-        """Give the uplink its turn, waiting up to so many seconds for a message, and the page."""
+        """Give the uplink its turn, waiting up to so many seconds for a message, the page and trackers."""
         self.uplink.pump(timeout)
         if self.fleet:
             self.fleet.turn()
@@ -67,6 +69,8 @@ class Talk:
                 self._tell_metrics()
         if self.publisher:
             self.publisher.post(time.monotonic(), time.time())
+        if self.tracking:
+            self.tracking.post(time.monotonic())
 
     def obey(self) -> None:
         """Do what people asked for since the last time."""
