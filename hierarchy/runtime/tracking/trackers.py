@@ -110,14 +110,14 @@ class TrackerProcess:
 
 
 class Trackers:
-    """What a run tells its trackers. Any thread may call; no call waits."""
+    """What a run tells its trackers. Any thread may call; no call waits, but for ``close``."""
 
     def __init__(
         self, options: TrackOptions, run: Path, *, name: str, settings: Mapping[str, Any], hides_names: bool = False
     ) -> None:
         """run: the run's folder. hides_names: whether no class name may leave this machine in the clear."""
         self._hides_names = hides_names
-        self._processes: list[TrackerProcess] = []
+        self.processes: list[TrackerProcess] = []
         self._started = time.monotonic()
         if not options.trackers:
             return
@@ -126,19 +126,19 @@ class Trackers:
         about = {"name": name, "id": _id(folder / ID), "folder": str(folder.absolute())}
         for one in options.trackers:
             told = {} if self._is_blind(one) else {key: str(value) for key, value in settings.items()}
-            self._processes.append(TrackerProcess(one, folder, {**about, "settings": told}))
+            self.processes.append(TrackerProcess(one, folder, {**about, "settings": told}))
 
     def __bool__(self) -> bool:
-        return bool(self._processes)
+        return bool(self.processes)
 
     @property
     def wants_pictures(self) -> bool:
         """Whether any of them shows pictures."""
-        return any(TRACKERS[one.name].has_pictures for one in self._processes)
+        return any(TRACKERS[one.name].has_pictures for one in self.processes)
 
     def scalars(self, step: int, values: Mapping[str, float], prefix: str = "") -> None:
         """Tell figures. step: images learned from. prefix: of their names, for a robot of many."""
-        self._tell(self._processes, "scalars", prefix, step, dict(values))
+        self._tell(self.processes, "scalars", prefix, step, dict(values))
 
     def test(
         self,
@@ -150,21 +150,21 @@ class Trackers:
     ) -> None:
         """Tell what came of a test. end: whose it is, exit or cloud."""
         told = dict(sorted(by_class.items())[:MAX_CLASSES])
-        ours = [one for one in self._processes if not self._is_blind(one.name)]
+        ours = [one for one in self.processes if not self._is_blind(one.name)]
         self._tell(ours, "test", prefix, end, step, told, pairs(confusion))
 
     def picture(self, jpeg: bytes, caption: str) -> None:
         """Show a picture to those that keep it on this machine."""
-        self._tell([one for one in self._processes if TRACKERS[one.name].has_pictures], "picture", jpeg, caption)
+        self._tell([one for one in self.processes if TRACKERS[one.name].has_pictures], "picture", jpeg, caption)
 
     def close(self) -> None:
         """Let them write what they were told, as far as there is time."""
         give_up = max(time.monotonic() + CLOSE_SECONDS, self._started + START_SECONDS)
-        if self._processes:
-            log.info("the trackers write what they were told last: in %s", self._processes[0].log_file.parent)
-        for one in self._processes:
+        if self.processes:
+            log.info("the trackers write what they were told last: in %s", self.processes[0].log_file.parent)
+        for one in self.processes:
             one.end()
-        for one in self._processes:
+        for one in self.processes:
             one.close(give_up)
 
     def _is_blind(self, name: str) -> bool:
