@@ -14,8 +14,8 @@ GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    own = cast(RobotMetrics, unpack((GOLDEN / "robot-metrics.json").read_bytes()))
-    cloud = cast(TrainerMetrics, unpack((GOLDEN / "trainer-metrics.json").read_bytes()))
+    own = cast("RobotMetrics", unpack((GOLDEN / "robot-metrics.json").read_bytes()))
+    cloud = cast("TrainerMetrics", unpack((GOLDEN / "trainer-metrics.json").read_bytes()))
     told = figures(own, cloud)
     assert told["exit/loss"] == own.exit_loss
     assert told["cloud/recent"] == cloud.cloud_recent
