@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cloud_trainer.robots.robot import Robot
-from hierarchy.runtime.tracking.figures import figures
+from hierarchy.runtime.tracking.figures import figures, news
 from hierarchy.runtime.tracking.trackers import Trackers
 
 FIGURES_SECONDS = 1.0
@@ -36,8 +36,8 @@ class RobotsTracking:
         values = figures(robot.metrics, cloud)
         if cloud is None or standing is None:
             return
-        if values != self._told.get(name):
-            self._told[name] = values
+        if news(values) != self._told.get(name):
+            self._told[name] = news(values)
             self.trackers.scalars(cloud.images, values, f"{name}/")
         # Its details are counted once a second, and while a test goes on each look finds more of it.
         seen = sum(sum(row.values()) for row in standing.confusion.values())

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 
-from hierarchy.runtime.tracking.figures import figures
+from hierarchy.runtime.tracking.figures import figures, news
 from hierarchy.runtime.tracking.trackers import Trackers
 from robot_edge.inference.cascade import Decision
 from robot_edge.page.pictures import jpeg
@@ -68,8 +68,8 @@ class RunTracking:
         values = figures(own, self.uplink.cloud_metrics)
         if (recent := self.metrics.recent) is not None:
             values["exit/recent"] = recent
-        if (own.images, values) != self._told:
-            self._told = own.images, values
+        if (own.images, news(values)) != self._told:
+            self._told = own.images, news(values)
             self.trackers.scalars(own.images, values)
 
     def _tell_test(self) -> None:

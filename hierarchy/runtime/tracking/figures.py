@@ -12,6 +12,9 @@ MAX_CLASSES, MAX_PAIRS = 200, 10_000
 # A table that is wider is hard to read: then the pairs that are confused most are listed.
 MAX_WIDE, MAX_LISTED = 20, 200
 
+RATE = "robot/images_per_second"
+NOTHING = "(nothing)"
+
 # True name, name that the frame was given, frames.
 Pair = tuple[str, str, int]
 
@@ -25,7 +28,7 @@ def figures(own: RobotMetrics | None, cloud: TrainerMetrics | None) -> dict[str,
             "exit/prequential": own.exit_prequential,
             "exit/accuracy": own.exit_accuracy,
             "robot/classes": own.classes,
-            "robot/images_per_second": own.images_per_second,
+            RATE: own.images_per_second,
             "uplink/bytes_per_image": own.bytes_per_image,
             "uplink/queued": own.queued,
             "uplink/dropped": own.dropped,
@@ -40,6 +43,11 @@ def figures(own: RobotMetrics | None, cloud: TrainerMetrics | None) -> dict[str,
             "cloud/messages_waiting": cloud.messages_waiting,
         }
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def news(values: Mapping[str, float]) -> dict[str, float]:
+    """Return the figures that are another only where something has happened. A mean over time is never the same."""
+    return {name: value for name, value in values.items() if name != RATE}
 
 
 def of_classes(end: str, by_class: Mapping[str, float]) -> dict[str, float]:
@@ -69,6 +77,3 @@ def as_markdown(counted: list[Pair]) -> str:
         lines += [[true, *(str(count_of.get((true, guess), 0)) for guess in columns)] for true in rows]
     table = [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
     return "\n".join([table[0], "|" + " --- |" * len(lines[0]), *table[1:]])
-
-
-NOTHING = "(nothing)"

@@ -24,6 +24,7 @@ from PIL import Image
 from hierarchy.runtime.tracking import trackers as module
 from hierarchy.runtime.tracking.options import TrackOptions
 from hierarchy.runtime.tracking.trackers import WAITING, Trackers
+from tests.event_files import of_tensorboard
 from tests.ports import free_port
 
 BY_CLASS = {"köttur": 0.5, "a/b": 1.0}
@@ -48,19 +49,6 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < give_up, what
         time.sleep(0.02)
-
-
-def of_tensorboard(run: Path) -> dict[str, list[tuple[int, Any]]]:
-    """Return steps and values of each tag, as TensorBoard's own reader finds them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    events = EventAccumulator(str(run / "tracking" / "tensorboard"))
-    events.Reload()
-    return {
-        tag: [(one.step, make_ndarray(one.tensor_proto).item()) for one in events.Tensors(tag)]
-        for tag in events.Tags()["tensors"]
-    }
 
 
 def test_tensorboard_reads_curves_accuracies_and_the_confusion_of_both_starts(tmp_path: Path) -> None:
