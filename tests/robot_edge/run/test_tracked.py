@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,14 @@ def test_figures_and_the_last_test_are_told(tmp_path: Path, monkeypatch: pytest.
     noise = np.random.default_rng(0).normal(0, 30, (80, SIZE, SIZE, 3))
     colours = np.array([(220, 60, 60), (60, 220, 60)])[np.arange(80) % 2]
     images = np.clip(colours[:, None, None] + noise, 0, 255).astype(np.uint8)
-    settings = {"cut": "layer1", "image_size": SIZE, "bottleneck": 4, "batch": 16, "held_out_every": 3, "seed": 0}
+    settings: dict[str, Any] = {
+        "cut": "layer1",
+        "image_size": SIZE,
+        "bottleneck": 4,
+        "batch": 16,
+        "held_out_every": 3,
+        "seed": 0,
+    }
     with edge.Robot("r1", run_dir=str(tmp_path), track="tensorboard", **settings) as robot:
         steps = list(robot.train(list(zip(images, 40 * ["red", "green"], strict=True))))
         robot.settle(120.0)

@@ -204,7 +204,7 @@ def test_wandb_writes_what_its_own_viewer_reads_and_sends_nothing(
     trackers.close()
     (folder,) = (tmp_path / "tracking" / "wandb").glob("offline-run-*")
     (file,) = folder.glob("*.wandb")
-    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", file]
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", str(file)]
     records = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     for told in ("exit/loss", "r2/exit/loss", "exit/accuracy_of/köttur", "confusion_matrix"):
         assert told in records
@@ -213,8 +213,7 @@ def test_wandb_writes_what_its_own_viewer_reads_and_sends_nothing(
 
 
 def test_rerun_reads_curves_and_pictures(tmp_path: Path) -> None:
-    pytest.importorskip("rerun")
-    from rerun.chunk import RrdReader
+    reader = pytest.importorskip("rerun.chunk").RrdReader
 
     picture = io.BytesIO()
     Image.new("RGB", (32, 24), "red").save(picture, "JPEG")
@@ -225,7 +224,7 @@ def test_rerun_reads_curves_and_pictures(tmp_path: Path) -> None:
     trackers.close()
     (file,) = (tmp_path / "tracking" / "rerun").glob("*.rrd")
     found: dict[str, Any] = {}
-    for chunk in RrdReader(str(file)).stream().collect().stream():
+    for chunk in reader(str(file)).stream().collect().stream():
         found.setdefault(chunk.entity_path.replace("\\", ""), []).append(chunk.to_record_batch())
     steps = [row for one in found["/exit/loss"] for row in one.column("images").to_pylist()]
     values = [row for one in found["/exit/loss"] for row in one.column("Scalars:scalars").to_pylist()]
