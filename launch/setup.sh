@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs this project into it: launch/setup.sh demo|docs|photos|test
 # For tests it also installs Debian packages where they are missing and where it may: mosquitto, RabbitMQ and NATS,
-# PostgreSQL, ffmpeg and GStreamer as cameras, and Chromium.
+# PostgreSQL, ffmpeg and GStreamer as cameras, colcon, and Chromium.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -49,6 +49,7 @@ install_tools() {
     has rabbitmq-server || missing+=(rabbitmq-server)
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || has initdb || missing+=(postgresql)
     has nats-server || missing+=(nats-server)
+    has colcon || missing+=(colcon python3-colcon-ros)
     has ffmpeg || missing+=(ffmpeg)
     has chromium || has chromium-browser || has google-chrome || missing+=(chromium)
     has gst-launch-1.0 ||

@@ -152,6 +152,8 @@ def missing() -> dict[str, tuple[str, str]]:
         lacking["rabbitmq"] = "RabbitMQ", "sudo apt-get install rabbitmq-server"
     if find_nats() is None:
         lacking["nats"] = "NATS", "sudo apt-get install nats-server"
+    if shutil.which("colcon") is None:
+        lacking["colcon"] = "colcon", "sudo apt-get install colcon python3-colcon-ros"
     if find_chromium() is None:
         lacking["chromium"] = "Chromium", "sudo apt-get install chromium"
     return lacking

@@ -6,9 +6,9 @@ The names are those of https://design.ros2.org/articles/topic_and_service_names.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from operator import itemgetter
 from typing import Any
 
@@ -45,6 +45,10 @@ LOOPBACK = (
 ANY = SampleState.Any | ViewState.Any | InstanceState.Any
 VOLATILE = Policy.Durability.Volatile
 
+# Nodes of several threads share a domain, which ends with the last reference to it, and takes them all with it.
+_domains: dict[int, Domain] = {}
+_lock = threading.Lock()
+
 
 class DdsNode:
     """A Node of the domain ROS_DOMAIN_ID. Its name is in those of its topics that begin with a ~."""
@@ -53,7 +57,7 @@ class DdsNode:
         """Enter the domain. Raises GraphUnreachable, and SourceError for what ROS_DOMAIN_ID may not be."""
         number = domain_number()
         with _reaching(f"domain {number}"):
-            _domain(number)
+            _configure(number)
             self._participant = DomainParticipant(number)
             self._publishers = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
             self._waiting = WaitSet(self._participant)
@@ -145,18 +149,19 @@ def domain_number() -> int:
     return int(text)
 
 
-@cache
-def _domain(number: int) -> Domain | None:
-    """Configure a domain, once in a process; None where somebody else in it has. Raises DDSException."""
-    is_local = os.environ.get("ROS_LOCALHOST_ONLY") == "1"
-    is_local |= os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
-    own = os.environ.get("CYCLONEDDS_URI", "")
-    try:
-        return Domain(number, ",".join(filter(None, [LIMITS, LOOPBACK if is_local else "", own])))
-    except DDSException as error:
-        if error.code == DDSException.DDS_RETCODE_PRECONDITION_NOT_MET:
-            return None
-        raise
+def _configure(number: int) -> None:
+    """Configure a domain, once in a process, unless somebody else in it has. Raises DDSException."""
+    with _lock:
+        if number in _domains:
+            return
+        is_local = os.environ.get("ROS_LOCALHOST_ONLY") == "1"
+        is_local |= os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
+        parts = [LIMITS, LOOPBACK if is_local else "", os.environ.get("CYCLONEDDS_URI", "")]
+        try:
+            _domains[number] = Domain(number, ",".join(filter(None, parts)))
+        except DDSException as error:
+            if error.code != DDSException.DDS_RETCODE_PRECONDITION_NOT_MET:
+                raise
 
 
 def _message(cdr: bytes, kind: str) -> Any:

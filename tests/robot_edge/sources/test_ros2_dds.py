@@ -9,6 +9,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from select import select
@@ -166,6 +167,21 @@ def test_a_name_from_before_is_the_label(driver: Driver) -> None:
                 break
         assert frame
         assert frame.label == "cup"
+
+
+def test_nodes_of_several_threads_share_a_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (os.getpid() + DOMAINS // 2) % DOMAINS))  # none has entered it so far
+    with ThreadPoolExecutor(4) as threads:
+        nodes = list(threads.map(DdsNode, "abcd"))
+    try:
+        topics = {f"/{name}/seen" for name in "abcd"}
+        kept = [node.publisher("~/seen", "std_msgs/msg/String") for node in nodes]
+        assert len(kept) == 4
+        for node in nodes:
+            wait_for(lambda node=node: topics <= node.topics().keys())  # type: ignore[misc]
+    finally:
+        for node in nodes:
+            node.close()
 
 
 def wait_until_published(topic: str) -> None:
