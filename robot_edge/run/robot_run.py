@@ -48,6 +48,7 @@ from robot_edge.teaching.choices import Choices
 from robot_edge.teaching.commands import Commands, Edit
 from robot_edge.teaching.lessons import TaughtFrames, Teaching
 from robot_edge.teaching.questions import Questions
+from robot_edge.uplink.home_assistant import HomeAssistant
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.rate_control import RateControl
 from robot_edge.uplink.uplink import Uplink
@@ -175,6 +176,7 @@ def assemble(
         publisher=publisher,
         choices=choices,
         tracking=RunTracking(trackers=trackers, metrics=state.metrics, uplink=uplink) if trackers else None,
+        home_assistant=_home_assistant(config, link),
         fleet=fleet,
         console=console,
     )
@@ -207,6 +209,11 @@ def assemble(
         doubting=doubting,
         lessons=lessons,
     )
+
+
+def _home_assistant(config: RobotConfig, link: Link) -> HomeAssistant | None:
+    prefix = config.uplink.home_assistant
+    return HomeAssistant(link=link, robot=config.robot, prefix=prefix, is_live=config.is_live) if prefix else None
 
 
 def _fleet_classes(uplink: Uplink, fleet: FleetExits | None) -> tuple[str, ...] | None:

@@ -49,6 +49,7 @@ FREE = {
     "page_host",
     "page_password_file",
     "track",
+    "home_assistant",
 }
 # The source may also be shown for longer; with phases that would change which frame comes when.
 FREE_WITHOUT_PHASES = {"epochs", "images"}

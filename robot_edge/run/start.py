@@ -153,6 +153,8 @@ def prepare(config: RobotConfig, camera: PacedSource | None = None) -> Ready:
     ):
         log.warning("%s", line)
     config = with_key(config, credentials.payload_key if credentials else None, former)
+    if config.uplink.home_assistant and (keys or names.fingerprint):
+        raise ConfigError("--home-assistant reads names in the clear: leave out --payload-key and --names-key, or it")
     set_threads(config.threads)
     device = choose_device(config.device)
     seed_torch(config.seed)

@@ -21,14 +21,15 @@ from robot_edge.run.run_metrics import RunMetrics
 from robot_edge.run.tracked import RunTracking
 from robot_edge.teaching.choices import Choices
 from robot_edge.teaching.commands import Commands
+from robot_edge.uplink.home_assistant import HomeAssistant
 from robot_edge.uplink.outbox import Outbox
 from robot_edge.uplink.uplink import Uplink
 
 # Between two metrics messages.
 METRICS_SECONDS = 1.0
-# A robot of a fleet that learns nothing tells them so seldom: a trainer whose broker lost the fleet's exit must know
-# which version is here, as robots take later ones only.
-VERSION_SECONDS = 30.0
+# A robot that learns nothing tells them so seldom: a trainer whose broker lost the fleet's exit must know which version
+# is here, as robots take later ones only, and a Home Assistant that has just started knows no accuracy.
+IDLE_SECONDS = 30.0
 # How long to listen to the broker before looking whether there is still something to wait for.
 WAIT_SECONDS = 0.1
 
@@ -54,6 +55,7 @@ class Talk:
     publisher: PagePublisher | None
     choices: Choices | None
     tracking: RunTracking | None
+    home_assistant: HomeAssistant | None
     fleet: FleetExits | None
     console: Console | None
     notice: Notice = field(default_factory=lambda: Notice(log))
@@ -65,8 +67,11 @@ class Talk:
         self.uplink.pump(timeout)
         if self.fleet:
             self.fleet.turn()
-            if self.fleet.status.version and time.monotonic() >= self._next_metrics + VERSION_SECONDS:
-                self._tell_metrics()
+        if self.home_assistant:
+            self.home_assistant.turn()
+        is_listened_to = self.home_assistant or (self.fleet and self.fleet.status.version)
+        if is_listened_to and time.monotonic() >= self._next_metrics + IDLE_SECONDS:
+            self._tell_metrics()
         if self.publisher:
             self.publisher.post(time.monotonic(), time.time())
         if self.tracking:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from broker.address import parse_broker_urls
+from broker.errors import ConfigError
 from hierarchy.runtime.command_line import check_range
 from robot_edge.uplink.outbox import WhenFull
+
+# What --home-assistant takes: a prefix of topics, or that what lies below one is to go.
+DISCOVERY = re.compile(r"(off:)?[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +31,10 @@ class UplinkSettings:
     payload_key: str = ""
     """File with the keys that payloads are sealed with, so that the broker's operator reads nothing: payload.key of
     `local-broker provision --seal`. Both ends need theirs. Default: payload_key of --credentials, or no sealing."""
+    home_assistant: str = ""
+    """Home Assistant's prefix for discovery at this broker, `homeassistant` where nobody chose another: the robot tells
+    it what it sees and how good it is, and can be taught there (docs/how-to/home-assistant.md). off, or off:PREFIX,
+    takes that away. Default: Home Assistant is told nothing."""
     when_full: WhenFull | Literal["auto"] = "auto"
     """What happens when the cloud is away for so long that the outbox is full: block waits (a replay can), drop-oldest
     lets the oldest samples go, balanced those of the class that has most; it also sends the rarest classes first when
@@ -39,4 +48,8 @@ class UplinkSettings:
     def __post_init__(self) -> None:
         if self.broker:
             parse_broker_urls(self.broker)
+        if self.home_assistant and not DISCOVERY.fullmatch(self.home_assistant):
+            raise ConfigError(
+                f"--home-assistant {self.home_assistant}: use homeassistant, another prefix of topics, or off"
+            )
         check_range("outbox-mb", self.outbox_mb, 1, 10**7)

@@ -391,3 +391,23 @@ def test_a_password_in_plain_text_is_warned_about(connect: Connect, caplog: pyte
         connect("mqtt://broker.invalid", secret)
     assert "the password goes to broker.invalid:1883 unencrypted" in caplog.text
     assert "secret-word" not in caplog.text
+
+
+def test_a_robot_may_tell_home_assistant_of_itself_where_a_pattern_says_so(tmp_path: Path, connect: Connect) -> None:
+    """As docs/how-to/home-assistant.md advises; `provision` leaves what was added by hand."""
+    provision(tmp_path, robots=["r1", "r2"], trainers=["t1"])
+    rules = tmp_path / "broker" / "acl"
+    added = "pattern write homeassistant/device/reflexarc_%u/config\n\nuser r2\ntopic read homeassistant/#\n"
+    rules.write_text(f"{rules.read_text()}{added}")
+    broker = SecureBroker(tmp_path)
+    try:
+        listener = connected(connect(broker.certificate_url, login(broker, "r2"), own=topic("robot", "r2", "state")))
+        listener.subscribe("homeassistant/#")
+        robot = connected(connect(broker.certificate_url, login(broker, "r1"), own=topic("robot", "r1", "state")))
+        for name in ("reflexarc_r2", "reflexarc_r1"):  # the first of them is another's
+            robot.publish(f"homeassistant/device/{name}/config", b"{}", qos=1, retain=True)
+        assert receive(listener).topic == "homeassistant/device/reflexarc_r1/config"
+    finally:
+        broker.stop()
+    provision(tmp_path, robots=["r1"])
+    assert "pattern write homeassistant" in rules.read_text()
