@@ -1,7 +1,7 @@
 """What Home Assistant is told: topics and templates that fit the robot's own messages, and commands that it takes.
 
-The message itself was tried with Home Assistant's own schemas and templates (docs/how-to/home-assistant.md). Here jinja2
-renders it, which Home Assistant's templates are built on.
+The message itself was tried with Home Assistant's own schemas and templates (docs/how-to/home-assistant.md). Here
+jinja2 renders it, which Home Assistant's templates are built on.
 """
 
 from __future__ import annotations
