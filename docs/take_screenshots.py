@@ -54,6 +54,7 @@ def main() -> None:
         browser = running.enter_context(chromium())
         began = first_frame(robot)
         page = opened(browser, robot, DESK, "light")
+        take_questions(page, IMAGES / "robot-questions.png")
         for place, toy in list(enumerate(TOYS)) * LESSONS:
             teach(page, toy, began + place * SHOWN_SECONDS)
         page.locator(".rb-lesson").wait_for(state="hidden")
@@ -64,6 +65,20 @@ def main() -> None:
         take(browser, robot, DESK, "dark", IMAGES / "robot-dark.png")
         take(browser, robot, PHONE, "dark", IMAGES / "robot-phone.png")
         take(browser, cloud, DESK, "light", IMAGES / "cloud-light.png")
+
+
+def take_questions(page: Page, path: Path) -> None:
+    """Show frames that a robot asks about which knows nothing yet, and choose two; nobody names them."""
+    card = page.locator(".rx-card", has_text="What is this?")
+    frames = card.get_by_role("group", name="Frames to name").get_by_role("button")
+    page.wait_for_timeout(1000 * SHOWN_SECONDS * len(TOYS))  # all of them were seen
+    for place in (0, 2):
+        frames.nth(place).click()
+    card.get_by_label("Name of the chosen frames").fill(TOYS[0])
+    until(lambda: card.get_by_text("2 frames chosen").count())
+    page.wait_for_timeout(1000)
+    card.screenshot(path=path)
+    print(path)
 
 
 def teach(page: Page, toy: str, shown_from: float) -> None:

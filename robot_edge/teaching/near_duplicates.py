@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,17 @@ def is_alike(one: Look, other: Look) -> bool:
     if one.shifted.shape != other.shifted.shape:
         return False
     return bool((np.abs(other.shifted - one.grey).mean(axis=(1, 2)) < DIFFERENT).any())
+
+
+def distances(looks: Sequence[Look]) -> NDArray[np.float32]:
+    """Return (N, N): how far each two of N images are apart, by their features where all have them, else in grey."""
+    directions = [one.direction for one in looks if one.direction is not None]
+    if len(directions) == len(looks):
+        units = np.stack(directions)
+        return 1 - units @ units.T
+    greys = np.stack([one.grey for one in looks])
+    apart: NDArray[np.float32] = np.abs(greys[:, None] - greys).mean(axis=(2, 3))
+    return apart
 
 
 def look_of(image: NDArray[np.uint8], encoding: Encoding | None) -> Look:

@@ -8,8 +8,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from robot_edge.sources.frames import Frame, Pixels
-from robot_edge.teaching.near_duplicates import Look, is_alike, look_of
+from robot_edge.teaching.near_duplicates import Look, distances, is_alike, look_of
 
 # More than one looks through at once. With all that is beside them, they take 11 MB at 224 pixels.
 MAX_QUESTIONS = 24
@@ -44,8 +46,7 @@ class Questions:
     """The questions that are open. One thread offers frames, others read, and one closes.
 
     most: how many are open at the same time. Beyond them one of those goes whose guess is the most common: the one that
-    the robot is surest of, and the newest of those. So a thing that is seen all day leaves room for others, and what
-    somebody looks at stays.
+    is most like an older one of them. So what waits shows many things, and a thing that is seen all day leaves room.
     """
 
     def __init__(self, clock: Callable[[], float], most: int = MAX_QUESTIONS) -> None:
@@ -121,7 +122,9 @@ class Questions:
 
 
 def _least_telling(questions: Sequence[Question]) -> Question:
+    """Return the one to let go of. questions: two at least, in the order in which they came."""
     counts = Counter(one.guess for one in questions)
-    most = max(counts.values())
-    common = [one for one in questions if counts[one.guess] == most]
-    return max(common, key=lambda one: (one.confidence, one.asked_at))
+    common = [one for one in questions if counts[one.guess] == max(counts.values())]
+    apart = distances([one.look for one in common])
+    to_older = [apart[place, :place].min() for place in range(1, len(common))]
+    return common[1 + int(np.argmin(to_older))]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from hierarchy.encoding import Encoding
 from robot_edge.sources.frames import Frame, Pixels
 from robot_edge.teaching.questions import LOOK_SECONDS, MAX_CLOSED, MAX_QUESTIONS, OLDEST_SECONDS, Questions
 
@@ -26,11 +27,22 @@ class Asked(Questions):
         self.clock = Clock()
         super().__init__(self.clock, most)
 
-    def see(self, number: int, guess: str = "", confidence: float = 0.3, *, later: float = LOOK_SECONDS) -> bool:
+    def see(
+        self,
+        number: int,
+        guess: str = "",
+        *,
+        later: float = LOOK_SECONDS,
+        image: Pixels | None = None,
+        angle: float | None = None,
+    ) -> bool:
+        """angle: of its features, of a network that stands still."""
         self.clock.now += later
-        image = noise(number)
-        frame = Frame(image=image, label=None, scene=0, time=float(number))
-        return self.offer(frame, lambda: image, guess=guess, confidence=confidence)
+        image, encoding = noise(number) if image is None else image, None
+        if angle is not None:
+            encoding = Encoding(features=np.array([[np.cos(angle), np.sin(angle)]], np.float16), crossing=None)
+        frame = Frame(image=image, label=None, scene=0, time=float(number), encoding=encoding)
+        return self.offer(frame, lambda: image, guess=guess, confidence=0.3)
 
     @property
     def shown(self) -> list[int]:
@@ -39,6 +51,10 @@ class Asked(Questions):
 
 def noise(number: int) -> Pixels:
     return np.random.default_rng(number).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+def flat(shade: int) -> Pixels:
+    return np.full((SIZE, SIZE, 3), shade, np.uint8)
 
 
 @pytest.fixture(name="asked")
@@ -82,15 +98,21 @@ def test_frames_are_compared_no_more_than_twice_a_second(asked: Asked) -> None:
     assert asked.see(3, later=LOOK_SECONDS / 2)
 
 
-def test_a_full_queue_gives_up_the_surest_of_the_most_common_guess(asked: Asked) -> None:
-    for number, (guess, confidence) in enumerate([("mug", 0.1), ("mug", 0.7), ("", 0.0), ("", 0.0)]):
-        assert asked.see(number, guess, confidence)
-    assert not asked.see(4, "mug", 0.75), "the robot is surer of it than of all others like it"
-    assert asked.see(5, "mug", 0.5)
-    assert asked.shown == [0, 2, 3, 5], "the one of 0.7 went"
-    assert not asked.see(6, "mug", 0.5), "what somebody looks at stays"
-    assert asked.see(7, "star", 0.79)
-    assert asked.shown == [0, 2, 3, 7], "one of its own kind stays, however sure"
+def test_beyond_what_fits_goes_what_is_most_like_an_older_one_of_the_most_common_guess(asked: Asked) -> None:
+    for shade, guess in ((0, "mug"), (103, "star"), (100, "mug"), (106, "mug")):
+        assert asked.see(shade, guess, image=flat(shade))
+    assert asked.see(200, "star", image=flat(200))
+    assert asked.shown == [0, 103, 100, 200], "the star beside them is no mug"
+    assert not asked.see(204, "star", image=flat(204)), "it adds nothing"
+    assert asked.see(50, "", image=flat(50))
+    assert asked.shown == [0, 103, 200, 50]
+
+
+def test_what_is_unlike_by_its_features_is_kept_where_a_network_stands_still(asked: Asked) -> None:
+    for number, angle in enumerate((0.0, 0.5, 0.7, 1.5)):
+        assert asked.see(number, angle=angle)
+    assert asked.see(4, angle=1.0)
+    assert asked.shown == [0, 1, 3, 4]
 
 
 def test_questions_age_and_hold_no_camera_frame(asked: Asked) -> None:
