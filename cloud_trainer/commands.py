@@ -13,6 +13,7 @@ from tyro.extras import SubcommandApp
 from broker.errors import ConfigError
 from broker.program.paths import typed_path
 from cloud_trainer.config import TrainerConfig
+from cloud_trainer.doctor import DoctorConfig
 from hierarchy.runtime.command_line import DeviceName, run_program, with_config_file
 from hierarchy.runtime.help import CommandHelp, run_command
 
@@ -123,6 +124,16 @@ def store(
     with damage_explained(source):
         logs = move(*runs)
     print(f"moved {len(logs)} logs to {target}")
+
+
+@app.command(name="doctor")
+def doctor(config: Annotated[DoctorConfig, tyro.conf.arg(name=""), tyro.conf.OmitArgPrefixes]) -> None:
+    """Say what is here of what a trainer needs, a line each, and what mends the rest.
+
+    Python, PyTorch, device, codecs, disk, broker, other trainers, clock and extras. Exit status 1 where something
+    needed is not ok.
+    """
+    sys.exit(config.examine("trainer", config.trainer))
 
 
 HELPS = {

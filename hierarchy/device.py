@@ -133,10 +133,10 @@ def ways_to_compute(device: torch.device) -> list[Compute]:
     if device.type != "cpu":  # a GPU's library has better ways than small maps as matrix products
         return [plain, half, channels_last]
     found = [plain, replace(half, small_maps=True), channels_last, replace(plain, small_maps=True), half]
-    return [one for one in found if one.dtype == torch.float32 or _has_bfloat16()]
+    return [one for one in found if one.dtype == torch.float32 or has_bfloat16()]
 
 
-def _has_bfloat16() -> bool:
+def has_bfloat16() -> bool:
     """Whether oneDNN computes in bfloat16 on this processor: where it does not, a step takes seven times as long."""
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return has_onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -19,6 +19,7 @@ from broker.wire.messages import Action
 from broker.wire.names import KeyedNames
 from hierarchy.runtime.command_line import run_program
 from hierarchy.runtime.help import CommandHelp, run_command
+from robot_edge.doctor import DoctorConfig, examine
 from robot_edge.export.config import ExportConfig
 from robot_edge.photos.config import PhotosConfig
 from robot_edge.planning.config import PlanConfig
@@ -171,6 +172,16 @@ def cameras() -> None:
         say(f"camera:{path}  {about}")
     if not list_cameras():
         print("no cameras here (no /dev/video*)")
+
+
+@app.command(name="doctor")
+def doctor(config: Settings[DoctorConfig]) -> None:
+    """Say what is here of what a robot needs, a line each, and what mends the rest.
+
+    Python, PyTorch, device, codecs, cameras, disk, broker, trainer, clock and extras. Exit status 1 where something
+    needed is not ok.
+    """
+    sys.exit(examine(config))
 
 
 @app.command(name="sources")

@@ -110,7 +110,7 @@ def measured(
     counts: list[int] = []
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monkeypatch.setattr(hierarchy.device, "MAX_SECONDS", limit)
-    monkeypatch.setattr(hierarchy.device, "_has_bfloat16", lambda: True)
+    monkeypatch.setattr(hierarchy.device, "has_bfloat16", lambda: True)
 
     def training_step(compute: Compute, count: int) -> Callable[[], float]:
         left = list(seconds.get(compute, []))
@@ -179,7 +179,7 @@ def test_a_likely_way_whose_first_step_takes_most_of_the_time_gets_another(monke
 
 @pytest.mark.parametrize("has", [True, False])
 def test_bfloat16_is_tried_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
-    monkeypatch.setattr(hierarchy.device, "_has_bfloat16", lambda: has)
+    monkeypatch.setattr(hierarchy.device, "has_bfloat16", lambda: has)
     ways = ways_to_compute(CPU)
     assert ways[0] == PLAIN
     assert (torch.bfloat16 in {way.dtype for way in ways}) == has
