@@ -89,18 +89,18 @@ def test_a_url_that_is_none_is_a_problem() -> None:
 
 
 def test_trainers_are_named_by_what_they_say() -> None:
-    def told(asked: bool = True, answered: float | None = 0.004, **states: TrainerState) -> str:
+    def told(answered: float | None = 0.004, /, **states: TrainerState) -> str:
         heard = Heard(states=states, answered=answered)
-        return str(trainer_finding(heard, 1_125.0, asked=asked, broker="mqtt://h"))
+        return str(trainer_finding(heard, 1_125.0, asked=True, broker="mqtt://h"))
 
     gone = dataclasses.replace(STATE, online=False)
     full = dataclasses.replace(STATE, trouble="the disk is full")
     assert told(t1=STATE) == "ok       trainer     t1 for 2 minutes, answers within 4 ms"
     assert told() == "ok       trainer     one that does not say its name, answers within 4 ms"
-    assert told(answered=None, t1=gone).startswith("missing  trainer     none at this broker; t1 has ended: cloud-tr")
+    assert told(None, t1=gone).startswith("missing  trainer     none at this broker; t1 has ended: cloud-tr")
     assert told(t1=full, t2=STATE) == "problem  trainer     t1 takes nothing for now: the disk is full"
     many = {f"t{number}": STATE for number in range(9)}
-    assert "t3 for 2 minutes and 5 more, answers" in told(**many)
+    assert "t3 for 2 minutes and 5 more, answers" in told(0.004, **many)
     unread = trainer_finding(Heard(garbage=2), 0.0, asked=True, broker="mqtt://h")
     assert "2 messages could not be read: is there a --payload-key?" in unread.text
 
