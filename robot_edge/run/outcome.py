@@ -18,10 +18,10 @@ def why_nothing_was_learned(config: RobotConfig, summary: Mapping[str, Any]) -> 
     source, shown, unreadable = masked(config.source.source), summary["frames_shown"], summary["unreadable"]
     if summary["images"]:
         return ""
+    if config.is_live:  # which shows far more than lessons have
+        return "nobody taught it: type a name while it runs, or use `robot-edge teach`"
     if not shown and unreadable:
         return f"none of the {unreadable:,} pictures of {source} could be read"
-    if config.is_live:
-        return "nobody taught it: type a name while it runs, or use `robot-edge teach`"
     if not shown and summary["interrupted"]:
         return "it was stopped before it showed a frame"
     if not shown:

@@ -42,7 +42,7 @@ def test_a_run_says_what_it_lacks(figures: dict[str, Any], says: str) -> None:
     assert bool(verdict(REPLAY, figures)) == bool(says)
 
 
-@pytest.mark.parametrize("figures", [run(frames_shown=700), run(interrupted=True)])
+@pytest.mark.parametrize("figures", [run(frames_shown=700), run(interrupted=True), run(unreadable=3)])
 def test_a_robot_that_nobody_taught_says_how(figures: dict[str, Any]) -> None:
     assert "type a name while it runs" in verdict(RobotConfig.from_flags(source="sim:", live=True), figures)
 

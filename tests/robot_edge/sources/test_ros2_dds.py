@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from select import select
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -171,8 +172,14 @@ def test_a_name_from_before_is_the_label(driver: Driver) -> None:
 
 def test_nodes_of_several_threads_share_a_domain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + (os.getpid() + DOMAINS // 2) % DOMAINS))  # none has entered it so far
+    together = Barrier(4)
+
+    def enter(name: str) -> DdsNode:
+        together.wait(SECONDS)
+        return DdsNode(name)
+
     with ThreadPoolExecutor(4) as threads:
-        nodes = list(threads.map(DdsNode, "abcd"))
+        nodes = list(threads.map(enter, "abcd"))
     try:
         topics = {f"/{name}/seen" for name in "abcd"}
         kept = [node.publisher("~/seen", "std_msgs/msg/String") for node in nodes]
