@@ -17,6 +17,7 @@ from tyro.extras import SubcommandApp
 from broker.address import CERTIFICATE_PORT, is_loopback
 from broker.errors import EXIT_INTERRUPTED, ConfigError, MachineError
 from broker.local.server import LocalBroker, find_mosquitto, start_local_broker
+from broker.program.completion import Shell, completion_script
 from broker.program.ending import report
 from broker.program.paths import typed_path
 from broker.program.plain_text import let_output_take_all_characters, say
@@ -86,6 +87,17 @@ def provision_command(
     if not done.files:
         print("nothing is missing, so nothing was written")
     _tell_next_steps(folder, robot, trainer, f"mqtts://{done.hosts[0]}:{CERTIFICATE_PORT}")
+
+
+@app.command(name="completion")
+def completion(shell: Annotated[Shell, tyro.conf.Positional]) -> None:
+    """Print what a shell needs to complete commands and flags: save it where the shell looks (docs/how-to/install.md).
+
+    Args:
+        shell: bash, zsh or fish.
+
+    """
+    print(completion_script(app.cli, "local-broker", shell))
 
 
 def _tell_next_steps(folder: Path, robots: Sequence[str], trainers: Sequence[str], url: str) -> None:

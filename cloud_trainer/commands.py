@@ -11,6 +11,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from broker.errors import ConfigError
+from broker.program.completion import Shell, completion_script
 from broker.program.paths import typed_path
 from cloud_trainer.config import TrainerConfig
 from cloud_trainer.doctor import DoctorConfig
@@ -134,6 +135,17 @@ def doctor(config: Annotated[DoctorConfig, tyro.conf.arg(name=""), tyro.conf.Omi
     needed is not ok.
     """
     sys.exit(config.examine("trainer", config.trainer))
+
+
+@app.command(name="completion")
+def completion(shell: Annotated[Shell, tyro.conf.Positional]) -> None:
+    """Print what a shell needs to complete commands and flags: save it where the shell looks (docs/how-to/install.md).
+
+    Args:
+        shell: bash, zsh or fish.
+
+    """
+    print(completion_script(app.cli, "cloud-trainer", shell))
 
 
 HELPS = {

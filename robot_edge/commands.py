@@ -12,6 +12,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from broker.errors import EXIT_SETTING, ConfigError, MalformedMessage
+from broker.program.completion import Shell, completion_script
 from broker.program.paths import typed_path
 from broker.program.plain_text import say
 from broker.program.share import FOLDERS, copy_shared, shared
@@ -197,6 +198,17 @@ def sources(path: Annotated[str, tyro.conf.Positional], options: Settings[Source
         for line in told(about):
             say(line)
     say(f"to use it:\n  {command_line(found)}")
+
+
+@app.command(name="completion")
+def completion(shell: Annotated[Shell, tyro.conf.Positional]) -> None:
+    """Print what a shell needs to complete commands and flags: save it where the shell looks (docs/how-to/install.md).
+
+    Args:
+        shell: bash, zsh or fish.
+
+    """
+    print(completion_script(app.cli, "robot-edge", shell))
 
 
 @app.command(name="examples")
