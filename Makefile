@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter that .venv is made of.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-photos photos-folder test test-fast docs bench soak format clean
+.PHONY: help demo demo-photos photos-folder test test-fast docs bench soak wheels format clean
 
 BIN := .venv/bin
 # It prints the 20 slowest tests.
@@ -53,6 +53,9 @@ soak: .venv/ready-test  ## kill, cut, stall and repeat, then count what was trai
 	$(BIN)/python -m tests.cloud_trainer.fuzz 100000
 	$(BIN)/python -m tests.soak.open_page --hours 0.5
 	$(BIN)/python -m tests.soak.hostile --seconds 600
+
+wheels: .venv/ready-test  ## install the wheel under Python 3.10 and 3.12, and let broker, trainer and robot run there
+	$(BIN)/python -m tests.soak.wheels
 
 format: .venv/ready-test  ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix

@@ -1,24 +1,28 @@
-"""What is in the wheel."""
+"""What is in the wheel, that the sdist makes the same one, and that it installs."""
 
 from __future__ import annotations
 
 import ast
+import os
 import posixpath
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from email.parser import Parser
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
 import pytest
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
 from broker.errors import ConfigError
 from broker.program.share import FOLDERS, copy_shared, shared
 from broker.program.version import program_version
+from tests.interpreters import find_interpreter, supported
 
 pytestmark = pytest.mark.slow
 
@@ -109,3 +113,39 @@ def test_pages_and_examples_are_copied_to_where_there_are_none(tmp_path: Path) -
         copy_shared(tmp_path / "to")
     assert not (tmp_path / "to" / "docs").exists()
     assert (tmp_path / "to" / "README.md").read_text() == "mine"
+
+
+def test_the_wheel_made_of_the_sdist_is_the_wheel_made_of_the_tree(wheel: ZipFile, tmp_path: Path) -> None:
+    (path,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with tarfile.open(path) as sdist:
+        assert not [name for name in sdist.getnames() if "/runs/" in name or "/.venv/" in name]
+        if hasattr(tarfile, "data_filter"):
+            sdist.extraction_filter = tarfile.data_filter
+        sdist.extractall(tmp_path)
+    (tree,) = (one for one in tmp_path.iterdir() if one.is_dir())
+    (again,) = WheelBuilder(str(tree)).build(directory=str(tmp_path), versions=["standard"])
+    with ZipFile(again) as other:
+        assert {one.filename: one.CRC for one in other.infolist()} == {
+            one.filename: one.CRC for one in wheel.infolist()
+        }
+
+
+@pytest.mark.parametrize("version", supported())
+def test_the_wheel_installs_into_an_empty_environment_and_every_file_compiles(
+    wheel: ZipFile, version: str, tmp_path: Path
+) -> None:
+    python = find_interpreter(version)
+    if python is None:
+        pytest.skip(f"Python {version} is not on this machine")
+    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path], check=True)
+    inside = tmp_path / "bin" / "python"
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--no-compile", str(wheel.filename)]
+    subprocess.run([sys.executable, "-m", "pip", "--python", inside, *install], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for program in ("robot-edge", "cloud-trainer", "local-broker"):
+        command = [tmp_path / "bin" / program, "--version"]
+        said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (said.returncode, said.stdout) == (0, f"{program_version()}\n"), said.stderr
+    compiled = [inside, "-W", "error", "-m", "compileall", "-q", tmp_path / "lib"]
+    done = subprocess.run(compiled, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
