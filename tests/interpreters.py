@@ -24,6 +24,8 @@ def find_interpreter(version: str) -> Path | None:
     of_pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
     code = f"import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '{version}')"
     for one in [*([Path(by_path)] if by_path else []), *of_pyenv]:
-        if subprocess.run([one, "-c", code], capture_output=True).returncode == 0:  # a shim of pyenv's may lead nowhere
+        if (
+            subprocess.run([str(one), "-c", code], capture_output=True).returncode == 0
+        ):  # a shim of pyenv's may lead nowhere
             return one
     return None

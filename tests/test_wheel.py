@@ -137,15 +137,15 @@ def test_the_wheel_installs_into_an_empty_environment_and_every_file_compiles(
     python = find_interpreter(version)
     if python is None:
         pytest.skip(f"Python {version} is not on this machine")
-    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path], check=True)
-    inside = tmp_path / "bin" / "python"
+    subprocess.run([str(python), "-m", "venv", "--without-pip", str(tmp_path)], check=True)
+    inside = str(tmp_path / "bin" / "python")
     install = ["install", "--quiet", "--no-deps", "--no-index", "--no-compile", str(wheel.filename)]
     subprocess.run([sys.executable, "-m", "pip", "--python", inside, *install], check=True)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for program in ("robot-edge", "cloud-trainer", "local-broker"):
-        command = [tmp_path / "bin" / program, "--version"]
+        command = [str(tmp_path / "bin" / program), "--version"]
         said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert (said.returncode, said.stdout) == (0, f"{program_version()}\n"), said.stderr
-    compiled = [inside, "-W", "error", "-m", "compileall", "-q", tmp_path / "lib"]
+    compiled = [inside, "-W", "error", "-m", "compileall", "-q", str(tmp_path / "lib")]
     done = subprocess.run(compiled, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")

@@ -46,9 +46,11 @@ def _tried(version: str, wheel: Path, folder: Path) -> str:
     python = find_interpreter(version)
     if python is None:
         return "left out, it is not on this machine"
-    subprocess.run([python, "-m", "venv", folder], check=True)
+    subprocess.run([str(python), "-m", "venv", str(folder)], check=True)
     begin = time.monotonic()
-    subprocess.run([folder / "bin" / "pip", "install", "--quiet", f"reflexarc[broker] @ {wheel.as_uri()}"], check=True)
+    subprocess.run(
+        [str(folder / "bin" / "pip"), "install", "--quiet", f"reflexarc[broker] @ {wheel.as_uri()}"], check=True
+    )
     installed = time.monotonic() - begin
     try:
         trained = _job(folder)
@@ -65,7 +67,7 @@ def _job(folder: Path) -> int:
 
     def start(*command: str) -> subprocess.Popen[bytes]:
         program, *arguments = command
-        return subprocess.Popen([folder / "bin" / program, *arguments], cwd=folder, env=environment)
+        return subprocess.Popen([str(folder / "bin" / program), *arguments], cwd=folder, env=environment)
 
     broker = start("local-broker", "run", "--port", str(port))
     trainer = start("cloud-trainer", "run", "--broker", url, "--run-dir", "cloud")
