@@ -104,6 +104,11 @@ class Member:
     logs: int
     held: int
 
+    @property
+    def gone(self) -> bool:
+        """Whether it may be taken for dead."""
+        return self.silent > DEAD_SECONDS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
@@ -137,8 +142,14 @@ class Board:
             self._ask("SELECT pg_advisory_unlock(%s)", MAKING)
 
     def become_coordinator(self) -> bool:
-        """Return whether nobody else runs a cluster on this store; then nobody can until this connection ends."""
-        return bool(self._ask("SELECT pg_try_advisory_lock(%s)", COORDINATING)[0][0])
+        """Return whether nobody else runs a cluster on this store; then nobody can until this connection ends.
+
+        The tables have to be there.
+        """
+        locked = (
+            "SELECT pg_try_advisory_lock(%s, 'cluster_members'::regclass::oid::integer)"  # a database has many stores
+        )
+        return bool(self._ask(locked, COORDINATING)[0][0])
 
     def close(self) -> None:
         """Close the connection."""

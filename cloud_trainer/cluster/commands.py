@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
 
 from broker.errors import ConfigError
 from broker.program.plain_text import counted
-from cloud_trainer.cluster.config import ClusterConfig
+from cloud_trainer.cluster.config import ClusterConfig, check_cluster_store
 from hierarchy.runtime.help import CommandHelp, run_command
+
+if TYPE_CHECKING:
+    from cloud_trainer.cluster.board import Board
 
 app = SubcommandApp()
 
@@ -41,15 +44,26 @@ def status(store: str) -> None:
         store: The cluster's store, postgresql://USER@HOST/DATABASE.
 
     """
-    from cloud_trainer.cluster.board import Board
-
-    with closing(Board(store)) as board:
+    with closing(_board(store)) as board:
         members = board.members()
     if not members:
-        print("no process of a cluster is there")
+        print(f"no process of a cluster is there: is {store} the --store of `cloud-trainer cluster run`?")
     for one in members:
         its = f", {counted(one.logs, 'log')}, {one.held} of them in memory" if one.role == "actor" else ""
-        print(f"{one.name:24} {one.place:28} {_figures(one.figures)}{its}, {one.silent:.0f} s ago")
+        print(
+            f"{one.name:24} {one.place:28} {_figures(one.figures)}{its}, {one.silent:.0f} s ago"
+            + (": gone" if one.gone else "")
+        )
+
+
+def _board(store: str) -> Board:
+    """Open what a cluster's processes tell each other. Raises ConfigError and StorageError."""
+    check_cluster_store(store)
+    try:
+        from cloud_trainer.cluster.board import Board
+    except ImportError as error:
+        raise ConfigError(f"{store}: {error}: pip install 'reflexarc[cluster]'") from error
+    return Board(store)
 
 
 def _figures(text: str) -> str:
@@ -69,12 +83,10 @@ def move(robot: Annotated[str, tyro.conf.Positional], actor: Annotated[str, tyro
         store: The cluster's store, postgresql://USER@HOST/DATABASE.
 
     """
-    from cloud_trainer.cluster.board import Board
-
-    with closing(Board(store)) as board:
-        actors = [one.name for one in board.members() if one.role == "actor"]
+    with closing(_board(store)) as board:
+        actors = [one.name for one in board.members() if one.role == "actor" and not one.gone]
         if actor not in actors:
-            raise ConfigError(f"there is no actor {actor}: {', '.join(actors) or 'none'}")
+            raise ConfigError(f"there is no actor {actor}: {', '.join(actors) or 'no cluster runs on this store'}")
         if not (log := board.log_of(robot)) or not board.move(log, actor):
             raise ConfigError(f"no robot {robot} is known")
     print(f"{log} belongs to {actor}")

@@ -32,9 +32,7 @@ class ClusterConfig(TrainerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.store.startswith(SCHEMES):
-            raise ConfigError("--store postgresql://USER@HOST/DATABASE is missing: a cluster's log is a database")
-        store_place(self.store)
+        check_cluster_store(self.store)
         if self.track.trackers:
             raise ConfigError("--track is for `cloud-trainer run`: a cluster has --page, with metrics for Prometheus")
         check_range("actors", self.actors, 0, 4096)
@@ -45,3 +43,11 @@ class ClusterConfig(TrainerConfig):
         """The settings that a single process has, too."""
         names = {one.name for one in fields(TrainerConfig)}
         return TrainerConfig(**{name: value for name, value in vars(self).items() if name in names})
+
+
+def check_cluster_store(store: str) -> None:
+    """Raise ConfigError where --store is no database, or where its URL holds a password."""
+    if not store.startswith(SCHEMES):
+        given = f", not {store}" if store else " is missing"
+        raise ConfigError(f"--store postgresql://USER@HOST/DATABASE{given}: a cluster's log is a database")
+    store_place(store)

@@ -9,13 +9,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import ray
 
 from broker.errors import ConfigError, MachineError, ReflexarcError
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 1.0
 # An actor that is away for longer has its logs shared out: Ray starts one anew within seconds where it can.
 GONE_SECONDS = 60.0
+# What a Ray is called that a cluster began for itself.
+OWN_NODE = "reflexarc-own"
 # What Ray keeps for objects that processes hand each other; ours hand over none.
 OBJECT_BYTES = 80_000_000
 # Processes that have not begun by then are spoken of: Ray waits without an end for cores that it lacks.
@@ -143,8 +145,8 @@ def connect_ray(config: ClusterConfig) -> None:
     try:
         if config.ray not in {"auto", "local"}:
             ray.init(address=config.ray, **common)
-        elif config.ray == "auto" and _is_started():
-            ray.init(address="auto", **common)
+        elif config.ray == "auto" and (started := started_ray()):
+            ray.init(address=started, **common)
         else:
             cores = max(config.actors, os.cpu_count() or 1)
             ray.init(
@@ -152,16 +154,31 @@ def connect_ray(config: ClusterConfig) -> None:
                 num_cpus=cores,
                 include_dashboard=False,
                 object_store_memory=OBJECT_BYTES,
+                _node_name=OWN_NODE,
                 **common,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise MachineError(f"no Ray at --ray {config.ray}: {error}") from error
 
 
-def _is_started() -> bool:
-    """Whether `ray start` began a cluster that this machine belongs to."""
-    services = import_module("ray._private.services")
-    return bool(os.environ.get("RAY_ADDRESS") or services.find_gcs_addresses())
+def started_ray() -> str:
+    """Return the address of a Ray that this machine belongs to; empty for none.
+
+    One that another `cluster run` began for itself ends with that, and is nobody else's.
+    """
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named
+    for given in (set(one[1:]) for one in command_lines() if one and Path(one[0]).name == "raylet"):
+        address = next((flag.partition("=")[2] for flag in given if flag.startswith("--gcs-address=")), "")
+        if address and f"--node-name={OWN_NODE}" not in given:
+            return address
+    return ""
+
+
+def command_lines() -> Iterator[list[str]]:
+    """Yield those of all programs of this machine; of one that may not be asked, an empty one."""
+    for one in psutil.process_iter(["cmdline"]):
+        yield one.info["cmdline"] or []
 
 
 def _gpus() -> float:
@@ -210,10 +227,17 @@ def _run(cluster: Cluster, server: PageServer | None) -> None:
             cluster.end()
         except ray.exceptions.RayActorError as error:
             cluster.close()
-            raise MachineError(f"a process of the cluster cannot begin: {error}") from error
+            raise MachineError(f"a process of the cluster cannot begin: {why(error)}") from error
         except BaseException:
             cluster.close()
             raise
+
+
+def why(error: Exception) -> str:
+    """Return what an actor that could not begin says. Ray adds a traceback, which only a fault of ours needs."""
+    text = str(error).strip()
+    kind, _, said = text.rpartition("\n")[2].partition(": ")
+    return said if kind.startswith(f"{ReflexarcError.__module__}.") else text
 
 
 def _turn(cluster: Cluster) -> None:

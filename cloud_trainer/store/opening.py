@@ -25,8 +25,10 @@ Place = Path | str
 
 
 def store_place(text: str) -> Place:
-    """Return where a store is that somebody named. Raises ConfigError for a URL with a password."""
+    """Return where a store is that somebody named. Raises ConfigError for another URL, or one with a password."""
     if not text.startswith(SCHEMES):
+        if "://" in text:
+            raise ConfigError(f"{text}: a store is a file, or postgresql://USER@HOST/DATABASE")
         return typed_path(text)
     if urlsplit(text).password:
         raise ConfigError(

@@ -48,6 +48,11 @@ from cloud_trainer.store.postgres_tables import (
 )
 
 # Of what a process that receipts messages may enter, too: that a robot goes on with a network that is there.
+# What somebody can do who may not make a run's tables.
+ADVICE = {
+    psycopg.errors.InsufficientPrivilege: "GRANT USAGE, CREATE ON SCHEMA ... TO the URL's user lets it make tables",
+    psycopg.errors.InvalidSchemaName: "CREATE SCHEMA makes the one that search_path names",
+}
 UNFENCED = ("rejoin", "join")
 
 LOCK = "SELECT epoch FROM logs WHERE name = %s FOR UPDATE"
@@ -133,7 +138,9 @@ class PostgresStore(Store):
             self.settings = self._take_up()
         except psycopg.Error as error:
             self.close()
-            raise ConfigError(f"{place} cannot be used: {said(error)}") from error
+            message = error.diag.message_primary or said(error)
+            advice = next((f"; {text}" for kind, text in ADVICE.items() if isinstance(error, kind)), "")
+            raise ConfigError(f"{place} cannot be used: {message}{advice}") from error
         except BaseException:
             self.close()
             raise

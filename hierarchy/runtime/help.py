@@ -79,7 +79,14 @@ def _view(kind: Any, shown: set[str] | None) -> Any:
 
 
 def _texts(kind: type) -> dict[str, str]:
-    """Return the docstring behind each field, in one line."""
+    """Return the docstring behind each field, in one line; also of fields that it has from another class."""
+    texts: dict[str, str] = {}
+    for one in filter(is_dataclass, reversed(kind.__mro__)):
+        texts |= _own_texts(one)
+    return texts
+
+
+def _own_texts(kind: type) -> dict[str, str]:
     (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(made, ast.ClassDef)
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import subprocess
 import threading
 import time
@@ -401,3 +402,12 @@ def test_tables_of_others_and_of_other_versions_are_left_alone(database_url: str
         connection.execute("UPDATE reflexarc SET version = 99, written_by = 'reflexarc 9'")
         with pytest.raises(ConfigError, match="was written by reflexarc 9"):
             open_again(database_url)
+
+
+def test_who_may_not_make_tables_is_told_what_lets_him(postgres: PostgresServer) -> None:
+    user = f"guest_{secrets.token_hex(4)}"
+    postgres.ask(f"CREATE ROLE {user} LOGIN")
+    with pytest.raises(ConfigError, match=r"permission denied .*GRANT"):
+        PostgresStore(postgres.url().replace("tests@", f"{user}@"), {})
+    with pytest.raises(ConfigError, match="CREATE SCHEMA"):
+        PostgresStore(postgres.url("nowhere"), {})

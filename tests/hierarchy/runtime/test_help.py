@@ -5,6 +5,7 @@ from itertools import chain
 
 import pytest
 
+import cloud_trainer.cluster.commands
 import cloud_trainer.commands
 import robot_edge.commands
 from hierarchy.runtime.help import CommandHelp, run_command
@@ -57,6 +58,18 @@ def test_what_matters_first_is_shown_first_and_all_on_demand(printed: object, pr
 def test_a_command_with_few_flags_shows_them_on_either(printed: object) -> None:
     assert callable(printed)
     assert printed("robot-edge", "undo", "--help-all") == printed("robot-edge", "undo", "--help")
+
+
+def test_settings_that_go_on_from_others_have_the_texts_of_both(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        cloud_trainer.cluster.commands.cli(["run", "--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "The MQTT broker" in shown, "which any trainer has"
+    assert "Processes that train" in shown, "which a cluster alone has"
 
 
 def test_a_help_in_a_config_file_s_company_is_a_help(printed: object) -> None:
