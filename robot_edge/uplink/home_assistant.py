@@ -21,7 +21,9 @@ from broker.wire.topics import ANYONE, Channel
 TEACH_SECONDS, ID = 10, "home-assistant"
 # Home Assistant takes no longer state.
 MAX_STATE = 255
-OFF = "off"
+# Behind a robot that says nothing any more, nothing is seen.
+SILENT_SECONDS = 30
+OFF, ONLINE = "off", "online"
 
 log = logging.getLogger("robot-edge")
 
@@ -37,6 +39,8 @@ def discovery(robot: str, *, is_live: bool) -> dict[str, Any]:
     components = _figures(robot) | (_seeing(robot) if is_live else {})
     for name, one in components.items():
         one["unique_id"] = f"reflexarc_{robot}_{name}"
+        if name != ONLINE:
+            one["availability"] = _signs_of_life(robot, is_live=is_live)
     return {
         "device": {
             "identifiers": [f"reflexarc_{robot}"],
@@ -74,11 +78,10 @@ def _figures(robot: str) -> dict[str, dict[str, Any]]:
             "unit_of_measurement": "%",
             "state_class": "measurement",
             "icon": "mdi:bullseye-arrow",
-            **_while_online(robot),
         }
         for name, (title, topic) in accuracies.items()
     }
-    return {"online": online, **found}
+    return {ONLINE: online, **found}
 
 
 def _seeing(robot: str) -> dict[str, dict[str, Any]]:
@@ -90,6 +93,7 @@ def _seeing(robot: str) -> dict[str, dict[str, Any]]:
             "name": "Sees",
             "state_topic": _topic(robot, "prediction"),
             "value_template": "{{ value_json.name or 'nothing it knows' }}",
+            "expire_after": SILENT_SECONDS,
             "icon": "mdi:eye",
         },
         "said": {
@@ -118,14 +122,17 @@ def _seeing(robot: str) -> dict[str, dict[str, Any]]:
             "payload_press": json.dumps({"kind": "command", "id": ID, "action": action}),
             "icon": icon,
         }
-    return {name: {**one, **_while_online(robot)} for name, one in shown.items()}
+    return shown
 
 
-def _while_online(robot: str) -> dict[str, str]:
-    return {
-        "availability_topic": _topic(robot, "state"),
-        "availability_template": "{{ 'online' if value_json.online else 'offline' }}",
-    }
+def _signs_of_life(robot: str, *, is_live: bool) -> list[dict[str, str]]:
+    """Return where Home Assistant hears whether the robot is there; the last word counts.
+
+    A robot says its state from when a trainer is first there. One that sees needs none, and says what it sees.
+    """
+    state = {"topic": _topic(robot, "state"), "value_template": "{{ 'online' if value_json.online else 'offline' }}"}
+    seen = {"topic": _topic(robot, "prediction"), "value_template": "online"}
+    return [state, seen] if is_live else [state]
 
 
 def _topic(robot: str, channel: Channel) -> str:

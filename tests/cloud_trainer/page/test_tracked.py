@@ -12,6 +12,8 @@ from hierarchy.runtime.tracking.trackers import Trackers
 from tests.cloud_trainer.world import STATE, Cloud, batches, make_batch
 from tests.event_files import of_tensorboard
 
+pytestmark = pytest.mark.slow
+
 
 def test_each_robots_figures_and_tests_are_told_once(cloud: Cloud, tmp_path: Path) -> None:
     trackers = Trackers(TrackOptions(track="tensorboard"), tmp_path, name="t1", settings={})

@@ -16,6 +16,8 @@ from broker.errors import ConfigError
 from hierarchy.device import Compute
 from tests.event_files import of_tensorboard
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 
 

@@ -1,7 +1,7 @@
 """What Home Assistant is told: topics and templates that fit the robot's own messages, and commands that it takes.
 
-The message itself was tried with Home Assistant's own schemas and templates (docs/how-to/home-assistant.md). Here
-jinja2 renders it, which Home Assistant's templates are built on.
+The message itself was tried with Home Assistant (docs/how-to/home-assistant.md). Here jinja2 renders it, which its
+templates are built on.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def test_every_topic_is_one_of_the_robots_own() -> None:
     components = discovery("r1", is_live=True)["components"]
     for name, one in components.items():
         assert one["unique_id"] == f"reflexarc_r1_{name}"
-        for key in ("state_topic", "command_topic", "availability_topic"):
-            if key in one:
-                parsed = topics.parse(one[key].replace("+", "t1"))
-                assert (parsed.role, parsed.name) == ("robot", "r1")
+        named = [one[key] for key in ("state_topic", "command_topic") if key in one]
+        for topic in [*named, *(sign["topic"] for sign in one.get("availability", []))]:
+            parsed = topics.parse(topic.replace("+", "t1"))
+            assert (parsed.role, parsed.name) == ("robot", "r1")
     assert components["sees"]["state_topic"] == topics.topic("robot", "r1", "prediction")
     assert components["cloud_accuracy"]["state_topic"] == topics.cloud_metrics_topic("r1", topics.ANYONE)
 
@@ -81,6 +81,17 @@ def test_a_name_that_is_typed_there_is_a_lesson(name: str) -> None:
 def test_a_button_is_a_command(action: str) -> None:
     text = discovery("r1", is_live=True)["components"][action]["payload_press"]
     assert unpack_as(Command, text.encode()).action == action
+
+
+def test_a_robot_that_sees_is_there_without_a_trainer() -> None:
+    message = (GOLDEN / "prediction.json").read_text(), (GOLDEN / "robot-state.json").read_text()
+    seen, state = (json.loads(text) for text in message)
+    for name, one in discovery("r1", is_live=True)["components"].items():
+        templates = {sign["topic"]: sign["value_template"] for sign in one.get("availability", [])}
+        if name != "online":
+            assert rendered(templates[topics.topic("robot", "r1", "prediction")], value_json=seen) == "online"
+            gone = rendered(templates[topics.topic("robot", "r1", "state")], value_json={**state, "online": False})
+            assert gone == "offline"
 
 
 def test_a_replay_cannot_be_taught() -> None:

@@ -27,6 +27,8 @@ from hierarchy.runtime.tracking.trackers import WAITING, Trackers
 from tests.event_files import of_tensorboard
 from tests.ports import free_port
 
+pytestmark = pytest.mark.slow  # each tracker is a program
+
 BY_CLASS = {"köttur": 0.5, "a/b": 1.0}
 CONFUSION = {"köttur": {"köttur": 1, "": 1}, "a/b": {"a/b": 3}}
 DEADLINE_S = 60.0
