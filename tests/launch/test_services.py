@@ -154,12 +154,20 @@ def test_containers_are_hardened() -> None:
         assert not service.get("privileged")
 
 
-def test_the_trainer_takes_what_compose_tells_it(parse: Parse) -> None:
+def test_the_trainer_takes_what_compose_tells_it(parse: Parse, tmp_path: Path) -> None:
     compose = yaml.safe_load((LAUNCH / "compose.yaml").read_text())
     trainer = compose["services"]["trainer"]
-    config = parse(["cloud-trainer", *trainer["command"]])
+    password = tmp_path / "page-password"
+    password.touch(0o600)
+    password.write_text("correct horse battery\n")
+    command = [one.replace("/run/secrets/page-password", str(password)) for one in trainer["command"]]
+    config = parse(["cloud-trainer", *command])
     assert (config.trainer, config.broker) == ("t1", "mqtts://broker:8883")
-    assert Path(config.credentials).name in trainer["secrets"]
+    assert {Path(config.credentials).name, password.name} <= set(trainer["secrets"])
+    assert trainer["secrets"] == list(compose["secrets"])
     for name, secret in compose["secrets"].items():
         assert secret["file"] == f"${{REFLEXARC_FOLDER}}/t1/{name}"
-    assert (LAUNCH / "trainer.Dockerfile").is_file()
+    assert trainer["ports"] == [f"127.0.0.1:{config.page.page}:{config.page.page}"], "for this machine alone"
+    assert (
+        (LAUNCH / "compose.yaml").parent.joinpath(trainer["build"]["context"], trainer["build"]["dockerfile"]).is_file()
+    )
