@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 from hierarchy.runtime.tracking import trackers as module
-from hierarchy.runtime.tracking.options import TrackOptions
+from hierarchy.runtime.tracking.options import TRACKERS, Tracker, TrackOptions
 from hierarchy.runtime.tracking.trackers import WAITING, Trackers
 from tests.event_files import of_tensorboard
 from tests.ports import free_port
@@ -35,6 +35,7 @@ DEADLINE_S = 60.0
 
 
 def opened(name: str, run: Path, *, hides_names: bool = False) -> Trackers:
+    run.mkdir(exist_ok=True)
     return Trackers(TrackOptions(track=name), run, name="r1", settings={"bits": 2}, hides_names=hides_names)
 
 
@@ -140,15 +141,23 @@ def test_a_run_that_is_killed_leaves_what_it_told_and_no_process(tmp_path: Path)
     assert of_tensorboard(tmp_path)["exit/loss"] == [(100, 2.0), (200, 1.0)]
 
 
-def test_names_that_are_hidden_are_told_to_no_tracker_that_may_send_them(tmp_path: Path) -> None:
-    pytest.importorskip("trackio")
-    trackers = opened("tensorboard,trackio", tmp_path, hides_names=True)
-    tell_all(trackers)
-    trackers.close()
-    assert "exit/accuracy_of/köttur" in of_tensorboard(tmp_path)
-    rows = of_trackio(tmp_path)
-    assert (100, {"exit/loss": 2.0, "cloud/loss": 1.5}) in rows
-    assert "köttur" not in json.dumps(rows, ensure_ascii=False)
+def test_names_that_are_hidden_are_told_to_no_tracker_that_may_send_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for may_send in (False, True):  # as if it could
+        monkeypatch.setitem(dict_of_trackers(), "tensorboard", Tracker("tensorboard", may_send=may_send))
+        trackers = opened("tensorboard", tmp_path / str(may_send), hides_names=True)
+        tell_all(trackers)
+        trackers.close()
+        told = of_tensorboard(tmp_path / str(may_send))
+        assert told["exit/loss"] == [(100, 2.0), (200, 1.0)]
+        named = {tag for tag in told if "accuracy_of" in tag or "confusion" in tag or tag == "settings"}
+        assert bool(named) is not may_send
+
+
+def dict_of_trackers() -> dict[str, Tracker]:
+    assert isinstance(TRACKERS, dict)
+    return TRACKERS
 
 
 def of_trackio(run: Path) -> list[tuple[int, dict[str, Any]]]:
