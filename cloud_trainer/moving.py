@@ -16,6 +16,7 @@ from cloud_trainer.checkpoints import CHECKPOINTS, FORMER, CheckpointPlace, chec
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.store.log import Store
 from cloud_trainer.store.opening import Place, is_there, open_again, open_store
+from cloud_trainer.store.sqlite_file import MOVED
 from hierarchy.runtime.run_folder import lock_folder
 
 log = logging.getLogger("cloud-trainer")
@@ -36,7 +37,8 @@ def move(source: Run, target: Run) -> list[str]:
     there is none, where somebody writes to it, or where the target holds a run; and StorageError.
     """
     if not is_there(source.store):
-        raise ConfigError(f"there is no store at {source.store}")
+        moved = isinstance(source.store, Path) and source.store.with_name(source.store.name + MOVED).exists()
+        raise ConfigError(f"there is no store at {source.store}" + (": it has been moved already" if moved else ""))
     with ExitStack() as opened:
         _lock(source.store, opened)
         _lock(target.store, opened)

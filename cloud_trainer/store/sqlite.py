@@ -14,7 +14,7 @@ from broker.program.machine import refused
 from cloud_trainer.logs import is_shared
 from cloud_trainer.sequences import Range, join_ranges
 from cloud_trainer.store.log import MAX_RANGES, TIDIED_AT_ONCE, Event, Kind, Message, Store, Table, is_there
-from cloud_trainer.store.sqlite_file import AFTER_DAMAGE, LAYOUT, connect
+from cloud_trainer.store.sqlite_file import AFTER_DAMAGE, LAYOUT, MOVED, connect
 
 
 class SqliteStore(Store):
@@ -248,7 +248,7 @@ class SqliteStore(Store):
         """Do it: the file has another name from then on."""
         self.close()
         try:
-            self._path.rename(self._path.with_name(self._path.name + ".moved"))
+            self._path.rename(self._path.with_name(self._path.name + MOVED))
         except OSError as error:
             raise StorageError(f"{self._path} was moved to {other}, and cannot be renamed: {error}") from error
 

@@ -13,6 +13,9 @@ from hierarchy.runtime.state import DatabaseLayout
 # The trainer writes from two threads, each in transactions of a part of a second; a slow disk may take longer.
 BUSY_SECONDS = 60.0
 
+# Behind the name of a file whose run has moved.
+MOVED = ".moved"
+
 # The store alone is not to be moved away: checkpoints without their log are refused.
 AFTER_DAMAGE = "put a copy of it back, or choose another --run-dir to start anew"
 

@@ -65,6 +65,8 @@ class RobotConfig:
         check_name(self.robot, "--robot")
         if self.fleet:
             check_name(self.fleet, "--fleet")
+        elif self.share != "yes":
+            raise ConfigError(f"--share {self.share} is for a robot of a fleet: add --fleet NAME")
         check_range("threads", self.threads, 0, 1024)
         check_range("seed", self.seed, DRAWN, SEEDS - 1)
         if self.network.weights in {"auto", "none"} and not self._may_begin_pretrained:

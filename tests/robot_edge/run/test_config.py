@@ -61,6 +61,13 @@ def test_what_lies_outside_names_its_flag(name: str, value: Any) -> None:
         config(**{name: value})
 
 
+@pytest.mark.parametrize("share", ["no", "withdraw"])
+def test_who_is_in_no_fleet_can_withdraw_nothing_from_it(share: Any) -> None:
+    with pytest.raises(ConfigError, match=f"--share {share} .*--fleet NAME"):
+        RobotConfig.from_flags(share=share)
+    assert RobotConfig.from_flags(share=share, fleet="lab").share == share
+
+
 def test_a_password_in_the_url_is_refused_without_showing_it() -> None:
     with pytest.raises(ConfigError, match="REFLEXARC_MQTT_PASSWORD") as error:
         config(broker="mqtt://me:secret@host")
