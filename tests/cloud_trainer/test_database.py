@@ -202,7 +202,7 @@ def test_what_cannot_be_a_place_is_said() -> None:
 def test_a_file_that_has_moved_is_said_to_have(tmp_path: Path) -> None:
     place = checkpoint_place(tmp_path)
     there = Run(store=tmp_path / STORE, checkpoints=place)
-    with pytest.raises(ConfigError, match="no store at .*db$"):
+    with pytest.raises(ConfigError, match=r"no store at .*db$"):
         move(there, Run(store=tmp_path / "other.db", checkpoints=place))
     (tmp_path / f"{STORE}.moved").touch()
     with pytest.raises(ConfigError, match="moved already"):

@@ -64,8 +64,8 @@ def test_what_lies_outside_names_its_flag(name: str, value: Any) -> None:
 @pytest.mark.parametrize("share", ["no", "withdraw"])
 def test_who_is_in_no_fleet_can_withdraw_nothing_from_it(share: Any) -> None:
     with pytest.raises(ConfigError, match=f"--share {share} .*--fleet NAME"):
-        RobotConfig.from_flags(share=share)
-    assert RobotConfig.from_flags(share=share, fleet="lab").share == share
+        config(share=share)
+    assert config(share=share, fleet="lab").share == share
 
 
 def test_a_password_in_the_url_is_refused_without_showing_it() -> None:
