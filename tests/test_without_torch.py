@@ -9,7 +9,10 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 # Rooms that know no network, with the tests that need torch all the same.
 ROOMS = ["broker", "robot_edge/sources", "robot_edge/teaching", "robot_edge/uplink"]
-NEED_TORCH = ["robot_edge/sources/test_torchvision_set.py", "robot_edge/teaching/test_remote.py"]
+NEED_TORCH = [
+    *(f"robot_edge/sources/test_{kind}.py" for kind in ("ros2_dds", "torchvision_set", "tub", "webdataset", "yolo")),
+    "robot_edge/teaching/test_remote.py",
+]
 # Of these the tests run, too: topics, rights, and what people type.
 RUN = "topics or access or commands or terminal or lessons"
 # What takes robots' messages in, checks and stores them: a process of its own in a cluster.
