@@ -15,8 +15,7 @@ from broker.errors import ConfigError, StorageError
 from cloud_trainer.checkpoints import CHECKPOINTS, FORMER, CheckpointPlace, checkpoint_name
 from cloud_trainer.config import TrainingSettings
 from cloud_trainer.store.log import Store
-from cloud_trainer.store.opening import Place, is_there, open_again, open_store
-from cloud_trainer.store.sqlite_file import MOVED
+from cloud_trainer.store.opening import Place, has_moved, is_there, open_again, open_store
 from hierarchy.runtime.run_folder import lock_folder
 
 log = logging.getLogger("cloud-trainer")
@@ -37,8 +36,8 @@ def move(source: Run, target: Run) -> list[str]:
     there is none, where somebody writes to it, or where the target holds a run; and StorageError.
     """
     if not is_there(source.store):
-        moved = isinstance(source.store, Path) and source.store.with_name(source.store.name + MOVED).exists()
-        raise ConfigError(f"there is no store at {source.store}" + (": it has been moved already" if moved else ""))
+        moved = ": it has been moved already" if has_moved(source.store) else ""
+        raise ConfigError(f"there is no store at {source.store}{moved}")
     with ExitStack() as opened:
         _lock(source.store, opened)
         _lock(target.store, opened)

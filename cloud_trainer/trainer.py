@@ -30,7 +30,7 @@ from cloud_trainer.page.model import PageModel
 from cloud_trainer.robots.fleet import Fleet
 from cloud_trainer.robots.robot import Phase, Robot
 from cloud_trainer.robots.training import Training
-from cloud_trainer.store.opening import STORE, check_store, is_there, open_again, open_store, store_place
+from cloud_trainer.store.opening import STORE, check_store, has_moved, is_there, open_again, open_store, store_place
 from cloud_trainer.store.sqlite_file import damage_explained
 from hierarchy.device import choose_device, set_threads
 from hierarchy.runtime.command_line import StopRequest, end_at_once
@@ -121,6 +121,11 @@ class Trainer:
         self._store_place = store_place(config.store) if config.store else self.run_dir / STORE
         place = checkpoint_place(config.checkpoints or self.run_dir)
         if (self.run_dir / METRICS).exists() and not is_there(self._store_place):
+            if has_moved(self._store_place):
+                raise ConfigError(
+                    f"the run in {self.run_dir} has moved (`cloud-trainer store move`): give --store the place where "
+                    "it is now, or choose another --run-dir"
+                )
             raise ConfigError(
                 f"{self.run_dir} holds a run, but not a trainer's, or one whose {STORE} is gone: put that back, or "
                 "choose another --run-dir"

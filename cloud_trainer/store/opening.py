@@ -12,7 +12,7 @@ from broker.program.paths import typed_path
 from cloud_trainer.config import SCHEMES, TrainingSettings
 from cloud_trainer.store.log import Store
 from cloud_trainer.store.sqlite import SqliteStore
-from cloud_trainer.store.sqlite_file import LAYOUT
+from cloud_trainer.store.sqlite_file import LAYOUT, MOVED
 
 # In a run's folder.
 STORE = "store.db"
@@ -41,6 +41,11 @@ def store_place(text: str) -> Place:
 def is_there(place: Place) -> bool:
     """Whether there may be a store."""
     return isinstance(place, str) or place.exists()
+
+
+def has_moved(place: Place) -> bool:
+    """Whether a file was one, and has moved: a database says so itself when it is opened."""
+    return isinstance(place, Path) and not place.exists() and place.with_name(place.name + MOVED).exists()
 
 
 def open_store(place: Place, settings: TrainingSettings, *, anew: bool = False) -> Store:

@@ -19,6 +19,8 @@ from cloud_trainer.moving import Run, move
 from cloud_trainer.replay import replay
 from cloud_trainer.session.session_state import SessionState
 from cloud_trainer.store.opening import STORE, Place, open_again
+from cloud_trainer.trainer import Trainer
+from hierarchy.runtime.run_folder import METRICS
 from tests.cloud_trainer.test_replay import REHEARSING
 from tests.cloud_trainer.world import STATE, Cloud, batches, of, outcomes
 from tests.postgres import PostgresServer
@@ -207,3 +209,6 @@ def test_a_file_that_has_moved_is_said_to_have(tmp_path: Path) -> None:
     (tmp_path / f"{STORE}.moved").touch()
     with pytest.raises(ConfigError, match="moved already"):
         move(there, Run(store=tmp_path / "other.db", checkpoints=place))
+    (tmp_path / METRICS).touch()
+    with pytest.raises(ConfigError, match="give --store the place where it is now"), Trainer(run_dir=str(tmp_path)):
+        pass
