@@ -443,6 +443,8 @@ class NetworkTraining:
                 self._save_when_idle = any(one.wipes for one in self.session.members.values())
             except TooCostly as error:
                 self._skip(saved.cursor, error)
+        elif lost := self.saved.lost:
+            log.warning("%s: %s", title(self.log), lost)
         elif not self._store.is_whole(self.log):
             log.warning(
                 "%s has no checkpoint, and its oldest samples were given up: starting from the rest", title(self.log)

@@ -43,6 +43,17 @@ class SavedNetwork:
             self._look(name)
         return bool(name) and self.file is not None
 
+    @property
+    def lost(self) -> str:
+        """What there is to say where a database names a checkpoint that does not exist; empty where it names none."""
+        name = checkpoint_name(self._log, self._store) if self._store.is_remote else ""
+        if not name or self.file is not None:
+            return ""
+        return (
+            f"its checkpoint {self._place.where(name)} is not there: was it made with another --checkpoints? Its "
+            f"network is trained {self._again}"
+        )
+
     def _look(self, name: str) -> None:
         try:
             self.file = self._place.look(name)
@@ -137,9 +148,12 @@ class SavedNetwork:
     @property
     def _advice(self) -> str:
         """Say what to do where the checkpoint cannot be used, and what that would cost."""
+        return f"put a copy of it back, or move {self._where} away: then its network is trained {self._again}"
+
+    @property
+    def _again(self) -> str:
         whole = self._store.is_whole(self._log)
-        again = "once more from the log, to the same weights" if whole else "from what is left of the log only"
-        return f"put a copy of it back, or move {self._where} away: then its network is trained {again}"
+        return "once more from the log, to the same weights" if whole else "from what is left of the log only"
 
     @property
     def _where(self) -> str:

@@ -72,6 +72,16 @@ def test_a_killed_trainer_goes_on_from_checkpoints_wherever_they_are_and_a_repla
     assert capsys.readouterr().out.count("bit for bit") == 2
 
 
+def test_a_checkpoint_that_is_not_where_it_was_is_said(
+    start: Start, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud = start(place=database_url, checkpoints=f"memory://{tmp_path.name}")
+    cloud.say("r1", STATE, *batches(2))
+    cloud.finish()
+    start("elsewhere", place=database_url, checkpoints=f"memory://{tmp_path.name}-other").finish()
+    assert "is not there: was it made with another --checkpoints? Its network is trained once more" in caplog.text
+
+
 def test_a_run_moves_to_a_database_and_back_and_goes_on_there(
     start: Start, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
