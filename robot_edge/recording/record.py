@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -26,7 +26,6 @@ from broker.wire.codec import pack
 from broker.wire.messages import ClassEdit
 from hierarchy.runtime.command_line import Notice, StopRequest, check_range
 from hierarchy.runtime.progress import RunProgress
-from robot_edge.recording.lerobot_recorder import LeRobotRecorder
 from robot_edge.recording.recorded_lessons import RecordedLessons
 from robot_edge.sources.bag import BYTES, EDIT_TOPIC, LABEL_TOPIC, LESSON_TOPIC, NANOSECONDS, NUMBER, SCENE_TOPIC
 from robot_edge.sources.frames import Frame, FrameSource
@@ -34,6 +33,9 @@ from robot_edge.sources.opening import open_source
 from robot_edge.sources.ros_images import COMPRESSED_IMAGE, IMAGE, STRING
 from robot_edge.sources.settings import SourceOptions, is_live_source
 from robot_edge.teaching.terminal import listening
+
+if TYPE_CHECKING:
+    from robot_edge.recording.lerobot_recorder import LeRobotRecorder
 
 # What stands in front of the folder of a LeRobot data set.
 LEROBOT = "lerobot:"
@@ -116,6 +118,8 @@ def record(config: RecordConfig) -> None:
 def open_recorder(config: RecordConfig) -> Recorder | LeRobotRecorder:
     """Return what writes to --out. Raises ConfigError."""
     if config.out.startswith(LEROBOT):
+        from robot_edge.recording.lerobot_recorder import LeRobotRecorder  # which imports torch: --help should not
+
         return LeRobotRecorder(Path(config.out.removeprefix(LEROBOT)), raw=config.raw)
     return Recorder(Path(config.out), raw=config.raw)
 

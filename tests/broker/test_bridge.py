@@ -47,8 +47,10 @@ def test_a_bridge_passes_on_what_people_look_at(tmp_path: Path) -> None:
                     robot.receive(0.1)
                 robot.publish(private, b"activations", qos=1)
                 robot.publish(seen, b"state", qos=1, retain=True)
-                came = [onlooker.receive(20.0), onlooker.receive(1.0)]
+                came = [onlooker.receive(20.0)]
+                while one := onlooker.receive(1.0):  # a bridge that was slow to connect passes on what is retained, too
+                    came.append(one)
         finally:
             site.terminate()
             site.wait()
-    assert [one and (one.topic, one.payload) for one in came] == [(seen, b"state"), None]
+    assert {one and (one.topic, one.payload) for one in came} == {(seen, b"state")}

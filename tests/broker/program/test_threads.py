@@ -131,15 +131,17 @@ def _threads_made() -> Iterator[str]:
 
 
 def test_every_thread_of_the_product_is_loud() -> None:
-    assert list(_threads_made()) == ["broker/program/threads.py"]
+    """But for one that ends a tracker's process, and a doctor's, who goes on without: no run has them."""
+    others = {"hierarchy/runtime/tracking/worker.py", "hierarchy/runtime/doctor/peers.py"}
+    assert set(_threads_made()) == {"broker/program/threads.py", *others}
 
 
 def test_a_fault_is_planted_in_each_of_them() -> None:
-    """In test_faulty_threads.py, test_terminal.py, test_live.py (of sources), test_robot.py, test_trainer_api.py and
-    test_processes.py (of the cluster)."""
+    """In test_faulty_threads.py, test_terminal.py, test_live.py (of sources), test_robot.py, test_trainer_api.py,
+    test_processes.py (of the cluster); in a tracker's process in test_trackers.py."""
     made = {name for package in PACKAGES for path in (ROOT / package).rglob("*.py") for name in _names_in(path)}
     ends = {"page", "terminal", "seeing", "camera", "probes", "training", "answers", "messages", "robot"}
-    assert made == ends | {"loop", "beats"}
+    assert made == ends | {"loop", "beats", "tracker"}
 
 
 def _names_in(path: Path) -> Iterator[str]:

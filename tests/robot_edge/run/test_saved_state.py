@@ -143,7 +143,8 @@ def test_a_robot_goes_on_as_the_one_before_would_have(tmp_path: Path, monkeypatc
     theirs = tensors_of(then)
     for name, tensor in tensors_of(now).items():
         if not name.startswith(("rehearsal", "held_out")):  # JPEGs are as Pillow's version makes them
-            assert torch.allclose(tensor.double(), theirs[name].double(), rtol=1e-3, atol=1e-3), name
+            # Processors round otherwise, and steps add that up: by 0.0024 from AVX-512 to AVX2.
+            assert torch.allclose(tensor.double(), theirs[name].double(), rtol=1e-3, atol=5e-3), name
 
 
 def test_a_live_robot_keeps_lessons_and_frames(tmp_path: Path) -> None:
